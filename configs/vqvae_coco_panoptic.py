@@ -1,0 +1,102 @@
+"""Stage I on COCO panoptic: Appendix D, Listing 1, to the letter.
+
+Arguments: `singlehost` (one host, a tenth of the epochs), `runlocal` (a small
+model that overfits the few images of `split`, on a CPU).
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+RES = 512
+PATCH_SIZE = 16
+
+
+def pp_strings(res):
+  """The listing's preprocessing at a resolution: (train, eval)."""
+  load = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
+  augment = (
+      'randu("fliplr")|'
+      'det_fliplr(key="image")|det_fliplr(key="labels")|'
+      'inception_box|'
+      'crop_box(key="image")|crop_box(key="labels")|')
+  finish = (
+      f'resize({res})|'
+      f'resize({res}, key="labels", method="nearest")|'
+      'value_range(-1, 1)|make_canonical|'
+      'keep("image","labels")')
+  return load + augment + finish, load + finish
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(
+      arg, singlehost=False, runlocal=False, split="validation")
+  config = mlc.ConfigDict()
+
+  config.task = "panoptic_segmentation"
+
+  config.dataset = "coco/2017_panoptic"
+  config.val_split = "train[:4096]"
+  config.train_split = "train[4096:]"
+
+  config.batch_size = 1024
+  config.num_epochs = 1000
+
+  config.pp_train, config.pp_eval = pp_strings(RES)
+  config.shuffle_buffer_size = 25_000
+
+  config.log_training_steps = 50
+  config.log_eval_steps = 250
+  config.checkpoint_steps = 1000
+  config.keep_checkpoint_steps = 20_000
+
+  config.model_name = "proj.uvim.vit"
+  config.model = mlc.ConfigDict()
+  config.model.input_size = (RES, RES)
+  config.model.patch_size = (PATCH_SIZE, PATCH_SIZE)
+  config.model.code_len = 256
+  config.model.width = 768
+  config.model.oracle_depth = 6
+  config.model.base_model_depth = 12
+  config.model.mlp_dim = 3072
+  config.model.num_heads = 12
+  config.model.dict_size = 4096  # Number of words in the dictionary.
+  config.model.codeword_dim = 768
+  config.model.dict_momentum = 0.995
+  config.model.with_encoder_ctx = True
+  config.model.with_decoder_ctx = True
+  config.model.inputs = {
+      "semantics": (133 + 1, PATCH_SIZE**2),  # +1 for void.
+      "instances": (100, PATCH_SIZE**2),  # COCO has at most 98 a picture.
+  }
+  config.model.outputs = config.model.inputs
+
+  config.optax_name = "scale_by_adafactor"
+  config.optax = dict(beta2_cap=0.95)
+  config.lr = 4e-4
+  config.wd = 4e-5
+  config.schedule = dict(decay_type="cosine", warmup_steps=4_000)
+  config.grad_clip_norm = 1.0
+
+  common.add_panoptic_evals(config, config.pp_eval.replace("decode|", ""))
+
+  if arg["singlehost"]:
+    config.batch_size = 128
+    config.num_epochs = 100
+  if arg["runlocal"]:
+    _runlocal(config, arg["split"])
+  return config
+
+
+def _runlocal(config, split):
+  """A model small enough for two cores that learns a few pictures by heart."""
+  res, patch = 256, 8
+  common.overfit(config, split, batch_size=5, total_steps=600)
+  config.pp_train = config.pp_eval = pp_strings(res)[1]
+  for name, _ in config.evals:
+    config[name].pp = config.pp_eval
+  common.set_stage_i_size(config.model, res, patch)
+  config.optax_name = "scale_by_adam"
+  config.optax = dict()
+  config.lr = 1e-3
+  config.schedule = dict(decay_type="cosine", warmup_steps=50)
