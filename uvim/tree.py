@@ -1,0 +1,114 @@
+"""Leaves of a tree by path name, and first-match rules over those names.
+
+A leaf's name joins the keys on its path with '/', so the parameters of a model
+have the names of the published checkpoints: 'encoder/encoder_norm/scale'.
+
+Layer 0: jax and the registry only.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from uvim import registry
+from uvim.typing import PyTree
+
+
+def _name(path: Sequence[Any]) -> str:
+  return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def leaf_names(tree: PyTree) -> list[str]:
+  """The names of the leaves, in the order of `jax.tree.leaves(tree)`."""
+  return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def flatten(tree: PyTree) -> dict[str, Any]:
+  """{name: leaf}; of nested dicts, `unflatten` is the inverse."""
+  return {
+      _name(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested dicts from {'a/b': leaf}.
+
+  Raises:
+    ConfigError: one name is both a leaf and a folder of leaves.
+  """
+  tree = {}
+  for name, leaf in flat.items():
+    *folders, last = name.split("/")
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+      if not isinstance(node, dict):
+        raise registry.ConfigError(
+            f"Name {name!r} lies below {folder!r}, which is an array itself.")
+    if last in node:
+      raise registry.ConfigError(
+          f"Name {name!r} is an array and a folder of arrays at once.")
+    node[last] = leaf
+  return tree
+
+
+def _compile(pattern: str, what: str) -> re.Pattern:
+  try:
+    return re.compile(pattern)
+  except (re.error, TypeError) as e:
+    raise registry.ConfigError(
+        f"{what}: {pattern!r} is not a regular expression: {e}.") from e
+
+
+def first_match(
+    names: Sequence[str],
+    patterns: Sequence[str],
+    *,
+    what: str,
+    must_match: bool = True,
+) -> list[int]:
+  """For each name, the index of the first pattern that matches all of it.
+
+  Args:
+    names: leaf names.
+    patterns: regular expressions. They match a whole name or nothing, so
+      'encoder.*' does not take 'pos_embedding_encoder' (Appendix D, lr_mults).
+    what: the config field the patterns came from, for messages.
+    must_match: whether a pattern that fits no name at all is an error; it is
+      almost always a misspelt name that would silently change nothing.
+
+  Returns:
+    Indices into `patterns`, −1 where none matches; one per name.
+
+  Raises:
+    ConfigError: a bad or, with `must_match`, an idle pattern.
+  """
+  regexes = [_compile(pattern, what) for pattern in patterns]
+  for pattern, regex in zip(patterns, regexes, strict=True):
+    if must_match and not any(map(regex.fullmatch, names)):
+      near = registry.nearest(pattern, names)
+      hint = f" The nearest name is {near!r}." if near else ""
+      raise registry.ConfigError(
+          f"{what}: pattern {pattern!r} matches no parameter.{hint} Patterns "
+          "match whole names: 'head' needs to be 'head.*'.")
+  return [
+      next((i for i, r in enumerate(regexes) if r.fullmatch(name)), -1)
+      for name in names
+  ]
+
+
+def make_mask(
+    tree: PyTree,
+    patterns: Sequence[str],
+    *,
+    what: str = "mask",
+    must_match: bool = True,
+) -> PyTree:
+  """`first_match` for the leaves of `tree`: the same tree of indices."""
+  treedef = jax.tree.structure(tree)
+  indices = first_match(
+      leaf_names(tree), patterns, what=what, must_match=must_match)
+  return jax.tree.unflatten(treedef, indices)
