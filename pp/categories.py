@@ -1,0 +1,100 @@
+"""Panoptic categories: COCO's 133, and lists kept beside a data set.
+
+TFDS labels count 0, 1, 2, … in the order of the list, while COCO's own ids
+have gaps (1..90 for things, 92..200 for stuff): `categories[label].id` is the
+id that COCO's files and its metric use.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from uvim.registry import ConfigError
+
+FILE_NAME = "categories.json"
+
+
+class Category(NamedTuple):
+  """One row of a panoptic category list."""
+  id: int
+  name: str
+  isthing: bool
+
+
+# "id name" in the order of the TFDS labels (COCO panoptic challenge, 2017).
+_THINGS = """
+1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck,
+9 boat, 10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter,
+15 bench, 16 bird, 17 cat, 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant,
+23 bear, 24 zebra, 25 giraffe, 27 backpack, 28 umbrella, 31 handbag, 32 tie,
+33 suitcase, 34 frisbee, 35 skis, 36 snowboard, 37 sports ball, 38 kite,
+39 baseball bat, 40 baseball glove, 41 skateboard, 42 surfboard,
+43 tennis racket, 44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife,
+50 spoon, 51 bowl, 52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli,
+57 carrot, 58 hot dog, 59 pizza, 60 donut, 61 cake, 62 chair, 63 couch,
+64 potted plant, 65 bed, 67 dining table, 70 toilet, 72 tv, 73 laptop,
+74 mouse, 75 remote, 76 keyboard, 77 cell phone, 78 microwave, 79 oven,
+80 toaster, 81 sink, 82 refrigerator, 84 book, 85 clock, 86 vase, 87 scissors,
+88 teddy bear, 89 hair drier, 90 toothbrush
+"""
+_STUFF = """
+92 banner, 93 blanket, 95 bridge, 100 cardboard, 107 counter, 109 curtain,
+112 door-stuff, 118 floor-wood, 119 flower, 122 fruit, 125 gravel, 128 house,
+130 light, 133 mirror-stuff, 138 net, 141 pillow, 144 platform,
+145 playingfield, 147 railroad, 148 river, 149 road, 151 roof, 154 sand,
+155 sea, 156 shelf, 159 snow, 161 stairs, 166 tent, 168 towel, 171 wall-brick,
+175 wall-stone, 176 wall-tile, 177 wall-wood, 178 water-other,
+180 window-blind, 181 window-other, 184 tree-merged, 185 fence-merged,
+186 ceiling-merged, 187 sky-other-merged, 188 cabinet-merged,
+189 table-merged, 190 floor-other-merged, 191 pavement-merged,
+192 mountain-merged, 193 grass-merged, 194 dirt-merged, 195 paper-merged,
+196 food-other-merged, 197 building-other-merged, 198 rock-merged,
+199 wall-other-merged, 200 rug-merged
+"""
+
+
+def coco_panoptic() -> tuple[Category, ...]:
+  """COCO's 80 thing and 53 stuff categories in the order of TFDS labels."""
+  out = []
+  for text, isthing in ((_THINGS, True), (_STUFF, False)):
+    for item in " ".join(text.split()).split(", "):
+      number, name = item.split(" ", 1)
+      out.append(Category(int(number), name, isthing))
+  return tuple(out)
+
+
+def from_records(records: Sequence[Any], where: str) -> tuple[Category, ...]:
+  """Categories from COCO's list of {"id", "name", "isthing"} dicts.
+
+  Args:
+    records: the dicts; further keys are ignored.
+    where: the file they came from, for the message.
+
+  Raises:
+    ConfigError: when a key is missing, an id repeats or the list is empty.
+  """
+  try:
+    out = tuple(Category(int(record["id"]), str(record["name"]),
+                         bool(record["isthing"])) for record in records)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ConfigError(
+        f"{where}: each category needs 'id', 'name' and 'isthing' (0 or 1); "
+        f"got {type(error).__name__}: {error}.") from error
+  if not out or len({category.id for category in out}) != len(out):
+    raise ConfigError(
+        f"{where}: needs at least one category and no id twice; got "
+        f"{[category.id for category in out]}.")
+  return out
+
+
+def load(path: pathlib.Path) -> tuple[Category, ...]:
+  """The categories of a JSON file written by `save`."""
+  return from_records(json.loads(path.read_text()), str(path))
+
+
+def save(path: pathlib.Path, categories: Sequence[Category]) -> None:
+  """Writes the list in COCO's own schema, so other tools read it too."""
+  records = [{"id": category.id, "name": category.name,
+              "isthing": int(category.isthing)} for category in categories]
+  path.write_text(json.dumps(records, indent=1) + "\n")

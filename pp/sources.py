@@ -1,0 +1,293 @@
+"""Where examples come from: random access to TFDS data sets on disk.
+
+A shuffle buffer makes the order depend on what was read before, so a resumed
+run must replay it. Here a one-time scan of the TFRecord headers gives the
+place of every example, and any example is one seek away: the order can be a
+pure function of (seed, step). Layout of a record: length u64, its checksum
+u32, the bytes, their checksum u32.
+"""
+
+import hashlib
+import os
+import pathlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pp import categories as categories_lib
+from pp.categories import Category
+from uvim.registry import ConfigError
+
+__all__ = ["Category", "Source", "default_data_dir", "make_source"]
+
+_HEADER_BYTES = 12
+_FOOTER_BYTES = 4
+_FORMATS = ("tfrecord",)
+
+
+def default_data_dir(data_dir: str | os.PathLike | None = None) -> str:
+  """`data_dir`, else $TFDS_DATA_DIR, else TFDS's own ~/tensorflow_datasets."""
+  chosen = (data_dir or os.environ.get("TFDS_DATA_DIR")
+            or "~/tensorflow_datasets")
+  return os.path.expanduser(os.fspath(chosen))
+
+
+def _open(path: str):
+  """A binary file; TF's file layer only where Python's cannot reach."""
+  return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
+
+
+def scan_records(path: str) -> np.ndarray:
+  """Offsets and lengths of the records of one TFRecord file: int64 [n, 2].
+
+  Only the headers are read.
+
+  Raises:
+    ConfigError: when the file ends inside a record.
+  """
+  size = tf.io.gfile.stat(path).length
+  places, position = [], 0
+  with _open(path) as file:
+    while position < size:
+      file.seek(position)
+      header = file.read(_HEADER_BYTES)
+      length = struct.unpack("<Q", header[:8])[0] if len(header) > 7 else size
+      end = position + _HEADER_BYTES + length + _FOOTER_BYTES
+      if end > size:
+        raise ConfigError(
+            f"{path}: cut short inside record {len(places)} (needs {end} "
+            f"bytes, has {size}). Copy or prepare this file again.")
+      places.append((position + _HEADER_BYTES, length))
+      position = end
+  return np.asarray(places, np.int64).reshape(-1, 2)
+
+
+def _index_paths(instructions: Sequence[Any], folder: str) -> list[str]:
+  """Where the index of these files may lie: beside the data, else the user's.
+
+  The name holds sizes and times of the files, so rewritten data never meets a
+  stale index.
+  """
+  digest = hashlib.sha256()
+  for item in instructions:
+    stat = tf.io.gfile.stat(str(item.filename))
+    digest.update(repr((os.path.basename(item.filename), item.skip, item.take,
+                        stat.length, stat.mtime_nsec)).encode())
+  name = f"{digest.hexdigest()[:24]}.npy"
+  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  folders = [os.path.join(cache, "uvim", "offsets")]
+  if "://" not in folder:
+    folders.insert(0, os.path.join(folder, ".offsets"))
+  return [os.path.join(place, name) for place in folders]
+
+
+def _save_index(paths: Sequence[str], places: np.ndarray) -> None:
+  """Writes the index to the first folder that lets us; none is fine too."""
+  for path in paths:
+    # A name of our own, then a rename: two processes may build it at once.
+    partial = f"{path}.{os.getpid()}.partial.npy"
+    try:
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      np.save(partial, places)
+      os.replace(partial, path)
+      return
+    except OSError:
+      continue
+
+
+def _load_index(paths: Sequence[str], num_examples: int) -> np.ndarray | None:
+  for path in paths:
+    try:
+      places = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+      continue
+    if places.shape == (num_examples, 2) and places.dtype == np.int64:
+      return places
+  return None
+
+
+def _make_index(instructions: Sequence[Any], folder: str) -> np.ndarray:
+  """Offset and length of every example of a split, in order: int64 [N, 2]."""
+  num_examples = sum(item.take for item in instructions)
+  paths = _index_paths(instructions, folder)
+  places = _load_index(paths, num_examples)
+  if places is not None:
+    return places
+  parts = []
+  for item in instructions:
+    part = scan_records(str(item.filename))
+    if len(part) != item.examples_in_shard:
+      raise ConfigError(
+          f"{item.filename}: holds {len(part)} records, dataset_info.json "
+          f"says {item.examples_in_shard}. Copy or prepare it again.")
+    parts.append(part[item.skip:item.skip + item.take])
+  places = np.concatenate(parts)
+  _save_index(paths, places)
+  return places
+
+
+class Source:
+  """The examples of one split, in a fixed order 0..num_examples-1.
+
+  Attributes:
+    dataset: the TFDS name, as given.
+    split: the split or sub-split, as given.
+    num_examples: how many examples the split has.
+    categories: panoptic categories in the order of the labels, or ().
+    folder: the folder the files lie in.
+  """
+
+  def __init__(self, builder: Any, dataset: str, split: str, *,
+               categories: Sequence[Category] = ()):
+    """Opens the split; see `make_source`."""
+    self.dataset = dataset
+    self.split = split
+    self.categories = tuple(categories)
+    self.folder = str(builder.data_dir)
+    self._features = builder.info.features
+    instructions = [item for item in _split_info(builder, dataset, split)
+                    .file_instructions if item.take]
+    self.num_examples = sum(item.take for item in instructions)
+    if not self.num_examples:
+      raise ConfigError(f"{dataset}: split {split!r} has no examples.")
+    self._files = [str(item.filename) for item in instructions]
+    self._ends = np.cumsum([item.take for item in instructions])
+    self._places = _make_index(instructions, self.folder)
+    self._skip = {}
+    features = dict(self._features.items())
+    if isinstance(features.get("image"), tfds.features.Image):
+      self._skip["image"] = tfds.decode.SkipDecoding()
+
+  def __len__(self) -> int:
+    return self.num_examples
+
+  def read(self, indices: Sequence[int]) -> list[bytes]:
+    """Serialised examples at these positions, in the order asked for.
+
+    Raises:
+      IndexError: for an index outside 0..num_examples-1.
+    """
+    out = []
+    for index in np.asarray(indices, np.int64).tolist():
+      if not 0 <= index < self.num_examples:
+        raise IndexError(f"{self.dataset} {self.split}: example {index} of "
+                         f"{self.num_examples}")
+      file = int(np.searchsorted(self._ends, index, side="right"))
+      offset, length = self._places[index]
+      # Opened anew each time: needs no lock between threads and never runs
+      # out of handles, and costs 1 % of decoding one photograph.
+      with _open(self._files[file]) as handle:
+        handle.seek(int(offset))
+        out.append(handle.read(int(length)))
+    return out
+
+  def parse(self, raw: tf.Tensor, index: tf.Tensor | int = -1
+            ) -> dict[str, Any]:
+    """One serialised example as a dict of tensors; works inside tf.data.
+
+    'image' stays encoded, so an op can decode just the part it needs; the rest
+    is decoded by the data set's own features. 'image/id' int64 is the data
+    set's, or else `index`.
+
+    Args:
+      raw: scalar string tensor.
+      index: position in the split.
+    """
+    data = dict(self._features.deserialize_example(raw, decoders=self._skip))
+    own = data.get("image/id")
+    number = own is not None and own.dtype.is_integer
+    data["image/id"] = tf.cast(own if number else index, tf.int64)
+    return data
+
+  def example(self, index: int) -> dict[str, Any]:
+    """Example `index` as a dict of numpy arrays; 'image' as encoded bytes."""
+    data = self.parse(tf.constant(self.read([index])[0]), index)
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), data)
+
+
+def _split_info(builder: Any, dataset: str, split: str) -> Any:
+  """TFDS's description of a split or sub-split like 'train[10%:]'."""
+  known = sorted(map(str, builder.info.splits))
+  try:
+    return builder.info.splits[split]
+  # TFDS reports a slice outside the split with an assertion.
+  except (KeyError, ValueError, AssertionError) as error:
+    sizes = ", ".join(f"{name} ({builder.info.splits[name].num_examples})"
+                      for name in known)
+    raise ConfigError(
+        f"{dataset}: cannot read split {split!r}: {_first_line(error)} "
+        f"Splits there: {sizes or 'none'}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+  text = str(error.args[0] if error.args else error).strip()
+  line = text.splitlines()[0] if text else type(error).__name__
+  return line if line.endswith(".") else f"{line}."
+
+
+def _missing(dataset: str, data_dir: str) -> ConfigError:
+  """The one message for data that is not there: where, and how to get it."""
+  name = dataset.split(":")[0]
+  return ConfigError(
+      f"dataset: {dataset!r} is not prepared in data_dir {data_dir!r}. "
+      "To get it: for COCO-format panoptic files run `python -m "
+      "tools.prepare_data coco --images DIR --panoptic DIR --annotations JSON "
+      f"--name {name} --split SPLIT --data_dir {data_dir}`; for a data set "
+      "that TFDS can download run `python -c \"import tensorflow_datasets as "
+      f"tfds; tfds.builder('{name}', data_dir='{data_dir}')"
+      ".download_and_prepare()\"`; where it lies elsewhere, set data_dir or "
+      "the environment variable TFDS_DATA_DIR.")
+
+
+def _find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
+  path = pathlib.Path(folder) / categories_lib.FILE_NAME
+  if path.is_file():
+    return categories_lib.load(path)
+  if dataset.startswith("coco/2017_panoptic"):
+    return categories_lib.coco_panoptic()
+  if _is_rooms(dataset):
+    from pp import rooms
+    return tuple(Category(*row) for row in rooms.CATEGORIES)
+  return ()
+
+
+def _is_rooms(dataset: str) -> bool:
+  return dataset.split(":")[0].split("/")[0] == "rooms"
+
+
+def make_source(dataset: str, split: str,
+                data_dir: str | os.PathLike | None = None) -> Source:
+  """Opens a data set on disk for random access.
+
+  Args:
+    dataset: a TFDS name: 'coco/2017_panoptic', 'rooms', 'mydata:1.0.0', …
+      'rooms' is rendered on first use; nothing is ever downloaded.
+    split: 'train', 'train[4096:]', 'validation[:16]', 'train[10%:]', …
+    data_dir: TFDS's root folder; None means `default_data_dir()`.
+
+  Raises:
+    ConfigError: when the data set or split is not there, or is stored in a
+      format without random access.
+  """
+  data_dir = default_data_dir(data_dir)
+  if _is_rooms(dataset):
+    from pp import rooms
+    rooms.build(data_dir)
+  try:
+    builder = tfds.core.read_only_builder.builder_from_files(
+        dataset, data_dir=data_dir)
+  # The name may be malformed (ValueError) or simply absent.
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    raise _missing(dataset, data_dir) from error
+  file_format = builder.info.file_format.value
+  if file_format not in _FORMATS:
+    raise ConfigError(
+        f"dataset: {dataset!r} in {data_dir!r} is stored as {file_format!r}; "
+        f"allowed: {', '.join(_FORMATS)}. Prepare it again with "
+        "file_format='tfrecord'.")
+  categories = _find_categories(dataset, str(builder.data_dir))
+  return Source(builder, dataset, split, categories=categories)
