@@ -1,0 +1,206 @@
+"""The panoptic task: what it feeds, charges and returns."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uvim import tasks
+from uvim.registry import ConfigError
+from uvim.tasks import base, panoptic
+
+STAGE1 = ["stage1_panoptic_resize16", "stage1_panoptic_einsum9"]
+
+
+def _fields(size=(16, 24), patch=(4, 8), classes=7, ids=5):
+  area = patch[0] * patch[1]
+  spec = {"semantics": (classes, area), "instances": (ids, area)}
+  return dict(inputs=spec, outputs=spec, input_size=size, patch_size=patch)
+
+
+def _task(**kw):
+  return tasks.make_task("panoptic_segmentation", _fields(**kw))
+
+
+def _spikes(task, labels):
+  """Logits that say exactly `labels` [B,H,W,2]."""
+  x = task.encode_labels(jnp.asarray(labels))
+  return {
+      key: 9.0 * jax.nn.one_hot(x[key], task.outputs_spec[key][0], axis=-2)
+      for key in panoptic.KEYS
+  }
+
+
+def _oracle(semantics, instances, min_fraction):
+  """The released recipe with a mask per instance, in float64."""
+  ids = np.argmax(instances, -1)
+  out = np.zeros((*ids.shape, 2), np.int64)
+  for b in range(len(ids)):
+    for i in range(instances.shape[-1]):
+      mask = ids[b] == i
+      if mask.sum() > min_fraction * mask.size:
+        label = np.argmax(semantics[b][mask].astype(np.float64).sum(0))
+        out[b][mask] = label, i
+  return out
+
+
+def test_patches_are_row_major_inside_and_out():
+  image = np.arange(4 * 6).reshape(1, 4, 6)
+  patches = base.patchify(image, (2, 3))
+  np.testing.assert_array_equal(patches[0, 1], [3, 4, 5, 9, 10, 11])
+  np.testing.assert_array_equal(patches[0, 2], [12, 13, 14, 18, 19, 20])
+  np.testing.assert_array_equal(
+      base.unpatchify(patches, (4, 6), (2, 3)), image)
+
+
+def test_inputs_are_integers_and_context_prefers_image_ctx():
+  task = _task()
+  labels = np.zeros((2, 16, 24, 2), np.int32)
+  labels[0, 1, 9] = 3, 4  # second patch, second row of it, second column
+  batch = dict(labels=labels, image=np.zeros((2, 32, 48, 3)))
+  inputs = task.inputs(batch)
+  assert inputs["x"]["semantics"].shape == (2, 12, 32)
+  assert inputs["x"]["semantics"][0, 1, 9] == 3
+  assert inputs["x"]["instances"][0, 1, 9] == 4
+  assert inputs["ctx"].shape == (2, 32, 48, 3)
+  batch["image_ctx"] = np.zeros((2, 16, 24, 3))
+  assert task.inputs(batch)["ctx"].shape == (2, 16, 24, 3)
+  del batch["labels"]
+  assert task.inputs(batch)["x"] is None
+
+
+@pytest.mark.parametrize("name", STAGE1)
+def test_loss_equals_the_released_one(fixtures, name):
+  meta = json.loads((fixtures / f"{name}.json").read_text())
+  params = np.load(fixtures / f"{name}_params.npz")
+  out = np.load(fixtures / f"{name}_out.npz")
+  task = tasks.make_task("panoptic_segmentation", meta["model"])
+  x = task.inputs({"labels": params["batch/labels"]})["x"]
+  logits = {k: jnp.asarray(out[f"logits/{k}"]) for k in panoptic.KEYS}
+  loss, logs = task.loss(logits, x)
+  assert loss.shape == (2,)
+  for key, value in logs.items():
+    np.testing.assert_allclose(
+        value, out[f"loss/{key}"].mean((1, 2)), rtol=1e-5)
+  np.testing.assert_allclose(loss.mean(), out["loss_total_mean"], rtol=1e-5)
+
+
+def test_zero_heads_cost_9_503_per_labelled_pixel():
+  task = _task(classes=134, ids=100)
+  x = {k: jnp.zeros((2, 12, 32), jnp.int32) for k in panoptic.KEYS}
+  x["semantics"] = x["semantics"].at[0, 0].set(-1)
+  x["instances"] = x["instances"].at[0, 0].set(100)
+  logits = {k: jnp.zeros((2, 12, task.outputs_spec[k][0], 32))
+            for k in panoptic.KEYS}
+  loss, _ = task.loss(logits, x)
+  full = np.log(134) + np.log(100)
+  np.testing.assert_allclose(loss, [full * 11 / 12, full], rtol=1e-6)
+  np.testing.assert_allclose(full, 9.5030, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", STAGE1)
+def test_predictions_equal_the_released_ones(fixtures, name):
+  meta = json.loads((fixtures / f"{name}.json").read_text())
+  out = np.load(fixtures / f"{name}_out.npz")
+  task = tasks.make_task("panoptic_segmentation", meta["model"])
+  logits = {k: jnp.asarray(out[f"logits/{k}"]) for k in panoptic.KEYS}
+  keys = [k for k in out.files if k.startswith("pred/min_fraction=")]
+  assert keys
+  for key in keys:
+    ours = task.outputs(logits, min_fraction=float(key.split("=")[1]))
+    np.testing.assert_array_equal(ours["panoptic"], out[key])
+
+
+def test_released_predictions_from_pixel_logits(fixtures):
+  z = np.load(fixtures / "panoptic_predict.npz")
+  logits = {k: base.patchify(z[k], (16, 16)).swapaxes(-1, -2)
+            for k in panoptic.KEYS}
+  keys = [k for k in z.files if k.startswith("out/min_fraction=")]
+  assert len(keys) == 4
+  for key in keys:
+    ours = panoptic.panoptic_from_logits(
+        jnp.asarray(logits["semantics"]), jnp.asarray(logits["instances"]),
+        min_fraction=float(key.split("=")[1]))
+    ours = base.unpatchify(ours, (64, 64), (16, 16))
+    np.testing.assert_array_equal(ours, z[key])
+
+
+@pytest.mark.parametrize("rows", [panoptic._scatter_rows,
+                                  panoptic._matmul_rows])
+def test_both_ways_to_sum_logits_agree_with_a_loop(rows, monkeypatch):
+  # The matmul runs on accelerators only, so it is tested here by hand.
+  monkeypatch.setattr(panoptic, "_scatter_rows", rows)
+  rng = np.random.default_rng(0)
+  sem = rng.normal(size=(2, 16, 24, 7)).astype(np.float32)
+  ins = rng.normal(size=(2, 16, 24, 5)).astype(np.float32)
+  logits = {k: jnp.asarray(base.patchify(v, (4, 8)).swapaxes(-1, -2))
+            for k, v in dict(semantics=sem, instances=ins).items()}
+  ours = _task().outputs(logits, min_fraction=0.2)["panoptic"]
+  np.testing.assert_array_equal(ours, _oracle(sem, ins, 0.2))
+  assert (np.asarray(ours) == 0).all(-1).any()
+
+
+def test_outputs_undo_inputs():
+  task = _task()
+  rng = np.random.default_rng(0)
+  ids = rng.integers(0, 5, (2, 16, 24))
+  # One class per instance, as labels have.
+  labels = np.stack([np.array([0, 3, 6, 3, 1])[ids], ids], -1)
+  out = jax.jit(task.outputs)(_spikes(task, labels))
+  np.testing.assert_array_equal(out["panoptic"], labels)
+
+
+@pytest.mark.parametrize("area, kept", [(262, False), (263, True)])
+def test_a_thousandth_of_512_squared_lies_between_262_and_263(area, kept):
+  # Few classes keep the logits small; the rule depends on the size only.
+  task = _task(size=(512, 512), patch=(16, 16), classes=3, ids=3)
+  labels = np.zeros((1, 512, 512, 2), np.int32) + [1, 1]
+  labels.reshape(-1, 2)[:area] = 2, 2
+  out = task.outputs(_spikes(task, labels), min_fraction=0.001)["panoptic"]
+  expected = [2, 2] if kept else [0, 0]
+  np.testing.assert_array_equal(out[0, 0, 0], expected)
+  np.testing.assert_array_equal(out[0, -1, -1], [1, 1])
+
+
+def test_min_fraction_is_not_fooled_by_binary_fractions():
+  assert panoptic._max_removed_area(0.29, 100) == 29
+  assert panoptic._max_removed_area(0.001, 512 * 512) == 262
+  assert panoptic._max_removed_area(0.0, 512 * 512) == 0
+
+
+def test_logit_sum_and_majority_disagree_when_few_pixels_are_sure():
+  task = _task(size=(2, 2), patch=(2, 2), classes=3, ids=2)
+  sem = np.zeros((1, 1, 3, 4), np.float32)
+  sem[0, 0, 1] = 1.0        # all four pixels lean to class 1 …
+  sem[0, 0, 2, 0] = 9.0     # … but one is very sure of class 2
+  ins = np.zeros((1, 1, 2, 4), np.float32)
+  logits = dict(semantics=jnp.asarray(sem), instances=jnp.asarray(ins))
+  by_sum = task.outputs(logits)["panoptic"]
+  by_vote = task.outputs(logits, instance_label="majority")["panoptic"]
+  assert (by_sum[..., 0] == 2).all()
+  assert (by_vote[..., 0] == 1).all()
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(input_size=(16, 20)), "multiple of"),
+    (dict(inputs={"depth": (256, 32)}), "instances"),
+    (dict(outputs={"semantics": (7, 32), "instances": (5, 16)}),
+     "patches of 16 pixels"),
+])
+def test_fields_that_do_not_fit_are_named(change, message):
+  with pytest.raises(ConfigError, match=message):
+    tasks.make_task("panoptic_segmentation", {**_fields(), **change})
+
+
+def test_unknown_names_show_the_known_ones():
+  with pytest.raises(ConfigError, match="panoptic_segmentation"):
+    tasks.make_task("panoptic_segmentatoin", _fields())
+  with pytest.raises(ConfigError, match="min_depth"):
+    tasks.make_task("panoptic_segmentation", _fields(), min_depth=0.1)
+  with pytest.raises(ConfigError, match="logit_sum"):
+    _task().outputs(_spikes(_task(), np.zeros((1, 16, 24, 2), np.int32)),
+                    instance_label="logitsum")
+  with pytest.raises(ConfigError, match="32x24"):
+    _task().inputs({"labels": np.zeros((1, 32, 24, 2), np.int32)})

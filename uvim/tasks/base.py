@@ -1,0 +1,107 @@
+"""What a task is, and the one place where images become patches and back.
+
+Suffixes: B batch · H W pixels · C channels · N patches, row-major over the
+image · P pixels of a patch, row-major inside it · K classes or bins.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float
+
+
+def patchify(x: Array, patch_size: tuple[int, int]) -> Array:
+  """[B,H,W,*rest] -> [B,N,P,*rest]. H and W are multiples of the patch."""
+  b, h, w, *rest = x.shape
+  hp, wp = patch_size
+  x = x.reshape(b, h // hp, hp, w // wp, wp, *rest)
+  return x.swapaxes(2, 3).reshape(b, (h // hp) * (w // wp), hp * wp, *rest)
+
+
+def unpatchify(x: Array, input_size: tuple[int, int],
+               patch_size: tuple[int, int]) -> Array:
+  """[B,N,P,*rest] -> [B,H,W,*rest], the inverse of `patchify`."""
+  b, _, _, *rest = x.shape
+  (h, w), (hp, wp) = input_size, patch_size
+  x = x.reshape(b, h // hp, w // wp, hp, wp, *rest)
+  return x.swapaxes(2, 3).reshape(b, h, w, *rest)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AbstractTask(abc.ABC):
+  """Turns a batch into model inputs, and logits into losses and outputs.
+
+  Attributes:
+    inputs_spec: what the oracle embeds, key -> (K, P).
+    outputs_spec: what the base model predicts, key -> (K, P).
+    input_size: label height and width in pixels.
+    patch_size: patch height and width in pixels.
+  """
+
+  inputs_spec: Mapping[str, tuple[int, int]]
+  outputs_spec: Mapping[str, tuple[int, int]]
+  input_size: tuple[int, int]
+  patch_size: tuple[int, int]
+
+  def __post_init__(self):
+    self._check_sizes()
+    self._check_spec("inputs", self.inputs_spec)
+    self._check_spec("outputs", self.outputs_spec)
+
+  def _check_sizes(self):
+    for size, patch in zip(self.input_size, self.patch_size, strict=True):
+      if patch < 1 or size % patch:
+        raise ConfigError(
+            f"model.input_size {tuple(self.input_size)} must be a multiple of "
+            f"model.patch_size {tuple(self.patch_size)} in both directions.")
+
+  def _check_spec(self, field: str, spec: Mapping[str, tuple[int, int]]):
+    """Raises unless the keys are the task's own and P is the patch area."""
+    if sorted(spec) != sorted(self.keys):
+      raise ConfigError(
+          f"model.{field} has keys {sorted(spec)}; this task needs "
+          f"{sorted(self.keys)}.")
+    area = self.patch_size[0] * self.patch_size[1]
+    for key, (_, pixels) in spec.items():
+      if pixels != area:
+        raise ConfigError(
+            f"model.{field}[{key!r}] is for patches of {pixels} pixels, but "
+            f"model.patch_size {tuple(self.patch_size)} has {area}.")
+
+  @property
+  @abc.abstractmethod
+  def keys(self) -> tuple[str, ...]:
+    """The names of the quantities embedded and predicted."""
+
+  def inputs(self, batch: Mapping[str, Array]) -> dict:
+    """{'ctx': image [B,H,W,3], 'x': see `encode_labels`, None without labels}.
+
+    `image_ctx` is the image at label size, for stage II where `image` is
+    larger; without it the image serves both.
+    """
+    x = None
+    if "labels" in batch:
+      labels = batch["labels"]
+      if tuple(labels.shape[1:3]) != tuple(self.input_size):
+        raise ConfigError(
+            f"Labels are {labels.shape[1]}x{labels.shape[2]} pixels, but "
+            f"model.input_size is {tuple(self.input_size)}: resize them in "
+            "the preprocessing string.")
+      x = self.encode_labels(labels)
+    ctx = batch["image_ctx"] if "image_ctx" in batch else batch.get("image")
+    return {"ctx": ctx, "x": x}
+
+  @abc.abstractmethod
+  def encode_labels(self, labels: Array) -> dict[str, Array]:
+    """labels [B,H,W,C] -> key -> int [B,N,P] or float [B,N,C,P]."""
+
+  @abc.abstractmethod
+  def loss(self, logits: dict[str, Array], x: dict[str, Array]
+           ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+    """Per-example loss and its named parts, from logits [B,N,K,P]."""
+
+  @abc.abstractmethod
+  def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
+    """Predictions [B,H,W,...] from logits [B,N,K,P]."""
