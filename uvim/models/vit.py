@@ -1,0 +1,310 @@
+"""Stage I: the restricted oracle Omega and the base model f, one linen module.
+
+B batch · N tokens of the patch grid · P pixels in a patch · K classes, bins or
+channels of one output · C channels · D model width · L code length
+E codeword size · Q dictionary size
+
+The oracle reads the label (and the image) and says L vectors of size E; the
+quantizer, outside of this module, turns them into words of the dictionary; f
+reads only those words and the image. Names and shapes of parameters are those
+of the published checkpoints.
+
+Source: paper sections 2.2 and 2.3, Appendix D for the fields.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uvim import quantizer, registry
+from uvim.models import embedding, transformer
+from uvim.models.embedding import Label
+from uvim.quantizer import Codebook
+from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+
+Logits = dict[str, Float[Array, "B N K P"]]
+
+
+class ViT(nn.Module):
+  """Oracle (`encode`) and base model (`decode`).
+
+  Attributes:
+    input_size: height and width in pixels of the labels and of the image that
+      both parts see.
+    patch_size: height and width in pixels of a patch.
+    code_len: L; a square number under `bottleneck_resize`.
+    width: D.
+    oracle_depth: encoder blocks; 0 = no oracle, `encode` says only zeros.
+    base_model_depth: decoder blocks.
+    mlp_dim: hidden size of the MLPs.
+    num_heads: attention heads.
+    dict_size: Q.
+    codeword_dim: E.
+    inputs: label name -> (K, P).
+    outputs: output name -> (K, P).
+    dict_momentum: discount of the dictionary's statistics per step.
+    with_encoder_ctx: whether the oracle sees the image.
+    with_decoder_ctx: whether f sees the image.
+    code_dropout: "random", "ordered" or "none"; applied by the train loop.
+    bottleneck_resize: grid <-> code by linear resize; else by learned maps.
+    commitment_weight: of the commitment loss; 0 in the released models.
+    dict_learning: whether the train loop updates the dictionary.
+    head_zeroinit: start from uniform predictions.
+    dtype: of the matmuls; parameters and reductions stay float32.
+  """
+  input_size: tuple[int, int]
+  patch_size: tuple[int, int]
+  code_len: int
+  width: int
+  oracle_depth: int
+  base_model_depth: int
+  mlp_dim: int
+  num_heads: int
+  dict_size: int
+  codeword_dim: int
+  inputs: Mapping[str, tuple[int, int]]
+  outputs: Mapping[str, tuple[int, int]]
+  dict_momentum: float = 0.995
+  with_encoder_ctx: bool = True
+  with_decoder_ctx: bool = True
+  code_dropout: str = "random"
+  bottleneck_resize: bool = True
+  commitment_weight: float = 0.0
+  dict_learning: bool = True
+  head_zeroinit: bool = True
+  dtype: str = "float32"
+
+  @property
+  def grid_size(self) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    return (self.input_size[0] // self.patch_size[0],
+            self.input_size[1] // self.patch_size[1])
+
+  def setup(self):
+    if self.oracle_depth:
+      self._setup_oracle()
+    self._setup_base_model()
+
+  def _setup_oracle(self):
+    self.embeddings = {
+        key: embedding.LabelEmbedding(
+            shape, self.width, dtype=self.dtype, name=f"embedding_{key}")
+        for key, shape in self.inputs.items()}
+    if self.with_encoder_ctx:
+      self.ctx_enc_embedding = self._patch_embedding()
+    self.pos_embedding_encoder = self._pos_embedding("pos_embedding_encoder")
+    self.encoder = self._transformer(self.oracle_depth)
+    if not self.bottleneck_resize:
+      self.bottleneck_downsample = self.param(
+          "bottleneck_downsample", nn.initializers.xavier_uniform(),
+          (math.prod(self.grid_size), self.code_len))
+    # float32: what decides between two codewords is not rounded.
+    self.encoder_head = nn.Dense(self.codeword_dim)
+
+  def _setup_base_model(self):
+    self.decoder_stem = nn.Dense(self.width, dtype=self.dtype)
+    if not self.bottleneck_resize:
+      self.bottleneck_upsample = self.param(
+          "bottleneck_upsample", nn.initializers.xavier_uniform(),
+          (self.code_len, math.prod(self.grid_size)))
+    if self.with_decoder_ctx:
+      self.ctx_dec_embedding = self._patch_embedding()
+    self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
+    self.decoder = self._transformer(self.base_model_depth)
+    kernel_init = (nn.initializers.zeros if self.head_zeroinit
+                   else nn.initializers.lecun_normal())
+    self.heads = {
+        key: nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=kernel_init,
+                             name=f"head_{key}")
+        for key, shape in self.outputs.items()}
+
+  def _patch_embedding(self):
+    return embedding.PatchEmbedding(self.patch_size, self.width,
+                                    dtype=self.dtype)
+
+  def _pos_embedding(self, name):
+    return self.param(name, nn.initializers.normal(self.width ** -0.5),
+                      (1, math.prod(self.grid_size), self.width))
+
+  def _transformer(self, depth):
+    return transformer.Encoder(depth=depth, mlp_dim=self.mlp_dim,
+                               num_heads=self.num_heads, dtype=self.dtype)
+
+  def __call__(self, x: Mapping[str, Label] | None,
+               ctx: Float[Array, "B H W 3"] | None) -> Logits:
+    """Both parts without the quantizer between them: creates all parameters."""
+    return self.decode(self.encode(x, ctx), ctx)
+
+  def encode(self, x: Mapping[str, Label],
+             ctx: Float[Array, "B H W 3"] | None) -> Float[Array, "B L E"]:
+    """The oracle up to the quantizer.
+
+    Args:
+      x: per key of `inputs` the label in patches: integer ids, where an id
+        outside 0..K-1 embeds to zero, or float channels.
+      ctx: the image at label size in [-1, 1]; unused without
+        `with_encoder_ctx`.
+
+    Returns:
+      float32 vectors of mean 0 and variance 1 over E each.
+    """
+    if not self.oracle_depth:
+      batch = len(next(iter(x.values())) if x else ctx)
+      return jnp.zeros((batch, self.code_len, self.codeword_dim))
+    x_BND = sum(embed(x[key]) for key, embed in self.embeddings.items())
+    if self.with_encoder_ctx:
+      x_BND = x_BND + self.ctx_enc_embedding(ctx)
+    x_BND = self.encoder(x_BND + self.pos_embedding_encoder.astype(self.dtype))
+    x_BLD = self._to_code_len(x_BND)
+    x_BLE = self.encoder_head(x_BLD.astype(jnp.float32))
+    return jax.nn.standardize(x_BLE, axis=-1)
+
+  def decode(self, z_BLE: Float[Array, "B L E"],
+             ctx: Float[Array, "B H W 3"] | None) -> Logits:
+    """The base model f.
+
+    Args:
+      z_BLE: code vectors: codewords, zeros where a word was dropped.
+      ctx: the image at label size in [-1, 1]; unused without
+        `with_decoder_ctx`.
+
+    Returns:
+      Per key of `outputs` the logits, in `dtype`.
+    """
+    x_BND = self._to_grid(self.decoder_stem(z_BLE))
+    if self.with_decoder_ctx:
+      x_BND = x_BND + self.ctx_dec_embedding(ctx)
+    x_BND = self.decoder(x_BND + self.pos_embedding_decoder.astype(self.dtype))
+    return {key: head(x_BND) for key, head in self.heads.items()}
+
+  def _to_code_len(self, x_BND):
+    if self.bottleneck_resize:
+      side = math.isqrt(self.code_len)
+      return _resize_grid(x_BND, self.grid_size, (side, side))
+    return jnp.einsum("bnd,nl->bld", x_BND,
+                      self.bottleneck_downsample.astype(self.dtype))
+
+  def _to_grid(self, x_BLD):
+    if self.bottleneck_resize:
+      side = math.isqrt(self.code_len)
+      return _resize_grid(x_BLD, (side, side), self.grid_size)
+    return jnp.einsum("bld,ln->bnd", x_BLD,
+                      self.bottleneck_upsample.astype(self.dtype))
+
+
+def _resize_grid(x_BND, old_size, new_size):
+  """Linear resize of a row-major grid of tokens, antialiased downwards."""
+  if old_size == new_size:
+    return x_BND
+  batch, _, width = x_BND.shape
+  x_BHWD = jax.image.resize(
+      x_BND.reshape(batch, *old_size, width), (batch, *new_size, width),
+      method="linear")
+  return x_BHWD.reshape(batch, -1, width)
+
+
+def init_params(model: ViT, rng: PRNGKey) -> PyTree:
+  """The parameters (float32) of a new model; jit or eval_shape this."""
+  tokens = math.prod(model.grid_size)
+  x = {key: jnp.zeros((1, tokens, shape[1]), jnp.int32)
+       for key, shape in model.inputs.items()}
+  ctx = jnp.zeros((1, *model.input_size, 3))
+  return model.init(rng, x, ctx)["params"]
+
+
+def oracle_code(model: ViT, params: PyTree, codebook: Codebook,
+                x: Mapping[str, Label], ctx: Any) -> Int[Array, "B L"]:
+  """The oracle's guiding code for a label, without dropout; int32 in 0..Q-1."""
+  if not model.oracle_depth:
+    raise registry.ConfigError(
+        "model.oracle_depth is 0: such a model has no oracle and no code.")
+  x_BLE = model.apply({"params": params}, x, ctx, method="encode")
+  return quantizer.lookup(codebook, x_BLE)
+
+
+def decode_vectors(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
+                   ctx: Any) -> Logits:
+  """Logits of f for code vectors (zeros = no code)."""
+  return model.apply({"params": params}, z_BLE, ctx, method="decode")
+
+
+def decode_code(model: ViT, params: PyTree, codebook: Codebook,
+                code_BL: Int[Array, "B L"], ctx: Any) -> Logits:
+  """Logits of f for a guiding code."""
+  return decode_vectors(
+      model, params, quantizer.embed_code(codebook, code_BL), ctx)
+
+
+def check_vit(**fields: Any) -> None:
+  """Checks the fields of a `ViT` before anything is compiled.
+
+  Args:
+    **fields: the constructor's fields; all that have no default are there.
+
+  Raises:
+    ConfigError: names the field, what came and what is allowed.
+  """
+  defaults = {f.name: f.default for f in dataclasses.fields(ViT)}
+  fields = {**defaults, **fields}
+  _check_numbers(fields)
+  _check_grid(fields)
+  for group in ("inputs", "outputs"):
+    _check_labels(group, fields)
+
+
+def _require(condition, name, value, allowed):
+  if not condition:
+    raise registry.ConfigError(
+        f"model.{name} is {value!r}; it must be {allowed}.")
+
+
+def _check_numbers(fields):
+  def is_int(value):
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+  for name in ("code_len", "width", "base_model_depth", "mlp_dim",
+               "num_heads", "dict_size", "codeword_dim"):
+    value = fields[name]
+    _require(is_int(value) and value > 0, name, value, "a positive integer")
+  depth = fields["oracle_depth"]
+  _require(is_int(depth) and depth >= 0, "oracle_depth", depth,
+           "a whole number (0 = no oracle)")
+  _require(fields["width"] % fields["num_heads"] == 0, "num_heads",
+           fields["num_heads"], f"a divisor of width {fields['width']}")
+  momentum = fields["dict_momentum"]
+  _require(0 <= momentum < 1, "dict_momentum", momentum, "in [0, 1)")
+  weight = fields["commitment_weight"]
+  _require(weight >= 0, "commitment_weight", weight, "0 or more")
+  for name, allowed in (("code_dropout", quantizer.CODE_DROPOUT_MODES),
+                        ("dtype", ("float32", "bfloat16"))):
+    _require(fields[name] in allowed, name, fields[name],
+             f"one of {', '.join(allowed)}")
+
+
+def _check_grid(fields):
+  for name in ("input_size", "patch_size"):
+    size = tuple(fields[name])
+    _require(len(size) == 2 and all(s > 0 for s in size), name, size,
+             "two positive integers (height, width)")
+  size, patch = tuple(fields["input_size"]), tuple(fields["patch_size"])
+  _require(all(s % p == 0 for s, p in zip(size, patch, strict=True)),
+           "patch_size", patch, f"a divisor of input_size {size}")
+  length = fields["code_len"]
+  _require(not fields["bottleneck_resize"] or math.isqrt(length)**2 == length,
+           "code_len", length,
+           "a square number (64, 256, ...), or bottleneck_resize False")
+
+
+def _check_labels(group, fields):
+  labels, patch = fields[group], tuple(fields["patch_size"])
+  _require(len(labels) > 0, group, labels, "at least one name -> (K, P)")
+  for key, shape in labels.items():
+    _require(len(shape) == 2 and shape[0] > 0 and shape[1] == math.prod(patch),
+             f"{group}.{key}", tuple(shape),
+             f"(classes, {math.prod(patch)}): pixels of a patch of {patch}")

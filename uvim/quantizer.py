@@ -1,0 +1,220 @@
+"""The discrete bottleneck: dictionary, look-up, learning and code dropout.
+
+B batch (global) · L code length · E codeword size · Q dictionary size
+
+Everything here is a pure function of global arrays: under jit over a mesh the
+counts and sums are already those of the whole batch, so there is no axis name,
+and the dictionary is state that the train loop carries, not a parameter that
+an optimizer sees.
+
+Source: paper section 2.3 (VQ-VAE dictionary, splitting of unused entries, code
+dropout); the discounted sums and the split follow the released models.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from uvim import registry
+from uvim.typing import Array, Float, Int, PRNGKey
+
+CODE_DROPOUT_MODES = ("random", "ordered", "none")
+
+
+class Codebook(flax.struct.PyTreeNode):
+  """Discounted statistics from which the codewords follow.
+
+  Field names are those of the published checkpoints (`state/dictionary`).
+
+  Attributes:
+    dictionary: float32, per entry the discounted sum of the vectors that chose
+      it; its direction is the codeword.
+    counts: float32, per entry the discounted number of those vectors.
+  """
+  dictionary: Float[Array, "Q E"]
+  counts: Float[Array, "Q"]
+
+
+def init_codebook(rng: PRNGKey, dict_size: int,
+                  codeword_dim: int) -> Codebook:
+  """A codebook of random directions, every count 1."""
+  dictionary_QE = jax.random.normal(rng, (dict_size, codeword_dim))
+  return Codebook(dictionary=dictionary_QE * dict_size ** -0.5,
+                  counts=jnp.ones((dict_size,), jnp.float32))
+
+
+def codewords(codebook: Codebook) -> Float[Array, "Q E"]:
+  """The unit-norm codewords; counts do not matter for a direction."""
+  norm_Q1 = jnp.linalg.norm(codebook.dictionary, axis=-1, keepdims=True)
+  # An entry without any direction gives zeros, not NaN.
+  return codebook.dictionary / jnp.maximum(norm_Q1, jnp.finfo("float32").tiny)
+
+
+def lookup(codebook: Codebook,
+           x_BLE: Float[Array, "B L E"]) -> Int[Array, "B L"]:
+  """Index (int32) of the nearest codeword, the lowest index among equals."""
+  # For unit codewords the smallest distance is the largest dot product.
+  # HIGHEST: accelerators would otherwise round the inputs and flip near ties.
+  scores_BLQ = jnp.einsum(
+      "ble,qe->blq", x_BLE.astype(jnp.float32), codewords(codebook),
+      precision=jax.lax.Precision.HIGHEST)
+  return jnp.argmax(scores_BLQ, axis=-1).astype(jnp.int32)
+
+
+def embed_code(codebook: Codebook,
+               code_BL: Int[Array, "B L"]) -> Float[Array, "B L E"]:
+  """The codewords that a code stands for.
+
+  An index outside 0..Q-1 gives NaN: it must not pass for some other word (a
+  start token turned into code -1 would silently be the last entry).
+  """
+  size = codebook.counts.shape[0]
+  # Negative indices would count from the end before the bounds are checked.
+  code_BL = jnp.where(code_BL < 0, size, code_BL)
+  return codewords(codebook).at[code_BL].get(mode="fill", fill_value=jnp.nan)
+
+
+def quantize(
+    codebook: Codebook, x_BLE: Float[Array, "B L E"],
+) -> tuple[Float[Array, "B L E"], Int[Array, "B L"]]:
+  """Replaces each vector by its nearest codeword.
+
+  Args:
+    codebook: receives no gradient.
+    x_BLE: encoder output, standardised.
+
+  Returns:
+    The codewords, through which the gradient passes unchanged to `x_BLE`
+    (straight-through), and their indices.
+  """
+  code_BL = lookup(codebook, jax.lax.stop_gradient(x_BLE))
+  z_BLE = jax.lax.stop_gradient(embed_code(codebook, code_BL))
+  # Not x + (z - x): rounding would move the codewords by an ulp of x.
+  return _straight_through(z_BLE, x_BLE), code_BL
+
+
+@jax.custom_jvp
+def _straight_through(z_BLE, x_BLE):
+  """The value of `z_BLE` with the tangent of `x_BLE`."""
+  del x_BLE
+  return z_BLE
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+  return primals[0], tangents[1]
+
+
+def commitment_loss(x_BLE: Float[Array, "B L E"],
+                    z_BLE: Float[Array, "B L E"]) -> Float[Array, "B"]:
+  """Mean squared distance to the codewords; its gradient reaches x only."""
+  z_BLE = jax.lax.stop_gradient(z_BLE)
+  return jnp.mean(jnp.square(x_BLE - z_BLE), axis=(1, 2))
+
+
+def update(codebook: Codebook, x_BLE: Float[Array, "B L E"],
+           code_BL: Int[Array, "B L"], *, momentum: float) -> Codebook:
+  """Discounts the statistics and adds those of the global batch.
+
+  Quantise with the codebook as it was *before* this update: the released
+  implementation's training pass does.
+
+  Args:
+    codebook: statistics so far.
+    x_BLE: the vectors before quantisation.
+    code_BL: the entry that each of them chose.
+    momentum: factor on the old counts and sums; the new ones have weight 1.
+  """
+  size, dim = codebook.dictionary.shape
+  x_TE = jax.lax.stop_gradient(x_BLE).astype(jnp.float32).reshape(-1, dim)
+  code_T = code_BL.reshape(-1)
+  sums_QE = jnp.zeros((size, dim), jnp.float32).at[code_T].add(x_TE)
+  return Codebook(
+      dictionary=codebook.dictionary * momentum + sums_QE,
+      counts=codebook.counts * momentum + code_histogram(code_BL, size))
+
+
+def split_dead(
+    codebook: Codebook, rng: PRNGKey, *, perturb: float = 0.001,
+    min_count: float = 0.1,
+) -> tuple[Codebook, Int[Array, ""]]:
+  """Replaces dead entries by halves of the most used one (Linde-Buzo-Gray).
+
+  The least used entry becomes the most used one's sum times uniform noise of
+  1 +- `perturb` per dimension, then both sums and the count are halved, so the
+  parent's codeword stays. Repeats until no count is under `min_count`.
+
+  Args:
+    codebook: after `update`.
+    rng: the same on every device, or their dictionaries would drift apart.
+    perturb: half the width of the noise.
+    min_count: discounted count below which an entry is dead.
+
+  Returns:
+    The codebook and the number of splits, int32.
+  """
+  def can_split(carry):
+    counts_Q = carry[1].counts
+    # A parent that cannot give two live halves would only make another dead
+    # entry, for ever: a small batch with a large dictionary would hang here.
+    return ((jnp.min(counts_Q) < min_count)
+            & (jnp.max(counts_Q) >= 2 * min_count))
+
+  def split(carry):
+    rng, old, num_splits = carry
+    rng, noise_rng = jax.random.split(rng)
+    parent, dead = jnp.argmax(old.counts), jnp.argmin(old.counts)
+    half_E = old.dictionary[parent] / 2
+    noise_E = jax.random.uniform(
+        noise_rng, half_E.shape, jnp.float32, 1 - perturb, 1 + perturb)
+    dictionary = old.dictionary.at[dead].set(half_E * noise_E)
+    pair = jnp.stack([parent, dead])
+    return rng, Codebook(
+        dictionary=dictionary.at[parent].set(half_E),
+        counts=old.counts.at[pair].set(old.counts[parent] / 2),
+    ), num_splits + 1
+
+  _, codebook, num_splits = jax.lax.while_loop(
+      can_split, split, (rng, codebook, jnp.int32(0)))
+  return codebook, num_splits
+
+
+def drop_code(rng: PRNGKey, z_BLE: Float[Array, "B L E"],
+              mode: str) -> Float[Array, "B L E"]:
+  """Sets k code vectors of each example to zero, k uniform on 0..L inclusive.
+
+  For training of the base model only (paper section 2.3).
+
+  Args:
+    rng: key.
+    z_BLE: quantised code vectors.
+    mode: "random" drops a random subset, "ordered" the last k, "none" nothing.
+
+  Raises:
+    ConfigError: unknown mode.
+  """
+  if mode not in CODE_DROPOUT_MODES:
+    raise registry.unknown("code_dropout", mode, CODE_DROPOUT_MODES)
+  if mode == "none":
+    return z_BLE
+  batch, length = z_BLE.shape[:2]
+  num_rng, order_rng = jax.random.split(rng)
+  kept_B1 = jax.random.randint(num_rng, (batch, 1), 0, length + 1)
+  rank_BL = jnp.arange(length)[None]
+  if mode == "random":
+    # The argsort of noise is a uniform random permutation of 0..L-1.
+    noise_BL = jax.random.uniform(order_rng, (batch, length))
+    rank_BL = jnp.argsort(noise_BL, axis=-1)
+  return jnp.where((rank_BL < kept_B1)[..., None], z_BLE, 0)
+
+
+def code_histogram(code_BL: Int[Array, "..."],
+                   dict_size: int) -> Float[Array, "Q"]:
+  """How often each entry occurs in the codes, float32."""
+  return jnp.zeros((dict_size,), jnp.float32).at[code_BL.reshape(-1)].add(1)
+
+
+def perplexity(histogram_Q: Float[Array, "Q"]) -> Float[Array, ""]:
+  """exp(entropy) of the usage: 1 for a single word, Q for an even use."""
+  share_Q = histogram_Q / jnp.maximum(jnp.sum(histogram_Q), 1)
+  return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share_Q, share_Q)))
