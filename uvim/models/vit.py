@@ -218,27 +218,32 @@ def init_params(model: ViT, rng: PRNGKey) -> PyTree:
   return model.init(rng, x, ctx)["params"]
 
 
+def encode(model: ViT, params: PyTree, x: Mapping[str, Label],
+           ctx: Any) -> Float[Array, "B L E"]:
+  """`ViT.encode` as a function of the parameters."""
+  return model.apply({"params": params}, x, ctx, method="encode")
+
+
+def decode(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
+           ctx: Any) -> Logits:
+  """`ViT.decode` as a function of the parameters."""
+  return model.apply({"params": params}, z_BLE, ctx, method="decode")
+
+
 def oracle_code(model: ViT, params: PyTree, codebook: Codebook,
                 x: Mapping[str, Label], ctx: Any) -> Int[Array, "B L"]:
   """The oracle's guiding code for a label, without dropout; int32 in 0..Q-1."""
   if not model.oracle_depth:
     raise registry.ConfigError(
         "model.oracle_depth is 0: such a model has no oracle and no code.")
-  x_BLE = model.apply({"params": params}, x, ctx, method="encode")
-  return quantizer.lookup(codebook, x_BLE)
-
-
-def decode_vectors(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
-                   ctx: Any) -> Logits:
-  """Logits of f for code vectors (zeros = no code)."""
-  return model.apply({"params": params}, z_BLE, ctx, method="decode")
+  return quantizer.lookup(codebook, encode(model, params, x, ctx))
 
 
 def decode_code(model: ViT, params: PyTree, codebook: Codebook,
                 code_BL: Int[Array, "B L"], ctx: Any) -> Logits:
   """Logits of f for a guiding code."""
-  return decode_vectors(
-      model, params, quantizer.embed_code(codebook, code_BL), ctx)
+  z_BLE = quantizer.embed_code(codebook, code_BL)
+  return decode(model, params, z_BLE, ctx)
 
 
 def check_vit(**fields: Any) -> None:
