@@ -1,0 +1,109 @@
+"""`rooms`: a procedural RGB-D-panoptic data set that needs no download.
+
+Small ray-cast rooms with the features of TFDS's coco/2017_panoptic plus depth
+in metres. Made so that instances cannot be told apart pixel by pixel: most
+scenes hold several things of one category in one colour that overlap.
+"""
+
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from pp import rooms_worker
+from pp.rooms_render import render
+from pp.rooms_scene import CATEGORIES
+from uvim.registry import lookup
+
+__all__ = ["Builder", "CATEGORIES", "build", "render"]
+
+# Split → stream of scenes. Streams never share a scene, whatever the sizes.
+SEEDS = {"train": 0, "holdout": 1, "validation": 2}
+SIZES = {
+    "default": {"train": 8192, "holdout": 512, "validation": 512},
+    "tiny": {"train": 64, "holdout": 16, "validation": 16},
+}
+_IDS_PER_STREAM = 10**9
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """TFDS builder of `rooms`; config 'tiny' is the start of 'default'."""
+
+  name = "rooms"
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES = {"1.0.0": "First scenes."}
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in SIZES]
+
+  def _info(self):
+    objects = tfds.features.Sequence({
+        "id": tfds.features.Scalar(dtype=np.int64),
+        "area": tfds.features.Scalar(dtype=np.int64),
+        "bbox": tfds.features.BBoxFeature(),
+        "label": tfds.features.ClassLabel(
+            names=[name for _, name, _ in CATEGORIES]),
+        "is_crowd": tfds.features.Scalar(dtype=np.bool_),
+    })
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description=__doc__,
+        features=tfds.features.FeaturesDict({
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "image/filename": tfds.features.Text(),
+            "image/id": tfds.features.Scalar(dtype=np.int64),
+            "panoptic_image": tfds.features.Image(encoding_format="png"),
+            "panoptic_image/filename": tfds.features.Text(),
+            "panoptic_objects": objects,
+            "depth": tfds.features.Tensor(
+                shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
+        }),
+        # Record i of a split is scene i of its stream.
+        disable_shuffling=True)
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # Nothing to download.
+    sizes = SIZES[self.builder_config.name]
+    return {split: self._generate_examples(split, num)
+            for split, num in sizes.items()}
+
+  def _generate_examples(self, split, num):
+    seed = SEEDS[split]
+    scenes = rooms_worker.scenes(seed, num)
+    for index, scene in tqdm(scenes, f"rooms {split}", num, unit=" scenes"):
+      number = seed * _IDS_PER_STREAM + index
+      yield index, {
+          "image": scene["image"],
+          "image/filename": f"{number:012d}.jpg",
+          "image/id": number,
+          "panoptic_image": scene["panoptic_image"],
+          "panoptic_image/filename": f"{number:012d}.png",
+          "panoptic_objects": [
+              _tfds_object(item, scene["shape"]) for item in scene["objects"]],
+          "depth": scene["depth"],
+      }
+
+
+def _tfds_object(item, shape):
+  """`item` of `render` with the box in TFDS's fractions of the image."""
+  top, left, bottom, right = item["bbox"]
+  height, width = shape
+  return {**item, "bbox": tfds.features.BBox(
+      top / height, left / width, bottom / height, right / width)}
+
+
+def build(data_dir=None, config="default"):
+  """Renders `rooms` to disk unless it is there; returns its TFDS builder.
+
+  Args:
+    data_dir: TFDS's root folder; None means TFDS's own default.
+    config: a key of SIZES.
+
+  Raises:
+    ConfigError: for an unknown config.
+  """
+  lookup(SIZES, config, "config of rooms")
+  builder = Builder(config=config,
+                    data_dir=os.fspath(data_dir) if data_dir else None)
+  if not builder.is_prepared():
+    builder.download_and_prepare()
+  return builder
