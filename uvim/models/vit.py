@@ -218,15 +218,15 @@ def init_params(model: ViT, rng: PRNGKey) -> PyTree:
   return model.init(rng, x, ctx)["params"]
 
 
-def encode(model: ViT, params: PyTree, x: Mapping[str, Label],
-           ctx: Any) -> Float[Array, "B L E"]:
+def encode_vectors(model: ViT, params: PyTree, x: Mapping[str, Label],
+                   ctx: Any) -> Float[Array, "B L E"]:
   """`ViT.encode` as a function of the parameters."""
   return model.apply({"params": params}, x, ctx, method="encode")
 
 
-def decode(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
-           ctx: Any) -> Logits:
-  """`ViT.decode` as a function of the parameters."""
+def decode_vectors(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
+                   ctx: Any) -> Logits:
+  """`ViT.decode` as a function of the parameters; zeros in z = no word."""
   return model.apply({"params": params}, z_BLE, ctx, method="decode")
 
 
@@ -236,14 +236,14 @@ def oracle_code(model: ViT, params: PyTree, codebook: Codebook,
   if not model.oracle_depth:
     raise registry.ConfigError(
         "model.oracle_depth is 0: such a model has no oracle and no code.")
-  return quantizer.lookup(codebook, encode(model, params, x, ctx))
+  return quantizer.lookup(codebook, encode_vectors(model, params, x, ctx))
 
 
 def decode_code(model: ViT, params: PyTree, codebook: Codebook,
                 code_BL: Int[Array, "B L"], ctx: Any) -> Logits:
   """Logits of f for a guiding code."""
   z_BLE = quantizer.embed_code(codebook, code_BL)
-  return decode(model, params, z_BLE, ctx)
+  return decode_vectors(model, params, z_BLE, ctx)
 
 
 def check_vit(**fields: Any) -> None:
