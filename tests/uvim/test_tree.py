@@ -1,0 +1,59 @@
+"""Names of leaves and first-match rules over them."""
+
+import flax
+import numpy as np
+import pytest
+
+from uvim import tree
+from uvim.registry import ConfigError
+
+PARAMS = {
+    "pos_embedding_encoder": 0,
+    "encoder": {"Dense_0": {"kernel": 1, "bias": 2}},
+    "decoder": {"kernel": 3},
+}
+NAMES = ["decoder/kernel", "encoder/Dense_0/bias", "encoder/Dense_0/kernel",
+         "pos_embedding_encoder"]
+
+
+class Box(flax.struct.PyTreeNode):
+  inside: dict
+  pair: tuple
+
+
+def test_names_are_the_published_ones_in_leaf_order():
+  assert tree.leaf_names(PARAMS) == NAMES
+  assert tree.leaf_names(Box({"a": 1}, (2, None, 3))) == [
+      "inside/a", "pair/0", "pair/2"]
+
+
+def test_unflatten_undoes_flatten():
+  assert tree.unflatten(tree.flatten(PARAMS)) == PARAMS
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"]])
+def test_a_name_cannot_be_array_and_folder(names):
+  with pytest.raises(ConfigError, match="a"):
+    tree.unflatten(dict.fromkeys(names, np.zeros(1)))
+
+
+def test_first_match_wins_and_only_whole_names_match():
+  mask = tree.make_mask(PARAMS, ["encoder.*", ".*kernel", ".*bias"])
+  assert mask == {
+      "pos_embedding_encoder": -1,
+      "encoder": {"Dense_0": {"kernel": 0, "bias": 0}},
+      "decoder": {"kernel": 1},
+  }
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_that_helps():
+  with pytest.raises(ConfigError, match="config.lr_mults.*'decoder/kernal'"
+                     ".*nearest name is 'decoder/kernel'"):
+    tree.make_mask(PARAMS, ["decoder/kernal"], what="config.lr_mults")
+  mask = tree.make_mask(PARAMS, ["nothing"], must_match=False)
+  assert set(tree.flatten(mask).values()) == {-1}
+
+
+def test_a_broken_expression_is_named():
+  with pytest.raises(ConfigError, match=r"'\(' is not a regular expression"):
+    tree.make_mask(PARAMS, ["("])
