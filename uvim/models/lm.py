@@ -1,0 +1,190 @@
+"""Stage II: the encoder-decoder language model of the guiding code.
+
+B batch · H W image pixels · N patches · L code length · D width
+V = Q + 1 vocabulary: word 0 starts a sequence, word i + 1 is codeword i
+
+Source: paper, section 2.3 ("Experimental setup for stage II"), Appendix D,
+Listing 2. Names and shapes of the parameters are those of the released
+`uvim_*_stageII_*.npz`. Encoder and decoder have the same depth and width: the
+text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import flax.core
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from uvim.models import decoder, transformer
+from uvim.registry import ConfigError, lookup
+from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+
+
+def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
+  """Fixed embedding of a grid of (rows, columns), in row-major order.
+
+  A quarter of the width each for sin and cos of the column, sin and cos of the
+  row, at wavelengths from 2π to 20000π (Chen et al., MoCo v3, appendix).
+  """
+  rows, columns = np.mgrid[:grid[0], :grid[1]].reshape(2, -1, 1)
+  rates = 10_000.0 ** -np.linspace(0, 1, width // 4)[None, :]
+  waves = [fn(place * rates) for place in (columns, rows)
+           for fn in (np.sin, np.cos)]
+  return jnp.asarray(np.concatenate(waves, axis=1)[None], jnp.float32)
+
+
+def _learned(module, name, grid, width):
+  return module.param(name, nn.initializers.normal(width ** -0.5),
+                      (1, grid[0] * grid[1], width))
+
+
+def _fixed(module, name, grid, width):
+  del module, name
+  return sincos2d(grid, width)
+
+
+POSEMBS = {"learn": _learned, "sincos2d": _fixed}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class LM(nn.Module):
+  """Image → distribution over sequences of codewords.
+
+  Attributes:
+    num_layers: blocks of the encoder, and of the decoder.
+    num_heads: attention heads of either.
+    mlp_dim: hidden size of their MLPs.
+    emb_dim: D.
+    patches: {"size": (rows, columns)} in pixels.
+    vocab_size: V.
+    input_size: (H, W) of the image.
+    seq_len: L.
+    posemb_type: "learn" or "sincos2d", for patches and for words.
+    autoregressive: False for the ablation that predicts all words at once.
+    dtype: of the matmuls; parameters, statistics and logits are float32.
+  """
+  num_layers: int
+  num_heads: int
+  mlp_dim: int
+  emb_dim: int
+  patches: Mapping[str, Sequence[int]]
+  vocab_size: int
+  input_size: Sequence[int]
+  seq_len: int
+  posemb_type: str = "learn"
+  autoregressive: bool = True
+  dtype: str = "float32"
+
+  def __post_init__(self):
+    # A model is a static argument of the jitted sampler, so it must hash.
+    object.__setattr__(self, "patches", flax.core.freeze(
+        {"size": tuple(self.patches["size"])}))
+    object.__setattr__(self, "input_size", tuple(self.input_size))
+    super().__post_init__()
+
+  def setup(self):
+    patch = tuple(self.patches["size"])
+    grid = (self.input_size[0] // patch[0], self.input_size[1] // patch[1])
+    make_posemb = POSEMBS[self.posemb_type]
+    self.encoder_posemb = make_posemb(
+        self, "pos_embedding_encoder", grid, self.emb_dim)
+    self.decoder_posemb = make_posemb(
+        self, "pos_embedding_decoder", (1, self.seq_len), self.emb_dim)
+    self.embed_patches = nn.Conv(
+        self.emb_dim, patch, strides=patch, padding="VALID", dtype=self.dtype,
+        name="EmbedPatches")
+    self.encoder = transformer.Encoder(
+        self.num_layers, self.mlp_dim, self.num_heads, self.dtype)
+    self.decoder = decoder.Decoder(
+        self.num_layers, self.num_heads, self.mlp_dim, self.emb_dim,
+        self.vocab_size, self.autoregressive, self.dtype)
+
+  def __call__(
+      self,
+      image_BHWC: Float[Array, "B H W 3"],
+      text_BL: Int[Array, "B L"],
+  ) -> Float[Array, "B L V"]:
+    """Float32 logits of each word of `text_BL` given the words before it.
+
+    Args:
+      image_BHWC: in [-1, 1].
+      text_BL: code + 1; shifted right with the start word 0 inside.
+    """
+    return self.logits(self.encode(image_BHWC), text_BL)
+
+  def encode(
+      self, image_BHWC: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+    """What the decoder sees of an image."""
+    x_BhwD = self.embed_patches(image_BHWC)
+    x_BND = x_BhwD.reshape(x_BhwD.shape[0], -1, self.emb_dim)
+    return self.encoder((x_BND + self.encoder_posemb).astype(self.dtype))
+
+  def logits(
+      self,
+      encoded_BND: Float[Array, "B N D"],
+      text_BL: Int[Array, "B L"],
+  ) -> Float[Array, "B L V"]:
+    """The decoder alone, on an image already encoded."""
+    return self.decoder(encoded_BND, text_BL, self.decoder_posemb)
+
+  def packed_decoder(self) -> PyTree:
+    """Parameters as `decoder.step` wants them; call on a bound model."""
+    return decoder.pack(self.decoder.variables["params"], self.decoder_posemb,
+                        dtype=self.dtype)
+
+
+def init_params(model: LM, rng: PRNGKey) -> PyTree:
+  """Fresh float32 parameters. Under `jax.eval_shape`: their shapes, free."""
+  height, width = model.input_size
+  return model.init(rng, jnp.zeros((1, height, width, 3)),
+                    jnp.zeros((1, model.seq_len), jnp.int32))["params"]
+
+
+def check_lm(*, num_layers, num_heads, mlp_dim, emb_dim, patches, vocab_size,
+             input_size, seq_len, posemb_type="learn", autoregressive=True,
+             dtype="float32") -> None:
+  """Checks the fields of an `LM` before anything is built or compiled.
+
+  Raises:
+    ConfigError: names the field, what came and what is allowed.
+  """
+  sizes = dict(num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim,
+               emb_dim=emb_dim, seq_len=seq_len)
+  for name, value in sizes.items():
+    if not _is_size(value):
+      raise ConfigError(f"model.{name} = {value!r}; must be an integer ≥ 1.")
+  if not _is_size(vocab_size) or vocab_size < 2:
+    raise ConfigError(f"model.vocab_size = {vocab_size!r}; must be dict_size "
+                      "+ 1, so an integer ≥ 2.")
+  if emb_dim % num_heads:
+    raise ConfigError(f"model.num_heads = {num_heads} must divide "
+                      f"model.emb_dim = {emb_dim}.")
+  if not isinstance(autoregressive, bool):
+    raise ConfigError(f"model.autoregressive = {autoregressive!r}; must be "
+                      "True or False.")
+  lookup(POSEMBS, posemb_type, "model.posemb_type")
+  lookup(DTYPES, dtype, "model.dtype")
+  # With one wave per quarter its wavelengths would not span a range.
+  if posemb_type == "sincos2d" and (emb_dim % 4 or emb_dim < 8):
+    raise ConfigError(f"model.emb_dim = {emb_dim}; with posemb_type = "
+                      "'sincos2d' it must be a multiple of 4, at least 8.")
+  _check_grid(input_size, patches)
+
+
+def _check_grid(input_size, patches):
+  patch = patches.get("size") if isinstance(patches, Mapping) else None
+  for name, value in (("input_size", input_size), ("patches.size", patch)):
+    if (not isinstance(value, Sequence) or isinstance(value, str)
+        or len(value) != 2 or not all(map(_is_size, value))):
+      raise ConfigError(f"model.{name} = {value!r}; must be two integers ≥ 1 "
+                        "(rows, columns), as in (16, 16).")
+  if any(pixels % p for pixels, p in zip(input_size, patch, strict=True)):
+    raise ConfigError(
+        f"model.patches.size = {tuple(patch)} must divide model.input_size = "
+        f"{tuple(input_size)} in both directions.")
+
+
+def _is_size(value) -> bool:
+  return (isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+          and value >= 1)
