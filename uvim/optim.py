@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax as optax_lib
 
 from uvim import registry
@@ -34,7 +35,8 @@ def _ema(
   what XLA fuses, one bf16 ulp of difference between eager, jit and meshes. The
   fixtures hold what jit gives: a rounded factor and an unrounded product.
   """
-  factor = float(jnp.asarray(momentum, dtype))
+  # numpy, because the optimizer may be built while jax is tracing.
+  factor = float(np.asarray(momentum, dtype))
 
   def update(updates, state, params=None):
     del params
@@ -113,9 +115,9 @@ def _stair(*, steps=(), mults=()):
     raise registry.ConfigError(
         "config.schedule: steps must rise and have one of mults each; got "
         f"steps={list(steps)}, mults={list(mults)}.")
-  values = jnp.array([1.0, *mults], jnp.float32)
+  values = np.array([1.0, *mults], np.float32)
   # From its step on a value holds, hence the count of steps that are <= step.
-  return lambda progress, since, step: values[
+  return lambda progress, since, step: jnp.asarray(values)[
       sum((jnp.asarray(step >= s, jnp.int32) for s in steps), 0)]
 
 
