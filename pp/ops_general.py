@@ -1,0 +1,88 @@
+"""Ops on whole examples and on any kind of tensor."""
+
+import tensorflow as tf
+
+from pp.builder import get, register
+from uvim.registry import ConfigError
+
+
+def _check_keys(keys) -> None:
+  for key in keys:
+    if not isinstance(key, str):
+      raise ConfigError(f"a key is a string, not {key!r}.")
+
+
+@register()
+def keep(*keys):
+  """Leaves nothing but these keys; all of them must be there."""
+  _check_keys(keys)
+  return lambda data: {key: get(data, key) for key in keys}
+
+
+@register()
+def drop(*keys):
+  """Takes these keys away; all of them must be there."""
+  _check_keys(keys)
+
+  def fn(data):
+    for key in keys:
+      get(data, key)
+    return {key: value for key, value in data.items() if key not in keys}
+
+  return fn
+
+
+@register()
+def copy(inkey, outkey):
+  """Gives `inkey` a second name."""
+  _check_keys((inkey, outkey))
+  return lambda data: {**data, outkey: get(data, inkey)}
+
+
+@register()
+def concat(inkeys, outkey=None, axis=-1):
+  """Joins tensors along an axis, by default channels.
+
+  Args:
+    inkeys: names of tensors that are equal but for that axis.
+    outkey: where to; by default the first of `inkeys`.
+    axis: as in tf.concat.
+  """
+  if isinstance(inkeys, str) or not inkeys:
+    raise ConfigError(f"inkeys is a list of keys, not {inkeys!r}.")
+  _check_keys(inkeys)
+  outkey = outkey or inkeys[0]
+
+  def fn(data):
+    return {**data, outkey: tf.concat([get(data, k) for k in inkeys], axis)}
+
+  return fn
+
+
+@register(random=True)
+def randu(key):
+  """Draws float32 [] in [0, 1) for ops that share one random choice."""
+  _check_keys((key,))
+  return lambda data, seed: {**data, key: tf.random.stateless_uniform([], seed)}
+
+
+@register(on_key="image")
+def value_range(vmin=-1, vmax=1, in_min=0, in_max=255, clip_values=False):
+  """Maps [in_min, in_max] linearly to [vmin, vmax]; the result is float32.
+
+  Args:
+    vmin: what in_min becomes.
+    vmax: what in_max becomes.
+    in_min: of the values that come in; uint8 unless said otherwise.
+    in_max: of the values that come in.
+    clip_values: cuts values outside [vmin, vmax].
+  """
+  if in_max == in_min:
+    raise ConfigError(f"in_min and in_max are both {in_min!r}.")
+
+  def fn(x):
+    x = (tf.cast(x, tf.float32) - in_min) / (in_max - in_min)
+    x = vmin + x * (vmax - vmin)
+    return tf.clip_by_value(x, vmin, vmax) if clip_values else x
+
+  return fn
