@@ -1,0 +1,223 @@
+"""From batches to PQ: order, padding, resize, categories, files."""
+
+import functools
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluators
+from evaluators import coco_panoptic, common
+from pp.categories import Category
+from uvim import sharding
+from uvim.registry import ConfigError
+
+CATEGORIES = (Category(1, "cup", True), Category(13, "cat", True),
+              Category(92, "wall", False))
+SIZE = (8, 12)
+NUM = 5
+
+
+def _example(index):
+  """Wall, a cup, a cat of varying size and some void, with RGB ids."""
+  ids = np.full(SIZE, 700)
+  ids[:2] = 0
+  ids[2:5, 1:4] = 70000
+  ids[4:8, 6:8 + index % 4] = 9
+  rgb = np.stack([ids >> s & 255 for s in (0, 8, 16)], -1).astype(np.uint8)
+  return {
+      "image/id": 10**10 + index,  # more than 32 bits
+      "panoptic_image": rgb,
+      "panoptic_objects": {
+          "id": np.array([9, 700, 70000]), "label": np.array([1, 2, 0]),
+          "is_crowd": np.array([False] * 3)},
+  }
+
+
+def _channels(index):
+  """The same as the task would give it: (class + 1, instance)."""
+  rgb = _example(index)["panoptic_image"].astype(int)
+  ids = rgb @ [1, 256, 65536]
+  table = {0: (0, 0), 700: (3, 0), 70000: (1, 1), 9: (2, 2)}
+  return np.array([table[i] for i in ids.ravel()]).reshape(*SIZE, 2)
+
+
+def _source(num=NUM):
+  return types.SimpleNamespace(
+      dataset="toy", split="validation", num_examples=num,
+      categories=CATEGORIES, example=_example)
+
+
+def _evaluate(maps, **options):
+  def predictions(variables):
+    for i, panoptic in enumerate(maps):
+      yield {"panoptic": panoptic, "image/id": 10**10 + i}
+  evaluator = evaluators.make_evaluator(
+      "coco_panoptic", predictions, _source(len(maps)), **options)
+  return dict(evaluator.run(None)), evaluator
+
+
+def test_the_truth_scores_100_instance_zero_included():
+  scores, evaluator = _evaluate([_channels(i) for i in range(NUM)])
+  assert scores == {f"{m}{g}": 100.0 for g in ("", "_things", "_stuff")
+                    for m in ("PQ", "SQ", "RQ")}
+  assert evaluator.result["per_class"][13]["tp"] == NUM
+
+
+def test_classes_become_category_ids_not_labels():
+  swapped = _channels(0)
+  swapped[..., 0] = np.array([0, 2, 1, 3])[swapped[..., 0]]
+  scores, _ = _evaluate([swapped])
+  assert scores["PQ_things"] == 0 and scores["PQ_stuff"] == 100
+
+
+def test_merge_stuff_joins_instances_of_a_stuff_class_only():
+  split = _channels(0)
+  split[:, 6:, 1] += 10  # cuts the wall in two; the cat only changes its name
+  apart, _ = _evaluate([split])
+  joined, _ = _evaluate([split], merge_stuff=True)
+  assert apart["PQ_things"] == joined["PQ_things"] == 100
+  assert apart["PQ_stuff"] < 60
+  assert joined["PQ_stuff"] == 100
+
+
+def test_void_predictions_count_nothing_but_misses():
+  scores, evaluator = _evaluate([np.zeros((*SIZE, 2), np.int32)])
+  assert scores["PQ"] == 0
+  assert [v["fp"] for v in evaluator.result["per_class"].values()] == [0] * 3
+  assert [v["fn"] for v in evaluator.result["per_class"].values()] == [1] * 3
+
+
+def test_predictions_of_another_size_are_resized_to_the_truth():
+  scores, _ = _evaluate([_channels(i).repeat(3, 0).repeat(3, 1)
+                         for i in range(2)])
+  assert scores["PQ"] == 100
+  half, _ = _evaluate([_channels(0)[1::2, 1::2]])
+  assert 40 < half["PQ"] < 100
+
+
+def test_saved_files_are_official_and_score_the_same(tmp_path):
+  maps = [_channels(i)[::-1] for i in range(2)]
+  scores, _ = _evaluate(maps, save_dir=str(tmp_path))
+  records = json.loads((tmp_path / "panoptic.json").read_text())
+  record = records["annotations"][1]
+  png = np.asarray(Image.open(tmp_path / "panoptic" / record["file_name"]))
+  ids = png.astype(int) @ [1, 256, 65536]
+  assert set(np.unique(ids)) - {0} == {
+      s["id"] for s in record["segments_info"]}
+  cat = [s["id"] for s in record["segments_info"] if s["category_id"] == 13]
+  np.testing.assert_array_equal(ids == cat[0], maps[1][..., 0] == 2)
+  saved = json.loads((tmp_path / "results.json").read_text())
+  assert 100 * saved["All"]["pq"] == scores["PQ"]
+
+
+def test_predictions_out_of_order_or_number_are_noticed():
+  def predictions(ids):
+    for i in ids:
+      yield {"panoptic": _channels(0), "image/id": 10**10 + i}
+  for ids, message in [([1, 0], "of image"), ([0], "1 predictions for the 2"),
+                       ([0, 1, 2], "more predictions")]:
+    evaluator = coco_panoptic.Evaluator(lambda v, ids=ids: predictions(ids),
+                                        _source(2))
+    with pytest.raises(ValueError, match=message):
+      list(evaluator.run(None))
+
+
+def test_truth_is_decoded_once_for_all_runs():
+  source = _source(2)
+  calls = []
+  source.example = lambda i: calls.append(i) or _example(i)
+  maps = [{"panoptic": _channels(i)} for i in range(2)]
+  evaluator = coco_panoptic.Evaluator(lambda v: maps, source)
+  assert list(evaluator.run(None)) == list(evaluator.run(None))
+  assert calls == [0, 1]
+
+
+def test_mistakes_in_the_config_are_named():
+  with pytest.raises(ConfigError, match="coco_panoptic"):
+    evaluators.make_evaluator("coco_panoptc", None, _source())
+  with pytest.raises(ConfigError, match="merge_stuff"):
+    evaluators.make_evaluator("coco_panoptic", None, _source(), merge_stuf=1)
+  with pytest.raises(ConfigError, match="none"):
+    evaluators.make_evaluator("mean", None, None, merge_stuff=True)
+  with pytest.raises(ConfigError, match=r"0\.\.3"):
+    _evaluate([_channels(0) + 1])
+
+
+def _batches(batch_size, num=NUM):
+  for start in range(0, num, batch_size):
+    index = np.arange(start, start + batch_size)
+    yield {"maps": np.stack([_channels(min(i, num - 1)) for i in index]),
+           "image/id": 10**10 + np.minimum(index, num - 1),
+           "_mask": index < num}
+
+
+@jax.jit
+def _predict(offset, batch):
+  # Depends on the example, and is wrong for some, so that padding would tell.
+  odd = batch["image/id"] % 2 == 1
+  wrong = jnp.where(odd[:, None, None, None], batch["maps"][:, ::-1],
+                    batch["maps"])
+  return {"panoptic": wrong, "loss": batch["image/id"] % 7 + offset}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_metrics_do_not_depend_on_the_batch_size(batch_size):
+  def predictions(variables):
+    return common.predict_all(_predict, variables, _batches(batch_size),
+                              put=lambda batch: batch)
+  evaluator = evaluators.make_evaluator("coco_panoptic", predictions,
+                                        _source())
+  assert dict(evaluator.run(0))["PQ"] == pytest.approx(
+      _expected_pq(), abs=1e-9)
+  mean = evaluators.make_evaluator(
+      "mean", lambda v: ({"loss": p["loss"]} for p in predictions(v)), None)
+  low = [(10**10 + i) % 2**32 for i in range(NUM)]
+  expected = np.mean([i % 7 for i in low]) + 3
+  assert dict(mean.run(3)) == {"loss": pytest.approx(expected, abs=1e-9)}
+
+
+@functools.cache
+def _expected_pq():
+  maps = [_channels(i)[::-1] if (10**10 + i) % 2 else _channels(i)
+          for i in range(NUM)]
+  return _evaluate(maps)[0]["PQ"]
+
+
+def test_predict_all_keeps_order_and_long_ids_on_a_mesh():
+  mesh = sharding.make_mesh([("data", -1)])
+  put = functools.partial(sharding.shard_batch, mesh=mesh)
+  out = list(common.predict_all(_predict, 0, _batches(8, num=11), put=put))
+  assert [p["image/id"] for p in out] == [10**10 + i for i in range(11)]
+  assert all(type(p["panoptic"]) is np.ndarray for p in out)
+
+
+def test_predict_all_dispatches_one_batch_ahead():
+  events = []
+
+  def predict(_, batch):
+    events.append("start")
+    return {"x": batch["x"]}
+
+  batches = [{"x": np.arange(2)}] * 2
+  for _ in common.predict_all(predict, None, batches, put=dict):
+    events.append("use")
+  assert events == ["start", "start", "use", "use", "use", "use"]
+
+
+def test_nearest_resize_equals_the_released_one(fixtures):
+  z = np.load(fixtures / "eval_metrics.npz")
+  for size in (21, 30), (7, 9):
+    np.testing.assert_array_equal(
+        common.resize_nearest(z["resize_in"], size),
+        z[f"resize_nearest_{size[0]}x{size[1]}"])
+
+
+def test_nearest_resize_is_exact_where_a_centre_falls_on_a_border():
+  rows = common.resize_nearest(np.arange(512)[:, None], (427, 1))[:, 0]
+  # Row 213 of 427 has its centre at 256 exactly.
+  assert rows[213] == 256
