@@ -123,10 +123,12 @@ def make_preprocess(pp: str | Preprocess, modules: Any = None) -> Preprocess:
   if callable(pp):
     return pp
   from pp import builder
-  names = [step[0] for step in builder.parse(pp)]
-  if not any(name.startswith("decode") for name in names):
-    pp = f"decode|{pp}"
-  return builder.build(pp, modules)
+  steps = builder.build(pp, modules)
+  if any(step.name.startswith("decode") for step in steps.steps):
+    return steps
+  # A function of its own: "op 3" in a message stays the reader's third op.
+  decode = builder.build("decode")
+  return lambda data, seed: steps(decode(data, seed), seed)
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +174,8 @@ class _Reader:
     out = _numbers(self.preprocess(data, seed_2))
     return {**out, "image/id": image_id, "_mask": mask}
 
-  def dataset(self, start: int, stop: int, batch_size: int) -> tf.data.Dataset:
-    """Batches of steps start..stop-1."""
+  def dataset(self, steps: range, batch_size: int) -> tf.data.Dataset:
+    """Batches of consecutive steps; traces the ops, so their mistakes show."""
     types = (tf.string, tf.int64, tf.int64, tf.bool)
 
     def read(step):
@@ -184,7 +186,8 @@ class _Reader:
 
     # Autograph would wrap our errors in its own text; ops use tf.cond.
     plain = tf.autograph.experimental.do_not_convert
-    data = tf.data.Dataset.range(start, stop).map(plain(read)).prefetch(1)
+    data = tf.data.Dataset.range(steps.start, steps.stop)
+    data = data.map(plain(read)).prefetch(1)
     data = data.unbatch().map(
         plain(self.example), num_parallel_calls=self.num_threads,
         deterministic=True)
@@ -195,16 +198,13 @@ class _Reader:
     options.threading.max_intra_op_parallelism = 1
     return data.with_options(options)
 
-  def batches(self, start: int, stop: int, batch_size: int, *,
+  def batches(self, dataset: tf.data.Dataset, steps: range, *,
               with_mask: bool) -> Iterator[Batch]:
     """Numpy batches; a failing example is named in the error."""
-    iterator = iter(self.dataset(start, stop, batch_size)
-                    .as_numpy_iterator())
-    for step in range(start, stop):
+    iterator = iter(dataset.as_numpy_iterator())
+    for step in steps:
       try:
         batch = next(iterator)
-      except StopIteration:
-        return
       except tf.errors.OpError as error:
         raise self.explain(step, error) from error
       if not with_mask:
@@ -278,8 +278,9 @@ def train_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
       seed=seed, shuffle=shuffle, rows=rows)
   reader = _Reader(source, pp, modules=pp_modules, plan=plan,
                    num_threads=num_threads)
-  return reader.batches(start_step, np.iinfo(np.int64).max,
-                        rows.stop - rows.start, with_mask=False)
+  steps = range(start_step, np.iinfo(np.int64).max)
+  dataset = reader.dataset(steps, rows.stop - rows.start)
+  return reader.batches(dataset, steps, with_mask=False)
 
 
 def eval_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
@@ -300,6 +301,7 @@ def eval_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
       seed=seed, rows=rows)
   reader = _Reader(source, pp, modules=pp_modules, plan=plan,
                    num_threads=num_threads)
-  num_batches = -(-source.num_examples // batch_size)
-  return num_batches, functools.partial(
-      reader.batches, 0, num_batches, rows.stop - rows.start, with_mask=True)
+  steps = range(-(-source.num_examples // batch_size))
+  dataset = reader.dataset(steps, rows.stop - rows.start)
+  return len(steps), functools.partial(
+      reader.batches, dataset, steps, with_mask=True)

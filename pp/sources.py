@@ -259,6 +259,20 @@ def _is_rooms(dataset: str) -> bool:
   return dataset.split(":")[0].split("/")[0] == "rooms"
 
 
+def _open_builder(dataset: str, data_dir: str) -> Any:
+  """The TFDS builder of a data set on disk, made from its files alone."""
+  if _is_rooms(dataset):
+    from pp import rooms
+    config = dataset.split(":")[0].partition("/")[2]
+    return rooms.build(data_dir, *([config] if config else []))
+  try:
+    return tfds.core.read_only_builder.builder_from_files(
+        dataset, data_dir=data_dir)
+  # The name may be malformed (ValueError) or simply absent.
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    raise _missing(dataset, data_dir) from error
+
+
 def make_source(dataset: str, split: str,
                 data_dir: str | os.PathLike | None = None) -> Source:
   """Opens a data set on disk for random access.
@@ -274,15 +288,7 @@ def make_source(dataset: str, split: str,
       format without random access.
   """
   data_dir = default_data_dir(data_dir)
-  if _is_rooms(dataset):
-    from pp import rooms
-    rooms.build(data_dir)
-  try:
-    builder = tfds.core.read_only_builder.builder_from_files(
-        dataset, data_dir=data_dir)
-  # The name may be malformed (ValueError) or simply absent.
-  except (tfds.core.DatasetNotFoundError, ValueError) as error:
-    raise _missing(dataset, data_dir) from error
+  builder = _open_builder(dataset, data_dir)
   file_format = builder.info.file_format.value
   if file_format not in _FORMATS:
     raise ConfigError(

@@ -178,3 +178,20 @@ def test_batch_size_must_divide(train):
     with pytest.raises(ConfigError, match="batch_size: "):
       pipeline.train_batches(train, plain, batch_size=batch_size, seed=0,
                              process_count=2)
+
+
+def test_decode_is_put_in_front_where_no_op_decodes(train):
+  for string in ('keep("image", "value")', 'decode||keep("image", "value")'):
+    batch = next(pipeline.train_batches(train, string, batch_size=3, seed=0))
+    assert set(batch) == {"image", "value", "image/id"}
+    assert batch["image"].shape == (3, 4, 6, 3)
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["value"])
+
+
+def test_a_bad_string_is_reported_before_anything_is_read(train):
+  # The place is the one in the string as written, decode or not.
+  with pytest.raises(ConfigError, match="2.*kep.*keep"):
+    pipeline.train_batches(train, 'value_range|kep("image")', batch_size=2,
+                           seed=0)
+  with pytest.raises(ConfigError, match="lables"):
+    pipeline.eval_batches(train, 'value_range|keep("lables")', batch_size=2)
