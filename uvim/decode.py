@@ -1,7 +1,7 @@
 """Sampling guiding codes from the language model, word by word, with caches.
 
-B images · S samples per image · L code length · Q dictionary size
-V = Q + 1 vocabulary (0 = start) · K words that may be drawn
+B images · S samples per image · R rows = B · S · L code length
+Q dictionary size · V = Q + 1 vocabulary (0 = start)
 
 One jitted program per shape: the image is encoded once, its cross-attention
 keys and values are computed once and shared by all samples of that image, and
@@ -113,55 +113,55 @@ def _sample(model, params, image_BHWC, seeds_B, temperature, top_p, *, greedy,
   encoded_BND = model.encode(image_BHWC)
   choose = functools.partial(choose_code, temperature=temperature,
                              greedy=greedy, top_k=top_k, top_p=top_p)
-  uniform_LBS = None
+  uniform_LR = None
   if not greedy:
-    uniform_LBS = _uniforms(seeds_B, num_samples, model.seq_len)
+    uniform_LR = _uniforms(seeds_B, num_samples, model.seq_len)
   draw = _draw_words if model.autoregressive else _draw_at_once
-  code_LBS, logprob_LBS = draw(model, encoded_BND, uniform_LBS, choose,
-                               num_samples)
-  return Samples(code=jnp.moveaxis(code_LBS, 0, 2),
-                 logprob=jnp.moveaxis(logprob_LBS, 0, 2))
+  code_LR, logprob_LR = draw(model, encoded_BND, uniform_LR, choose,
+                             num_samples)
+  shape = (encoded_BND.shape[0], num_samples, model.seq_len)
+  return Samples(code=code_LR.T.reshape(shape),
+                 logprob=logprob_LR.T.reshape(shape))
 
 
 def _uniforms(seeds_B, num_samples, seq_len):
-  """The uniform number in [0, 1) behind every word of every sample."""
+  """The uniform number in [0, 1) behind every word of every sample, [L, R]."""
   def of_sample(seed, sample):
     key = jax.random.fold_in(jax.random.key(seed), sample)
     return jax.random.uniform(key, (seq_len,))
+
   of_image = jax.vmap(of_sample, in_axes=(None, 0))
   uniform_BSL = jax.vmap(of_image, in_axes=(0, None))(
       seeds_B, jnp.arange(num_samples))
-  return jnp.moveaxis(uniform_BSL, 2, 0)
+  return uniform_BSL.reshape(-1, seq_len).T
 
 
-def _draw_words(model, encoded_BND, uniform_LBS, choose, num_samples):
-  """One word after the other; code and log-probability, each [L, B, S]."""
-  batch_size = encoded_BND.shape[0]
+def _draw_words(model, encoded_BND, uniform_LR, choose, num_samples):
+  """One word after the other; code and log-probability, each [L, R]."""
+  num_rows = encoded_BND.shape[0] * num_samples
   packed = model.packed_decoder()
   memories = decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):
-    word_BS, caches = carry
-    position, uniform_BS = inputs
-    logits_BSV, caches = decoder.step(packed, memories, caches, word_BS,
-                                      position)
-    code_BS = choose(logits_BSV, uniform_BS)
-    return (code_BS + 1, caches), (code_BS, _logprob(logits_BSV, code_BS))
+    word_R, caches = carry
+    position, uniform_R = inputs
+    logits_RV, caches = decoder.step(packed, memories, caches, word_R,
+                                     position)
+    code_R = choose(logits_RV, uniform_R)
+    return (code_R + 1, caches), (code_R, _logprob(logits_RV, code_R))
 
-  start = (jnp.zeros((batch_size, num_samples), jnp.int32),
-           decoder.empty_caches(packed, batch_size, num_samples))
-  positions = jnp.arange(model.seq_len)
-  return lax.scan(draw_word, start, (positions, uniform_LBS))[1]
+  start = (jnp.zeros(num_rows, jnp.int32),
+           decoder.empty_caches(packed, num_rows))
+  return lax.scan(draw_word, start, (jnp.arange(model.seq_len), uniform_LR))[1]
 
 
-def _draw_at_once(model, encoded_BND, uniform_LBS, choose, num_samples):
+def _draw_at_once(model, encoded_BND, uniform_LR, choose, num_samples):
   """The ablation without autoregression: one pass gives every word."""
   nothing_BL = jnp.zeros((encoded_BND.shape[0], model.seq_len), jnp.int32)
   logits_BLV = model.logits(encoded_BND, nothing_BL)
-  logits_LBSV = jnp.repeat(
-      jnp.swapaxes(logits_BLV, 0, 1)[:, :, None], num_samples, axis=2)
-  code_LBS = choose(logits_LBSV, uniform_LBS)
-  return code_LBS, _logprob(logits_LBSV, code_LBS)
+  logits_LRV = jnp.repeat(jnp.swapaxes(logits_BLV, 0, 1), num_samples, axis=1)
+  code_LR = choose(logits_LRV, uniform_LR)
+  return code_LR, _logprob(logits_LRV, code_LR)
 
 
 def _logprob(logits, code):

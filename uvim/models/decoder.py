@@ -1,6 +1,6 @@
 """The language model's decoder, twice: whole sequences, and word by word.
 
-B images · S samples per image · L code length · T words fed so far · N patches
+B images · S samples per image · R rows = B · S · L code length · N patches
 D width · F MLP width · A heads · H head size · V vocabulary (0 = start)
 
 `Decoder` is the linen module that training uses; it owns the parameters, named
@@ -119,18 +119,18 @@ def _dot_general_f32(*args, preferred_element_type=None, **kwargs):
 
 
 class Cache(flax.struct.PyTreeNode):
-  """Keys and values of one layer; words not yet fed hold zeros.
+  """Keys and values of one layer for words; those not yet fed are zeros.
 
   Attributes:
-    key: [B, S, A, L, H].
-    value: [B, S, A, L, H].
+    key: [R, A, L, H].
+    value: [R, A, L, H].
   """
   key: Array
   value: Array
 
 
 class Memory(flax.struct.PyTreeNode):
-  """Keys and values of the image for one layer, shared by all its samples.
+  """Keys and values of one layer for the image, shared by all its samples.
 
   Attributes:
     key: [B, A, N, H].
@@ -182,15 +182,16 @@ def read_image(packed: PyTree,
           for layer in packed["layers"]]
 
 
-def empty_caches(packed: PyTree, batch_size: int,
-                 num_samples: int) -> list[Cache]:
-  """Caches for `batch_size` images with `num_samples` sequences each."""
+def empty_caches(packed: PyTree, num_rows: int) -> list[Cache]:
+  """Caches of every layer for `num_rows` sequences not yet begun."""
   seq_len = packed["posemb"].shape[0]
+
   def empty(layer):
     _, _, heads, size = layer["qkv_D3AH"].shape
-    zeros = jnp.zeros((batch_size, num_samples, heads, seq_len, size),
+    zeros = jnp.zeros((num_rows, heads, seq_len, size),
                       layer["qkv_D3AH"].dtype)
     return Cache(zeros, zeros)
+
   return [empty(layer) for layer in packed["layers"]]
 
 
@@ -198,76 +199,81 @@ def step(
     packed: PyTree,
     memories: list[Memory],
     caches: list[Cache],
-    word_BS: Int[Array, "B S"],
+    word_R: Int[Array, "R"],
     position: Int[Array, ""],
-) -> tuple[Float[Array, "B S V"], list[Cache]]:
+) -> tuple[Float[Array, "R V"], list[Cache]]:
   """Feeds the word at `position` (0 at the start); logits of the next one.
 
-  Equals position `position` of `Decoder` given the same words before it.
+  Equals position `position` of `Decoder` given the same words before it. Rows
+  of one image lie together: R = B · S, whatever S is.
   """
-  posemb_11D = lax.dynamic_slice_in_dim(packed["posemb"], position, 1)[None]
+  posemb_1D = lax.dynamic_slice_in_dim(packed["posemb"], position, 1)
   dtype = packed["logits"]["kernel"].dtype
-  x_BSD = (packed["embedding"][word_BS] + posemb_11D).astype(dtype)
+  x_RD = (packed["embedding"][word_R] + posemb_1D).astype(dtype)
   new_caches = []
   for layer, memory, cache in zip(packed["layers"], memories, caches,
                                   strict=True):
     norm1, norm2, norm3 = layer["norms"]
-    y_BSD, cache = _attend_past(layer, cache, _norm(norm1, x_BSD), position)
+    y_RD, cache = _attend_past(layer, cache, _norm(norm1, x_RD), position)
     new_caches.append(cache)
-    x_BSD = x_BSD + y_BSD
-    x_BSD = x_BSD + _attend_image(layer, memory, _norm(norm2, x_BSD))
-    x_BSD = x_BSD + _mlp(layer["mlp"], _norm(norm3, x_BSD))
-  x_BSD = _norm(packed["norm"], x_BSD)
-  return _dense(packed["logits"], x_BSD, jnp.float32), new_caches
+    x_RD = x_RD + y_RD
+    x_RD = x_RD + _attend_image(layer, memory, _norm(norm2, x_RD))
+    x_RD = x_RD + _mlp(layer["mlp"], _norm(norm3, x_RD))
+  x_RD = _norm(packed["norm"], x_RD)
+  return _dense(packed["logits"], x_RD, jnp.float32), new_caches
 
 
-def _attend_past(layer, cache, x_BSD, position):
+def _attend_past(layer, cache, x_RD, position):
   """Self-attention of one word to itself and the words before it."""
-  qkv_BS3AH = jnp.einsum("bsd,dcah->bscah", x_BSD, layer["qkv_D3AH"])
-  q_BSAH, k_BSAH, v_BSAH = (qkv_BS3AH[:, :, i] for i in range(3))
+  qkv_R3AH = jnp.einsum("rd,dcah->rcah", x_RD, layer["qkv_D3AH"])
+  q_RAH, k_RAH, v_RAH = (qkv_R3AH[:, i] for i in range(3))
+  # Cache and matmul must agree on the shape: a reshape between them makes XLA
+  # copy the whole cache for every word, several times.
   cache = Cache(*(
-      lax.dynamic_update_slice_in_dim(old, new[..., None, :], position, axis=3)
-      for old, new in ((cache.key, k_BSAH), (cache.value, v_BSAH))))
-  scores_BSAL = jnp.einsum("bsah,bsalh->bsal", q_BSAH * _scale(q_BSAH),
-                           cache.key, preferred_element_type=jnp.float32)
-  past_111L = lax.broadcasted_iota(
-      jnp.int32, (1, 1, 1, scores_BSAL.shape[-1]), 3) <= position
-  weights_BSAL = jax.nn.softmax(
-      jnp.where(past_111L, scores_BSAL, jnp.finfo(jnp.float32).min))
-  y_BSAH = jnp.einsum("bsal,bsalh->bsah", weights_BSAL.astype(x_BSD.dtype),
-                      cache.value)
-  return jnp.einsum("bsah,ahd->bsd", y_BSAH, layer["out_AHD"]), cache
+      lax.dynamic_update_slice_in_dim(old, new[:, :, None], position, axis=2)
+      for old, new in ((cache.key, k_RAH), (cache.value, v_RAH))))
+  scores_RAL = jnp.einsum("rah,ralh->ral", q_RAH * _scale(q_RAH), cache.key,
+                          preferred_element_type=jnp.float32)
+  past_11L = lax.broadcasted_iota(
+      jnp.int32, (1, 1, scores_RAL.shape[-1]), 2) <= position
+  weights_RAL = jax.nn.softmax(
+      jnp.where(past_11L, scores_RAL, jnp.finfo(jnp.float32).min))
+  y_RAH = jnp.einsum("ral,ralh->rah", weights_RAL.astype(x_RD.dtype),
+                     cache.value)
+  return jnp.einsum("rah,ahd->rd", y_RAH, layer["out_AHD"]), cache
 
 
-def _attend_image(layer, memory, x_BSD):
+def _attend_image(layer, memory, x_RD):
   """Cross-attention; the samples of an image read one copy of its keys."""
-  q_BSAH = jnp.einsum("bsd,dah->bsah", x_BSD, layer["cross"]["query"])
-  scores_BASN = jnp.einsum("bsah,banh->basn", q_BSAH * _scale(q_BSAH),
-                           memory.key, preferred_element_type=jnp.float32)
-  weights_BASN = jax.nn.softmax(scores_BASN).astype(x_BSD.dtype)
+  q_RAH = jnp.einsum("rd,dah->rah", x_RD, layer["cross"]["query"])
+  q_RAH = q_RAH * _scale(q_RAH)
+  q_BSAH = q_RAH.reshape(memory.key.shape[0], -1, *q_RAH.shape[1:])
+  scores_BASN = jnp.einsum("bsah,banh->basn", q_BSAH, memory.key,
+                           preferred_element_type=jnp.float32)
+  weights_BASN = jax.nn.softmax(scores_BASN).astype(x_RD.dtype)
   y_BSAH = jnp.einsum("basn,banh->bsah", weights_BASN, memory.value)
-  return jnp.einsum("bsah,ahd->bsd", y_BSAH, layer["cross"]["out"])
+  return jnp.einsum("rah,ahd->rd", y_BSAH.reshape(q_RAH.shape),
+                    layer["cross"]["out"])
 
 
-def _mlp(params, x_BSD):
-  x_BSF = _dense(params[0], x_BSD, x_BSD.dtype)
-  return _dense(params[1], jax.nn.gelu(x_BSF, approximate=True), x_BSD.dtype)
+def _mlp(params, x_RD):
+  x_RF = _dense(params[0], x_RD, x_RD.dtype)
+  return _dense(params[1], jax.nn.gelu(x_RF, approximate=True), x_RD.dtype)
 
 
-def _dense(params, x_BSD, dtype):
-  y_BSF = jnp.einsum("bsd,df->bsf", x_BSD, params["kernel"],
-                     preferred_element_type=dtype)
-  return y_BSF + params["bias"][None, None].astype(dtype)
+def _dense(params, x_RD, dtype):
+  y_RF = jnp.dot(x_RD, params["kernel"], preferred_element_type=dtype)
+  return y_RF + params["bias"][None].astype(dtype)
 
 
-def _norm(params, x_BSD):
+def _norm(params, x_RD):
   """Layer norm with float32 statistics, as flax computes it."""
-  x = x_BSD.astype(jnp.float32)
+  x = x_RD.astype(jnp.float32)
   mean = jnp.mean(x, axis=-1, keepdims=True)
-  var = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)
+  mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+  var = jnp.maximum(mean_square - jnp.square(mean), 0.0)
   y = (x - mean) * lax.rsqrt(var + NORM_EPSILON)
-  y = y * params["scale"][None, None] + params["bias"][None, None]
-  return y.astype(x_BSD.dtype)
+  return (y * params["scale"][None] + params["bias"][None]).astype(x_RD.dtype)
 
 
 def _scale(q):
