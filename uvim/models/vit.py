@@ -186,19 +186,19 @@ class ViT(nn.Module):
   def _to_code_len(self, x_BND):
     if self.bottleneck_resize:
       side = math.isqrt(self.code_len)
-      return _resize_grid(x_BND, self.grid_size, (side, side))
+      return resize_grid(x_BND, self.grid_size, (side, side))
     return jnp.einsum("bnd,nl->bld", x_BND,
                       self.bottleneck_downsample.astype(self.dtype))
 
   def _to_grid(self, x_BLD):
     if self.bottleneck_resize:
       side = math.isqrt(self.code_len)
-      return _resize_grid(x_BLD, (side, side), self.grid_size)
+      return resize_grid(x_BLD, (side, side), self.grid_size)
     return jnp.einsum("bld,ln->bnd", x_BLD,
                       self.bottleneck_upsample.astype(self.dtype))
 
 
-def _resize_grid(x_BND, old_size, new_size):
+def resize_grid(x_BND, old_size, new_size):
   """Linear resize of a row-major grid of tokens, antialiased downwards."""
   if old_size == new_size:
     return x_BND
