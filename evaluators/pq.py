@@ -16,6 +16,8 @@ import numpy as np
 
 from uvim.registry import ConfigError
 
+Ids = Sequence[int] | np.ndarray
+
 VOID = 0
 _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
@@ -34,7 +36,7 @@ def unique_ids(ids_HW: np.ndarray) -> np.ndarray:
   return np.unique(ids_HW.ravel()[run_starts(ids_HW)])
 
 
-def index_map(ids_HW: np.ndarray, known: Sequence[int]) -> np.ndarray:
+def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
   """Ids by their place in `known`: uint16 [H,W].
 
   0 stays 0, known[i] becomes i+1, any other id len(known)+1.
@@ -45,7 +47,7 @@ def index_map(ids_HW: np.ndarray, known: Sequence[int]) -> np.ndarray:
   return np.repeat(places, lengths).reshape(ids_HW.shape)
 
 
-def _places(ids_R: np.ndarray, known: Sequence[int]) -> np.ndarray:
+def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
   """As `index_map`, for any array of ids."""
   known = np.asarray(known, np.int64)
   # A guard that equals no id, so that searchsorted never points outside.

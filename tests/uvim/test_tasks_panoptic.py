@@ -77,7 +77,7 @@ def test_loss_equals_the_released_one(fixtures, name):
   params = np.load(fixtures / f"{name}_params.npz")
   out = np.load(fixtures / f"{name}_out.npz")
   task = tasks.make_task("panoptic_segmentation", meta["model"])
-  x = task.inputs({"labels": params["batch/labels"]})["x"]
+  x = task.inputs({"labels": jnp.asarray(params["batch/labels"])})["x"]
   logits = {k: jnp.asarray(out[f"logits/{k}"]) for k in panoptic.KEYS}
   loss, logs = task.loss(logits, x)
   assert loss.shape == (2,)
