@@ -5,7 +5,10 @@ in metres. Made so that instances cannot be told apart pixel by pixel: most
 scenes hold several things of one category in one colour that overlap.
 """
 
+import contextlib
+import io
 import os
+import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -37,12 +40,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self):
     objects = tfds.features.Sequence({
-        "id": tfds.features.Scalar(dtype=np.int64),
-        "area": tfds.features.Scalar(dtype=np.int64),
+        "id": np.int64,
+        "area": np.int64,
         "bbox": tfds.features.BBoxFeature(),
         "label": tfds.features.ClassLabel(
             names=[name for _, name, _ in CATEGORIES]),
-        "is_crowd": tfds.features.Scalar(dtype=np.bool_),
+        "is_crowd": np.bool_,
     })
     return tfds.core.DatasetInfo(
         builder=self,
@@ -50,7 +53,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         features=tfds.features.FeaturesDict({
             "image": tfds.features.Image(encoding_format="jpeg"),
             "image/filename": tfds.features.Text(),
-            "image/id": tfds.features.Scalar(dtype=np.int64),
+            "image/id": np.int64,
             "panoptic_image": tfds.features.Image(encoding_format="png"),
             "panoptic_image/filename": tfds.features.Text(),
             "panoptic_objects": objects,
@@ -104,6 +107,15 @@ def build(data_dir=None, config="default"):
   lookup(SIZES, config, "config of rooms")
   builder = Builder(config=config,
                     data_dir=os.fspath(data_dir) if data_dir else None)
-  if not builder.is_prepared():
-    builder.download_and_prepare()
+  if builder.is_prepared():
+    return builder
+  print(f"Rendering {sum(SIZES[config].values())} scenes to "
+        f"{builder.data_dir}", file=sys.stderr)
+  # TFDS would announce a download and draw three nested bars around ours.
+  tfds.display_progress_bar(False)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
+  finally:
+    tfds.display_progress_bar(True)
   return builder

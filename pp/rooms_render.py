@@ -1,6 +1,6 @@
 """Casts rays into a room: colour, segments and depth, in numpy alone.
 
-One ray per pixel finds what is seen; pixels where the picture changes get four
+One ray per pixel finds what is seen; pixels where the picture changes get three
 more, each with its own sample of the area light, so that edges are smooth and
 shadows soft at a fraction of full supersampling.
 
@@ -12,20 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from pp import rooms_scene
-from pp.rooms_scene import CATEGORIES, CLUTTER, LABEL
-from pp.rooms_shapes import (FAR, bounding_sphere, corners, intersect, normals,
-                             turn)
+from pp import rooms_shapes as shapes
+from pp.rooms_scene import CLUTTER, LABEL
+from pp.rooms_shapes import at, dot, intersect, put
 
 FLOOR, CEILING, LEFT, RIGHT, BACK, FRONT = range(-1, -7, -1)
 _PLANE_NORMALS = np.float32([
-    (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1)])
-_OFFSETS = np.float32([(-0.125, -0.375), (0.375, -0.125),
-                       (0.125, 0.375), (-0.375, 0.125)])
+    (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1)]).T
+_OFFSETS = np.float32([(-0.1, -0.36), (0.36, 0.1), (-0.26, 0.26)])
 # Linear light → 8-bit sRGB-like, by table: a power per pixel costs more.
 _GAMMA = np.round(
     255 * np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.uint8)
 MIN_VISIBLE = 0.004  # Things showing less of the image than this are void.
-DEPTH_STEP = 512  # Depth is a multiple of 1/512 m: it compresses twice as well.
+DEPTH_STEP = 256  # Depth is a multiple of 4 mm: it compresses twice as well.
 
 
 class Hits(NamedTuple):
@@ -39,17 +38,14 @@ class Hits(NamedTuple):
 def _room_hits(scene, d):
   """Distance and plane code of the room's own surface along each ray."""
   (w, h, depth), eye = scene.room, scene.eye
-  tiny = np.float32(1e-9)
-  inv = 1 / np.where(np.abs(d) < tiny, tiny, d)
-  tx = np.where(d[0] > 0, w - eye[0], -eye[0]) * inv[0]
-  ty = np.where(d[1] > 0, h - eye[1], -eye[1]) * inv[1]
-  tz = np.where(d[2] > 0, depth - eye[2], -eye[2]) * inv[2]
+  inv = 1 / (d + np.float32(1e-20))
+  # Seen from inside, the wall ahead is the larger of two crossings.
+  tx, ty, tz = (np.maximum((size - start) * i, -start * i) for size, start, i
+                in zip((w, h, depth), eye, inv, strict=True))
   t = np.minimum(np.minimum(tx, ty), tz)
   who = np.where(d[2] > 0, np.int8(BACK), np.int8(FRONT))
-  who = np.where(tx == t, np.where(d[0] > 0, np.int8(RIGHT), np.int8(LEFT)),
-                 who)
-  who = np.where(ty == t, np.where(d[1] > 0, np.int8(CEILING),
-                                   np.int8(FLOOR)), who)
+  np.copyto(who, LEFT - (d[0] > 0), where=tx == t, casting="unsafe")
+  np.copyto(who, FLOOR - (d[1] > 0), where=ty == t, casting="unsafe")
   return t, who
 
 
@@ -60,7 +56,7 @@ def trace(scene, u, v):
   prim = np.zeros(t.shape, np.int8)
   h, w = scene.shape
   for i, thing in enumerate(scene.things):
-    x, y, z = rooms_scene.to_camera(scene, corners(thing))
+    x, y, z = rooms_scene.to_camera(scene, shapes.corners(thing))
     if z.min() > 0.05:
       x, y = w / 2 + scene.focal * x / z, h / 2 + scene.focal * y / z
       near = np.flatnonzero((u > x.min()) & (u < x.max()) &
@@ -69,7 +65,7 @@ def trace(scene, u, v):
       near = np.arange(len(u))
     if not len(near):
       continue
-    hit, part = intersect(thing, scene.eye, d[:, near])
+    hit, part = intersect(thing, scene.eye, at(d, near))
     closer = hit < t[near]
     near = near[closer]
     t[near], who[near], prim[near] = hit[closer], i, part[closer]
@@ -81,7 +77,7 @@ def _in_rug(rug, p):
   x, z = p[0] - rug.center[0], p[2] - rug.center[1]
   c, s = np.float32(np.cos(rug.yaw)), np.float32(np.sin(rug.yaw))
   a, b = (c * x - s * z) / rug.half[0], (s * x + c * z) / rug.half[1]
-  r = np.hypot(a, b) if rug.round else np.maximum(np.abs(a), np.abs(b))
+  r = np.sqrt(a * a + b * b) if rug.round else np.maximum(np.abs(a), np.abs(b))
   return r, r < 1
 
 
@@ -106,7 +102,7 @@ def surface_labels(scene, hits, p):
   label = table[hits.who]
   if scene.rug is not None:
     floor = np.flatnonzero(hits.who == FLOOR)
-    on = _in_rug(scene.rug, p[:, floor])[1]
+    on = _in_rug(scene.rug, at(p, floor))[1]
     label[floor[on]] = LABEL["rug"]
   if scene.window is not None:
     label[_in_window(scene.window, hits.who, p)[2]] = LABEL["window"]
@@ -116,6 +112,11 @@ def surface_labels(scene, hits, p):
 def _fade(scene, size, t):
   """How much of a texture of this period (metres) a pixel still resolves."""
   return np.clip(size * scene.focal / (3 * t) - np.float32(0.4), 0, 1)
+
+
+def _odd(x):
+  """1 where whole numbers are odd, else 0: `x % 2` without its slowness."""
+  return x - 2 * np.floor(x / 2)
 
 
 def _floor_color(scene, p, t):
@@ -128,10 +129,10 @@ def _floor_color(scene, p, t):
     mix = scene.noise[(i * 37 + row * 11).astype(int) & 255] * np.float32(0.8)
     size = size / 2
   elif pattern == 1:  # Chequered.
-    mix = (i + j) % 2
+    mix = _odd(i + j)
   elif pattern == 2:  # Tiles with grout.
     x, z = p[0] / size - i, p[2] / size - j
-    grout = (np.minimum(x, z) < 0.07).astype(np.float32)
+    grout = (np.minimum(x, z) < 0.1).astype(np.float32)
     mix = np.maximum(grout, scene.noise[
         (i * 17 + j * 5).astype(int) & 255] * np.float32(0.25))
   else:  # Carpet: slow waves.
@@ -141,7 +142,7 @@ def _floor_color(scene, p, t):
   color = one[:, None] * (1 - mix) + two[:, None] * mix
   if scene.rug is not None:
     r, on = _in_rug(scene.rug, p)
-    band = (np.floor(r * scene.rug.bands) % 2 == 0) ^ (r > 0.93)
+    band = (_odd(np.floor(r * scene.rug.bands)) == 0) ^ (r > 0.93)
     woven = np.where(band, *scene.rug.colors[:, :, None])
     color = np.where(on, woven, color)
   return color
@@ -153,20 +154,20 @@ def _wall_color(scene, who, p, t):
   if pattern == 0:
     mix = np.zeros_like(x)
   elif pattern == 1:  # Wallpaper stripes.
-    mix = (np.floor(x / size) % 2) * _fade(scene, size, t)
+    mix = _odd(np.floor(x / size)) * _fade(scene, size, t)
   elif pattern == 2:  # Wainscot below a rail.
     mix = (p[1] < 0.95) + np.float32(0.6) * (np.abs(p[1] - 0.95) < 0.03)
   else:  # Painted bricks.
     row = np.floor(p[1] / (size / 2))
     a = x / size + row / 2
-    joint = np.minimum(a - np.floor(a), 2 * (p[1] / size - row / 2)) < 0.1
+    joint = np.minimum(2 * (a - np.floor(a)), p[1] / size * 2 - row) < 0.17
     mix = joint * np.float32(0.9) * _fade(scene, size / 3, t)
   color = one[:, None] * (1 - mix) + two[:, None] * mix
   return np.where(p[1] < 0.09, np.float32(0.72), color)  # Skirting board.
 
 
 def _sky(window, a, b):
-  """Light through a window and its white bars; [3, N] and where the bars are."""
+  """Light through a window and its white bars; [3, N], [N] bool."""
   mix = (b + 1) / 2
   color = window.sky[0][:, None] * (1 - mix) + window.sky[1][:, None] * mix
   bar = (np.abs(a) > 0.88) | (np.abs(b) > 0.85)
@@ -179,95 +180,108 @@ def _sky(window, a, b):
 
 
 def _albedo_and_normals(scene, hits, p):
-  n = np.empty_like(p)
-  n[:] = _PLANE_NORMALS[-1 - np.minimum(hits.who, -1)].T
+  n = at(_PLANE_NORMALS, -1 - np.minimum(hits.who, -1))
   albedo = np.empty_like(p)
-  albedo[:] = np.float32(scene.ceiling)[:, None]
+  albedo[:] = scene.ceiling[:, None]
   floor = np.flatnonzero(hits.who == FLOOR)
-  albedo[:, floor] = _floor_color(scene, p[:, floor], hits.t[floor])
+  put(albedo, floor, _floor_color(scene, at(p, floor), hits.t[floor]))
   wall = np.flatnonzero(hits.who <= LEFT)
-  albedo[:, wall] = _wall_color(
-      scene, hits.who[wall], p[:, wall], hits.t[wall])
+  put(albedo, wall, _wall_color(
+      scene, hits.who[wall], at(p, wall), hits.t[wall]))
   for i, thing in enumerate(scene.things):
     mine = np.flatnonzero(hits.who == i)
-    n[:, mine] = normals(thing, hits.prim[mine], p[:, mine])
-    albedo[:, mine] = np.float32(thing.colors)[hits.prim[mine]].T
+    if len(mine):
+      prim = hits.prim[mine]
+      put(n, mine, shapes.normals(thing, prim, at(p, mine)))
+      put(albedo, mine, at(thing.colors.T, prim))
   return albedo, n
 
 
-def _lit(scene, p, n, lamp):
-  """1 where a light sample reaches the surface points, 0 in shadow, [N]."""
+def _lit(scene, p, n, lamps_L3N):
+  """Share of the light samples that reach the surface points, [N].
+
+  `lamps_L3N` holds L samples, the same for all points (N = 1) or one per
+  point.
+  """
+  num, points = len(lamps_L3N), p.shape[1]
   start = p + np.float32(4e-3) * n
-  ray = lamp[:, None] - start
-  lit = ((ray * n).sum(0) > 0).astype(np.float32)
-  length = np.sqrt((ray * ray).sum(0))
+  lamp = scene.lamp[:, None]
+  ray = lamp - start
+  facing = dot(ray, n) > -scene.spread
+  length = np.sqrt(dot(ray, ray))
+  unit = ray / length
+  dark = np.zeros((num, points), bool)
   for thing in scene.things:
     # Only points whose way to the light passes the ball around the thing.
-    center, radius = bounding_sphere(thing)
+    center, radius = shapes.bounding_sphere(thing)
     to = center[:, None] - start
-    along = (to * ray).sum(0) / length
-    off = (to * to).sum(0) - along * along
-    near = np.flatnonzero((off < radius * radius) & (lit > 0) &
-                          (along > -radius) & (along < length + radius))
+    along = dot(to, unit)
+    off = dot(to, to) - along * along
+    reach = radius + scene.spread
+    near = np.flatnonzero((off < reach * reach) & facing &
+                          (along > -reach) & (along < length + reach))
     if len(near):
-      hit, _ = intersect(thing, start[:, near], ray[:, near])
-      lit[near[hit < 1]] = 0
-  return lit
+      here = at(start, near)
+      rays = [(at(x, near) if x.shape[1] > 1 else x) - here
+              for x in lamps_L3N]
+      hit, _ = intersect(thing, np.tile(here, num), np.concatenate(rays, 1))
+      dark[:, near] |= hit.reshape(num, -1) < 1
+  return 1 - dark.mean(0, dtype=np.float32)
 
 
 def _ambient(scene, hits, p, n):
   """Share of the sky each point sees: darker in corners and under things."""
-  open_ = np.float32(0.78) + np.float32(0.22) * n[1]
+  # Light from above, and half as much again thrown back by the floor.
+  open_ = np.float32(0.8) + np.float32(0.2) * n[1] - np.minimum(n[1], 0) / 2
   for axis in range(3):
-    for side in (p[axis], scene.room[axis] - p[axis]):
-      open_ = open_ * (1 - np.float32(0.05) / (side * side * 4 + np.float32(
-          0.16)) * (1 - np.abs(n[axis])))
+    side = np.minimum(p[axis], scene.room[axis] - p[axis])
+    open_ *= 1 - (1 - np.abs(n[axis])) / (side * side * 80 + np.float32(3.2))
   for i, thing in enumerate(scene.things):
-    center, radius = bounding_sphere(thing)
+    center, radius = shapes.bounding_sphere(thing)
     radius *= 0.8
     to = center[:, None] - p
-    square = (to * to).sum(0)
+    square = dot(to, to)
     near = np.flatnonzero((square < 9 * radius * radius) & (hits.who != i))
-    to, square = to[:, near], square[near]
-    cos = np.maximum((to * n[:, near]).sum(0), 0) / np.sqrt(square)
+    square = square[near]
+    cos = np.maximum(dot(at(to, near), at(n, near)), 0) / np.sqrt(square)
     block = cos * np.minimum(radius * radius / square, 1)
     open_[near] *= 1 - np.float32(0.75) * block
   return open_
 
 
-def shade(scene, hits, lamps):
+def shade(scene, hits, lamps_L3N):
   """Linear RGB [3, N] of what the rays hit, lit by the given light samples."""
   p = scene.eye[:, None] + hits.t * hits.d
   albedo, n = _albedo_and_normals(scene, hits, p)
-  lit = sum(_lit(scene, p, n, lamp) for lamp in lamps) / np.float32(len(lamps))
-  to = np.mean(scene.lights, axis=0)[:, None] - p
-  square = (to * to).sum(0)
+  lit = _lit(scene, p, n, lamps_L3N)
+  to = scene.lamp[:, None] - p
+  square = dot(to, to)
   to = to / np.sqrt(square)
-  toward = np.maximum((to * n).sum(0), 0)
-  direct = lit * toward * np.float32(4.2) / (square + np.float32(2.2))
-  view = hits.d / np.sqrt((hits.d * hits.d).sum(0))
+  toward = np.maximum(dot(to, n), 0)
+  direct = lit * toward * np.float32(4.8) / (square + np.float32(2.2))
+  view = hits.d / np.sqrt(dot(hits.d, hits.d))
   # A weak lamp at the camera: faces in shadow keep their shape.
-  fill = np.float32(0.12) * np.abs((view * n).sum(0))
+  fill = np.float32(0.12) * np.abs(dot(view, n))
   soft = np.float32(scene.ambient) * _ambient(scene, hits, p, n) + fill
   color = albedo * (direct * scene.warmth[:, None] + soft)
-  for i, thing in enumerate(scene.things):
-    mine = np.flatnonzero(hits.who == i)
-    half = to[:, mine] - view[:, mine]
-    half /= np.sqrt((half * half).sum(0))
-    shine = np.maximum((half * n[:, mine]).sum(0), 0)
-    for _ in range(5):  # To the 32nd power.
-      shine = shine * shine
-    color[:, mine] += np.float32(thing.gloss) * shine * lit[mine]
+  solid = np.flatnonzero(hits.who >= 0)
+  half = at(to, solid) - at(view, solid)
+  shine = np.maximum(dot(half, at(n, solid)), 0) / np.sqrt(dot(half, half))
+  for _ in range(5):  # To the 32nd power.
+    shine = shine * shine
+  gloss = np.float32([thing.gloss for thing in scene.things] + [0])
+  shine = gloss[hits.who[solid]] * shine * lit[solid]
+  put(color, solid, at(color, solid) + shine)
   if scene.window is not None:
     a, b, inside = _in_window(scene.window, hits.who, p)
     here = np.flatnonzero(inside)
     sky, bar = _sky(scene.window, a[here], b[here])
-    color[:, here] = np.where(bar, color[:, here] * np.float32(1.15), sky)
+    put(color, here, np.where(bar, at(color, here) * np.float32(1.15), sky))
   return color
 
 
 def _refine(scene, hits, color, shape):
-  """Replaces pixels on edges by the mean of four finer rays, in place."""
+  """Replaces pixels on edges by the mean of three finer rays, in place."""
   tone = np.sqrt(color.reshape(3, *shape))
   who = (hits.who * np.int16(16) + hits.prim).reshape(shape)
   edge = np.zeros(shape, bool)
@@ -276,17 +290,18 @@ def _refine(scene, hits, color, shape):
         slice(None), slice(None, -1))
     b = (slice(1, None), slice(None)) if axis == 0 else (
         slice(None), slice(1, None))
-    jump = np.abs(tone[:, *a] - tone[:, *b]).max(0) > 0.06
+    jump = np.abs(tone[:, *a] - tone[:, *b]).max(0) > 0.1
     jump |= who[a] != who[b]
     edge[a] |= jump
     edge[b] |= jump
   row, col = np.nonzero(edge)
-  u, v = (x.astype(np.float32) + np.float32(0.5) for x in (col, row))
-  total = 0
-  for (dx, dy), lamp in zip(_OFFSETS, scene.lights, strict=True):
-    fine = trace(scene, u + dx, v + dy)
-    total = total + np.minimum(shade(scene, fine, [lamp]), 1)
-  color[:, edge.ravel()] = total / np.float32(4)
+  if not len(row):
+    return
+  uv = np.stack([col, row]).astype(np.float32) + np.float32(0.5)
+  uv = np.concatenate(_OFFSETS[:, :, None] + uv, axis=1)
+  lamps = np.repeat(scene.lights.T, len(row), axis=1)
+  fine = shade(scene, trace(scene, *uv), lamps[None])
+  put(color, edge.ravel(), np.minimum(fine, 1).reshape(3, 3, -1).mean(1))
 
 
 def _edges(x_HW):
@@ -375,7 +390,7 @@ def render(seed, index, height=None, width=None):
   v, u = np.indices(scene.shape, np.float32).reshape(2, -1) + np.float32(0.5)
   hits = trace(scene, u, v)
   label = surface_labels(scene, hits, scene.eye[:, None] + hits.t * hits.d)
-  color = np.minimum(shade(scene, hits, scene.lights), 1)
+  color = np.minimum(shade(scene, hits, scene.lights[:, :, None]), 1)
   _refine(scene, hits, color, scene.shape)
   image = _GAMMA[(np.clip(color, 0, 1) * 4095).astype(np.int16)]
   label, who = label.reshape(h, w), hits.who.reshape(h, w)

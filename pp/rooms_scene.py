@@ -78,7 +78,9 @@ class Scene(NamedTuple):
   yaw: float
   pitch: float  # Down is positive.
   room: np.ndarray  # [3] width, height, depth; one corner is the origin.
-  lights: np.ndarray  # [4, 3] samples of one area light.
+  lamp: np.ndarray  # [3] middle of the light.
+  spread: float  # Its radius.
+  lights: np.ndarray  # [3, 3] samples on its rim.
   warmth: np.ndarray  # [3] colour of the light.
   ambient: float
   floor: tuple  # pattern, scale, colors [2, 3].
@@ -143,7 +145,7 @@ def _parts(rng, label, s):
                     _cylinder(0.86 * r, 0.93 * s, s)]
   if name == "cone":
     r = s * rng.uniform(0.34, 0.44)
-    return [], [], [_cylinder(r, 0, s, r_top=0.02 * s)]
+    return [], [], [_cylinder(r, 0, s, r_top=0.0)]
   if name in ("table", "chair", "lamp"):
     return {"table": _table, "chair": _chair, "lamp": _lamp}[name](rng, s)
   bumps = rng.uniform((-0.3, 0.1, -0.3, 0.16), (0.3, 0.2, 0.3, 0.26), (4, 4))
@@ -169,7 +171,8 @@ def _thing(rng, label, s, color):
   if label == CLUTTER:
     tone = rng.uniform(0.5, 1.2, tone.shape).astype(np.float32)
   return Thing(label, np.zeros(3, np.float32), 0.0, balls, boxes, cones,
-               tone * color, rng.choice((0.06, 0.5)), low.min(0), high.max(0))
+               tone * color, float(rng.choice((0.06, 0.5))), low.min(0),
+               high.max(0))
 
 
 def _footprint(thing):
@@ -242,7 +245,7 @@ class _Layout:
     self.boxes_4M = np.zeros((4, 0), np.float32)
     self.group = []
 
-  def place(self, thing, group, tries=24):
+  def place(self, thing, group, tries=16):
     """Adds `thing` where it fits; False when no spot does.
 
     A member of a group (an int ≥ 0) must overlap another member in the
@@ -341,7 +344,7 @@ def _window(rng, room, yaw):
 
 def _rug(rng, x, z):
   pick = linear(_PALETTE_SRGB)[rng.choice(len(_PALETTE_SRGB), 2, False)]
-  return Rug((x, z), tuple(rng.uniform((0.9, 0.7), (1.6, 1.2))),
+  return Rug((x, z), tuple(rng.uniform((0.9, 0.7), (1.6, 1.2)).tolist()),
              rng.uniform(-0.5, 0.5), bool(rng.random() < 0.4),
              rng.uniform(2, 4), pick * 0.8 + 0.04)
 
@@ -363,18 +366,18 @@ def sample(rng, height=None, width=None):
   center = np.float32([rng.uniform(0.25, 0.75) * room[0], room[1] - 0.15,
                        rng.uniform(0.25, 0.6) * room[2]])
   radius = rng.uniform(0.08, 0.22)
-  spin = rng.uniform(0, 2 * np.pi) + np.arange(4) * np.pi / 2
+  spin = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3
   ring = np.stack([np.cos(spin), 0 * spin, np.sin(spin)], 1)
   warm = rng.uniform(-0.08, 0.12)
   scene = Scene(
       shape=shape, focal=max(shape) * rng.uniform(0.68, 0.95), eye=eye,
       yaw=yaw, pitch=rng.uniform(0.1, 0.42), room=room,
-      lights=np.float32(center + radius * ring),
+      lamp=center, spread=radius, lights=np.float32(center + radius * ring),
       warmth=np.float32([1 + warm, 1, 1 - warm]),
-      ambient=rng.uniform(0.3, 0.45),
+      ambient=rng.uniform(0.28, 0.42),
       floor=(int(rng.integers(4)), rng.uniform(0.28, 0.5),
              _two_tones(rng, _FLOORS_SRGB, 0.5)),
-      wall=(int(rng.integers(4)), rng.uniform(0.3, 0.6),
+      wall=(int(rng.integers(4)), rng.uniform(0.4, 0.7),
             _two_tones(rng, _WALLS_SRGB, 0.3)),
       ceiling=linear(rng.uniform(222, 244)) * np.ones(3, np.float32),
       rug=None, window=None, things=[], noise=np.float32(rng.random(256)))

@@ -33,6 +33,22 @@ class Thing(NamedTuple):
   high: np.ndarray  # [3] upper corner.
 
 
+def at(x_3N, index):
+  """x_3N[:, index], nine times as fast."""
+  return x_3N.take(index, axis=1)
+
+
+def put(x_3N, index, values_3N):
+  """x_3N[:, index] = values_3N, six times as fast."""
+  for row, values in zip(x_3N, values_3N, strict=True):
+    row[index] = values
+
+
+def dot(a_3N, b_3N):
+  """Inner products of columns, [N]."""
+  return a_3N[0] * b_3N[0] + a_3N[1] * b_3N[1] + a_3N[2] * b_3N[2]
+
+
 def turn(x_3N, yaw):
   """x_3N turned by `yaw` about the vertical axis."""
   c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
@@ -92,13 +108,17 @@ def _frustum(cone, o, d, inv_y):
   c = x * x + z * z - r * r
   disc = b * b - a * c
   root = np.sqrt(np.maximum(disc, 0))
-  a = np.where(np.abs(a) < 1e-12, np.float32(1e-12), a)
-  best = np.full(d[0].shape, FAR, np.float32)
-  for t in ((-b - root) / a, (-b + root) / a):
-    h = y + t * d[1]
-    ok = (disc > 0) & (t > EPS) & (h >= 0) & (h <= y1 - y0)
-    best = np.where(ok, np.minimum(best, t), best)
+  a = a + np.float32(1e-20)  # Never 0 in a division.
+  t = (-b - root) / a
+  if k:
+    # A ray steeper than the side meets cone and mirror cone once each.
+    t = np.where((a < 0) & (r + t * dr < 0), (root - b) / a, t)
+  h = y + t * d[1]
+  ok = (disc > 0) & (t > EPS) & (h >= 0) & (h <= y1 - y0)
+  best = np.where(ok, t, FAR)
   for height, radius in ((0, r0), (y1 - y0, r1)):
+    if not radius:
+      continue
     t = (height - y) * inv_y
     u, v = x + t * d[0], z + t * d[2]
     ok = (t > EPS) & (u * u + v * v < radius * radius)
@@ -121,24 +141,21 @@ def intersect(thing, o, d_3N):
   hits = [_sphere(ball, o, d) for ball in thing.spheres]
   if len(thing.boxes) or len(thing.frusta):
     # A ray exactly parallel to a slab would make 0 · inf.
-    inv = 1 / np.where(np.abs(d) < 1e-9, np.float32(1e-9), d)
+    inv = 1 / (d + np.float32(1e-20))
     hits += [_box(box, o, inv) for box in thing.boxes]
     hits += [_frustum(cone, o, d, inv[1]) for cone in thing.frusta]
   t, prim = hits[0], np.zeros(d.shape[1], np.int8)
   for k, other in enumerate(hits[1:], 1):
-    closer = other < t
-    t = np.where(closer, other, t)
-    prim[closer] = k
+    prim[other < t] = k
+    t = np.minimum(t, other)
   return t, prim
 
 
 def _box_normal(box, p):
   q = (p - box[:3, None]) / box[3:, None]
-  axis = np.argmax(np.abs(q), axis=0)
-  n = np.zeros_like(p)
-  every = np.arange(p.shape[1])
-  n[axis, every] = np.sign(q[axis, every])
-  return n
+  size = np.abs(q)
+  face = size == np.maximum(np.maximum(size[0], size[1]), size[2])
+  return np.sign(q) * face
 
 
 def _frustum_normal(cone, p):
@@ -151,8 +168,8 @@ def _frustum_normal(cone, p):
   tol = np.float32(2e-3)
   top = (p[1] > y1 - tol) & (r < r1 - tol / 2)
   base = (p[1] < y0 + tol) & (r < r0 - tol / 2)
-  n[:, top] = np.array([[0], [1], [0]], np.float32)
-  n[:, base] = np.array([[0], [-1], [0]], np.float32)
+  put(n, top, (0, 1, 0))
+  put(n, base, (0, -1, 0))
   return n
 
 
@@ -165,11 +182,12 @@ def normals(thing, prim_N, p_3N):
     here = np.flatnonzero(prim_N == k)
     if not len(here):
       continue
-    q = p[:, here]
+    q = at(p, here)
     if k < balls:
-      n[:, here] = (q - thing.spheres[k, :3, None]) / thing.spheres[k, 3]
+      q = (q - thing.spheres[k, :3, None]) / thing.spheres[k, 3]
     elif k < balls + boxes:
-      n[:, here] = _box_normal(thing.boxes[k - balls], q)
+      q = _box_normal(thing.boxes[k - balls], q)
     else:
-      n[:, here] = _frustum_normal(thing.frusta[k - balls - boxes], q)
+      q = _frustum_normal(thing.frusta[k - balls - boxes], q)
+    put(n, here, q)
   return turn(n, thing.yaw)
