@@ -8,11 +8,16 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float
 
+# Labels come from the host as often as from a device.
+AnyArray = Array | np.ndarray
 
-def patchify(x: Array, patch_size: tuple[int, int]) -> Array:
+
+def patchify(x: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
   """[B,H,W,*rest] -> [B,N,P,*rest]. H and W are multiples of the patch."""
   b, h, w, *rest = x.shape
   hp, wp = patch_size
@@ -20,8 +25,8 @@ def patchify(x: Array, patch_size: tuple[int, int]) -> Array:
   return x.swapaxes(2, 3).reshape(b, (h // hp) * (w // wp), hp * wp, *rest)
 
 
-def unpatchify(x: Array, input_size: tuple[int, int],
-               patch_size: tuple[int, int]) -> Array:
+def unpatchify(x: AnyArray, input_size: tuple[int, int],
+               patch_size: tuple[int, int]) -> AnyArray:
   """[B,N,P,*rest] -> [B,H,W,*rest], the inverse of `patchify`."""
   b, _, _, *rest = x.shape
   (h, w), (hp, wp) = input_size, patch_size
@@ -75,7 +80,7 @@ class AbstractTask(abc.ABC):
   def keys(self) -> tuple[str, ...]:
     """The names of the quantities embedded and predicted."""
 
-  def inputs(self, batch: Mapping[str, Array]) -> dict:
+  def inputs(self, batch: Mapping[str, AnyArray]) -> dict:
     """{'ctx': image [B,H,W,3], 'x': see `encode_labels`, None without labels}.
 
     `image_ctx` is the image at label size, for stage II where `image` is
@@ -94,14 +99,22 @@ class AbstractTask(abc.ABC):
     return {"ctx": ctx, "x": x}
 
   @abc.abstractmethod
-  def encode_labels(self, labels: Array) -> dict[str, Array]:
+  def encode_labels(self, labels: AnyArray) -> dict[str, AnyArray]:
     """labels [B,H,W,C] -> key -> int [B,N,P] or float [B,N,C,P]."""
 
   @abc.abstractmethod
-  def loss(self, logits: dict[str, Array], x: dict[str, Array]
+  def loss(self, logits: dict[str, Array], x: dict[str, AnyArray]
            ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """Per-example loss and its named parts, from logits [B,N,K,P]."""
 
   @abc.abstractmethod
   def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
     """Predictions [B,H,W,...] from logits [B,N,K,P]."""
+
+  @abc.abstractmethod
+  def truth(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """The labels in the form of `outputs`."""
+
+  @abc.abstractmethod
+  def render(self, outputs: Mapping[str, Array]):
+    """uint8 pictures [B,H,W,3] (numpy) of `outputs` or `truth`."""

@@ -12,6 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from uvim import losses, registry
@@ -33,8 +34,8 @@ class PanopticTask(base.AbstractTask):
   def keys(self) -> tuple[str, ...]:
     return KEYS
 
-  def encode_labels(self, labels: Int[Array, "B H W 2"]
-                    ) -> dict[str, Int[Array, "B N P"]]:
+  def encode_labels(self, labels: Int[base.AnyArray, "B H W 2"]
+                    ) -> dict[str, Int[base.AnyArray, "B N P"]]:
     """Integer ids per patch; ids out of range mean "unlabelled"."""
     labels_BNPC = base.patchify(labels, self.patch_size)
     return {key: labels_BNPC[..., i] for i, key in enumerate(KEYS)}
@@ -64,6 +65,26 @@ class PanopticTask(base.AbstractTask):
         "panoptic":
             base.unpatchify(out_BNPC, self.input_size, self.patch_size)
     }
+
+  def truth(self, batch):
+    return {"panoptic": batch["labels"]}
+
+  def render(self, outputs) -> np.ndarray:
+    """A hue per class, a shade per instance, black for void."""
+    return render_panoptic(np.asarray(outputs["panoptic"]))
+
+
+def render_panoptic(panoptic_BHW2: np.ndarray) -> np.ndarray:
+  """uint8 [B,H,W,3] of (semantics, instance) pairs; a function of both."""
+  classes, ids = np.moveaxis(np.maximum(panoptic_BHW2, 0), -1, 0)
+  # Multiples of the golden ratio keep neighbouring numbers far apart.
+  hue = (classes * 0.618034 + (ids * 0.414214 % 1 - 0.5) * 0.12) % 1
+  value = 0.55 + 0.45 * (ids * 0.618034 % 1)
+  shift = np.array([5, 3, 1])
+  k = (shift + hue[..., None] * 6) % 6
+  wave = np.clip(np.minimum(k, 4 - k), 0, 1)
+  rgb = value[..., None] * (1 - 0.7 * wave)
+  return np.uint8(np.where(classes[..., None] > 0, 255 * rgb, 0))
 
 
 def panoptic_from_logits(
