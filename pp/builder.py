@@ -101,13 +101,13 @@ def _parse_call(text: str) -> Call:
     args = tuple(ast.literal_eval(arg) for arg in node.args)
     kwargs = {}
     for pair in node.keywords:
-      if pair.arg is None:
-        raise ValueError("**")
+      if pair.arg is None or pair.arg in kwargs:
+        raise ValueError("** or the same name twice")
       kwargs[pair.arg] = ast.literal_eval(pair.value)
   except (ValueError, TypeError) as error:
     raise ConfigError(
-        "takes only literal arguments: numbers, strings, True, False, None, "
-        "tuples and lists of these") from error
+        "takes only literal arguments (numbers, strings, True, False, None, "
+        "tuples and lists of these), each name once") from error
   return Call(node.func.id, args, kwargs, text)
 
 
@@ -205,8 +205,8 @@ def _make_fn(op: Op, call: Call, position: int):
 def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
   """Looks an op up, checks its arguments and makes it."""
   where = _where(position, call.text)
-  op = lookup(known, call.name, f"{where}: op")
   try:
+    op = lookup(known, call.name, "op")
     _check_arguments(op, call)
     inner = _make_fn(op, call, position)
   except (ConfigError, TypeError, ValueError) as error:
@@ -222,48 +222,35 @@ def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
   return Step(call.name, call.text, fn)
 
 
-class PreprocessFn:
-  """The ops of a string in order: `(data, seed)` → data.
-
-  Works eagerly and inside tf.data; leaves its input as it is.
-
-  Attributes:
-    steps: the ops, for whoever wants to look between them.
-  """
-
-  def __init__(self, steps: list[Step]):
-    self.steps = steps
-    # Autograph would wrap our errors and rewrite Python we mean as Python.
-    self._run = tf.autograph.experimental.do_not_convert(self._apply)
-
-  def _apply(self, data: Data, seed: tf.Tensor | None) -> Data:
-    data = dict(data)
-    for step in self.steps:
-      data = step.fn(data, seed)
-    return data
-
-  def __call__(self, data: Data, seed: tf.Tensor | None = None) -> Data:
-    """Applies all ops.
-
-    Args:
-      data: tensors by name, of one example.
-      seed: int64 [2]; may be None if no op is random.
-    """
-    return self._run(data, seed)
-
-
-def build(string: str, modules: Iterable[str] | None = None) -> PreprocessFn:
+def build(string: str, modules: Iterable[str] | None = None
+          ) -> Callable[..., Data]:
   """Makes the function of a preprocessing string.
 
   Args:
     string: e.g. 'decode|resize(512)|value_range(-1, 1)|keep("image")'.
     modules: which tables of ops to use, names of MODULES; None: all.
 
+  Returns:
+    `preprocess(data, seed=None)` → data, for tensors by name of one example
+    and its seed, int64 [2] (None will do if no op is random). It works eagerly
+    and inside tf.data, and leaves its input as it is. `preprocess.steps` is
+    the list of ops, for whoever wants to look between them.
+
   Raises:
     ConfigError: for a string that does not parse, an unknown module, op or
       argument; names the op, its place (from 1) and the nearest known name.
   """
   known = _known_ops(modules)
-  calls = parse(string)
-  return PreprocessFn([_make_step(known, call, position)
-                       for position, call in enumerate(calls, 1)])
+  steps = [_make_step(known, call, position)
+           for position, call in enumerate(parse(string), 1)]
+
+  # Autograph would wrap our errors and rewrite Python we mean as Python.
+  @tf.autograph.experimental.do_not_convert
+  def preprocess(data: Data, seed: tf.Tensor | None = None) -> Data:
+    data = dict(data)
+    for step in steps:
+      data = step.fn(data, seed)
+    return data
+
+  preprocess.steps = steps
+  return preprocess

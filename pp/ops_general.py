@@ -77,6 +77,9 @@ def value_range(vmin=-1, vmax=1, in_min=0, in_max=255, clip_values=False):
     in_max: of the values that come in.
     clip_values: cuts values outside [vmin, vmax].
   """
+  for number in (vmin, vmax, in_min, in_max):
+    if not isinstance(number, (int, float)):
+      raise ConfigError(f"takes numbers, not {number!r}.")
   if in_max == in_min:
     raise ConfigError(f"in_min and in_max are both {in_min!r}.")
 
