@@ -46,6 +46,13 @@ def test_first_match_wins_and_only_whole_names_match():
   }
 
 
+@pytest.mark.parametrize("part", ["encoder", "encoder/Dense_0", "kernel"])
+def test_part_of_a_name_does_not_match(part):
+  with pytest.raises(ConfigError, match="matches no parameter"):
+    tree.make_mask(PARAMS, [part])
+  assert set(tree.first_match(NAMES, [part], what="", must_match=False)) == {-1}
+
+
 def test_a_pattern_that_matches_nothing_is_an_error_that_helps():
   with pytest.raises(ConfigError, match="config.lr_mults.*'decoder/kernal'"
                      ".*nearest name is 'decoder/kernel'"):
