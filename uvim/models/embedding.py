@@ -86,6 +86,7 @@ def embed_ids(kernel_KPD: Float[Array, "K P D"],
     ids_TP: ids outside 0..K-1 contribute nothing.
   """
   num_classes, pixels, width = kernel_KPD.shape
+  kernel_KPD = jnp.asarray(kernel_KPD)  # From a file it may be numpy's.
 
   def add_position(sum_TD, position):
     p, ids_T = position
