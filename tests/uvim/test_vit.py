@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from uvim import losses, quantizer
-from uvim.models import vit
+from uvim.models import make_model, vit
 from uvim.quantizer import Codebook
 from uvim.registry import ConfigError
 
@@ -338,3 +338,15 @@ def test_sizes_that_do_not_fit_are_named(fields, message):
 
 def test_any_code_length_goes_with_learned_maps():
   vit.check_vit(**{**TINY, "code_len": 6, "bottleneck_resize": False})
+
+
+def test_a_config_block_makes_a_model_that_hashes():
+  block = {**TINY, "input_size": [16, 8], "inputs": {"seg": [3, 16]}}
+  model = make_model("proj.uvim.vit", block, "config.model")
+  again = make_model("vit", TINY, "config.model")
+  assert model == again and hash(model) == hash(again)
+  with pytest.raises(ConfigError, match="widht.*Did you mean.*width"):
+    make_model("vit", {**block, "widht": 8}, "config.model")
+  del block["width"]
+  with pytest.raises(ConfigError, match="Missing key 'config.model.width'"):
+    make_model("vit", block, "config.model")

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from flax.core import FrozenDict
+
 from uvim.registry import ConfigError, lookup, nearest
 
 
@@ -45,7 +47,7 @@ def make_model(name: str, fields: Mapping[str, Any], where: str):
              and f.default_factory is dataclasses.MISSING]
   if missing:
     raise ConfigError(f"Missing key '{where}.{missing[0]}'.")
-  # Lists become tuples: linen modules must hash, and a config that went
+  # Tuples and frozen dicts: linen modules must hash, and a config that went
   # through JSON must build the same model.
   fields = {k: _freeze(v) for k, v in fields.items()}
   check(**fields)
@@ -54,7 +56,7 @@ def make_model(name: str, fields: Mapping[str, Any], where: str):
 
 def _freeze(value):
   if isinstance(value, Mapping):
-    return {k: _freeze(v) for k, v in value.items()}
+    return FrozenDict({k: _freeze(v) for k, v in value.items()})
   if isinstance(value, (list, tuple)):
     return tuple(_freeze(v) for v in value)
   return value
