@@ -92,3 +92,42 @@ def set_stage_i_size(model, res, patch):
   model.inputs = {"semantics": (133 + 1, patch**2),
                   "instances": (100, patch**2)}
   model.outputs = model.inputs
+
+
+def rooms_pp(res):
+  """Preprocessing of `rooms` at one resolution: (train, eval, predict)."""
+  load = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
+  augment = (
+      'randu("fliplr")|'
+      'det_fliplr(key="image")|det_fliplr(key="labels")|'
+      'inception_box(area=(0.4, 1.0))|'
+      'crop_box(key="image")|crop_box(key="labels")|')
+  image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
+  labels = (f'resize({res}, key="labels", method="nearest")|make_canonical|'
+            'keep("image","labels")')
+  return (load + augment + image + labels, load + image + labels,
+          f'decode|{image}keep("image")')
+
+
+def rooms_stage_i(res, patch, num_classes, num_instances):
+  """The stage I model of the `rooms` configs."""
+  labels = {"semantics": (num_classes, patch**2),
+            "instances": (num_instances, patch**2)}
+  return dict(
+      input_size=(res, res), patch_size=(patch, patch), code_len=16,
+      width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384, num_heads=4,
+      dict_size=256, codeword_dim=32, dict_momentum=0.99,
+      with_encoder_ctx=True, with_decoder_ctx=True,
+      inputs=labels, outputs=labels)
+
+
+def rooms_tiny(config):
+  """Shrinks a `rooms` config to a few seconds."""
+  config.batch_size = 8
+  config.total_steps = 4
+  config.log_training_steps = 1
+  config.log_eval_steps = config.checkpoint_steps = 2
+  config.schedule.warmup_steps = 1
+  for name, _ in config.evals:
+    config[name].split = "validation[:8]"
+    config[name].log_steps = 4

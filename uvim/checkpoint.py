@@ -120,8 +120,13 @@ def _read_meta(step_dir: epath.Path) -> dict[str, Any]:
     return reader.restore(step_dir / "meta")
 
 
-def _check_same_arrays(saved: Mapping, wanted: Mapping, where: Any) -> None:
-  """Raises ConfigError with the differences of two {name: [shape, dtype]}."""
+def array_specs(tree: PyTree) -> dict[str, list]:
+  """{name: [shape, dtype]} of a tree of arrays."""
+  return {k: _spec(v) for k, v in tree_lib.flatten(tree).items()}
+
+
+def check_same_arrays(saved: Mapping, wanted: Mapping, where: Any) -> None:
+  """Raises ConfigError with the differences of two `array_specs`."""
   lines = []
   for name in sorted({*saved, *wanted}):
     if saved.get(name) != wanted.get(name):
@@ -202,7 +207,7 @@ class Checkpointer:
         "meta": json.loads(json.dumps(meta)),
         "step": step,
         "versions": _versions(),
-        "arrays": {k: _spec(v) for k, v in tree_lib.flatten(state).items()},
+        "arrays": array_specs(state),
     }
     try:
       # Waits for the save before, whose callback still needs its own step.
@@ -251,8 +256,8 @@ class Checkpointer:
     if step is None:
       return None
     meta = self._meta(step)
-    wanted = {k: _spec(v) for k, v in tree_lib.flatten(abstract_state).items()}
-    _check_same_arrays(meta["arrays"], wanted, self._root / str(step))
+    wanted = array_specs(abstract_state)
+    check_same_arrays(meta["arrays"], wanted, self._root / str(step))
     restored = self._manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract_state)))
     self._set_aside(damaged)

@@ -163,6 +163,11 @@ def resolve(config) -> TrainConfig:
     raise ConfigError(
         "Unknown key 'config.eval'. Did you mean 'config.evals'? One print of "
         "the paper's listing says eval, the other evals; evals it is.")
+  fields = {f.name for f in dataclasses.fields(TrainConfig)}
+  for name, _ in _eval_pairs(given.get("evals", ())):
+    if name in fields:
+      raise ConfigError(f"config.evals names {name!r}, which is a field of the "
+                        "config itself; choose another name.")
   blocks = {name: given.pop(name, None)
             for name, _ in _eval_pairs(given.get("evals", ()))}
   evals = tuple(_resolve_eval(name, kind, blocks[name], given)

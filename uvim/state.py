@@ -25,12 +25,15 @@ class TrainState(flax.struct.PyTreeNode):
     rng: uint32 [2], the run's key, constant through the run: a step uses
       `state.step_rng()`. A raw key, not a typed one, because it is then an
       array like any other to checkpoints, shardings and donation.
+    usage: int32 [Q]; how often each codeword was used since the epoch began.
+      Part of the state so that a resumed run reports the same figures.
   """
   step: jax.Array
   params: PyTree
   opt_state: Any
   codebook: Any
   rng: jax.Array
+  usage: Any = None
 
   @classmethod
   def create(
@@ -40,6 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
       tx: optax.GradientTransformation,
       rng: jax.Array,
       codebook: Any = None,
+      usage: jax.Array | None = None,
   ) -> "TrainState":
     """The state at step 0. `rng` may be a raw or a typed key."""
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
@@ -49,7 +53,8 @@ class TrainState(flax.struct.PyTreeNode):
         params=params,
         opt_state=tx.init(params),
         codebook=codebook,
-        rng=rng)
+        rng=rng,
+        usage=usage)
 
   def step_rng(self) -> jax.Array:
     """The key of the current step: the same after a resume."""

@@ -1,0 +1,35 @@
+# Two commands do everything: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STARTED := $(shell date +%s)
+
+.PHONY: quickstart test lint env lock clean
+
+quickstart: env
+	$(RUN) -m tools.quickstart --workdir workdirs/quickstart \
+	  --started $(STARTED)
+
+test: env lint
+	$(RUN) -m pytest
+
+lint: env
+	$(VENV)/bin/ruff check .
+
+# Made again only when the lock changes.
+env: $(VENV)/.made
+
+$(VENV)/.made: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) -r requirements.lock
+	@touch $@
+
+# Pins what requirements.txt allows; run it after editing that file.
+lock:
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 \
+	  --no-annotate --no-header --upgrade requirements.txt -o requirements.lock
+
+clean:
+	rm -rf $(VENV) workdirs

@@ -1,0 +1,170 @@
+"""Every shipped config builds; Appendix D is followed to the letter."""
+
+import functools
+import importlib
+import pathlib
+
+import jax
+import ml_collections as mlc
+import pytest
+
+from pp import builder
+from tests import listings
+from uvim.config import config_diff, resolve
+from uvim.models import lm, make_model, vit
+from uvim.registry import ConfigError
+
+CONFIGS = {
+    "vqvae_coco_panoptic": ("", "singlehost", "runlocal"),
+    "lm_coco_panoptic": ("", "singlehost", "runlocal", "res=1280"),
+    "vqvae_rooms_panoptic": ("", "tiny"),
+    "lm_rooms_panoptic": ("", "tiny"),
+}
+COCO_TRAIN = 118_287  # Examples of coco/2017_panoptic's train split.
+
+
+def get(name, arg=None):
+  return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+def test_every_config_file_is_listed():
+  folder = pathlib.Path(__file__).parents[1] / "configs"
+  names = {p.stem for p in folder.glob("*.py")} - {"__init__", "common"}
+  assert names == set(CONFIGS)
+
+
+@pytest.mark.parametrize(
+    "name,arg", [(n, a) for n, args in CONFIGS.items() for a in args])
+def test_config_builds(name, arg):
+  config = resolve(get(name, arg))
+  model = make_model(config.model_name, config.model, "config.model")
+  module = lm if name.startswith("lm") else vit
+  shapes = jax.eval_shape(
+      functools.partial(module.init_params, model), jax.random.key(0))
+  assert jax.tree.leaves(shapes)
+  for pp in (config.pp_train, config.pp_eval, *(e.pp for e in config.evals)):
+    builder.build(pp, config.pp_modules)
+
+
+@pytest.fixture(scope="module")
+def seeds(shared):
+  return shared / "seeds" / "000_ca110d2b4088f852.txt"
+
+
+@pytest.mark.parametrize("number,name", [(1, "vqvae_coco_panoptic"),
+                                         (2, "lm_coco_panoptic")])
+def test_equals_appendix_d(seeds, number, name):
+  listing = listings.load(seeds, number).get_config()
+  listing = listing.copy_and_resolve_references().to_dict()
+  ours = get(name).copy_and_resolve_references().to_dict()
+  seen = []
+
+  def compare(a, b, path):
+    if isinstance(a, dict):
+      for key in a:
+        assert key in b, f"{path}.{key} is missing"
+        compare(a[key], b[key], f"{path}.{key}")
+    elif path.split(".")[-1] in ("pp_train", "pp_eval", "pp"):
+      seen.append(path)
+      assert builder.parse(a) == builder.parse(b), path
+    else:
+      seen.append(path)
+      assert a == b, f"{path}: {b!r}, the listing has {a!r}"
+
+  compare(listing, ours, "config")
+  assert len(seen) > 40
+  # What we add to the listing, so that nothing else creeps in.
+  extra = {k for k in ours if k not in listing}
+  assert extra == set()
+  for name, _ in ours["evals"]:
+    assert set(ours[name]) - set(listing[name]) == {"pred_kw"}
+
+
+def test_the_other_print_says_eval(seeds):
+  listing = listings.load(seeds, 2).get_config()
+  with listing.unlocked():
+    listing.eval = listing.evals
+    del listing.evals
+  with pytest.raises(ConfigError, match="config.evals"):
+    resolve(listing)
+
+
+@pytest.mark.parametrize("name,arg,steps", [
+    ("vqvae_coco_panoptic", None, 111_515),
+    ("vqvae_coco_panoptic", "singlehost", 89_212),
+    ("lm_coco_panoptic", None, 44_606)])
+def test_step_counts(name, arg, steps):
+  assert resolve(get(name, arg)).num_steps(COCO_TRAIN - 4096) == steps
+
+
+@pytest.mark.parametrize("name", ["vqvae_coco_panoptic", "lm_coco_panoptic"])
+def test_holdout_never_enters_training(name):
+  """BEHAVIOURS 17: training starts where the hold-out ends."""
+  config = resolve(get(name))
+  splits = {e.name: e.split for e in config.evals}
+  assert config.train_split == "train[4096:]"
+  assert config.val_split == splits["panoptic_holdout"] == "train[:4096]"
+  assert splits["panoptic_train"] == "train[4096:8192]"
+
+
+def test_unknown_keys_name_their_path_and_the_nearest():
+  config = get("vqvae_rooms_panoptic")
+  with config.unlocked():
+    config.num_epoch = 3
+  with pytest.raises(ConfigError, match="config.num_epoch' = 3.*num_epochs"):
+    resolve(config)
+  config = get("vqvae_rooms_panoptic")
+  with config.unlocked():
+    config.zero_code.log_step = 3
+  with pytest.raises(ConfigError, match=r"config.zero_code.log_step.*log_steps"):
+    resolve(config)
+  config = get("vqvae_rooms_panoptic")
+  config.model["dict_sizes"] = 3
+  with pytest.raises(ConfigError, match="model.dict_sizes.*dict_size"):
+    make_model("vit", resolve(config).model, "config.model")
+
+
+def test_evaluators_fall_back_to_the_top_level():
+  config = resolve(get("vqvae_coco_panoptic"))
+  evals = {e.name: e for e in config.evals}
+  assert evals["panoptic_val"].dataset == "coco/2017_panoptic"
+  assert evals["panoptic_val"].batch_size == 1024
+  assert evals["val"].type == "mean"  # val_split + pp_eval + log_eval_steps.
+  assert evals["val"].log_steps == 250
+
+
+def test_shared_objects_and_references_resolve_after_overrides():
+  config = get("lm_coco_panoptic")
+  config.oracle.model.dict_size = 1024
+  config.oracle.model.inputs.semantics = (5, 256)
+  resolved = resolve(config)
+  assert resolved.model["vocab_size"] == 1025
+  assert resolved.oracle.model["outputs"]["semantics"] == (5, 256)
+
+
+def test_config_arguments():
+  with pytest.raises(ValueError, match="singlehost"):
+    get("vqvae_coco_panoptic", "singlehosts")
+  with pytest.raises(ValueError, match="int"):
+    get("lm_coco_panoptic", "res=big")
+  assert get("lm_coco_panoptic", "res=1280").model.input_size == (1280, 1280)
+  # The picture of f and the oracle stays at label size (BEHAVIOURS 31).
+  assert "resize(512, inkey" in get("lm_coco_panoptic", "res=1280").pp_train
+
+
+def test_config_diff_ignores_what_may_change():
+  a = resolve(get("vqvae_rooms_panoptic")).to_json()
+  b = dict(a, log_training_steps=1, lr=2.0)
+  assert config_diff(a, b) == ["config.lr: 0.001 → 2.0"]
+
+
+def test_fields_are_frozen():
+  """A new field is a decision: it needs a line in docs/configs.md."""
+  import dataclasses
+
+  from uvim.config import TrainConfig
+  docs = (pathlib.Path(__file__).parents[1] / "docs" / "configs.md").read_text()
+  missing = [f.name for f in dataclasses.fields(TrainConfig)
+             if f"`{f.name}`" not in docs]
+  assert not missing
+  assert isinstance(get("vqvae_rooms_panoptic"), mlc.ConfigDict)

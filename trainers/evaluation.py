@@ -1,0 +1,96 @@
+"""Evaluators bound to a stage: which data, which prediction, which measure."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+import evaluators
+from evaluators import common
+from uvim import sharding
+from uvim.config import EvalConfig, TrainConfig
+from uvim.registry import lookup, unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """One evaluator of a run. `run(variables)` yields (name, float)."""
+
+  config: EvalConfig
+  evaluator: Any
+
+  def run(self, variables) -> Iterator[tuple[str, float]]:
+    return self.evaluator.run(variables)
+
+
+def make_evaluations(config: TrainConfig, stage, mesh) -> list[Evaluation]:
+  """Builds `config.evals`; every mistake in them is an error here."""
+  return [make_evaluation(block, stage, mesh, config.pp_modules)
+          for block in config.evals]
+
+
+def make_evaluation(config: EvalConfig, stage, mesh,
+                    pp_modules=None) -> Evaluation:
+  """Builds one evaluator.
+
+  Raises:
+    ConfigError: unknown evaluator, prediction or option; missing data; a
+      mistake in the preprocessing string; a batch size that does not divide.
+  """
+  from pp import pipeline, sources
+  sharding.check_batch_size(config.batch_size, mesh)
+  fn = lookup(stage.predict_fns, config.pred,
+              f"prediction in config.{config.name}.pred")
+  check_options(config, [fn, stage.task.outputs])
+  source = sources.make_source(config.dataset, config.split, config.data_dir)
+  _, batches = pipeline.eval_batches(
+      source, config.pp, batch_size=config.batch_size, pp_modules=pp_modules,
+      process_index=jax.process_index(), process_count=jax.process_count())
+  predictions = functools.partial(
+      _predictions, stage.jitted(config.pred, **config.pred_kw),
+      batches=batches, mesh=mesh)
+  evaluator = evaluators.make_evaluator(
+      config.type, predictions, source, **config.options)
+  return Evaluation(config, evaluator)
+
+
+def _predictions(predict, variables, *, batches, mesh):
+  """Per-example host predictions of a whole split, in its order."""
+  put = functools.partial(sharding.shard_batch, mesh=mesh)
+  with jax.set_mesh(mesh):
+    yield from common.predict_all(predict, variables, batches(), put=put)
+
+
+def check_options(config: EvalConfig, functions) -> None:
+  """Raises a ConfigError if none of `functions` has an option of pred_kw."""
+  known = {name for fn in functions
+           for name, p in inspect.signature(fn).parameters.items()
+           if p.default is not inspect.Parameter.empty}
+  for name in config.pred_kw:
+    if name not in known:
+      raise unknown(f"option in config.{config.name}.pred_kw", name, known)
+
+
+def panel_batch(config: TrainConfig):
+  """The first batch of the validation split, for the pictures; or None.
+
+  The split the run never trains on, so that the pictures flatter nobody; the
+  evaluators' batch size, so that both share their compiled programs.
+  """
+  from pp import pipeline, sources
+  if not (config.val_split and config.pp_eval):
+    return None
+  source = sources.make_source(
+      config.dataset, config.val_split, config.data_dir)
+  _, batches = pipeline.eval_batches(
+      source, config.pp_eval, batch_size=config.batch_size,
+      pp_modules=config.pp_modules,
+      process_index=jax.process_index(), process_count=jax.process_count())
+  batch = next(iter(batches()))
+  batch.pop("_mask")
+  # Without x64 JAX would cut the ids silently; 32 bits seed a sample well.
+  batch["image/id"] = batch["image/id"].astype("uint32")
+  return batch

@@ -1,0 +1,146 @@
+"""Stage II: a language model learns the oracle's guiding code from the image.
+
+  python -m trainers.lm --config configs/lm_….py \
+      --config.oracle.model_init=STAGE_I_WORKDIR --workdir W
+
+The oracle is frozen: it is passed to the step as data. It sees the augmented
+labels in evaluation mode, and the language model's targets are its code + 1.
+"""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trainers import main
+from trainers.loop import Aux, Stage
+from trainers.vqvae import VqvaeStage, draw
+from uvim import checkpoint, decode, losses
+from uvim.config import TrainConfig
+from uvim.models import lm, make_model
+from uvim.quantizer import Codebook
+from uvim.registry import ConfigError
+
+
+class LmStage(Stage):
+  """Stage II as the train loop sees it."""
+
+  def __init__(self, config: TrainConfig):
+    """Checks the sizes, builds the model and loads the oracle.
+
+    Raises:
+      ConfigError: unknown model or task, sizes that do not fit, a missing or
+        unfit oracle checkpoint.
+    """
+    if config.oracle is None:
+      raise ConfigError("config.oracle is missing; stage II needs a stage I "
+                        "model.")
+    self.config = config
+    self.model = make_model(config.model_name, config.model, "config.model")
+    self.oracle = VqvaeStage(_oracle_config(config))
+    self.task = self.oracle.task
+    self.dict_size = self.oracle.dict_size
+    self._check_fit()
+    self.frozen = load_oracle(self.oracle, config.oracle.model_init)
+    self.predict_fns = {
+        "predict": self.predict, "loss": self.eval_loss,
+        "oracle": self._of_oracle(self.oracle.predict),
+        "zero_code": self._of_oracle(self.oracle.predict_zero_code)}
+
+  def _check_fit(self):
+    """The language model must speak the oracle's code."""
+    want = {"vocab_size": self.oracle.model.dict_size + 1,
+            "seq_len": self.oracle.model.code_len}
+    for name, value in want.items():
+      if getattr(self.model, name) != value:
+        raise ConfigError(
+            f"config.model.{name} = {getattr(self.model, name)}, but the "
+            f"oracle's code needs {value} (dict_size + 1, code_len).")
+
+  def _of_oracle(self, fn):
+    """A prediction function of stage I, on stage II's variables."""
+    def predict(variables, batch, **options):
+      return fn(variables["frozen"], batch, **options)
+    # Its options are stage I's: shown to whoever checks a config's pred_kw.
+    predict.__signature__ = inspect.signature(fn)
+    return predict
+
+  def init(self, rng):
+    return lm.init_params(self.model, rng), None
+
+  def targets(self, frozen, batch):
+    """LM targets, int32 [B, L] in 1..Q; 0 is the start token."""
+    return self.oracle.encode(frozen, batch) + 1
+
+  def loss(self, params, codebook, frozen, batch, rng):
+    del codebook, rng
+    text_BL = jax.lax.stop_gradient(self.targets(frozen, batch))
+    nll_BL = self.token_nll(params, batch, text_BL)
+    return jnp.mean(nll_BL), Aux(None, text_BL - 1, {})
+
+  def token_nll(self, params, batch, text_BL):
+    """Negative log-likelihood of each token in nats, f32 [B, L]."""
+    logits_BLV = self.model.apply({"params": params}, batch["image"], text_BL)
+    return losses.softmax_cross_entropy(
+        logits_BLV[..., None], text_BL[..., None])[..., 0]
+
+  def sample(self, variables, batch, temperature=0.0, seed=0, top_k=None,
+             top_p=None):
+    """One guiding code per picture; depends on (image/id, seed) only."""
+    seeds_B = decode.example_seeds(batch["image/id"], seed)
+    samples = decode.sample(
+        self.model, variables["params"], batch["image"], seeds_B,
+        temperature=temperature, top_k=top_k, top_p=top_p)
+    return samples.code[:, 0]
+
+  def predict(self, variables, batch, temperature=0.0, seed=0, top_k=None,
+              top_p=None, **output_options):
+    """UViM: f(image, LM(image)) (paper, section 2.2)."""
+    code_BL = self.sample(variables, batch, temperature, seed, top_k, top_p)
+    logits = self.oracle.decode(variables["frozen"], code_BL, batch)
+    return self.task.outputs(logits, **output_options)
+
+  def eval_loss(self, variables, batch):
+    """Per-example mean NLL of the oracle's code, in nats per word."""
+    text_BL = self.targets(variables["frozen"], batch)
+    nll_BL = self.token_nll(variables["params"], batch, text_BL)
+    nll_B = jnp.mean(nll_BL, axis=1)
+    return {"loss": nll_B, "bits_per_codeword": nll_B / jnp.log(2.0)}
+
+  def panel(self, variables, batch) -> dict[str, np.ndarray]:
+    outputs = {"oracle's code": self.jitted("oracle")(variables, batch),
+               "no code": self.jitted("zero_code")(variables, batch),
+               "LM, T = 0": self.jitted("predict")(variables, batch)}
+    for seed in (1, 2):
+      predict = self.jitted("predict", temperature=1.0, seed=seed)
+      outputs[f"LM, T = 1, seed {seed}"] = predict(variables, batch)
+    return draw(self.task, batch, outputs)
+
+
+def _oracle_config(config: TrainConfig) -> TrainConfig:
+  """The stage I fields of a stage II config."""
+  return dataclasses.replace(
+      config, task=config.oracle.task, model_name=config.oracle.model_name,
+      model=config.oracle.model, oracle=None)
+
+
+def load_oracle(stage: VqvaeStage, path) -> dict:
+  """{"params", "codebook"} of a stage I checkpoint, checked against `stage`.
+
+  Raises:
+    ConfigError: nothing at `path`, or arrays of other names or shapes.
+  """
+  loaded = checkpoint.load_params(path)
+  params, codebook = jax.eval_shape(stage.init, jax.random.key(0))
+  want = {"params": params, "state": dataclasses.asdict(codebook)}
+  checkpoint.check_same_arrays(
+      checkpoint.array_specs(loaded), checkpoint.array_specs(want),
+      f"config.oracle.model_init = {str(path)!r}")
+  return {"params": loaded["params"], "codebook": Codebook(**loaded["state"])}
+
+
+if __name__ == "__main__":
+  main.run(LmStage, "Stage II: python -m trainers.lm "
+           "--config configs/lm_….py --workdir DIR")

@@ -1,0 +1,123 @@
+"""Stage I: restricted oracle Ω and base model f, trained end to end.
+
+  python -m trainers.vqvae --config configs/vqvae_….py --workdir W
+
+The loss is the task's reconstruction loss of f(x, Ω(x, y)) (paper, section
+2.2) plus `commitment_weight` times the commitment loss (0 in the released
+setting). The dictionary learns by EMA and LBG splitting, outside the gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trainers import main
+from trainers.loop import Aux, Stage
+from uvim import quantizer, sharding
+from uvim.config import TrainConfig
+from uvim.models import make_model, vit
+from uvim.registry import ConfigError
+from uvim.tasks import make_task
+
+
+class VqvaeStage(Stage):
+  """Stage I as the train loop sees it."""
+
+  def __init__(self, config: TrainConfig):
+    """Checks the sizes and builds model and task; computes nothing.
+
+    Raises:
+      ConfigError: unknown model or task, sizes that do not fit.
+    """
+    if config.task is None:
+      raise ConfigError("config.task is missing; stage I needs one, such as "
+                        "'panoptic_segmentation'.")
+    self.config = config
+    self.model = make_model(config.model_name, config.model, "config.model")
+    self.task = make_task(config.task, config.model)
+    self.dict_size = self.model.dict_size
+    self.predict_fns = {
+        "predict": self.predict, "loss": self.eval_loss,
+        "zero_code": self.predict_zero_code}
+
+  def init(self, rng):
+    model_rng, dict_rng = jax.random.split(rng)
+    params = vit.init_params(self.model, model_rng)
+    return params, quantizer.init_codebook(
+        dict_rng, self.model.dict_size, self.model.codeword_dim)
+
+  def loss(self, params, codebook, frozen, batch, rng):
+    del frozen
+    model, data = self.model, self.task.inputs(batch)
+    drop_rng, split_rng = jax.random.split(rng)
+    x_BLE = vit.encode_vectors(model, params, data["x"], data["ctx"])
+    z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
+    commitment = jnp.mean(quantizer.commitment_loss(x_BLE, z_BLE))
+    z_BLE = quantizer.drop_code(drop_rng, z_BLE, model.code_dropout)
+    logits = vit.decode_vectors(model, params, z_BLE, data["ctx"])
+    loss_B, logs = self.task.loss(logits, data["x"])
+    num_splits = jnp.zeros((), jnp.int32)
+    if model.dict_learning:
+      codebook = quantizer.update(
+          codebook, x_BLE, code_BL, momentum=model.dict_momentum)
+      codebook, num_splits = quantizer.split_dead(codebook, split_rng)
+    logs = {k: jnp.mean(v) for k, v in logs.items()}
+    logs |= {"code/splits": num_splits, "code/commitment": commitment}
+    loss = jnp.mean(loss_B) + model.commitment_weight * commitment
+    return loss, Aux(codebook, code_BL, logs)
+
+  def encode(self, variables, batch):
+    """The guiding codes of the batch's labels, int32 [B, L]."""
+    data = self.task.inputs(batch)
+    return vit.oracle_code(self.model, variables["params"],
+                           variables["codebook"], data["x"], data["ctx"])
+
+  def decode(self, variables, code_BL, batch):
+    """The base model's logits for the codes and the batch's pictures."""
+    ctx = self.task.inputs(batch)["ctx"]
+    return vit.decode_code(self.model, variables["params"],
+                           variables["codebook"], code_BL, ctx)
+
+  def predict(self, variables, batch, **output_options):
+    """Outputs of f given the oracle's code."""
+    code_BL = self.encode(variables, batch)
+    logits = self.decode(variables, code_BL, batch)
+    return self.task.outputs(logits, **output_options)
+
+  def predict_zero_code(self, variables, batch, **output_options):
+    """Outputs of f when every codeword is the zero vector (Fig 10)."""
+    ctx = self.task.inputs(batch)["ctx"]
+    z_BLE = jnp.zeros((ctx.shape[0], self.model.code_len,
+                       self.model.codeword_dim))
+    logits = vit.decode_vectors(self.model, variables["params"], z_BLE, ctx)
+    return self.task.outputs(logits, **output_options)
+
+  def eval_loss(self, variables, batch):
+    """Per-example reconstruction loss with the oracle's code, undropped."""
+    x = self.task.inputs(batch)["x"]
+    logits = self.decode(variables, self.encode(variables, batch), batch)
+    loss_B, logs = self.task.loss(logits, x)
+    return {"loss": loss_B, **logs}
+
+  def panel(self, variables, batch) -> dict[str, np.ndarray]:
+    outputs = {"oracle's code": self.jitted("predict")(variables, batch),
+               "no code": self.jitted("zero_code")(variables, batch)}
+    return draw(self.task, batch, outputs)
+
+
+def draw(task, batch, outputs) -> dict[str, np.ndarray]:
+  """The columns of a panel: image, truth, and every output by its title."""
+  batch, outputs = sharding.gather_to_host((batch, outputs))
+  ctx = batch["image_ctx"] if "image_ctx" in batch else batch["image"]
+  return {"image": render_image(ctx), "truth": task.render(task.truth(batch)),
+          **{title: task.render(out) for title, out in outputs.items()}}
+
+
+def render_image(image_BHWC) -> np.ndarray:
+  """[−1, 1] pictures as uint8."""
+  return np.uint8(np.clip(np.asarray(image_BHWC) * 127.5 + 127.5, 0, 255))
+
+
+if __name__ == "__main__":
+  main.run(VqvaeStage, "Stage I: python -m trainers.vqvae "
+           "--config configs/vqvae_….py --workdir DIR")
