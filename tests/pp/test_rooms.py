@@ -191,7 +191,8 @@ def _inside(kind, row, p):
     ("frusta", (0.1, -0.1, -0.4, 0.5, 0.6, 0.0)),
     ("frusta", (0.1, -0.1, -0.4, 0.1, 0.2, 0.9)),
 ])
-def test_rays_enter_solids_where_marching_finds_them(kind, row):
+@pytest.mark.parametrize("eye", [(0.2, 1.5, -0.8), (0.35, 3.0, 2.05)])
+def test_rays_enter_solids_where_marching_finds_them(kind, row, eye):
   none = {"spheres": 4, "boxes": 6, "frusta": 6}
   parts = {k: np.zeros((0, n), np.float32) for k, n in none.items()}
   parts[kind] = np.float32([row])
@@ -200,7 +201,7 @@ def test_rays_enter_solids_where_marching_finds_them(kind, row):
                              colors=np.ones((1, 3), np.float32),
                              low=None, high=None)
   rng = np.random.default_rng(0)
-  eye = np.float32([0.2, 1.5, -0.8])
+  eye = np.float32(eye)
   target = origin[:, None] + rng.normal(0, 0.4, (3, 300)).astype(np.float32)
   d = (target - eye[:, None]) / 3
   t, prim = rooms_shapes.intersect(thing, eye, d)
