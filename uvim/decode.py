@@ -12,7 +12,7 @@ sample, position) alone. So an image with its seed gets the same code in any
 batch, at any place in it, with or without padding, and one program draws with
 a number instead of a vector of V Gumbel noises per word.
 
-Source: paper, section 2.1 ("Sampling from LM at test time").
+Source: paper, "Sampling from LM at test time".
 """
 
 import functools
@@ -61,8 +61,8 @@ def sample(
 ) -> Samples:
   """Draws `num_samples` codes per image.
 
-  May be called inside another jit; then temperature, num_samples and top_k
-  must be Python numbers there too.
+  May be called inside another jit, where the options must still be Python
+  numbers (static): whether it is greedy decides which program is built.
 
   Args:
     model: the `uvim.models.lm.LM`.

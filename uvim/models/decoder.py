@@ -9,7 +9,7 @@ spend its time on launching small operations, so `pack` lays the same
 parameters out for few large matmuls, and `step` is the same network written
 for one word with static caches. A test holds the two together.
 
-Source: paper, section 2.3 ("Experimental setup for stage II") and Appendix D;
+Source: paper, "Experimental setup for stage II", and Appendix D;
 layout from the released checkpoints: pre-norm, attention without biases.
 """
 

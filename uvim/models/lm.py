@@ -3,10 +3,10 @@
 B batch · H W image pixels · N patches · L code length · D width
 V = Q + 1 vocabulary: word 0 starts a sequence, word i + 1 is codeword i
 
-Source: paper, section 2.3 ("Experimental setup for stage II"), Appendix D,
-Listing 2. Names and shapes of the parameters are those of the released
-`uvim_*_stageII_*.npz`. Encoder and decoder have the same depth and width: the
-text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
+Source: paper, "Experimental setup for stage II", and Appendix D, Listing 2.
+Names and shapes of the parameters are those of the released checkpoints.
+Encoder and decoder have the same depth and width: the text speaks of a ViT-B
+decoder, but only 24 layers give the quoted 939M.
 """
 
 from collections.abc import Mapping, Sequence
