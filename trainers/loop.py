@@ -180,6 +180,7 @@ class _Run:
         sharding.shard_batch(panel_batch, mesh))
     self.checkpointer = checkpoint.Checkpointer(
         workdir, keep_every=config.keep_checkpoint_steps)
+    self.panel_steps = config.panel_steps or config.log_eval_steps
     self.metrics = {}
 
   def start(self, init) -> None:
@@ -213,6 +214,8 @@ class _Run:
 
   def loop(self, open_batches) -> dict[str, float]:
     config, pending = self.config, None
+    periods = [config.checkpoint_steps, self.panel_steps,
+               *(item.config.log_steps for item in self.evals)]
     with jax.set_mesh(self.mesh):
       batches = map(self.put, open_batches(start_step=self.step))
       while self.step < self.total_steps:
@@ -224,14 +227,16 @@ class _Run:
           pending = None
         if self.due(config.log_training_steps):
           pending = self.step, logs
-        self.evaluate()
-        if self.due(config.checkpoint_steps):
+        if any(map(self.due, periods)):
           # Everything reported up to this step is on disk before the step
           # is: a killed run repeats no line and misses none.
           if pending is not None:
             self.log(*pending)
             pending = None
-          self.save(logs)
+          self.evaluate()
+          if self.due(config.checkpoint_steps):
+            self.save(logs)
+          self.reporter.pause(self.step)
     self.checkpointer.close()
     self.reporter.close()
     return self.metrics
@@ -265,22 +270,15 @@ class _Run:
     """Runs the evaluators whose turn it is, and draws the panel."""
     variables = {"params": self.state.params, "codebook": self.state.codebook,
                  "frozen": self.frozen}
-    ran = False
     for item in self.evals:
       if self.due(item.config.log_steps):
-        ran = True
         values = {item.config.prefix + k: v for k, v in item.run(variables)}
         self.metrics.update(values)
         self.reporter.scalars(self.step, values)
-        self.reporter.say("  ".join(
-            f"{k} {v:.4g}" for k, v in values.items() if k.count("/") < 3))
-    period = self.config.panel_steps or self.config.log_eval_steps
-    if self.panel_batch is not None and self.due(period):
-      ran = True
+        self.reporter.say("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+    if self.panel_batch is not None and self.due(self.panel_steps):
       columns = self.stage.panel(variables, self.panel_batch)
       self.reporter.image(self.step, "panel", report.panel(columns, rows=6))
-    if ran:
-      self.reporter.pause(self.step)
 
 
 def check_finite(step: int, loss: float) -> None:
