@@ -5,7 +5,7 @@ import os
 import sys
 
 import absl.logging
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from uvim.registry import ConfigError, unknown
@@ -15,36 +15,55 @@ EXIT_DIVERGED = 3
 
 
 def run(make_stage, description: str) -> None:
-  """Parses `--config` and `--workdir`, trains, and sets the exit code.
+  """Parses the command line, trains, and leaves with the exit code."""
+  sys.exit(command(make_stage, description, sys.argv))
+
+
+def command(make_stage, description: str, argv) -> int:
+  """What `run` does, for any `argv`; flags of its own, so it may be repeated.
 
   Args:
     make_stage: TrainConfig → stage, see `trainers.loop.Stage`.
-    description: what the command does, for `--help`.
+    description: what the command does, for `--help` and mistakes.
+    argv: program name, `--config`, `--workdir`, `--config.field=value`….
+
+  Returns:
+    The exit code: 0, EXIT_BAD_INPUT or EXIT_DIVERGED.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  if {"--help", "-h", "-help"} & set(argv[1:]):
+    print(description)
+    return 0
+  try:
+    config, workdir = _parse(argv, description)
+  except Exception as e:  # Whatever a config file or an override raises.
+    return _failed(_one_line(e))
+  return _train(make_stage, config, workdir)
+
+
+def _parse(argv, description):
+  """(ConfigDict, workdir) of a command line."""
+  check_overrides(argv)
+  values = flags.FlagValues()
   config_flag = config_flags.DEFINE_config_file(
       "config", None, "configs/NAME.py[:argument,key=value…]",
-      lock_config=True)
+      lock_config=True, flag_values=values, sys_argv=argv)
   workdir_flag = flags.DEFINE_string(
-      "workdir", None, "where checkpoints, metrics and pictures go")
-  app.usage = lambda *args, **kwargs: print(description)
-
-  def parse(argv):
-    try:
-      check_overrides(argv)
-      return flags.FLAGS(argv)
-    except Exception as e:  # Whatever a config file or an override raises.
-      _leave(str(e) or type(e).__name__)
-
-  def main(argv):
-    if len(argv) > 1:
-      _leave(f"Unexpected argument {argv[1]!r}; use --config.field=value.")
-    for flag in (config_flag, workdir_flag):
-      if flag.value is None:
-        _leave(f"--{flag.name} is missing. {description}")
-    _train(make_stage, config_flag.value, workdir_flag.value)
-
-  app.run(main, flags_parser=parse)
+      "workdir", None, "where checkpoints, metrics and pictures go",
+      flag_values=values)
+  rest = values(argv)
+  if len(rest) > 1:
+    raise ConfigError(
+        f"Unexpected argument {rest[1]!r}; use --config.field=value.")
+  for flag in (config_flag, workdir_flag):
+    if flag.value is None:
+      raise ConfigError(f"--{flag.name} is missing. {description}")
+  try:
+    config_flag.value.keys  # noqa: B018
+  except OSError as e:  # ml_collections reports an absent file at first use.
+    path = config_flag.config_filename
+    raise ConfigError(f"--config {path}: there is no such file.") from e
+  return config_flag.value, workdir_flag.value
 
 
 def check_overrides(argv) -> None:
@@ -53,11 +72,12 @@ def check_overrides(argv) -> None:
   ml_collections would only say "'b'".
   """
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values)
   own = [a for i, a in enumerate(argv)
          if i == 0 or a.startswith(("--config=", "-config="))
          or argv[i - 1] in ("--config", "-config")
          or a in ("--config", "-config")]
+  config_flags.DEFINE_config_file(
+      "config", flag_values=values, sys_argv=own)
   values(own)
   for arg in argv[1:]:
     if not arg.startswith("--config.") or values["config"].value is None:
@@ -71,7 +91,7 @@ def check_overrides(argv) -> None:
       node, seen = node[key], f"{seen}.{key}"
 
 
-def _train(make_stage, config, workdir) -> None:
+def _train(make_stage, config, workdir) -> int:
   """Trains; turns the errors a person can mend into one line."""
   # Libraries whisper through absl at every turn; our own warnings stay.
   absl.logging.set_verbosity(absl.logging.ERROR)
@@ -82,11 +102,20 @@ def _train(make_stage, config, workdir) -> None:
   try:
     loop.train(make_stage, resolve(config), workdir)
   except ConfigError as e:
-    _leave(str(e))
+    return _failed(str(e))
   except loop.Diverged as e:
-    _leave(str(e), EXIT_DIVERGED)
+    return _failed(str(e), EXIT_DIVERGED)
+  return 0
 
 
-def _leave(message: str, code: int = EXIT_BAD_INPUT) -> None:
+def _one_line(error: Exception) -> str:
+  """Its message. ml_collections and absl put a whole traceback into some."""
+  text = str(error).strip() or type(error).__name__
+  if "Traceback (most recent call last)" in text:
+    return text.splitlines()[-1].partition(": ")[2]
+  return text
+
+
+def _failed(message: str, code: int = EXIT_BAD_INPUT) -> int:
   print(f"error: {message}", file=sys.stderr)
-  sys.exit(code)
+  return code
