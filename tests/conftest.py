@@ -1,10 +1,19 @@
-"""Strict numerics for every test: eight virtual devices, no silent broadcast."""
+"""Strict numerics for every test; eight virtual devices."""
 
 import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# Compiling is most of the time of a test. In the environment, so that the
+# commands that tests start share it too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR",
+                      str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -13,9 +22,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-
 
 @pytest.fixture(scope="session")
 def shared():
@@ -23,6 +29,15 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip("skipped: no ../shared folder with samples and fixtures")
   return SHARED
+
+
+@pytest.fixture(scope="session")
+def rooms_tiny_dir(tmp_path_factory):
+  """A data_dir that holds `rooms/tiny`."""
+  from pp import rooms
+  folder = tmp_path_factory.mktemp("rooms")
+  rooms.build(folder, "tiny")
+  return folder
 
 
 @pytest.fixture(scope="session")

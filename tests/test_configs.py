@@ -116,7 +116,7 @@ def test_unknown_keys_name_their_path_and_the_nearest():
   config = get("vqvae_rooms_panoptic")
   with config.unlocked():
     config.zero_code.log_step = 3
-  with pytest.raises(ConfigError, match=r"config.zero_code.log_step.*log_steps"):
+  with pytest.raises(ConfigError, match="zero_code.log_step.*log_steps"):
     resolve(config)
   config = get("vqvae_rooms_panoptic")
   config.model["dict_sizes"] = 3

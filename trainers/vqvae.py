@@ -7,11 +7,13 @@ The loss is the task's reconstruction loss of f(x, Ω(x, y)) (paper, section
 setting). The dictionary learns by EMA and LBG splitting, outside the gradient.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers import main
+from trainers import main, model_init
 from trainers.loop import Aux, Stage
 from uvim import quantizer, sharding
 from uvim.config import TrainConfig
@@ -36,9 +38,15 @@ class VqvaeStage(Stage):
     self.model = make_model(config.model_name, config.model, "config.model")
     self.task = make_task(config.task, config.model)
     self.dict_size = self.model.dict_size
+    self.initial = model_init.load(config.model_init, self.wanted_arrays())
     self.predict_fns = {
         "predict": self.predict, "loss": self.eval_loss,
         "zero_code": self.predict_zero_code}
+
+  def wanted_arrays(self) -> dict:
+    """Shapes of the arrays of a checkpoint, in the published layout."""
+    params, codebook = jax.eval_shape(self.init, jax.random.key(0))
+    return {"params": params, "state": dataclasses.asdict(codebook)}
 
   def init(self, rng):
     model_rng, dict_rng = jax.random.split(rng)
@@ -49,6 +57,8 @@ class VqvaeStage(Stage):
   def loss(self, params, codebook, frozen, batch, rng):
     del frozen
     model, data = self.model, self.task.inputs(batch)
+    if not model.oracle_depth:
+      return self._loss_without_oracle(params, codebook, data)
     drop_rng, split_rng = jax.random.split(rng)
     x_BLE = vit.encode_vectors(model, params, data["x"], data["ctx"])
     z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
@@ -66,6 +76,26 @@ class VqvaeStage(Stage):
     loss = jnp.mean(loss_B) + model.commitment_weight * commitment
     return loss, Aux(codebook, code_BL, logs)
 
+  def _loss_without_oracle(self, params, codebook, data):
+    """The base model alone: no code, and nothing for a dictionary to learn."""
+    logits = self._decode_zeros(params, data["ctx"])
+    loss_B, logs = self.task.loss(logits, data["x"])
+    return jnp.mean(loss_B), Aux(
+        codebook, None, {k: jnp.mean(v) for k, v in logs.items()})
+
+  def _decode_zeros(self, params, ctx):
+    """Logits of f when every codeword is the zero vector."""
+    model = self.model
+    z_BLE = jnp.zeros((ctx.shape[0], model.code_len, model.codeword_dim))
+    return vit.decode_vectors(model, params, z_BLE, ctx)
+
+  def reconstruct(self, variables, batch):
+    """Logits of f given the oracle's code, undropped."""
+    if not self.model.oracle_depth:
+      return self._decode_zeros(
+          variables["params"], self.task.inputs(batch)["ctx"])
+    return self.decode(variables, self.encode(variables, batch), batch)
+
   def encode(self, variables, batch):
     """The guiding codes of the batch's labels, int32 [B, L]."""
     data = self.task.inputs(batch)
@@ -80,22 +110,19 @@ class VqvaeStage(Stage):
 
   def predict(self, variables, batch, **output_options):
     """Outputs of f given the oracle's code."""
-    code_BL = self.encode(variables, batch)
-    logits = self.decode(variables, code_BL, batch)
+    logits = self.reconstruct(variables, batch)
     return self.task.outputs(logits, **output_options)
 
   def predict_zero_code(self, variables, batch, **output_options):
     """Outputs of f when every codeword is the zero vector (Fig 10)."""
     ctx = self.task.inputs(batch)["ctx"]
-    z_BLE = jnp.zeros((ctx.shape[0], self.model.code_len,
-                       self.model.codeword_dim))
-    logits = vit.decode_vectors(self.model, variables["params"], z_BLE, ctx)
+    logits = self._decode_zeros(variables["params"], ctx)
     return self.task.outputs(logits, **output_options)
 
   def eval_loss(self, variables, batch):
     """Per-example reconstruction loss with the oracle's code, undropped."""
     x = self.task.inputs(batch)["x"]
-    logits = self.decode(variables, self.encode(variables, batch), batch)
+    logits = self.reconstruct(variables, batch)
     loss_B, logs = self.task.loss(logits, x)
     return {"loss": loss_B, **logs}
 
@@ -107,7 +134,9 @@ class VqvaeStage(Stage):
 
 def draw(task, batch, outputs) -> dict[str, np.ndarray]:
   """The columns of a panel: image, truth, and every output by its title."""
-  batch, outputs = sharding.gather_to_host((batch, outputs))
+  batch = sharding.gather_to_host(batch)
+  # One by one: a tree of them would come back in alphabetical order.
+  outputs = {k: sharding.gather_to_host(v) for k, v in outputs.items()}
   ctx = batch["image_ctx"] if "image_ctx" in batch else batch["image"]
   return {"image": render_image(ctx), "truth": task.render(task.truth(batch)),
           **{title: task.render(out) for title, out in outputs.items()}}

@@ -1,4 +1,4 @@
-"""Look-ups in tables of names, and the one error for mistakes a person can mend.
+"""Look-ups in tables of names; the one error for mistakes a person can mend.
 
 Layer 0: no imports but the standard library.
 """
