@@ -10,6 +10,7 @@ Dimensions: B examples of a batch on this host · N examples of the split.
 
 import functools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -200,11 +201,22 @@ class _Reader:
 
   def batches(self, dataset: tf.data.Dataset, steps: range, *,
               with_mask: bool) -> Iterator[Batch]:
-    """Numpy batches; a failing example is named in the error."""
-    iterator = iter(dataset.as_numpy_iterator())
+    """Numpy batches; a failing example is named in the error.
+
+    An iterator that is left halfway must go before the interpreter does: its
+    threads read ahead in Python, and would wait at exit, for ever, for a lock
+    that is no longer given.
+    """
+    live = [dataset.as_numpy_iterator()]
+    batches = self._batches(live, steps, with_mask)
+    weakref.finalize(batches, live.clear)  # When dropped, or at exit.
+    return batches
+
+  def _batches(self, live: list[Iterator[Batch]], steps: range,
+               with_mask: bool) -> Iterator[Batch]:
     for step in steps:
       try:
-        batch = next(iterator)
+        batch = next(live[0])
       except tf.errors.OpError as error:
         raise self.explain(step, error) from error
       if not with_mask:

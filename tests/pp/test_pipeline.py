@@ -1,6 +1,9 @@
 """Batch = f(seed, step): resume, hosts, epochs; padding; named failures."""
 
 import itertools
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -195,3 +198,29 @@ def test_a_bad_string_is_reported_before_anything_is_read(train):
                            seed=0)
   with pytest.raises(ConfigError, match="lables"):
     pipeline.eval_batches(train, 'value_range|keep("lables")', batch_size=2)
+
+
+_LEFT_HALFWAY = """
+import sys, time
+from pp import pipeline, sources
+source = sources.make_source("tiny", "train", sys.argv[1])
+read = source.read
+def slow(indices):
+  end = time.monotonic() + 0.01
+  while time.monotonic() < end:  # Holds Python's lock, as decoding would.
+    pass
+  return read(indices)
+source.read = slow
+left = [pipeline.train_batches(source, lambda data, seed: {"x": data["value"]},
+                               batch_size=4, seed=i) for i in range(4)]
+print([len(next(batches)) for batches in left])
+"""
+
+
+def test_a_run_that_stops_halfway_ends(tiny_data):
+  """Threads that read ahead must not outlive the interpreter (it hung)."""
+  out = subprocess.run(
+      [sys.executable, "-c", _LEFT_HALFWAY, str(tiny_data)], timeout=120,
+      cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True)
+  assert out.returncode == 0, out.stderr
+  assert out.stdout.strip() == "[2, 2, 2, 2]"
