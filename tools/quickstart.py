@@ -82,6 +82,7 @@ def read_metrics(workdir):
   for line in (workdir / "metrics.jsonl").read_text().splitlines():
     values = json.loads(line)
     step = values.pop("step")
+    values.pop("settings", None)
     for name, value in values.items():
       out.setdefault(name, []).append((step, value))
   return out

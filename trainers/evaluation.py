@@ -17,10 +17,15 @@ from uvim.registry import lookup, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """One evaluator of a run. `run(variables)` yields (name, float)."""
+  """One evaluator of a run. `run(variables)` yields (name, float).
+
+  Attributes:
+    settings: every switch its numbers depend on, those left alone too.
+  """
 
   config: EvalConfig
   evaluator: Any
+  settings: dict[str, Any]
 
   def run(self, variables) -> Iterator[tuple[str, float]]:
     return self.evaluator.run(variables)
@@ -44,7 +49,10 @@ def make_evaluation(config: EvalConfig, stage, mesh,
   sharding.check_batch_size(config.batch_size, mesh)
   fn = lookup(stage.predict_fns, config.pred,
               f"prediction in config.{config.name}.pred")
-  check_options(config, [fn, stage.task.outputs])
+  known = prediction_options(fn, stage.task)
+  for name in config.pred_kw:
+    if name not in known:
+      raise unknown(f"option in config.{config.name}.pred_kw", name, known)
   source = sources.make_source(config.dataset, config.split, config.data_dir)
   _, batches = pipeline.eval_batches(
       source, config.pp, batch_size=config.batch_size, pp_modules=pp_modules,
@@ -54,7 +62,10 @@ def make_evaluation(config: EvalConfig, stage, mesh,
       batches=batches, mesh=mesh)
   evaluator = evaluators.make_evaluator(
       config.type, predictions, source, **config.options)
-  return Evaluation(config, evaluator)
+  settings = {**_defaults(type(evaluator)), **config.options,
+              **known, **config.pred_kw}
+  return Evaluation(config, evaluator, {
+      k: v for k, v in settings.items() if v is not None})
 
 
 def _predictions(predict, variables, *, batches, mesh):
@@ -64,14 +75,16 @@ def _predictions(predict, variables, *, batches, mesh):
     yield from common.predict_all(predict, variables, batches(), put=put)
 
 
-def check_options(config: EvalConfig, functions) -> None:
-  """Raises a ConfigError if none of `functions` has an option of pred_kw."""
-  known = {name for fn in functions
-           for name, p in inspect.signature(fn).parameters.items()
-           if p.default is not inspect.Parameter.empty}
-  for name in config.pred_kw:
-    if name not in known:
-      raise unknown(f"option in config.{config.name}.pred_kw", name, known)
+def prediction_options(fn, task) -> dict[str, Any]:
+  """Option → default of a prediction function, those of `outputs` included."""
+  passes_on = any(p.kind is p.VAR_KEYWORD
+                  for p in inspect.signature(fn).parameters.values())
+  return _defaults(fn) | (_defaults(task.outputs) if passes_on else {})
+
+
+def _defaults(fn) -> dict[str, Any]:
+  return {name: p.default for name, p in inspect.signature(fn)
+          .parameters.items() if p.default is not p.empty}
 
 
 def panel_batch(config: TrainConfig):

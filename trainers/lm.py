@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers import main
+from trainers import main, model_init
 from trainers.loop import Aux, Stage
 from trainers.vqvae import VqvaeStage, draw
 from uvim import checkpoint, decode, losses
@@ -44,6 +44,8 @@ class LmStage(Stage):
     self.dict_size = self.oracle.dict_size
     self._check_fit()
     self.frozen = load_oracle(self.oracle, config.oracle.model_init)
+    params, _ = jax.eval_shape(self.init, jax.random.key(0))
+    self.initial = model_init.load(config.model_init, {"params": params})
     self.predict_fns = {
         "predict": self.predict, "loss": self.eval_loss,
         "oracle": self._of_oracle(self.oracle.predict),
@@ -51,6 +53,9 @@ class LmStage(Stage):
 
   def _check_fit(self):
     """The language model must speak the oracle's code."""
+    if not self.oracle.model.oracle_depth:
+      raise ConfigError("config.oracle.model.oracle_depth = 0: without an "
+                        "oracle there is no code to learn.")
     want = {"vocab_size": self.oracle.model.dict_size + 1,
             "seq_len": self.oracle.model.code_len}
     for name, value in want.items():
@@ -123,7 +128,7 @@ def _oracle_config(config: TrainConfig) -> TrainConfig:
   """The stage I fields of a stage II config."""
   return dataclasses.replace(
       config, task=config.oracle.task, model_name=config.oracle.model_name,
-      model=config.oracle.model, oracle=None)
+      model=config.oracle.model, model_init=None, oracle=None)
 
 
 def load_oracle(stage: VqvaeStage, path) -> dict:
@@ -133,10 +138,9 @@ def load_oracle(stage: VqvaeStage, path) -> dict:
     ConfigError: nothing at `path`, or arrays of other names or shapes.
   """
   loaded = checkpoint.load_params(path)
-  params, codebook = jax.eval_shape(stage.init, jax.random.key(0))
-  want = {"params": params, "state": dataclasses.asdict(codebook)}
   checkpoint.check_same_arrays(
-      checkpoint.array_specs(loaded), checkpoint.array_specs(want),
+      checkpoint.array_specs(loaded),
+      checkpoint.array_specs(stage.wanted_arrays()),
       f"config.oracle.model_init = {str(path)!r}")
   return {"params": loaded["params"], "codebook": Codebook(**loaded["state"])}
 

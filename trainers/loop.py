@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from trainers import evaluation, report
+from trainers import evaluation, model_init, report
 from uvim import checkpoint, optim, sharding
 from uvim.config import RESUME_FREE, TrainConfig, config_diff
 from uvim.quantizer import Codebook, code_histogram, perplexity
@@ -35,12 +35,13 @@ class Aux(flax.struct.PyTreeNode):
 
   Attributes:
     codebook: the codebook after this step, or None in stage II.
-    code_BL: the guiding codes of the batch, for the usage statistics.
+    code_BL: the guiding codes of the batch, for the usage statistics; None
+      without an oracle.
     logs: name → scalar.
   """
 
   codebook: Codebook | None
-  code_BL: jax.Array
+  code_BL: jax.Array | None
   logs: dict[str, jax.Array]
 
 
@@ -52,6 +53,7 @@ class Stage(abc.ABC):
     dict_size: number of words of the code.
     frozen: arrays that are used but not trained (stage II: the oracle); an
       argument of the jitted step, never a captured constant.
+    initial: arrays by name that replace those of `init` in a new run.
     predict_fns: name → function (variables, batch, **options) → dict of
       [B, …]; variables = {"params", "codebook", "frozen"}.
   """
@@ -59,6 +61,7 @@ class Stage(abc.ABC):
   config: TrainConfig
   dict_size: int
   frozen: Any = None
+  initial: dict[str, np.ndarray] = {}
   predict_fns: dict[str, Any]
 
   def jitted(self, name: str, **options):
@@ -92,15 +95,13 @@ def make_train_step(stage: Stage, tx, *, epoch_steps: int):
   def train_step(state: TrainState, frozen, batch):
     (loss, aux), grads = jax.value_and_grad(stage.loss, has_aux=True)(
         state.params, state.codebook, frozen, batch, state.step_rng())
-    usage_Q = jnp.where(state.step % epoch_steps == 0, 0, state.usage)
-    usage_Q += code_histogram(aux.code_BL, stage.dict_size).astype(jnp.int32)
-    logs = {
-        "loss": loss,
-        "grad_norm": optax.global_norm(grads),
-        "code/usage": jnp.mean(usage_Q > 0),
-        "code/perplexity": perplexity(usage_Q),
-        **aux.logs,
-    }
+    usage_Q = state.usage
+    logs = {"loss": loss, "grad_norm": optax.global_norm(grads), **aux.logs}
+    if aux.code_BL is not None:
+      usage_Q = jnp.where(state.step % epoch_steps == 0, 0, usage_Q)
+      usage_Q += code_histogram(aux.code_BL, stage.dict_size).astype(jnp.int32)
+      logs |= {"code/usage": jnp.mean(usage_Q > 0),
+               "code/perplexity": perplexity(usage_Q)}
     return state.apply_gradients(
         tx, grads, codebook=aux.codebook, usage=usage_Q), logs
 
@@ -192,9 +193,11 @@ class _Run:
     restored = self.checkpointer.restore_latest(
         sharding.with_shardings(abstract, self.shardings))
     if restored is None:
-      self.state = jax.jit(init, out_shardings=self.shardings)(rng)
+      self.state = model_init.replace(
+          jax.jit(init, out_shardings=self.shardings)(rng), self.stage.initial)
     else:
       self.state, _ = restored
+    self.stage.initial = {}  # Large, and of no more use.
     self.step = int(self.state.step)
     self.frozen = jax.device_put(
         self.stage.frozen, sharding.replicated(self.mesh))
@@ -274,7 +277,7 @@ class _Run:
       if self.due(item.config.log_steps):
         values = {item.config.prefix + k: v for k, v in item.run(variables)}
         self.metrics.update(values)
-        self.reporter.scalars(self.step, values)
+        self.reporter.scalars(self.step, values, item.settings)
         self.reporter.say("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
     if self.panel_batch is not None and self.due(self.panel_steps):
       columns = self.stage.panel(variables, self.panel_batch)

@@ -61,7 +61,7 @@ def _parse(argv, description):
   try:
     config_flag.value.keys  # noqa: B018
   except OSError as e:  # ml_collections reports an absent file at first use.
-    path = config_flag.config_filename
+    path = values["config"].config_filename
     raise ConfigError(f"--config {path}: there is no such file.") from e
   return config_flag.value, workdir_flag.value
 

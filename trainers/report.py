@@ -12,7 +12,8 @@ import numpy as np
 class Reporter:
   """Writes scalars and pictures of one run, and prints its progress.
 
-  `metrics.jsonl` has one object per report: {"step": k, "name": value, …}.
+  `metrics.jsonl` has one object per report: {"step": k, "name": value, …};
+  that of an evaluator has its "settings" too: temperature, seed, min_fraction….
   On resume the lines after the restored step are dropped, so that the file of
   a run that was killed reads like that of one that was not.
   """
@@ -45,10 +46,14 @@ class Reporter:
     new.write_text("".join(line + "\n" for line in kept))
     os.replace(new, self._path)
 
-  def scalars(self, step: int, values: dict[str, float]) -> None:
-    """Records `values` (name → number) at `step`."""
+  def scalars(self, step: int, values: dict[str, float],
+              settings: dict | None = None) -> None:
+    """Records `values` (name → number) at `step`, and how they were made."""
     values = {k: float(v) for k, v in values.items()}
-    self._file.write(json.dumps({"step": step, **values}) + "\n")
+    line = {"step": step, **values}
+    if settings is not None:
+      line["settings"] = settings
+    self._file.write(json.dumps(line) + "\n")
     self._file.flush()
     for name, value in values.items():
       self._board.add_scalar(name, value, step)

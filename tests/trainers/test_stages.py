@@ -1,0 +1,294 @@
+"""What each stage computes and leaves alone, on made-up batches."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.trainers import tiny
+from trainers import loop, model_init
+from trainers.lm import LmStage
+from trainers.vqvae import VqvaeStage
+from uvim import checkpoint, quantizer, sharding
+from uvim.registry import ConfigError
+
+MESHES = {
+    "1 device": dict(mesh=[("data", 1)]),
+    "2 devices": dict(mesh=[("data", 2)]),
+    "fsdp": dict(rules=[(".*", "fsdp(data)")]),
+}
+
+
+@pytest.fixture(scope="module")
+def stage1():
+  return VqvaeStage(tiny.stage_i_config())
+
+
+@pytest.fixture(scope="module")
+def oracle(stage1, tmp_path_factory):
+  """The path of a stage I checkpoint."""
+  path = tmp_path_factory.mktemp("oracle") / "oracle.npz"
+  tiny.save_stage_i(stage1, path)
+  return path
+
+
+@pytest.fixture(scope="module")
+def stage2(oracle):
+  return LmStage(tiny.stage_ii_config(oracle))
+
+
+@pytest.fixture(scope="module")
+def run1(stage1):
+  return tiny.run(stage1)
+
+
+@pytest.fixture(scope="module")
+def run2(stage2):
+  return tiny.run(stage2)
+
+
+@pytest.fixture(scope="module")
+def lm_params(stage2):
+  """Fresh parameters of the language model, on the host."""
+  return jax.device_get(jax.jit(stage2.init)(jax.random.key(0))[0])
+
+
+def blank(stage):
+  """A state of zeros, drawn without compiling anything."""
+  init, *_ = loop.make_init(stage, stage.config, 20)
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                      jax.eval_shape(init, jax.random.PRNGKey(0)))
+
+
+def figures(logs, *names):
+  return np.array([[log[name] for name in names] for log in logs])
+
+
+def test_first_losses_are_those_of_an_even_guess(run1, run2):
+  """BEHAVIOURS 7, 26: ln K + ln I, and ln V."""
+  want = np.log(tiny.CLASSES) + np.log(tiny.INSTANCES)
+  assert float(run1[1][0]["loss"]) == pytest.approx(want, rel=1e-5)
+  want = np.log(tiny.WORDS + 1)
+  assert float(run2[1][0]["loss"]) == pytest.approx(want, rel=1e-5)
+
+
+# Three steps from seed 0: loss, gradient norm. They stand for nothing but
+# themselves: whatever moves them has changed training.
+GOLDEN_1 = [[2.995729, 0.146359], [2.995711, 0.169165], [2.997764, 0.188994]]
+GOLDEN_2 = [[2.197225, 1.276067], [2.184678, 1.808578], [2.172680, 1.314786]]
+
+
+def test_golden_steps(run1, run2):
+  for (_, logs), golden in ((run1, GOLDEN_1), (run2, GOLDEN_2)):
+    got, golden = figures(logs, "loss", "grad_norm"), np.array(golden)
+    np.testing.assert_allclose(got[:, 0], golden[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(got[:, 1], golden[:, 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("where", MESHES)
+def test_stage_i_agrees_on_every_mesh(stage1, run1, where):
+  """BEHAVIOURS 21, 38; with Adafactor's factored state."""
+  state, logs = tiny.run(stage1, **MESHES[where])
+  names = "loss", "code/usage", "code/splits", "code/perplexity"
+  np.testing.assert_allclose(
+      figures(logs, *names), figures(run1[1], *names), rtol=1e-5)
+  assert state.codebook.counts.sum() == pytest.approx(
+      run1[0].codebook.counts.sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("where", ["1 device", "fsdp"])
+def test_stage_ii_agrees_on_every_mesh(stage2, run2, where):
+  _, logs = tiny.run(stage2, **MESHES[where])
+  names = "loss", "code/usage", "code/perplexity"
+  np.testing.assert_allclose(
+      figures(logs, *names), figures(run2[1], *names), rtol=1e-5)
+
+
+def test_fsdp_splits_adafactors_factored_state(stage1):
+  init, *_ = loop.make_init(stage1, stage1.config, 20)
+  state = jax.eval_shape(init, jax.random.PRNGKey(0))
+  mesh = sharding.make_mesh([("data", -1)])
+  shardings = sharding.state_shardings(state, mesh, MESHES["fsdp"]["rules"])
+  kernels = [s for path, s in
+             jax.tree_util.tree_leaves_with_path(shardings.opt_state)
+             if "v_row" in jax.tree_util.keystr(path)]
+  assert any("data" in s.spec for s in kernels)
+
+
+def test_targets_are_code_plus_one(stage2, lm_params):
+  """BEHAVIOURS 26: 0 starts a sequence and is never a target."""
+  batch = tiny.batch()
+  text_BL = jax.jit(stage2.targets)(stage2.frozen, batch)
+  code_BL = jax.jit(stage2.oracle.encode)(stage2.frozen, batch)
+  np.testing.assert_array_equal(text_BL, code_BL + 1)
+  assert text_BL.min() >= 1 and text_BL.max() <= tiny.WORDS
+  assert len(np.unique(text_BL)) > 2
+
+  # The loss is the likelihood of those, each given the words before it.
+  # (Weights a little off, as fresh ones find all words equally likely.)
+  params = jax.tree.map(
+      lambda x: x + 0.1 * np.sin(np.arange(x.size)).reshape(x.shape).astype(
+          np.float32), lm_params)
+  loss, aux = jax.jit(stage2.loss)(
+      params, None, stage2.frozen, batch, jax.random.key(0))
+  np.testing.assert_array_equal(aux.code_BL, code_BL)
+  logits_BLV = jax.jit(stage2.model.apply)(
+      {"params": params}, batch["image"], text_BL)
+  logp_BLV = np.asarray(jax.nn.log_softmax(logits_BLV))
+  pick = np.asarray(text_BL)[..., None]
+  want = -np.take_along_axis(logp_BLV, pick, -1).mean()
+  assert float(loss) == pytest.approx(want, rel=1e-5)
+  # Not that of the codes themselves.
+  other = -np.take_along_axis(logp_BLV, pick - 1, -1).mean()
+  assert abs(want - other) > 1e-2
+
+
+def test_oracle_is_untouched_by_stage_ii(stage2, run2, oracle):
+  """BEHAVIOURS 27: bitwise, and nothing of it is in the trained state."""
+  saved = checkpoint.load_params(oracle)
+  frozen = {"params": stage2.frozen["params"],
+            "state": dataclasses.asdict(stage2.frozen["codebook"])}
+  jax.tree.map(np.testing.assert_array_equal, frozen, saved)
+  state = run2[0]
+  assert state.codebook is None
+  assert not any("codebook" in name or "embedding_semantics" in name
+                 for name in checkpoint.array_specs(state))
+
+
+def test_oracle_is_not_dropped_in_stage_ii(stage2, lm_params):
+  """BEHAVIOURS 24, 27: its code depends on no random numbers."""
+  loss = jax.jit(stage2.loss)
+  results = [loss(lm_params, None, stage2.frozen, tiny.batch(),
+                  jax.random.key(seed)) for seed in (0, 1)]
+  jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_code_dropout_is_for_training_only(stage1, oracle):
+  """BEHAVIOURS 24: the loss of evaluation is the one without dropout."""
+  saved = checkpoint.load_params(oracle)
+  params = saved["params"]
+  codebook = quantizer.Codebook(**saved["state"])
+  args = params, codebook, None, tiny.batch()
+  loss = jax.jit(stage1.loss)
+  dropped = [loss(*args, jax.random.key(seed))[0] for seed in (0, 1)]
+  assert dropped[0] != dropped[1]
+
+  whole = VqvaeStage(tiny.stage_i_config({"code_dropout": "none"}))
+  kept = jax.jit(whole.loss)(*args, jax.random.key(0))[0]
+  values = stage1.jitted("loss")(
+      {"params": params, "codebook": codebook}, tiny.batch())
+  assert float(values["loss"].mean()) == pytest.approx(
+      float(kept), rel=1e-5)
+  assert abs(dropped[0] - kept) > 1e-3
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_dictionary_splits_only_where_it_learns(learning):
+  """BEHAVIOURS 23."""
+  stage = VqvaeStage(tiny.stage_i_config({"dict_learning": learning}))
+  params, codebook = jax.jit(stage.init)(jax.random.key(0))
+  codebook = codebook.replace(  # Word 3: far from all vectors, and dead.
+      counts=codebook.counts.at[3].set(0.0),
+      dictionary=codebook.dictionary.at[3].set(0.0))
+  _, aux = jax.jit(stage.loss)(
+      params, codebook, None, tiny.batch(), jax.random.key(1))
+  if learning:
+    assert aux.logs["code/splits"] > 0
+    assert aux.codebook.counts.min() >= 0.1
+  else:
+    assert aux.logs["code/splits"] == 0
+    jax.tree.map(np.testing.assert_array_equal, aux.codebook, codebook)
+
+
+def test_usage_starts_anew_every_epoch(stage1, run1):
+  """run() has epochs of two steps: the third begins one."""
+  words = tiny.LENGTH * 8
+  assert run1[0].usage.sum() == words
+  first, second, third = figures(run1[1], "code/usage")[:, 0]
+  assert second >= first
+  assert third * tiny.WORDS == np.count_nonzero(run1[0].usage)
+
+
+def test_without_an_oracle_the_base_model_trains_alone():
+  """oracle_depth = 0: no code, no look-up, no dictionary."""
+  stage = VqvaeStage(tiny.stage_i_config({"oracle_depth": 0}))
+  state, logs = tiny.run(stage, steps=2)
+  assert np.isfinite([log["loss"] for log in logs]).all()
+  assert not any(name.startswith("code/") for name in logs[0])
+  after = {"params": state.params, "codebook": state.codebook}
+  np.testing.assert_array_equal(state.codebook.counts, 1)
+  assert not state.usage.any()
+  assert state.params["head_semantics"]["kernel"].any()  # Began as zeros.
+  # Its prediction is that of the code-free model, whatever the label.
+  batch = tiny.batch()
+  out = stage.jitted("predict")(after, batch)
+  zero = stage.jitted("zero_code")(after, batch)
+  jax.tree.map(np.testing.assert_array_equal, out, zero)
+  loss_B = stage.jitted("loss")(after, batch)["loss"]
+  assert loss_B.shape == (8,) and np.isfinite(loss_B).all()
+
+
+def test_no_oracle_no_stage_ii(oracle):
+  config = tiny.stage_ii_config(oracle)
+  config.oracle.model["oracle_depth"] = 0
+  with pytest.raises(ConfigError, match="oracle_depth = 0"):
+    LmStage(config)
+
+
+def test_stage_ii_must_speak_the_oracles_code(oracle):
+  for name, value in (("vocab_size", tiny.WORDS), ("seq_len", 9)):
+    with pytest.raises(ConfigError, match=f"config.model.{name} = {value}"):
+      LmStage(tiny.stage_ii_config(oracle, {name: value}))
+
+
+def test_oracle_of_another_size_is_refused(oracle):
+  config = tiny.stage_ii_config(oracle)
+  config.oracle.model["codeword_dim"] = 16
+  with pytest.raises(ConfigError, match="state/dictionary.*8.*16"):
+    LmStage(config)
+
+
+# ── config.model_init ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("nothing", [None, "", {}, {"encoder": ""}])
+def test_nothing_means_from_scratch(stage2, nothing):
+  wanted = {"params": jax.eval_shape(stage2.init, jax.random.key(0))[0]}
+  assert model_init.load(nothing, wanted) == {}
+
+
+def test_stage_i_starts_from_a_file(oracle):
+  stage = VqvaeStage(tiny.stage_i_config(model_init=str(oracle)))
+  state = model_init.replace(blank(stage), stage.initial)
+  saved = checkpoint.load_params(oracle)
+  jax.tree.map(np.testing.assert_array_equal, state.params, saved["params"])
+  np.testing.assert_array_equal(
+      state.codebook.dictionary, saved["state"]["dictionary"])
+
+
+def test_a_part_starts_from_a_file(lm_params, oracle, tmp_path):
+  path = tmp_path / "lm.npz"
+  checkpoint.save_npz(path, {"params": lm_params})
+  stage = LmStage(tiny.stage_ii_config(
+      oracle, model_init={"encoder": str(path),
+                          "pos_embedding_encoder": str(path)}))
+  params = model_init.replace(blank(stage), stage.initial).params
+  for name, drawn in lm_params.items():
+    if name in ("encoder", "pos_embedding_encoder"):
+      jax.tree.map(np.testing.assert_array_equal, params[name], drawn)
+    else:
+      assert not any(x.any() for x in jax.tree.leaves(params[name]))
+
+
+def test_a_misfit_is_named(stage2, oracle, tmp_path):
+  wanted = {"params": jax.eval_shape(stage2.init, jax.random.key(0))[0]}
+  with pytest.raises(ConfigError, match="no checkpoint|No checkpoint"):
+    model_init.load(str(tmp_path / "none.npz"), wanted)
+  with pytest.raises(ConfigError, match="encodr.*Did you mean 'encoder'"):
+    model_init.load({"encodr": str(oracle)}, wanted)
+  with pytest.raises(ConfigError, match="config.model_init = (.|\n)*absent"):
+    model_init.load(str(oracle), wanted)
+  with pytest.raises(ConfigError, match="howto-i21k-L/16.*path"):
+    model_init.load({"encoder": "howto-i21k-L/16"}, wanted)

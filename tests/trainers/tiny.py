@@ -1,0 +1,87 @@
+"""Stages of a size that compiles in seconds, on made-up batches."""
+
+import jax
+import numpy as np
+
+from trainers import loop
+from uvim import checkpoint, sharding
+from uvim.config import resolve
+
+CLASSES, INSTANCES, WORDS, LENGTH = 5, 4, 8, 4
+
+
+def stage_i_model(**changes):
+  labels = {"semantics": (CLASSES, 64), "instances": (INSTANCES, 64)}
+  return dict(dict(
+      input_size=(16, 16), patch_size=(8, 8), code_len=LENGTH, width=32,
+      oracle_depth=1, base_model_depth=1, mlp_dim=32, num_heads=2,
+      dict_size=WORDS, codeword_dim=8, inputs=labels, outputs=labels),
+      **changes)
+
+
+def stage_i_config(model=None, **changes):
+  """A resolved stage I config; `model` are changes to the model's fields."""
+  return resolve(dict(dict(
+      task="panoptic_segmentation", dataset="none", train_split="train",
+      batch_size=8, pp_train="", model_name="vit",
+      model=stage_i_model(**(model or {})), lr=0.01, total_steps=20,
+      optax_name="scale_by_adafactor", grad_clip_norm=1.0), **changes))
+
+
+def stage_ii_config(oracle, model=None, **changes):
+  """A resolved stage II config on the stage I checkpoint `oracle`."""
+  oracle_model = stage_i_model()
+  lm = dict(dict(
+      num_layers=1, num_heads=2, mlp_dim=32, emb_dim=32,
+      patches={"size": (8, 8)}, input_size=(16, 16), vocab_size=WORDS + 1,
+      seq_len=LENGTH), **(model or {}))
+  return resolve(dict(dict(
+      dataset="none", train_split="train", batch_size=8, pp_train="",
+      oracle=dict(task="panoptic_segmentation", model_init=str(oracle),
+                  model_name="vit", model=oracle_model),
+      model_name="lm", model=lm, lr=0.01, total_steps=20,
+      optax_name="scale_by_adafactor"), **changes))
+
+
+def save_stage_i(stage, path, seed=3):
+  """Writes a freshly drawn stage I model as .npz.
+
+  Its heads are drawn too: with their zeros every code would give one output.
+  """
+  params, codebook = jax.jit(stage.init)(jax.random.key(seed))
+  rng = np.random.default_rng(seed)
+  for key in ("head_semantics", "head_instances"):
+    kernel = params[key]["kernel"]
+    params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
+  checkpoint.save_npz(path, {"params": params, "state": {
+      "dictionary": codebook.dictionary, "counts": codebook.counts}})
+
+
+def batch(step=0, size=8):
+  """A batch of noise with blocky labels; a function of `step`."""
+  rng = np.random.default_rng(step)
+  image = rng.uniform(-1, 1, (size, 16, 16, 3)).astype(np.float32)
+  blocks = np.stack([rng.integers(0, k, (size, 4, 4))
+                     for k in (CLASSES, INSTANCES)], -1).astype(np.int32)
+  return {"image": image, "labels": blocks.repeat(4, 1).repeat(4, 2),
+          "image/id": np.arange(size, dtype=np.uint32)}
+
+
+def run(stage, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),)):
+  """Trains on `batch(0…)`; returns (state, list of logs), on the host."""
+  mesh = sharding.make_mesh(mesh)
+  init, tx, _ = loop.make_init(stage, stage.config, stage.config.total_steps)
+  rng = jax.random.PRNGKey(0)
+  shardings = sharding.state_shardings(
+      jax.eval_shape(init, rng), mesh, rules)
+  step_fn = jax.jit(loop.make_train_step(stage, tx, epoch_steps=2),
+                    donate_argnums=0, out_shardings=(shardings, None))
+  logs = []
+  with jax.set_mesh(mesh):
+    state = jax.jit(init, out_shardings=shardings)(rng)
+    frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+    for step in range(steps):
+      data = sharding.shard_batch(batch(step), mesh)
+      state, log = step_fn(state, frozen, data)
+      logs.append(jax.device_get(log))
+  return jax.device_get(state), logs
