@@ -216,6 +216,15 @@ class _Run:
         step, donate_argnums=0, out_shardings=(self.shardings, None))
 
   def loop(self, open_batches) -> dict[str, float]:
+    """Trains to the end. However it leaves, what was being saved is saved."""
+    try:
+      self._loop(open_batches)
+    finally:
+      self.checkpointer.close()
+      self.reporter.close()
+    return self.metrics
+
+  def _loop(self, open_batches) -> None:
     config, pending = self.config, None
     periods = [config.checkpoint_steps, self.panel_steps,
                *(item.config.log_steps for item in self.evals)]
@@ -240,9 +249,6 @@ class _Run:
           if self.due(config.checkpoint_steps):
             self.save(logs)
           self.reporter.pause(self.step)
-    self.checkpointer.close()
-    self.reporter.close()
-    return self.metrics
 
   def put(self, batch):
     """A global batch on the devices. Ids stay behind: no step needs them."""
