@@ -47,6 +47,8 @@ def get_config(arg=None):
       arg["res"], LABEL_RES)
 
   config.dataset = "coco/2017_panoptic"
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
   config.train_split = "train[4096:]"
   config.val_split = "train[:4096]"
   config.shuffle_buffer_size = 50_000
@@ -109,7 +111,7 @@ def get_config(arg=None):
 
 def _runlocal(config, split):
   """The second half of `vqvae_coco_panoptic.py:runlocal`."""
-  res, patch = 256, 8
+  res, patch = 128, 8
   common.overfit(config, split, batch_size=5, total_steps=600)
   _, config.pp_eval, config.panoptic_val.pp = pp_strings(res, res)
   config.pp_train = config.pp_eval

@@ -15,6 +15,7 @@ def get_config(arg=None):
   config = mlc.ConfigDict()
   config.dataset = stage_i.dataset
   config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
   config.train_split = "train"
   config.val_split = "validation"
   config.batch_size = 32
@@ -31,6 +32,10 @@ def get_config(arg=None):
   config.oracle.model_name = stage_i.model_name
   config.oracle.model = stage_i.model
 
+  # `rooms` has no ImageNet-21k model to start from. The base model is a ViT
+  # that knows the scenes, so the encoder starts from that.
+  config.model_init = {
+      "base_model": config.oracle.get_ref("model_init")}
   config.model_name = "lm"
   config.model = dict(
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,

@@ -36,6 +36,8 @@ def get_config(arg=None):
   config.task = "panoptic_segmentation"
 
   config.dataset = "coco/2017_panoptic"
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
   config.val_split = "train[:4096]"
   config.train_split = "train[4096:]"
 
@@ -90,7 +92,7 @@ def get_config(arg=None):
 
 def _runlocal(config, split):
   """A model small enough for two cores that learns a few pictures by heart."""
-  res, patch = 256, 8
+  res, patch = 128, 8
   common.overfit(config, split, batch_size=5, total_steps=600)
   config.pp_train = config.pp_eval = pp_strings(res)[1]
   for name, _ in config.evals:

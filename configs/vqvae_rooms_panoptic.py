@@ -19,6 +19,7 @@ def get_config(arg=None):
   config.task = "panoptic_segmentation"
   config.dataset = "rooms/tiny" if arg["tiny"] else "rooms"
   config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
   config.train_split = "train"
   config.val_split = "validation"
   config.batch_size = 32

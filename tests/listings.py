@@ -18,7 +18,7 @@ def read(path, number):
   lines = []
   for i, block in enumerate(blocks):
     for line in block.splitlines():
-      match = re.fullmatch(r"\s*\d+ ?( *)(\S.*)", line)
+      match = re.fullmatch(r"\s*\d+\b ?( *)(\S.*)", line)
       if match:
         # The numbers' width eats a space, the page break the function's four.
         steps = -(-len(match[1]) // 4) + (i > 0)
