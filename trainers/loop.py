@@ -262,7 +262,7 @@ class _Run:
 
   def log(self, step: int, logs) -> None:
     logs = {k: float(v) for k, v in jax.device_get(logs).items()}
-    check_finite(step, logs["loss"])
+    check_finite(step, logs)
     for i, schedule in enumerate(self.schedules):
       suffix = f"_{i}" if i else ""
       logs[f"lr{suffix}"] = self.config.lr * float(schedule(step - 1))
@@ -271,7 +271,7 @@ class _Run:
 
   def save(self, logs) -> None:
     """Saves the state, unless its step was not finite."""
-    check_finite(self.step, float(logs["loss"]))
+    check_finite(self.step, logs)
     self.checkpointer.save(
         self.step, self.state, {"config": self.config.to_json()})
 
@@ -290,11 +290,14 @@ class _Run:
       self.reporter.image(self.step, "panel", report.panel(columns, rows=6))
 
 
-def check_finite(step: int, loss: float) -> None:
-  if not np.isfinite(loss):
-    raise Diverged(f"The loss is {loss} at step {step}. The last checkpoint "
-                   "before it is kept; lower config.lr or set "
-                   "config.grad_clip_norm, then run the same command.")
+def check_finite(step: int, logs) -> None:
+  """The gradient too: of a finite loss it may still spoil the parameters."""
+  for name in ("loss", "grad_norm"):
+    if not np.isfinite(value := float(logs[name])):
+      raise Diverged(
+          f"The {name} is {value} at step {step}. The last checkpoint before "
+          "it is kept; lower config.lr or set config.grad_clip_norm, then run "
+          "with another --workdir that starts from it (config.model_init).")
 
 
 def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:

@@ -1,0 +1,63 @@
+"""The trainers' command lines, called as functions."""
+
+import pathlib
+
+from trainers import main
+from trainers.lm import LmStage
+from trainers.vqvae import VqvaeStage
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+STAGES = {"vqvae": VqvaeStage, "lm": LmStage}
+
+# `rooms` configs, with a model and a schedule that take seconds, and one
+# evaluator. `KILL` in the environment is a step at whose report the process
+# dies as `kill -9` lets it die.
+FILE = """
+import os, signal
+from configs import {trainer}_rooms_panoptic
+
+def get_config():
+  config = {trainer}_rooms_panoptic.get_config("tiny")
+  config.total_steps = 8
+  config.val_split = None
+  config.evals = {evals!r}
+  for name in {unused!r}:
+    del config[name]
+  model = config.oracle.model if "oracle" in config else config.model
+  model.update(oracle_depth=1, base_model_depth=1)
+  if "KILL" in os.environ:
+    from trainers import report
+    scalars = report.Reporter.scalars
+    def die(self, step, *args):
+      scalars(self, step, *args)
+      if step == int(os.environ["KILL"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    report.Reporter.scalars = die
+{extra}
+  return config
+"""
+
+
+def write_config(folder, trainer, extra=""):
+  """A config file; `extra` are lines that change `config`."""
+  evals = {"vqvae": ("zero_code", "oracle_code"),
+           "lm": ("zero_code", "oracle_code", "uvim")}[trainer]
+  keep = evals[:1] if trainer == "vqvae" else ()
+  path = folder / f"{trainer}.py"
+  path.write_text(FILE.format(
+      trainer=trainer, evals=[(name, "coco_panoptic") for name in keep],
+      unused=[name for name in evals if name not in keep],
+      extra="".join(f"  {line}\n" for line in extra.splitlines())))
+  return path
+
+
+def arguments(config, workdir, *overrides, **fields):
+  """An argv; `fields` are top-level overrides."""
+  return ["trainer", "--config", str(config), "--workdir", str(workdir),
+          *overrides, *(f"--config.{k}={v}" for k, v in fields.items())]
+
+
+def call(trainer, config, workdir, *overrides, **fields):
+  """The exit code of a trainer."""
+  return main.command(STAGES[trainer], f"trainers.{trainer}",
+                      arguments(config, workdir, *overrides, **fields))

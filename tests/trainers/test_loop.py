@@ -1,0 +1,212 @@
+"""Runs: what they write, how they stop, and how they go on."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import lm_rooms_panoptic
+from tests.trainers import cli
+from trainers import evaluation, loop, main, report
+from trainers.lm import LmStage
+from uvim import checkpoint, sharding
+from uvim.config import resolve
+from uvim.registry import ConfigError
+from uvim.tasks import make_task
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 8
+
+
+def read_state(workdir, step):
+  """Every array of a checkpoint, by name."""
+  path = workdir / "checkpoints" / str(step) / "state"
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    target = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray),
+                          reader.metadata(path).item_metadata.tree)
+    tree = reader.restore(path, args=ocp.args.PyTreeRestore(
+        restore_args=target))
+  return {jax.tree_util.keystr(k): v
+          for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def read_lines(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def assert_same_run(workdir, whole):
+  """Parameters, optimizer, dictionary, key, usage; every reported line."""
+  got, want = read_state(workdir, STEPS), read_state(whole, STEPS)
+  for part in ("params", "opt_state", "rng", "usage", "step"):
+    assert any(part in name for name in want), part
+  assert got.keys() == want.keys()
+  for name, value in want.items():
+    np.testing.assert_array_equal(got[name], value, err_msg=name)
+  assert read_lines(workdir) == read_lines(whole)
+
+
+class Folders:
+  """A config file of each stage, and an unbroken run of each."""
+
+  def __init__(self, folder, data_dir):
+    self.folder, self.data_dir = folder, data_dir
+    self.configs = {name: cli.write_config(folder, name)
+                    for name in ("vqvae", "lm")}
+    self.whole = {name: folder / f"{name}_whole" for name in self.configs}
+
+  def overrides(self, trainer):
+    out = [f"--config.data_dir={self.data_dir}"]
+    if trainer == "lm":
+      out.append(f"--config.oracle.model_init={self.whole['vqvae']}")
+    return out
+
+  def run(self, trainer, workdir):
+    return cli.call(trainer, self.configs[trainer], workdir,
+                    *self.overrides(trainer))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, rooms_tiny_dir):
+  folders = Folders(tmp_path_factory.mktemp("runs"), rooms_tiny_dir)
+  for trainer in ("vqvae", "lm"):
+    assert folders.run(trainer, folders.whole[trainer]) == 0
+  return folders
+
+
+def test_what_a_run_writes(folders):
+  lines = read_lines(folders.whole["vqvae"])
+  train = [line for line in lines if "train/loss" in line]
+  assert [line["step"] for line in train] == list(range(1, STEPS + 1))
+  assert {"train/grad_norm", "train/lr", "train/code/usage",
+          "train/code/perplexity", "train/code/splits"} <= set(train[0])
+  assert train[0]["train/lr"] == 0 < train[1]["train/lr"]
+  assert train[-1]["train/loss"] < train[0]["train/loss"]
+  config = json.loads((folders.whole["vqvae"] / "config.json").read_text())
+  assert config["total_steps"] == STEPS
+  assert list((folders.whole["vqvae"] / "tensorboard").iterdir())
+
+
+def test_scores_carry_their_settings(folders):
+  """BEHAVIOURS 34."""
+  lines = read_lines(folders.whole["vqvae"])
+  scores = [line for line in lines if "zero_code/PQ" in line]
+  assert [line["step"] for line in scores] == [4, STEPS]
+  assert all(line["settings"] == {
+      "min_fraction": 0.001, "instance_label": "logit_sum",
+      "merge_stuff": False} for line in scores)
+
+  # Stage II: temperature and seed too, where the config says nothing of them.
+  config = lm_rooms_panoptic.get_config("tiny")
+  config.data_dir = str(folders.data_dir)
+  del config.uvim.pred_kw.temperature, config.uvim.pred_kw.seed
+  stage_config = resolve(config)
+  block = next(e for e in stage_config.evals if e.name == "uvim")
+  stage = object.__new__(LmStage)  # No oracle to load for this.
+  stage.predict_fns = {"predict": stage.predict}
+  stage.task = make_task(stage_config.oracle.task, stage_config.oracle.model)
+  made = evaluation.make_evaluation(
+      block, stage, sharding.make_mesh(stage_config.mesh))
+  assert made.settings == {
+      "temperature": 0.0, "seed": 0, "min_fraction": 0.001,
+      "instance_label": "logit_sum", "merge_stuff": False}
+
+
+@pytest.mark.parametrize("trainer", ["vqvae", "lm"])
+def test_stopped_and_resumed_equals_unbroken(
+    folders, trainer, monkeypatch, capsys):
+  """BEHAVIOURS 37, bit for bit."""
+  workdir = folders.folder / f"{trainer}_stopped"
+
+  def stop(self, step, *args):
+    scalars(self, step, *args)
+    if step == 5:
+      raise KeyboardInterrupt
+
+  scalars = report.Reporter.scalars
+  with monkeypatch.context() as patch:
+    patch.setattr(report.Reporter, "scalars", stop)
+    with pytest.raises(KeyboardInterrupt):
+      folders.run(trainer, workdir)
+  assert read_lines(workdir)[-1]["step"] == 5
+  capsys.readouterr()
+  assert folders.run(trainer, workdir) == 0
+  assert f"resumed at step 4, {STEPS} steps" in capsys.readouterr().err
+  assert_same_run(workdir, folders.whole[trainer])
+
+
+def test_killed_and_started_again_equals_unbroken(folders):
+  """SIGKILL, then the same command."""
+  workdir = folders.folder / "killed"
+  command = [sys.executable, "-m", "trainers.vqvae",
+             *cli.arguments(folders.configs["vqvae"], workdir)[1:],
+             *folders.overrides("vqvae")]
+  env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
+         "JAX_PLATFORMS": "cpu"}
+  first = subprocess.run(command, cwd=ROOT, env={**env, "KILL": "7"},
+                         capture_output=True, text=True)
+  assert first.returncode == -9, first.stderr
+  assert "new run" in first.stderr
+  again = subprocess.run(command, cwd=ROOT, env=env, capture_output=True,
+                         text=True)
+  assert again.returncode == 0, again.stderr
+  # Step 6 was still being saved, or just was.
+  assert ("resumed at step 4" in again.stderr
+          or "resumed at step 6" in again.stderr)
+  assert_same_run(workdir, folders.whole["vqvae"])
+
+
+def test_a_finished_run_does_nothing_more(folders, capsys):
+  whole = folders.whole["vqvae"]
+  before = (whole / "metrics.jsonl").read_text()
+  assert folders.run("vqvae", whole) == 0
+  assert f"resumed at step {STEPS}" in capsys.readouterr().err
+  assert (whole / "metrics.jsonl").read_text() == before
+
+
+def test_divergence_stops_and_keeps_the_last_good(folders, capsys):
+  workdir = folders.folder / "diverged"
+  code = cli.call("vqvae", folders.configs["vqvae"], workdir,
+                  *folders.overrides("vqvae"), lr=1e30, checkpoint_steps=1)
+  assert code == main.EXIT_DIVERGED
+  error = capsys.readouterr().err
+  assert re.search("The (loss|grad_norm) is (nan|inf) at step 3", error)
+  assert "Traceback" not in error
+  # The first step has a learning rate of 0, the second spoils all.
+  saved = {p.name for p in (workdir / "checkpoints").iterdir()}
+  assert saved == {"1", "2"}
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(
+      checkpoint.load_params(workdir)))
+
+
+def test_workdir_of_another_config_is_refused(folders, capsys):
+  whole = folders.whole["vqvae"]
+  before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+  code = cli.call("vqvae", folders.configs["vqvae"], whole,
+                  *folders.overrides("vqvae"), lr=0.5)
+  assert code == main.EXIT_BAD_INPUT
+  error = capsys.readouterr().err
+  assert "another config" in error and "config.lr: 0.001 → 0.5" in error
+  assert "Traceback" not in error
+  assert before == {
+      p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+
+
+def test_how_often_to_report_may_change(folders):
+  """A run may be resumed with other periods: no ConfigError."""
+  whole = folders.whole["vqvae"]
+  config = json.loads((whole / "config.json").read_text())
+  for name in ("log_training_steps", "checkpoint_steps", "evals"):
+    changed = types.SimpleNamespace(to_json=lambda n=name: {**config, n: 77})
+    loop.check_workdir(whole, changed)
+  changed = types.SimpleNamespace(to_json=lambda: {**config, "wd": 77})
+  with pytest.raises(ConfigError, match="config.wd: 0.0001 → 77"):
+    loop.check_workdir(whole, changed)
