@@ -19,6 +19,8 @@ from configs import {trainer}_rooms_panoptic
 def get_config():
   config = {trainer}_rooms_panoptic.get_config("tiny")
   config.total_steps = 8
+  # Orbax cuts each array into a slice per replica: a second of tracing a save.
+  config.mesh = [("data", 1)]
   config.val_split = None
   config.evals = {evals!r}
   for name in {unused!r}:
