@@ -36,7 +36,7 @@ def main(argv=None):
   stage1, stage2 = workdir / "stage1", workdir / "stage2"
   say("1/4  building the rooms data set (kept for the next time)")
   from pp import rooms
-  rooms.build(args.data_dir)
+  rooms.build(args.data_dir, "tiny" if args.arg == "tiny" else "default")
   say("2/4  stage I: oracle and base model")
   train("vqvae", "vqvae_rooms_panoptic", stage1, args)
   say("3/4  stage II: the language model of the guiding code")

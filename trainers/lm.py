@@ -16,7 +16,7 @@ import numpy as np
 
 from trainers import main, model_init
 from trainers.loop import Aux, Stage
-from trainers.vqvae import VqvaeStage, draw
+from trainers.vqvae import VqvaeStage, check_size, draw
 from uvim import checkpoint, decode, losses
 from uvim.config import TrainConfig
 from uvim.models import lm, make_model
@@ -74,6 +74,12 @@ class LmStage(Stage):
 
   def init(self, rng):
     return lm.init_params(self.model, rng), None
+
+  def check_batch(self, batch):
+    self.oracle.check_batch(batch)
+    if "image" not in batch:
+      raise ConfigError("config.pp_train must keep 'image'.")
+    check_size(batch["image"], self.model.input_size, "image")
 
   def targets(self, frozen, batch):
     """LM targets, int32 [B, L] in 1..Q; 0 is the start token."""

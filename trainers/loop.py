@@ -81,6 +81,10 @@ class Stage(abc.ABC):
     """Parameters and codebook at step 0; traceable."""
 
   @abc.abstractmethod
+  def check_batch(self, batch) -> None:
+    """Raises a ConfigError if the models cannot take such a numpy batch."""
+
+  @abc.abstractmethod
   def loss(self, params, codebook, frozen, batch, rng):
     """The training loss: (scalar, Aux)."""
 
@@ -141,11 +145,14 @@ def train(make_stage, config: TrainConfig, workdir) -> dict[str, float]:
   evals = evaluation.make_evaluations(config, stage, mesh)
   panel_batch = evaluation.panel_batch(config)
   init, tx, schedules = make_init(stage, config, total_steps)
+  abstract = jax.eval_shape(init, jax.random.PRNGKey(config.seed))
+  shardings = sharding.state_shardings(abstract, mesh, config.sharding)
+  stage.check_batch(next(open_batches(batch_size=jax.process_count())))
   claim_workdir(workdir, config)
 
   run = _Run(stage, config, workdir, mesh=mesh, total_steps=total_steps,
              evals=evals, schedules=schedules, panel_batch=panel_batch)
-  run.start(init)
+  run.start(init, sharding.with_shardings(abstract, shardings), shardings)
   run.compile(tx, max(1, source.num_examples // config.batch_size))
   return run.loop(open_batches)
 
@@ -184,17 +191,14 @@ class _Run:
     self.panel_steps = config.panel_steps or config.log_eval_steps
     self.metrics = {}
 
-  def start(self, init) -> None:
+  def start(self, init, abstract, shardings) -> None:
     """The state of the last checkpoint, or a fresh one."""
-    rng = jax.random.PRNGKey(self.config.seed)
-    abstract = jax.eval_shape(init, rng)
-    self.shardings = sharding.state_shardings(
-        abstract, self.mesh, self.config.sharding)
-    restored = self.checkpointer.restore_latest(
-        sharding.with_shardings(abstract, self.shardings))
+    self.shardings = shardings
+    restored = self.checkpointer.restore_latest(abstract)
     if restored is None:
+      rng = jax.random.PRNGKey(self.config.seed)
       self.state = model_init.replace(
-          jax.jit(init, out_shardings=self.shardings)(rng), self.stage.initial)
+          jax.jit(init, out_shardings=shardings)(rng), self.stage.initial)
     else:
       self.state, _ = restored
     self.stage.initial = {}  # Large, and of no more use.

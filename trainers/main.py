@@ -58,18 +58,13 @@ def _parse(argv, description):
   for flag in (config_flag, workdir_flag):
     if flag.value is None:
       raise ConfigError(f"--{flag.name} is missing. {description}")
-  try:
-    config_flag.value.keys  # noqa: B018
-  except OSError as e:  # ml_collections reports an absent file at first use.
-    path = values["config"].config_filename
-    raise ConfigError(f"--config {path}: there is no such file.") from e
   return config_flag.value, workdir_flag.value
 
 
 def check_overrides(argv) -> None:
   """Raises a ConfigError for `--config.a.b=…` if the config has no a.b.
 
-  ml_collections would only say "'b'".
+  Or if there is no config file. ml_collections would only say "'b'".
   """
   values = flags.FlagValues()
   own = [a for i, a in enumerate(argv)
@@ -79,10 +74,18 @@ def check_overrides(argv) -> None:
   config_flags.DEFINE_config_file(
       "config", flag_values=values, sys_argv=own)
   values(own)
+  flag = values["config"]
+  if flag.value is None:
+    return
+  try:
+    flag.value.keys  # noqa: B018
+  except OSError as e:  # ml_collections reports an absent file at first use.
+    raise ConfigError(
+        f"--config {flag.config_filename}: there is no such file.") from e
   for arg in argv[1:]:
-    if not arg.startswith("--config.") or values["config"].value is None:
+    if not arg.startswith("--config."):
       continue
-    node, seen = values["config"].value, "config"
+    node, seen = flag.value, "config"
     for key in arg.partition("=")[0].split(".")[1:]:
       key = key.partition("[")[0]
       if not hasattr(node, "keys") or key not in node:

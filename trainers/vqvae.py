@@ -54,6 +54,14 @@ class VqvaeStage(Stage):
     return params, quantizer.init_codebook(
         dict_rng, self.model.dict_size, self.model.codeword_dim)
 
+  def check_batch(self, batch):
+    data = self.task.inputs(batch)
+    if data["x"] is None or data["ctx"] is None:
+      raise ConfigError("config.pp_train must keep 'image' and 'labels'; it "
+                        f"leaves {', '.join(sorted(batch))}.")
+    check_size(data["ctx"], self.model.input_size,
+               "image_ctx" if "image_ctx" in batch else "image")
+
   def loss(self, params, codebook, frozen, batch, rng):
     del frozen
     model, data = self.model, self.task.inputs(batch)
@@ -130,6 +138,14 @@ class VqvaeStage(Stage):
     outputs = {"oracle's code": self.jitted("predict")(variables, batch),
                "no code": self.jitted("zero_code")(variables, batch)}
     return draw(self.task, batch, outputs)
+
+
+def check_size(image_BHWC, size, name: str) -> None:
+  """Raises a ConfigError if pictures of config.pp_train have another size."""
+  if tuple(image_BHWC.shape[1:3]) != tuple(size):
+    raise ConfigError(
+        f"config.pp_train makes {name!r} of {image_BHWC.shape[1:3]} pixels; "
+        f"the model's input_size is {tuple(size)}. Change its resize(…).")
 
 
 def draw(task, batch, outputs) -> dict[str, np.ndarray]:

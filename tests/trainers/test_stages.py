@@ -243,6 +243,19 @@ def test_stage_ii_must_speak_the_oracles_code(oracle):
       LmStage(tiny.stage_ii_config(oracle, {name: value}))
 
 
+def test_pictures_of_another_size_are_refused(stage2):
+  batch = tiny.batch()
+  stage2.check_batch(batch)
+  large = np.zeros((8, 32, 32, 3), np.float32)
+  with pytest.raises(ConfigError, match=r"'image' of \(32, 32\).*\(16, 16\)"):
+    stage2.check_batch({**batch, "image": large, "image_ctx": batch["image"]})
+  with pytest.raises(ConfigError, match=r"'image_ctx' of \(32, 32\)"):
+    stage2.check_batch({**batch, "image_ctx": large})
+  with pytest.raises(ConfigError, match="keep 'image'"):
+    stage2.check_batch({"labels": batch["labels"],
+                        "image_ctx": batch["image"]})
+
+
 def test_oracle_of_another_size_is_refused(oracle):
   config = tiny.stage_ii_config(oracle)
   config.oracle.model["codeword_dim"] = 16
