@@ -50,5 +50,6 @@ def get_config(arg=None):
 
   if arg["tiny"]:
     common.rooms_tiny(config)
-    config.model.update(width=32, mlp_dim=32, dict_size=16)
+    config.model.update(oracle_depth=1, base_model_depth=1, width=32,
+                        mlp_dim=32, dict_size=16)
   return config

@@ -121,12 +121,19 @@ class LmStage(Stage):
     return {"loss": nll_B, "bits_per_codeword": nll_B / jnp.log(2.0)}
 
   def panel(self, variables, batch) -> dict[str, np.ndarray]:
-    outputs = {"oracle's code": self.jitted("oracle")(variables, batch),
-               "no code": self.jitted("zero_code")(variables, batch),
-               "LM, T = 0": self.jitted("predict")(variables, batch)}
+    def predict(name, batch, **options):
+      options = self.scored(name) | options
+      return self.jitted(name, **options)(variables, batch)
+
+    # As the evaluators' batches are: who does not need labels gets none.
+    image = {k: v for k, v in batch.items() if k != "labels"}
+    outputs = {
+        "oracle's code": predict("oracle", batch),
+        "no code": predict("zero_code", image),
+        "LM, T = 0": predict("predict", image, temperature=0.0, seed=0)}
     for seed in (1, 2):
-      predict = self.jitted("predict", temperature=1.0, seed=seed)
-      outputs[f"LM, T = 1, seed {seed}"] = predict(variables, batch)
+      outputs[f"LM, T = 1, seed {seed}"] = predict(
+          "predict", image, temperature=1.0, seed=seed)
     return draw(self.task, batch, outputs)
 
 

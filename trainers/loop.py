@@ -67,14 +67,24 @@ class Stage(abc.ABC):
   def jitted(self, name: str, **options):
     """The compiled prediction function (variables, batch); compiled once.
 
-    Options are Python values that are built into the program.
+    Options are Python values that are built into the program; but not a seed,
+    so that another seed is not another program.
     """
+    traced = {k: np.uint32(options.pop(k)) for k in ("seed",) if k in options}
     key = name, repr(sorted(options.items()))
     cache = self.__dict__.setdefault("_jitted", {})
     if key not in cache:
       cache[key] = jax.jit(functools.partial(
           self.predict_fns[name], **options))
-    return cache[key]
+    return functools.partial(cache[key], **traced)
+
+  def scored(self, name: str) -> dict[str, Any]:
+    """The options of the first evaluator of this prediction function.
+
+    For pictures: they then show what is scored, and compile nothing new.
+    """
+    return next((dict(e.pred_kw) for e in self.config.evals
+                 if e.pred == name), {})
 
   @abc.abstractmethod
   def init(self, rng) -> tuple[Any, Codebook | None]:

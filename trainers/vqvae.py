@@ -135,8 +135,10 @@ class VqvaeStage(Stage):
     return {"loss": loss_B, **logs}
 
   def panel(self, variables, batch) -> dict[str, np.ndarray]:
-    outputs = {"oracle's code": self.jitted("predict")(variables, batch),
-               "no code": self.jitted("zero_code")(variables, batch)}
+    outputs = {
+        title: self.jitted(name, **self.scored(name))(variables, batch)
+        for title, name in (("oracle's code", "predict"),
+                            ("no code", "zero_code"))}
     return draw(self.task, batch, outputs)
 
 

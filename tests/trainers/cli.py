@@ -9,9 +9,8 @@ from trainers.vqvae import VqvaeStage
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 STAGES = {"vqvae": VqvaeStage, "lm": LmStage}
 
-# `rooms` configs, with a model and a schedule that take seconds, and one
-# evaluator. `KILL` in the environment is a step at whose report the process
-# dies as `kill -9` lets it die.
+# `rooms` configs of a few steps, with one evaluator at most. `KILL` in the
+# environment is a step at whose report the process dies, as by `kill -9`.
 FILE = """
 import os, signal
 from configs import {trainer}_rooms_panoptic
@@ -25,8 +24,6 @@ def get_config():
   config.evals = {evals!r}
   for name in {unused!r}:
     del config[name]
-  model = config.oracle.model if "oracle" in config else config.model
-  model.update(oracle_depth=1, base_model_depth=1)
   if "KILL" in os.environ:
     from trainers import report
     scalars = report.Reporter.scalars

@@ -263,6 +263,14 @@ def test_oracle_of_another_size_is_refused(oracle):
     LmStage(config)
 
 
+def test_a_seed_is_no_other_program(stage2):
+  one, two = (stage2.jitted("predict", temperature=1.0, seed=seed)
+              for seed in (1, 2))
+  assert one.func is two.func
+  assert (one.keywords["seed"], two.keywords["seed"]) == (1, 2)
+  assert stage2.jitted("predict", temperature=0.5, seed=1).func is not one.func
+
+
 # ── config.model_init ────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,68 @@
+"""The first command of the README, at a size of seconds."""
+
+import json
+
+import pytest
+
+from tools import quickstart
+
+FIELDS = {"oracle_pq", "uvim_pq", "zero_code_pq", "bits_per_codeword",
+          "wall_seconds"}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory, rooms_tiny_dir):
+  """(workdir, the function that runs quickstart in it)."""
+  workdir = tmp_path_factory.mktemp("quick") / "start"
+  argv = ["--arg", "tiny", "--workdir", str(workdir),
+          "--data_dir", str(rooms_tiny_dir)]
+  quickstart.main(argv)
+  return workdir, lambda *extra: quickstart.main([*argv, *extra])
+
+
+def read(workdir):
+  return json.loads((workdir / "results.json").read_text())
+
+
+def test_results_and_page(quick):
+  workdir, _ = quick
+  results = read(workdir)
+  assert set(results) == FIELDS
+  for name in ("oracle_pq", "uvim_pq", "zero_code_pq"):
+    assert 0 <= results[name] <= 100
+  # A few steps leave 16 words nearly equally likely: 4 bits, as 17 are 4.09.
+  assert 3 < results["bits_per_codeword"] < 5
+  assert results["wall_seconds"] > 1
+  page = (workdir / "report.html").read_text()
+  # All in one file: pictures of both stages and the curves.
+  assert page.count("data:image/png;base64,") >= 5
+  assert "http://" not in page and "https://" not in page
+  assert "PQ of UViM, T = 0" in page
+
+
+def test_a_second_call_reuses_what_is_there(quick, capfd):
+  workdir, again = quick
+  before = read(workdir)
+  checkpoints = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")
+                 if p.is_file() and "checkpoints" in p.parts}
+  capfd.readouterr()
+  again()
+  printed = capfd.readouterr()
+  assert read(workdir) == before  # Wall time included: that of the training.
+  assert printed.err.count("resumed at step") == 2
+  assert "new run" not in printed.err and "/4  loss" not in printed.err
+  assert "PQ with the oracle's code" in printed.out
+  assert checkpoints == {p: p.stat().st_mtime_ns for p in checkpoints}
+
+
+def test_a_failing_stage_ends_it(quick, capfd):
+  """Settings of another run: the trainer's message and its exit code."""
+  workdir, again = quick
+  path = workdir / "stage1" / "config.json"
+  text = path.read_text()
+  path.write_text(json.dumps({**json.loads(text), "lr": 7.0}))
+  with pytest.raises(SystemExit) as left:
+    again()
+  path.write_text(text)
+  assert left.value.code == 2
+  assert "config.lr: 7.0" in capfd.readouterr().err
