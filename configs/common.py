@@ -97,11 +97,10 @@ def set_stage_i_size(model, res, patch):
 def rooms_pp(res):
   """Preprocessing of `rooms` at one resolution: (train, eval, predict)."""
   load = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
-  augment = (
-      'randu("fliplr")|'
-      'det_fliplr(key="image")|det_fliplr(key="labels")|'
-      'inception_box(area=(0.4, 1.0))|'
-      'crop_box(key="image")|crop_box(key="labels")|')
+  # No crops: at this budget every scene is seen a few times only, and the
+  # scenes vary enough by themselves.
+  augment = ('randu("fliplr")|'
+             'det_fliplr(key="image")|det_fliplr(key="labels")|')
   image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
   labels = (f'resize({res}, key="labels", method="nearest")|make_canonical|'
             'keep("image","labels")')
@@ -114,9 +113,9 @@ def rooms_stage_i(res, patch, num_classes, num_instances):
   labels = {"semantics": (num_classes, patch**2),
             "instances": (num_instances, patch**2)}
   return dict(
-      input_size=(res, res), patch_size=(patch, patch), code_len=16,
+      input_size=(res, res), patch_size=(patch, patch), code_len=64,
       width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384, num_heads=4,
-      dict_size=256, codeword_dim=32, dict_momentum=0.99,
+      dict_size=64, codeword_dim=32, dict_momentum=0.99,
       with_encoder_ctx=True, with_decoder_ctx=True,
       inputs=labels, outputs=labels)
 

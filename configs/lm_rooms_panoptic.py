@@ -19,12 +19,12 @@ def get_config(arg=None):
   config.train_split = "train"
   config.val_split = "validation"
   config.batch_size = 32
-  config.total_steps = 3000
+  config.total_steps = 1900
   config.pp_train, config.pp_eval, pp_predict = common.rooms_pp(res)
 
   config.log_training_steps = 100
-  config.log_eval_steps = 1000
-  config.checkpoint_steps = 500
+  config.log_eval_steps = 950
+  config.checkpoint_steps = 475
 
   config.oracle = mlc.ConfigDict()
   config.oracle.task = stage_i.task
@@ -45,7 +45,7 @@ def get_config(arg=None):
 
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.99)
-  config.lr = 1e-3
+  config.lr = 1.2e-3
   config.wd = 1e-4
   config.schedule = dict(decay_type="cosine", warmup_steps=200)
   config.grad_clip_norm = 1.0
@@ -57,7 +57,7 @@ def get_config(arg=None):
   for name, pred in preds.items():
     config[name] = dict(
         pp=config.pp_eval if name == "oracle_code" else pp_predict,
-        split="validation", pred=pred, log_steps=1000,
+        split="validation", pred=pred, log_steps=950,
         pred_kw=dict(min_fraction=0.001))
   config.uvim.pred_kw.temperature = 0.0
   config.uvim.pred_kw.seed = 0

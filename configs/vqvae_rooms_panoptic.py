@@ -23,12 +23,12 @@ def get_config(arg=None):
   config.train_split = "train"
   config.val_split = "validation"
   config.batch_size = 32
-  config.total_steps = 4000
+  config.total_steps = 1600
   config.pp_train, config.pp_eval, _ = common.rooms_pp(RES)
 
   config.log_training_steps = 100
-  config.log_eval_steps = 1000
-  config.checkpoint_steps = 500
+  config.log_eval_steps = 800
+  config.checkpoint_steps = 400
 
   config.model_name = "vit"
   config.model = common.rooms_stage_i(
@@ -36,7 +36,7 @@ def get_config(arg=None):
 
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.99)
-  config.lr = 1e-3
+  config.lr = 1.2e-3
   config.wd = 1e-4
   config.schedule = dict(decay_type="cosine", warmup_steps=200)
   config.grad_clip_norm = 1.0
@@ -45,7 +45,7 @@ def get_config(arg=None):
                   ("zero_code", "coco_panoptic")]
   for name, pred in (("oracle_code", "predict"), ("zero_code", "zero_code")):
     config[name] = dict(
-        pp=config.pp_eval, split="validation", pred=pred, log_steps=1000,
+        pp=config.pp_eval, split="validation", pred=pred, log_steps=800,
         pred_kw=dict(min_fraction=0.001))
 
   if arg["tiny"]:
