@@ -9,8 +9,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-# Compiling is most of the time of a test. In the environment, so that the
-# commands that tests start share it too.
+# Compiling is most of the time of a test: less of it, and once only. In the
+# environment, so that the commands that tests start share it too.
+os.environ["XLA_FLAGS"] = " ".join([
+    "--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", "")])
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR",
                       str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

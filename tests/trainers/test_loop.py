@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -206,7 +207,8 @@ def test_workdir_of_another_config_is_refused(folders, capsys):
                   *folders.overrides("vqvae"), lr=0.5)
   assert code == main.EXIT_BAD_INPUT
   error = capsys.readouterr().err
-  assert "another config" in error and "config.lr: 0.001 → 0.5" in error
+  assert "another config" in error
+  assert re.search(r"config\.lr: [\d.]+ → 0\.5", error)
   assert "Traceback" not in error
   assert before == {
       p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
@@ -220,5 +222,5 @@ def test_how_often_to_report_may_change(folders):
     changed = types.SimpleNamespace(to_json=lambda n=name: {**config, n: 77})
     loop.check_workdir(whole, changed)
   changed = types.SimpleNamespace(to_json=lambda: {**config, "wd": 77})
-  with pytest.raises(ConfigError, match="config.wd: 0.0001 → 77"):
+  with pytest.raises(ConfigError, match="config.wd: .* → 77"):
     loop.check_workdir(whole, changed)

@@ -52,10 +52,10 @@ def nested(path, prefix):
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def assert_close(got, want, name=""):
+def assert_close(got, want, name="", least_scale=0.0):
   """Equal to 1e-5 of the scale of `want`."""
   error = np.abs(np.asarray(got) - want).max()
-  assert error <= 1e-5 * np.abs(want).max(), (name, error)
+  assert error <= 1e-5 * max(np.abs(want).max(), least_scale), (name, error)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,11 @@ def test_gradients_equal_the_released_models(released, fixtures):
   want = traverse_util.flatten_dict(
       nested(fixtures / "stage2_grad.npz", "grad/"), sep="/")
   assert got.keys() == want.keys()
+  # The gradient of a key's bias is 0 (it shifts all scores of a query alike):
+  # what is left of it is rounding, which depends on the compiler.
+  least = 1e-2 * max(np.abs(x).max() for x in want.values())
   for name in want:
-    assert_close(got[name], want[name], name)
+    assert_close(got[name], want[name], name, least)
 
 
 @pytest.mark.parametrize("name,grid", [("4x4", (4, 4)), ("1x16", (1, 16))])
