@@ -162,8 +162,7 @@ class Checkpointer:
     Raises:
       ConfigError: the folder cannot be made.
     """
-    self._root = epath.Path(os.path.abspath(workdir)
-                            if "://" not in str(workdir) else workdir) / SUBDIR
+    self._root = _absolute(workdir) / SUBDIR
     self._saving = None
     self._newest = None
     policies = [checkpoint_managers.LatestN(keep_last)]
@@ -312,6 +311,12 @@ class Checkpointer:
         "disk full, read-only or gone? Earlier checkpoints are unchanged.")
 
 
+def _absolute(path: str | os.PathLike) -> epath.Path:
+  """Orbax takes no relative paths; gs:// and the like stay as they are."""
+  path = os.fspath(path)
+  return epath.Path(path if "://" in path else os.path.abspath(path))
+
+
 def _load_npz(path: epath.Path) -> dict[str, Any]:
   try:
     with path.open("rb") as f:
@@ -362,7 +367,7 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ConfigError: nothing there, not readable, or arrays that need pickle.
   """
-  path = epath.Path(os.fspath(path))
+  path = _absolute(path)
   if not path.exists():
     raise registry.ConfigError(
         f"No checkpoint at {path}. Expected a .npz file or a run's workdir.")

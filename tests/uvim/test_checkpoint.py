@@ -285,3 +285,11 @@ def test_a_missing_checkpoint_says_what_was_expected(tmp_path):
     checkpoint.load_params(tmp_path / "absent")
   with pytest.raises(ConfigError, match="holds no checkpoint"):
     checkpoint.load_params(tmp_path)
+
+
+def test_paths_may_be_relative(tmp_path, monkeypatch):
+  """As `--config.oracle.model_init=W1` is typed; Orbax wants absolute ones."""
+  monkeypatch.chdir(tmp_path)
+  with checkpoint.Checkpointer("W1") as checkpointer:
+    checkpointer.save(1, _at(1), {})
+  _assert_equal(checkpoint.load_params("W1")["params"], _at(1).params)
