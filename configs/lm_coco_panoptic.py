@@ -112,7 +112,7 @@ def get_config(arg=None):
 def _runlocal(config, split):
   """The second half of `vqvae_coco_panoptic.py:runlocal`."""
   res, patch = 128, 8
-  common.overfit(config, split, batch_size=5, total_steps=600)
+  common.overfit(config, split, batch_size=5, total_steps=300)
   _, config.pp_eval, config.panoptic_val.pp = pp_strings(res, res)
   config.pp_train = config.pp_eval
   common.set_stage_i_size(config.oracle.model, res, patch)

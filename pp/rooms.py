@@ -72,7 +72,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split, num):
     seed = SEEDS[split]
     scenes = rooms_worker.scenes(seed, num)
-    for index, scene in tqdm(scenes, f"rooms {split}", num, unit=" scenes"):
+    # A log file keeps every line of the bar; a terminal overwrites them.
+    interval = 0.1 if sys.stderr.isatty() else 15
+    bar = tqdm(scenes, f"rooms {split}", num, unit=" scenes",
+               mininterval=interval)
+    for index, scene in bar:
       number = seed * _IDS_PER_STREAM + index
       yield index, {
           "image": scene["image"],

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from trainers.main import quiet_tensorflow
+
 ROWS = (
     ("oracle_pq", "PQ with the oracle's code", "%"),
     ("uvim_pq", "PQ of UViM, T = 0", "%"),
@@ -32,6 +34,7 @@ METRICS = {
 
 def main(argv=None):
   args = parse_args(argv)
+  quiet_tensorflow()
   workdir = pathlib.Path(args.workdir)
   stage1, stage2 = workdir / "stage1", workdir / "stage2"
   say("1/4  building the rooms data set (kept for the next time)")

@@ -46,7 +46,8 @@ def make_evaluation(config: EvalConfig, stage, mesh,
       mistake in the preprocessing string; a batch size that does not divide.
   """
   from pp import pipeline, sources
-  sharding.check_batch_size(config.batch_size, mesh)
+  sharding.check_batch_size(
+      config.batch_size, mesh, what=f"config.{config.name}.batch_size")
   fn = lookup(stage.predict_fns, config.pred,
               f"prediction in config.{config.name}.pred")
   known = prediction_options(fn, stage.task)

@@ -19,6 +19,12 @@ def run(make_stage, description: str) -> None:
   sys.exit(command(make_stage, description, sys.argv))
 
 
+def quiet_tensorflow() -> None:
+  """Before its import: no word on oneDNN, whose kernels we do not use."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
 def command(make_stage, description: str, argv) -> int:
   """What `run` does, for any `argv`; flags of its own, so it may be repeated.
 
@@ -30,7 +36,7 @@ def command(make_stage, description: str, argv) -> int:
   Returns:
     The exit code: 0, EXIT_BAD_INPUT or EXIT_DIVERGED.
   """
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  quiet_tensorflow()
   if {"--help", "-h", "-help"} & set(argv[1:]):
     print(description)
     return 0
