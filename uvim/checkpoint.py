@@ -367,10 +367,10 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ConfigError: nothing there, not readable, or arrays that need pickle.
   """
-  path = _absolute(path)
+  given, path = os.fspath(path), _absolute(path)
   if not path.exists():
     raise registry.ConfigError(
-        f"No checkpoint at {path}. Expected a .npz file or a run's workdir.")
+        f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
   if path.is_dir():
     return _load_workdir(path)
   return _load_npz(path)
