@@ -22,12 +22,6 @@ PATCH_SIZE = LABEL_PATCH_SIZE = 16
 
 def pp_strings(res, label_res):
   """The listing's preprocessing: (train, eval, predict)."""
-  load = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
-  augment = (
-      'randu("fliplr")|'
-      'det_fliplr(key="image")|det_fliplr(key="labels")|'
-      'inception_box|'
-      'crop_box(key="image")|crop_box(key="labels")|')
   images = (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
             f'resize({res})|')
   values = 'value_range(-1, 1, key="image_ctx")|value_range(-1, 1)|'
@@ -35,7 +29,8 @@ def pp_strings(res, label_res):
       images + f'resize({label_res}, key="labels", method="nearest")|' +
       values + 'make_canonical|keep("image", "image_ctx", "labels")')
   predict = images + values + 'keep("image", "image_ctx", "image/id")'
-  return load + augment + finish, load + finish, predict
+  train = common.LOAD + common.FLIP + common.CROP + finish
+  return train, common.LOAD + finish, predict
 
 
 def get_config(arg=None):

@@ -14,18 +14,12 @@ PATCH_SIZE = 16
 
 def pp_strings(res):
   """The listing's preprocessing at a resolution: (train, eval)."""
-  load = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
-  augment = (
-      'randu("fliplr")|'
-      'det_fliplr(key="image")|det_fliplr(key="labels")|'
-      'inception_box|'
-      'crop_box(key="image")|crop_box(key="labels")|')
   finish = (
       f'resize({res})|'
       f'resize({res}, key="labels", method="nearest")|'
       'value_range(-1, 1)|make_canonical|'
       'keep("image","labels")')
-  return load + augment + finish, load + finish
+  return common.LOAD + common.FLIP + common.CROP + finish, common.LOAD + finish
 
 
 def get_config(arg=None):
