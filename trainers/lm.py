@@ -140,8 +140,10 @@ class LmStage(Stage):
 def _oracle_config(config: TrainConfig) -> TrainConfig:
   """The stage I fields of a stage II config."""
   return dataclasses.replace(
-      config, task=config.oracle.task, model_name=config.oracle.model_name,
-      model=config.oracle.model, model_init=None, oracle=None)
+      config, task=config.oracle.task,
+      task_options=config.oracle.task_options,
+      model_name=config.oracle.model_name, model=config.oracle.model,
+      model_init=None, oracle=None)
 
 
 def load_oracle(stage: VqvaeStage, path) -> dict:

@@ -36,7 +36,8 @@ class VqvaeStage(Stage):
                         "'panoptic_segmentation'.")
     self.config = config
     self.model = make_model(config.model_name, config.model, "config.model")
-    self.task = make_task(config.task, config.model)
+    self.task = make_task(config.task, config.model,
+                          **config.task_options)
     self.dict_size = self.model.dict_size
     self.initial = model_init.load(config.model_init, self.wanted_arrays())
     self.predict_fns = {

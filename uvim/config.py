@@ -33,6 +33,7 @@ class OracleConfig:
 
   Attributes:
     task: name of the task (`panoptic_segmentation`, …).
+    task_options: fields only that task has (depth: its range in metres).
     model_init: stage I workdir, or a `.npz` in the published layout.
     model_name: architecture, `proj.uvim.vit`.
     model: constructor fields of the architecture.
@@ -42,6 +43,7 @@ class OracleConfig:
   model_init: str
   model: Mapping[str, Any]
   model_name: str = "proj.uvim.vit"
+  task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,7 @@ class TrainConfig:
   model: Mapping[str, Any]
   lr: float
   task: str | None = None
+  task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   oracle: OracleConfig | None = None
   data_dir: str | None = None
   val_split: str | None = None
