@@ -73,31 +73,51 @@ def add_panoptic_evals(config, pp):
         pred_kw=dict(min_fraction=0.0))
 
 
-def overfit(config, split, *, batch_size, total_steps):
+def drop_evals(config, keep=None):
+  """Takes all evaluators but `keep` out of a config."""
+  for name, _ in config.evals:
+    if name != keep:
+      del config[name]
+  config.evals = [pair for pair in config.evals if pair[0] == keep]
+
+
+def overfit(config, split, *, evaluator, batch_size, total_steps):
   """Turns a config into one that learns a handful of pictures by heart."""
   config.train_split = config.val_split = split
   config.batch_size = batch_size
   del config.num_epochs
   config.total_steps = total_steps
-  config.evals = [("panoptic_val", "coco_panoptic")]
-  for name in ("panoptic_train", "panoptic_holdout"):
-    del config[name]
-  config.panoptic_val.split = split
-  config.panoptic_val.log_steps = max(1, total_steps // 4)
+  drop_evals(config, keep=evaluator)
+  config[evaluator].split = split
+  config[evaluator].log_steps = max(1, total_steps // 4)
   config.log_training_steps = 10
   config.log_eval_steps = total_steps // 4
   config.checkpoint_steps = 100
+  config.optax_name = "scale_by_adam"
+  config.optax = dict()
+  config.lr = 1e-3
+  config.schedule = dict(decay_type="cosine", warmup_steps=50)
 
 
-def set_stage_i_size(model, res, patch):
-  """The small stage I model of the coco `:runlocal` configs."""
-  model.update(dict(
+def small_stage_i(res, patch):
+  """Sizes of the stage I model of the `:runlocal` configs."""
+  return dict(
       input_size=(res, res), patch_size=(patch, patch), code_len=256, width=192,
       oracle_depth=1, base_model_depth=3, mlp_dim=512, num_heads=3,
-      dict_size=256, codeword_dim=32))
-  model.inputs = {"semantics": (133 + 1, patch**2),
-                  "instances": (100, patch**2)}
-  model.outputs = model.inputs
+      dict_size=256, codeword_dim=32)
+
+
+def small_stage_ii(res):
+  """Sizes of the language model of the `:runlocal` configs."""
+  return dict(num_layers=2, num_heads=4, mlp_dim=512, emb_dim=192,
+              input_size=(res, res), patches=dict(size=(16, 16)))
+
+
+def two_images(res, label_res):
+  """What stage II sees: `image` at `res`, f's `image_ctx` at label size."""
+  return (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
+          f'resize({res})|value_range(-1, 1, key="image_ctx")|'
+          'value_range(-1, 1)|')
 
 
 def rooms_pp(res):

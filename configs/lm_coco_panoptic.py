@@ -6,7 +6,7 @@ Arguments: `singlehost`, `runlocal` (see configs/vqvae_coco_panoptic.py) and
 
 import ml_collections as mlc
 
-from configs import common
+from configs import common, vqvae_coco_panoptic
 
 LM_MODELS = {
     "base": dict(num_layers=12, num_heads=12, mlp_dim=3072, emb_dim=768),
@@ -79,11 +79,7 @@ def get_config(arg=None):
   config.oracle.model.codeword_dim = 768
   config.oracle.model.with_encoder_ctx = True
   config.oracle.model.with_decoder_ctx = True
-  config.oracle.model.inputs = {
-      "semantics": (133 + 1, LABEL_PATCH_SIZE**2),  # +1 for void.
-      "instances": (100, LABEL_PATCH_SIZE**2),
-  }
-  config.oracle.model.outputs = config.oracle.model.inputs
+  vqvae_coco_panoptic.set_labels(config.oracle.model)
 
   config.model_name = "proj.uvim.lm"
   config.model_init = {"encoder": "howto-i21k-L/16"}
@@ -107,16 +103,12 @@ def get_config(arg=None):
 def _runlocal(config, split):
   """The second half of `vqvae_coco_panoptic.py:runlocal`."""
   res, patch = 128, 8
-  common.overfit(config, split, batch_size=5, total_steps=300)
+  common.overfit(config, split, evaluator="panoptic_val", batch_size=5,
+                 total_steps=300)
   _, config.pp_eval, config.panoptic_val.pp = pp_strings(res, res)
   config.pp_train = config.pp_eval
-  common.set_stage_i_size(config.oracle.model, res, patch)
+  config.oracle.model.update(common.small_stage_i(res, patch))
+  vqvae_coco_panoptic.set_labels(config.oracle.model)
+  config.model.update(common.small_stage_ii(res))
   config.model_init = None
-  config.model.update(dict(
-      num_layers=2, num_heads=4, mlp_dim=512, emb_dim=192,
-      input_size=(res, res), patches=dict(size=(16, 16))))
-  config.optax_name = "scale_by_adam"
-  config.optax = dict()
-  config.lr = 1e-3
   config.lr_mults = []
-  config.schedule = dict(decay_type="cosine", warmup_steps=50)

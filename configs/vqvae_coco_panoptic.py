@@ -61,11 +61,7 @@ def get_config(arg=None):
   config.model.dict_momentum = 0.995
   config.model.with_encoder_ctx = True
   config.model.with_decoder_ctx = True
-  config.model.inputs = {
-      "semantics": (133 + 1, PATCH_SIZE**2),  # +1 for void.
-      "instances": (100, PATCH_SIZE**2),  # COCO has at most 98 a picture.
-  }
-  config.model.outputs = config.model.inputs
+  set_labels(config.model)
 
   config.optax_name = "scale_by_adafactor"
   config.optax = dict(beta2_cap=0.95)
@@ -84,15 +80,21 @@ def get_config(arg=None):
   return config
 
 
+def set_labels(model):
+  """What the oracle reads and the base model writes: two ids per pixel."""
+  height, width = model.patch_size
+  model.inputs = mlc.ConfigDict({
+      "semantics": (133 + 1, height * width),  # +1 for void.
+      "instances": (100, height * width),  # COCO has at most 98 a picture.
+  })
+  model.outputs = model.inputs
+
+
 def _runlocal(config, split):
   """A model small enough for two cores that learns a few pictures by heart."""
   res, patch = 128, 8
-  common.overfit(config, split, batch_size=5, total_steps=600)
-  config.pp_train = config.pp_eval = pp_strings(res)[1]
-  for name, _ in config.evals:
-    config[name].pp = config.pp_eval
-  common.set_stage_i_size(config.model, res, patch)
-  config.optax_name = "scale_by_adam"
-  config.optax = dict()
-  config.lr = 1e-3
-  config.schedule = dict(decay_type="cosine", warmup_steps=50)
+  common.overfit(config, split, evaluator="panoptic_val", batch_size=5,
+                 total_steps=600)
+  config.pp_train = config.pp_eval = config.panoptic_val.pp = pp_strings(res)[1]
+  config.model.update(common.small_stage_i(res, patch))
+  set_labels(config.model)

@@ -17,10 +17,15 @@ from uvim.registry import ConfigError
 CONFIGS = {
     "vqvae_coco_panoptic": ("", "singlehost", "runlocal"),
     "lm_coco_panoptic": ("", "singlehost", "runlocal", "res=1280"),
+    "vqvae_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
+    "lm_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
+    "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
+    "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "vqvae_rooms_panoptic": ("", "tiny"),
     "lm_rooms_panoptic": ("", "tiny"),
 }
-COCO_TRAIN = 118_287  # Examples of coco/2017_panoptic's train split.
+# Examples of the train splits.
+COCO_TRAIN, NYU_TRAIN, IMAGENET_TRAIN = 118_287, 47_584, 1_281_167
 
 
 def get(name, arg=None):
@@ -38,12 +43,16 @@ def test_every_config_file_is_listed():
 def test_config_builds(name, arg):
   config = resolve(get(name, arg))
   model = make_model(config.model_name, config.model, "config.model")
-  module = lm if name.startswith("lm") else vit
-  shapes = jax.eval_shape(
-      functools.partial(module.init_params, model), jax.random.key(0))
-  assert jax.tree.leaves(shapes)
+  assert jax.tree.leaves(shapes_of(model))
   for pp in (config.pp_train, config.pp_eval, *(e.pp for e in config.evals)):
     builder.build(pp, config.pp_modules)
+
+
+@functools.cache
+def shapes_of(model):
+  module = lm if isinstance(model, lm.LM) else vit
+  return jax.eval_shape(
+      functools.partial(module.init_params, model), jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +98,50 @@ def test_the_other_print_says_eval(seeds):
     resolve(listing)
 
 
-@pytest.mark.parametrize("name,arg,steps", [
-    ("vqvae_coco_panoptic", None, 111_515),
-    ("vqvae_coco_panoptic", "singlehost", 89_212),
-    ("lm_coco_panoptic", None, 44_606)])
-def test_step_counts(name, arg, steps):
-  assert resolve(get(name, arg)).num_steps(COCO_TRAIN - 4096) == steps
+@pytest.mark.parametrize("name,arg,examples,steps", [
+    ("vqvae_coco_panoptic", None, COCO_TRAIN - 4096, 111_515),
+    ("vqvae_coco_panoptic", "singlehost", COCO_TRAIN - 4096, 89_212),
+    ("lm_coco_panoptic", None, COCO_TRAIN - 4096, 44_606),
+    ("vqvae_nyu_depth", None, NYU_TRAIN, 9_294),
+    ("lm_nyu_depth", None, NYU_TRAIN, 4_647),
+    ("vqvae_imagenet_colorization", None, IMAGENET_TRAIN - 4096, 124_714),
+    ("lm_imagenet_colorization", None, IMAGENET_TRAIN - 4096, 124_714)])
+def test_step_counts(name, arg, examples, steps):
+  assert resolve(get(name, arg)).num_steps(examples) == steps
 
 
-@pytest.mark.parametrize("name", ["vqvae_coco_panoptic", "lm_coco_panoptic"])
-def test_holdout_never_enters_training(name):
+@pytest.mark.parametrize("name,arg,count", [
+    ("vqvae_coco_panoptic", None, 223_593_984),
+    ("vqvae_nyu_depth", None, 232_249_600),
+    ("vqvae_imagenet_colorization", None, 132_701_184),
+    ("lm_coco_panoptic", None, 715_729_921),
+    ("lm_coco_panoptic", "res=1280", 721_234_945),
+    ("lm_nyu_depth", None, 715_729_921),
+    ("lm_imagenet_colorization", None, 715_729_921)])
+def test_parameter_counts(name, arg, count):
+  config = resolve(get(name, arg))
+  model = make_model(config.model_name, config.model, "config.model")
+  assert sum(x.size for x in jax.tree.leaves(shapes_of(model))) == count
+
+
+@pytest.mark.parametrize("prefix,name", [
+    ("panoptic", "vqvae_coco_panoptic"), ("panoptic", "lm_coco_panoptic"),
+    ("color", "vqvae_imagenet_colorization"),
+    ("color", "lm_imagenet_colorization")])
+def test_holdout_never_enters_training(prefix, name):
   """BEHAVIOURS 17: training starts where the hold-out ends."""
   config = resolve(get(name))
   splits = {e.name: e.split for e in config.evals}
   assert config.train_split == "train[4096:]"
-  assert config.val_split == splits["panoptic_holdout"] == "train[:4096]"
-  assert splits["panoptic_train"] == "train[4096:8192]"
+  assert config.val_split == splits[f"{prefix}_holdout"] == "train[:4096]"
+  assert splits[f"{prefix}_train"] == "train[4096:8192]"
+
+
+@pytest.mark.parametrize("name", ["vqvae_nyu_depth", "lm_nyu_depth"])
+def test_held_out_scenes_are_never_trained_on(name):
+  """BEHAVIOURS 14: `scenes` trains on a split that has none of the 14."""
+  config = resolve(get(name, "scenes"))
+  assert (config.train_split, config.val_split) == ("train", "holdout")
 
 
 def test_unknown_keys_name_their_path_and_the_nearest():
