@@ -4,6 +4,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STARTED := $(shell date +%s)
 
+# XLA allocates its buffers anew in every step. In 4 kB pages their faults were
+# a third of a training step's CPU time on a virtual machine; with huge pages
+# (glibc ≥ 2.35, ignored elsewhere) the step ran 1.4 times as fast.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 .PHONY: quickstart test lint env lock clean
 
 quickstart: env
