@@ -2,6 +2,11 @@
 
 import difflib
 
+import ml_collections as mlc
+
+ROOMS_RES = 64
+ROOMS_PATCH = 8
+
 # Pieces of the preprocessing strings of Appendix D.
 LOAD = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
 FLIP = ('randu("fliplr")|'
@@ -120,36 +125,141 @@ def two_images(res, label_res):
           'value_range(-1, 1)|')
 
 
-def rooms_pp(res):
-  """Preprocessing of `rooms` at one resolution: (train, eval, predict)."""
-  # Flips only. Whether crops help at this budget has not been measured apart
-  # from other changes.
-  image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
-  labels = (f'resize({res}, key="labels", method="nearest")|make_canonical|'
-            'keep("image","labels")')
-  return (LOAD + FLIP + image + labels, LOAD + image + labels,
-          f'decode|{image}keep("image")')
+def rooms_stage_i(arg, task, labels, pp):
+  """Stage I on `rooms`: the recipe of Appendix D at a size for two cores.
 
+  Args:
+    arg: of the config file: `tiny` (a few steps on a few scenes, for tests).
+    task: name of the task.
+    labels: name → classes of the model's inputs and outputs.
+    pp: (train, eval) preprocessing strings.
 
-def rooms_stage_i(res, patch, num_classes, num_instances):
-  """The stage I model of the `rooms` configs."""
-  labels = {"semantics": (num_classes, patch**2),
-            "instances": (num_instances, patch**2)}
-  return dict(
-      input_size=(res, res), patch_size=(patch, patch), code_len=64,
-      width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384, num_heads=4,
-      dict_size=64, codeword_dim=32, dict_momentum=0.99,
+  Returns:
+    A config without evaluators; see `add_rooms_evals`.
+  """
+  arg = parse_arg(arg, tiny=False)
+  config = mlc.ConfigDict()
+  config.task = task
+  _rooms_data(config, "rooms/tiny" if arg["tiny"] else "rooms")
+  config.pp_train, config.pp_eval = pp
+  config.batch_size = 32
+  config.total_steps = 1600
+  config.log_eval_steps = 800
+  config.checkpoint_steps = 400
+
+  labels = {key: (classes, ROOMS_PATCH**2) for key, classes in labels.items()}
+  config.model_name = "vit"
+  config.model = dict(
+      input_size=(ROOMS_RES, ROOMS_RES), patch_size=(ROOMS_PATCH, ROOMS_PATCH),
+      code_len=64, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
+      num_heads=4, dict_size=64, codeword_dim=32, dict_momentum=0.99,
       with_encoder_ctx=True, with_decoder_ctx=True,
       inputs=labels, outputs=labels)
+  _rooms_optimizer(config)
+  if arg["tiny"]:
+    _rooms_tiny(config)
+    config.model.update(oracle_depth=1, base_model_depth=1, width=32,
+                        mlp_dim=32, dict_size=16)
+  return config
 
 
-def rooms_tiny(config):
+def rooms_stage_ii(stage_i, pp):
+  """Stage II on `rooms`, for the code of a `rooms_stage_i` config.
+
+  Args:
+    stage_i: the stage I config.
+    pp: (train, eval) preprocessing strings.
+
+  Returns:
+    A config without evaluators; see `add_rooms_evals`.
+  """
+  config = mlc.ConfigDict()
+  _rooms_data(config, stage_i.dataset)
+  config.pp_train, config.pp_eval = pp
+  config.batch_size = 32
+  config.total_steps = 1900
+  config.log_eval_steps = 950
+  config.checkpoint_steps = 475
+
+  config.oracle = mlc.ConfigDict()
+  config.oracle.task = stage_i.task
+  config.oracle.model_init = "stage1"
+  config.oracle.model_name = stage_i.model_name
+  config.oracle.model = stage_i.model
+
+  # `rooms` has no ImageNet-21k model to start from. The base model is a ViT
+  # that knows the scenes, so the encoder starts from that.
+  config.model_init = {"base_model": config.oracle.get_ref("model_init")}
+  config.model_name = "lm"
+  config.model = dict(
+      num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
+      patches=dict(size=(ROOMS_PATCH, ROOMS_PATCH)), posemb_type="learn",
+      input_size=(ROOMS_RES, ROOMS_RES))
+  config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
+  config.model.seq_len = config.oracle.model.get_ref("code_len")
+  _rooms_optimizer(config)
+  if stage_i.dataset == "rooms/tiny":
+    _rooms_tiny(config)
+    config.model.update(num_layers=1, emb_dim=32, mlp_dim=32)
+  return config
+
+
+def _rooms_data(config, dataset):
+  config.dataset = dataset
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  config.train_split = "train"
+  config.val_split = "validation"
+  config.log_training_steps = 100
+
+
+def _rooms_optimizer(config):
+  config.optax_name = "scale_by_adam"
+  config.optax = dict(b2=0.99)
+  config.lr = 1.2e-3
+  config.wd = 1e-4
+  config.schedule = dict(decay_type="cosine", warmup_steps=200)
+  config.grad_clip_norm = 1.0
+
+
+def _rooms_tiny(config):
   """Shrinks a `rooms` config to a few seconds."""
   config.batch_size = 8
   config.total_steps = 4
   config.log_training_steps = 1
   config.log_eval_steps = config.checkpoint_steps = 2
   config.schedule.warmup_steps = 1
-  for name, _ in config.evals:
-    config[name].split = "validation[:8]"
-    config[name].log_steps = 4
+
+
+def add_rooms_evals(config, evaluator, preds, **fields):
+  """One evaluator of unseen scenes per prediction function.
+
+  Args:
+    config: of `rooms_stage_i` or `rooms_stage_ii`.
+    evaluator: its name.
+    preds: name → (prediction function, preprocessing).
+    **fields: further fields of every evaluator's block.
+  """
+  fields = dict(fields, split="validation", log_steps=config.log_eval_steps)
+  if config.dataset == "rooms/tiny":
+    fields.update(split="validation[:8]", log_steps=config.total_steps)
+  config.evals = [(name, evaluator) for name in preds]
+  for name, (pred, pp) in preds.items():
+    config[name] = dict(fields, pp=pp, pred=pred)
+
+
+def add_rooms_stage_i_evals(config, evaluator, **fields):
+  """Scores the oracle's code, and no code at all."""
+  add_rooms_evals(config, evaluator, {
+      "oracle_code": ("predict", config.pp_eval),
+      "zero_code": ("zero_code", config.pp_eval)}, **fields)
+
+
+def add_rooms_stage_ii_evals(config, evaluator, pp_predict, **fields):
+  """Scores UViM at T = 0, the oracle's code, and no code at all."""
+  add_rooms_evals(config, evaluator, {
+      "uvim": ("predict", pp_predict),
+      "oracle_code": ("oracle", config.pp_eval),
+      "zero_code": ("zero_code", pp_predict)}, **fields)
+  config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}),
+                             temperature=0.0, seed=0)

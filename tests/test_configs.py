@@ -23,6 +23,10 @@ CONFIGS = {
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "vqvae_rooms_panoptic": ("", "tiny"),
     "lm_rooms_panoptic": ("", "tiny"),
+    "vqvae_rooms_depth": ("", "tiny"),
+    "lm_rooms_depth": ("", "tiny"),
+    "vqvae_rooms_colorization": ("", "tiny"),
+    "lm_rooms_colorization": ("", "tiny"),
 }
 # Examples of the train splits.
 COCO_TRAIN, NYU_TRAIN, IMAGENET_TRAIN = 118_287, 47_584, 1_281_167

@@ -1,0 +1,15 @@
+"""Stage II on `rooms`; the partner of configs/vqvae_rooms_colorization.py.
+
+Arguments: `tiny` (a few steps on a few scenes, for tests).
+"""
+
+from configs import common
+from configs import vqvae_rooms_colorization as stage_i
+
+
+def get_config(arg=None):
+  *pp, pp_predict, _ = stage_i.pp_strings(common.ROOMS_RES)
+  config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
+  common.add_rooms_stage_ii_evals(
+      config, "psnr", pp_predict, options=stage_i.options())
+  return config
