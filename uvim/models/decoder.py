@@ -1,7 +1,8 @@
 """The language model's decoder, twice: whole sequences, and word by word.
 
 B images · S samples per image · R rows = B · S · L code length · N patches
-D width · F MLP width · A heads · H head size · V vocabulary (0 = start)
+D width · M width of the encoded image · F MLP width · A heads · H head size
+V vocabulary (0 = start)
 
 `Decoder` is the linen module that training uses; it owns the parameters, named
 as in the published checkpoints. Sampling feeds one word at a time and would
@@ -41,7 +42,7 @@ class DecoderBlock(nn.Module):
   def __call__(
       self,
       x_BLD: Float[Array, "B L D"],
-      encoded_BND: Float[Array, "B N D"],
+      encoded_BNM: Float[Array, "B N M"],
   ) -> Float[Array, "B L D"]:
     def norm(name, y_BLD):
       return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype,
@@ -56,7 +57,7 @@ class DecoderBlock(nn.Module):
     x_BLD = x_BLD + attention("SelfAttn")(
         norm("LayerNorm1", x_BLD), mask=causal_11LL)
     x_BLD = x_BLD + attention("CrossAttn")(
-        norm("LayerNorm2", x_BLD), encoded_BND)
+        norm("LayerNorm2", x_BLD), encoded_BNM)
     return x_BLD + transformer.MlpBlock(
         self.mlp_dim, dtype=self.dtype, name="MLP")(norm("LayerNorm3", x_BLD))
 
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(
       self,
-      encoded_BND: Float[Array, "B N D"],
+      encoded_BNM: Float[Array, "B N M"],
       text_BL: Int[Array, "B L"],
       posemb_1LD: Float[Array, "1 L D"],
   ) -> Float[Array, "B L V"]:
@@ -101,7 +102,7 @@ class Decoder(nn.Module):
     x_BLD = (x_BLD + posemb_1LD).astype(self.dtype)
     for i in range(self.num_layers):
       x_BLD = DecoderBlock(self.mlp_dim, self.num_heads, self.dtype,
-                           name=f"EncDecBlock{i}")(x_BLD, encoded_BND)
+                           name=f"EncDecBlock{i}")(x_BLD, encoded_BNM)
     x_BLD = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype,
                          name="LayerNorm")(x_BLD)
     # Logits are summed and kept in float32: rounded to bfloat16 they tie.
@@ -172,11 +173,11 @@ def _pack_layer(params, cast):
 
 
 def read_image(packed: PyTree,
-               encoded_BND: Float[Array, "B N D"]) -> list[Memory]:
+               encoded_BNM: Float[Array, "B N M"]) -> list[Memory]:
   """Cross-attention keys and values of every layer; once per image."""
-  def project(kernel_DAH):
-    return jnp.einsum("bnd,dah->banh", encoded_BND.astype(kernel_DAH.dtype),
-                      kernel_DAH)
+  def project(kernel_MAH):
+    return jnp.einsum("bnm,mah->banh", encoded_BNM.astype(kernel_MAH.dtype),
+                      kernel_MAH)
   return [Memory(project(layer["cross"]["key"]),
                  project(layer["cross"]["value"]))
           for layer in packed["layers"]]

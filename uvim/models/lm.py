@@ -5,8 +5,8 @@ V = Q + 1 vocabulary: word 0 starts a sequence, word i + 1 is codeword i
 
 Source: paper, "Experimental setup for stage II", and Appendix D, Listing 2.
 Names and shapes of the parameters are those of the released checkpoints.
-Encoder and decoder have the same depth and width: the text speaks of a ViT-B
-decoder, but only 24 layers give the quoted 939M.
+Encoder and decoder have the same sizes unless `decoder_…` says otherwise: the
+text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,9 +52,10 @@ class LM(nn.Module):
   """Image → distribution over sequences of codewords.
 
   Attributes:
-    num_layers: blocks of the encoder, and of the decoder.
-    num_heads: attention heads of either.
-    mlp_dim: hidden size of their MLPs.
+    num_layers: blocks of the encoder; of the decoder too, as the next three,
+      unless `decoder_…` says otherwise.
+    num_heads: attention heads.
+    mlp_dim: hidden size of the MLPs.
     emb_dim: D.
     patches: {"size": (rows, columns)} in pixels.
     vocab_size: V.
@@ -63,6 +64,10 @@ class LM(nn.Module):
     posemb_type: "learn" or "sincos2d", for patches and for words.
     autoregressive: False for the ablation that predicts all words at once.
     dtype: of the matmuls; parameters, statistics and logits are float32.
+    decoder_layers: blocks of the decoder; None: as the encoder.
+    decoder_heads: its attention heads; None: as the encoder.
+    decoder_mlp_dim: hidden size of its MLPs; None: as the encoder.
+    decoder_emb_dim: its width; None: as the encoder.
   """
   num_layers: int
   num_heads: int
@@ -75,6 +80,10 @@ class LM(nn.Module):
   posemb_type: str = "learn"
   autoregressive: bool = True
   dtype: str = "float32"
+  decoder_layers: int | None = None
+  decoder_heads: int | None = None
+  decoder_mlp_dim: int | None = None
+  decoder_emb_dim: int | None = None
 
   def __post_init__(self):
     # A model is a static argument of the jitted sampler, so it must hash.
@@ -86,18 +95,21 @@ class LM(nn.Module):
   def setup(self):
     patch = tuple(self.patches["size"])
     grid = (self.input_size[0] // patch[0], self.input_size[1] // patch[1])
+    decoder_width = self.decoder_emb_dim or self.emb_dim
     make_posemb = POSEMBS[self.posemb_type]
     self.encoder_posemb = make_posemb(
         self, "pos_embedding_encoder", grid, self.emb_dim)
     self.decoder_posemb = make_posemb(
-        self, "pos_embedding_decoder", (1, self.seq_len), self.emb_dim)
+        self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
     self.embed_patches = nn.Conv(
         self.emb_dim, patch, strides=patch, padding="VALID", dtype=self.dtype,
         name="EmbedPatches")
     self.encoder = transformer.Encoder(
         self.num_layers, self.mlp_dim, self.num_heads, self.dtype)
     self.decoder = decoder.Decoder(
-        self.num_layers, self.num_heads, self.mlp_dim, self.emb_dim,
+        self.decoder_layers or self.num_layers,
+        self.decoder_heads or self.num_heads,
+        self.decoder_mlp_dim or self.mlp_dim, decoder_width,
         self.vocab_size, self.autoregressive, self.dtype)
 
   def __call__(
@@ -143,33 +155,50 @@ def init_params(model: LM, rng: PRNGKey) -> PyTree:
 
 def check_lm(*, num_layers, num_heads, mlp_dim, emb_dim, patches, vocab_size,
              input_size, seq_len, posemb_type="learn", autoregressive=True,
-             dtype="float32") -> None:
+             dtype="float32", decoder_layers=None, decoder_heads=None,
+             decoder_mlp_dim=None, decoder_emb_dim=None) -> None:
   """Checks the fields of an `LM` before anything is built or compiled.
 
   Raises:
     ConfigError: names the field, what came and what is allowed.
   """
-  sizes = dict(num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim,
-               emb_dim=emb_dim, seq_len=seq_len)
-  for name, value in sizes.items():
-    if not _is_size(value):
-      raise ConfigError(f"model.{name} = {value!r}; must be an integer ≥ 1.")
+  if not _is_size(seq_len):
+    raise ConfigError(f"model.seq_len = {seq_len!r}; must be an integer ≥ 1.")
   if not _is_size(vocab_size) or vocab_size < 2:
     raise ConfigError(f"model.vocab_size = {vocab_size!r}; must be dict_size "
                       "+ 1, so an integer ≥ 2.")
-  if emb_dim % num_heads:
-    raise ConfigError(f"model.num_heads = {num_heads} must divide "
-                      f"model.emb_dim = {emb_dim}.")
   if not isinstance(autoregressive, bool):
     raise ConfigError(f"model.autoregressive = {autoregressive!r}; must be "
                       "True or False.")
   lookup(POSEMBS, posemb_type, "model.posemb_type")
   lookup(DTYPES, dtype, "model.dtype")
-  # With one wave per quarter its wavelengths would not span a range.
-  if posemb_type == "sincos2d" and (emb_dim % 4 or emb_dim < 8):
-    raise ConfigError(f"model.emb_dim = {emb_dim}; with posemb_type = "
-                      "'sincos2d' it must be a multiple of 4, at least 8.")
+  sizes = dict(num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim,
+               emb_dim=emb_dim)
+  _check_sizes(sizes, posemb_type)
+  changes = dict(decoder_layers=decoder_layers, decoder_heads=decoder_heads,
+                 decoder_mlp_dim=decoder_mlp_dim,
+                 decoder_emb_dim=decoder_emb_dim)
+  # By the name of the field that a size of the decoder comes from.
+  _check_sizes(dict(
+      (name, size) if changed is None else (change, changed)
+      for (name, size), (change, changed)
+      in zip(sizes.items(), changes.items(), strict=True)), posemb_type)
   _check_grid(input_size, patches)
+
+
+def _check_sizes(sizes, posemb_type):
+  """Sizes of one transformer, by field: layers, heads, mlp_dim, emb_dim."""
+  for name, value in sizes.items():
+    if not _is_size(value):
+      raise ConfigError(f"model.{name} = {value!r}; must be an integer ≥ 1.")
+  _, (heads_name, heads), _, (width_name, width) = sizes.items()
+  if width % heads:
+    raise ConfigError(f"model.{heads_name} = {heads} must divide "
+                      f"model.{width_name} = {width}.")
+  # With one wave per quarter its wavelengths would not span a range.
+  if posemb_type == "sincos2d" and (width % 4 or width < 8):
+    raise ConfigError(f"model.{width_name} = {width}; with posemb_type = "
+                      "'sincos2d' it must be a multiple of 4, at least 8.")
 
 
 def _check_grid(input_size, patches):
