@@ -17,7 +17,7 @@ import numpy as np
 from trainers import main, model_init
 from trainers.loop import Aux, Stage
 from trainers.vqvae import VqvaeStage, check_size, draw
-from uvim import checkpoint, decode, losses
+from uvim import decode, losses, tree
 from uvim.config import TrainConfig
 from uvim.models import lm, make_model
 from uvim.quantizer import Codebook
@@ -45,7 +45,10 @@ class LmStage(Stage):
     self._check_fit()
     self.frozen = load_oracle(self.oracle, config.oracle.model_init)
     params, _ = jax.eval_shape(self.init, jax.random.key(0))
-    self.initial = model_init.load(config.model_init, {"params": params})
+    size, patch = self.model.input_size, self.model.patches["size"]
+    self.initial = model_init.load(
+        config.model_init, {"params": params},
+        grid=(size[0] // patch[0], size[1] // patch[1]))
     self.predict_fns = {
         "predict": self.predict, "loss": self.eval_loss,
         "oracle": self._of_oracle(self.oracle.predict),
@@ -107,10 +110,14 @@ class LmStage(Stage):
     return samples.code[:, 0]
 
   def predict(self, variables, batch, temperature=0.0, seed=0, top_k=None,
-              top_p=None, **output_options):
-    """UViM: f(image, LM(image)) (paper, section 2.2)."""
+              top_p=None, mask=None, mask_region=None, **output_options):
+    """UViM: f(image, LM(image)) (paper, section 2.2).
+
+    With a `mask`, for what it leaves of the code: see `VqvaeStage.decode`.
+    """
     code_BL = self.sample(variables, batch, temperature, seed, top_k, top_p)
-    logits = self.oracle.decode(variables["frozen"], code_BL, batch)
+    logits = self.oracle.decode(
+        variables["frozen"], code_BL, batch, mask, mask_region, seed)
     return self.task.outputs(logits, **output_options)
 
   def eval_loss(self, variables, batch):
@@ -152,11 +159,8 @@ def load_oracle(stage: VqvaeStage, path) -> dict:
   Raises:
     ConfigError: nothing at `path`, or arrays of other names or shapes.
   """
-  loaded = checkpoint.load_params(path)
-  checkpoint.check_same_arrays(
-      checkpoint.array_specs(loaded),
-      checkpoint.array_specs(stage.wanted_arrays()),
-      f"config.oracle.model_init = {str(path)!r}")
+  loaded = tree.unflatten(model_init.load_all(
+      path, stage.wanted_arrays(), "config.oracle.model_init"))
   return {"params": loaded["params"], "codebook": Codebook(**loaded["state"])}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainers import main, model_init
 from trainers.loop import Aux, Stage
-from uvim import quantizer, sharding
+from uvim import decode, quantizer, sharding
 from uvim.config import TrainConfig
 from uvim.models import make_model, vit
 from uvim.registry import ConfigError
@@ -111,15 +111,32 @@ class VqvaeStage(Stage):
     return vit.oracle_code(self.model, variables["params"],
                            variables["codebook"], data["x"], data["ctx"])
 
-  def decode(self, variables, code_BL, batch):
-    """The base model's logits for the codes and the batch's pictures."""
-    ctx = self.task.inputs(batch)["ctx"]
-    return vit.decode_code(self.model, variables["params"],
-                           variables["codebook"], code_BL, ctx)
+  def decode(self, variables, code_BL, batch, mask=None, mask_region=None,
+             seed=0):
+    """The base model's logits for the codes and the batch's pictures.
 
-  def predict(self, variables, batch, **output_options):
-    """Outputs of f given the oracle's code."""
-    logits = self.reconstruct(variables, batch)
+    With a `mask`, for what it leaves of the codes (Fig 10); see
+    `quantizer.mask_code`. Its random words follow from (image/id, seed).
+    """
+    ctx = self.task.inputs(batch)["ctx"]
+    codebook, seeds_B = variables["codebook"], None
+    if mask is None:
+      return vit.decode_code(self.model, variables["params"], codebook,
+                             code_BL, ctx)
+    if mask == "random":
+      seeds_B = decode.example_seeds(batch["image/id"], seed)
+    z_BLE = quantizer.mask_code(codebook, code_BL, mask, region=mask_region,
+                                seeds_B=seeds_B)
+    return vit.decode_vectors(self.model, variables["params"], z_BLE, ctx)
+
+  def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
+              **output_options):
+    """Outputs of f given the oracle's code; a `mask` as in `decode`."""
+    if mask is None:
+      logits = self.reconstruct(variables, batch)
+    else:
+      logits = self.decode(variables, self.encode(variables, batch), batch,
+                           mask, mask_region, seed)
     return self.task.outputs(logits, **output_options)
 
   def predict_zero_code(self, variables, batch, **output_options):

@@ -1,4 +1,4 @@
-"""The discrete bottleneck: dictionary, look-up, learning and code dropout.
+"""The discrete bottleneck: dictionary, look-up, learning, dropout, masking.
 
 B batch (global) · L code length · E codeword size · Q dictionary size
 
@@ -11,9 +11,13 @@ Source: paper section 2.3 (VQ-VAE dictionary, splitting of unused entries, code
 dropout); the discounted sums and the split follow the released models.
 """
 
+import math
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from uvim import registry
 from uvim.typing import Array, Float, Int, PRNGKey
@@ -140,9 +144,7 @@ def split_dead(
 ) -> tuple[Codebook, Int[Array, ""]]:
   """Replaces dead entries by halves of the most used one (Linde-Buzo-Gray).
 
-  The least used entry becomes the most used one's sum times uniform noise of
-  1 +- `perturb` per dimension, then both sums and the count are halved, so the
-  parent's codeword stays. Repeats until no count is under `min_count`.
+  Applies `split_once` until no count is under `min_count`.
 
   Args:
     codebook: after `update`.
@@ -163,20 +165,35 @@ def split_dead(
   def split(carry):
     rng, old, num_splits = carry
     rng, noise_rng = jax.random.split(rng)
-    parent, dead = jnp.argmax(old.counts), jnp.argmin(old.counts)
-    half_E = old.dictionary[parent] / 2
-    noise_E = jax.random.uniform(
-        noise_rng, half_E.shape, jnp.float32, 1 - perturb, 1 + perturb)
-    dictionary = old.dictionary.at[dead].set(half_E * noise_E)
-    pair = jnp.stack([parent, dead])
-    return rng, Codebook(
-        dictionary=dictionary.at[parent].set(half_E),
-        counts=old.counts.at[pair].set(old.counts[parent] / 2),
-    ), num_splits + 1
+    new, _ = split_once(old, noise_rng, perturb=perturb)
+    return rng, new, num_splits + 1
 
   _, codebook, num_splits = jax.lax.while_loop(
       can_split, split, (rng, codebook, jnp.int32(0)))
   return codebook, num_splits
+
+
+def split_once(codebook: Codebook, rng: PRNGKey, *,
+               perturb: float) -> tuple[Codebook, Int[Array, "2"]]:
+  """Gives half of the most used entry to the least used one.
+
+  The least used entry becomes the most used one's sum times uniform noise of
+  1 +- `perturb` per dimension, then both sums and the count are halved, so the
+  parent's codeword stays.
+
+  Returns:
+    The codebook, and the indices (most used, least used).
+  """
+  parent, dead = jnp.argmax(codebook.counts), jnp.argmin(codebook.counts)
+  half_E = codebook.dictionary[parent] / 2
+  noise_E = jax.random.uniform(
+      rng, half_E.shape, jnp.float32, 1 - perturb, 1 + perturb)
+  dictionary = codebook.dictionary.at[dead].set(half_E * noise_E)
+  pair = jnp.stack([parent, dead])
+  return Codebook(
+      dictionary=dictionary.at[parent].set(half_E),
+      counts=codebook.counts.at[pair].set(codebook.counts[parent] / 2),
+  ), pair
 
 
 def drop_code(rng: PRNGKey, z_BLE: Float[Array, "B L E"],
@@ -206,6 +223,63 @@ def drop_code(rng: PRNGKey, z_BLE: Float[Array, "B L E"],
     noise_BL = jax.random.uniform(order_rng, (batch, length))
     rank_BL = jnp.argsort(noise_BL, axis=-1)
   return jnp.where((rank_BL < kept_B1)[..., None], z_BLE, 0)
+
+
+def mask_code(
+    codebook: Codebook, code_BL: Int[Array, "B L"], mask: str | int, *,
+    region: Sequence[int] | None = None,
+    seeds_B: Int[Array, "B"] | None = None,
+) -> Float[Array, "B L E"]:
+  """The code's vectors, with a region that says nothing (paper, Fig 10).
+
+  Args:
+    codebook: the dictionary.
+    code_BL: the code.
+    mask: what stands in the region: "zeros" for zero vectors, "random" for
+      words drawn evenly, an integer for this one word everywhere.
+    region: (top, left, bottom, right) on the code's square grid, in words,
+      the last two exclusive; None: the whole code.
+    seeds_B: one integer per example, from which its random words follow.
+
+  Raises:
+    ConfigError: an unknown mask, or a region outside of the grid.
+  """
+  size, length = codebook.counts.shape[0], code_BL.shape[1]
+  masked_1L = _region_mask(length, region)[None]
+  if mask == "zeros":
+    return jnp.where(masked_1L[..., None], 0, embed_code(codebook, code_BL))
+  if mask == "random":
+    words_BL = jax.vmap(lambda seed: _random_words(seed, length, size))(seeds_B)
+  elif type(mask) is int and 0 <= mask < size:
+    words_BL = jnp.full_like(code_BL, mask)
+  else:
+    raise registry.ConfigError(
+        f"mask = {mask!r}; it must be 'zeros', 'random' or the index of one "
+        f"word, an integer in 0..{size - 1}.")
+  return embed_code(codebook, jnp.where(masked_1L, words_BL, code_BL))
+
+
+def _random_words(seed, length, size):
+  # Folded: the sampler of codes starts from the same seeds (uvim/decode.py).
+  rng = jax.random.fold_in(jax.random.key(seed), 0x6d61736b)
+  return jax.random.randint(rng, (length,), 0, size)
+
+
+def _region_mask(length, region):
+  """bool [L], numpy: what of a row-major square grid lies in the region."""
+  if region is None:
+    return np.ones(length, bool)
+  side, region = math.isqrt(length), tuple(region)
+  if not (side**2 == length and len(region) == 4
+          and 0 <= region[0] <= region[2] <= side
+          and 0 <= region[1] <= region[3] <= side):
+    raise registry.ConfigError(
+        f"mask_region = {region}; it must be (top, left, bottom, right) on a "
+        f"square grid of words, and the code has {length} of them.")
+  top, left, bottom, right = region
+  masked = np.zeros((side, side), bool)
+  masked[top:bottom, left:right] = True
+  return masked.reshape(-1)
 
 
 def code_histogram(code_BL: Int[Array, "..."],
