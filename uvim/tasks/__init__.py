@@ -13,10 +13,24 @@ def _panoptic():
   return panoptic.PanopticTask
 
 
+def _depth():
+  from uvim.tasks import depth
+  return depth.DepthTask
+
+
+def _colorization():
+  from uvim.tasks import colorization
+  return colorization.ColorizationTask
+
+
 # The second spelling of each is the released code's own.
 TASKS = {
     "panoptic_segmentation": _panoptic,
     "proj.uvim.panoptic_task": _panoptic,
+    "depth": _depth,
+    "proj.uvim.depth_task": _depth,
+    "colorization": _colorization,
+    "proj.uvim.colorization_task": _colorization,
 }
 
 

@@ -1,0 +1,129 @@
+"""Depth: metres per pixel, as one of K uniform bins (paper section 3.3).
+
+Suffixes: B batch · H W pixels · N patches · P pixels of a patch · K bins.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from uvim import losses
+from uvim.registry import ConfigError
+from uvim.tasks import base
+from uvim.typing import Array, Float, Int
+
+KEY = "depth"
+
+# From near to far. The lightness (CIE L*) falls by about 12 at every step,
+# from 94 to 20: nearer is always brighter, and no depth is the holes' black.
+_COLOURS = np.array([
+    (255, 240, 170), (252, 196, 95), (240, 146, 72), (214, 98, 86),
+    (168, 66, 114), (112, 48, 124), (58, 34, 104)])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DepthTask(base.AbstractTask):
+  """Labels [B,H,W,1] float in metres; one cross-entropy over K bins.
+
+  A pixel has a depth if its label is finite and above 0; holes are 0 in the
+  files. Depths beyond the range belong to its first or last bin.
+
+  Attributes:
+    min_depth: where the first bin begins, in metres.
+    max_depth: where the last bin ends, in metres.
+    ignore_first_bin: as in the released code, which cannot tell holes from
+      depths of the first bin: the oracle reads both as that bin, and neither
+      gives a loss. Otherwise holes alone give no loss, and no embedding.
+  """
+
+  min_depth: float = 0.001
+  max_depth: float = 10.0
+  ignore_first_bin: bool = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 <= self.min_depth < self.max_depth < float("inf"):
+      raise ConfigError(
+          f"task_options have min_depth {self.min_depth} and max_depth "
+          f"{self.max_depth}; it must be 0 <= min_depth < max_depth, in "
+          "metres.")
+    if self.inputs_spec[KEY] != self.outputs_spec[KEY]:
+      raise ConfigError(
+          f"model.inputs['depth'] is {self.inputs_spec[KEY]} but "
+          f"model.outputs['depth'] is {self.outputs_spec[KEY]}; both need the "
+          "same bins.")
+
+  @property
+  def keys(self) -> tuple[str, ...]:
+    return (KEY,)
+
+  @property
+  def num_bins(self) -> int:
+    return self.outputs_spec[KEY][0]
+
+  def encode_labels(self, labels: Float[base.AnyArray, "B H W 1"]
+                    ) -> dict[str, Int[Array, "B N P"]]:
+    """int32 bins per patch, -1 where there is no depth.
+
+    Raises:
+      ConfigError: labels that are integers (millimetres?) or not one channel.
+    """
+    if labels.shape[-1] != 1 or not jnp.issubdtype(labels.dtype, jnp.floating):
+      raise ConfigError(
+          f"Labels are {labels.dtype} with {labels.shape[-1]} channels; the "
+          "depth task needs one channel of floats in metres, 0 = no depth.")
+    depth_BHW = jnp.asarray(labels[..., 0], jnp.float32)
+    share = (depth_BHW - self.min_depth) / (self.max_depth - self.min_depth)
+    # The end of the range is in the last bin: floor alone would say K.
+    bins = jnp.clip(jnp.floor(share * self.num_bins), 0, self.num_bins - 1)
+    # Before the cast: what an integer makes of NaN depends on the device.
+    hole = 0 if self.ignore_first_bin else -1
+    ids_BHW = jnp.where(_has_depth(depth_BHW), bins, hole).astype(jnp.int32)
+    return {KEY: base.patchify(ids_BHW, self.patch_size)}
+
+  def loss(self, logits, x):
+    """Cross-entropy averaged over pixels.
+
+    Pixels without a loss count as zero in the average, as in the released
+    code.
+
+    Returns:
+      loss [B] and {'loss_depth'} [B], in nats.
+    """
+    ids_BNP = x[KEY]
+    if self.ignore_first_bin:
+      ids_BNP = jnp.where(ids_BNP == 0, -1, ids_BNP)
+    loss_B = losses.per_example_mean(
+        losses.softmax_cross_entropy(logits[KEY], ids_BNP))
+    return loss_B, {"loss_depth": loss_B}
+
+  def outputs(self, logits):
+    """{'depth': f32 [B,H,W]}: centres of the likeliest bins, in metres."""
+    ids_BNP = jnp.argmax(logits[KEY], axis=-2)
+    ids_BHW = base.unpatchify(ids_BNP, self.input_size, self.patch_size)
+    width = (self.max_depth - self.min_depth) / self.num_bins
+    return {KEY: self.min_depth + (ids_BHW.astype(jnp.float32) + 0.5) * width}
+
+  def truth(self, batch):
+    return {KEY: batch["labels"][..., 0]}
+
+  def render(self, outputs) -> np.ndarray:
+    """Near is bright, far is dark, holes are black; scaled to the range."""
+    return render_depth(
+        np.asarray(outputs[KEY]), self.min_depth, self.max_depth)
+
+
+def _has_depth(depth: base.AnyArray) -> base.AnyArray:
+  """False for 0, negative, NaN and infinite values."""
+  return (depth > 0) & (depth < float("inf"))
+
+
+def render_depth(depth_BHW: np.ndarray, min_depth: float,
+                 max_depth: float) -> np.ndarray:
+  """uint8 [B,H,W,3] of metres; beyond the range the colours stay the same."""
+  stops = np.linspace(min_depth, max_depth, len(_COLOURS))
+  valid = _has_depth(depth_BHW)
+  known = np.where(valid, depth_BHW, min_depth)
+  rgb = np.stack([np.interp(known, stops, c) for c in _COLOURS.T], -1)
+  return np.uint8(np.where(valid[..., None], np.rint(rgb), 0))
