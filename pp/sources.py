@@ -229,14 +229,26 @@ def _first_line(error: BaseException) -> str:
   return line if line.endswith(".") else f"{line}."
 
 
+# How to make a data set from files, by how its name begins.
+_COMMANDS = {
+    "nyu": "for NYU Depth V2 run `{} nyu --train DIR --validation DIR",
+    "imagenet": "for a folder of photographs run `{} images --images DIR "
+                "--split SPLIT",
+    "": "for COCO-format panoptic files run `{} coco --images DIR --panoptic "
+        "DIR --annotations JSON --split SPLIT",
+}
+
+
 def _missing(dataset: str, data_dir: str) -> ConfigError:
   """The one message for data that is not there: where, and how to get it."""
   name = dataset.split(":")[0]
+  command = next(text for start, text in _COMMANDS.items()
+                 if name.startswith(start))
   return ConfigError(
       f"dataset: {dataset!r} is not prepared in data_dir {data_dir!r}. "
-      "To get it: for COCO-format panoptic files run `python -m "
-      "tools.prepare_data coco --images DIR --panoptic DIR --annotations JSON "
-      f"--name {name} --split SPLIT --data_dir {data_dir}`; for a data set "
+      f"To get it: {command.format('python -m tools.prepare_data')} "
+      f"--name {name} --data_dir {data_dir}` (--help tells what else it can "
+      "read); for a data set "
       "that TFDS can download run `python -c \"import tensorflow_datasets as "
       f"tfds; tfds.builder('{name}', data_dir='{data_dir}')"
       ".download_and_prepare()\"`; where it lies elsewhere, set data_dir or "

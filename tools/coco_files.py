@@ -1,26 +1,23 @@
-"""Reads and checks raw panoptic files in COCO's format.
+"""Raw panoptic files in COCO's format: read, checked, as TFDS examples.
 
 The format: a JSON with `images`, `annotations` (one per image, with
 `segments_info`) and `categories`, and one PNG per image in which the colour is
 the segment id: R + 256 G + 65536 B, 0 for void.
-
-A wrong file found after an hour of writing, or not at all, costs more than
-looking at each one first.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent import futures
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tools.passes import check_each, progress, raise_problems
 from uvim.registry import ConfigError
-
-_SHOWN = 5  # Problems listed in an error; the rest are counted.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +56,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
         f"COCO panoptic file has {', '.join(keys)}.")
   return data
-
-
-def raise_problems(problems: Sequence[str], what: str) -> None:
-  """One error for all problems of a pass, showing the first few."""
-  if problems:
-    more = len(problems) - _SHOWN
-    tail = [f"… and {more} more."] if more > 0 else []
-    raise ConfigError("\n  ".join(
-        [f"{what}: {len(problems)} problem(s)."] + list(problems[:_SHOWN])
-        + tail))
 
 
 def match_records(data: dict[str, Any], images: pathlib.Path,
@@ -205,23 +192,108 @@ def _complete(segments: Sequence[dict[str, Any]], ids_HW: np.ndarray) -> None:
                                 int(y_M.max()) + 1 - y])
 
 
-def check_records(records: Sequence[Record], category_ids: set[int], *,
-                  progress: Callable[..., Iterable[Any]]) -> None:
-  """Opens every file once.
-
-  Args:
-    records: what to check.
-    category_ids: the known ones.
-    progress: wraps the iteration with a bar, given `total` and `desc`.
+def check_records(records: Sequence[Record], category_ids: set[int]) -> None:
+  """Opens every file once; see `check_record`.
 
   Raises:
     ConfigError: listing the first problems and how many there are.
   """
-  problems = []
-  # Threads: decoding and numpy release the interpreter's lock.
-  with futures.ThreadPoolExecutor() as pool:
-    found = pool.map(lambda record: check_record(record, category_ids),
-                     records)
-    for some in progress(found, total=len(records), desc="Checking files"):
-      problems += some
-  raise_problems(problems, "The files are not consistent")
+  check_each(lambda record: check_record(record, category_ids), records)
+
+
+def num_bytes(records: Sequence[Record]) -> int:
+  """The size of all files."""
+  return sum(path.stat().st_size for record in records
+             for path in (record.image_path, record.panoptic_path))
+
+
+def _features(categories: Sequence[Any]) -> Any:
+  """The features of TFDS's coco/2017_panoptic, name by name."""
+  import tensorflow_datasets as tfds
+  return tfds.features.FeaturesDict({
+      "image": tfds.features.Image(encoding_format="jpeg"),
+      "image/filename": tfds.features.Text(),
+      "image/id": np.int64,
+      "panoptic_image": tfds.features.Image(encoding_format="png"),
+      "panoptic_image/filename": tfds.features.Text(),
+      "panoptic_objects": tfds.features.Sequence({
+          "id": np.int64,
+          "area": np.int64,
+          "bbox": tfds.features.BBoxFeature(),
+          "label": tfds.features.ClassLabel(
+              names=[category.name for category in categories]),
+          "is_crowd": np.bool_,
+      }),
+  })
+
+
+def _examples(records: Sequence[Record], categories: Sequence[Any]
+              ) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Keys and examples; files go in byte for byte."""
+  import tensorflow_datasets as tfds
+  label_of = {category.id: i for i, category in enumerate(categories)}
+
+  def box(segment, image):
+    x, y, width, height = segment["bbox"]
+    # Some annotators' boxes end a pixel outside, which TFDS refuses.
+    ends = (y / image["height"], x / image["width"],
+            (y + height) / image["height"], (x + width) / image["width"])
+    return tfds.features.BBox(*(min(1.0, max(0.0, end)) for end in ends))
+
+  for record in progress(records, total=len(records), desc="Writing",
+                         unit="examples"):
+    yield record.image["file_name"], {
+        "image": str(record.image_path),
+        "image/filename": record.image["file_name"],
+        "image/id": record.image["id"],
+        "panoptic_image": str(record.panoptic_path),
+        "panoptic_image/filename": record.annotation["file_name"],
+        "panoptic_objects": [{
+            "id": segment["id"],
+            "area": int(segment["area"]),
+            "bbox": box(segment, record.image),
+            "label": label_of[segment["category_id"]],
+            "is_crowd": bool(segment["iscrowd"]),
+        } for segment in record.annotation["segments_info"]],
+    }
+
+
+def make_builder(name: str, version: str, split: str, data_dir: str, *,
+                 records: Sequence[Record], categories: Sequence[Any]) -> Any:
+  """A TFDS builder of one split.
+
+  TFDS's own, not `tfds_folder.write`: its order of the examples decides which
+  of COCO's images 'train[:4096]' holds out.
+  """
+  import tensorflow_datasets as tfds
+  dataset, _, config = name.partition("/")
+
+  class Panoptic(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Panoptic segmentation in COCO's format."""
+    VERSION = tfds.core.Version(version)
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(
+        name=config, version=version)] if config else []
+
+    def _info(self):
+      return tfds.core.DatasetInfo(builder=self,
+                                   features=_features(categories))
+
+    def _split_generators(self, dl_manager):
+      return {split: self._generate_examples()}
+
+    def _generate_examples(self):
+      return _examples(records, categories)
+
+  Panoptic.name = dataset
+  return Panoptic(data_dir=data_dir, **({"config": config} if config else {}))
+
+
+def run_builder(builder: Any) -> None:
+  """`download_and_prepare` without TFDS's announcements and nested bars."""
+  import tensorflow_datasets as tfds
+  tfds.display_progress_bar(False)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
+  finally:
+    tfds.display_progress_bar(True)

@@ -1,4 +1,4 @@
-"""One picture of a panoptic data set: photographs beside their segments."""
+"""One picture of a data set: photographs beside their segments and depth."""
 
 import colorsys
 import io
@@ -67,13 +67,37 @@ def _write_names(picture: Image.Image, names: list[tuple[float, float, str]]
   return picture
 
 
-def _pair(source: Source, index: int) -> Image.Image:
+def _shade(depth_HW: np.ndarray) -> Image.Image:
+  """Depth from near (yellow) to far (blue) with its range; dark where none."""
+  import matplotlib
+  known_HW = depth_HW > 0
+  out_HW3 = np.broadcast_to(np.uint8(_PAPER), (*depth_HW.shape, 3)).copy()
+  text = "no depth"
+  if known_HW.any():
+    depth_M = depth_HW[known_HW]
+    low, high = float(depth_M.min()), float(depth_M.max())
+    unit_M = (high - depth_M) / max(high - low, 1e-6)
+    out_HW3[known_HW] = matplotlib.colormaps["viridis"](
+        unit_M, bytes=True)[:, :3]
+    text = f"{low:.3g}–{high:.3g} m in {100 * known_HW.mean():.0f} %"
+  return _write_names(Image.fromarray(out_HW3),
+                      [(depth_HW.shape[1] / 2, depth_HW.shape[0] - 12, text)])
+
+
+def _tiles(source: Source, index: int) -> Image.Image:
+  """What one example holds, side by side."""
   example = source.example(index)
   photo = Image.open(io.BytesIO(example["image"])).convert("RGB")
-  right = _paint(np.asarray(photo, np.float32), example, source)
-  out = Image.new("RGB", (2 * _WIDTH, right.height), _PAPER)
-  out.paste(_fit(photo), (0, 0))
-  out.paste(right, (_WIDTH, 0))
+  tiles = [_fit(photo)]
+  if "panoptic_image" in example:
+    tiles.append(_paint(np.asarray(photo, np.float32), example, source))
+  if "depth" in example:
+    depth = example["depth"].astype(np.float32)
+    tiles.append(_shade(depth.reshape(depth.shape[:2])))
+  out = Image.new("RGB", (len(tiles) * _WIDTH, max(x.height for x in tiles)),
+                  _PAPER)
+  for i, tile in enumerate(tiles):
+    out.paste(tile, (i * _WIDTH, 0))
   return out
 
 
@@ -82,16 +106,15 @@ def write(source: Source, path: str | os.PathLike, *, max_examples: int = 12,
   """Writes a PNG with examples spread over the split, read back from disk."""
   count = min(max_examples, source.num_examples)
   picks = np.linspace(0, source.num_examples - 1, count).round().astype(int)
-  pairs = [_pair(source, index) for index in picks.tolist()]
-  columns = min(columns, count)
-  # Each pair goes below the shortest column, so tall pictures leave no holes.
+  panels = [_tiles(source, index) for index in picks.tolist()]
+  width, columns = panels[0].width + _GAP, min(columns, count)
+  # Each goes below the shortest column, so tall pictures leave no holes.
   heights, places = [_GAP] * columns, []
-  for pair in pairs:
+  for panel in panels:
     column = int(np.argmin(heights))
-    places.append((_GAP + column * (2 * _WIDTH + _GAP), heights[column]))
-    heights[column] += pair.height + _GAP
-  sheet = Image.new("RGB", (_GAP + columns * (2 * _WIDTH + _GAP),
-                            max(heights)), _PAPER)
-  for pair, place in zip(pairs, places, strict=True):
-    sheet.paste(pair, place)
+    places.append((_GAP + column * width, heights[column]))
+    heights[column] += panel.height + _GAP
+  sheet = Image.new("RGB", (_GAP + columns * width, max(heights)), _PAPER)
+  for panel, place in zip(panels, places, strict=True):
+    sheet.paste(panel, place)
   sheet.save(path)

@@ -3,43 +3,57 @@
   python -m tools.prepare_data coco --images val2017 \
       --panoptic panoptic_val2017 --annotations panoptic_val2017.json \
       --name coco/2017_panoptic --split validation [--data_dir DIR]
+  python -m tools.prepare_data nyu --train nyudepthv2/train \
+      --validation nyudepthv2/val [--holdout_scenes 14]
+  python -m tools.prepare_data rgbd --images DIR --depth DIR \
+      [--depth_scale 1000] --name myrooms --split train
+  python -m tools.prepare_data images --images DIR --name myphotos \
+      --split train [--list FILE]
   python -m tools.prepare_data rooms [--data_dir DIR]
 
-Run `coco` once per split; the splits already there are kept. With --name
-coco/2017_panoptic the result is what TFDS itself would have made, and
-`tfds.load` reads it; any other name (mydata, mydata/panoptic) has the same
-features and its own categories.
+All files are looked at first, and what is wrong is told in one message. Run a
+command once per split; splits that are there are kept, and a split appears only
+when it is complete.
+
+coco: with --name coco/2017_panoptic the result is what TFDS itself would have
+made, and `tfds.load` reads it; any other name (mydata, mydata/panoptic) has the
+same features and its own categories.
+
+nyu: NYU Depth V2 as SCENE/*.h5 (what TFDS unpacks for its nyu_depth_v2) or as
+SCENE/rgb_*.jpg with SCENE/sync_depth_*.png. TFDS's own data set does not say
+which scene a frame is from; this one does, and whole scenes of --train make up
+the split `holdout`. The split to name for all training frames together is
+`train+holdout`.
+
+rgbd: any photographs with 16-bit PNG depth (metres = value / depth_scale) or
+.npy depth (floats are metres). 0 = no measurement.
+
+images: photographs, with labels where they lie in a folder per class. --list
+names files, one per line, and the split has just these in that order. With
+--name imagenet2012 splits are added to what TFDS made.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pp import categories as categories_lib
-from tools import coco_files
+from tools import (
+    coco_files,
+    depth_files,
+    image_files,
+    passes,
+    tfds_folder,
+)
 from uvim.registry import ConfigError
 
-# TFDS and TensorFlow take seconds to import: only after the files are checked.
-
 _COCO = "coco/2017_panoptic"
-_VERSIONS = {_COCO: "1.1.0"}
-
-
-def _check_names(name: str, split: str) -> None:
-  if not re.fullmatch(r"[a-z][a-z0-9_]*(/\w+)?", name):
-    raise ConfigError(
-        f"--name: {name!r}; allowed: small letters, digits and _, with one "
-        "optional part after a slash, like 'mydata' or 'mydata/panoptic'.")
-  if not re.fullmatch(r"[A-Za-z]\w*", split):
-    raise ConfigError(f"--split: {split!r}; allowed: a plain name like "
-                      "'train' or 'validation'.")
+_SCENES = "scenes.json"  # {split: scenes}, beside the data.
 
 
 def _check_categories(name: str, categories: Sequence[Any]) -> None:
@@ -53,134 +67,6 @@ def _check_categories(name: str, categories: Sequence[Any]) -> None:
   twice = sorted({x for x in names if names.count(x) > 1})
   if twice:
     raise ConfigError(f"--annotations: category names that repeat: {twice}.")
-
-
-def _features(categories: Sequence[Any]) -> Any:
-  """The features of TFDS's coco/2017_panoptic, name by name."""
-  import numpy as np
-  import tensorflow_datasets as tfds
-  return tfds.features.FeaturesDict({
-      "image": tfds.features.Image(encoding_format="jpeg"),
-      "image/filename": tfds.features.Text(),
-      "image/id": np.int64,
-      "panoptic_image": tfds.features.Image(encoding_format="png"),
-      "panoptic_image/filename": tfds.features.Text(),
-      "panoptic_objects": tfds.features.Sequence({
-          "id": np.int64,
-          "area": np.int64,
-          "bbox": tfds.features.BBoxFeature(),
-          "label": tfds.features.ClassLabel(
-              names=[category.name for category in categories]),
-          "is_crowd": np.bool_,
-      }),
-  })
-
-
-def _examples(records: Sequence[coco_files.Record], categories: Sequence[Any]
-              ) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Keys and examples; files go in byte for byte."""
-  import tensorflow_datasets as tfds
-  label_of = {category.id: i for i, category in enumerate(categories)}
-
-  def box(segment, image):
-    x, y, width, height = segment["bbox"]
-    # Some annotators' boxes end a pixel outside, which TFDS refuses.
-    ends = (y / image["height"], x / image["width"],
-            (y + height) / image["height"], (x + width) / image["width"])
-    return tfds.features.BBox(*(min(1.0, max(0.0, end)) for end in ends))
-
-  for record in records:
-    yield record.image["file_name"], {
-        "image": str(record.image_path),
-        "image/filename": record.image["file_name"],
-        "image/id": record.image["id"],
-        "panoptic_image": str(record.panoptic_path),
-        "panoptic_image/filename": record.annotation["file_name"],
-        "panoptic_objects": [{
-            "id": segment["id"],
-            "area": int(segment["area"]),
-            "bbox": box(segment, record.image),
-            "label": label_of[segment["category_id"]],
-            "is_crowd": bool(segment["iscrowd"]),
-        } for segment in record.annotation["segments_info"]],
-    }
-
-
-def _make_builder(name: str, split: str, data_dir: str, *,
-                  records: Sequence[coco_files.Record],
-                  categories: Sequence[Any]) -> Any:
-  """A TFDS builder of one split; TFDS shows the progress."""
-  import tensorflow_datasets as tfds
-  dataset, _, config = name.partition("/")
-  version = _VERSIONS.get(name, "1.0.0")
-
-  class Panoptic(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Panoptic segmentation in COCO's format."""
-    VERSION = tfds.core.Version(version)
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(
-        name=config, version=version)] if config else []
-
-    def _info(self):
-      return tfds.core.DatasetInfo(builder=self,
-                                   features=_features(categories))
-
-    def _split_generators(self, dl_manager):
-      return {split: self._generate_examples()}
-
-    def _generate_examples(self):
-      return _examples(records, categories)
-
-  Panoptic.name = dataset
-  return Panoptic(data_dir=data_dir, **({"config": config} if config else {}))
-
-
-def _read_info(folder: pathlib.Path) -> dict[str, Any]:
-  return json.loads((folder / "dataset_info.json").read_text())
-
-
-def _check_existing(folder: pathlib.Path, split: str, categories: Sequence[Any],
-                    *, overwrite: bool) -> None:
-  """What is there must have the same labels, and not yet this split."""
-  if not (folder / "dataset_info.json").is_file():
-    return
-  names = [item["name"] for item in _read_info(folder).get("splits", [])]
-  if split in names and not overwrite:
-    raise ConfigError(
-        f"--split: {split!r} is already in {str(folder)!r} (splits: "
-        f"{', '.join(names)}). Add --overwrite to replace it.")
-  path = folder / categories_lib.FILE_NAME
-  if path.is_file() and categories_lib.load(path) != tuple(categories):
-    raise ConfigError(
-        f"--name: {str(folder)!r} has other categories than --annotations. "
-        "Choose another --name, or delete that folder.")
-
-
-def _merge(new: pathlib.Path, folder: pathlib.Path, split: str) -> None:
-  """Moves the files of one split beside those of the others.
-
-  dataset_info.json goes last, in one rename: until then nobody sees the split.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  info, old = _read_info(new), []
-  if (folder / "dataset_info.json").is_file():
-    old = _read_info(folder).get("splits", [])
-  shards = {path.name for path in new.glob("*.tfrecord*")}
-  for path in new.iterdir():
-    if path.name != "dataset_info.json":
-      os.replace(path, folder / path.name)
-  info["splits"] = [x for x in old if x["name"] != split] + info["splits"]
-  partial = new / "merged.json"
-  partial.write_text(json.dumps(info, indent=2))
-  os.replace(partial, folder / "dataset_info.json")
-  dataset = info["name"]
-  for path in folder.glob(f"{dataset}-{split}.tfrecord*"):
-    if path.name not in shards:  # Left from another number of shards.
-      path.unlink()
-
-
-def _progress(items: Any, **kw: Any) -> Any:
-  from tqdm import tqdm
-  return tqdm(items, unit=" images", **kw)
 
 
 def prepare_coco(*, images: str, panoptic: str, annotations: str, name: str,
@@ -203,27 +89,162 @@ def prepare_coco(*, images: str, panoptic: str, annotations: str, name: str,
   Raises:
     ConfigError: when the files are not consistent or the split is there.
   """
-  _check_names(name, split)
+  tfds_folder.check_names(name, [split])
   data = coco_files.read_json(pathlib.Path(annotations))
   categories = categories_lib.from_records(data["categories"], annotations)
   _check_categories(name, categories)
-  folder = pathlib.Path(data_dir) / name / _VERSIONS.get(name, "1.0.0")
-  _check_existing(folder, split, categories, overwrite=overwrite)
+  folder = tfds_folder.folder_of(name, data_dir)
+  tfds_folder.check_existing(folder, [split], overwrite=overwrite)
+  listed = folder / categories_lib.FILE_NAME
+  if listed.is_file() and categories_lib.load(listed) != tuple(categories):
+    raise ConfigError(
+        f"--name: {str(folder)!r} has other categories than --annotations. "
+        "Choose another --name, or delete that folder.")
   records = coco_files.match_records(data, pathlib.Path(images),
                                      pathlib.Path(panoptic))
-  coco_files.check_records(records, {x.id for x in categories},
-                           progress=_progress)
-  os.makedirs(data_dir, exist_ok=True)
-  # On the same disk, so that moving the finished files is only a rename.
-  with tempfile.TemporaryDirectory(dir=data_dir, prefix=".prepare_") as work:
-    builder = _make_builder(name, split, work, records=records,
-                            categories=categories)
-    builder.download_and_prepare()
+  coco_files.check_records(records, {x.id for x in categories})
+  # TFDS sorts in files of its own before it writes the final ones.
+  tfds_folder.check_space(data_dir, len(records),
+                          2 * coco_files.num_bytes(records))
+  with tfds_folder.work_folder(data_dir) as work:
+    builder = coco_files.make_builder(
+        name, tfds_folder.version_of(name), split, work, records=records,
+        categories=categories)
+    coco_files.run_builder(builder)
     new = pathlib.Path(builder.data_dir)
     categories_lib.save(new / categories_lib.FILE_NAME, categories)
-    _merge(new, folder, split)
+    tfds_folder.merge(new, folder, [split])
     shutil.rmtree(new)
   return folder
+
+
+def _write_pairs(splits: dict[str, Sequence[depth_files.Pair]], *, name: str,
+                 data_dir: str, extra_files: dict[str, str] | None = None
+                 ) -> pathlib.Path:
+  splits = {split: tfds_folder.spread(pairs, lambda pair: pair.name)
+            for split, pairs in splits.items()}
+  return tfds_folder.write(
+      name, data_dir, splits, features=depth_files.make_features(),
+      make_example=lambda item: depth_files.make_example(*item),
+      extra_files=extra_files)
+
+
+def prepare_rgbd(*, images: str, depth: str, name: str, split: str,
+                 data_dir: str, depth_scale: float = 1000.0,
+                 overwrite: bool = False) -> pathlib.Path:
+  """Checks photographs with depth maps and writes them as one TFDS split.
+
+  Args:
+    images: folder of photographs.
+    depth: folder of their depth maps, see `depth_files.match_rgbd`; it may be
+      the same.
+    name: the TFDS name to write, with an optional config after a slash.
+    split: the split to write.
+    data_dir: TFDS's root folder.
+    depth_scale: whole numbers in a depth map per metre.
+    overwrite: replaces a split of that name.
+
+  Returns:
+    The folder of the data set.
+
+  Raises:
+    ConfigError: when the files are not consistent or the split is there.
+  """
+  tfds_folder.check_names(name, [split])
+  folder = tfds_folder.folder_of(name, data_dir)
+  there = tfds_folder.check_existing(folder, [split], overwrite=overwrite)
+  pairs = depth_files.match_rgbd(pathlib.Path(images), pathlib.Path(depth),
+                                 depth_scale)
+  if there:
+    tfds_folder.check_features(folder, depth_files.make_features())
+  passes.check_each(depth_files.check, pairs)
+  return _write_pairs({split: pairs}, name=name, data_dir=data_dir)
+
+
+def prepare_nyu(*, train: str | None, validation: str | None, name: str,
+                data_dir: str, holdout_scenes: int = 14,
+                overwrite: bool = False) -> pathlib.Path:
+  """Checks NYU Depth V2 and writes the splits train, holdout and validation.
+
+  Args:
+    train: folder of the training scenes; None writes just `validation`.
+    validation: folder of the validation frames, in sub-folders or not; None
+      writes just the others.
+    name: the TFDS name to write.
+    data_dir: TFDS's root folder.
+    holdout_scenes: how many scenes of `train` make up the split `holdout`, 14
+      of 280 in the paper (section 3.3). 0 writes none.
+    overwrite: replaces the splits that are there.
+
+  Returns:
+    The folder of the data set.
+
+  Raises:
+    ConfigError: when the files are not consistent, a split is there, or a scene
+      would be in two splits.
+  """
+  splits = {}
+  if train is not None:
+    splits = depth_files.split_scenes(
+        depth_files.match_nyu(pathlib.Path(train), "--train"), holdout_scenes)
+  if validation is not None:
+    splits["validation"] = depth_files.match_nyu(
+        pathlib.Path(validation), "--validation")
+  if not splits:
+    raise ConfigError("--train, --validation: give at least one of them.")
+  tfds_folder.check_names(name, list(splits))
+  folder = tfds_folder.folder_of(name, data_dir)
+  there = tfds_folder.check_existing(folder, list(splits), overwrite=overwrite)
+  scenes = {split: sorted({pair.scene for pair in pairs})
+            for split, pairs in splits.items()}
+  if (folder / _SCENES).is_file():
+    scenes = {**json.loads((folder / _SCENES).read_text()), **scenes}
+  depth_files.check_apart(scenes)
+  if there:
+    tfds_folder.check_features(folder, depth_files.make_features())
+  passes.check_each(lambda pair: depth_files.check(pair, depth_files.NYU_SIZE),
+                    [pair for pairs in splits.values() for pair in pairs])
+  return _write_pairs(splits, name=name, data_dir=data_dir, extra_files={
+      _SCENES: json.dumps(scenes, indent=2)})
+
+
+def prepare_images(*, images: Sequence[str], name: str, split: str,
+                   data_dir: str, list_file: str | None = None,
+                   overwrite: bool = False) -> pathlib.Path:
+  """Checks photographs and writes them as one TFDS split.
+
+  Args:
+    images: folders of photographs, see `image_files.find`.
+    name: the TFDS name to write, with an optional config after a slash.
+    split: the split to write.
+    data_dir: TFDS's root folder.
+    list_file: text that names the files to take, one per line, in the order
+      to write; None: all, in an order as good as random.
+    overwrite: replaces a split of that name.
+
+  Returns:
+    The folder of the data set.
+
+  Raises:
+    ConfigError: when a file is not readable, listed files are not there, the
+      split is, or the data set there has other features.
+  """
+  tfds_folder.check_names(name, [split])
+  folder = tfds_folder.folder_of(name, data_dir)
+  there = tfds_folder.check_existing(folder, [split], overwrite=overwrite)
+  photos = image_files.find([pathlib.Path(path) for path in images])
+  chosen = (image_files.pick(photos, pathlib.Path(list_file)) if list_file
+            else tfds_folder.spread(photos, lambda photo: photo.name))
+  if there:
+    features = tfds_folder.existing_features(folder)
+    image_files.check_fits(features, chosen)
+  else:
+    features = image_files.make_features(photos)
+  passes.check_each(lambda photo: image_files.check(photo.path, photo.name),
+                    chosen)
+  return tfds_folder.write(
+      name, data_dir, {split: chosen}, features=features,
+      make_example=lambda item: image_files.make_example(*item, features))
 
 
 def _show(name: str, split: str, data_dir: str) -> None:
@@ -237,27 +258,81 @@ def _show(name: str, split: str, data_dir: str) -> None:
   print(f"Look at them: {path}")
 
 
+def _add_coco(parser: argparse.ArgumentParser) -> None:
+  for flag, text in (
+      ("images", "folder of photographs"),
+      ("panoptic", "folder of panoptic PNGs (id = R + 256 G + 65536 B)"),
+      ("annotations", "panoptic JSON")):
+    parser.add_argument(f"--{flag}", required=True, help=text)
+  parser.add_argument("--name", default=_COCO, help="TFDS name to write "
+                      "(default: %(default)s)")
+
+
+def _add_nyu(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--train", help="folder of the training scenes")
+  parser.add_argument("--validation", help="folder of the validation frames")
+  parser.add_argument(
+      "--holdout_scenes", type=int, default=14, help="how many scenes of "
+      "--train become the split `holdout` (default: %(default)s)")
+  parser.add_argument("--name", default="nyu_scenes", help="TFDS name to write "
+                      "(default: %(default)s)")
+
+
+def _add_rgbd(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--images", required=True, help="folder of photographs")
+  parser.add_argument("--depth", required=True, help="folder of depth maps")
+  parser.add_argument(
+      "--depth_scale", type=float, default=1000.0,
+      help="whole numbers per metre (default: %(default)g)")
+  parser.add_argument("--name", required=True, help="TFDS name to write")
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--images", required=True, nargs="+",
+                      help="folder(s) of photographs")
+  parser.add_argument("--list", dest="list_file",
+                      help="text that names the files to take, one per line")
+  parser.add_argument("--name", required=True, help="TFDS name to write")
+
+
+# Command → help, arguments, function.
+_COMMANDS = {
+    "coco": ("panoptic files in COCO's format", _add_coco, prepare_coco),
+    "nyu": ("NYU Depth V2 with its scenes", _add_nyu, prepare_nyu),
+    "rgbd": ("photographs with depth maps", _add_rgbd, prepare_rgbd),
+    "images": ("photographs", _add_images, prepare_images),
+}
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       prog="python -m tools.prepare_data", description=__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(dest="command", required=True)
-  coco = commands.add_parser("coco", help="panoptic files in COCO's format")
-  for flag, text in (
-      ("images", "folder of photographs"),
-      ("panoptic", "folder of panoptic PNGs (id = R + 256 G + 65536 B)"),
-      ("annotations", "panoptic JSON"),
-      ("split", "split to write: train, validation, …")):
-    coco.add_argument(f"--{flag}", required=True, help=text)
-  coco.add_argument("--name", default=_COCO, help="TFDS name to write "
-                    "(default: %(default)s)")
-  coco.add_argument("--overwrite", action="store_true",
-                    help="replace a split that is there")
-  rooms = commands.add_parser("rooms", help="render the procedural data set")
-  for command in (coco, rooms):
+  for name, (text, add, _) in _COMMANDS.items():
+    command = commands.add_parser(name, help=text)
+    add(command)
+    if name != "nyu":
+      command.add_argument("--split", required=True,
+                           help="split to write: train, validation, …")
+    command.add_argument("--overwrite", action="store_true",
+                         help="replace a split that is there")
+  commands.add_parser("rooms", help="render the procedural data set")
+  for command in commands.choices.values():
     command.add_argument("--data_dir", help="TFDS's root folder (default: "
                          "$TFDS_DATA_DIR or ~/tensorflow_datasets)")
   return parser
+
+
+def _written(command: str, args: dict[str, Any]) -> tuple[str, list[str]]:
+  """The data set and the splits that a command has written."""
+  if command == "rooms":
+    return "rooms", ["validation"]  # make_source renders what is absent.
+  if command != "nyu":
+    return args["name"], [args["split"]]
+  train = ["train"] + ["holdout"] * bool(args["holdout_scenes"])
+  return args["name"], (train * (args["train"] is not None) +
+                        ["validation"] * (args["validation"] is not None))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -268,12 +343,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   from pp import sources
   args["data_dir"] = sources.default_data_dir(args["data_dir"])
   try:
-    if command == "coco":
-      prepare_coco(**args)
-      _show(args["name"], args["split"], args["data_dir"])
-    else:
-      # make_source renders what is absent.
-      _show("rooms", "validation", args["data_dir"])
+    if command in _COMMANDS:
+      _COMMANDS[command][2](**args)
+    name, splits = _written(command, args)
+    for split in splits:
+      _show(name, split, args["data_dir"])
   except ConfigError as error:
     print(f"Error: {error}", file=sys.stderr)
     return 2
