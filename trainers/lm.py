@@ -91,14 +91,8 @@ class LmStage(Stage):
   def loss(self, params, codebook, frozen, batch, rng):
     del codebook, rng
     text_BL = jax.lax.stop_gradient(self.targets(frozen, batch))
-    nll_BL = self.token_nll(params, batch, text_BL)
+    nll_BL = token_nll(self.model, params, batch["image"], text_BL)
     return jnp.mean(nll_BL), Aux(None, text_BL - 1, {})
-
-  def token_nll(self, params, batch, text_BL):
-    """Negative log-likelihood of each token in nats, f32 [B, L]."""
-    logits_BLV = self.model.apply({"params": params}, batch["image"], text_BL)
-    return losses.softmax_cross_entropy(
-        logits_BLV[..., None], text_BL[..., None])[..., 0]
 
   def sample(self, variables, batch, temperature=0.0, seed=0, top_k=None,
              top_p=None):
@@ -123,7 +117,8 @@ class LmStage(Stage):
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""
     text_BL = self.targets(variables["frozen"], batch)
-    nll_BL = self.token_nll(variables["params"], batch, text_BL)
+    nll_BL = token_nll(
+        self.model, variables["params"], batch["image"], text_BL)
     nll_B = jnp.mean(nll_BL, axis=1)
     return {"loss": nll_B, "bits_per_codeword": nll_B / jnp.log(2.0)}
 
@@ -142,6 +137,13 @@ class LmStage(Stage):
       outputs[f"LM, T = 1, seed {seed}"] = predict(
           "predict", image, temperature=1.0, seed=seed)
     return draw(self.task, batch, outputs)
+
+
+def token_nll(model: lm.LM, params, image_BHWC, text_BL):
+  """Negative log-likelihood of each word in nats, f32 [B, L]."""
+  logits_BLV = model.apply({"params": params}, image_BHWC, text_BL)
+  return losses.softmax_cross_entropy(
+      logits_BLV[..., None], text_BL[..., None])[..., 0]
 
 
 def _oracle_config(config: TrainConfig) -> TrainConfig:
