@@ -11,17 +11,45 @@ def _coco_panoptic():
   return coco_panoptic.Evaluator
 
 
+def _coltran_fid():
+  from evaluators import coltran_fid
+  return coltran_fid.Evaluator
+
+
 def _mean():
   from evaluators import mean
   return mean.Evaluator
+
+
+def _nyu_depth():
+  from evaluators import nyu_depth
+  return nyu_depth.Evaluator
+
+
+def _psnr():
+  from evaluators import psnr
+  return psnr.Evaluator
+
+
+def _save_predictions():
+  from evaluators import save_predictions
+  return save_predictions.Evaluator
 
 
 # The second spelling of each is the released code's own.
 EVALUATORS = {
     "coco_panoptic": _coco_panoptic,
     "proj.uvim.coco_panoptic": _coco_panoptic,
+    "coltran_fid": _coltran_fid,
+    "proj.uvim.coltran_fid": _coltran_fid,
     "mean": _mean,
     "proj.uvim.compute_mean": _mean,
+    "nyu_depth": _nyu_depth,
+    "proj.uvim.nyu_depth": _nyu_depth,
+    "psnr": _psnr,
+    "proj.uvim.psnr": _psnr,
+    "save_predictions": _save_predictions,
+    "proj.uvim.save_predictions": _save_predictions,
 }
 
 

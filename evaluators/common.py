@@ -85,6 +85,52 @@ def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield example
 
 
+def numbered(predictions: Iterable[dict[str, Any]], num_examples: int
+             ) -> Iterator[tuple[int, dict[str, Any]]]:
+  """(place, prediction) of as many predictions as there are examples.
+
+  Raises:
+    ValueError: there are more or fewer.
+  """
+  count = 0
+  for prediction in predictions:
+    if count == num_examples:
+      raise ValueError("more predictions than examples in the split: "
+                       f"{num_examples}")
+    yield count, prediction
+    count += 1
+  if count != num_examples:
+    raise ValueError(f"{count} predictions for the {num_examples} examples of "
+                     "the split")
+
+
+def check_id(index: int, prediction: Mapping[str, Any], image_id: int) -> None:
+  """Notices a prediction that is not of the image `image_id`.
+
+  The order is the contract; a slip would only show as a low score.
+  """
+  if prediction.get("image/id", image_id) != image_id:
+    raise ValueError(f"prediction {index} is of image {prediction['image/id']},"
+                     f" the truth of image {image_id}")
+
+
+def with_truth(predictions: Iterable[dict[str, Any]], source: Any
+               ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+  """Each prediction with the raw example it is of, read one at a time.
+
+  Args:
+    predictions: one for each example of the source, in its order.
+    source: `.num_examples` and `.example(index)`.
+
+  Raises:
+    ValueError: the predictions differ from the examples in order or number.
+  """
+  for index, prediction in numbered(predictions, source.num_examples):
+    example = source.example(index)
+    check_id(index, prediction, int(example["image/id"]))
+    yield prediction, example
+
+
 def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """[H,W,...] to `size` by the pixel under each new centre.
 

@@ -1,0 +1,141 @@
+"""Feature extractors for the Fréchet distance: uint8 [H,W,3] → float [d].
+
+An extractor sees one image at a time, so that no feature can depend on which
+others it shares a batch with.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from uvim.registry import ConfigError
+
+Extractor = Callable[[np.ndarray], np.ndarray]
+
+_INCEPTION_SIZE = 299
+_HOW_TO = (
+    "features is the Inception network of 2015-12-05, which the figures in the "
+    "literature are measured with. To get it, unpack http://download.tensorflow"
+    ".org/models/image/imagenet/inception-2015-12-05.tgz and give the path of "
+    "classify_image_graph_def.pb in it; or unpack https://tfhub.dev/tensorflow/"
+    "tfgan/eval/inception/1 and give the path of the folder. Without it, "
+    "features='quadrants' compares colours only; its figures stand next to "
+    "none but its own")
+
+
+def quadrants(image: np.ndarray) -> np.ndarray:
+  """Mean colour of the four quarters, f64 [12]: for trials, needs no file."""
+  rows, columns = image.shape[0] // 2, image.shape[1] // 2
+  parts = [half[:, side] for half in (image[:rows], image[rows:])
+           for side in (slice(columns), slice(columns, None))]
+  return np.concatenate([part.mean((0, 1), dtype=np.float64)
+                         for part in parts])
+
+
+EXTRACTORS: dict[str, Extractor] = {"quadrants": quadrants}
+
+
+def make_extractor(features: str | None, *, input_tensor: str = "Mul:0",
+                   output_tensor: str = "pool_3:0") -> Extractor:
+  """The extractor that a name or a path stands for, ready to use.
+
+  Args:
+    features: a key of EXTRACTORS, a frozen graph (.pb), or the folder of a TF
+      SavedModel.
+    input_tensor: of a frozen graph. 'Mul:0' is behind the graph's own resize
+      and scaling, so it is given 299×299 pixels in [-1,1]; 'ExpandDims:0' is
+      before them and is given the image as it is.
+    output_tensor: of a frozen graph; the part before the colon is the output
+      of a SavedModel that has several.
+
+  Raises:
+    ConfigError: nothing there, with instructions; or not what it should be.
+  """
+  if features in EXTRACTORS:
+    return EXTRACTORS[features]
+  if not features:
+    raise ConfigError(f"coltran_fid: needs features. {_HOW_TO}.")
+  path = pathlib.Path(features)
+  if (path / "saved_model.pb").is_file():
+    return _load_saved_model(path, output_tensor.partition(":")[0])
+  if path.is_file():
+    return _load_frozen_graph(path, input_tensor, output_tensor)
+  raise ConfigError(
+      f"coltran_fid: features={features!r} is neither a file, nor a folder "
+      f"with a saved_model.pb, nor one of {', '.join(EXTRACTORS)}. {_HOW_TO}.")
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+  """float32 [1,H,W,3] in [-1,1), by 128 as the network was trained."""
+  return image[None].astype(np.float32) / 128 - 1
+
+
+def _load_frozen_graph(path: pathlib.Path, input_tensor: str,
+                       output_tensor: str) -> Extractor:
+  import tensorflow as tf
+  definition = tf.compat.v1.GraphDef()
+  graph = tf.Graph()
+  try:
+    definition.ParseFromString(path.read_bytes())
+    with graph.as_default():
+      tf.import_graph_def(definition, name="")
+    output = graph.get_tensor_by_name(output_tensor)
+    entry = graph.get_tensor_by_name(input_tensor)
+  # Each of these layers has its own class of error for a wrong file or name.
+  except Exception as error:
+    raise ConfigError(
+        f"coltran_fid: features={str(path)!r} is not a frozen graph with "
+        f"tensors {input_tensor!r} and {output_tensor!r}: {error}") from error
+  # A session, because some ops of 2015 run in no other way.
+  session = tf.compat.v1.Session(graph=graph)
+  raw = input_tensor.startswith("ExpandDims")
+
+  def extract(image: np.ndarray) -> np.ndarray:
+    x = image[None].astype(np.float32) if raw else _inception_size(image)
+    return session.run(output, {entry: x}).reshape(-1)
+
+  return extract
+
+
+def _inception_size(image: np.ndarray) -> np.ndarray:
+  """As `_scaled`, resized as the graph itself would have done it."""
+  import tensorflow as tf
+  return tf.compat.v1.image.resize_bilinear(
+      _scaled(image), (_INCEPTION_SIZE, _INCEPTION_SIZE)).numpy()
+
+
+def _load_saved_model(path: pathlib.Path, output: str) -> Extractor:
+  import tensorflow as tf
+  try:
+    model = tf.saved_model.load(str(path))
+  except Exception as error:
+    raise ConfigError(f"coltran_fid: features={str(path)!r} cannot be loaded "
+                      f"as a SavedModel: {error}") from error
+  call = _entry_point(model, path)
+
+  def extract(image: np.ndarray) -> np.ndarray:
+    out = call(tf.constant(_scaled(image)))
+    if isinstance(out, dict):
+      if len(out) > 1 and output not in out:
+        raise ConfigError(
+            f"coltran_fid: output_tensor {output!r} is not among the outputs "
+            f"of the SavedModel: {', '.join(sorted(out))}.")
+      out = out[output] if output in out else next(iter(out.values()))
+    return np.asarray(out).reshape(-1)
+
+  return extract
+
+
+def _entry_point(model: Any, path: pathlib.Path) -> Callable[[Any], Any]:
+  """What is called with images: the model itself, or its only signature."""
+  if callable(model):
+    return model
+  signatures = list(model.signatures.values())
+  if len(signatures) != 1:
+    raise ConfigError(
+        f"coltran_fid: features={str(path)!r} can neither be called nor has it "
+        f"one signature: {', '.join(model.signatures) or 'none'}.")
+  names = list(signatures[0].structured_input_signature[1])
+  return lambda x: signatures[0](**{names[0]: x})
