@@ -9,8 +9,10 @@ same). Class c becomes `categories[c - 1].id`.
 Suffixes: H W pixels.
 """
 
+import contextlib
 import json
 import pathlib
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from evaluators import common, pq
+from evaluators import common, panoptic_files, pq
 from uvim.registry import ConfigError
 
 _SUFFIXES = {"All": "", "Things": "_things", "Stuff": "_stuff"}
@@ -89,7 +91,7 @@ class Evaluator:
 
   def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
                source: Any, *, merge_stuff: bool = False,
-               save_dir: str | None = None):
+               save_dir: str | None = None, official: bool = False):
     """Decodes no truth yet: that happens once, along with the first run.
 
     Args:
@@ -101,7 +103,15 @@ class Evaluator:
       merge_stuff: see `make_segments`.
       save_dir: where to write the predictions in the official format
         (panoptic/ID.png, panoptic.json) and results.json.
+      official: also scores the files with the package panopticapi; these
+        metrics end in _official.
+
+    Raises:
+      ConfigError: a data set without categories; `official` without the
+        package.
     """
+    if official:
+      panoptic_files.official_code()
     if not source.categories:
       raise ConfigError(f"{source.dataset}: coco_panoptic needs a list of "
                         "categories; this data set has none.")
@@ -109,62 +119,94 @@ class Evaluator:
     self._source = source
     self._merge_stuff = merge_stuff
     self._save_dir = pathlib.Path(save_dir) if save_dir else None
+    self._official = official
     self._truths: list[Truth] = []
     self.result: dict[str, Any] | None = None
 
   def run(self, variables: Any) -> Iterator[tuple[str, float]]:
     """Yields PQ, SQ, RQ and the same with _things and _stuff, in percent."""
+    with self._folder() as folder:
+      stat, records = self._score(variables, folder)
+      self.result = stat.result()
+      if self._saves():
+        _write_json(folder / "panoptic.json", {"annotations": records})
+        _write_json(folder / "results.json", self.result)
+      yield from _percent(self.result)
+      if self._official:
+        yield from _percent(self._official_result(folder, records),
+                            "_official")
+
+  def _score(self, variables: Any, folder: pathlib.Path | None
+             ) -> tuple[pq.PQStat, list[dict[str, Any]]]:
+    """Our statistics, and what the files written to `folder` hold."""
     categories = self._source.categories
-    stat, count, records = pq.PQStat.zeros(categories), 0, []
-    for example in self._predictions(variables):
-      truth = self._truth(count, example)
-      count += 1
+    stat, records = pq.PQStat.zeros(categories), []
+    for index, example in common.numbered(
+        self._predictions(variables), self._source.num_examples):
+      truth = self._truth(index)
+      common.check_id(index, example, truth.image_id)
       panoptic = common.resize_nearest(example["panoptic"], truth.size)
       ids, segments = make_segments(
           panoptic, categories, merge_stuff=self._merge_stuff)
       stat = stat + pq.pq_image(truth.ids(), truth.segments, ids, segments,
                                 categories=categories)
-      if self._saves():
-        records.append(self._save(truth.image_id, ids, segments))
-    if count != self._source.num_examples:
-      raise ValueError(f"{count} predictions for the "
-                       f"{self._source.num_examples} examples of the split")
-    self.result = stat.result()
-    if self._saves():
-      self._save_json("panoptic.json", {"annotations": records})
-      self._save_json("results.json", self.result)
-    for group, suffix in _SUFFIXES.items():
-      for metric in ("pq", "sq", "rq"):
-        yield metric.upper() + suffix, 100 * self.result[group][metric]
+      if folder is not None:
+        records.append(_write_map(
+            folder / "panoptic", truth.image_id, ids, segments))
+    return stat, records
 
-  def _truth(self, index: int, example: dict[str, Any]) -> Truth:
-    if index >= self._source.num_examples:
-      raise ValueError("more predictions than examples in the split: "
-                       f"{self._source.num_examples}")
+  def _truth(self, index: int) -> Truth:
     if index == len(self._truths):
       self._truths.append(make_truth(
           self._source.example(index), self._source.categories))
-    truth = self._truths[index]
-    # The order is the contract; a slip would only show as a low score.
-    if example.get("image/id", truth.image_id) != truth.image_id:
-      raise ValueError(f"prediction {index} is of image {example['image/id']},"
-                       f" the truth of image {truth.image_id}")
-    return truth
+    return self._truths[index]
 
   def _saves(self) -> bool:
     return self._save_dir is not None and jax.process_index() == 0
 
-  def _save(self, image_id: int, ids_HW: np.ndarray,
-            segments: list[dict[str, int]]) -> dict[str, Any]:
-    """Writes one PNG; returns its record for the JSON."""
-    from PIL import Image
-    rgb = np.stack([ids_HW >> shift & 255 for shift in (0, 8, 16)], -1)
-    name = f"{image_id:012d}.png"
-    folder = self._save_dir / "panoptic"
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(rgb.astype(np.uint8)).save(folder / name)
-    return dict(image_id=image_id, file_name=name, segments_info=segments)
+  @contextlib.contextmanager
+  def _folder(self) -> Iterator[pathlib.Path | None]:
+    """Where this process writes its predictions; None if it need not."""
+    if self._saves():
+      self._save_dir.mkdir(parents=True, exist_ok=True)
+      yield self._save_dir
+    elif self._official:
+      with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+    else:
+      yield None
 
-  def _save_json(self, name: str, content: Any):
-    self._save_dir.mkdir(parents=True, exist_ok=True)
-    (self._save_dir / name).write_text(json.dumps(content, indent=1))
+  def _official_result(self, folder: pathlib.Path,
+                       records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What panopticapi makes of the written predictions."""
+    with tempfile.TemporaryDirectory() as truth_dir:
+      truth = [_write_map(pathlib.Path(truth_dir), t.image_id, t.ids(),
+                          _with_areas(t)) for t in self._truths]
+      return panoptic_files.official_scores(
+          truth, records, categories=self._source.categories,
+          truth_dir=pathlib.Path(truth_dir),
+          prediction_dir=folder / "panoptic")
+
+
+def _percent(result: dict[str, Any], ending: str = ""
+             ) -> Iterator[tuple[str, float]]:
+  for group, suffix in _SUFFIXES.items():
+    for metric in ("pq", "sq", "rq"):
+      yield metric.upper() + suffix + ending, 100 * result[group][metric]
+
+
+def _with_areas(truth: Truth) -> list[dict[str, int]]:
+  """The segments as panopticapi needs them."""
+  area = np.bincount(truth.ids().ravel(), minlength=len(truth.segments) + 1)
+  return [{**s, "area": int(area[s["id"]])} for s in truth.segments]
+
+
+def _write_map(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray,
+               segments: list[dict[str, int]]) -> dict[str, Any]:
+  """Writes one PNG; returns its record for the JSON."""
+  name = panoptic_files.write_png(folder, image_id, ids_HW)
+  return dict(image_id=image_id, file_name=name, segments_info=segments)
+
+
+def _write_json(path: pathlib.Path, content: Any) -> None:
+  path.write_text(json.dumps(content, indent=1))

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import pathlib
+import sys
 import types
 
 import jax
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 import evaluators
-from evaluators import coco_panoptic, common
+from evaluators import coco_panoptic, common, pq
 from pp.categories import Category
 from uvim import sharding
 from uvim.registry import ConfigError
@@ -113,6 +115,71 @@ def test_saved_files_are_official_and_score_the_same(tmp_path):
   np.testing.assert_array_equal(ids == cat[0], maps[1][..., 0] == 2)
   saved = json.loads((tmp_path / "results.json").read_text())
   assert 100 * saved["All"]["pq"] == scores["PQ"]
+
+
+def _suffixed(scores):
+  return {k.removesuffix("_official"): v for k, v in scores.items()
+          if k.endswith("_official")}
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_official_scores_come_from_the_files(tmp_path, monkeypatch, save):
+  folders = []
+
+  def score(proc_id, pairs, truth_dir, prediction_dir, categories):
+    """Official in its interface: it reads files and trusts their areas."""
+    print("images processed")
+    assert categories[92] == {"id": 92, "isthing": 0}
+    stat = pq.PQStat.zeros(CATEGORIES)
+    for truth, prediction in pairs:
+      gt, pred = (
+          np.asarray(Image.open(pathlib.Path(folder) / one["file_name"]))
+          .astype(int) @ [1, 256, 65536]
+          for folder, one in ((truth_dir, truth), (prediction_dir, prediction)))
+      for segment in truth["segments_info"]:
+        assert segment["area"] == (gt == segment["id"]).sum() > 0
+      stat += pq.pq_image(gt, truth["segments_info"], pred,
+                          prediction["segments_info"], categories=CATEGORIES)
+      prediction["segments_info"][0]["area"] = np.int64(3)  # as it does
+    folders.append((truth_dir, prediction_dir))
+    groups = {None: "All", True: "Things", False: "Stuff"}
+    return types.SimpleNamespace(pq_average=lambda table, isthing: (
+        stat.result()[groups[isthing]], {}))
+
+  fake = types.ModuleType("panopticapi.evaluation")
+  fake.pq_compute_single_core = score
+  monkeypatch.setitem(sys.modules, "panopticapi", types.ModuleType("p"))
+  monkeypatch.setitem(sys.modules, "panopticapi.evaluation", fake)
+  maps = [np.roll(_channels(i), 1, 1) for i in range(2)]
+  plain, _ = _evaluate(maps)
+  scores, _ = _evaluate(maps, official=True,
+                        save_dir=str(tmp_path) if save else None)
+  assert 0 < scores["PQ"] < 100
+  assert _suffixed(scores) == plain
+  assert {**plain, **scores} == scores
+  (truth_dir, prediction_dir), = folders
+  assert not pathlib.Path(truth_dir).exists()
+  assert pathlib.Path(prediction_dir).exists() == save
+  if save:
+    assert prediction_dir == str(tmp_path / "panoptic")
+
+
+def test_official_package_agrees_where_it_is_installed():
+  pytest.importorskip("panopticapi.evaluation")
+  maps = [np.roll(_channels(i), 1, 1) for i in range(NUM)]
+  scores, _ = _evaluate(maps, official=True)
+  plain, _ = _evaluate(maps)
+  assert _suffixed(scores) == pytest.approx(plain, abs=1e-9)
+  only_things = [np.where(m[..., :1] == 3, 0, m) for m in maps]
+  assert _evaluate(only_things, official=True)[0]["PQ_stuff_official"] == 0
+
+
+def test_official_without_the_package_says_how_to_get_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, "panopticapi", None)
+  monkeypatch.delitem(sys.modules, "panopticapi.evaluation", raising=False)
+  # When it is built, not after an hour of predictions.
+  with pytest.raises(ConfigError, match="pip install git.*panopticapi"):
+    evaluators.make_evaluator("coco_panoptic", None, _source(), official=True)
 
 
 def test_predictions_out_of_order_or_number_are_noticed():

@@ -1,0 +1,75 @@
+"""The official file format for panoptic maps, and the official scores of it.
+
+Suffixes: H W pixels.
+"""
+
+import contextlib
+import copy
+import importlib
+import io
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from uvim.registry import ConfigError
+
+
+def write_png(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray) -> str:
+  """Writes a map of ids below 2^24; returns the name of its file."""
+  from PIL import Image
+  rgb = np.stack([ids_HW >> shift & 255 for shift in (0, 8, 16)], -1)
+  name = f"{image_id:012d}.png"
+  folder.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(rgb.astype(np.uint8)).save(folder / name)
+  return name
+
+
+def official_code() -> Any:
+  """The module panopticapi.evaluation.
+
+  Raises:
+    ConfigError: it is not installed; says how to.
+  """
+  try:
+    return importlib.import_module("panopticapi.evaluation")
+  except ImportError as error:
+    raise ConfigError(
+        "coco_panoptic: official=True needs the package panopticapi, which is "
+        "not installed. To get it: pip install "
+        "git+https://github.com/cocodataset/panopticapi") from error
+
+
+def official_scores(truth: Iterable[dict[str, Any]],
+                    records: Sequence[dict[str, Any]], *,
+                    categories: Sequence[Any], truth_dir: pathlib.Path,
+                    prediction_dir: pathlib.Path
+                    ) -> dict[str, dict[str, float]]:
+  """'All', 'Things', 'Stuff' → {'pq', 'sq', 'rq'} by panopticapi.
+
+  Args:
+    truth: the 'annotations' of the truth, whose segments have 'area'.
+    records: those of the predictions, in the same order.
+    categories: rows with .id, .isthing.
+    truth_dir: where the PNGs of the truth lie.
+    prediction_dir: where those of the predictions lie.
+  """
+  code = official_code()
+  table = {c.id: {"id": c.id, "isthing": int(c.isthing)} for c in categories}
+  # Its pq_compute would fork this process, whose threads would not survive;
+  # and the function writes areas into what it is given.
+  pairs = list(zip(truth, copy.deepcopy(records), strict=True))
+  with contextlib.redirect_stdout(io.StringIO()):
+    stat = code.pq_compute_single_core(
+        0, pairs, str(truth_dir), str(prediction_dir), table)
+  return {group: _average(stat, table, isthing) for group, isthing in
+          (("All", None), ("Things", True), ("Stuff", False))}
+
+
+def _average(stat: Any, table: dict[int, Any], isthing: bool | None
+             ) -> dict[str, float]:
+  try:
+    return stat.pq_average(table, isthing)[0]
+  except ZeroDivisionError:  # no category of this kind occurs
+    return dict(pq=0.0, sq=0.0, rq=0.0)
