@@ -101,7 +101,7 @@ def test_overrides(fails, override, words):
      "'resize(32, anti')", ["'image' of (32, 32)", "(64, 64)"]),
     ("config.pp_train += '|keep(\"image\")'", ["'labels'", "image"]),
     ("config.pp_modules = ['ops_generall']", ["ops_generall", "ops_general"]),
-    ("config.model_init = 'howto-i21k-L/16'", ["howto-i21k-L/16", "path"]),
+    ("config.model_init = 'howto-i21k-L/16'", ["howto-i21k-L/16", "ViT"]),
     ("config.model_init = 'nowhere.npz'", ["nowhere.npz"]),
     ("config.num_epochs = 3", ["num_epochs", "total_steps"]),
     ("config.mesh = [('dat', -1)]", ["config.mesh", "'data'"]),

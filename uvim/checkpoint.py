@@ -127,18 +127,10 @@ def array_specs(tree: PyTree) -> dict[str, list]:
 
 def check_same_arrays(saved: Mapping, wanted: Mapping, where: Any) -> None:
   """Raises ConfigError with the differences of two `array_specs`."""
-  lines = []
-  for name in sorted({*saved, *wanted}):
-    if saved.get(name) != wanted.get(name):
-      there, here = (
-          "{} {}".format(*spec) if spec else "absent"
-          for spec in (saved.get(name), wanted.get(name)))
-      lines.append(f"{name}: {there} saved, {here} in this run")
-  if lines:
-    more = f"\n  … and {len(lines) - 5} more" if len(lines) > 5 else ""
-    raise registry.ConfigError(
-        f"Checkpoint {where} is of another model or optimizer:\n  "
-        + "\n  ".join(lines[:5]) + more)
+  found = tree_lib.compare(saved, wanted)
+  if not found.same:
+    raise registry.ConfigError(f"Checkpoint {where} is of another model or "
+                               f"optimizer: {found.report()}")
 
 
 class Checkpointer:
@@ -321,12 +313,24 @@ def _load_npz(path: epath.Path) -> dict[str, Any]:
   try:
     with path.open("rb") as f:
       # An NpzFile is a mapping; anything else np.load gives is not.
-      return tree_lib.unflatten(dict(np.load(f, allow_pickle=False).items()))
-  except registry.ConfigError:
-    raise
+      flat = dict(np.load(f, allow_pickle=False).items())
   except (zipfile.BadZipFile, EOFError, AttributeError, *IO_ERRORS) as e:
     raise registry.ConfigError(
         f"{path} is not a readable .npz of plain arrays: {e}.") from e
+  # numpy knows no bfloat16 and writes it as two bytes of anything.
+  flat = {name: x.view("bfloat16") if x.dtype == np.dtype("V2") else x
+          for name, x in flat.items()}
+  return tree_lib.unflatten(_published_names(flat))
+
+
+def _published_names(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Below 'params/', where older files have nothing or flax's optimizer."""
+  state = {k: x for k, x in flat.items() if k.startswith(f"{CODEBOOK}/")}
+  params = {k.removeprefix("opt/target/"): x for k, x in flat.items()
+            if k.startswith("opt/target/")} or flat
+  if any(k.startswith("params/") for k in params):
+    return params | state
+  return {f"params/{k}": x for k, x in params.items() if k not in state} | state
 
 
 def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
@@ -358,7 +362,8 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
 
   Args:
     path: a '.npz' with slash-joined names, or the workdir of a run, whose
-      newest intact checkpoint is read.
+      newest intact checkpoint is read; local or gs://. The arrays of an older
+      .npz may lack 'params/' or lie below 'opt/target/'.
 
   Returns:
     Nested dicts as in the published files: {'params': …, and in stage I
@@ -371,9 +376,7 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     raise registry.ConfigError(
         f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
-  if path.is_dir():
-    return _load_workdir(path)
-  return _load_npz(path)
+  return _load_workdir(path) if path.is_dir() else _load_npz(path)
 
 
 def save_npz(path: str | os.PathLike, tree: PyTree) -> None:

@@ -6,6 +6,7 @@ have the names of the published checkpoints: 'encoder/encoder_norm/scale'.
 Layer 0: jax and the registry only.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,3 +113,54 @@ def make_mask(
   indices = first_match(
       leaf_names(tree), patterns, what=what, must_match=must_match)
   return jax.tree.unflatten(treedef, indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """How the arrays that were saved fit those a model wants.
+
+  Attributes:
+    matched: names of equal shape and dtype.
+    missing: lines of those wanted but not saved.
+    unexpected: lines of those saved but not wanted.
+    misfits: lines of those of another shape or dtype.
+  """
+  matched: Sequence[str]
+  missing: Sequence[str]
+  unexpected: Sequence[str]
+  misfits: Sequence[str]
+
+  @property
+  def same(self) -> bool:
+    """Whether nothing differs."""
+    return not (self.missing or self.unexpected or self.misfits)
+
+  def report(self, limit: int = 5) -> str:
+    """Counts, then up to `limit` lines of every kind of difference."""
+    text = (f"{len(self.matched)} arrays match, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.misfits)} of "
+            "another shape or dtype")
+    for lines in self.misfits, self.missing, self.unexpected:
+      text += "".join(f"\n  {line}" for line in lines[:limit])
+      if len(lines) > limit:
+        text += f"\n  … and {len(lines) - limit} more"
+    return text
+
+
+def compare(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:
+  """Compares {name: [shape, dtype]} of two trees of arrays."""
+  matched, missing, unexpected, misfits = [], [], [], []
+  for name in sorted({*saved, *wanted}):
+    there, here = (
+        "{} {}".format(*spec) if spec else "absent"
+        for spec in (saved.get(name), wanted.get(name)))
+    line = f"{name}: {there} saved, {here} in this run"
+    if there == here:
+      matched.append(name)
+    elif name not in saved:
+      missing.append(line)
+    elif name not in wanted:
+      unexpected.append(line)
+    else:
+      misfits.append(line)
+  return Comparison(matched, missing, unexpected, misfits)

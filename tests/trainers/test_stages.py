@@ -311,5 +311,5 @@ def test_a_misfit_is_named(stage2, oracle, tmp_path):
     model_init.load({"encodr": str(oracle)}, wanted)
   with pytest.raises(ConfigError, match="config.model_init = (.|\n)*absent"):
     model_init.load(str(oracle), wanted)
-  with pytest.raises(ConfigError, match="howto-i21k-L/16.*path"):
-    model_init.load({"encoder": "howto-i21k-L/16"}, wanted)
+  with pytest.raises(ConfigError, match="howto-i21k-L/16.*ViT"):
+    model_init.load("howto-i21k-L/16", wanted)
