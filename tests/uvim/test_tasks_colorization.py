@@ -97,6 +97,8 @@ def test_pictures_are_the_bytes_they_came_from():
   picture = task.render(task.truth({"labels": labels}))
   assert picture.dtype == np.uint8
   np.testing.assert_array_equal(picture, colors)
+  np.testing.assert_array_equal(  # The nearest byte, from below too.
+      task.render({"color": labels - 0.3 / 127.5}), colors)
   np.testing.assert_array_equal(
       task.render({"color": np.float32([-1.5, 1.5])}), [0, 255])
 
