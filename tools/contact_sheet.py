@@ -79,7 +79,7 @@ def _shade(depth_HW: np.ndarray) -> Image.Image:
     unit_M = (high - depth_M) / max(high - low, 1e-6)
     out_HW3[known_HW] = matplotlib.colormaps["viridis"](
         unit_M, bytes=True)[:, :3]
-    text = f"{low:.3g}–{high:.3g} m in {100 * known_HW.mean():.0f} %"
+    text = f"{low:.3g} to {high:.3g} m in {100 * known_HW.mean():.0f} %"
   return _write_names(Image.fromarray(out_HW3),
                       [(depth_HW.shape[1] / 2, depth_HW.shape[0] - 12, text)])
 

@@ -1,4 +1,4 @@
-"""Turns raw files into TFDS data sets that the configs can name.
+r"""Turns raw files into TFDS data sets that the configs can name.
 
   python -m tools.prepare_data coco --images val2017 \
       --panoptic panoptic_val2017 --annotations panoptic_val2017.json \
@@ -340,6 +340,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = vars(_parser().parse_args(argv))
   command = args.pop("command")
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  from absl import logging
+  # TFDS warns of its own deprecated calls.
+  logging.set_verbosity(logging.ERROR)
   from pp import sources
   args["data_dir"] = sources.default_data_dir(args["data_dir"])
   try:

@@ -109,8 +109,10 @@ def check_features(folder: pathlib.Path, features: Any) -> None:
         "form. Choose another --name.")
 
 
-def _gigabytes(num_bytes: float) -> str:
-  return f"{num_bytes / 1e9:.3g} GB"
+def _amount(num_bytes: float) -> str:
+  if num_bytes < 1e9:
+    return f"{num_bytes / 1e6:.0f} MB"
+  return f"{num_bytes / 1e9:.1f} GB"
 
 
 def check_space(data_dir: str, num_examples: int, num_bytes: float) -> None:
@@ -119,8 +121,8 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float) -> None:
   while not place.exists():
     place = place.parent
   free = shutil.disk_usage(place).free
-  need = (f"{num_examples:,} examples need about {_gigabytes(num_bytes)}, "
-          f"{_gigabytes(free)} are free")
+  need = (f"{num_examples:,} examples need about {_amount(num_bytes)}, "
+          f"{_amount(free)} are free")
   if num_bytes > free:
     raise ConfigError(f"--data_dir: {data_dir!r}: {need}.")
   print(f"{need} in {data_dir}")
@@ -172,6 +174,7 @@ def _write_shards(prefix: pathlib.Path, records: Iterator[bytes], count: int,
       for record in itertools.islice(records, last - first):
         writer.write(record)
         num_bytes += len(record)
+  next(records, None)  # The bar ends only when it sees the end.
   return lengths, num_bytes
 
 

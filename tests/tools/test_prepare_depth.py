@@ -145,7 +145,7 @@ def break_folder(raw):
 def break_disk(raw):
   import collections
   usage = collections.namedtuple("usage", "free")
-  return ["--data_dir", "need about", "0 GB are free"], usage(0)
+  return ["--data_dir", "need about", "0 MB are free"], usage(0)
 
 
 @pytest.mark.parametrize("break_it", [
