@@ -148,6 +148,20 @@ def test_held_out_scenes_are_never_trained_on(name):
   assert (config.train_split, config.val_split) == ("train", "holdout")
 
 
+@pytest.mark.parametrize("name", ["vqvae_imagenet_colorization",
+                                  "lm_imagenet_colorization"])
+def test_scored_colour_pictures_are_squares_first(name):
+  """BEHAVIOURS 15: centre-cropped before the resize, and so is the truth."""
+  config = resolve(get(name))
+  for block in config.evals:
+    ops = [op.name for op in builder.parse(block.pp)]
+    assert ops[:3] == ["decode", "central_crop", "resize"], block.name
+    if block.type == "psnr":
+      truth = [op.name for op in builder.parse(block.options["pp_truth"])]
+      assert truth[:3] == ops[:3]
+  assert "inception_crop" in config.pp_train
+
+
 def test_unknown_keys_name_their_path_and_the_nearest():
   config = get("vqvae_rooms_panoptic")
   with config.unlocked():

@@ -34,7 +34,7 @@ class OracleConfig:
   Attributes:
     task: name of the task (`panoptic_segmentation`, …).
     task_options: fields only that task has (depth: its range in metres).
-    model_init: stage I workdir, or a `.npz` in the published layout.
+    model_init: stage I: a workdir, a `.npz`, an address or a published name.
     model_name: architecture, `proj.uvim.vit`.
     model: constructor fields of the architecture.
   """
