@@ -60,9 +60,9 @@ def check_message(error, workdir):
     ("train_split=trian", ["trian", "train (64)"]),
     ("zero_code.split=validation[:0]", ["validation[:0]", "no examples"]),
     # Sizes.
-    ("model.patch_size=(12,12)", ["patch_size", "(12, 12)", "(64, 64)"]),
-    ("model.input_size=(60,64)", ["patch_size", "(60, 64)"]),
-    ("model.input_size=(32,32)", ["Labels are 64x64", "(32, 32)"]),
+    ("model.patch_size=(10,10)", ["patch_size", "(10, 10)", "(48, 48)"]),
+    ("model.input_size=(60,48)", ["patch_size", "(60, 48)"]),
+    ("model.input_size=(32,32)", ["Labels are 48x48", "(32, 32)"]),
     ("model.code_len=15", ["code_len", "15", "square"]),
     ("model.num_heads=3", ["num_heads", "3", "32"]),
     ("model.inputs.semantics=(13,16)", ["inputs.semantics", "16", "64"]),
@@ -97,8 +97,8 @@ def test_overrides(fails, override, words):
     ("config.evals = [('zero', 'coco_panoptic')]", ["config.zero"]),
     ("config.lr_mults = [('encodr.*', .1)]", ["encodr", "lr_mults"]),
     ("config.optax = {'b3': .9}", ["b3"]),
-    ("config.pp_train = config.pp_train.replace('resize(64, anti', "
-     "'resize(32, anti')", ["'image' of (32, 32)", "(64, 64)"]),
+    ("config.pp_train = config.pp_train.replace('resize(48, anti', "
+     "'resize(32, anti')", ["'image' of (32, 32)", "(48, 48)"]),
     ("config.pp_train += '|keep(\"image\")'", ["'labels'", "image"]),
     ("config.pp_modules = ['ops_generall']", ["ops_generall", "ops_general"]),
     ("config.model_init = 'howto-i21k-L/16'", ["howto-i21k-L/16", "ViT"]),
