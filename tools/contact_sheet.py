@@ -80,8 +80,9 @@ def _shade(depth_HW: np.ndarray) -> Image.Image:
     out_HW3[known_HW] = matplotlib.colormaps["viridis"](
         unit_M, bytes=True)[:, :3]
     text = f"{low:.3g} to {high:.3g} m in {100 * known_HW.mean():.0f} %"
+  height, width = depth_HW.shape
   return _write_names(Image.fromarray(out_HW3),
-                      [(depth_HW.shape[1] / 2, depth_HW.shape[0] - 12, text)])
+                      [(width / 2, 0.95 * height, text)])
 
 
 def _tiles(source: Source, index: int) -> Image.Image:

@@ -215,7 +215,7 @@ def choose_holdout(scenes: Sequence[str], count: int) -> list[str]:
     ConfigError: when that leaves none to train on, or does not add up.
   """
   rooms = collections.defaultdict(list)
-  for scene in sorted(set(scenes)):
+  for scene in set(scenes):
     rooms[re.sub(r"(?<=\d)[a-z]$", "", scene)].append(scene)
   if not 0 <= count < len(set(scenes)):
     raise ConfigError(

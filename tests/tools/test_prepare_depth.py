@@ -41,8 +41,9 @@ class Raw:
     save(self.images / "hall/b_rgb.png", photo(30))
     save(self.images / "hall/c_colors.jpg", photo(40))
     save(self.depth / "a.png", self.units)
-    save(self.depth / "hall/b_depth.npy",
-         np.where(self.units > 5000, self.units / 2000, np.nan)[..., None])
+    metres = np.where(self.units > 5000, self.units / 2000, np.nan)
+    metres[0, :3] = np.inf, -np.inf, -1
+    save(self.depth / "hall/b_depth.npy", metres[..., None])
     save(self.depth / "hall/c_depth.npy", self.units)
     (self.images / "notes.txt").write_text("no picture")
 
@@ -68,7 +69,7 @@ def test_every_kind_of_pair_ends_as_metres(raw):
   for name, e in found.items():
     assert e["image"] == (raw.images / name).read_bytes()
     assert e["depth"].dtype == np.float32 and e["depth"].shape == (6, 9, 1)
-    # Not a number in b: nothing measured.
+    # Not a positive number in b: nothing measured.
     want = np.where(raw.units > 5000, metres, 0) if "b_" in name else metres
     np.testing.assert_array_equal(e["depth"][..., 0], want)
   assert sorted(int(e["image/id"]) for e in found.values()) == [0, 1, 2]
