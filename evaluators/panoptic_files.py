@@ -4,7 +4,6 @@ Suffixes: H W pixels.
 """
 
 import contextlib
-import copy
 import importlib
 import io
 import pathlib
@@ -50,16 +49,16 @@ def official_scores(truth: Iterable[dict[str, Any]],
 
   Args:
     truth: the 'annotations' of the truth, whose segments have 'area'.
-    records: those of the predictions, in the same order.
+    records: those of the predictions, in the same order; their segments get
+      an 'area'.
     categories: rows with .id, .isthing.
     truth_dir: where the PNGs of the truth lie.
     prediction_dir: where those of the predictions lie.
   """
   code = official_code()
   table = {c.id: {"id": c.id, "isthing": int(c.isthing)} for c in categories}
-  # Its pq_compute would fork this process, whose threads would not survive;
-  # and the function writes areas into what it is given.
-  pairs = list(zip(truth, copy.deepcopy(records), strict=True))
+  # Its pq_compute would fork this process, which JAX's threads forbid.
+  pairs = list(zip(truth, records, strict=True))
   with contextlib.redirect_stdout(io.StringIO()):
     stat = code.pq_compute_single_core(
         0, pairs, str(truth_dir), str(prediction_dir), table)
