@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pp import rooms_worker
 from pp.rooms_render import render
-from pp.rooms_scene import CATEGORIES
+from pp.rooms_things import CATEGORIES
 from uvim.registry import lookup
 
 __all__ = ["Builder", "CATEGORIES", "build", "render"]

@@ -1,9 +1,12 @@
 """Spheres, boxes and upright frusta: where rays meet them, and their normals.
 
 Solids only, standing upright and turned about the vertical axis: enough for
-furniture, and every ray is answered by a closed formula.
+furniture, and every ray is answered by a closed formula. Rays meet all
+primitives of a scene in one go: on bundles this small a numpy call costs more
+than what it computes.
 
-Axes: N rays, K primitives, 3 = x (right), y (up), z (away from the front wall).
+Axes: N rays or points, M things, K primitives, P pairs of a primitive and a
+ray that may meet, 3 = x (right), y (up), z (away from the front wall).
 Arrays are float32 and component-major (`x_3N`), so that one component is
 contiguous. Lengths are metres.
 """
@@ -14,6 +17,8 @@ import numpy as np
 
 EPS = np.float32(1e-3)
 FAR = np.float32(1e9)
+_CORNERS = np.indices((2, 2, 2)).reshape(3, 8, 1) == 1
+_TINY = np.float32(1e-20)  # Added where a division by 0 must not be.
 
 
 class Thing(NamedTuple):
@@ -33,6 +38,18 @@ class Thing(NamedTuple):
   high: np.ndarray  # [3] upper corner.
 
 
+class Solids(NamedTuple):
+  """The primitives of all things of a scene, one column each: all spheres,
+  then all boxes, then all frusta, in the order of the things."""
+  owner: np.ndarray  # [K] number of the thing.
+  starts: tuple  # Numbers of the first sphere, box, frustum; K.
+  table_13K: np.ndarray  # Frame: origin of the thing; cosine and sine of its
+  # yaw. Then the shape in that frame, see `_sphere`, `_box`, `_frustum`.
+  colors_3K: np.ndarray
+  corners_38K: np.ndarray  # Of the bounding boxes, room coordinates.
+  balls_4M: np.ndarray  # Centres and radii of balls around the things.
+
+
 def at(x_3N, index):
   """x_3N[:, index], nine times as fast."""
   return x_3N.take(index, axis=1)
@@ -45,156 +62,237 @@ def put(x_3N, index, values_3N):
 
 
 def rows(x, y, z):
-  """np.stack([x, y, z]) in float32, four times as fast on small arrays."""
-  out = np.empty((3, *np.shape(x)), np.float32)
+  """np.stack([x, y, z]) in float32, four times as fast on small arrays; x
+  and y are broadcast to the shape of z."""
+  out = np.empty((3, *np.shape(z)), np.float32)
   out[0], out[1], out[2] = x, y, z
   return out
 
 
 def dot(a_3N, b_3N):
   """Inner products of columns, [N]."""
-  return a_3N[0] * b_3N[0] + a_3N[1] * b_3N[1] + a_3N[2] * b_3N[2]
+  return np.add.reduce(a_3N * b_3N)
 
 
-def turn(x_3N, yaw):
-  """x_3N turned by `yaw` about the vertical axis."""
-  c, s = np.float32(np.cos(yaw)), np.float32(np.sin(yaw))
-  return rows(c * x_3N[0] + s * x_3N[2], x_3N[1],
-              c * x_3N[2] - s * x_3N[0])
+def turn(x_3N, c, s):
+  """x_3N turned about the vertical axis by the angle with cosine c and sine
+  s."""
+  x, y, z = x_3N
+  return rows(c * x + s * z, y, c * z - s * x)
 
 
-def to_local(thing, x_3N):
-  """Room coordinates → the frame of `thing`; x_3N is [3, N] or [3]."""
-  origin = thing.origin if x_3N.ndim == 1 else thing.origin[:, None]
-  return turn(x_3N - origin, -thing.yaw)
+def bounds(spheres, boxes, frusta):
+  """Lower and upper corners [2, K, 3] of the boxes around primitives."""
+  parts = [np.zeros((2, 0, 3), np.float32)]
+  for shape in (spheres, boxes):
+    if len(shape):
+      middle, reach = shape[:, :3], shape[:, 3:]
+      parts.append((middle - reach, middle + reach))
+  if len(frusta):
+    x, z, bottom, top, r0, r1 = frusta.T
+    r = np.maximum(r0, r1)
+    parts.append(np.array([(x - r, bottom, z - r), (x + r, top, z + r)])
+                 .transpose(0, 2, 1))
+  return np.concatenate(parts, axis=1)
 
 
-def corners(thing):
-  """The eight corners of the bounding box in room coordinates, [3, 8]."""
-  pick = np.indices((2, 2, 2)).reshape(3, 8)
-  local = np.where(pick == 0, thing.low[:, None], thing.high[:, None])
-  return turn(local.astype(np.float32), thing.yaw) + thing.origin[:, None]
+def _bounding_balls(things, frame):
+  """[4, M]: centres in room coordinates and radii of balls around things."""
+  low = np.array([thing.low for thing in things], np.float32)
+  high = np.array([thing.high for thing in things], np.float32)
+  middle = ((low + high) / 2).reshape(-1, 3).T
+  half = high.reshape(-1, 3).T - middle
+  center = turn(middle, *frame[3:]) + frame[:3]
+  return np.concatenate([center, np.sqrt(dot(half, half))[None]])
 
 
-def bounding_sphere(thing):
-  """Centre [3] in room coordinates and radius of a ball around `thing`."""
-  middle = (thing.low + thing.high) / 2
-  center = turn(middle, thing.yaw) + thing.origin
-  return center, float(np.linalg.norm(thing.high - middle))
+def _frames(things):
+  """[5, M]: origins; cosines and sines of the yaws."""
+  frame = np.empty((5, len(things)), np.float32)
+  yaw = np.array([thing.yaw for thing in things])
+  frame[:3] = np.array([thing.origin for thing in things]).reshape(-1, 3).T
+  frame[3], frame[4] = np.cos(yaw), np.sin(yaw)
+  return frame
+
+
+def solids(things):
+  """The primitives of `things` in one table."""
+  kinds = [[], [], []]  # Number, shapes and colours of every thing.
+  for i, thing in enumerate(things):
+    colors = thing.colors
+    for kind, shapes in zip(kinds, (thing.spheres, thing.boxes, thing.frusta),
+                            strict=True):
+      kind.append((i, shapes, colors[:len(shapes)]))
+      colors = colors[len(shapes):]
+  balls, boxes, frusta = (
+      np.concatenate([np.zeros((0, width), np.float32)] + [
+          shapes for _, shapes, _ in kind])
+      for kind, width in zip(kinds, (4, 6, 6), strict=True))
+  flat = kinds[0] + kinds[1] + kinds[2]
+  owner = np.array([i for i, shapes, _ in flat for _ in shapes], int)
+  colors = np.concatenate([np.zeros((0, 3), np.float32)] + [
+      colors for _, _, colors in flat]).T
+  starts = 0, len(balls), len(balls) + len(boxes), len(owner)
+  frames, table = _frames(things), np.zeros((13, len(owner)), np.float32)
+  frame, shape = table[:5], table[5:]
+  frame[:] = at(frames, owner)
+  shape[:4, :starts[1]] = balls.T
+  shape[:6, starts[1]:starts[2]] = boxes.T
+  x, z, bottom, top, r0, r1 = frusta.T
+  shape[:, starts[2]:] = (x, bottom, z, (r1 - r0) / (top - bottom), 0 * top,
+                          top - bottom, r0, r1)
+  low, high = bounds(balls, boxes, frusta).transpose(0, 2, 1)[:, :, None]
+  corners = turn(np.where(_CORNERS, high, low), *frame[3:])
+  return Solids(owner, starts, table, colors, corners + frame[:3, None],
+                _bounding_balls(things, frames))
+
+
+def pairs(u, v, low_2K, high_2K, allowed=None):
+  """All pairs of a box k in the plane and a point n inside it.
+
+  Args:
+    u: first coordinate of the points.
+    v: second coordinate; u and v are broadcast to the N points.
+    low_2K: lower corners of the boxes.
+    high_2K: upper corners.
+    allowed: bool [K, N], which pairs to look at; None: all.
+
+  Returns:
+    How many pairs each box has, [K], and their points n [P] in that order.
+  """
+  axes = *low_2K.shape, *(1,) * u.ndim
+  low, high = low_2K.reshape(axes), high_2K.reshape(axes)
+  inside = ((u > low[0]) & (u < high[0])) & ((v > low[1]) & (v < high[1]))
+  if allowed is not None:
+    inside &= allowed
+  flat = np.flatnonzero(inside)
+  num = len(inside)
+  size = inside.size // max(num, 1)
+  starts = np.arange(num + 1) * size
+  ends = flat.searchsorted(starts)
+  count = ends[1:] - ends[:-1]
+  return count, flat - np.repeat(starts[:-1], count)
+
+
+def to_local(frame, x_3N):
+  """Room coordinates → those in the frames of things."""
+  return turn(x_3N - frame[:3], frame[3], -frame[4])
+
+
+def _or_far(t, ok):
+  """np.where(ok, t, FAR) for t ≥ 0 where ok, without its slowness."""
+  return np.maximum(t, ~ok * FAR)
 
 
 def _sphere(ball, o, d):
-  o = [o[i] - ball[i] for i in range(3)]
-  a = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-  b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
-  c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - ball[3] * ball[3]
-  disc = b * b - a * c
+  """`ball`: centre, radius."""
+  o = o - ball[:3]
+  a, b = dot(d, d), dot(o[:, None], d)
+  disc = b * b - a * (dot(o, o) - ball[3] * ball[3])
   t = (-b - np.sqrt(np.maximum(disc, 0))) / a
-  return np.where((disc > 0) & (t > EPS), t, FAR)
+  return _or_far(t, (disc > 0) & (t > EPS))
 
 
-def _box(box, o, inv):
-  near, far = None, None
-  for i in range(3):
-    t0 = (box[i] - box[3 + i] - o[i]) * inv[i]
-    t1 = (box[i] + box[3 + i] - o[i]) * inv[i]
-    enter, leave = np.minimum(t0, t1), np.maximum(t0, t1)
-    near = enter if near is None else np.maximum(near, enter)
-    far = leave if far is None else np.minimum(far, leave)
-  return np.where((near < far) & (near > EPS), near, FAR)
+def _box(box, o, d):
+  """`box`: centre, half sizes."""
+  # A ray exactly parallel to a slab would make 0 · inf.
+  inv = 1 / (d + _TINY)
+  t0 = (box[:3] - box[3:6] - o)[:, None] * inv
+  t1 = (box[:3] + box[3:6] - o)[:, None] * inv
+  near = np.maximum.reduce(np.minimum(t0, t1))
+  far = np.minimum.reduce(np.maximum(t0, t1))
+  return _or_far(near, (near < far) & (near > EPS))
 
 
-def _frustum(cone, o, d, inv_y):
-  cx, cz, y0, y1, r0, r1 = cone
-  x, y, z = o[0] - cx, o[1] - y0, o[2] - cz
-  k = (r1 - r0) / (y1 - y0)
+def _frustum(cone, o, d):
+  """`cone`: centre of the bottom; slope of the side; heights of the lids;
+  their radii."""
+  (x, y, z), (dx, dy, dz) = o - cone[:3], d
+  k, lids, radii = cone[3], cone[4:6], cone[6:]
   # x² + z² = r(y)² with r linear in y: a quadratic in t.
-  r, dr = r0 + k * y, k * d[1]
-  a = d[0] * d[0] + d[2] * d[2] - dr * dr
-  b = x * d[0] + z * d[2] - r * dr
-  c = x * x + z * z - r * r
-  disc = b * b - a * c
+  r, dr = radii[0] + k * y, k * dy
+  a = dx * dx + dz * dz - dr * dr
+  b = x * dx + z * dz - r * dr
+  disc = b * b - a * (x * x + z * z - r * r)
   root = np.sqrt(np.maximum(disc, 0))
-  a = a + np.float32(1e-20)  # Never 0 in a division.
+  a = a + _TINY
   t = (-b - root) / a
-  if k:
-    # A ray steeper than the side meets cone and mirror cone once each.
-    t = np.where((a < 0) & (r + t * dr < 0), (root - b) / a, t)
-  h = y + t * d[1]
-  ok = (disc > 0) & (t > EPS) & (h >= 0) & (h <= y1 - y0)
-  best = np.where(ok, t, FAR)
-  for height, radius in ((0, r0), (y1 - y0, r1)):
-    if not radius:
-      continue
-    t = (height - y) * inv_y
-    u, v = x + t * d[0], z + t * d[2]
-    ok = (t > EPS) & (u * u + v * v < radius * radius)
-    best = np.where(ok, np.minimum(best, t), best)
-  return best
+  # A ray steeper than the side meets cone and mirror cone once each.
+  steep = np.flatnonzero((a < 0) & (r + t * dr < 0))
+  if len(steep):
+    np.put(t, steep, ((root - b) / a).take(steep))
+  h = y + t * dy
+  side = _or_far(t, (disc > 0) & (t > EPS) & (h >= 0) & (h <= lids[1]))
+  t = (lids - y)[:, None] * (1 / (dy + _TINY))
+  u, v = x + t * dx, z + t * dz
+  lid = _or_far(t, (t > EPS) & (u * u + v * v < (radii * radii)[:, None]))
+  return np.minimum(side, np.minimum(lid[0], lid[1]))
 
 
-def intersect(thing, o, d_3N):
-  """First hits of rays o + t·d with `thing`.
+def _spans(solids, count_K, *functions):
+  """(function, its slice of the P pairs) for every kind that has pairs."""
+  ends = [0, *count_K.cumsum().tolist()]
+  for function, first, last in zip(functions, solids.starts[:-1],
+                                   solids.starts[1:], strict=True):
+    if ends[first] < ends[last]:
+      yield function, slice(ends[first], ends[last])
+
+
+def intersect(solids, count_K, o_3P, d_3LP):
+  """Where each of L · P rays o + t·d enters the primitive it is paired with.
 
   Args:
-    thing: the solid.
-    o: [3] or [3, N] float32 ray starts, room coordinates, outside the solid.
-    d_3N: directions, of any length; t counts in their lengths.
+    solids: K primitives.
+    count_K: how many of the P pairs each has; the rays come in that order.
+    o_3P: ray starts outside the solids; [3, 1] for one that all share.
+    d_3LP: directions of L rays from each, any length; t counts in lengths.
 
   Returns:
-    t_N float32 (FAR on a miss) and the primitive's number, int8 [N].
+    t_LP float32, FAR on a miss.
   """
-  o, d = to_local(thing, o), turn(d_3N, -thing.yaw)
-  hits = [_sphere(ball, o, d) for ball in thing.spheres]
-  if len(thing.boxes) or len(thing.frusta):
-    # A ray exactly parallel to a slab would make 0 · inf.
-    inv = 1 / (d + np.float32(1e-20))
-    hits += [_box(box, o, inv) for box in thing.boxes]
-    hits += [_frustum(cone, o, d, inv[1]) for cone in thing.frusta]
-  t, prim = hits[0], np.zeros(d.shape[1], np.int8)
-  for k, other in enumerate(hits[1:], 1):
-    prim[other < t] = k
-    t = np.minimum(t, other)
-  return t, prim
+  table = np.repeat(solids.table_13K, count_K, axis=1)
+  frame, shape = table[:5], table[5:]
+  o, d = to_local(frame, o_3P), turn(d_3LP, frame[3], -frame[4])
+  t = np.empty(d.shape[1:], np.float32)
+  for kind, mine in _spans(solids, count_K, _sphere, _box, _frustum):
+    t[:, mine] = kind(shape[:, mine], o[:, mine], d[:, :, mine])
+  return t
+
+
+def _sphere_normal(ball, p):
+  return (p - ball[:3]) / ball[3]
 
 
 def _box_normal(box, p):
-  q = (p - box[:3, None]) / box[3:, None]
+  q = (p - box[:3]) / box[3:6]
   size = np.abs(q)
-  face = size == np.maximum(np.maximum(size[0], size[1]), size[2])
-  return np.sign(q) * face
+  return np.sign(q) * (size == np.maximum.reduce(size))
 
 
 def _frustum_normal(cone, p):
-  cx, cz, y0, y1, r0, r1 = cone
-  x, z = p[0] - cx, p[2] - cz
-  k = (r1 - r0) / (y1 - y0)
+  x, y, z = p - cone[:3]
+  k, lids, radii = cone[3], cone[4:6], cone[6:]
   r = np.sqrt(x * x + z * z) + np.float32(1e-6)
-  n = rows(x / r, -k, z / r) / np.sqrt(1 + k * k)
   # A hit on a lid is on its plane and inside its rim.
   tol = np.float32(2e-3)
-  top = (p[1] > y1 - tol) & (r < r1 - tol / 2)
-  base = (p[1] < y0 + tol) & (r < r0 - tol / 2)
-  put(n, top, (0, 1, 0))
-  put(n, base, (0, -1, 0))
-  return n
+  base, top = (np.abs(y - lids) < tol) & (r < radii - tol / 2)
+  side = ~(top | base) / np.sqrt(1 + k * k)
+  return rows(x / r * side, top.astype(np.float32) - base - k * side,
+              z / r * side)
 
 
-def normals(thing, prim_N, p_3N):
-  """Unit outward normals [3, N] at points p_3N on primitives prim_N."""
-  p = to_local(thing, p_3N)
-  n = np.zeros_like(p)
-  balls, boxes = len(thing.spheres), len(thing.boxes)
-  for k in range(len(thing.colors)):
-    here = np.flatnonzero(prim_N == k)
-    if not len(here):
-      continue
-    q = at(p, here)
-    if k < balls:
-      q = (q - thing.spheres[k, :3, None]) / thing.spheres[k, 3]
-    elif k < balls + boxes:
-      q = _box_normal(thing.boxes[k - balls], q)
-    else:
-      q = _frustum_normal(thing.frusta[k - balls - boxes], q)
-    put(n, here, q)
-  return turn(n, thing.yaw)
+def normals(solids, count_K, p_3P):
+  """Unit outward normals [3, P] at points on primitives.
+
+  Args:
+    solids: K primitives.
+    count_K: how many points each has; the points come in that order.
+    p_3P: points, room coordinates.
+  """
+  table = np.repeat(solids.table_13K, count_K, axis=1)
+  frame, shape = table[:5], table[5:]
+  p, n = to_local(frame, p_3P), np.empty_like(p_3P)
+  for kind, mine in _spans(solids, count_K, _sphere_normal, _box_normal,
+                           _frustum_normal):
+    n[:, mine] = kind(shape[:, mine], p[:, mine])
+  return turn(n, *frame[3:])
