@@ -18,7 +18,6 @@ import os
 import pathlib
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -120,18 +119,16 @@ def compare(folder: pathlib.Path, pattern: str = "") -> Iterator[Verdict]:
 
 
 def _run(fixture: Fixture) -> Iterator[Verdict]:
+  def quantities():
+    yield from fixture.load()(fixture.path, dict(fixture.parts))
+
   count = 0
-  try:
-    for quantity in fixture.load()(fixture.path, dict(fixture.parts)):
-      count += 1
-      yield common.judge(quantity)
-    if not count:
-      yield Verdict(fixture.path.name, common.NOT_COMPARED,
-                    note="holds no result")
-  except Exception as e:  # One broken fixture must not hide the others.
-    traceback.print_exc()
-    yield Verdict(fixture.path.name, common.FAIL,
-                  note=f"{type(e).__name__}: {e}")
+  for quantity in common.guarded(fixture.path.name, quantities()):
+    count += 1
+    yield common.judge(quantity)
+  if not count:
+    yield Verdict(fixture.path.name, common.NOT_COMPARED,
+                  note="holds no result")
 
 
 def show(verdicts: Iterable[Verdict]) -> bool:

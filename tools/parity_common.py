@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def judge(quantity: Quantity) -> Verdict:
     status = INFORMATIVE if quantity.informative else NOT_COMPARED
     return Verdict(name, status, note=note)
   if quantity.theirs is None:
-    return Verdict(name, FAIL, note="the fixture has no such array")
+    return Verdict(name, FAIL, note=note or "the fixture has no such array")
   ours, theirs = np.asarray(quantity.ours), np.asarray(quantity.theirs)
   failed = INFORMATIVE if quantity.informative else FAIL
   for what, a, b in (("shape", ours.shape, theirs.shape),
@@ -111,6 +112,18 @@ def match(where: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], *,
   for name in ours.keys() - theirs.keys():
     if complete and name.startswith(complete):
       yield Quantity(f"{where}/{name}", ours[name], None)
+
+
+def guarded(where: str, quantities: Iterable[Quantity]) -> Iterator[Quantity]:
+  """The quantities; an error among them is one more that fails.
+
+  So that something broken hides only what comes after it in its own file.
+  """
+  try:
+    yield from quantities
+  except Exception as e:
+    traceback.print_exc()
+    yield Quantity(where, np.nan, None, note=f"{type(e).__name__}: {e}")
 
 
 def load(path) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools import parity_common, parity_stage1, parity_stage2
-from tools.parity_common import Quantity, below, load, match
+from tools.parity_common import Quantity, below, guarded, load, match
 from uvim import optim, quantizer, tree
 from uvim.models import lm, make_model, vit
 from uvim.registry import ConfigError
@@ -52,10 +52,8 @@ def run_optax(path, parts) -> Iterator[Quantity]:
     if part not in meta["configs"]:
       yield from parity_common.unknown_part(file)
       continue
-    theirs = load(file)
-    yield from _moments(file.stem, theirs, _updates(
-        meta["configs"][part] | {"total_steps": meta["total_steps"]}, given,
-        theirs))
+    fields = meta["configs"][part] | {"total_steps": meta["total_steps"]}
+    yield from guarded(file.stem, _optimizer(file, fields, given))
 
 
 def _updates(fields, given, theirs):
@@ -79,8 +77,9 @@ def _updates(fields, given, theirs):
   return ours
 
 
-def _moments(where, theirs, ours) -> Iterator[Quantity]:
-  for quantity in match(where, theirs, ours):
+def _optimizer(file, fields, given) -> Iterator[Quantity]:
+  theirs = load(file)
+  for quantity in match(file.stem, theirs, _updates(fields, given, theirs)):
     if f"/{MOMENTUM}/" in quantity.name:
       # Where a compiler rounds may move the last of its eight bits.
       quantity = Quantity(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tools import parity_common
-from tools.parity_common import Quantity, below, load, match
+from tools.parity_common import Quantity, below, guarded, load, match
 from uvim import tree
 
 # Calls whose string is not in the json, or which have another default here.
@@ -24,24 +24,28 @@ def run(path, parts) -> Iterator[Quantity]:
     path: the json with the call of each op.
     parts: the .npz of the same name, as part ''.
   """
-  calls = json.loads(path.read_text())["calls"]
+  calls = json.loads(path.read_text())["calls"] | CALLS
   arrays = load(parts.pop(""))
   for op in dict.fromkeys(name.split("/")[0] for name in arrays):
     theirs = below(arrays, f"{op}/")
-    call = CALLS.get(op, calls.get(op))
+    if calls.get(op, "").startswith("decode"):
+      theirs["in/image"] = arrays[JPEG].tobytes()
     where = f"{path.stem}/{op}"
-    if boxes := BOXES.fullmatch(op):
-      yield from _boxes(where, theirs, int(boxes[1]), int(boxes[2]))
-    elif call is None:
-      yield from match(where, theirs, {}, note="its call is not told")
-    elif op == "nyu_eval_crop":
-      yield from match(where, theirs, _crop(call))
-    else:
-      if call.startswith("decode"):
-        theirs["in/image"] = arrays[JPEG].tobytes()
-      yield from _op(where, call, theirs)
+    yield from guarded(where, _quantities(where, op, calls.get(op), theirs))
   for file in parts.values():
     yield from parity_common.unknown_part(file)
+
+
+def _quantities(where, op, call, theirs) -> Iterator[Quantity]:
+  """The quantities of one op."""
+  if boxes := BOXES.fullmatch(op):
+    yield from _boxes(where, theirs, int(boxes[1]), int(boxes[2]))
+  elif call is None:
+    yield from match(where, theirs, {}, note="its call is not told")
+  elif op == "nyu_eval_crop":
+    yield from match(where, theirs, _crop(call))
+  else:
+    yield from _op(where, call, theirs)
 
 
 def _op(where, call, theirs) -> Iterator[Quantity]:
@@ -89,11 +93,11 @@ def _boxes(where, theirs, height, width) -> Iterator[Quantity]:
     for what, a, b in zip(
         ("y", "x", "height", "width", "area", "aspect ratio", "place in y",
          "place in x"), _measures(ours), _measures(boxes), strict=True):
-      # At 0.1 % two samples of one distribution are told apart by chance.
-      limit = 1.95 * np.sqrt(2 / len(boxes))
+      # Beyond it in one of a thousand pairs of samples of one distribution.
+      gap, limit = _gap(a, b), 1.95 * np.sqrt(2 / len(boxes))
       yield Quantity(
-          f"{where}/{name} {what}", _gap(a, b), 0.0, scale=1.0,
-          tolerance=limit, note=f"as a distribution, gap up to {limit:.3f}")
+          f"{where}/{name} {what}", np.array(gap <= limit), np.array(True),
+          note=f"as a distribution: gap {gap:.3f}, up to {limit:.3f}")
 
 
 def _draw_boxes(height, width, count):

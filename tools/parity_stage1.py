@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools import parity_common
-from tools.parity_common import Quantity, below, load, match
+from tools.parity_common import Quantity, below, guarded, load, match
 from trainers.vqvae import VqvaeStage
 from uvim import config, quantizer, tree
 from uvim.models import vit
@@ -120,20 +120,27 @@ def run(path, parts) -> Iterator[Quantity]:
   stage = make_stage(meta)
   ours = jax.jit(forward, static_argnums=0)(stage, params, codebook, batch)
   ours = {name: np.asarray(value) for name, value in ours.items()}
+  state = params, codebook, batch
   for part, file in parts.items():
-    arrays, where = load(file), file.stem
-    if part == "out":
-      yield from _outputs(where, arrays, ours, stage)
-    elif weight := re.fullmatch(r"grad(?:_wcommit(\d)(\d*))?", part):
-      weight = float("{}.{}".format(*(x or 0 for x in weight.groups())))
-      yield from _training(where, arrays, ours, make_stage(
-          meta, commitment_weight=weight), (params, codebook, batch))
-    elif part.removeprefix("split_") in PERTURB:
-      yield from _splits(where, arrays, ours["bottleneck"],
-                         stage.model.dict_momentum,
-                         PERTURB[part.removeprefix("split_")])
-    else:
-      yield from parity_common.unknown_part(file)
+    yield from guarded(file.stem, _part(part, file, ours, meta, state))
+
+
+def _part(part, file, ours, meta, state) -> Iterator[Quantity]:
+  """The quantities of one file."""
+  where, theirs, split = file.stem, load(file), part.removeprefix("split_")
+  weight = re.fullmatch(r"grad(?:_wcommit(\d)(\d*))?", part)
+  if part == "out":
+    yield from _outputs(where, theirs, ours, make_stage(meta))
+  elif weight:
+    weight = float("{}.{}".format(*(x or 0 for x in weight.groups())))
+    stage = make_stage(meta, commitment_weight=weight)
+    yield from _training(where, theirs, ours, stage, state)
+  elif split in PERTURB:
+    momentum = make_stage(meta).model.dict_momentum
+    yield from _splits(where, theirs, ours["bottleneck"], momentum,
+                       PERTURB[split])
+  else:
+    yield from parity_common.unknown_part(file)
 
 
 def _codebook(arrays, prefix):

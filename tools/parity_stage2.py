@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools import parity_common
-from tools.parity_common import Quantity, below, load, match
+from tools.parity_common import Quantity, below, guarded, load, match
 from trainers.lm import token_nll
 from uvim import decode, tree
 from uvim.models import lm, make_model
@@ -44,21 +44,37 @@ def run(path, parts) -> Iterator[Quantity]:
     raise ConfigError(f"{path.stem}_params.npz is missing.")
   given = load(parts.pop("params"))
   params = tree.unflatten(below(given, "params/"))
-  image, text = given["image"], given["text"]
+  args = model, params, given["image"], given["text"]
   for part, file in parts.items():
-    arrays, where = load(file), file.stem
-    if part == "out":
-      yield from match(where, arrays, _posembs(arrays) | jax.jit(
-          forward, static_argnums=0)(model, params, image, text),
-          inputs="prompts|eos_token|.*_(seqs|logprobs|scores)|sample_.*")
-      yield from _sequences(where, arrays, model, params, image)
-    elif part == "grad":
-      loss, grads = jax.jit(jax.value_and_grad(_loss, argnums=1),
-                            static_argnums=0)(model, params, image, text)
-      yield from match(where, arrays, {"loss": loss}, inputs="grad/.*")
-      yield from parity_common.gradients(where, tree.flatten(grads), arrays)
-    else:
-      yield from parity_common.unknown_part(file)
+    yield from guarded(file.stem, _part(part, file, args))
+
+
+def _part(part, file, args) -> Iterator[Quantity]:
+  """The quantities of one file."""
+  if part == "out":
+    yield from _outputs(file.stem, load(file), *args)
+  elif part == "grad":
+    yield from _training(file.stem, load(file), *args)
+  else:
+    yield from parity_common.unknown_part(file)
+
+
+def _outputs(where, theirs, model, params, image, text) -> Iterator[Quantity]:
+  ours = jax.jit(forward, static_argnums=0)(model, params, image, text)
+  decoded = {name: _companions(name, theirs) for name, words in theirs.items()
+             if words.dtype.kind == "i" and words.ndim == 3}
+  rest = theirs.keys() - {name for some in decoded.values() for name in some}
+  yield from match(where, {k: v for k, v in theirs.items() if k in rest},
+                   ours | _posembs(theirs), inputs="prompts|eos_token")
+  for name, some in decoded.items():
+    yield from _sequences(where, name, some, theirs, (model, params, image))
+
+
+def _training(where, theirs, model, params, image, text) -> Iterator[Quantity]:
+  step = jax.jit(jax.value_and_grad(_loss, argnums=1), static_argnums=0)
+  loss, grads = step(model, params, image, text)
+  yield from match(where, theirs, {"loss": loss}, inputs="grad/.*")
+  yield from parity_common.gradients(where, tree.flatten(grads), theirs)
 
 
 def _loss(model, params, image, text):
@@ -80,35 +96,35 @@ def _posembs(names) -> dict[str, Any]:
   return {m[0]: lm.sincos2d((int(m[1]), int(m[2])), int(m[3])) for m in found}
 
 
-def _sequences(where, theirs, model, params, image) -> Iterator[Quantity]:
-  """Decoded words with their log-probabilities and the sums of these."""
-  after = jax.jit(_after, static_argnums=0)
-  for name, words_BSL in theirs.items():
-    if words_BSL.dtype.kind != "i" or words_BSL.ndim != 3:
-      continue
-    kind = name.removesuffix("_seqs")
-    ours_BSL, logprob_BSL = map(
-        np.asarray, after(model, params, image, words_BSL))
-    note = ""
-    if kind == "greedy":
-      ours_BSL, logprob_BSL, note = _decode(
-          model, params, image, words_BSL, (ours_BSL, logprob_BSL))
-    elif kind == "prompted":
-      prompt_BSL = theirs["prompts"][:, None]
-      ours_BSL = np.where(prompt_BSL > 0, prompt_BSL, ours_BSL)
-      note = "our decoder takes no prompt; by a full pass"
-    elif kind == "eos":
-      ours_BSL = logprob_BSL = None
-      note = "we have no end token"
-    else:
-      ours_BSL, note = None, "another random stream; see its log-probabilities"
-    ours = {name: ours_BSL, f"{kind}_logprobs": logprob_BSL}
-    if logprob_BSL is not None:
-      ours[f"{kind}_scores"] = logprob_BSL.sum(-1)
-    some = {k: v for k, v in theirs.items()
-            if k in (name, f"{kind}_logprobs", f"{kind}_scores")}
-    yield from match(where, some, ours, note=note,
-                     informative="" if kind == "greedy" else ".*")
+def _companions(name, theirs) -> dict[str, Any]:
+  """Sequences, their log-probabilities and the sums of these, by name."""
+  kind = name.removesuffix("_seqs")
+  return {k: theirs[k] for k in (name, f"{kind}_logprobs", f"{kind}_scores")
+          if k in theirs}
+
+
+def _sequences(where, name, some, theirs, args) -> Iterator[Quantity]:
+  """What was decoded in one way."""
+  kind, words_BSL, note = name.removesuffix("_seqs"), theirs[name], ""
+  ours_BSL, logprob_BSL = map(
+      np.asarray, jax.jit(_after, static_argnums=0)(*args, words_BSL))
+  if kind == "greedy":
+    ours_BSL, logprob_BSL, note = _decode(
+        *args, words_BSL, (ours_BSL, logprob_BSL))
+  elif kind == "prompted" and "prompts" in theirs:
+    prompt_BSL = theirs["prompts"][:, None]
+    ours_BSL = np.where(prompt_BSL > 0, prompt_BSL, ours_BSL)
+    note = "our decoder takes no prompt; by a full pass"
+  elif kind == "eos":
+    ours_BSL = logprob_BSL = None
+    note = "we have no end token"
+  else:
+    ours_BSL, note = None, "another random stream; see its log-probabilities"
+  ours = {name: ours_BSL, f"{kind}_logprobs": logprob_BSL}
+  if logprob_BSL is not None:
+    ours[f"{kind}_scores"] = logprob_BSL.sum(-1)
+  yield from match(where, some, ours, note=note,
+                   informative="" if kind == "greedy" else ".*")
 
 
 def _after(model, params, image, words_BSL):

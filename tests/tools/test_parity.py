@@ -229,18 +229,39 @@ def test_greedy_sequences_may_hold_the_start_word(tmp_path, capsys):
     save(tmp_path / "stage2_small_out.npz", greedy_seqs=text[:, None],
          greedy_logprobs=logprobs[:, None],
          greedy_scores=logprobs.sum(1)[:, None],
-         sample_T1=text[:, None], sample_T1_logprobs=logprobs[:, None])
+         sample_T1=text[:, None], sample_T1_logprobs=logprobs[:, None],
+         beam_scores=logprobs.sum(1))
     status = parity.main([str(tmp_path)])
     return status, capsys.readouterr().out
 
   status, out = write(text)
   assert status == 0, out
-  assert "3 pass, 0 FAIL, 2 informative" in out
+  assert "3 pass, 0 FAIL, 2 informative, 1 not compared" in out
   assert f"{(~whole).sum()} of 12 hold the start word" in out
   for row in (np.argmax(whole), np.argmin(whole)):
     wrong = text.copy()
     wrong[row, -1] = wrong[row, -1] % 6 + 1
     assert write(wrong)[0] == 1
+
+
+def test_ops_are_compared_with_their_types(tmp_path, capsys):
+  image = np.array([[[0, 51, 255]]], np.uint8)
+  (tmp_path / "pp_ops.json").write_text(json.dumps({"calls": {
+      "wrong": "value_rnge(0, 1)", "scale": "value_range(0, 1)",
+      "typed": 'copy("image", "labels")'}}))
+  save(tmp_path / "pp_ops.npz", **{
+      "wrong/in/image": image, "wrong/out/image": image,
+      "scale/in/image": image, "typed/in/image": image, "lost/out/image": image,
+      "scale/out/image": np.float32([[[0, 0.2, 1]]]),
+      "typed/out/labels": image.astype(np.int32)})
+  assert parity.main([str(tmp_path)]) == 1
+  lines = {s.split("  ")[0]: s for s in capsys.readouterr().out.splitlines()}
+  for name, status in {
+      "pp_ops/wrong": "Did you mean 'value_range'",
+      "pp_ops/scale/out/image": "pass", "pp_ops/typed/out/labels": "pass",
+      "pp_ops/typed/out/labels dtype": "FAIL",
+      "pp_ops/lost/out/image": "not compared"}.items():
+    assert status in lines[name]
 
 
 # The released implementation's.
