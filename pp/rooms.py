@@ -34,8 +34,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """TFDS builder of `rooms`; config 'tiny' is the start of 'default'."""
 
   name = "rooms"
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES = {"1.0.0": "First scenes."}
+  VERSION = tfds.core.Version("1.1.0")
+  RELEASE_NOTES = {"1.0.0": "First scenes.",
+                   "1.1.0": "Larger things, for pictures of 48 pixels."}
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in SIZES]
 
   def _info(self):

@@ -181,8 +181,8 @@ class _Layout:
     box = (u - r, h / 2 + scene.focal * up / max(near, 0.1),
            u + r, h / 2 + scene.focal * down / far + r * 0.4)
     area, seen = _area(box), _overlap(box, (0, 0, w, h))
-    framed = (seen > 0.75 * area and seen > 0.025 * h * w
-              and area < 0.22 * h * w)
+    framed = (seen > 0.75 * area and seen > 0.045 * h * w
+              and area < 0.3 * h * w)
     return box if framed else None
 
   def _fits(self, spot, mates):
@@ -215,7 +215,7 @@ def _furnish(rng, scene):
     plan.append((-1, rng.integers(7), colors[rng.integers(3)]))
   for group, label, color in plan[:goal]:
     for _ in range(3):
-      size = rng.uniform(0.45, 1.15)
+      size = rng.uniform(0.65, 1.45)
       if layout.place(make_thing(rng, int(label), size, color), group):
         break
   if rng.random() < 0.12:

@@ -24,12 +24,12 @@ NUM_THINGS = sum(isthing for _, _, isthing in rooms.CATEGORIES)
 # Of the first four scenes at 96 × 128: label and area of every object, mean
 # grey and mean depth.
 GOLDEN = [
-    [(2, 1223), (2, 275), (2, 1154), (4, 300), (7, 3841), (8, 5193)],
-    [(5, 1378), (6, 447), (4, 361), (7, 5097), (8, 4020), (11, 328)],
-    [(0, 928), (0, 587), (0, 309), (0, 783), (7, 4621), (8, 5060)],
-    [(0, 764), (0, 213), (0, 291), (7, 4213), (8, 5952), (9, 130), (11, 725)]]
-MEANS = [(124.7130, 2.8833), (119.7300, 2.9874), (107.6439, 3.1772),
-         (146.7118, 3.2953)]
+    [(2, 2280), (2, 353), (2, 1777), (4, 395), (7, 2828), (8, 4432)],
+    [(5, 2030), (5, 249), (4, 352), (7, 5746), (8, 3583), (11, 328)],
+    [(0, 1920), (0, 862), (0, 551), (0, 519), (7, 3983), (8, 4453)],
+    [(0, 1441), (0, 393), (0, 1886), (7, 3060), (8, 4680), (9, 130), (11, 698)]]
+MEANS = [(118.343, 2.6057), (113.837, 2.8238), (106.281, 2.9024),
+         (133.178, 2.8427)]
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +165,16 @@ def test_render_is_a_function_of_seed_and_index():
   assert len(set(small)) == len(small), "two splits share a scene"
 
 
-def test_version_1_0_0_stays_what_it_is():
+def test_version_1_1_0_stays_what_it_is():
   """Recipes are tuned on these scenes: others need another VERSION."""
   scenes = [rooms.render(0, i, 96, 128) for i in range(4)]
   found = [[(item["label"], item["area"]) for item in scene["objects"]]
            for scene in scenes]
-  assert found == GOLDEN
+  for objects, golden in zip(found, GOLDEN, strict=True):
+    # Processors round differently: a pixel on an edge may go either way.
+    np.testing.assert_allclose(objects, golden, atol=3, rtol=0)
   means = [(scene["image"].mean(), scene["depth"].mean()) for scene in scenes]
-  np.testing.assert_allclose(means, MEANS, atol=2e-3)
+  np.testing.assert_allclose(means, MEANS, atol=0.02)
 
 
 def test_only_pairs_that_may_meet_are_left_out(scenes):
