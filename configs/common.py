@@ -144,9 +144,9 @@ def rooms_stage_i(arg, task, labels, pp):
   config.pp_train, config.pp_eval = pp
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
   config.batch_size = 8
-  config.total_steps = 9600
-  config.log_eval_steps = 4800
-  config.checkpoint_steps = 2400
+  config.total_steps = 10_000
+  config.log_eval_steps = 5000
+  config.checkpoint_steps = 2500
 
   labels = {key: (classes, ROOMS_PATCH**2) for key, classes in labels.items()}
   config.model_name = "vit"
@@ -178,9 +178,9 @@ def rooms_stage_ii(stage_i, pp):
   _rooms_data(config, stage_i.dataset)
   config.pp_train, config.pp_eval = pp
   config.batch_size = 16
-  config.total_steps = 3200
-  config.log_eval_steps = 1600
-  config.checkpoint_steps = 800
+  config.total_steps = 3400
+  config.log_eval_steps = 1700
+  config.checkpoint_steps = 850
 
   config.oracle = mlc.ConfigDict()
   config.oracle.task = stage_i.task
