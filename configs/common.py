@@ -118,6 +118,26 @@ def small_stage_ii(res):
               input_size=(res, res), patches=dict(size=(16, 16)))
 
 
+def stage_i_switches():
+  """What the listings leave out of `config.model`, as released (Table 2)."""
+  return dict(code_dropout="random", bottleneck_resize=True, dict_learning=True,
+              commitment_weight=0.0)
+
+
+def stage_ii_switches():
+  """The same for the language model; a size of None is the encoder's."""
+  size = mlc.config_dict.placeholder
+  return dict(autoregressive=True, decoder_layers=size(int),
+              decoder_heads=size(int), decoder_mlp_dim=size(int),
+              decoder_emb_dim=size(int))
+
+
+def set_devices(config):
+  """One axis for all devices, everything but the batch on each of them."""
+  config.mesh = (("data", -1),)
+  config.sharding = ((".*", "replicate"),)
+
+
 def two_images(res, label_res):
   """What stage II sees: `image` at `res`, f's `image_ctx` at label size."""
   return (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
@@ -155,7 +175,7 @@ def rooms_stage_i(arg, task, labels, pp):
       code_len=36, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
       num_heads=4, dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True,
-      inputs=labels, outputs=labels)
+      inputs=labels, outputs=labels, **stage_i_switches())
   _rooms_optimizer(config)
   if arg["tiny"]:
     _rooms_tiny(config)
@@ -195,7 +215,7 @@ def rooms_stage_ii(stage_i, pp):
   config.model = dict(
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
       patches=dict(size=(ROOMS_PATCH, ROOMS_PATCH)), posemb_type="learn",
-      input_size=(ROOMS_RES, ROOMS_RES))
+      input_size=(ROOMS_RES, ROOMS_RES), **stage_ii_switches())
   config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
   config.model.seq_len = config.oracle.model.get_ref("code_len")
   _rooms_optimizer(config)
@@ -212,6 +232,7 @@ def _rooms_data(config, dataset):
   config.train_split = "train"
   config.val_split = "validation"
   config.log_training_steps = 200
+  set_devices(config)
 
 
 def _rooms_optimizer(config):

@@ -44,6 +44,7 @@ def get_config(arg=None):
   config.dataset = "coco/2017_panoptic"
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
+  common.set_devices(config)
   config.train_split = "train[4096:]"
   config.val_split = "train[:4096]"
   config.shuffle_buffer_size = 50_000
@@ -79,6 +80,7 @@ def get_config(arg=None):
   config.oracle.model.codeword_dim = 768
   config.oracle.model.with_encoder_ctx = True
   config.oracle.model.with_decoder_ctx = True
+  config.oracle.model.update(common.stage_i_switches())
   vqvae_coco_panoptic.set_labels(config.oracle.model)
 
   config.model_name = "proj.uvim.lm"
@@ -89,6 +91,7 @@ def get_config(arg=None):
   config.model.posemb_type = "learn"
   config.model.input_size = (arg["res"], arg["res"])
   config.model.seq_len = config.oracle.model.get_ref("code_len")
+  config.model.update(common.stage_ii_switches())
 
   common.add_panoptic_evals(config, pp_predict)
 

@@ -32,6 +32,7 @@ def get_config(arg=None):
   config.dataset = "coco/2017_panoptic"
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
+  common.set_devices(config)
   config.val_split = "train[:4096]"
   config.train_split = "train[4096:]"
 
@@ -61,6 +62,7 @@ def get_config(arg=None):
   config.model.dict_momentum = 0.995
   config.model.with_encoder_ctx = True
   config.model.with_decoder_ctx = True
+  config.model.update(common.stage_i_switches())
   set_labels(config.model)
 
   config.optax_name = "scale_by_adafactor"

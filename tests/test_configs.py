@@ -88,7 +88,7 @@ def test_equals_appendix_d(seeds, number, name):
   assert len(seen) > 40
   # What we add to the listing, so that nothing else creeps in.
   extra = {k for k in ours if k not in listing}
-  assert extra == {"data_dir", "seed"}
+  assert extra == {"data_dir", "seed", "mesh", "sharding"}
   for name, _ in ours["evals"]:
     assert set(ours[name]) - set(listing[name]) == {"pred_kw"}
 
