@@ -48,19 +48,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             names=[name for _, name, _ in CATEGORIES]),
         "is_crowd": np.bool_,
     })
+    features = tfds.features.FeaturesDict({
+        "image": tfds.features.Image(encoding_format="jpeg"),
+        "image/filename": tfds.features.Text(),
+        "image/id": np.int64,
+        "panoptic_image": tfds.features.Image(encoding_format="png"),
+        "panoptic_image/filename": tfds.features.Text(),
+        "panoptic_objects": objects,
+        "depth": tfds.features.Tensor(
+            shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
+    })
+    # The workers encode: TFDS does it object by object in this process, where
+    # it would take most of the time of writing.
+    features.encode_example = lambda example: example
     return tfds.core.DatasetInfo(
         builder=self,
         description=__doc__,
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Image(encoding_format="jpeg"),
-            "image/filename": tfds.features.Text(),
-            "image/id": np.int64,
-            "panoptic_image": tfds.features.Image(encoding_format="png"),
-            "panoptic_image/filename": tfds.features.Text(),
-            "panoptic_objects": objects,
-            "depth": tfds.features.Tensor(
-                shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
-        }),
+        features=features,
         # Record i of a split is scene i of its stream.
         disable_shuffling=True)
 
@@ -80,23 +84,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     for index, scene in bar:
       number = seed * _IDS_PER_STREAM + index
       yield index, {
-          "image": scene["image"],
-          "image/filename": f"{number:012d}.jpg",
+          **scene,
           "image/id": number,
-          "panoptic_image": scene["panoptic_image"],
+          "image/filename": f"{number:012d}.jpg",
           "panoptic_image/filename": f"{number:012d}.png",
-          "panoptic_objects": [
-              _tfds_object(item, scene["shape"]) for item in scene["objects"]],
-          "depth": scene["depth"],
       }
-
-
-def _tfds_object(item, shape):
-  """`item` of `render` with the box in TFDS's fractions of the image."""
-  top, left, bottom, right = item["bbox"]
-  height, width = shape
-  return {**item, "bbox": tfds.features.BBox(
-      top / height, left / width, bottom / height, right / width)}
 
 
 def build(data_dir=None, config="default"):

@@ -205,8 +205,8 @@ def test_other_processes_render_the_same_bytes():
   for (_, a), (_, b) in zip(here, there, strict=True):
     assert a["image"] == b["image"]
     assert a["panoptic_image"] == b["panoptic_image"]
-    assert a["objects"] == b["objects"]
-    np.testing.assert_array_equal(a["depth"], b["depth"])
+    assert a["depth"] == b["depth"]
+    np.testing.assert_equal(a["panoptic_objects"], b["panoptic_objects"])
 
 
 def test_a_dead_worker_is_an_error_not_a_short_data_set(capfd):
