@@ -198,9 +198,9 @@ def rooms_stage_ii(stage_i, pp):
   _rooms_data(config, stage_i.dataset)
   config.pp_train, config.pp_eval = pp
   config.batch_size = 16
-  config.total_steps = 3400
-  config.log_eval_steps = 1700
-  config.checkpoint_steps = 850
+  config.total_steps = 2400
+  config.log_eval_steps = 1200
+  config.checkpoint_steps = 600
 
   config.oracle = mlc.ConfigDict()
   config.oracle.task = stage_i.task
