@@ -96,7 +96,7 @@ def _overlap(a, b):
   """Area common to two boxes (left, top, right, bottom)."""
   width = min(a[2], b[2]) - max(a[0], b[0])
   height = min(a[3], b[3]) - max(a[1], b[1])
-  return max(width, 0) * max(height, 0)
+  return width * height if width > 0 and height > 0 else 0
 
 
 def _area(box):
@@ -119,6 +119,7 @@ class _Spot(NamedTuple):
   z: float
   radius: float
   box: tuple  # Roughly in the image: left, top, right, bottom.
+  area: float  # Of the box.
   group: int
 
 
@@ -147,9 +148,10 @@ class _Layout:
              else _spots(self.rng, self.scene, tries))
     for x, z in np.transpose(spots).tolist():
       box = self._box(x, z, radius, height)
-      spot = _Spot(x, z, radius, box, group)
-      if box and self._fits(spot, mates):
-        break
+      if box:
+        spot = _Spot(x, z, radius, box, _area(box), group)
+        if self._fits(spot, mates):
+          break
     else:
       return False
     self.spots.append(spot)
@@ -176,24 +178,27 @@ class _Layout:
     across, down, far = to_camera(scene, x, 0, z)
     if far <= 1.3 + r:
       return None
-    _, up, near = to_camera(scene, x, height, z)
+    c, s = scene.turn[2:]
+    up, near = down - c * height, max(far - s * height, 0.1)
     u, r = w / 2 + scene.focal * across / far, scene.focal * r / far
-    box = (u - r, h / 2 + scene.focal * up / max(near, 0.1),
+    box = (u - r, h / 2 + scene.focal * up / near,
            u + r, h / 2 + scene.focal * down / far + r * 0.4)
-    area, seen = _area(box), _overlap(box, (0, 0, w, h))
-    framed = (seen > 0.75 * area and seen > 0.045 * h * w
-              and area < 0.3 * h * w)
-    return box if framed else None
+    area = _area(box)
+    if area >= 0.3 * h * w:
+      return None
+    seen = _overlap(box, (0, 0, w, h))
+    return box if seen > 0.75 * area and seen > 0.045 * h * w else None
 
   def _fits(self, spot, mates):
     """Whether there is room for it, in the room and in the picture."""
     most, mated = 0.72 if mates else 0.45, not mates
     for other in self.spots:
       gap = math.hypot(spot.x - other.x, spot.z - other.z)
+      if gap <= spot.radius + other.radius:
+        return False
       # Share of the smaller box that the other one covers.
-      cover = _overlap(spot.box, other.box) / min(
-          _area(spot.box), _area(other.box))
-      if gap <= spot.radius + other.radius or cover >= most:
+      cover = _overlap(spot.box, other.box) / min(spot.area, other.area)
+      if cover >= most:
         return False
       mated = mated or cover > 0.12 and other.group == spot.group
     return mated

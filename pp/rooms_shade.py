@@ -69,9 +69,8 @@ def _ambient(view, hits, n):
   side = 1 - (1 - np.abs(n)) / (side * side * 80 + np.float32(3.2))
   open_ *= side[0] * side[1] * side[2]
   # M things at once.
-  center_3M1, radius_M1 = np.split(solids.balls_4M[..., None], [3])
-  radius_M1 = radius_M1[0] * np.float32(0.8)
-  to = center_3M1 - p[:, None]
+  balls_4M1 = solids.balls_4M[..., None]
+  to, radius_M1 = balls_4M1[:3] - p[:, None], balls_4M1[3] * np.float32(0.8)
   size = radius_M1 / np.sqrt(dot(to, to))
   block = np.maximum(dot(to, n[:, None]), 0) * size * np.minimum(
       size * size, 1)
