@@ -50,7 +50,7 @@ def save_stage_i(stage, path, seed=3):
   """
   params, codebook = jax.jit(stage.init)(jax.random.key(seed))
   rng = np.random.default_rng(seed)
-  for key in ("head_semantics", "head_instances"):
+  for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
   checkpoint.save_npz(path, {"params": params, "state": {
