@@ -11,7 +11,7 @@ import numpy as np
 
 from pp import rooms_scene, rooms_surfaces
 from pp.rooms_shade import shade
-from pp.rooms_shapes import at, put
+from pp.rooms_shapes import at, put, where
 from pp.rooms_things import CLUTTER, LABEL
 from pp.rooms_trace import FLOOR, prepare, trace
 
@@ -48,7 +48,7 @@ def _parts(view, hits):
       _STUFF + LABEL["ceiling"], _STUFF + LABEL["floor"]]
   part = np.array(things + planes).take(hits.who)
   if scene.rug is not None:
-    floor = np.flatnonzero(hits.part == FLOOR)
+    floor = where(hits.part == FLOOR)
     r = rooms_surfaces.on_rug(scene.rug, at(hits.p, floor))
     part[floor.compress(r < 1)] = _STUFF + LABEL["rug"]
   if scene.window is not None:
@@ -76,7 +76,7 @@ def _refine(view, hits, color):
     jump = np.abs(x[:, 1:] - x[:, :-1]).max(0) > 0.1
     side[1:] |= jump
     side[:-1] |= jump
-  edge = np.flatnonzero(edge)
+  edge = where(edge.reshape(-1))
   if not len(edge):
     return
   row, column = np.divmod(edge, w)
@@ -85,6 +85,12 @@ def _refine(view, hits, color):
   lamps = np.repeat(view.scene.lights.T[:, None], len(edge), axis=2)
   fine = np.minimum(shade(view, fine, lamps), 1).reshape(3, 3, -1)
   put(color, edge, np.add.reduce(fine.swapaxes(0, 1)) / 3)
+
+
+def _span(there_N):
+  """Where the first True is, and behind the last."""
+  there = there_N.tobytes()
+  return there.find(1), there.rfind(1) + 1
 
 
 def _segments(rng, part_HW, labels):
@@ -97,23 +103,23 @@ def _segments(rng, part_HW, labels):
   part, size = part_HW, part_HW.size
   sloppy = rng.random(256) < (0.35 if rng.random() < 0.5 else 0.0)
   # On small segments a rim of one pixel would be a quarter of the segment.
-  sloppy &= np.bincount(part.ravel(), minlength=256) > 0.03 * size
+  area = np.bincount(part.ravel(), minlength=256)
+  sloppy &= area > 0.03 * size
   if sloppy.any():
     part[_edges(part) & sloppy.take(part)] = _VOID
+    area = np.bincount(part.ravel(), minlength=256)
   # Ids as in COCO: unrelated to order, and often above 255.
   ids = rng.choice(1 << 24, 256, replace=False) + 1
-  area = np.bincount(part.ravel(), minlength=256)
   table, objects = np.zeros(256, np.int32), []
   small = part.astype(np.uint8)
-  for k in np.flatnonzero(area[:_VOID] >= MIN_VISIBLE * size).tolist():
+  for k in where(area[:_VOID] >= MIN_VISIBLE * size).tolist():
     mask = small == k
-    rows, columns = (np.flatnonzero(np.logical_or.reduce(mask, axis)).tolist()
-                     for axis in (1, 0))
+    top, bottom = _span(np.logical_or.reduce(mask, 1))
+    left, right = _span(np.logical_or.reduce(mask, 0))
     table[k] = ids[k] % ((1 << 24) - 1) + 1
     objects.append(dict(
         id=int(table[k]), label=labels[k] if k < _STUFF else k - _STUFF,
-        area=int(area[k]), bbox=(rows[0], columns[0], rows[-1] + 1,
-                                 columns[-1] + 1), is_crowd=False))
+        area=int(area[k]), bbox=(top, left, bottom, right), is_crowd=False))
   return table.take(part), objects
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pp import rooms_shapes as shapes
 from pp import rooms_surfaces as surfaces
-from pp.rooms_shapes import at, dot, put
+from pp.rooms_shapes import at, dot, put, where
 from pp.rooms_trace import FLOOR, LEFT, lamp_coordinates
 
 _PLANE_NORMALS = np.float32([
@@ -20,14 +20,14 @@ def _albedo_and_normals(view, hits):
   scene, solids, part, p = view.scene, view.solids, hits.part, hits.p
   albedo = np.empty_like(p)
   albedo[:] = scene.ceiling[:, None]
-  floor = np.flatnonzero(part == FLOOR)
+  floor = where(part == FLOOR)
   put(albedo, floor, surfaces.floor_color(
       scene, at(p, floor), hits.t.take(floor)))
-  wall = np.flatnonzero(part <= LEFT)
+  wall = where(part <= LEFT)
   put(albedo, wall, surfaces.wall_color(
       scene, part.take(wall), at(p, wall), hits.t.take(wall)))
   n = at(_PLANE_NORMALS, -1 - np.minimum(part, -1))
-  solid = np.flatnonzero(part >= 0)
+  solid = where(part >= 0)
   mine = part.take(solid)
   solid = solid.take(mine.argsort(kind="stable"))
   count = np.bincount(mine, minlength=len(solids.owner))
@@ -102,7 +102,7 @@ def shade(view, hits, lamps_3LN):
   soft = (np.float32(scene.ambient) * _ambient(view, hits, n)
           + np.float32(0.12) * fill)
   color = albedo * (direct * scene.warmth[:, None] + soft)
-  solid = np.flatnonzero(hits.part >= 0)
+  solid = where(hits.part >= 0)
   shine = _shine(at(to, solid), at(hits.d, solid), at(n, solid))
   gloss = np.float32([thing.gloss for thing in scene.things] + [0])
   shine *= gloss.take(hits.who.take(solid)) * share.take(solid)

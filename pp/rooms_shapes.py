@@ -55,6 +55,11 @@ def at(x_3N, index):
   return x_3N.take(index, axis=1)
 
 
+def where(x_N):
+  """np.flatnonzero(x_N), twice as fast on small arrays."""
+  return x_N.nonzero()[0]
+
+
 def put(x_3N, index, values_3N):
   """x_3N[:, index] = values_3N, six times as fast."""
   for row, values in zip(x_3N, values_3N, strict=True):
@@ -64,7 +69,7 @@ def put(x_3N, index, values_3N):
 def rows(x, y, z):
   """np.stack([x, y, z]) in float32, four times as fast on small arrays; x
   and y are broadcast to the shape of z."""
-  out = np.empty((3, *np.shape(z)), np.float32)
+  out = np.empty((3, *z.shape), np.float32)
   out[0], out[1], out[2] = x, y, z
   return out
 
@@ -83,7 +88,7 @@ def turn(x_3N, c, s):
 
 def bounds(spheres, boxes, frusta):
   """Lower and upper corners [2, K, 3] of the boxes around primitives."""
-  parts = [np.zeros((2, 0, 3), np.float32)]
+  parts = []
   for shape in (spheres, boxes):
     if len(shape):
       middle, reach = shape[:, :3], shape[:, 3:]
@@ -93,7 +98,9 @@ def bounds(spheres, boxes, frusta):
     r = np.maximum(r0, r1)
     parts.append(np.array([(x - r, bottom, z - r), (x + r, top, z + r)])
                  .transpose(0, 2, 1))
-  return np.concatenate(parts, axis=1)
+  if len(parts) == 1:
+    return parts[0]
+  return np.concatenate([np.zeros((2, 0, 3), np.float32), *parts], axis=1)
 
 
 def _bounding_balls(things, frame):
@@ -141,8 +148,9 @@ def solids(things):
   x, z, bottom, top, r0, r1 = frusta.T
   shape[:, starts[2]:] = (x, bottom, z, (r1 - r0) / (top - bottom), 0 * top,
                           top - bottom, r0, r1)
-  low, high = bounds(balls, boxes, frusta).transpose(0, 2, 1)[:, :, None]
-  corners = turn(np.where(_CORNERS, high, low), *frame[3:])
+  low, high = bounds(balls, boxes, frusta)
+  corners = np.where(_CORNERS, high.T[:, None], low.T[:, None])
+  corners = turn(corners, *frame[3:])
   return Solids(owner, starts, table, colors, corners + frame[:3, None],
                 _bounding_balls(things, frames))
 
@@ -165,7 +173,7 @@ def pairs(u, v, low_2K, high_2K, allowed=None):
   inside = ((u > low[0]) & (u < high[0])) & ((v > low[1]) & (v < high[1]))
   if allowed is not None:
     inside &= allowed
-  flat = np.flatnonzero(inside)
+  flat = where(inside.reshape(-1))
   num = len(inside)
   size = inside.size // max(num, 1)
   starts = np.arange(num + 1) * size
@@ -218,7 +226,7 @@ def _frustum(cone, o, d):
   a = a + _TINY
   t = (-b - root) / a
   # A ray steeper than the side meets cone and mirror cone once each.
-  steep = np.flatnonzero((a < 0) & (r + t * dr < 0))
+  steep = where(((a < 0) & (r + t * dr < 0)).reshape(-1))
   if len(steep):
     np.put(t, steep, ((root - b) / a).take(steep))
   h = y + t * dy

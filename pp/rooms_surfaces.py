@@ -5,7 +5,7 @@ Axes: N points, 3 = x, y, z or R, G, B. float32; metres.
 
 import numpy as np
 
-from pp.rooms_shapes import at, put
+from pp.rooms_shapes import at, put, where
 from pp.rooms_trace import BACK, LEFT, RIGHT
 
 
@@ -21,11 +21,11 @@ def on_rug(rug, p):
 def in_window(window, part, p):
   """Which points are in the window, [N'], and their coordinates (±1 at its
   frame) [N'] across and up."""
-  wall = np.flatnonzero(part == (LEFT, RIGHT, BACK)[window.wall])
+  wall = where(part == (LEFT, RIGHT, BACK)[window.wall])
   along = p[0 if window.wall == 2 else 2].take(wall)
   a = (along - window.center[0]) / window.half[0]
   b = (p[1].take(wall) - window.center[1]) / window.half[1]
-  inside = np.flatnonzero((np.abs(a) < 1) & (np.abs(b) < 1))
+  inside = where((np.abs(a) < 1) & (np.abs(b) < 1))
   return wall.take(inside), a.take(inside), b.take(inside)
 
 
@@ -74,7 +74,7 @@ def floor_color(scene, p, t):
   color = _blend(colors, mix)
   if scene.rug is not None:
     r = on_rug(scene.rug, p)
-    on = np.flatnonzero(r < 1)
+    on = where(r < 1)
     r = r.take(on)
     band = (_odd(np.floor(r * scene.rug.bands)) == 0) ^ (r > 0.93)
     put(color, on, at(scene.rug.colors.T, 1 - band))
@@ -98,7 +98,7 @@ def wall_color(scene, part, p, t):
     joint = np.minimum(2 * (a - np.floor(a)), p[1] / size * 2 - row) < 0.17
     mix = joint * np.float32(0.9) * _fade(scene, size / 3, t)
   color = _blend(colors, mix)
-  put(color, np.flatnonzero(p[1] < 0.09), (0.72,) * 3)  # Skirting board.
+  put(color, where(p[1] < 0.09), (0.72,) * 3)  # Skirting board.
   return color
 
 

@@ -96,10 +96,10 @@ def trace(view, u, v):
   hit = shapes.intersect(
       solids, count, scene.eye[:, None], at(d, ray)[:, None])[0]
   which = np.repeat(np.arange(len(count)), count)
-  closer = np.flatnonzero(hit < t.take(ray))
+  closer = shapes.where(hit < t.take(ray))
   hit, ray, which = hit.take(closer), ray.take(closer), which.take(closer)
   np.minimum.at(t, ray, hit)
   # Of primitives at the same distance the first: the last one written stays.
-  first = np.flatnonzero(hit == t.take(ray))[::-1]
+  first = shapes.where(hit == t.take(ray))[::-1]
   part[ray.take(first)] = which.take(first)
   return Hits(d, t, scene.eye[:, None] + t * d, part, view.owner.take(part))
