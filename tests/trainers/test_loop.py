@@ -102,7 +102,7 @@ def test_scores_carry_their_settings(folders):
   assert [line["step"] for line in scores] == [4, STEPS]
   assert all(line["settings"] == {
       "min_fraction": 0.001, "instance_label": "logit_sum",
-      "merge_stuff": False} for line in scores)
+      "merge_stuff": False, "official": False} for line in scores)
 
   # Stage II: temperature and seed too, where the config says nothing of them.
   config = lm_rooms_panoptic.get_config("tiny")
@@ -117,7 +117,7 @@ def test_scores_carry_their_settings(folders):
       block, stage, sharding.make_mesh(stage_config.mesh))
   assert made.settings == {
       "temperature": 0.0, "seed": 0, "min_fraction": 0.001,
-      "instance_label": "logit_sum", "merge_stuff": False}
+      "instance_label": "logit_sum", "merge_stuff": False, "official": False}
 
 
 @pytest.mark.parametrize("trainer", ["vqvae", "lm"])
