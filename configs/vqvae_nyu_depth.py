@@ -71,7 +71,7 @@ def _runlocal(config, split):
   """A model small enough for two cores that learns a few pictures by heart."""
   res, patch = 192, 12
   common.overfit(config, split, evaluator="nyu_depth", batch_size=2,
-                 total_steps=400)
+                 total_steps=600)
   config.pp_train = config.pp_eval = config.nyu_depth.pp = pp_strings(res)[1]
   config.model.update(common.small_stage_i(res, patch))
   set_labels(config.model)
