@@ -133,9 +133,21 @@ def stage_ii_switches():
 
 
 def set_devices(config):
-  """One axis for all devices, everything but the batch on each of them."""
+  """One axis for all devices, everything but the batch on each of them.
+
+  And what a run on them does about steps and examples it cannot use.
+  """
   config.mesh = (("data", -1),)
   config.sharding = ((".*", "replicate"),)
+  config.grad_accum_steps = 1
+  config.skip_bad_steps = 0
+  config.on_bad_example = "error"
+
+
+def set_codes(config):
+  """Stage II asks its oracle for the code of every example it sees."""
+  config.code_cache = mlc.config_dict.placeholder(str)
+  config.codes_per_image = mlc.config_dict.placeholder(int)
 
 
 def two_images(res, label_res):
@@ -202,6 +214,7 @@ def rooms_stage_ii(stage_i, pp):
   config.log_eval_steps = 1200
   config.checkpoint_steps = 600
 
+  set_codes(config)
   config.oracle = mlc.ConfigDict()
   config.oracle.task = stage_i.task
   config.oracle.model_init = "stage1"

@@ -45,6 +45,7 @@ def get_config(arg=None):
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
   common.set_devices(config)
+  common.set_codes(config)
   config.train_split = "train[4096:]"
   config.val_split = "train[:4096]"
   config.shuffle_buffer_size = 50_000

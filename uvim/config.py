@@ -17,14 +17,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uvim.registry import ConfigError, nearest
+from uvim.registry import ConfigError, nearest, unknown
 
 # What may differ between the run in a workdir and the one that resumes it:
-# how often it reports and where its data lies, never what it computes.
+# how often it reports, where its data lies and where it is computed, and what
+# it does about the mishap that stopped it; never what it computes.
 RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
-    "pp_eval"})
+    "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
+    "on_bad_example"})
+ON_BAD_EXAMPLE = ("error", "skip")
+# Fields whose reader is still to come, and all that they may be till then: a
+# setting that nobody reads must not pass for one that works.
+NOT_BUILT = {
+    "grad_accum_steps": 1, "skip_bad_steps": 0, "on_bad_example": "error",
+    "code_cache": None, "codes_per_image": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +125,11 @@ class TrainConfig:
   evals: tuple[EvalConfig, ...] = ()
   mesh: Sequence[tuple[str, int]] = (("data", -1),)
   sharding: Sequence[tuple[str, str]] = ((".*", "replicate"),)
+  grad_accum_steps: int = 1
+  skip_bad_steps: int = 0
+  on_bad_example: str = "error"
+  code_cache: str | None = None
+  codes_per_image: int | None = None
 
   def num_steps(self, num_examples: int) -> int:
     """Training steps; epochs × examples / batch, rounded to nearest."""
@@ -232,9 +245,33 @@ def _check_values(config: TrainConfig) -> None:
         f"{config.num_epochs!r} and {config.total_steps!r}.")
   for name in ("batch_size", "log_training_steps", "log_eval_steps",
                "checkpoint_steps"):
-    value = getattr(config, name)
-    if not isinstance(value, int) or value < 1:
-      raise ConfigError(f"config.{name} = {value!r}; must be an integer ≥ 1.")
+    _check_integer(config, name, 1)
+  _check_integer(config, "skip_bad_steps", 0)
+  _check_integer(config, "grad_accum_steps", 1)
+  if config.batch_size % config.grad_accum_steps:
+    raise ConfigError(
+        f"config.grad_accum_steps = {config.grad_accum_steps} does not divide "
+        f"config.batch_size = {config.batch_size} into equal parts.")
+  if config.on_bad_example not in ON_BAD_EXAMPLE:
+    raise unknown("config.on_bad_example", config.on_bad_example,
+                  ON_BAD_EXAMPLE)
+  if config.codes_per_image is not None:
+    _check_integer(config, "codes_per_image", 1)
+  for name in ("code_cache", "codes_per_image"):
+    if getattr(config, name) is not None and config.oracle is None:
+      raise ConfigError(f"config.{name} is for stage II, which learns an "
+                        "oracle's codes; this config has no config.oracle.")
+  for name, only in NOT_BUILT.items():
+    if getattr(config, name) != only:
+      raise ConfigError(f"config.{name} = {getattr(config, name)!r} is not "
+                        f"built yet; it must be {only!r}.")
+
+
+def _check_integer(config: TrainConfig, name: str, least: int) -> None:
+  value = getattr(config, name)
+  if type(value) is not int or value < least:
+    raise ConfigError(
+        f"config.{name} = {value!r}; must be an integer ≥ {least}.")
 
 
 def config_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
