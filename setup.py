@@ -30,9 +30,11 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=["uvim*", "pp*", "evaluators*", "trainers*", "configs*",
                  "tools*"]),
+    package_data={"tools": ["*.html"]},
     install_requires=needs["base"],
     extras_require={
         "data": needs["data"],
+        "explorer": needs["explorer"],
         "dev": needs["dev"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
