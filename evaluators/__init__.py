@@ -21,6 +21,11 @@ def _mean():
   return mean.Evaluator
 
 
+def _normals():
+  from evaluators import normals
+  return normals.Evaluator
+
+
 def _nyu_depth():
   from evaluators import nyu_depth
   return nyu_depth.Evaluator
@@ -44,6 +49,7 @@ EVALUATORS = {
     "proj.uvim.coltran_fid": _coltran_fid,
     "mean": _mean,
     "proj.uvim.compute_mean": _mean,
+    "normals": _normals,
     "nyu_depth": _nyu_depth,
     "proj.uvim.nyu_depth": _nyu_depth,
     "psnr": _psnr,

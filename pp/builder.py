@@ -21,6 +21,7 @@ Data = dict[str, Any]
 MODULES = {
     "ops_general": "pp.ops_general",
     "ops_image": "pp.ops_image",
+    "ops_normals": "pp.ops_normals",
     "proj.uvim.pp_ops": "pp.ops_uvim",
 }
 _KEY_ARGS = ("key", "inkey", "outkey")

@@ -27,6 +27,8 @@ CONFIGS = {
     "lm_rooms_depth": ("", "tiny"),
     "vqvae_rooms_colorization": ("", "tiny"),
     "lm_rooms_colorization": ("", "tiny"),
+    "vqvae_rooms_normals": ("", "tiny"),
+    "lm_rooms_normals": ("", "tiny"),
 }
 # Examples of the train splits.
 COCO_TRAIN, NYU_TRAIN, IMAGENET_TRAIN = 118_287, 47_584, 1_281_167

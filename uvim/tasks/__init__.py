@@ -18,6 +18,11 @@ def _depth():
   return depth.DepthTask
 
 
+def _normals():
+  from uvim.tasks import normals
+  return normals.NormalsTask
+
+
 def _colorization():
   from uvim.tasks import colorization
   return colorization.ColorizationTask
@@ -31,6 +36,7 @@ TASKS = {
     "proj.uvim.depth_task": _depth,
     "colorization": _colorization,
     "proj.uvim.colorization_task": _colorization,
+    "normals": _normals,
 }
 
 
