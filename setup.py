@@ -36,6 +36,9 @@ setuptools.setup(
         "data": needs["data"],
         "explorer": needs["explorer"],
         "dev": needs["dev"],
+        # Watching a run; both optional, neither among the requirements.
+        "tensorboard": ["tensorboard"],
+        "wandb": ["wandb"],
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],

@@ -35,7 +35,8 @@ def test_results_and_page(quick):
   assert results["wall_seconds"] > 1
   page = (workdir / "report.html").read_text()
   # All in one file: pictures of both stages and the curves.
-  assert page.count("data:image/png;base64,") >= 5
+  assert page.count("data:image/png;base64,") >= 2
+  assert page.count("<svg") >= 10
   assert "http://" not in page and "https://" not in page
   assert "PQ of UViM, T = 0" in page
 

@@ -79,25 +79,14 @@ def train(trainer, config, workdir, args, *overrides):
     sys.exit(code)
 
 
-def read_metrics(workdir):
-  """name → [(step, value), …] of a run's metrics.jsonl."""
-  out = {}
-  for line in (workdir / "metrics.jsonl").read_text().splitlines():
-    values = json.loads(line)
-    step = values.pop("step")
-    values.pop("settings", None)
-    for name, value in values.items():
-      out.setdefault(name, []).append((step, value))
-  return out
-
-
 def collect(workdir, stage2, started):
   """The table, also written to results.json.
 
   A call that found everything trained keeps the wall time of the one that
   trained.
   """
-  metrics = read_metrics(stage2)
+  from trainers import run_report
+  metrics = run_report.read(stage2).metrics
   results = {k: metrics[name][-1][1] for k, name in METRICS.items()}
   path = workdir / "results.json"
   old = json.loads(path.read_text()) if path.exists() else {}
@@ -115,30 +104,15 @@ def print_table(results):
 
 
 def write_report(workdir, results, stage1, stage2):
-  from trainers import page
-  one, two = read_metrics(stage1), read_metrics(stage2)
+  """One page of both stages; each has its own in its workdir as well."""
+  from trainers import page, run_report
+  runs = [run_report.read(stage) for stage in (stage2, stage1)]
+  rows = [(title, f"{results[k]:.2f} {unit}") for k, title, unit in ROWS]
   page.write(
-      workdir / "report.html", "UViM on rooms",
-      table=[(title, f"{results[k]:.2f} {unit}") for k, title, unit in ROWS],
-      curves={
-          "Stage I, loss": {"train": one["train/loss"],
-                            "unseen": one["val/loss"]},
-          "Stage I, dictionary in use": {"share": one["train/code/usage"]},
-          "Stage II, nats per codeword": {"train": two["train/loss"],
-                                          "unseen": two["val/loss"]},
-          "PQ on unseen scenes": {
-              "oracle's code": one["oracle_code/PQ"], "UViM": two["uvim/PQ"],
-              "code zeroed": one["zero_code/PQ"]},
-      },
-      pictures={
-          "Stage II: scenes never trained on": last_picture(stage2),
-          "Stage I": last_picture(stage1)},
-      settings={"stage I": json.loads((stage1 / "config.json").read_text()),
-                "stage II": json.loads((stage2 / "config.json").read_text())})
-
-
-def last_picture(workdir):
-  return max((workdir / "pictures").glob("panel_*.png"))
+      workdir / "report.html", "UViM on rooms", [
+          page.heading("UViM on rooms", 1), page.table(rows, numbers=True),
+          *(part for run in runs for part in (
+              page.heading(run_report.title(run), 1), *run_report.body(run)))])
 
 
 if __name__ == "__main__":

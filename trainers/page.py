@@ -1,75 +1,95 @@
-"""One HTML page of a run that opens offline: table, pictures, curves."""
+"""Pieces of one HTML page that opens offline: nothing in it is loaded."""
 
 import base64
 import html
-import io
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em;
-       padding: 0 1em; color: #222; background: #fff }
-h1, h2 { font-weight: 600 } h2 { margin-top: 2em }
-table { border-collapse: collapse }
-td { padding: .25em 1.5em .25em 0; border-bottom: 1px solid #ddd }
-td:last-child { text-align: right; font-variant-numeric: tabular-nums }
-img { max-width: 100%; display: block; margin: .5em 0 }
-.curves { display: grid; grid-template-columns: 1fr 1fr; gap: .5em }
-pre { font-size: 12px; overflow-x: auto; background: #f6f6f6; padding: 1em }
+:root { color-scheme: light dark; --ink: #1d2127; --faint: #6b7280;
+        --line: #e3e6ea; --paper: #fff; --card: #f7f8fa; --alarm: #b42318 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --faint: #9aa3ad;
+        --line: #2f353d; --paper: #14171b; --card: #1c2026; --alarm: #ff8a7a } }
+body { font: 15px/1.55 system-ui, sans-serif; margin: 2.5em auto;
+       max-width: 64em; padding: 0 1.2em; color: var(--ink);
+       background: var(--paper) }
+h1 { font-size: 1.7em; margin: 1.6em 0 .4em } h1:first-of-type { margin-top: 0 }
+h2 { font-size: 1.15em; margin: 2em 0 .6em; padding-bottom: .25em;
+     border-bottom: 1px solid var(--line) }
+p { margin: .4em 0 } .faint, figcaption { color: var(--faint) }
+table { border-collapse: collapse; margin: .6em 0 }
+th { font-weight: 600; text-align: left }
+th, td { padding: .3em 1.6em .3em 0; border-bottom: 1px solid var(--line);
+         vertical-align: top }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.alarm { border-left: 4px solid var(--alarm); padding: .4em .9em;
+         background: var(--card); margin: .5em 0 }
+.plots { display: grid; gap: .8em;
+         grid-template-columns: repeat(auto-fill, minmax(24em, 1fr)) }
+.plots svg { background: var(--card); border-radius: 6px; width: 100% }
+svg text { font: 11px system-ui, sans-serif; fill: var(--ink) }
+svg .title { font-weight: 600; font-size: 13px }
+svg .end { text-anchor: end } svg .middle { text-anchor: middle }
+svg .faint { fill: var(--faint) } svg .grid { stroke: var(--line) }
+figure { margin: .8em 0 } img { max-width: 100%; display: block }
+summary { cursor: pointer; margin: .3em 0 }
+pre { font-size: 12px; overflow-x: auto; background: var(--card); padding: 1em;
+      border-radius: 6px }
 """
 
 
-def write(path, title: str, *, table, curves, pictures, settings) -> None:
-  """Writes the page.
-
-  Args:
-    path: the file to write; replaced atomically.
-    title: heading of the page.
-    table: (name, value) rows, as text.
-    curves: plot title → {series: [(step, value), …]}.
-    pictures: caption → path of a PNG.
-    settings: name → JSON object, shown folded.
-  """
-  parts = ["<!doctype html><meta charset=utf-8>",
-           f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
-           f"<h1>{html.escape(title)}</h1><table>"]
-  parts += [f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td>"
-            "</tr>" for name, value in table]
-  parts.append("</table>")
-  for caption, picture in pictures.items():
-    parts += [f"<h2>{html.escape(caption)}</h2>",
-              _img(pathlib.Path(picture).read_bytes(), caption)]
-  parts.append('<h2>Curves</h2><div class="curves">')
-  parts += [_img(_plot(name, series), name) for name, series in curves.items()]
-  parts.append("</div><h2>Settings</h2>")
-  parts += [f"<details><summary>{html.escape(name)}</summary><pre>"
-            f"{html.escape(json.dumps(value, indent=1))}</pre></details>"
-            for name, value in settings.items()]
+def write(path, title: str, parts: Iterable[str]) -> None:
+  """Writes the page; `path` is replaced in one go."""
+  text = "\n".join([
+      "<!doctype html><html lang=en><meta charset=utf-8>",
+      '<meta name=viewport content="width=device-width">',
+      f"<title>{html.escape(title)}</title><style>{STYLE}</style>", *parts])
   new = pathlib.Path(f"{path}.tmp")
-  new.write_text("\n".join(parts))
+  new.write_text(text + "\n", encoding="utf-8")
   os.replace(new, path)
 
 
-def _img(png: bytes, alt: str) -> str:
-  data = base64.b64encode(png).decode()
-  return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+def heading(text: str, level: int = 2) -> str:
+  return f"<h{level}>{html.escape(text)}</h{level}>"
 
 
-def _plot(title: str, series) -> bytes:
-  """A small line plot as PNG."""
-  from matplotlib.figure import Figure
-  figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
-  axes = figure.subplots()
-  for name, points in series.items():
-    steps, values = zip(*points, strict=True)
-    marker = "o" if len(points) < 20 else None
-    axes.plot(steps, values, label=name, marker=marker, markersize=3)
-  axes.set_title(title, fontsize=10)
-  axes.set_xlabel("step", fontsize=9)
-  axes.grid(alpha=0.3)
-  if len(series) > 1:
-    axes.legend(fontsize=8, frameon=False)
-  out = io.BytesIO()
-  figure.savefig(out, format="png")
-  return out.getvalue()
+def paragraph(text: str, kind: str = "") -> str:
+  return f'<p class="{kind}">{html.escape(text)}</p>'
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *,
+          numbers: bool = False) -> str:
+  """Rows of text; with `numbers` all columns but the first are figures."""
+  def row(cells, tag):
+    kinds = ['', *[' class="number"' if numbers else ""] * (len(cells) - 1)]
+    return "<tr>" + "".join(
+        f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
+        for cell, kind in zip(cells, kinds, strict=True)) + "</tr>"
+
+  head = [row(header, "th")] if header else []
+  return "\n".join(
+      ["<table>", *head, *(row(cells, "td") for cells in rows), "</table>"])
+
+
+def plots(svgs: Iterable[str]) -> str:
+  return "\n".join(['<div class="plots">', *svgs, "</div>"])
+
+
+def picture(path, caption: str) -> str:
+  """A PNG as part of the page."""
+  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
+  text = html.escape(caption)
+  return (f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+          f"<figcaption>{text}</figcaption></figure>")
+
+
+def folded(title: str, *parts: str) -> str:
+  return "\n".join(["<details>", f"<summary>{html.escape(title)}</summary>",
+                    *parts, "</details>"])
+
+
+def as_json(value: Any) -> str:
+  return f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>"
