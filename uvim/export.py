@@ -181,8 +181,15 @@ def _write_png(path: pathlib.Path, array: np.ndarray) -> None:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-  text = json.dumps(content, indent=1).encode()
-  _write(path, lambda file: file.write(text))
+  # One item of a list per line: a code of 256 words is one line of text.
+  parts = []
+  for key, value in content.items():
+    text = json.dumps(value)
+    if isinstance(value, list):
+      text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+    parts.append(f"{json.dumps(key)}: {text}")
+  text = "{" + ",\n".join(parts) + "}\n"
+  _write(path, lambda file: file.write(text.encode()))
 
 
 def _write(path: pathlib.Path, save: Callable[[Any], Any]) -> None:

@@ -231,10 +231,15 @@ class UViM:
   def _check_output_options(self, full_luma, options):
     if full_luma and not self._is_color:
       raise ConfigError("full_luma is an option of colorization alone.")
-    known = inspect.signature(self.task.outputs).parameters
+    known = self._output_defaults()
     for name in options:
-      if name not in list(known)[1:]:
-        raise unknown("option of this task's outputs", name, list(known)[1:])
+      if name not in known:
+        raise unknown("option of this task's outputs", name, known)
+
+  def _output_defaults(self):
+    """Option → default of the task's outputs."""
+    parameters = inspect.signature(self.task.outputs).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
   @property
   def _is_color(self) -> bool:
@@ -290,10 +295,10 @@ class UViM:
       for key in samples[0]:
         outputs.setdefault(key, []).append(np.stack([
             self._to_photo(x[key][0], photo, full_luma) for x in samples]))
-    if full_luma:
-      options = {**options, "full_luma": True}
-    return Prediction(self.task, photos, outputs, codes_nSL, logprob,
-                      {**(settings or {}), **options})
+    settings = {**(settings or {}), **self._output_defaults(), **options}
+    if self._is_color:
+      settings["full_luma"] = full_luma
+    return Prediction(self.task, photos, outputs, codes_nSL, logprob, settings)
 
   def _to_photo(self, x, photo, full_luma):
     if self._is_color:

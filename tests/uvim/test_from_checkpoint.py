@@ -116,7 +116,7 @@ def test_likelihoods_and_the_best_sample(uvim, photos):
         best.outputs["panoptic"][i][0], got.outputs["panoptic"][i][s])
   assert best.settings == dict(
       temperature=1.0, seed=4, num_samples=3, top_k=None, top_p=None,
-      rerank=True)
+      rerank=True, min_fraction=0.0, instance_label="logit_sum")
   with pytest.raises(ConfigError, match="no likelihood"):
     uvim.log_prob(photos[0], np.full((1, tiny.LENGTH), -1))
 
