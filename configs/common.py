@@ -121,7 +121,7 @@ def small_stage_ii(res):
 def stage_i_switches():
   """What the listings leave out of `config.model`, as released (Table 2)."""
   return dict(code_dropout="random", bottleneck_resize=True, dict_learning=True,
-              commitment_weight=0.0)
+              commitment_weight=0.0, **speed_switches())
 
 
 def stage_ii_switches():
@@ -129,16 +129,26 @@ def stage_ii_switches():
   size = mlc.config_dict.placeholder
   return dict(autoregressive=True, decoder_layers=size(int),
               decoder_heads=size(int), decoder_mlp_dim=size(int),
-              decoder_emb_dim=size(int))
+              decoder_emb_dim=size(int), **speed_switches())
 
 
-def set_devices(config):
-  """One axis for all devices, everything but the batch on each of them.
+def speed_switches():
+  """How a model computes what it computes; ours, of no listing."""
+  return dict(dtype="float32", attention="chunked", scan_layers=False,
+              remat="none")
 
-  And what a run on them does about steps and examples it cannot use.
+
+def set_devices(config, sharding="replicate"):
+  """One axis for all devices, and what a run does about bad steps and inputs.
+
+  Args:
+    config: the ConfigDict to add to.
+    sharding: of all parameters. The large configs give "fsdp(data)": each
+      device keeps 1/n of parameters and optimizer. On one device that is the
+      whole, so they run there as they are.
   """
   config.mesh = (("data", -1),)
-  config.sharding = ((".*", "replicate"),)
+  config.sharding = ((".*", sharding),)
   config.grad_accum_steps = 1
   config.skip_bad_steps = 0
   config.on_bad_example = "error"

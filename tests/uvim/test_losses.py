@@ -1,5 +1,7 @@
 """Integer cross-entropy against plain log-softmax, values and gradients."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,3 +78,106 @@ def test_masked_mean_ignores_padding():
   mask = jnp.asarray([True, True, False, True])
   assert losses.masked_mean(values, mask) == 3.0
   assert losses.masked_mean(values, jnp.zeros(4, bool)) == 0.0
+
+
+# In chunks of tokens.
+
+
+CLASSES, PIXELS = 5, 3
+
+
+def head_loss(params, x_BND, labels):
+  """A head with a bias, one loss from integers and one from reals."""
+  logits = jnp.einsum("bnd,dkp->bnkp", x_BND, params["kernel"])
+  logits += params["bias"][None, None]
+  ids_B = losses.per_example_mean(
+      losses.softmax_cross_entropy(logits, labels["ids"]))
+  error_B = losses.per_example_mean(
+      jnp.square(logits[:, :, 0] - labels["real"]))
+  return ids_B + error_B, {"ids": ids_B, "real": error_B}
+
+
+def head_case(batch, tokens, width=4):
+  rng = np.random.default_rng(0)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  params = {"kernel": normal(width, CLASSES, PIXELS),
+            "bias": normal(CLASSES, PIXELS)}
+  labels = {"ids": jnp.asarray(
+      rng.integers(-1, CLASSES + 1, (batch, tokens, PIXELS)), jnp.int32),
+      "real": normal(batch, tokens, PIXELS)}
+  return params, normal(batch, tokens, width), labels
+
+
+def direct_mean(fn, params, x_BND, labels):
+  return jax.tree.map(jnp.mean, fn(params, x_BND, labels))
+
+
+def gradients(mean, params, x_BND, labels):
+  """Of 3 times the loss, as a commitment loss beside it would make it."""
+  def loss(params, x_BND, labels):
+    value, logs = mean(head_loss, params, x_BND, labels)
+    return 3 * value, logs
+  return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
+      params, x_BND, labels)
+
+
+def assert_close(ours, theirs):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(
+      x, y, atol=2e-6, rtol=1e-5), ours, theirs)
+
+
+def test_chunks_of_tokens_give_the_same_loss_and_gradients(monkeypatch):
+  monkeypatch.setattr(losses, "CHUNK", 5)
+  case = head_case(batch=2, tokens=12)  # Three chunks of four.
+  assert_close(gradients(losses.mean_by_chunks, *case),
+               gradients(direct_mean, *case))
+  assert_close(losses.mean_by_chunks(head_loss, *case),
+               direct_mean(head_loss, *case))
+  assert_close(losses.of_each_by_chunks(head_loss, *case),
+               head_loss(*case))
+
+
+def test_chunks_on_a_mesh_reduce_the_heads_gradient_once(monkeypatch):
+  monkeypatch.setattr(losses, "CHUNK", 4)
+  case = head_case(batch=4, tokens=12)
+  expected = gradients(direct_mean, *case)
+  mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,),
+                       devices=jax.devices()[:4])
+  params, *rest = case
+  rest = jax.device_put(rest, jax.NamedSharding(mesh, jax.P("data")))
+  params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
+
+  def step(params, x_BND, labels):
+    return gradients(losses.mean_by_chunks, params, x_BND, labels)
+
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(step).lower(params, *rest).compile()
+    assert_close(jax.device_get(compiled(params, *rest)), expected)
+  # Each line that is not indented begins a computation; the loop has its own.
+  computations = re.split(r"\n(?=\S)", compiled.as_text())
+  reducing = [c for c in computations if " all-reduce(" in c]
+  assert len(reducing) == 1 and reducing[0].startswith("ENTRY")
+
+
+def largest_array(jaxpr):
+  """Elements of the largest value that a program computes, loops included."""
+  sizes = [v.aval.size for e in jaxpr.eqns for v in e.outvars]
+  return max(sizes + [
+      largest_array(inner) for e in jaxpr.eqns
+      for inner in jax.core.jaxprs_in_params(e.params)], default=0)
+
+
+def test_the_logits_of_all_tokens_never_exist(monkeypatch):
+  monkeypatch.setattr(losses, "CHUNK", 4)
+  batch, tokens = 2, 64
+  case = head_case(batch, tokens)
+  all_logits = batch * tokens * CLASSES * PIXELS
+
+  def largest(mean):
+    return largest_array(jax.make_jaxpr(
+        lambda *case: gradients(mean, *case))(*case).jaxpr)
+  assert largest(losses.mean_by_chunks) < all_logits / 3
+  assert largest(direct_mean) >= all_logits

@@ -3,44 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from uvim.models import transformer
+from uvim.models import decoder, transformer
 
 
 def normal(seed, *shape):
   return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def reference(q, k, v):
-  scores = np.einsum("btah,bsah->bats", np.float64(q), k) / q.shape[-1] ** 0.5
-  weights = np.exp(scores)
-  return np.einsum("bats,bsah->btah",
-                   weights / weights.sum(-1, keepdims=True), v)
-
-
-def test_attention_is_the_softmax_weighted_mean_of_the_values():
-  q, k, v = normal(0, 2, 3, 2, 8), normal(1, 2, 5, 2, 8), normal(2, 2, 5, 2, 8)
-  np.testing.assert_allclose(transformer.dot_product_attention(q, k, v),
-                             reference(q, k, v), atol=1e-5)
-
-
-def test_masked_keys_do_not_count():
-  q, k, v = normal(3, 1, 3, 2, 8), normal(4, 1, 5, 2, 8), normal(5, 1, 5, 2, 8)
-  mask = jnp.array([1, 1, 0, 1, 0], bool)[None, None, None]
-  kept = np.array([0, 1, 3])
-  np.testing.assert_allclose(
-      transformer.dot_product_attention(q, k, v, mask),
-      reference(q, k[:, kept], v[:, kept]), atol=1e-5)
-
-
-def test_softmax_is_float32_for_bfloat16_inputs():
-  # Scores 100 and 100.25, of which bfloat16 would make 100 and 100.
-  q = jnp.array([20, 1, 0, 0], jnp.bfloat16)[None, None, None]
-  k = jnp.array([[10, 0, 0, 0], [10, 0.5, 0, 0]], jnp.bfloat16)[None, :, None]
-  v = jnp.array([0, 1], jnp.bfloat16)[None, :, None, None]
-  out = transformer.dot_product_attention(q, k, v)
-  assert out.dtype == jnp.bfloat16
-  np.testing.assert_allclose(out.item(), 1 / (1 + np.exp(-0.25)), atol=5e-3)
 
 
 def test_encoder_is_equivariant_to_the_order_of_tokens():
@@ -70,3 +39,78 @@ def test_attention_without_biases_has_none():
                           jnp.zeros((1, 2, 8)))["params"]
   assert {name: set(p) for name, p in params.items()} == {
       name: {"kernel"} for name in ("query", "key", "value", "out")}
+
+
+STACKS = {
+    "encoder": (transformer.Encoder(depth=3, mlp_dim=8, num_heads=2),
+                [normal(8, 2, 5, 4)]),
+    "decoder": (decoder.Decoder(
+        num_layers=3, num_heads=2, mlp_dim=8, emb_dim=4, vocab_size=7),
+                [normal(9, 2, 3, 4), np.array([[1, 2, 3, 4], [5, 6, 1, 2]]),
+                 normal(10, 1, 4, 4)])}
+
+
+def random_params(model, inputs):
+  shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+  leaves, tree = jax.tree.flatten(shapes)
+  return tree.unflatten(
+      [normal(i, *leaf.shape) for i, leaf in enumerate(leaves)])
+
+
+def loss_and_gradients(model):
+  def loss(params, *inputs):
+    return jnp.sum(jnp.square(model.apply({"params": params}, *inputs)))
+  return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_scan_over_layers_and_remat_change_nothing(stack):
+  model, inputs = STACKS[stack]
+  params = random_params(model, inputs)
+  value, grads = loss_and_gradients(model)(params, *inputs)
+  scale = max(np.abs(x).max() for x in jax.tree.leaves(grads))
+
+  def check(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale)
+
+  for options in (dict(remat="block"), dict(scan_layers=True, remat="block")):
+    other = model.copy(**options)
+    fresh = jax.eval_shape(other.init, jax.random.key(0), *inputs)["params"]
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
+    other_value, other_grads = loss_and_gradients(other)(params, *inputs)
+    np.testing.assert_allclose(other_value, value, rtol=1e-5)
+    jax.tree.map(check, other_grads, grads)
+
+
+def kept_for_the_backward_pass(model, inputs):
+  """Number of elements that differentiation keeps beside the parameters."""
+  params = random_params(model, inputs)
+  _, backward = jax.eval_shape(
+      lambda p, x: jax.vjp(
+          lambda p, x: model.apply({"params": p}, x, *inputs[1:]), p, x),
+      params, inputs[0])
+  count = sum(x.size for x in jax.tree.leaves(backward))
+  return count - sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_remat_keeps_the_input_and_the_attended_values_of_a_block():
+  x = normal(11, 2, 64, 16)
+  model = transformer.Encoder(depth=3, mlp_dim=64, num_heads=2)
+  kept = {remat: kept_for_the_backward_pass(
+      model.copy(scan_layers=True, remat=remat), [x])
+      for remat in transformer.REMAT}
+  # Input, attended values and their log sums; the last norm has its own.
+  log_sums = x.size * 2 // 16
+  assert kept["block"] < 3 * (2 * x.size + log_sums) + 6 * x.size
+  assert kept["none"] > 2 * kept["block"]
+
+
+def test_a_scan_compiles_one_block_however_many_there_are():
+  def length(depth):
+    model = transformer.Encoder(depth, mlp_dim=8, num_heads=2,
+                                scan_layers=True)
+    inputs = [normal(12, 1, 3, 4)]
+    text = loss_and_gradients(model).lower(
+        random_params(model, inputs), *inputs).as_text()
+    return text.count("dot_general")
+  assert length(2) == length(5)

@@ -14,6 +14,8 @@ Source: paper, "Experimental setup for stage II", and Appendix D;
 layout from the released checkpoints: pre-norm, attention without biases.
 """
 
+import functools
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -33,10 +35,12 @@ class DecoderBlock(nn.Module):
     mlp_dim: F.
     num_heads: A.
     dtype: of the matmuls.
+    attention: implementation, see `attention.attention`.
   """
   mlp_dim: int
   num_heads: int
   dtype: str = "float32"
+  attention: str = "chunked"
 
   @nn.compact
   def __call__(
@@ -50,12 +54,11 @@ class DecoderBlock(nn.Module):
 
     def attention(name):
       return transformer.MultiHeadDotProductAttention(
-          self.num_heads, use_bias=False, dtype=self.dtype, name=name)
+          self.num_heads, use_bias=False, dtype=self.dtype,
+          attention=self.attention, name=name)
 
-    length = x_BLD.shape[1]
-    causal_11LL = jnp.tril(jnp.ones((1, 1, length, length), bool))
     x_BLD = x_BLD + attention("SelfAttn")(
-        norm("LayerNorm1", x_BLD), mask=causal_11LL)
+        norm("LayerNorm1", x_BLD), causal=True)
     x_BLD = x_BLD + attention("CrossAttn")(
         norm("LayerNorm2", x_BLD), encoded_BNM)
     return x_BLD + transformer.MlpBlock(
@@ -74,6 +77,7 @@ class Decoder(nn.Module):
     autoregressive: False feeds zero vectors in place of word embeddings, so
       that no logit depends on any word (Table 2, "no Autoreg.").
     dtype: of the matmuls.
+    attention, scan_layers, remat: as in `transformer.Encoder`.
   """
   num_layers: int
   num_heads: int
@@ -82,6 +86,9 @@ class Decoder(nn.Module):
   vocab_size: int
   autoregressive: bool = True
   dtype: str = "float32"
+  attention: str = "chunked"
+  scan_layers: bool = False
+  remat: str = "none"
 
   @nn.compact
   def __call__(
@@ -100,9 +107,10 @@ class Decoder(nn.Module):
       # The released ablation zeroes the embeddings, not the words.
       x_BLD = jnp.zeros_like(x_BLD)
     x_BLD = (x_BLD + posemb_1LD).astype(self.dtype)
-    for i in range(self.num_layers):
-      x_BLD = DecoderBlock(self.mlp_dim, self.num_heads, self.dtype,
-                           name=f"EncDecBlock{i}")(x_BLD, encoded_BNM)
+    make_block = functools.partial(
+        DecoderBlock, self.mlp_dim, self.num_heads, self.dtype, self.attention)
+    names = [f"EncDecBlock{i}" for i in range(self.num_layers)]
+    x_BLD = transformer.run_blocks(self, make_block, names, x_BLD, encoded_BNM)
     x_BLD = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype,
                          name="LayerNorm")(x_BLD)
     # Logits are summed and kept in float32: rounded to bfloat16 they tie.

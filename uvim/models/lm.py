@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim.models import decoder, transformer
+from uvim.models.attention import IMPLEMENTATIONS
 from uvim.registry import ConfigError, lookup
 from uvim.typing import Array, Float, Int, PRNGKey, PyTree
 
@@ -68,6 +69,7 @@ class LM(nn.Module):
     decoder_heads: its attention heads; None: as the encoder.
     decoder_mlp_dim: hidden size of its MLPs; None: as the encoder.
     decoder_emb_dim: its width; None: as the encoder.
+    attention, scan_layers, remat: as in `transformer.Encoder`, for both.
   """
   num_layers: int
   num_heads: int
@@ -84,6 +86,9 @@ class LM(nn.Module):
   decoder_heads: int | None = None
   decoder_mlp_dim: int | None = None
   decoder_emb_dim: int | None = None
+  attention: str = "chunked"
+  scan_layers: bool = False
+  remat: str = "none"
 
   def __post_init__(self):
     # A model is a static argument of the jitted sampler, so it must hash.
@@ -104,13 +109,15 @@ class LM(nn.Module):
     self.embed_patches = nn.Conv(
         self.emb_dim, patch, strides=patch, padding="VALID", dtype=self.dtype,
         name="EmbedPatches")
+    how = dict(attention=self.attention, scan_layers=self.scan_layers,
+               remat=self.remat)
     self.encoder = transformer.Encoder(
-        self.num_layers, self.mlp_dim, self.num_heads, self.dtype)
+        self.num_layers, self.mlp_dim, self.num_heads, self.dtype, **how)
     self.decoder = decoder.Decoder(
         self.decoder_layers or self.num_layers,
         self.decoder_heads or self.num_heads,
         self.decoder_mlp_dim or self.mlp_dim, decoder_width,
-        self.vocab_size, self.autoregressive, self.dtype)
+        self.vocab_size, self.autoregressive, self.dtype, **how)
 
   def __call__(
       self,
@@ -156,7 +163,8 @@ def init_params(model: LM, rng: PRNGKey) -> PyTree:
 def check_lm(*, num_layers, num_heads, mlp_dim, emb_dim, patches, vocab_size,
              input_size, seq_len, posemb_type="learn", autoregressive=True,
              dtype="float32", decoder_layers=None, decoder_heads=None,
-             decoder_mlp_dim=None, decoder_emb_dim=None) -> None:
+             decoder_mlp_dim=None, decoder_emb_dim=None, attention="chunked",
+             scan_layers=False, remat="none") -> None:
   """Checks the fields of an `LM` before anything is built or compiled.
 
   Raises:
@@ -167,9 +175,12 @@ def check_lm(*, num_layers, num_heads, mlp_dim, emb_dim, patches, vocab_size,
   if not _is_size(vocab_size) or vocab_size < 2:
     raise ConfigError(f"model.vocab_size = {vocab_size!r}; must be dict_size "
                       "+ 1, so an integer ≥ 2.")
-  if not isinstance(autoregressive, bool):
-    raise ConfigError(f"model.autoregressive = {autoregressive!r}; must be "
-                      "True or False.")
+  for name, value in (("autoregressive", autoregressive),
+                      ("scan_layers", scan_layers)):
+    if not isinstance(value, bool):
+      raise ConfigError(f"model.{name} = {value!r}; must be True or False.")
+  lookup(IMPLEMENTATIONS, attention, "model.attention")
+  lookup(dict.fromkeys(transformer.REMAT), remat, "model.remat")
   lookup(POSEMBS, posemb_type, "model.posemb_type")
   lookup(DTYPES, dtype, "model.dtype")
   sizes = dict(num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim,

@@ -13,41 +13,67 @@ Source: ViT-B/16 as used by the paper for both f and the oracle (section 2.3,
 "Experimental setup for stage I"; Appendix D for the sizes).
 """
 
+import functools
+from collections.abc import Callable, Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from uvim.typing import Array, Bool, Float
+from uvim.models import attention
+from uvim.typing import Array, Float
 
 # Stated although it is flax's default too: checkpoints depend on it.
 LAYER_NORM_EPSILON = 1e-6
 
+REMAT = ("none", "block")
 
-def dot_product_attention(
-    q_BTAH: Float[Array, "B T A H"],
-    k_BSAH: Float[Array, "B S A H"],
-    v_BSAH: Float[Array, "B S A H"],
-    mask: Bool[Array, "#B #A #T #S"] | None = None,
-) -> Float[Array, "B T A H"]:
-  """Softmax attention; scores and softmax in float32 whatever the inputs are.
+
+def run_blocks(
+    stack: nn.Module,
+    make_block: Callable[..., nn.Module],
+    names: Sequence[str],
+    x: Array,
+    *context: Array,
+) -> Array:
+  """`x` through one block per name, each called as block(x, *context).
+
+  The parameters of the blocks lie side by side under their published names
+  whatever the options are; a scan stacks them inside the call.
 
   Args:
-    q_BTAH: queries, not yet scaled.
-    k_BSAH: keys.
-    v_BSAH: values.
-    mask: True where a query may look; each axis full size or 1. A row without
-      any True gives the mean of all values.
-
-  Returns:
-    The attended values in the dtype of `v_BSAH`.
+    stack: the module that owns the blocks, in its compact call. Its fields
+      `scan_layers` and `remat` say how they run.
+    make_block: constructor of a block, takes `name` and `parent`.
+    names: of the blocks.
+    x: input of the first one; every block keeps its shape and dtype.
+    *context: what all of them see.
   """
-  q_BTAH = q_BTAH * (q_BTAH.shape[-1] ** -0.5)
-  scores_BATS = jnp.einsum("btah,bsah->bats", q_BTAH, k_BSAH,
-                           preferred_element_type=jnp.float32)
-  if mask is not None:
-    scores_BATS = jnp.where(mask, scores_BATS, jnp.finfo(jnp.float32).min)
-  weights_BATS = jax.nn.softmax(scores_BATS, axis=-1).astype(v_BSAH.dtype)
-  return jnp.einsum("bats,bsah->btah", weights_BATS, v_BSAH)
+  plain = not stack.scan_layers and stack.remat == "none"
+  if plain or stack.is_initializing():
+    for name in names:
+      x = make_block(name=name)(x, *context)
+    return x
+  block = make_block(parent=None)
+  layers = [stack.variables["params"][name] for name in names]
+
+  def call(x, params):
+    return block.apply({"params": params}, x, *context), None
+
+  if stack.remat == "block":
+    # Attended values are small beside what the MLP keeps, and at many tokens
+    # they cost the most to compute again. Inside a scan nothing can merge the
+    # two computations, so XLA need not be kept from it.
+    call = jax.checkpoint(
+        call, prevent_cse=not stack.scan_layers,
+        policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED))
+  if stack.scan_layers:
+    stacked = jax.tree.map(lambda *w: jnp.stack(w), *layers)
+    return lax.scan(call, x, stacked)[0]
+  for params in layers:
+    x, _ = call(x, params)
+  return x
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -57,17 +83,20 @@ class MultiHeadDotProductAttention(nn.Module):
     num_heads: A; must divide the width of the input.
     use_bias: whether the projections have biases (the LM's decoder has none).
     dtype: of the matmuls.
+    attention: implementation, see `attention.attention`.
   """
   num_heads: int
   use_bias: bool = True
   dtype: str = "float32"
+  attention: str = "chunked"
 
   @nn.compact
   def __call__(
       self,
       x_BTD: Float[Array, "B T D"],
       y_BSD: Float[Array, "B S D"] | None = None,
-      mask: Bool[Array, "#B #A #T #S"] | None = None,
+      *,
+      causal: bool = False,
   ) -> Float[Array, "B T D"]:
     """Attends from `x_BTD` to `y_BSD`, or to itself when that is None."""
     width = x_BTD.shape[-1]
@@ -79,9 +108,9 @@ class MultiHeadDotProductAttention(nn.Module):
           dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(),
           name=name)(z_BTD)
 
-    attended_BTAH = dot_product_attention(
+    attended_BTAH = attention.attention(
         project("query", x_BTD), project("key", y_BSD),
-        project("value", y_BSD), mask)
+        project("value", y_BSD), causal=causal, implementation=self.attention)
     return nn.DenseGeneral(
         width, axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype,
         kernel_init=nn.initializers.xavier_uniform(),
@@ -115,16 +144,19 @@ class EncoderBlock(nn.Module):
     mlp_dim: F.
     num_heads: A.
     dtype: of the matmuls.
+    attention: implementation, see `attention.attention`.
   """
   mlp_dim: int
   num_heads: int
   dtype: str = "float32"
+  attention: str = "chunked"
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     norm = dict(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)
-    x_BND = x_BND + MultiHeadDotProductAttention(
-        self.num_heads, dtype=self.dtype)(nn.LayerNorm(**norm)(x_BND))
+    attend = MultiHeadDotProductAttention(
+        self.num_heads, dtype=self.dtype, attention=self.attention)
+    x_BND = x_BND + attend(nn.LayerNorm(**norm)(x_BND))
     return x_BND + MlpBlock(
         self.mlp_dim, dtype=self.dtype)(nn.LayerNorm(**norm)(x_BND))
 
@@ -137,17 +169,25 @@ class Encoder(nn.Module):
     mlp_dim: F.
     num_heads: A.
     dtype: of the matmuls.
+    attention: implementation, see `attention.attention`.
+    scan_layers: whether the blocks run as a scan: one of them is compiled.
+    remat: "block" keeps of each block its input and its attended values for
+      the backward pass and computes the rest again; "none" keeps all.
   """
   depth: int
   mlp_dim: int
   num_heads: int
   dtype: str = "float32"
+  attention: str = "chunked"
+  scan_layers: bool = False
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    for i in range(self.depth):
-      x_BND = EncoderBlock(
-          mlp_dim=self.mlp_dim, num_heads=self.num_heads, dtype=self.dtype,
-          name=f"encoderblock_{i}")(x_BND)
+    make_block = functools.partial(
+        EncoderBlock, mlp_dim=self.mlp_dim, num_heads=self.num_heads,
+        dtype=self.dtype, attention=self.attention)
+    names = [f"encoderblock_{i}" for i in range(self.depth)]
+    x_BND = run_blocks(self, make_block, names, x_BND)
     return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype,
                         name="encoder_norm")(x_BND)

@@ -14,7 +14,7 @@ Source: paper sections 2.2 and 2.3, Appendix D for the fields.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import quantizer, registry
-from uvim.models import embedding, transformer
+from uvim import losses, quantizer, registry
+from uvim.models import attention, embedding, transformer
 from uvim.models.embedding import Label
 from uvim.quantizer import Codebook
 from uvim.typing import Array, Float, Int, PRNGKey, PyTree
@@ -57,6 +57,7 @@ class ViT(nn.Module):
     dict_learning: whether the train loop updates the dictionary.
     head_zeroinit: start from uniform predictions.
     dtype: of the matmuls; parameters and reductions stay float32.
+    attention, scan_layers, remat: as in `transformer.Encoder`, for both.
   """
   input_size: tuple[int, int]
   patch_size: tuple[int, int]
@@ -79,6 +80,9 @@ class ViT(nn.Module):
   dict_learning: bool = True
   head_zeroinit: bool = True
   dtype: str = "float32"
+  attention: str = "chunked"
+  scan_layers: bool = False
+  remat: str = "none"
 
   @property
   def grid_size(self) -> tuple[int, int]:
@@ -117,12 +121,8 @@ class ViT(nn.Module):
       self.ctx_dec_embedding = self._patch_embedding()
     self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
     self.decoder = self._transformer(self.base_model_depth)
-    kernel_init = (nn.initializers.zeros if self.head_zeroinit
-                   else nn.initializers.lecun_normal())
     self.heads = {
-        key: nn.DenseGeneral(shape, dtype=self.dtype, kernel_init=kernel_init,
-                             name=f"head_{key}")
-        for key, shape in self.outputs.items()}
+        key: _head(self, key, name=f"head_{key}") for key in self.outputs}
 
   def _patch_embedding(self):
     return embedding.PatchEmbedding(self.patch_size, self.width,
@@ -133,8 +133,10 @@ class ViT(nn.Module):
                       (1, math.prod(self.grid_size), self.width))
 
   def _transformer(self, depth):
-    return transformer.Encoder(depth=depth, mlp_dim=self.mlp_dim,
-                               num_heads=self.num_heads, dtype=self.dtype)
+    return transformer.Encoder(
+        depth=depth, mlp_dim=self.mlp_dim, num_heads=self.num_heads,
+        dtype=self.dtype, attention=self.attention,
+        scan_layers=self.scan_layers, remat=self.remat)
 
   def __call__(self, x: Mapping[str, Label] | None,
                ctx: Float[Array, "B H W 3"] | None) -> Logits:
@@ -177,11 +179,17 @@ class ViT(nn.Module):
     Returns:
       Per key of `outputs` the logits, in `dtype`.
     """
+    x_BND = self.decode_tokens(z_BLE, ctx)
+    return {key: head(x_BND) for key, head in self.heads.items()}
+
+  def decode_tokens(self, z_BLE: Float[Array, "B L E"],
+                    ctx: Float[Array, "B H W 3"] | None
+                    ) -> Float[Array, "B N D"]:
+    """`decode` without the heads."""
     x_BND = self._to_grid(self.decoder_stem(z_BLE))
     if self.with_decoder_ctx:
       x_BND = x_BND + self.ctx_dec_embedding(ctx)
-    x_BND = self.decoder(x_BND + self.pos_embedding_decoder.astype(self.dtype))
-    return {key: head(x_BND) for key, head in self.heads.items()}
+    return self.decoder(x_BND + self.pos_embedding_decoder.astype(self.dtype))
 
   def _to_code_len(self, x_BND):
     if self.bottleneck_resize:
@@ -196,6 +204,14 @@ class ViT(nn.Module):
       return resize_grid(x_BLD, (side, side), self.grid_size)
     return jnp.einsum("bld,ln->bnd", x_BLD,
                       self.bottleneck_upsample.astype(self.dtype))
+
+
+def _head(model, key, name=None):
+  """The linear map from a token to the logits of one output."""
+  kernel_init = (nn.initializers.zeros if model.head_zeroinit
+                 else nn.initializers.lecun_normal())
+  return nn.DenseGeneral(model.outputs[key], dtype=model.dtype,
+                         kernel_init=kernel_init, name=name)
 
 
 def resize_grid(x_BND, old_size, new_size):
@@ -228,6 +244,55 @@ def decode_vectors(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
                    ctx: Any) -> Logits:
   """`ViT.decode` as a function of the parameters; zeros in z = no word."""
   return model.apply({"params": params}, z_BLE, ctx, method="decode")
+
+
+def decode_loss(
+    model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
+    x: Mapping[str, Label], loss_fn: Callable,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  """The loss of f, averaged over the batch; for training.
+
+  Never more than the logits of a few tokens exist: of one 512x512 image all
+  of them are 245 MB, and their gradient as much again.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    z_BLE: code vectors.
+    ctx: the image.
+    x: what to predict, per key of `outputs`.
+    loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over tokens:
+      a task's `loss`.
+
+  Returns:
+    The mean loss and the means of the logs, which have no gradient.
+  """
+  x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
+  return losses.mean_by_chunks(
+      _head_loss(model, loss_fn), _head_params(model, params), x_BND, x)
+
+
+def decode_loss_of_each(
+    model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
+    x: Mapping[str, Label], loss_fn: Callable,
+) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  """As `decode_loss`, but of each example; for evaluation."""
+  x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
+  return losses.of_each_by_chunks(
+      _head_loss(model, loss_fn), _head_params(model, params), x_BND, x)
+
+
+def _head_params(model, params):
+  return {key: params[f"head_{key}"] for key in model.outputs}
+
+
+def _head_loss(model, loss_fn):
+  """(parameters of the heads, tokens, labels) → loss [B], logs of [B]."""
+  def loss(params, x_BND, x):
+    logits = {key: _head(model, key).apply({"params": params[key]}, x_BND)
+              for key in model.outputs}
+    return loss_fn(logits, x)
+  return loss
 
 
 def oracle_code(model: ViT, params: PyTree, codebook: Codebook,
@@ -287,9 +352,12 @@ def _check_numbers(fields):
   weight = fields["commitment_weight"]
   _require(weight >= 0, "commitment_weight", weight, "0 or more")
   for name, allowed in (("code_dropout", quantizer.CODE_DROPOUT_MODES),
-                        ("dtype", ("float32", "bfloat16"))):
+                        ("dtype", ("float32", "bfloat16")),
+                        ("attention", tuple(attention.IMPLEMENTATIONS)),
+                        ("remat", transformer.REMAT),
+                        ("scan_layers", (False, True))):
     _require(fields[name] in allowed, name, fields[name],
-             f"one of {', '.join(allowed)}")
+             f"one of {', '.join(map(str, allowed))}")
 
 
 def _check_grid(fields):

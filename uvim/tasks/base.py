@@ -105,7 +105,11 @@ class AbstractTask(abc.ABC):
   @abc.abstractmethod
   def loss(self, logits: dict[str, Array], x: dict[str, AnyArray]
            ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-    """Per-example loss and its named parts, from logits [B,N,K,P]."""
+    """Per-example loss and its named parts, from logits [B,N,K,P].
+
+    Each is a mean over the tokens N: training computes it for a part of them
+    at a time and averages (`losses.mean_by_chunks`).
+    """
 
   @abc.abstractmethod
   def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
