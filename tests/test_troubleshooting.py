@@ -1,0 +1,46 @@
+"""docs/troubleshooting.md: the messages it explains are messages there are."""
+
+import ast
+import pathlib
+import re
+
+from trainers import alarms
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+def templates():
+  """Every string of the code; … stands for what is filled in."""
+  for folder in ("uvim", "pp", "evaluators", "trainers", "tools"):
+    for path in (ROOT / folder).rglob("*.py"):
+      for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+          yield "".join(part.value if isinstance(part, ast.Constant) else "…"
+                        for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+          yield node.value
+
+
+def test_every_message_in_the_table_exists():
+  known = list(templates())
+  cells = re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE)
+  quotes = [q for cell in cells for q in re.findall(r"`([^`]+)`", cell)]
+  assert len(quotes) > 10
+  for quote in quotes:
+    pattern = ".*".join(map(re.escape, quote.strip("…").split("…")))
+    assert any(re.search(pattern, text) for text in known), quote
+
+
+def test_every_alarm_has_its_section():
+  run = alarms.Alarms(10, [alarms.Pair("a/", "b/")])
+  reports = [
+      {"train/code/usage": 0.0, "train/loss": 3.0}] * 5 + [
+      {"a/PQ": 9.0}, {"b/PQ": 10.0}, {"a/PQ": 1.0, "val/loss": 1.0},
+      {"b/PQ": 10.0, "train/loss": 1.0}, {"val/loss": 2.0}]
+  steps = [5] * 7 + [9] * 3
+  told = {message.split(":")[0] for step, values in zip(
+      steps, reports, strict=True) for _, _, message in run.see(step, values)}
+  assert told == {"codebook collapse", "widening gap", "overfitting"}
+  for name in told:
+    assert f"\n### {name}\n" in TEXT

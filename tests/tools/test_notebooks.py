@@ -1,0 +1,131 @@
+"""The notebooks run as they are, on small models that were never trained."""
+
+import json
+import pathlib
+import re
+
+import jax
+import jupytext
+import nbclient
+import numpy as np
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from configs import (
+    lm_rooms_colorization,
+    lm_rooms_depth,
+    lm_rooms_panoptic,
+    vqvae_rooms_colorization,
+    vqvae_rooms_depth,
+    vqvae_rooms_panoptic,
+)
+from uvim import checkpoint, quantizer
+from uvim.config import resolve
+from uvim.models import lm, make_model, vit
+
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDER = ROOT / "tools" / "notebooks"
+CONFIGS = {
+    "panoptic": (vqvae_rooms_panoptic, lm_rooms_panoptic),
+    "depth": (vqvae_rooms_depth, lm_rooms_depth),
+    "colorization": (vqvae_rooms_colorization, lm_rooms_colorization),
+}
+
+
+def save_run(workdir, init, config):
+  """A workdir as a run leaves it, its arrays just drawn."""
+  rng = np.random.default_rng(0)
+  arrays = jax.tree.map(
+      lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype),
+      jax.eval_shape(init, jax.random.key(0)))
+  workdir.mkdir()
+  (workdir / "config.json").write_text(json.dumps(config.to_json()))
+  saver = checkpoint.Checkpointer(workdir)
+  saver.save(1, jax.device_put(arrays), {})
+  saver.close()
+
+
+def save_both(folder, task):
+  """The workdir of stage II of a model; stage I lies beside it."""
+  stage_i, stage_ii = CONFIGS[task]
+  one, two = folder / "stage1", folder / "stage2"
+  config = resolve(stage_i.get_config("tiny"))
+  model = make_model(config.model_name, config.model, "config.model")
+  save_run(one, lambda rng: {
+      "params": vit.init_params(model, rng),
+      "codebook": quantizer.init_codebook(
+          rng, model.dict_size, model.codeword_dim)}, config)
+  config = stage_ii.get_config("tiny")
+  config.oracle.model_init = str(one)
+  config = resolve(config)
+  model = make_model(config.model_name, config.model, "config.model")
+  save_run(two, lambda rng: {"params": lm.init_params(model, rng)}, config)
+  return two
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+  """One for all notebooks: most of the time of each would be its imports."""
+  manager, client = start_new_kernel(
+      cwd=str(tmp_path_factory.mktemp("notebook")))
+  yield manager, client
+  client.stop_channels()
+  manager.shutdown_kernel(now=True)
+
+
+def run(kernel, name, **constants):
+  """Runs a notebook from the top, other values in its CAPITAL constants."""
+  text = (FOLDER / f"{name}.py").read_text()
+  text = text.replace("pathlib.Path.cwd()", f"pathlib.Path({str(ROOT)!r})")
+  for key, value in constants.items():
+    text, count = re.subn(rf"^{key} = [^#\n]*", f"{key} = {value!r}  ", text,
+                          flags=re.MULTILINE)
+    assert count == 1, key
+  notebook = jupytext.reads(text, fmt="py:percent")
+  manager, client = kernel
+  runner = nbclient.NotebookClient(notebook, km=manager, timeout=120)
+  runner.kc = client
+  client.execute("%reset -f")
+  runner.execute(reset_kc=False)
+  return notebook
+
+
+def shown(notebook):
+  """(all that was printed, number of pictures)."""
+  outputs = [o for cell in notebook.cells for o in cell.get("outputs", ())]
+  text = "".join(o.text for o in outputs if o.output_type == "stream")
+  return text, sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+SCORES = {
+    "panoptic": r"no code +PQ (\d+\.\d) %",
+    "depth": r"no code +RMSE (\d+\.\d+) m",
+    "colorization": r"no code +PSNR (\d+\.\d+) dB"}
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_task(kernel, task, tmp_path):
+  path = save_both(tmp_path, task)
+  text, num_pictures = shown(run(kernel, task, CHECKPOINT=str(path)))
+  assert "36 words of 16; pictures of (48, 48) pixels" in text
+  assert num_pictures >= 4
+  assert re.search(SCORES[task], text), text
+
+
+def test_a_new_task(kernel):
+  text, num_pictures = shown(run(
+      kernel, "new_task", STEPS=3, NUM_TRAIN=16, NUM_TEST=2, BATCH=4))
+  assert "outputs undo inputs: True" in text
+  assert re.search(r"step +3  loss \d", text) and num_pictures == 1
+
+
+def test_the_generated_notebooks_are_up_to_date():
+  """`jupytext --to ipynb tools/notebooks/*.py` makes them."""
+  sources = sorted(FOLDER.glob("*.py"))
+  assert len(sources) == 4
+  for path in sources:
+    want = jupytext.read(path, fmt="py:percent").cells
+    got = jupytext.read(path.with_suffix(".ipynb")).cells
+    assert [(c.cell_type, c.source) for c in got] == [
+        (c.cell_type, c.source) for c in want], path.name
+    assert not any(c.get("outputs") for c in got)

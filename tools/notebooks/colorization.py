@@ -1,0 +1,161 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Colorization
+#
+# What colours did this grey picture have? Load a model, predict, sample, look
+# into the code, and score a few images.
+#
+# All cells run as they are with a model trained on `rooms` by
+# `configs/vqvae_rooms_colorization.py` and its partner. With the
+# published weights they run by changing one name:
+# `CHECKPOINT = "uvim-color"`. Nothing here needs TensorFlow.
+
+# %%
+# Where the code is not at hand (Colab), it is fetched and installed. Paths
+# below start from the folder of the code.
+import os
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
+for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents):
+  if (folder / "uvim" / "pipeline.py").exists():
+    sys.path.insert(0, str(folder))
+    os.chdir(folder)
+    break
+else:
+  subprocess.run([sys.executable, "-m", "pip", "install", "-q",
+                  f"git+{REPOSITORY}"], check=True)
+
+# %% [markdown]
+# ## Load
+#
+# A checkpoint is the workdir of a run of stage II, or a name.
+
+# %%
+import numpy as np
+
+from evaluators import psnr
+from pp.rooms_render import render
+from uvim.pipeline import UViM
+
+CHECKPOINT = "workdirs/colorization/stage2"  # Or "uvim-color".
+uvim = UViM.from_checkpoint(CHECKPOINT)
+print(f"{uvim.model.code_len} words of {uvim.model.dict_size}; pictures of "
+      f"{uvim.model.input_size} pixels")
+
+# %% [markdown]
+# ## Predict
+#
+# Photographs may be paths, PIL images or arrays, of any size. Here they are
+# scenes of `rooms` that no model was trained on; put your own in their place.
+
+# %%
+scenes = [render(2, i) for i in range(4)]
+photos = [scene["image"] for scene in scenes]
+prediction = uvim.predict(photos, temperature=0.0)  # It sees their luma alone.
+prediction.plot()
+
+# %% [markdown]
+# `outputs` has the numbers behind the picture, at the size of each photograph;
+# `codes` the words that the language model wrote, `logprob` how sure it was of
+# each.
+
+# %%
+for name, values in prediction.outputs.items():
+  print(name, [x.shape for x in values])
+print("first code:", prediction.codes[0, 0])
+print("bits per word:",
+      np.round(-prediction.logprob[:, 0].mean(-1) / np.log(2), 2))
+
+# %% [markdown]
+# ## Sample
+#
+# The code is drawn word by word. At T = 0 each word is the likeliest; the
+# higher T, the more the samples differ. Of colours several are right: samples
+# show what a mean cannot.
+
+# %%
+for temperature in (0.5, 1.0):
+  print("T =", temperature)
+  display(uvim.predict(photos[0], temperature=temperature, num_samples=4,
+                       seed=0).plot())
+
+# %%
+samples = uvim.predict(photos[:2], temperature=1.0, num_samples=4, seed=0)
+print("log-likelihood of each (nats):", np.round(samples.log_likelihood, 1))
+samples.plot()
+
+# %% [markdown]
+# The likeliest of several samples is one way to choose:
+
+# %%
+samples.best().plot()
+
+# %% [markdown]
+# ## Sharper
+#
+# The model paints at its own size. `full_luma=True` takes only the colours from
+# it, and keeps the photograph's own light and dark at full resolution.
+
+# %%
+uvim.predict(photos, temperature=1.0, seed=1, full_luma=True).plot()
+
+# %% [markdown]
+# ## The truth
+#
+# A label is the coloured picture itself.
+
+# %%
+labels = photos
+
+# %% [markdown]
+# ## What a word says
+#
+# The oracle Ω writes a code for a *true* label. A region of the code that is
+# zeroed, drawn at random or set to one word changes the output there (Fig 10 of
+# the paper): the words have places, though nothing told them so.
+
+# %%
+codes = uvim.encode(photos, labels)
+side = uvim.grid[0]
+region = (0, 0, side, side // 2)  # Top, left, bottom, right: the left half.
+rows = {"as written": codes}
+for mode in ("zeros", "random", 0):
+  rows[str(mode)] = uvim.mask_codes(codes, region, mode)
+stacked = np.stack(list(rows.values()), 1)
+print("left to right: photograph,", ", ".join(rows))
+uvim.decode(photos, stacked).plot()
+
+# %% [markdown]
+# ## Score
+#
+# Peak signal-to-noise ratio over a few images, with the code of the language
+# model, with the oracle's, and without any. It rewards the mean of all that is
+# possible; the paper reports FID, a distance of distributions, for which many
+# images are needed (docs/data.md).
+
+# %%
+def score(outputs):
+  pairs = zip(labels, outputs["color"], strict=True)
+  return np.mean([psnr.psnr_image(label / 127.5 - 1, output[0])
+                  for label, output in pairs])
+
+
+nothing = uvim.mask_codes(codes, None, "zeros")
+for name, got in (("UViM, T = 0", prediction),
+                  ("the oracle's code", uvim.decode(photos, codes)),
+                  ("no code", uvim.decode(photos, nothing))):
+  print(f"{name:18} PSNR {score(got.outputs):.2f} dB")
