@@ -1,0 +1,167 @@
+"""Scores of a checkpoint as JSON; the same as its written predictions get."""
+
+import json
+
+import jax
+import pytest
+
+from tests.trainers import tiny
+from tools import convert_checkpoint, evaluate, predict, prepare_data
+from trainers.lm import LmStage
+from trainers.vqvae import VqvaeStage
+from uvim import checkpoint
+from uvim.config import resolve
+
+SIZE = 32
+PP = (f"decode(precise=True)|resize({SIZE})|value_range(-1, 1)|"
+      'keep("image")')
+LOAD = 'coco_panoptic|concat(["semantics","instances"], "labels")|'
+PP_LABELS = (f'{LOAD}resize({SIZE})|resize({SIZE}, key="labels", '
+             'method="nearest")|value_range(-1, 1)|make_canonical|'
+             'keep("image","labels")')
+
+
+def small_config(oracle=None):
+  """COCO's classes at a size that compiles in seconds."""
+  labels = {"semantics": (134, 64), "instances": (8, 64)}
+  config = dict(
+      task="panoptic_segmentation", dataset="coco/2017_panoptic",
+      train_split="validation", batch_size=8, pp_train=PP_LABELS, lr=0.1,
+      total_steps=9, model_name="vit", model=tiny.stage_i_model(
+          input_size=(SIZE, SIZE), inputs=labels, outputs=labels),
+      evals=[("uvim", "coco_panoptic")],
+      uvim=dict(pp=PP_LABELS, split="validation",
+                pred_kw=dict(min_fraction=0.001)))
+  if oracle is None:
+    return config
+  task, model = config.pop("task"), config["model"]
+  config["uvim"] = dict(config["uvim"], pp=PP)
+  return dict(config, model_name="lm", oracle=dict(
+      task=task, model_init=str(oracle), model_name="vit", model=model),
+      model=dict(num_layers=1, num_heads=2, mlp_dim=32, emb_dim=32,
+                 patches={"size": (8, 8)}, input_size=(SIZE, SIZE),
+                 vocab_size=tiny.WORDS + 1, seq_len=tiny.LENGTH))
+
+
+def foresee(path):
+  """Heads that mostly say "grass" or "playingfield": some of it is true."""
+  arrays = checkpoint.load_params(path)
+  heads = arrays["params"]
+  for i, category in enumerate(predict.categories_lib.coco_panoptic()):
+    if category.name in ("grass-merged", "playingfield"):
+      heads["head_semantics"]["bias"][i + 1] += 26
+  heads["head_instances"]["bias"][1] += 16
+  checkpoint.save_npz(path, arrays)
+
+
+CONFIG = """
+import json
+import ml_collections
+
+def get_config(arg=None):
+  return ml_collections.ConfigDict(json.loads({text!r}))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(shared):
+  return shared / "data/coco_panoptic"
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+  """A folder with the five photographs, both stages and their configs."""
+  folder = tmp_path_factory.mktemp("evaluate")
+  assert prepare_data.main([
+      "coco", "--images", str(data / "val2017"), "--panoptic",
+      str(data / "panoptic_val2017"), "--annotations",
+      str(data / "panoptic_val2017.json"), "--split", "validation",
+      "--data_dir", str(folder)]) == 0
+  one, two = folder / "one.npz", folder / "two.npz"
+  configs = [dict(x, data_dir=str(folder))
+             for x in (small_config(), small_config(one))]
+  tiny.save_stage_i(VqvaeStage(resolve(configs[0])), one)
+  foresee(one)
+  params, _ = jax.jit(LmStage(resolve(configs[1])).init)(jax.random.key(5))
+  checkpoint.save_npz(two, {"params": params})
+  for name, config in zip(("one", "two"), configs, strict=True):
+    (folder / f"{name}.py").write_text(CONFIG.format(text=json.dumps(config)))
+  return folder
+
+
+def call(run, stage, out, *extra):
+  return evaluate.main(["--checkpoint", str(run / f"{stage}.npz"), "--config",
+                        str(run / f"{stage}.py"), "--out", str(out), *extra])
+
+
+def test_written_predictions_score_what_evaluate_says(run, data, tmp_path):
+  panoptic = pytest.importorskip("hotcoco.panoptic")
+  out = tmp_path / "f.json"
+  assert call(run, "two", out, "--set", "min_fraction=0.002") == 0
+  written = json.loads(out.read_text())
+  block = written["evaluations"][0]
+  assert written["checkpoint"] == str(run / "two.npz")
+  settings = {"min_fraction": 0.002, "temperature": 0.0, "seed": 0,
+              "instance_label": "logit_sum", "merge_stuff": False}
+  assert settings.items() <= block["settings"].items()
+  assert (block["split"], block["pp"]) == ("validation", PP)
+
+  assert predict.main([
+      "--checkpoint", str(run / "one.npz"), "--lm", str(run / "two.npz"),
+      "--out", str(tmp_path / "p"), "--min_fraction=0.002",
+      str(data / "val2017")]) == 0
+  theirs = panoptic.pq_compute(str(data / "panoptic_val2017.json"),
+                               str(tmp_path / "p/panoptic.json"))
+  assert theirs["All"]["pq"] > 0.003  # Not nothing: matches are made.
+  for group, suffix in (("All", ""), ("Things", "_things"),
+                        ("Stuff", "_stuff")):
+    for metric in ("pq", "sq", "rq"):
+      ours = block["metrics"][f"uvim/{metric.upper()}{suffix}"]
+      assert ours == pytest.approx(100 * theirs[group][metric], abs=1e-9)
+
+
+def test_a_workdir_knows_its_config(run, tmp_path, capsys):
+  workdir = tmp_path / "run"
+  convert_checkpoint.convert(str(run / "one.npz"), str(workdir))
+  config = evaluate.read_config("", str(run / "one.py"))
+  (workdir / "config.json").write_text(json.dumps(config.to_json()))
+  assert evaluate.read_config(str(workdir), None).to_json() == config.to_json()
+  argv = ["--checkpoint", str(workdir), "--out", str(tmp_path / "f.json"),
+          "--evaluator", "uvim", "--set", "split=validation[:2]"]
+  assert evaluate.main(argv) == 0
+  block, = json.loads((tmp_path / "f.json").read_text())["evaluations"]
+  assert block["split"] == "validation[:2]"
+  assert 0 <= block["metrics"]["uvim/PQ"] <= 100
+  assert evaluate.main(argv) == 2  # F.json is there.
+  assert "--overwrite replaces" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage,extra,words", [
+    ("one", ["--evaluator", "uvmi"], ["'uvmi'", "Did you mean 'uvim'?"]),
+    ("one", ["--set", "merge_stuf=True"], ["merge_stuf", "'merge_stuff'"]),
+    ("one", ["--set", "split=test"], ["test", "validation (5)"]),
+    ("one", ["--set", "seed"], ["KEY=VALUE"]),
+    ("one", ["--config.lrr=1"], ["config.lrr", "'lr'"]),
+    ("one", ["--wrong"], ["'--wrong'"]),
+    ("two", ["--checkpoint", "{run}/one.npz"],
+     ["one.npz", "another model", "unexpected"]),
+    ("one", ["--checkpoint", "nowhere.npz"], ["No checkpoint at nowhere"]),
+    ("one", ["--config", "nowhere.py"], ["no such file"]),
+    # Of another task.
+    ("one", ["--config.task=depth"], ["model.inputs", "['depth']"]),
+    ("one", ["--set", "pred=uvim"], ["'uvim'", "predict"]),
+])
+def test_mistakes(run, tmp_path, capsys, stage, extra, words):
+  extra = [x.format(run=run) for x in extra]
+  assert call(run, stage, tmp_path / "f.json", *extra) == 2
+  error = capsys.readouterr().err
+  assert "Traceback" not in error and "error: " in error
+  for word in words:
+    assert word in error
+  assert not (tmp_path / "f.json").exists()
+
+
+def test_bare_arrays_need_a_config(run, capsys):
+  assert evaluate.main(["--checkpoint", str(run / "one.npz"), "--out",
+                        "f.json"]) == 2
+  assert "name the config with --config" in capsys.readouterr().err
