@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tools import tiny_weights
 from tests.trainers import tiny
 from tools import predict
 from uvim import export
@@ -25,12 +24,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 def photo(height, width, seed=0):
   return np.random.default_rng(seed).integers(
       0, 256, (height, width, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-  """(stage I, stage II) as .npz."""
-  return tiny_weights.save(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
