@@ -120,7 +120,7 @@ class Evaluator:
     self._merge_stuff = merge_stuff
     self._save_dir = pathlib.Path(save_dir) if save_dir else None
     self._official = official
-    self._truths: list[Truth] = []
+    self._truths: dict[int, Truth] = {}
     self.result: dict[str, Any] | None = None
 
   def run(self, variables: Any) -> Iterator[tuple[str, float]]:
@@ -156,9 +156,9 @@ class Evaluator:
     return stat, records
 
   def _truth(self, index: int) -> Truth:
-    if index == len(self._truths):
-      self._truths.append(make_truth(
-          self._source.example(index), self._source.categories))
+    if index not in self._truths:
+      self._truths[index] = make_truth(
+          self._source.example(index), self._source.categories)
     return self._truths[index]
 
   def _saves(self) -> bool:
@@ -181,7 +181,7 @@ class Evaluator:
     """What panopticapi makes of the written predictions."""
     with tempfile.TemporaryDirectory() as truth_dir:
       truth = [_write_map(pathlib.Path(truth_dir), t.image_id, t.ids(),
-                          _with_areas(t)) for t in self._truths]
+                          _with_areas(t)) for t in self._truths.values()]
       return panoptic_files.official_scores(
           truth, records, categories=self._source.categories,
           truth_dir=pathlib.Path(truth_dir),

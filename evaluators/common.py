@@ -12,13 +12,14 @@ from uvim import sharding
 
 Batch = Mapping[str, np.ndarray]
 _HIGH = "image/id_high"
+_SKIPPED = "_skipped"
 
 
 def predict_all(
     predict_fn: Callable[[Any, dict[str, Any]], dict[str, Any]],
     variables: Any, batches: Iterable[Batch], *,
     put: Callable[[dict[str, np.ndarray]], dict[str, Any]],
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
   """Predictions example by example on the host, in order, without padding.
 
   One batch is being computed while the previous one is consumed. Every
@@ -30,12 +31,13 @@ def predict_all(
       it holds no '_mask'.
     variables: passed through.
     batches: dicts of this process's numpy arrays; '_mask' bool [B] is False
-      for padding (absent: no padding), 'image/id' int64 [B] is optional.
+      for padding (absent: no padding), 'image/id' int64 [B] is optional, and
+      so is '_skipped' bool [B], True for what could not be read.
     put: makes device arrays of a dict of numpy arrays (`shard_batch`).
 
   Yields:
     A dict of numpy arrays, one example of what predict_fn returns, and
-    'image/id' as int.
+    'image/id' as int; None for an example that was skipped.
   """
   pending = None
   for batch in batches:
@@ -62,32 +64,38 @@ def _split_ids(batch: Batch) -> dict[str, np.ndarray]:
 def _start(predict_fn, variables, batch: dict[str, Any]) -> dict[str, Any]:
   """Dispatches a prediction; nothing is waited for.
 
-  Mask and ids go through the device too, for with several processes it is the
+  Masks and ids go through the device too, for with several processes it is the
   global batch that comes back.
   """
-  aside = {k: batch.pop(k) for k in ("_mask", _HIGH) if k in batch}
+  aside = {k: batch.pop(k) for k in ("_mask", _SKIPPED, _HIGH) if k in batch}
   if "image/id" in batch:
     aside["image/id"] = batch["image/id"]
   return {**predict_fn(variables, batch), **aside}
 
 
-def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
   """Waits for a batch and yields its examples."""
   out = sharding.gather_to_host(pending)
   mask_B = out.pop("_mask")
+  skipped_B = out.pop(_SKIPPED, np.zeros_like(mask_B))
   if "image/id" in out:
     high = out.pop(_HIGH).astype(np.uint64) << np.uint64(32)
     out["image/id"] = (high | out["image/id"]).view(np.int64)
-  for i in np.flatnonzero(mask_B):
+  for i in np.flatnonzero(mask_B | skipped_B):
+    if skipped_B[i]:
+      yield None
+      continue
     example = {key: value[i] for key, value in out.items()}
     if "image/id" in example:
       example["image/id"] = int(example["image/id"])
     yield example
 
 
-def numbered(predictions: Iterable[dict[str, Any]], num_examples: int
+def numbered(predictions: Iterable[dict[str, Any] | None], num_examples: int
              ) -> Iterator[tuple[int, dict[str, Any]]]:
   """(place, prediction) of as many predictions as there are examples.
+
+  Those that are None, of skipped examples, are counted and left out.
 
   Raises:
     ValueError: there are more or fewer.
@@ -97,7 +105,8 @@ def numbered(predictions: Iterable[dict[str, Any]], num_examples: int
     if count == num_examples:
       raise ValueError("more predictions than examples in the split: "
                        f"{num_examples}")
-    yield count, prediction
+    if prediction is not None:
+      yield count, prediction
     count += 1
   if count != num_examples:
     raise ValueError(f"{count} predictions for the {num_examples} examples of "
@@ -114,12 +123,13 @@ def check_id(index: int, prediction: Mapping[str, Any], image_id: int) -> None:
                      f" the truth of image {image_id}")
 
 
-def with_truth(predictions: Iterable[dict[str, Any]], source: Any
+def with_truth(predictions: Iterable[dict[str, Any] | None], source: Any
                ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
   """Each prediction with the raw example it is of, read one at a time.
 
   Args:
-    predictions: one for each example of the source, in its order.
+    predictions: one for each example of the source, in its order; None, of a
+      skipped example, is left out.
     source: `.num_examples` and `.example(index)`.
 
   Raises:

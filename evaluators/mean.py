@@ -17,6 +17,8 @@ class Evaluator:
     """Yields (name, mean), each name in the order it first came."""
     sums, count = {}, 0
     for example in self._predictions(variables):
+      if example is None:  # Skipped, as it could not be read.
+        continue
       count += 1
       for key, value in example.items():
         if key != "image/id":

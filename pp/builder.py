@@ -8,6 +8,7 @@ place in the string, so an example's result depends on nothing else.
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ def _parse_call(text: str) -> Call:
   """`name` or `name(literals)`; anything else is a ConfigError."""
   try:
     node = ast.parse(text, mode="eval").body
-  except (SyntaxError, ValueError) as error:
+  # The last two: hundreds of brackets.
+  except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
     raise ConfigError("is not of the form name or name(arguments)") from error
   if isinstance(node, ast.Name):
     return Call(node.id, (), {}, text)
@@ -105,7 +107,7 @@ def _parse_call(text: str) -> Call:
       if pair.arg is None or pair.arg in kwargs:
         raise ValueError("** or the same name twice")
       kwargs[pair.arg] = ast.literal_eval(pair.value)
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, RecursionError) as error:
     raise ConfigError(
         "takes only literal arguments (numbers, strings, True, False, None, "
         "tuples and lists of these), each name once") from error
@@ -183,6 +185,16 @@ def get(data: Data, key: str) -> Any:
   return lookup(data, key, "key of the example")
 
 
+def first_line(error: Exception) -> str:
+  """The first line of an error, without TensorFlow's node names."""
+  if isinstance(error, ConfigError):
+    return str(error)
+  text = str(getattr(error, "message", "") or error)
+  text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "\n", text)
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def _make_fn(op: Op, call: Call, position: int):
   """The step's `fn(data, seed)`."""
   kwargs = dict(call.kwargs)
@@ -210,8 +222,8 @@ def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
     op = lookup(known, call.name, "op")
     _check_arguments(op, call)
     inner = _make_fn(op, call, position)
-  except (ConfigError, TypeError, ValueError) as error:
-    raise ConfigError(f"{where}: {error}") from error
+  except Exception as error:  # Arguments may be anything that is a literal.
+    raise ConfigError(f"{where}: {first_line(error)}") from error
 
   def fn(data: Data, seed: tf.Tensor | None = None) -> Data:
     try:
@@ -219,6 +231,9 @@ def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
         return inner(data, seed)
     except ConfigError as error:
       raise ConfigError(f"{where}: {error}") from error
+    # An op on the wrong kind of tensor: TensorFlow has many ways to say so.
+    except Exception as error:
+      raise ConfigError(f"{where}: {first_line(error)}") from error
 
   return Step(call.name, call.text, fn)
 

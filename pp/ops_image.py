@@ -14,14 +14,18 @@ _METHODS = {name: name for name in (
     "gaussian", "mitchellcubic")}
 
 
+_MAX_SIDE = 4096  # A typo must not ask for more memory than there is.
+
+
 def _pair(size, name: str) -> tuple[int, int]:
   """Height and width from one integer or two."""
   pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
   if len(pair) != 2 or not all(
-      isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in pair):
+      isinstance(n, int) and not isinstance(n, bool) and 0 < n <= _MAX_SIDE
+      for n in pair):
     raise ConfigError(
-        f"{name} is a positive integer or a pair (height, width) of them, not "
-        f"{size!r}.")
+        f"{name} is an integer in 1..{_MAX_SIDE} or a pair (height, width) of "
+        f"them, not {size!r}.")
   return pair
 
 
@@ -63,6 +67,8 @@ def _resize_fn(size, method, antialias):
   def fn(image):
     if image.shape.rank not in (None, 3):
       raise ConfigError(f"needs [H, W, C], got shape {image.shape}.")
+    if 0 in image.shape[:2]:
+      raise ConfigError(f"there is nothing to resize: {image.shape}.")
     out = tf.image.resize(image, size, method=method, antialias=antialias)
     if out.dtype != image.dtype and image.dtype.is_integer:
       # Saturates because cubic kernels overshoot, and cuts rather than rounds:
@@ -180,7 +186,8 @@ def crop_box(key="image", boxkey="box"):
     begin, size = tf.nest.flatten(get(data, boxkey))  # Also of a pair.
     image = get(data, key)
     scale = tf.cast(tf.shape(image)[:2], tf.float32)
-    # Cut, not rounded, as in the released implementation.
+    # Cut, not rounded, as in the released implementation. So a box may leave
+    # nothing of a much smaller label map; resize then says so.
     begin = tf.cast(begin * scale, tf.int32)
     return {**data, key: _slice(image, begin, tf.cast(size * scale, tf.int32))}
   return fn

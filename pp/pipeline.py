@@ -5,114 +5,43 @@ Path: order (numpy) → read (one Python call per step) → parse and preprocess
 Nothing here has a state to save: opening at step 10**6 costs what opening at
 step 0 does, and any number of hosts reads the same global batch.
 
-Dimensions: B examples of a batch on this host · N examples of the split.
+Dimensions: B examples of a batch on this host · N examples of the split ·
+R augmentations of an example · L words of a guiding code.
 """
 
 import functools
+import itertools
+import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from pp import builder, order
+from pp.order import (
+    Plan,
+    epoch_order,
+    example_seeds,
+    plan_eval,
+    plan_train,
+)
 from pp.sources import Source
-from uvim.registry import ConfigError
+from uvim.registry import ConfigError, lookup
+
+__all__ = ["Plan", "epoch_order", "eval_batches", "example_seeds",
+           "make_preprocess", "plan_eval", "plan_train", "train_batches"]
 
 Batch = dict[str, np.ndarray]
 Preprocess = Callable[[dict[str, Any], tf.Tensor], dict[str, Any]]
 
-_WORD = (1 << 64) - 1
-
-
-class Plan(NamedTuple):
-  """What one host reads at one step."""
-  index_B: np.ndarray  # int64, position in the split
-  seed_B2: np.ndarray  # int64 [B, 2], one seed per example
-  mask_B: np.ndarray   # bool, False for padding
-
-
-@functools.lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-  """The order of one epoch: a permutation of 0..num_examples-1, int64 [N].
-
-  Philox is counter-based: neighbouring seeds and epochs give unrelated orders
-  (tf.random.experimental.index_shuffle does not: r = 0.2–0.45).
-  """
-  key = np.array([seed & _WORD, epoch], np.uint64)
-  order = np.random.Generator(np.random.Philox(key=key)).permutation(
-      num_examples)
-  order.setflags(write=False)
-  return order
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-  """splitmix64's finaliser on uint64, elementwise: every bit reaches all."""
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
-
-
-def example_seeds(seed: int, epoch_B: np.ndarray,
-                  index_B: np.ndarray) -> np.ndarray:
-  """A seed for each example from (seed, epoch, index) alone: int64 [B, 2]."""
-  golden = np.uint64(0x9E3779B97F4A7C15)
-  state = np.full(len(index_B), seed & _WORD, np.uint64)
-  for part in (epoch_B, index_B):
-    state = _mix(state + golden) + np.asarray(part).astype(np.uint64)
-  high = _mix(state + golden)
-  return np.stack([high, _mix(high + golden)], axis=1).view(np.int64)
-
-
-def plan_train(step: int, *, num_examples: int, batch_size: int, seed: int,
-               shuffle: bool = True, rows: slice = slice(None)) -> Plan:
-  """What to read at a training step.
-
-  Example i of step s is number s * batch_size + i of an endless run through
-  the epochs, so a batch may straddle two of them (or many, if the data set is
-  smaller than a batch) and none is dropped at an epoch's end.
-
-  Args:
-    step: 0, 1, …
-    num_examples: of the split.
-    batch_size: global.
-    seed: any integer.
-    shuffle: False keeps the order of the files.
-    rows: the part of the global batch that this host reads.
-  """
-  position_B = np.arange(batch_size, dtype=np.int64)[rows] + step * batch_size
-  epoch_B, index_B = np.divmod(position_B, num_examples)
-  if shuffle:
-    slot_B = index_B
-    index_B = np.empty_like(slot_B)
-    for epoch in np.unique(epoch_B).tolist():
-      here = epoch_B == epoch
-      index_B[here] = epoch_order(seed, epoch, num_examples)[slot_B[here]]
-  return Plan(index_B, example_seeds(seed, epoch_B, index_B),
-              np.ones(len(index_B), bool))
-
-
-def plan_eval(step: int, *, num_examples: int, batch_size: int, seed: int,
-              rows: slice = slice(None)) -> Plan:
-  """What to read at an evaluation step: 0..N-1 in order, then padding.
-
-  Padding repeats the last example: it is sure to pass the ops.
-  """
-  position_B = np.arange(batch_size, dtype=np.int64)[rows] + step * batch_size
-  index_B = np.minimum(position_B, num_examples - 1)
-  return Plan(index_B, example_seeds(seed, np.zeros_like(index_B), index_B),
-              position_B < num_examples)
-
-
-def _host_rows(batch_size: int, index: int, count: int) -> slice:
-  """The part of a global batch that process `index` of `count` reads."""
-  if batch_size < 1 or batch_size % count:
-    raise ConfigError(
-        f"batch_size: {batch_size} must be a positive multiple of the number "
-        f"of processes, {count}.")
-  local = batch_size // count
-  return slice(index * local, (index + 1) * local)
+_SKIPS = {"error": False, "skip": True}
+_MAX_TRIES = 100    # Bad examples in a row, after which all are taken for bad.
+_MAX_WARNINGS = 20  # Of bad examples; all of them are counted.
+# What only the oracle looks at, which is not asked where its codes are known.
+_ORACLE_KEYS = ("labels", "image_ctx")
 
 
 def make_preprocess(pp: str | Preprocess, modules: Any = None) -> Preprocess:
@@ -123,7 +52,6 @@ def make_preprocess(pp: str | Preprocess, modules: Any = None) -> Preprocess:
   """
   if callable(pp):
     return pp
-  from pp import builder
   steps = builder.build(pp, modules)
   if any(step.name.startswith("decode") for step in steps.steps):
     return steps
@@ -155,28 +83,60 @@ class _Reader:
   """Reads, parses, preprocesses and batches what a plan asks for."""
 
   def __init__(self, source: Source, pp: str | Preprocess, *, modules: Any,
-               plan: Callable[[int], Plan], num_threads: int | None):
+               plan: Callable[[int], Plan], num_threads: int | None,
+               seed: int, evaluates: bool, on_bad_example: str = "error",
+               codes: np.ndarray | None = None):
     self.source = source
     self.pp = pp
     self.plan = plan
     self.preprocess = make_preprocess(pp, modules)
     self.num_threads = num_threads or min(8, _num_cores())
+    self.seed = seed
+    self.evaluates = evaluates
+    self.skips = lookup(_SKIPS, on_bad_example, "on_bad_example")
+    self.codes_RNL = codes
+    self.where = f"{source.dataset} {source.split}"
+    self.warned: set[int] = set()
 
   def read(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
     """Serialised examples of a step, their seeds, positions and mask."""
     plan = self.plan(int(step))
-    raw_B = np.array(self.source.read(plan.index_B), object)
+    raw_B = np.array(self._raw(plan.index_B), object)
     return raw_B, plan.seed_B2, plan.index_B, plan.mask_B
+
+  def _raw(self, index_B: np.ndarray) -> list[bytes]:
+    """What the source holds; b"" for what cannot be read, if that may be."""
+    if not self.skips:
+      return self.source.read(index_B)
+    out = []
+    for index in index_B.tolist():
+      try:
+        out += self.source.read([index])
+      except OSError:
+        out.append(b"")  # Not an example: parsing it fails, it alone.
+    return out
 
   def example(self, raw, seed_2, index, mask) -> dict[str, Any]:
     """One example: parse, preprocess, re-attach what `keep` dropped."""
     data = self.source.parse(raw, index)
     image_id = data["image/id"]
     out = _numbers(self.preprocess(data, seed_2))
+    if self.codes_RNL is not None:
+      out = {k: v for k, v in out.items() if k not in _ORACLE_KEYS}
+    if self.skips and self.evaluates:
+      # The truth of an evaluator is read elsewhere: an example whose truth is
+      # broken must count as bad here too, though no op may look at it. (For a
+      # mere control dependency TensorFlow would not decode it.)
+      parts = tf.nest.flatten(data, expand_composites=True)
+      out["_read"] = tf.add_n([tf.size(part) for part in parts])
     return {**out, "image/id": image_id, "_mask": mask}
 
   def dataset(self, steps: range, batch_size: int) -> tf.data.Dataset:
-    """Batches of consecutive steps; traces the ops, so their mistakes show."""
+    """Consecutive steps; traces the ops, so their mistakes show.
+
+    Batches, or, where bad examples are skipped, single examples: in a batch
+    one that fails would take the others along.
+    """
     types = (tf.string, tf.int64, tf.int64, tf.bool)
 
     def read(step):
@@ -192,15 +152,18 @@ class _Reader:
     data = data.unbatch().map(
         plain(self.example), num_parallel_calls=self.num_threads,
         deterministic=True)
-    data = data.batch(batch_size, drop_remainder=True).prefetch(1)
+    if self.skips:
+      data = data.prefetch(batch_size)
+    else:
+      data = data.batch(batch_size, drop_remainder=True).prefetch(1)
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = self.num_threads
     options.threading.max_intra_op_parallelism = 1
     return data.with_options(options)
 
-  def batches(self, dataset: tf.data.Dataset, steps: range, *,
-              with_mask: bool) -> Iterator[Batch]:
+  def batches(self, dataset: tf.data.Dataset, steps: range
+              ) -> Iterator[Batch]:
     """Numpy batches; a failing example is named in the error.
 
     An iterator that is left halfway must go before the interpreter does: its
@@ -208,25 +171,119 @@ class _Reader:
     that is no longer given.
     """
     live = [dataset.as_numpy_iterator()]
-    batches = self._batches(live, steps, with_mask)
+    batches = self._batches(live, steps)
     weakref.finalize(batches, live.clear)  # When dropped, or at exit.
     return batches
 
-  def _batches(self, live: list[Iterator[Batch]], steps: range,
-               with_mask: bool) -> Iterator[Batch]:
+  def _batches(self, live: list[Iterator[Batch]], steps: range
+               ) -> Iterator[Batch]:
     for step in steps:
-      try:
-        batch = next(live[0])
-      except tf.errors.OpError as error:
-        raise self.explain(step, error) from error
-      if not with_mask:
+      plan = self.plan(step) if self.skips or self.codes_RNL is not None else ()
+      if self.skips:
+        batch, plan = self._collect(live, step, plan)
+      else:
+        try:
+          batch = next(live[0])
+        except tf.errors.OpError as error:
+          raise self.explain(step, error) from error
+      if not self.evaluates:
         del batch["_mask"]
+      if self.codes_RNL is not None:
+        batch["code"] = self._codes(plan)
       yield batch
+
+  def _collect(self, live: list[Iterator[Batch]], step: int, plan: Plan
+               ) -> tuple[Batch, Plan]:
+    """A batch without bad examples, and the plan of what is in it.
+
+    '_skipped' bool [B] is True where training got another example instead and
+    evaluation got zeros that '_mask' hides.
+    """
+    rows, index_B = [], plan.index_B.copy()
+    skipped_B = np.zeros(len(index_B), bool)
+    for row, index in enumerate(plan.index_B.tolist()):
+      try:
+        example = next(live[0])
+        bad = self._lacks_code(plan.round_B[row], index)
+      except tf.errors.OpError as error:
+        bad = builder.first_line(error)
+      if bad:
+        self._warn(index, bad)
+        skipped_B[row] = plan.mask_B[row]
+        example, index_B[row] = (
+            (self.blank, index) if self.evaluates else
+            self._stand_in(plan, row))
+      rows.append(example)
+    try:
+      batch = tf.nest.map_structure(lambda *x: np.stack(x), *rows)
+    except ValueError as error:
+      raise self.explain(step, error) from error
+    batch.pop("_read", None)
+    batch["_skipped"] = skipped_B
+    return batch, plan._replace(index_B=index_B)
+
+  def _stand_in(self, plan: Plan, row: int) -> tuple[dict[str, Any], int]:
+    """Another example for a bad one, as its own seed of this round makes it."""
+    tried = order.stand_ins(plan.seed_B2[row], self.source.num_examples)
+    for index in itertools.islice(tried, _MAX_TRIES):
+      bad = self._lacks_code(plan.round_B[row], index)
+      if not bad:
+        example, bad = self._try(index, plan.round_B[row])
+      if not bad:
+        return example, index
+      self._warn(index, bad)
+    raise self._all_bad(bad)
+
+  @functools.cached_property
+  def blank(self) -> dict[str, Any]:
+    """Zeros in the shape of the first example that is good."""
+    for index in range(min(_MAX_TRIES, self.source.num_examples)):
+      example, bad = self._try(index, 0)
+      if not bad:
+        return tf.nest.map_structure(np.zeros_like, example)
+    raise self._all_bad(bad)
+
+  def _try(self, index: int, round_: int) -> tuple[dict[str, Any], str]:
+    """An example outside the stream, or why it cannot be had."""
+    seed_2 = example_seeds(self.seed, [round_], [index])[0]
+    try:
+      raw = tf.constant(self.source.read([index])[0])
+      out = self.example(raw, tf.constant(seed_2), tf.constant(index),
+                         tf.constant(True))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told.
+      return {}, builder.first_line(error)
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), out), ""
+
+  def _warn(self, index: int, bad: str) -> None:
+    if index in self.warned or len(self.warned) >= _MAX_WARNINGS:
+      return
+    self.warned.add(index)
+    end = ("; further ones are only counted"
+           if len(self.warned) == _MAX_WARNINGS else "")
+    logging.getLogger("uvim").warning(
+        "%s: skipped example %d: %s%s", self.where, index, bad, end)
+
+  def _all_bad(self, bad: str) -> ConfigError:
+    return ConfigError(
+        f"{self.where}: no good example among {_MAX_TRIES} that were tried in "
+        f"{self.pp!r}; the last one: {bad}")
+
+  def _lacks_code(self, round_: int, index: int) -> str:
+    if self.codes_RNL is None or self.codes_RNL[round_, index, 0] >= 0:
+      return ""
+    return "the code cache has none for it; it was bad when that was written"
+
+  def _codes(self, plan: Plan) -> np.ndarray:
+    """The oracle's codes of a batch: int32 [B, L]."""
+    for round_, index in zip(plan.round_B, plan.index_B, strict=True):
+      if bad := self._lacks_code(round_, index):
+        raise ConfigError(f"{self.where}: code of example {index}: {bad}. Set "
+                          "config.on_bad_example='skip' as then.")
+    return self.codes_RNL[plan.round_B, plan.index_B].astype(np.int32)
 
   def explain(self, step: int, error: Exception) -> Exception:
     """Finds the example that broke a step by running them one by one."""
     shapes: dict[str, tuple[Any, ...]] = {}
-    where = f"{self.source.dataset} {self.source.split}"
     plan = self.plan(step)
     for row, index in enumerate(plan.index_B.tolist()):
       name = f"example {index}"
@@ -237,31 +294,28 @@ class _Reader:
         out = self.example(raw, tf.constant(plan.seed_B2[row]),
                            tf.constant(index), tf.constant(True))
       except Exception as cause:  # noqa: BLE001 - whatever it is, name it.
+        if self.skips:
+          continue
         return ConfigError(
-            f"{where}: {name} fails in {self.pp!r}: {_short(cause)}")
+            f"{self.where}: {name} fails in {self.pp!r}: "
+            f"{builder.first_line(cause)}")
       for key, value in tf.nest.map_structure(tf.shape, out).items():
         shape = str(tf.nest.map_structure(lambda t: t.numpy().tolist(), value))
         if shapes.setdefault(key, (shape, name))[0] != shape:
           return ConfigError(
-              f"{where}: {key!r} cannot be batched: {shapes[key][1]} has "
+              f"{self.where}: {key!r} cannot be batched: {shapes[key][1]} has "
               f"shape {shapes[key][0]}, {name} {shape}. Resize it, or leave it "
               f"out with keep(...), in {self.pp!r}.")
     return error
 
 
-def _short(error: Exception) -> str:
-  """The first line of an error, without TensorFlow's node names."""
-  text = str(getattr(error, "message", "") or error).strip()
-  text = text.replace("{{function_node", "\n").splitlines() or [""]
-  line = next((part.strip() for part in text if part.strip()), "")
-  return f"{type(error).__name__}: {line}"
-
-
 def train_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
                   seed: int, start_step: int = 0, process_index: int = 0,
                   process_count: int = 1, shuffle: bool = True,
-                  pp_modules: Any = None, num_threads: int | None = None
-                  ) -> Iterator[Batch]:
+                  pp_modules: Any = None, num_threads: int | None = None,
+                  on_bad_example: str = "error",
+                  codes_per_image: int | None = None,
+                  codes: np.ndarray | None = None) -> Iterator[Batch]:
   """Endless training batches from `start_step` on; batch = f(seed, step).
 
   Args:
@@ -276,44 +330,67 @@ def train_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
     shuffle: False reads in the order of the files.
     pp_modules: names of op modules, see pp.builder.
     num_threads: for preprocessing; None means the cores at hand, at most 8.
+    on_bad_example: what becomes of an example that cannot be read or
+      preprocessed: 'error' names it; with 'skip' another one takes its place,
+      drawn by (seed, epoch, index), so that the batch stays f(seed, step).
+    codes_per_image: after so many epochs the augmentations repeat.
+    codes: int [R, N, L], the oracle's codes for each of `codes_per_image` = R
+      augmentations; −1 marks an example that was bad.
 
   Returns:
-    An iterator of dicts: what the string keeps, plus 'image/id' int64 [B].
+    An iterator of dicts: what the string keeps, plus 'image/id' int64 [B];
+    with 'skip', '_skipped' bool [B], True for an example in another's place;
+    with `codes`, 'code' int32 [B, L], and neither 'labels' nor 'image_ctx'.
 
   Raises:
-    ConfigError: for a bad string or batch size, and, named by its id, for an
-      example that cannot be preprocessed or batched.
+    ConfigError: for a bad string or batch size, codes of another data set,
+      and, named by its id, for an example that cannot be preprocessed or
+      batched.
   """
-  rows = _host_rows(batch_size, process_index, process_count)
+  rows = order.host_rows(batch_size, process_index, process_count)
+  _check_codes(codes, codes_per_image, source)
   plan = functools.partial(
       plan_train, num_examples=source.num_examples, batch_size=batch_size,
-      seed=seed, shuffle=shuffle, rows=rows)
-  reader = _Reader(source, pp, modules=pp_modules, plan=plan,
-                   num_threads=num_threads)
+      seed=seed, shuffle=shuffle, num_rounds=codes_per_image, rows=rows)
+  reader = _Reader(source, pp, modules=pp_modules, plan=plan, seed=seed,
+                   num_threads=num_threads, evaluates=False,
+                   on_bad_example=on_bad_example, codes=codes)
   steps = range(start_step, np.iinfo(np.int64).max)
   dataset = reader.dataset(steps, rows.stop - rows.start)
-  return reader.batches(dataset, steps, with_mask=False)
+  return reader.batches(dataset, steps)
+
+
+def _check_codes(codes: np.ndarray | None, codes_per_image: int | None,
+                 source: Source) -> None:
+  want = codes_per_image, source.num_examples
+  if codes is not None and codes.shape[:2] != want:
+    raise ConfigError(
+        f"code_cache: holds codes of {codes.shape[1]} examples, "
+        f"{codes.shape[0]} of each; {source.dataset} {source.split} has "
+        f"{source.num_examples} and codes_per_image is {codes_per_image}.")
 
 
 def eval_batches(source: Source, pp: str | Preprocess, *, batch_size: int,
                  seed: int = 0, process_index: int = 0, process_count: int = 1,
-                 pp_modules: Any = None, num_threads: int | None = None
+                 pp_modules: Any = None, num_threads: int | None = None,
+                 on_bad_example: str = "error"
                  ) -> tuple[int, Callable[[], Iterator[Batch]]]:
   """One pass over the split in order, as often as it is asked for.
 
-  Arguments as in `train_batches`.
+  Arguments as in `train_batches`; with on_bad_example='skip' a bad example is
+  zeros, False in '_mask' and True in '_skipped' bool [B].
 
   Returns:
     num_batches, and a function that starts a pass: dicts with '_mask' bool [B]
     (False for the padding of the last batch) and 'image/id' int64 [B].
   """
-  rows = _host_rows(batch_size, process_index, process_count)
+  rows = order.host_rows(batch_size, process_index, process_count)
   plan = functools.partial(
       plan_eval, num_examples=source.num_examples, batch_size=batch_size,
       seed=seed, rows=rows)
-  reader = _Reader(source, pp, modules=pp_modules, plan=plan,
-                   num_threads=num_threads)
+  reader = _Reader(source, pp, modules=pp_modules, plan=plan, seed=seed,
+                   num_threads=num_threads, evaluates=True,
+                   on_bad_example=on_bad_example)
   steps = range(-(-source.num_examples // batch_size))
   dataset = reader.dataset(steps, rows.stop - rows.start)
-  return len(steps), functools.partial(
-      reader.batches, dataset, steps, with_mask=True)
+  return len(steps), functools.partial(reader.batches, dataset, steps)

@@ -1,0 +1,103 @@
+"""The oracle's codes on disk, so that stage II need not ask the oracle.
+
+A folder with `header.json`, all that the codes depend on, and `codes.npy`,
+int16 or int32 [R, N, L]: R augmentations of N examples, codes of L words;
+−1 where the example could not be read. The header is written last: without it
+there is no cache, only the part of one.
+"""
+
+import dataclasses
+import json
+import pathlib
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from uvim.config import TrainConfig
+from uvim.registry import ConfigError
+
+HEADER = "header.json"
+CODES = "codes.npy"
+WHERE = "config.code_cache"
+
+
+def fingerprint(oracle: Any) -> int:
+  """CRC-32 of the names, types and values of all arrays of a tree."""
+  crc = 0
+  leaves = jax.tree_util.tree_leaves_with_path(oracle)
+  for path, leaf in sorted(leaves, key=lambda x: jax.tree_util.keystr(x[0])):
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    name = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
+    crc = zlib.crc32(array.view(np.uint8), zlib.crc32(name.encode(), crc))
+  return crc
+
+
+def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
+  """What the codes of a stage II config depend on, as plain JSON.
+
+  Args:
+    config: of stage II, with `codes_per_image`.
+    oracle: its arrays.
+
+  Raises:
+    ConfigError: without `codes_per_image` every epoch has codes of its own.
+  """
+  if config.codes_per_image is None:
+    raise ConfigError(
+        "config.codes_per_image is None; codes can be kept only where the "
+        "augmentations repeat: after 1 epoch, 2 epochs, ….")
+  model = dataclasses.asdict(config.oracle)
+  del model["model_init"]  # The arrays count, not where they came from.
+  out = {"format": 1, "dataset": config.dataset,
+         "train_split": config.train_split, "pp_train": config.pp_train,
+         "pp_modules": config.pp_modules, "seed": config.seed,
+         "codes_per_image": config.codes_per_image, "oracle": model,
+         "oracle_crc32": fingerprint(oracle)}
+  return json.loads(json.dumps(out, default=list))
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+  """A JSON object, or None where there is none that can be read."""
+  try:
+    out = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+  return out if isinstance(out, dict) else None
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """'field: old → new' for all that differs."""
+  return [f"{key}: {old.get(key)!r} → {new.get(key)!r}"
+          for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
+  """The codes of a cache, int [R, N, L], mapped from disk.
+
+  Args:
+    path: the folder.
+    config: of the run, as `describe` takes it.
+    oracle: its arrays.
+
+  Raises:
+    ConfigError: no cache there, or one for another run; names what differs.
+  """
+  folder = pathlib.Path(path)
+  header = read_json(folder / HEADER)
+  if header is None:
+    raise ConfigError(
+        f"{WHERE}: {path!r} holds no finished cache ({HEADER}). To write one: "
+        "python -m tools.cache_codes --config … --config.codes_per_image=… "
+        f"--out {path}")
+  differs = difference(header, describe(config, oracle))
+  if differs:
+    raise ConfigError(f"{WHERE}: {path!r} is for another run. Cache → this "
+                      "config:\n  " + "\n  ".join(differs))
+  try:
+    codes_RNL = np.load(folder / CODES, mmap_mode="r", allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise ConfigError(f"{WHERE}: {str(folder / CODES)!r} cannot be read: "
+                      f"{error}.") from error
+  return codes_RNL
