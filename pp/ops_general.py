@@ -54,9 +54,34 @@ def concat(inkeys, outkey=None, axis=-1):
   outkey = outkey or inkeys[0]
 
   def fn(data):
-    return {**data, outkey: tf.concat([get(data, k) for k in inkeys], axis)}
+    parts = [get(data, key) for key in inkeys]
+    whole = _whole(parts) if axis == -1 else None
+    return {**data, outkey: tf.concat(parts, axis) if whole is None else whole}
 
   return fn
+
+
+def split_channels(whole: tf.Tensor) -> list[tf.Tensor]:
+  """The channels of [..., C], each [..., 1].
+
+  They remember what they are of: Appendix D's strings join them again at once,
+  and copying single channels together is as slow as decoding the image.
+  """
+  parts = [whole[..., i:i + 1] for i in range(whole.shape[-1])]
+  for i, part in enumerate(parts):
+    part.channel_of = (whole, i)
+  return parts
+
+
+def _whole(parts) -> tf.Tensor | None:
+  """The tensor that `parts` are all channels of, in order, if they are."""
+  origins = [getattr(part, "channel_of", (None, -1)) for part in parts]
+  whole = origins[0][0]
+  if whole is None or whole.shape[-1] != len(parts):
+    return None
+  fits = all(origin[0] is whole and origin[1] == i
+             for i, origin in enumerate(origins))
+  return whole if fits else None
 
 
 @register(random=True)

@@ -1,12 +1,16 @@
 """Ops of the UViM tasks: panoptic segmentation and depth.
 
-Dimensions: H W pixels · C channels · S segments · V distinct values.
-All costs grow with H * W and not with S * H * W.
+Dimensions: H W pixels · C channels · S segments · V distinct values · U
+distinct instance ids.
+All costs grow with H * W and not with S * H * W. The two channels of a label
+map travel as one 64-bit number per pixel: hashing or looking up one costs what
+a 32-bit number does, and joining channels afterwards costs more than either.
 """
 
 import tensorflow as tf
 
 from pp.builder import get, register
+from pp.ops_general import split_channels
 from uvim.registry import ConfigError
 
 # The part of a NYU v2 frame (480×640) that has depth from the sensor.
@@ -30,17 +34,17 @@ def coco_panoptic():
     red, green, blue = tf.unstack(tf.cast(panoptic, tf.int32), axis=-1)
     ids_HW = red + 256 * green + 65536 * blue
     ids_V, index = tf.unique(tf.reshape(ids_HW, [-1]))
-    instance_V, semantic_V = _match(ids_V, objects)
-    shape = tf.concat([tf.shape(ids_HW), [1]], 0)
-    return {**data,
-            "semantics": tf.reshape(tf.gather(semantic_V, index), shape),
-            "instances": tf.reshape(tf.gather(instance_V, index), shape)}
+    both_V = tf.bitcast(_match(ids_V, objects), tf.int64)
+    both_HW = tf.reshape(tf.gather(both_V, index), tf.shape(ids_HW))
+    semantics, instances = split_channels(tf.bitcast(both_HW, tf.int32))
+    return {**data, "semantics": semantics, "instances": instances}
 
   return fn
 
 
 def _match(ids_V, objects):
-  """Place in the object list (from 1) and label + 1 of each id; 0 if absent."""
+  """Label + 1 and place in the object list, from 1; 0 if absent: int32 [V,2].
+  """
   known_S = tf.cast(get(objects, "id"), tf.int32)
   label_S = tf.cast(get(objects, "label"), tf.int32)
   order_S = tf.argsort(known_S, stable=True)
@@ -50,8 +54,8 @@ def _match(ids_V, objects):
   found_V = tf.cast(tf.gather(sorted_S, place_V) == ids_V, tf.int32)
   instance_S = tf.concat([order_S + 1, [0]], 0)
   semantic_S = tf.concat([tf.gather(label_S, order_S) + 1, [0]], 0)
-  return (found_V * tf.gather(instance_S, place_V),
-          found_V * tf.gather(semantic_S, place_V))
+  both_S2 = tf.stack([semantic_S, instance_S], -1)
+  return found_V[:, None] * tf.gather(both_S2, place_V)
 
 
 @register(on_key="labels")
@@ -70,31 +74,43 @@ def make_canonical(main_sort_axis="y"):
         f"main_sort_axis is 'y' or 'x', not {main_sort_axis!r}.")
 
   def fn(labels):
-    ids_HW = labels[..., -1]
-    ids_V, index = tf.unique(tf.reshape(ids_HW, [-1]))
-    y_V, x_V = _centres(index, tf.shape(ids_HW), tf.size(ids_V))
-    first, second = (y_V, x_V) if main_sort_axis == "y" else (x_V, y_V)
-    new_V = _renumber(ids_V, first, second)
-    new_HW1 = tf.reshape(tf.gather(new_V, index),
-                         tf.concat([tf.shape(ids_HW), [1]], 0))
-    out = tf.concat([labels[..., :-1], new_HW1], -1)
+    paired = labels.dtype == tf.int32 and labels.shape[-1] == 2
+    keys_HW = tf.bitcast(labels, tf.int64) if paired else labels[..., -1]
+    keys_V, index = tf.unique(tf.reshape(keys_HW, [-1]))
+    ids_V = tf.bitcast(keys_V, tf.int32)[:, 1] if paired else keys_V
+    ids_U, group_V = tf.unique(ids_V)
+    sums_V3 = _sums(index, tf.shape(keys_HW), tf.size(keys_V))
+    sums_U3 = tf.math.unsorted_segment_sum(sums_V3, group_V, tf.size(ids_U))
+    y_U, x_U = [sums_U3[:, i] / sums_U3[:, 0] for i in (1, 2)]
+    first, second = (y_U, x_U) if main_sort_axis == "y" else (x_U, y_U)
+    new_V = tf.gather(_renumber(ids_U, first, second), group_V)
+    if paired:
+      other_V = tf.bitcast(keys_V, tf.int32)[:, 0]
+      new_V = tf.bitcast(tf.stack([other_V, new_V], -1), tf.int64)
+    new_HW = tf.reshape(tf.gather(new_V, index), tf.shape(keys_HW))
+    if paired:
+      out = tf.bitcast(new_HW, tf.int32)
+    else:
+      out = tf.concat([labels[..., :-1], new_HW[..., None]], -1)
     return tf.ensure_shape(out, labels.shape)
 
   return fn
 
 
-def _centres(index, shape_HW, num):
-  """Mean row and mean column of each of `num` values, float64 [V]."""
+def _sums(index, shape_HW, num):
+  """Pixels, sum of rows and of columns of each of `num` values: int64 [V, 3].
+
+  Sums of whole numbers are exact, so equal centres tie and their order does
+  not hang on rounding.
+  """
   def total(values_HW):
     flat = tf.reshape(tf.broadcast_to(values_HW, shape_HW), [-1])
     return tf.math.unsorted_segment_sum(flat, index, num)
 
-  # Sums of whole numbers: exact, so equal centres tie and their order does
-  # not hang on rounding.
   rows = tf.range(tf.cast(shape_HW[0], tf.int64))[:, None]
   columns = tf.range(tf.cast(shape_HW[1], tf.int64))[None, :]
-  count_V = total(tf.ones([1, 1], tf.int64))
-  return total(rows) / count_V, total(columns) / count_V
+  return tf.stack([total(tf.ones([1, 1], tf.int64)), total(rows),
+                   total(columns)], -1)
 
 
 def _renumber(ids_V, first_V, second_V):
