@@ -19,16 +19,18 @@ from uvim.registry import ConfigError
 Ids = Sequence[int] | np.ndarray
 
 VOID = 0
+_TABLE = 2**16  # Entries of the largest table of ids.
 _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
 
 def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
   """Flat positions where any of the maps takes a new value; the first is 0."""
   flat, *others = [m.ravel() for m in maps_HW]
-  change = flat[1:] != flat[:-1]
+  change = np.ones(flat.size, bool)
+  np.not_equal(flat[1:], flat[:-1], out=change[1:])
   for other in others:
-    change |= other[1:] != other[:-1]
-  return np.concatenate([[0], np.flatnonzero(change) + 1])
+    change[1:] |= other[1:] != other[:-1]
+  return np.flatnonzero(change)
 
 
 def unique_ids(ids_HW: np.ndarray) -> np.ndarray:
@@ -50,6 +52,14 @@ def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
 def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
   """As `index_map`, for any array of ids."""
   known = np.asarray(known, np.int64)
+  # An image's own numbering is small: looking up beats searching.
+  low = min(ids_R.min(initial=0), known.min(initial=0))
+  high = max(ids_R.max(initial=0), known.max(initial=0))
+  if low >= 0 and high < _TABLE:
+    table = np.full(int(high) + 1, len(known) + 1, np.int64)
+    table[known[::-1]] = np.arange(len(known), 0, -1)  # The first of a name.
+    table[VOID] = 0
+    return table[ids_R]
   # A guard that equals no id, so that searchsorted never points outside.
   order = np.append(np.argsort(known, kind="stable"), len(known))
   known = np.append(known, -1)
