@@ -233,7 +233,8 @@ def rooms_stage_ii(stage_i, pp):
 
   # `rooms` has no ImageNet-21k model to start from. The base model is a ViT
   # that knows the scenes, so the encoder starts from that.
-  config.model_init = {"base_model": config.oracle.get_ref("model_init")}
+  # `+ ""`: a reference that follows the oracle until it is set to "" itself.
+  config.model_init = {"base_model": config.oracle.get_ref("model_init") + ""}
   config.model_name = "lm"
   config.model = dict(
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,

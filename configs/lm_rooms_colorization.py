@@ -1,6 +1,6 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_colorization.py.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests).
+Arguments: see configs/vqvae_rooms_colorization.py.
 """
 
 from configs import common
@@ -12,4 +12,6 @@ def get_config(arg=None):
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
   common.add_rooms_stage_ii_evals(
       config, "psnr", pp_predict, options=stage_i.options())
+  if common.parse_arg(arg, tiny=False, fid=False)["fid"]:
+    stage_i.add_fid(config)
   return config
