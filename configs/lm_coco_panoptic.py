@@ -44,7 +44,7 @@ def get_config(arg=None):
   config.dataset = "coco/2017_panoptic"
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
-  common.set_devices(config)
+  common.set_devices(config, sharding="fsdp(data)")
   common.set_codes(config)
   config.train_split = "train[4096:]"
   config.val_split = "train[:4096]"

@@ -16,6 +16,7 @@ import numpy as np
 
 from tools import parity_common
 from tools.parity_common import Quantity, below, guarded, load, match
+from trainers.step import example_rngs
 from trainers.vqvae import VqvaeStage
 from uvim import config, quantizer, tree
 from uvim.models import vit
@@ -161,10 +162,10 @@ def _training(where, theirs, ours, stage, state):
   """Training loss, its parts and gradients, and the dictionary after it."""
   params, codebook, batch = state
   step = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
-  (loss, aux), grads = step(params, codebook, None, batch, jax.random.key(0))
+  rngs_B = example_rngs(jax.random.key(0), len(batch["image"]))
+  (loss, aux), grads = step(params, codebook, None, batch, rngs_B)
   after = quantizer.update(
-      codebook, ours["bottleneck"], aux.code_BL,
-      momentum=stage.model.dict_momentum)
+      codebook, aux.counts_Q, aux.sums_QE, momentum=stage.model.dict_momentum)
   logs = {name: value for name, value in aux.logs.items()
           if name.startswith("loss_")}
   result = {
@@ -189,7 +190,9 @@ def _splits(where, theirs, x_BLE, momentum, perturb):
   before, ema = (_codebook(theirs, f"state_{when}/")
                  for when in ("before", "ema"))
   code_BL = quantizer.lookup(before, x_BLE)
-  updated = quantizer.update(before, x_BLE, code_BL, momentum=momentum)
+  updated = quantizer.update(
+      before, *quantizer.statistics(x_BLE, code_BL, len(before.counts)),
+      momentum=momentum)
   after, num_splits = quantizer.split_dead(
       ema, theirs["rng_key"], perturb=perturb)
   pairs, counts = [], [ema.counts]

@@ -21,25 +21,41 @@ class Evaluation:
 
   Attributes:
     settings: every switch its numbers depend on, those left alone too.
+    skipped: where `predictions` leave how many examples could not be read;
+      None where such an example is an error.
   """
 
   config: EvalConfig
   evaluator: Any
   settings: dict[str, Any]
+  skipped: list[int] | None = None
 
   def run(self, variables) -> Iterator[tuple[str, float]]:
-    return self.evaluator.run(variables)
+    yield from self.evaluator.run(variables)
+    if self.skipped is not None:
+      yield "skipped", float(self.skipped[0])
 
 
-def make_evaluations(config: TrainConfig, stage, mesh) -> list[Evaluation]:
+def make_evaluations(config: TrainConfig, stage, mesh,
+                     on_batch=None) -> list[Evaluation]:
   """Builds `config.evals`; every mistake in them is an error here."""
-  return [make_evaluation(block, stage, mesh, config.pp_modules)
+  return [make_evaluation(block, stage, mesh, config.pp_modules, on_batch,
+                          config.on_bad_example)
           for block in config.evals]
 
 
 def make_evaluation(config: EvalConfig, stage, mesh,
-                    pp_modules=None) -> Evaluation:
+                    pp_modules=None, on_batch=None,
+                    on_bad_example="error") -> Evaluation:
   """Builds one evaluator.
+
+  Args:
+    config: its block.
+    stage: whose predictions it scores.
+    mesh: where they are computed.
+    pp_modules: names of op modules.
+    on_batch: called before each batch of a pass; it may raise.
+    on_bad_example: 'skip' leaves out what cannot be read and counts it.
 
   Raises:
     ConfigError: unknown evaluator, prediction or option; missing data; a
@@ -57,23 +73,37 @@ def make_evaluation(config: EvalConfig, stage, mesh,
   source = sources.make_source(config.dataset, config.split, config.data_dir)
   _, batches = pipeline.eval_batches(
       source, config.pp, batch_size=config.batch_size, pp_modules=pp_modules,
-      process_index=jax.process_index(), process_count=jax.process_count())
+      process_index=jax.process_index(), process_count=jax.process_count(),
+      on_bad_example=on_bad_example)
+  skipped = [0]
   predictions = functools.partial(
       _predictions, stage.jitted(config.pred, **config.pred_kw),
-      batches=batches, mesh=mesh)
+      batches=batches, mesh=mesh, on_batch=on_batch, skipped=skipped)
   evaluator = evaluators.make_evaluator(
       config.type, predictions, source, **config.options)
   settings = {**_defaults(type(evaluator)), **config.options,
               **known, **config.pred_kw}
-  return Evaluation(config, evaluator, {
-      k: v for k, v in settings.items() if v is not None})
+  return Evaluation(
+      config, evaluator, {k: v for k, v in settings.items() if v is not None},
+      skipped if on_bad_example == "skip" else None)
 
 
-def _predictions(predict, variables, *, batches, mesh):
-  """Per-example host predictions of a whole split, in its order."""
-  put = functools.partial(sharding.shard_batch, mesh=mesh)
+def _predictions(predict, variables, *, batches, mesh, on_batch, skipped):
+  """Per-example host predictions of a whole split, in its order.
+
+  None for an example that could not be read; `skipped` counts them.
+  """
+  skipped[0] = 0
+
+  def put(batch):
+    if on_batch is not None:
+      on_batch()
+    return sharding.shard_batch(batch, mesh)
+
   with jax.set_mesh(mesh):
-    yield from common.predict_all(predict, variables, batches(), put=put)
+    for example in common.predict_all(predict, variables, batches(), put=put):
+      skipped[0] += example is None
+      yield example
 
 
 def prediction_options(fn, task) -> dict[str, Any]:
@@ -101,10 +131,11 @@ def panel_batch(config: TrainConfig):
       config.dataset, config.val_split, config.data_dir)
   _, batches = pipeline.eval_batches(
       source, config.pp_eval, batch_size=config.batch_size,
-      pp_modules=config.pp_modules,
+      pp_modules=config.pp_modules, on_bad_example=config.on_bad_example,
       process_index=jax.process_index(), process_count=jax.process_count())
   batch = next(iter(batches()))
-  batch.pop("_mask")
+  for key in ("_mask", "_skipped"):
+    batch.pop(key, None)
   # Without x64 JAX would cut the ids silently; 32 bits seed a sample well.
   batch["image/id"] = batch["image/id"].astype("uint32")
   return batch

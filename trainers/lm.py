@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers import main, model_init
-from trainers.loop import Aux, Stage
+from trainers import code_cache, main, model_init
+from trainers.step import Aux, Stage
 from trainers.vqvae import VqvaeStage, check_size, draw
 from uvim import decode, losses, tree
 from uvim.config import TrainConfig
 from uvim.models import lm, make_model
-from uvim.quantizer import Codebook
+from uvim.quantizer import Codebook, code_histogram
 from uvim.registry import ConfigError
 
 
@@ -44,6 +44,9 @@ class LmStage(Stage):
     self.dict_size = self.oracle.dict_size
     self._check_fit()
     self.frozen = load_oracle(self.oracle, config.oracle.model_init)
+    if config.code_cache:
+      self.codes = code_cache.open_codes(
+          config.code_cache, config, self.frozen)
     params, _ = jax.eval_shape(self.init, jax.random.key(0))
     size, patch = self.model.input_size, self.model.patches["size"]
     self.initial = model_init.load(
@@ -79,20 +82,24 @@ class LmStage(Stage):
     return lm.init_params(self.model, rng), None
 
   def check_batch(self, batch):
-    self.oracle.check_batch(batch)
+    if "code" not in batch:
+      self.oracle.check_batch(batch)
     if "image" not in batch:
       raise ConfigError("config.pp_train must keep 'image'.")
     check_size(batch["image"], self.model.input_size, "image")
 
   def targets(self, frozen, batch):
     """LM targets, int32 [B, L] in 1..Q; 0 is the start token."""
+    if "code" in batch:  # Of a code cache: the oracle was asked before.
+      return batch["code"] + 1
     return self.oracle.encode(frozen, batch) + 1
 
-  def loss(self, params, codebook, frozen, batch, rng):
-    del codebook, rng
+  def loss(self, params, codebook, frozen, batch, rngs_B):
+    del codebook, rngs_B
     text_BL = jax.lax.stop_gradient(self.targets(frozen, batch))
     nll_BL = token_nll(self.model, params, batch["image"], text_BL)
-    return jnp.mean(nll_BL), Aux(None, text_BL - 1, {})
+    counts_Q = code_histogram(text_BL - 1, self.dict_size)
+    return jnp.mean(nll_BL), Aux(counts_Q, None, {})
 
   def sample(self, variables, batch, temperature=0.0, seed=0, top_k=None,
              top_p=None):

@@ -1,134 +1,43 @@
 """The one train loop. A stage supplies what is learned, this file the rest.
 
 Path of a step: batch (f(seed, step)) → global arrays, one batch ahead → jitted
-step with donated state → logs read one step late, so that dispatch stays
-ahead → evaluators, pictures and checkpoints at their periods.
+step with donated state (trainers/step.py) → logs read one step late, so that
+dispatch stays ahead → evaluators, pictures and checkpoints at their periods.
+
+Every process runs all of it; files are written by process 0, but for the
+checkpoints, of which each writes what it holds.
 """
 
-import abc
 import functools
 import json
 import os
 import pathlib
-from typing import Any
 
-import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from jax.experimental import multihost_utils
 
-from trainers import evaluation, model_init, report
-from uvim import checkpoint, optim, sharding
+from trainers import evaluation, model_init, preemption, report
+from trainers.step import make_init, make_train_step
+from uvim import checkpoint, sharding
 from uvim.config import RESUME_FREE, TrainConfig, config_diff
-from uvim.quantizer import Codebook, code_histogram, perplexity
 from uvim.registry import ConfigError
-from uvim.state import TrainState
 
 
 class Diverged(RuntimeError):
   """The loss is NaN or infinite; the last good checkpoint is kept."""
 
 
-class Aux(flax.struct.PyTreeNode):
-  """What a stage's loss reports besides the scalar.
-
-  Attributes:
-    codebook: the codebook after this step, or None in stage II.
-    code_BL: the guiding codes of the batch, for the usage statistics; None
-      without an oracle.
-    logs: name → scalar.
-  """
-
-  codebook: Codebook | None
-  code_BL: jax.Array | None
-  logs: dict[str, jax.Array]
-
-
-class Stage(abc.ABC):
-  """What stage I and stage II each supply.
-
-  Attributes:
-    config: the TrainConfig.
-    dict_size: number of words of the code.
-    frozen: arrays that are used but not trained (stage II: the oracle); an
-      argument of the jitted step, never a captured constant.
-    initial: arrays by name that replace those of `init` in a new run.
-    predict_fns: name → function (variables, batch, **options) → dict of
-      [B, …]; variables = {"params", "codebook", "frozen"}.
-  """
-
-  config: TrainConfig
-  dict_size: int
-  frozen: Any = None
-  initial: dict[str, np.ndarray] = {}
-  predict_fns: dict[str, Any]
-
-  def jitted(self, name: str, **options):
-    """The compiled prediction function (variables, batch); compiled once.
-
-    Options are Python values that are built into the program; but not a seed,
-    so that another seed is not another program.
-    """
-    traced = {k: np.uint32(options.pop(k)) for k in ("seed",) if k in options}
-    key = name, repr(sorted(options.items()))
-    cache = self.__dict__.setdefault("_jitted", {})
-    if key not in cache:
-      cache[key] = jax.jit(functools.partial(
-          self.predict_fns[name], **options))
-    return functools.partial(cache[key], **traced)
-
-  def scored(self, name: str) -> dict[str, Any]:
-    """The options of the first evaluator of this prediction function.
-
-    For pictures: they then show what is scored, and compile nothing new.
-    """
-    return next((dict(e.pred_kw) for e in self.config.evals
-                 if e.pred == name), {})
-
-  @abc.abstractmethod
-  def init(self, rng) -> tuple[Any, Codebook | None]:
-    """Parameters and codebook at step 0; traceable."""
-
-  @abc.abstractmethod
-  def check_batch(self, batch) -> None:
-    """Raises a ConfigError if the models cannot take such a numpy batch."""
-
-  @abc.abstractmethod
-  def loss(self, params, codebook, frozen, batch, rng):
-    """The training loss: (scalar, Aux)."""
-
-  @abc.abstractmethod
-  def panel(self, variables, batch) -> dict[str, np.ndarray]:
-    """Title → uint8 pictures [B, H, W, 3] of a few examples."""
-
-
-def make_train_step(stage: Stage, tx, *, epoch_steps: int):
-  """The function (state, frozen, batch) → (state, logs), to be jitted."""
-
-  def train_step(state: TrainState, frozen, batch):
-    (loss, aux), grads = jax.value_and_grad(stage.loss, has_aux=True)(
-        state.params, state.codebook, frozen, batch, state.step_rng())
-    usage_Q = state.usage
-    logs = {"loss": loss, "grad_norm": optax.global_norm(grads), **aux.logs}
-    if aux.code_BL is not None:
-      usage_Q = jnp.where(state.step % epoch_steps == 0, 0, usage_Q)
-      usage_Q += code_histogram(aux.code_BL, stage.dict_size).astype(jnp.int32)
-      logs |= {"code/usage": jnp.mean(usage_Q > 0),
-               "code/perplexity": perplexity(usage_Q)}
-    return state.apply_gradients(
-        tx, grads, codebook=aux.codebook, usage=usage_Q), logs
-
-  return train_step
-
-
-def train(make_stage, config: TrainConfig, workdir) -> dict[str, float]:
+def train(make_stage, config: TrainConfig, workdir, *,
+          wandb: str | None = None) -> dict[str, float]:
   """Runs or resumes a training run.
 
   Args:
     make_stage: TrainConfig → Stage.
     config: the resolved config.
-    workdir: folder of the run; made if needed.
+    workdir: folder of the run; made if needed. With several processes, one
+      that all of them see.
+    wandb: project of Weights & Biases to report to as well.
 
   Returns:
     The metrics of the last evaluation.
@@ -136,23 +45,35 @@ def train(make_stage, config: TrainConfig, workdir) -> dict[str, float]:
   Raises:
     ConfigError: bad input, before anything is compiled or written.
     Diverged: the loss is not finite.
+    Preempted: asked to stop, and saved.
   """
+  with preemption.Watch() as watch:
+    run, open_batches = _make_run(
+        make_stage, config, workdir, watch, wandb)
+    return run.loop(open_batches)
+
+
+def _make_run(make_stage, config, workdir, watch, wandb):
+  """(a started run, its batches from a step on), all input being checked."""
   from pp import pipeline, sources
   workdir = pathlib.Path(workdir)
   check_workdir(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
-  sharding.check_batch_size(config.batch_size, mesh)
+  check_batch_size(config, mesh)
   source = sources.make_source(
       config.dataset, config.train_split, config.data_dir)
   total_steps = config.num_steps(source.num_examples)
   # Built now: a mistake in the string must not wait for the compiler.
   preprocess = pipeline.make_preprocess(config.pp_train, config.pp_modules)
+  stage = make_stage(config)
   open_batches = functools.partial(
       pipeline.train_batches, source, preprocess,
       batch_size=config.batch_size, seed=config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count())
-  stage = make_stage(config)
-  evals = evaluation.make_evaluations(config, stage, mesh)
+      process_index=jax.process_index(), process_count=jax.process_count(),
+      on_bad_example=config.on_bad_example,
+      codes_per_image=config.codes_per_image, codes=stage.codes)
+  evals = evaluation.make_evaluations(
+      config, stage, mesh, on_batch=watch.check)
   panel_batch = evaluation.panel_batch(config)
   init, tx, schedules = make_init(stage, config, total_steps)
   abstract = jax.eval_shape(init, jax.random.PRNGKey(config.seed))
@@ -161,63 +82,69 @@ def train(make_stage, config: TrainConfig, workdir) -> dict[str, float]:
   claim_workdir(workdir, config)
 
   run = _Run(stage, config, workdir, mesh=mesh, total_steps=total_steps,
-             evals=evals, schedules=schedules, panel_batch=panel_batch)
+             evals=evals, schedules=schedules, panel_batch=panel_batch,
+             watch=watch, wandb=wandb)
   run.start(init, sharding.with_shardings(abstract, shardings), shardings)
   run.compile(tx, max(1, source.num_examples // config.batch_size))
-  return run.loop(open_batches)
+  return run, open_batches
 
 
-def make_init(stage: Stage, config: TrainConfig, total_steps: int):
-  """(init function rng → TrainState, optimizer, schedules)."""
-  params, _ = jax.eval_shape(stage.init, jax.random.key(0))
-  tx, schedules = optim.make_optimizer(
-      optax_name=config.optax_name, optax=config.optax, lr=config.lr,
-      wd=config.wd, lr_mults=config.lr_mults, schedule=config.schedule,
-      grad_clip_norm=config.grad_clip_norm, params=params,
-      total_steps=total_steps)
+def check_batch_size(config: TrainConfig, mesh) -> None:
+  """Raises a ConfigError if devices and parts cannot share a batch evenly."""
+  sharding.check_batch_size(config.batch_size, mesh)
+  sharding.check_batch_size(
+      config.batch_size // config.grad_accum_steps, mesh,
+      what="config.batch_size / config.grad_accum_steps")
 
-  def init(rng):
-    init_rng, rng = jax.random.split(rng)
-    params, codebook = stage.init(init_rng)
-    return TrainState.create(
-        params=params, tx=tx, codebook=codebook, rng=rng,
-        usage=jnp.zeros((stage.dict_size,), jnp.int32))
 
-  return init, tx, schedules
+class _Silent:
+  """The reporter of all processes but the first."""
+
+  def __getattr__(self, name):
+    return lambda *args, **kwargs: None
 
 
 class _Run:
   """The moving parts of one run."""
 
   def __init__(self, stage, config, workdir, *, mesh, total_steps, evals,
-               schedules, panel_batch):
+               schedules, panel_batch, watch, wandb):
     self.stage, self.config, self.workdir = stage, config, workdir
     self.mesh, self.total_steps, self.evals = mesh, total_steps, evals
-    self.schedules = schedules
+    self.schedules, self.watch, self.wandb = schedules, watch, wandb
     self.panel_batch = None if panel_batch is None else (
         sharding.shard_batch(panel_batch, mesh))
     self.checkpointer = checkpoint.Checkpointer(
         workdir, keep_every=config.keep_checkpoint_steps)
     self.panel_steps = config.panel_steps or config.log_eval_steps
     self.metrics = {}
+    self.pending = self.logs = None
 
   def start(self, init, abstract, shardings) -> None:
     """The state of the last checkpoint, or a fresh one."""
     self.shardings = shardings
     restored = self.checkpointer.restore_latest(abstract)
     if restored is None:
-      rng = jax.random.PRNGKey(self.config.seed)
+      meta = {}
+      # The key is made inside: it is then the same on all processes.
       self.state = model_init.replace(
-          jax.jit(init, out_shardings=shardings)(rng), self.stage.initial)
+          jax.jit(lambda: init(jax.random.PRNGKey(self.config.seed)),
+                  out_shardings=shardings)(), self.stage.initial)
     else:
-      self.state, _ = restored
+      self.state, meta = restored
     self.stage.initial = {}  # Large, and of no more use.
     self.step = int(self.state.step)
+    self.scoring = meta.get("scoring", False)
+    self.skipped, self.in_a_row = meta.get("skipped", (0, 0))
+    # What all processes have skipped is on the account of the first.
+    self.bad_examples = (
+        0 if jax.process_index() else meta.get("bad_examples", 0))
     self.frozen = jax.device_put(
         self.stage.frozen, sharding.replicated(self.mesh))
-    self.reporter = report.Reporter(
+    self.reporter = _Silent() if jax.process_index() else report.Reporter(
         self.workdir, start_step=self.step, total_steps=self.total_steps,
-        batch_size=self.config.batch_size)
+        batch_size=self.config.batch_size, drop_scores=self.scoring,
+        wandb=self.wandb)
     num_params = sum(x.size for x in jax.tree.leaves(self.state.params))
     origin = f"resumed at step {self.step}" if restored else "new run"
     self.reporter.say(
@@ -225,48 +152,59 @@ class _Run:
         f"{num_params:,} parameters, {jax.device_count()} device(s)")
 
   def compile(self, tx, epoch_steps: int) -> None:
-    step = make_train_step(self.stage, tx, epoch_steps=epoch_steps)
+    step = make_train_step(self.stage, tx, epoch_steps=epoch_steps,
+                           shardings=self.shardings)
     self.train_step = jax.jit(
-        step, donate_argnums=0, out_shardings=(self.shardings, None))
+        step, donate_argnums=0,
+        out_shardings=(self.shardings, sharding.replicated(self.mesh)))
 
   def loop(self, open_batches) -> dict[str, float]:
     """Trains to the end. However it leaves, what was being saved is saved."""
     try:
-      self._loop(open_batches)
+      with jax.set_mesh(self.mesh):
+        self._loop(open_batches)
+    except preemption.Preempted as e:
+      self.settle()
+      self.save()
+      raise preemption.Preempted(
+          f"{e}: stopped after step {self.step} of {self.total_steps}, which "
+          "is saved. The same command goes on from there.") from None
     finally:
       self.checkpointer.close()
       self.reporter.close()
     return self.metrics
 
   def _loop(self, open_batches) -> None:
-    config, pending = self.config, None
+    config = self.config
     periods = [config.checkpoint_steps, self.panel_steps,
                *(item.config.log_steps for item in self.evals)]
-    with jax.set_mesh(self.mesh):
-      batches = map(self.put, open_batches(start_step=self.step))
-      while self.step < self.total_steps:
-        batch = next(batches)
-        self.state, logs = self.train_step(self.state, self.frozen, batch)
-        self.step += 1
-        if pending is not None:
-          self.log(*pending)
-          pending = None
-        if self.due(config.log_training_steps):
-          pending = self.step, logs
-        if any(map(self.due, periods)):
-          # Everything reported up to this step is on disk before the step
-          # is: a killed run repeats no line and misses none.
-          if pending is not None:
-            self.log(*pending)
-            pending = None
-          self.evaluate()
-          if self.due(config.checkpoint_steps):
-            self.save(logs)
-          self.reporter.pause(self.step)
+    if self.scoring:  # Stopped in the middle of it.
+      self.evaluate()
+    batches = map(self.put, open_batches(start_step=self.step))
+    while self.step < self.total_steps:
+      batch = next(batches)
+      self.state, self.logs = self.train_step(self.state, self.frozen, batch)
+      if config.on_bad_example == "skip":
+        self.logs["data/skipped"] = self.bad_examples
+      self.step += 1
+      self.settle()
+      self.pending = self.step, self.logs
+      if any(map(self.due, periods)):
+        # Everything reported up to this step is on disk before the step
+        # is: a killed run repeats no line and misses none.
+        self.settle()
+        self.evaluate()
+        if self.due(config.checkpoint_steps):
+          self.save()
+        self.reporter.pause(self.step)
+      if self.step < self.total_steps:
+        self.watch.check(self.step)
 
   def put(self, batch):
-    """A global batch on the devices. Ids stay behind: no step needs them."""
-    batch = {k: v for k, v in batch.items() if k != "image/id"}
+    """A global batch on the devices, but for what no step needs."""
+    self.bad_examples += int(np.sum(batch.get("_skipped", 0)))
+    batch = {k: v for k, v in batch.items()
+             if k != "image/id" and not k.startswith("_")}
     return sharding.shard_batch(batch, self.mesh)
 
   def due(self, period: int | None) -> bool:
@@ -274,23 +212,53 @@ class _Run:
       return True
     return bool(period) and self.step % period == 0
 
-  def log(self, step: int, logs) -> None:
+  def settle(self) -> None:
+    """Reads the logs that are pending: waits for their step, if it must."""
+    if self.pending is None:
+      return
+    (step, logs), self.pending = self.pending, None
+    reported = (step == self.total_steps
+                or step % self.config.log_training_steps == 0)
+    if not (reported or self.config.skip_bad_steps):
+      return
     logs = {k: float(v) for k, v in jax.device_get(logs).items()}
-    check_finite(step, logs)
+    bad = bool(logs.pop("bad", False))
+    self.skipped += bad
+    self.in_a_row = self.in_a_row + 1 if bad else 0
+    if not bad or self.in_a_row > self.config.skip_bad_steps:
+      check_finite(step, logs)
+    if reported:
+      self.log(step, logs)
+
+  def log(self, step: int, logs) -> None:
     for i, schedule in enumerate(self.schedules):
       suffix = f"_{i}" if i else ""
-      logs[f"lr{suffix}"] = self.config.lr * float(schedule(step - 1))
-    self.reporter.scalars(step, {f"train/{k}": v for k, v in logs.items()})
+      # A step that was skipped has not moved the schedule on.
+      update = max(0, step - 1 - self.skipped)
+      logs[f"lr{suffix}"] = self.config.lr * float(schedule(update))
+    if self.config.skip_bad_steps:
+      logs["skipped"] = self.skipped
+    if "data/skipped" in logs:
+      logs["data/skipped"] = total(logs["data/skipped"])
+    self.reporter.scalars(step, {f"train/{k}": v for k, v in logs.items()
+                                 if np.isfinite(v)})
     self.reporter.progress(step, logs["loss"])
 
-  def save(self, logs) -> None:
-    """Saves the state, unless its step was not finite."""
-    check_finite(self.step, logs)
-    self.checkpointer.save(
-        self.step, self.state, {"config": self.config.to_json()})
+  def save(self) -> None:
+    """Saves the state, unless its step was not finite.
+
+    One that was skipped has left it as it was before.
+    """
+    if self.logs is not None and not self.config.skip_bad_steps:
+      check_finite(self.step, self.logs)
+    self.checkpointer.save(self.step, self.state, {
+        "config": self.config.to_json(), "scoring": self.scoring,
+        "skipped": [self.skipped, self.in_a_row],
+        "bad_examples": total(self.bad_examples)})
 
   def evaluate(self) -> None:
     """Runs the evaluators whose turn it is, and draws the panel."""
+    self.scoring = True
     variables = {"params": self.state.params, "codebook": self.state.codebook,
                  "frozen": self.frozen}
     for item in self.evals:
@@ -302,6 +270,16 @@ class _Run:
     if self.panel_batch is not None and self.due(self.panel_steps):
       columns = self.stage.panel(variables, self.panel_batch)
       self.reporter.image(self.step, "panel", report.panel(columns, rows=6))
+    usage_Q = sharding.gather_to_host(self.state.usage)
+    self.reporter.review(self.step, usage_Q)
+    self.scoring = False
+
+
+def total(count: float) -> int:
+  """The sum of what each process counted; all of them must ask."""
+  if jax.process_count() == 1:
+    return int(count)
+  return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
 
 
 def check_finite(step: int, logs) -> None:
@@ -311,7 +289,8 @@ def check_finite(step: int, logs) -> None:
       raise Diverged(
           f"The {name} is {value} at step {step}. The last checkpoint before "
           "it is kept; lower config.lr or set config.grad_clip_norm, then run "
-          "with another --workdir that starts from it (config.model_init).")
+          "with another --workdir that starts from it (config.model_init). Or "
+          "go on with config.skip_bad_steps.")
 
 
 def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -330,6 +309,8 @@ def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
 
 def claim_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
   """Makes the workdir and writes config.json, all checks being passed."""
+  if jax.process_index():
+    return
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     new = workdir / "config.json.tmp"

@@ -1,5 +1,6 @@
 """The command line of both trainers: the only file that touches absl."""
 
+import errno
 import logging
 import os
 import sys
@@ -12,6 +13,12 @@ from uvim.registry import ConfigError, unknown
 
 EXIT_BAD_INPUT = 2
 EXIT_DIVERGED = 3
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command, later, goes on.
+
+# What a full, vanished or forbidden disk says. Others are our own mistakes.
+DISK_ERRORS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+    errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT})
 
 
 def run(make_stage, description: str) -> None:
@@ -31,24 +38,25 @@ def command(make_stage, description: str, argv) -> int:
   Args:
     make_stage: TrainConfig → stage, see `trainers.loop.Stage`.
     description: what the command does, for `--help` and mistakes.
-    argv: program name, `--config`, `--workdir`, `--config.field=value`….
+    argv: program name, `--config`, `--workdir`, `--config.field=value`…, and
+      for several processes what `trainers.cluster.join` takes.
 
   Returns:
-    The exit code: 0, EXIT_BAD_INPUT or EXIT_DIVERGED.
+    The exit code: 0, EXIT_BAD_INPUT, EXIT_DIVERGED or EXIT_PREEMPTED.
   """
   quiet_tensorflow()
   if {"--help", "-h", "-help"} & set(argv[1:]):
     print(description)
     return 0
   try:
-    config, workdir = _parse(argv, description)
+    config, workdir, processes, wandb = _parse(argv, description)
   except Exception as e:  # Whatever a config file or an override raises.
     return _failed(_one_line(e))
-  return _train(make_stage, config, workdir)
+  return _train(make_stage, config, workdir, processes, wandb)
 
 
 def _parse(argv, description):
-  """(ConfigDict, workdir) of a command line."""
+  """(ConfigDict, workdir, arguments of `cluster.join`, W&B project)."""
   check_overrides(argv)
   values = flags.FlagValues()
   config_flag = config_flags.DEFINE_config_file(
@@ -57,6 +65,10 @@ def _parse(argv, description):
   workdir_flag = flags.DEFINE_string(
       "workdir", None, "where checkpoints, metrics and pictures go",
       flag_values=values)
+  processes = _define_processes(values)
+  wandb_flag = flags.DEFINE_string(
+      "wandb", None, "project of Weights & Biases to report to as well",
+      flag_values=values)
   rest = values(argv)
   if len(rest) > 1:
     raise ConfigError(
@@ -64,7 +76,23 @@ def _parse(argv, description):
   for flag in (config_flag, workdir_flag):
     if flag.value is None:
       raise ConfigError(f"--{flag.name} is missing. {description}")
-  return config_flag.value, workdir_flag.value
+  return (config_flag.value, workdir_flag.value,
+          {name: flag.value for name, flag in processes.items()},
+          wandb_flag.value)
+
+
+def _define_processes(values):
+  """The flags of a run of several processes, by name."""
+  return {
+      "coordinator": flags.DEFINE_string(
+          "coordinator", None, "host:port of process 0", flag_values=values),
+      "num_processes": flags.DEFINE_integer(
+          "num_processes", None, "how many there are", flag_values=values),
+      "process_id": flags.DEFINE_integer(
+          "process_id", None, "which this one is", flag_values=values),
+      "distributed": flags.DEFINE_boolean(
+          "distributed", False, "JAX finds the other three out",
+          flag_values=values)}
 
 
 def check_overrides(argv) -> None:
@@ -100,20 +128,32 @@ def check_overrides(argv) -> None:
       node, seen = node[key], f"{seen}.{key}"
 
 
-def _train(make_stage, config, workdir) -> int:
+def _train(make_stage, config, workdir, processes, wandb) -> int:
   """Trains; turns the errors a person can mend into one line."""
   # Libraries whisper through absl at every turn; our own warnings stay.
   absl.logging.set_verbosity(absl.logging.ERROR)
   logging.getLogger("uvim").setLevel(logging.WARNING)
   # Imported late: a typo on the command line need not wait for TensorFlow.
-  from trainers import loop
+  from trainers import cluster, loop, preemption, wandb_board
   from uvim.config import resolve
   try:
-    loop.train(make_stage, resolve(config), workdir)
+    config = resolve(config)
+    cluster.join(**processes)
+    if wandb:
+      wandb_board.check()
+    loop.train(make_stage, config, workdir, wandb=wandb)
   except ConfigError as e:
     return _failed(str(e))
   except loop.Diverged as e:
     return _failed(str(e), EXIT_DIVERGED)
+  except preemption.Preempted as e:
+    print(e, file=sys.stderr)
+    return EXIT_PREEMPTED
+  except OSError as e:
+    if e.errno not in DISK_ERRORS:
+      raise
+    return _failed(f"{e}. Checkpoints that --workdir {workdir} had before are "
+                   "unchanged.")
   return 0
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trainers import main, model_init
-from trainers.loop import Aux, Stage
+from trainers.step import Aux, Stage
 from uvim import decode, quantizer, sharding
 from uvim.config import TrainConfig
 from uvim.models import make_model, vit
@@ -63,34 +63,40 @@ class VqvaeStage(Stage):
     check_size(data["ctx"], self.model.input_size,
                "image_ctx" if "image_ctx" in batch else "image")
 
-  def loss(self, params, codebook, frozen, batch, rng):
+  def loss(self, params, codebook, frozen, batch, rngs_B):
     del frozen
     model, data = self.model, self.task.inputs(batch)
     if not model.oracle_depth:
-      return self._loss_without_oracle(params, codebook, data)
-    drop_rng, split_rng = jax.random.split(rng)
+      return self._loss_without_oracle(params, data)
     x_BLE = vit.encode_vectors(model, params, data["x"], data["ctx"])
     z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
     commitment = jnp.mean(quantizer.commitment_loss(x_BLE, z_BLE))
-    z_BLE = quantizer.drop_code(drop_rng, z_BLE, model.code_dropout)
+    z_BLE = quantizer.drop_code(rngs_B, z_BLE, model.code_dropout)
     logits = vit.decode_vectors(model, params, z_BLE, data["ctx"])
     loss_B, logs = self.task.loss(logits, data["x"])
-    num_splits = jnp.zeros((), jnp.int32)
-    if model.dict_learning:
-      codebook = quantizer.update(
-          codebook, x_BLE, code_BL, momentum=model.dict_momentum)
-      codebook, num_splits = quantizer.split_dead(codebook, split_rng)
+    counts_Q, sums_QE = quantizer.statistics(x_BLE, code_BL, model.dict_size)
     logs = {k: jnp.mean(v) for k, v in logs.items()}
-    logs |= {"code/splits": num_splits, "code/commitment": commitment}
+    logs["code/commitment"] = commitment
     loss = jnp.mean(loss_B) + model.commitment_weight * commitment
-    return loss, Aux(codebook, code_BL, logs)
+    return loss, Aux(
+        counts_Q, sums_QE if model.dict_learning else None, logs)
 
-  def _loss_without_oracle(self, params, codebook, data):
+  def learn_codes(self, codebook, aux, rng):
+    if aux.counts_Q is None:
+      return codebook, {}
+    num_splits = jnp.zeros((), jnp.int32)
+    if self.model.dict_learning:
+      codebook = quantizer.update(codebook, aux.counts_Q, aux.sums_QE,
+                                  momentum=self.model.dict_momentum)
+      codebook, num_splits = quantizer.split_dead(codebook, rng)
+    return codebook, {"code/splits": num_splits}
+
+  def _loss_without_oracle(self, params, data):
     """The base model alone: no code, and nothing for a dictionary to learn."""
     logits = self._decode_zeros(params, data["ctx"])
     loss_B, logs = self.task.loss(logits, data["x"])
     return jnp.mean(loss_B), Aux(
-        codebook, None, {k: jnp.mean(v) for k, v in logs.items()})
+        None, None, {k: jnp.mean(v) for k, v in logs.items()})
 
   def _decode_zeros(self, params, ctx):
     """Logits of f when every codeword is the zero vector."""

@@ -26,13 +26,8 @@ RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
     "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
-    "on_bad_example"})
+    "on_bad_example", "code_cache"})
 ON_BAD_EXAMPLE = ("error", "skip")
-# Fields whose reader is still to come, and all that they may be till then: a
-# setting that nobody reads must not pass for one that works.
-NOT_BUILT = {
-    "grad_accum_steps": 1, "skip_bad_steps": 0, "on_bad_example": "error",
-    "code_cache": None, "codes_per_image": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,10 +256,6 @@ def _check_values(config: TrainConfig) -> None:
     if getattr(config, name) is not None and config.oracle is None:
       raise ConfigError(f"config.{name} is for stage II, which learns an "
                         "oracle's codes; this config has no config.oracle.")
-  for name, only in NOT_BUILT.items():
-    if getattr(config, name) != only:
-      raise ConfigError(f"config.{name} = {getattr(config, name)!r} is not "
-                        f"built yet; it must be {only!r}.")
 
 
 def _check_integer(config: TrainConfig, name: str, least: int) -> None:

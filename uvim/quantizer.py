@@ -116,8 +116,30 @@ def commitment_loss(x_BLE: Float[Array, "B L E"],
   return jnp.mean(jnp.square(x_BLE - z_BLE), axis=(1, 2))
 
 
-def update(codebook: Codebook, x_BLE: Float[Array, "B L E"],
-           code_BL: Int[Array, "B L"], *, momentum: float) -> Codebook:
+def statistics(
+    x_BLE: Float[Array, "B L E"], code_BL: Int[Array, "B L"], dict_size: int,
+) -> tuple[Float[Array, "Q"], Float[Array, "Q E"]]:
+  """What `update` learns from: per entry the number and the sum of vectors.
+
+  Those of a batch are the sums of those of its parts.
+
+  Args:
+    x_BLE: the vectors before quantisation; they get no gradient.
+    code_BL: the entry that each of them chose.
+    dict_size: number of entries.
+
+  Returns:
+    Counts and sums, float32.
+  """
+  dim = x_BLE.shape[-1]
+  x_TE = jax.lax.stop_gradient(x_BLE).astype(jnp.float32).reshape(-1, dim)
+  sums_QE = jnp.zeros((dict_size, dim), jnp.float32).at[
+      code_BL.reshape(-1)].add(x_TE)
+  return code_histogram(code_BL, dict_size), sums_QE
+
+
+def update(codebook: Codebook, counts_Q: Float[Array, "Q"],
+           sums_QE: Float[Array, "Q E"], *, momentum: float) -> Codebook:
   """Discounts the statistics and adds those of the global batch.
 
   Quantise with the codebook as it was *before* this update: the released
@@ -125,17 +147,12 @@ def update(codebook: Codebook, x_BLE: Float[Array, "B L E"],
 
   Args:
     codebook: statistics so far.
-    x_BLE: the vectors before quantisation.
-    code_BL: the entry that each of them chose.
+    counts_Q: of the batch, see `statistics`.
+    sums_QE: of the batch.
     momentum: factor on the old counts and sums; the new ones have weight 1.
   """
-  size, dim = codebook.dictionary.shape
-  x_TE = jax.lax.stop_gradient(x_BLE).astype(jnp.float32).reshape(-1, dim)
-  code_T = code_BL.reshape(-1)
-  sums_QE = jnp.zeros((size, dim), jnp.float32).at[code_T].add(x_TE)
-  return Codebook(
-      dictionary=codebook.dictionary * momentum + sums_QE,
-      counts=codebook.counts * momentum + code_histogram(code_BL, size))
+  return Codebook(dictionary=codebook.dictionary * momentum + sums_QE,
+                  counts=codebook.counts * momentum + counts_Q)
 
 
 def split_dead(
@@ -196,14 +213,14 @@ def split_once(codebook: Codebook, rng: PRNGKey, *,
   ), pair
 
 
-def drop_code(rng: PRNGKey, z_BLE: Float[Array, "B L E"],
+def drop_code(rngs_B: PRNGKey, z_BLE: Float[Array, "B L E"],
               mode: str) -> Float[Array, "B L E"]:
   """Sets k code vectors of each example to zero, k uniform on 0..L inclusive.
 
   For training of the base model only (paper section 2.3).
 
   Args:
-    rng: key.
+    rngs_B: a key per example, so that what it loses depends on no other one.
     z_BLE: quantised code vectors.
     mode: "random" drops a random subset, "ordered" the last k, "none" nothing.
 
@@ -214,15 +231,18 @@ def drop_code(rng: PRNGKey, z_BLE: Float[Array, "B L E"],
     raise registry.unknown("code_dropout", mode, CODE_DROPOUT_MODES)
   if mode == "none":
     return z_BLE
-  batch, length = z_BLE.shape[:2]
-  num_rng, order_rng = jax.random.split(rng)
-  kept_B1 = jax.random.randint(num_rng, (batch, 1), 0, length + 1)
-  rank_BL = jnp.arange(length)[None]
-  if mode == "random":
-    # The argsort of noise is a uniform random permutation of 0..L-1.
-    noise_BL = jax.random.uniform(order_rng, (batch, length))
-    rank_BL = jnp.argsort(noise_BL, axis=-1)
-  return jnp.where((rank_BL < kept_B1)[..., None], z_BLE, 0)
+  length = z_BLE.shape[1]
+
+  def is_kept(rng):
+    num_rng, order_rng = jax.random.split(rng)
+    num_kept = jax.random.randint(num_rng, (), 0, length + 1)
+    rank_L = jnp.arange(length)
+    if mode == "random":
+      # The argsort of noise is a uniform random permutation of 0..L-1.
+      rank_L = jnp.argsort(jax.random.uniform(order_rng, (length,)))
+    return rank_L < num_kept
+
+  return jnp.where(jax.vmap(is_kept)(rngs_B)[..., None], z_BLE, 0)
 
 
 def mask_code(

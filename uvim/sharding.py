@@ -19,7 +19,10 @@ from uvim import tree as tree_lib
 from uvim.typing import PyTree
 
 DATA_AXIS = "data"
-RULE = re.compile(r"replicate|fsdp\((?P<axis>\w+)\)")
+RULE = re.compile(
+    r"replicate|fsdp\((?P<axis>\w+)\)|spec\((?P<spec>[\w, ]*)\)")
+# What a rule is: an axis to split over, a spec, or None to replicate.
+Rule = str | PartitionSpec | None
 
 
 def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
@@ -61,17 +64,39 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
       devices=jax.devices()[:total])
 
 
-def _parse_rule(rule: str, mesh: Mesh) -> str | None:
-  """The mesh axis a rule shards along; None to replicate."""
-  match = RULE.fullmatch(rule)
+def _parse_rule(text: str, mesh: Mesh) -> Rule:
+  """A rule of `config.sharding`, its axes being those of the mesh."""
+  match = RULE.fullmatch(text)
   if not match:
     raise registry.ConfigError(
-        f"config.sharding: unknown rule {rule!r}. Known: 'replicate', "
-        "'fsdp(axis)'.")
-  axis = match["axis"]
-  if axis and axis not in mesh.shape:
-    raise registry.unknown("mesh axis in config.sharding", axis, mesh.shape)
-  return axis
+        f"config.sharding: unknown rule {text!r}. Known: 'replicate', "
+        "'fsdp(axis)', 'spec(axis or None, …)' such as 'spec(None,data)'.")
+  if match["spec"] is None:
+    rule, axes = match["axis"], [match["axis"]]
+  else:
+    axes = [None if part in ("None", "") else part
+            for part in map(str.strip, match["spec"].split(","))]
+    rule = PartitionSpec(*axes)
+  for axis in filter(None, axes):
+    if axis not in mesh.shape:
+      raise registry.unknown("mesh axis in config.sharding", axis, mesh.shape)
+    if axes.count(axis) > 1:
+      raise registry.ConfigError(
+          f"config.sharding: {text!r} names the axis {axis!r} twice.")
+  return rule
+
+
+def _check_spec(spec: PartitionSpec, name: str, shape: Sequence[int],
+                mesh: Mesh) -> None:
+  """Raises a ConfigError unless an array can be split so."""
+  fits = len(spec) <= len(shape) and all(
+      axis is None or size % mesh.shape[axis] == 0
+      for axis, size in zip(spec, shape, strict=False))
+  if not fits:
+    shown = ",".join(map(str, spec))
+    raise registry.ConfigError(
+        f"config.sharding: 'spec({shown})' does not fit {name!r} of shape "
+        f"{tuple(shape)} on the mesh {dict(mesh.shape)}.")
 
 
 def _fsdp_spec(shape: Sequence[int], axis: str, size: int) -> PartitionSpec:
@@ -90,7 +115,7 @@ def _rule_names(state: PyTree) -> list[str]:
   the optimizer keeps for it, so that both follow one rule; other leaves have
   their path in the state ('step', 'codebook/dictionary', …).
   """
-  params = set(tree_lib.leaf_names(getattr(state, "params", {})))
+  params = _param_shapes(state)
 
   def rule_name(name):
     head, _, rest = name.partition("/")
@@ -103,6 +128,11 @@ def _rule_names(state: PyTree) -> list[str]:
   return [rule_name(name) for name in tree_lib.leaf_names(state)]
 
 
+def _param_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
+  return {name: tuple(x.shape) for name, x in tree_lib.flatten(
+      getattr(state, "params", {})).items()}
+
+
 def state_shardings(
     abstract_state: PyTree, mesh: Mesh, rules: Sequence[tuple[str, str]] = ()
 ) -> PyTree:
@@ -113,28 +143,36 @@ def state_shardings(
       (`jax.eval_shape` of the init).
     mesh: the mesh.
     rules: (pattern, rule) pairs over names as in `_rule_names`; the first
-      match wins, none means 'replicate'. A rule is 'replicate', or
-      'fsdp(axis)': split over the axis along the largest dimension it divides.
+      match wins, none means 'replicate'. A rule is 'replicate'; 'fsdp(axis)':
+      split over the axis along the largest dimension it divides; or
+      'spec(None,axis)': the axis, if any, of each dimension. A spec is for
+      the parameter and what the optimizer keeps of its shape; the rest of
+      that, such as the factors of Adafactor, is small and replicated.
 
   Returns:
     The same tree with NamedShardings as leaves.
 
   Raises:
-    ConfigError: an unknown rule or axis, a pattern that matches nothing.
+    ConfigError: an unknown rule or axis, a spec that does not fit, a pattern
+      that matches nothing.
   """
-  axes = [_parse_rule(rule, mesh) for _, rule in rules]
+  parsed = [_parse_rule(rule, mesh) for _, rule in rules]
+  names, shapes = _rule_names(abstract_state), _param_shapes(abstract_state)
   matches = tree_lib.first_match(
-      _rule_names(abstract_state), [p for p, _ in rules],
-      what="config.sharding")
+      names, [p for p, _ in rules], what="config.sharding")
   leaves, treedef = jax.tree.flatten(abstract_state)
 
-  def sharding(leaf, i):
-    axis = axes[i] if i >= 0 else None
-    spec = (_fsdp_spec(leaf.shape, axis, mesh.shape[axis])
-            if axis else PartitionSpec())
+  def sharding(name, leaf, i):
+    rule, spec = parsed[i] if i >= 0 else None, PartitionSpec()
+    if isinstance(rule, PartitionSpec):
+      if shapes.get(name, leaf.shape) == leaf.shape:
+        _check_spec(rule, name, leaf.shape, mesh)
+        spec = rule
+    elif rule:
+      spec = _fsdp_spec(leaf.shape, rule, mesh.shape[rule])
     return NamedSharding(mesh, spec)
 
-  return treedef.unflatten(map(sharding, leaves, matches))
+  return treedef.unflatten(map(sharding, names, leaves, matches))
 
 
 def with_shardings(abstract_state: PyTree, shardings: PyTree) -> PyTree:

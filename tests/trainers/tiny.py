@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from trainers import loop
+from trainers.step import make_init, make_train_step
 from uvim import checkpoint, sharding
 from uvim.config import resolve
 
@@ -67,21 +67,23 @@ def batch(step=0, size=8):
           "image/id": np.arange(size, dtype=np.uint32)}
 
 
-def run(stage, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),)):
+def run(stage, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),),
+        batches=None):
   """Trains on `batch(0…)`; returns (state, list of logs), on the host."""
   mesh = sharding.make_mesh(mesh)
-  init, tx, _ = loop.make_init(stage, stage.config, stage.config.total_steps)
+  init, tx, _ = make_init(stage, stage.config, stage.config.total_steps)
   rng = jax.random.PRNGKey(0)
   shardings = sharding.state_shardings(
       jax.eval_shape(init, rng), mesh, rules)
-  step_fn = jax.jit(loop.make_train_step(stage, tx, epoch_steps=2),
-                    donate_argnums=0, out_shardings=(shardings, None))
+  step_fn = jax.jit(
+      make_train_step(stage, tx, epoch_steps=2, shardings=shardings),
+      donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
   logs = []
   with jax.set_mesh(mesh):
     state = jax.jit(init, out_shardings=shardings)(rng)
     frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
     for step in range(steps):
-      data = sharding.shard_batch(batch(step), mesh)
+      data = sharding.shard_batch((batches or batch)(step), mesh)
       state, log = step_fn(state, frozen, data)
       logs.append(jax.device_get(log))
   return jax.device_get(state), logs

@@ -89,7 +89,9 @@ def test_a_code_outside_the_dictionary_is_not_some_other_word():
 def test_update_discounts_and_adds_sums_and_counts():
   codebook = make_codebook(normal(10, 3, 2), [1.0, 2.0, 4.0])
   x_BLE = normal(11, 1, 3, 2)
-  new = quantizer.update(codebook, x_BLE, jnp.array([[2, 0, 2]]), momentum=0.5)
+  new = quantizer.update(
+      codebook, *quantizer.statistics(x_BLE, jnp.array([[2, 0, 2]]), 3),
+      momentum=0.5)
   np.testing.assert_allclose(new.counts, [1.5, 1.0, 4.0])
   sums = np.stack([x_BLE[0, 1], np.zeros(2), x_BLE[0, 0] + x_BLE[0, 2]])
   np.testing.assert_allclose(new.dictionary, codebook.dictionary / 2 + sums,
@@ -101,7 +103,8 @@ def test_one_and_eight_devices_learn_the_same_dictionary():
   # A tiny momentum leaves dead entries, so that splits happen too.
   def step(codebook, x_BLE):
     code_BL = quantizer.lookup(codebook, x_BLE)
-    codebook = quantizer.update(codebook, x_BLE, code_BL, momentum=0.05)
+    codebook = quantizer.update(
+        codebook, *quantizer.statistics(x_BLE, code_BL, 16), momentum=0.05)
     return quantizer.split_dead(codebook, jax.random.key(0))
 
   mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
@@ -169,7 +172,8 @@ def test_splits_equal_the_original(fixtures, kind, perturb):
 def test_dropout_draws_the_number_and_the_places_uniformly():
   length, batch = 4, 20_000
   z_BLE = jnp.ones((batch, length, 2))
-  kept = np.asarray(quantizer.drop_code(jax.random.key(2), z_BLE, "random"))
+  rngs_B = jax.random.split(jax.random.key(2), batch)
+  kept = np.asarray(quantizer.drop_code(rngs_B, z_BLE, "random"))
   assert set(np.unique(kept)) == {0, 1}
   np.testing.assert_array_equal(kept[..., 0], kept[..., 1])
   dropped = 1 - kept[..., 0]
@@ -182,19 +186,37 @@ def test_dropout_draws_the_number_and_the_places_uniformly():
 
 def test_ordered_dropout_takes_a_suffix_and_keeps_the_rest_exact():
   z_BLE = normal(17, 500, 3, 2)
-  kept = np.asarray(quantizer.drop_code(jax.random.key(3), z_BLE, "ordered"))
+  rngs_B = jax.random.split(jax.random.key(3), 500)
+  kept = np.asarray(quantizer.drop_code(rngs_B, z_BLE, "ordered"))
   alive = (kept != 0).all(-1)
   np.testing.assert_array_equal(alive, np.sort(alive, axis=1)[:, ::-1])
   assert set(alive.sum(1)) == {0, 1, 2, 3}
   np.testing.assert_array_equal(kept[alive], z_BLE[alive])
 
 
+def test_what_an_example_loses_depends_on_no_other():
+  z_BLE = normal(19, 6, 9, 2)
+  rngs_B = jax.random.split(jax.random.key(5), 6)
+  whole = quantizer.drop_code(rngs_B, z_BLE, "random")
+  part = quantizer.drop_code(rngs_B[1::2], z_BLE[1::2], "random")
+  np.testing.assert_array_equal(part, whole[1::2])
+  assert len({tuple(row) for row in np.asarray(whole[..., 0] == 0)}) > 3
+
+
+def test_statistics_of_parts_add_up_to_those_of_the_whole():
+  x_BLE = normal(20, 6, 4, 3)
+  code_BL = jax.random.randint(jax.random.key(6), (6, 4), 0, 5)
+  whole = quantizer.statistics(x_BLE, code_BL, 5)
+  parts = [quantizer.statistics(x_BLE[i::2], code_BL[i::2], 5) for i in (0, 1)]
+  jax.tree.map(assert_same, whole, jax.tree.map(jnp.add, *parts))
+
+
 def test_no_dropout_and_unknown_dropout():
-  z_BLE = normal(18, 2, 3, 4)
+  z_BLE, rngs_B = normal(18, 2, 3, 4), jax.random.split(jax.random.key(0), 2)
   np.testing.assert_array_equal(
-      quantizer.drop_code(jax.random.key(0), z_BLE, "none"), z_BLE)
+      quantizer.drop_code(rngs_B, z_BLE, "none"), z_BLE)
   with pytest.raises(ConfigError, match="code_dropout 'randon'.*'random'"):
-    quantizer.drop_code(jax.random.key(0), z_BLE, "randon")
+    quantizer.drop_code(rngs_B, z_BLE, "randon")
 
 
 def test_usage_statistics():

@@ -125,8 +125,9 @@ def training_pass(model, codebook, x, target, ctx):
     commitment = jnp.mean(
         quantizer.commitment_loss(out["bottleneck"], z_BLE))
     out["loss_commitment"] = commitment
-    out["after"] = quantizer.update(
-        codebook, out["bottleneck"], out["code"], momentum=0.995)
+    new = quantizer.statistics(
+        out["bottleneck"], out["code"], len(codebook.counts))
+    out["after"] = quantizer.update(codebook, *new, momentum=0.995)
     total = sum(jnp.mean(v) for k, v in out.items() if k.startswith("loss/"))
     return total + weight * commitment, out
   return jax.jit(jax.value_and_grad(loss, has_aux=True))
