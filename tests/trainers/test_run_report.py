@@ -10,8 +10,9 @@ import types
 import numpy as np
 import pytest
 
+from tests.trainers import cli
 from tools import report as tool
-from trainers import plots, report, run_report, wandb_board
+from trainers import main, plots, report, run_report, wandb_board
 from uvim.registry import ConfigError
 
 EVALS = [
@@ -234,3 +235,14 @@ def test_a_page_can_be_made_again_and_of_several_runs(run, tmp_path, capsys):
   assert not Reader(out.read_text()).open
   with pytest.raises(SystemExit, match="no config.json"):
     tool.main([str(tmp_path / "nowhere")])
+
+
+def test_the_flag_is_checked_before_anything_is_made(
+    tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  argv = cli.arguments(cli.write_config(tmp_path, "vqvae"), tmp_path / "run",
+                       "--wandb=paintings")
+  assert main.command(None, "trainers.vqvae", argv) == main.EXIT_BAD_INPUT
+  error = capsys.readouterr().err
+  assert error.startswith("error: --wandb needs") and error.count("\n") == 1
+  assert not (tmp_path / "run").exists()

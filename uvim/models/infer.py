@@ -94,6 +94,7 @@ def _decoder_fields(shapes):
 def task_name(fields: Mapping[str, Any]) -> str:
   """The task a stage I model of these fields was trained for."""
   tasks = {("depth",): "depth", ("color",): "colorization",
+           ("normals",): "normals",
            ("instances", "semantics"): "panoptic_segmentation"}
   keys = tuple(sorted(fields["outputs"]))
   if keys not in tasks:
