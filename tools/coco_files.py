@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tools.passes import check_each, progress, raise_problems
 from uvim.registry import ConfigError
@@ -138,6 +138,7 @@ def _check_sizes(record: Record, size_HW: tuple[int, int]) -> list[str]:
   with Image.open(record.image_path) as picture:
     sizes = {"the image": picture.size[::-1]}
     kind = picture.format
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
   out = []
   if kind not in ("JPEG", "PNG", "BMP"):
     out.append(f"{record.name}: is {kind}; allowed: JPEG, PNG, BMP.")
@@ -145,7 +146,9 @@ def _check_sizes(record: Record, size_HW: tuple[int, int]) -> list[str]:
     sizes["the JSON"] = (record.image["height"], record.image["width"])
   return out + [
       f"{record.name}: {what} has height x width {size[0]}x{size[1]}, its "
-      f"panoptic PNG {size_HW[0]}x{size_HW[1]}."
+      f"panoptic PNG {size_HW[0]}x{size_HW[1]}." + turned * (
+          " EXIF says to turn the image; ids belong to the pixels as they are "
+          "stored.")
       for what, size in sizes.items() if tuple(size) != size_HW]
 
 
@@ -157,8 +160,9 @@ def check_record(record: Record, category_ids: set[int]) -> list[str]:
   try:
     ids_HW = read_ids(record.panoptic_path)
     problems = _check_sizes(record, ids_HW.shape)
-  # Pillow reports broken files with several types of its own.
-  except (OSError, ValueError, SyntaxError) as error:
+  # Pillow reports broken files with many types: OSError, ValueError,
+  # SyntaxError, DecompressionBombError, struct.error, ….
+  except Exception as error:  # noqa: BLE001
     return [f"{record.name}: cannot be read: {error}."]
   record.image.update(height=ids_HW.shape[0], width=ids_HW.shape[1])
   segments = record.annotation["segments_info"]

@@ -116,7 +116,7 @@ def check(pair: Pair, size: tuple[int, int] | None = None) -> list[str]:
       with Image.open(pair.image) as picture:
         image_HW = picture.size[::-1]
       depth_HW = read_depth(pair).shape
-  except (OSError, ValueError, SyntaxError) as error:
+  except Exception as error:  # Pillow raises many types.
     return [f"{pair.name}: {pair.depth.name!r} cannot be read: {error}."]
   if image_HW != depth_HW or image_HW != (size or image_HW):
     wanted = f"; {size[0]}x{size[1]} is wanted" if size else ""

@@ -44,8 +44,9 @@ def check(path: pathlib.Path, name: str) -> list[str]:
       # at, so one that ends early is found.
       picture.draft(None, tuple(max(1, n // 8) for n in picture.size))
       picture.load()
-  # Pillow reports broken files with several types of its own.
-  except (OSError, ValueError, SyntaxError) as error:
+  # Pillow reports broken files with many types: OSError, ValueError,
+  # SyntaxError, DecompressionBombError, struct.error, ….
+  except Exception as error:  # noqa: BLE001
     return [f"{name}: cannot be read: {error}."]
   return []
 

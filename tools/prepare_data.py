@@ -11,9 +11,11 @@ r"""Turns raw files into TFDS data sets that the configs can name.
       --split train [--list FILE]
   python -m tools.prepare_data rooms [--data_dir DIR]
 
-All files are looked at first, and what is wrong is told in one message. Run a
-command once per split; splits that are there are kept, and a split appears only
-when it is complete.
+All files are looked at first, and what is wrong is told in one message; with
+--checksums FILE they are compared with a list as md5sum or sha256sum write it.
+Run a command once per split; splits that are there are kept, and a split
+appears only when it is complete. A command that was stopped starts its split
+again, and removes what the stopped one left.
 
 coco: with --name coco/2017_panoptic the result is what TFDS itself would have
 made, and `tfds.load` reads it; any other name (mydata, mydata/panoptic) has the
@@ -44,6 +46,7 @@ from typing import Any
 
 from pp import categories as categories_lib
 from tools import (
+    checksums,
     coco_files,
     depth_files,
     image_files,
@@ -53,6 +56,7 @@ from tools import (
 from uvim.registry import ConfigError
 
 _COCO = "coco/2017_panoptic"
+_ROOMS_BYTES = 140e6
 _SCENES = "scenes.json"  # {split: scenes}, beside the data.
 
 
@@ -317,6 +321,8 @@ def _parser() -> argparse.ArgumentParser:
                            help="split to write: train, validation, …")
     command.add_argument("--overwrite", action="store_true",
                          help="replace a split that is there")
+    command.add_argument("--checksums", metavar="FILE", help="list of "
+                         "checksums that the files must have")
   commands.add_parser("rooms", help="render the procedural data set")
   for command in commands.choices.values():
     command.add_argument("--data_dir", help="TFDS's root folder (default: "
@@ -335,6 +341,24 @@ def _written(command: str, args: dict[str, Any]) -> tuple[str, list[str]]:
                         ["validation"] * (args["validation"] is not None))
 
 
+def _folders(args: dict[str, Any]) -> list[pathlib.Path]:
+  """The folders that a command line names, to look for listed files in."""
+  out = []
+  for key in ("images", "panoptic", "depth", "train", "validation"):
+    value = args.get(key) or []
+    out += map(pathlib.Path, [value] if isinstance(value, str) else value)
+  if args.get("annotations"):
+    out.append(pathlib.Path(args["annotations"]).parent)
+  return out
+
+
+def _check_rooms_space(data_dir: str) -> None:
+  from pp import rooms
+  if not rooms.Builder(data_dir=data_dir).is_prepared():
+    tfds_folder.check_space(
+        data_dir, sum(rooms.SIZES["default"].values()), _ROOMS_BYTES)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command; 0, or 2 after a mistake that the message explains."""
   args = vars(_parser().parse_args(argv))
@@ -345,9 +369,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   logging.set_verbosity(logging.ERROR)
   from pp import sources
   args["data_dir"] = sources.default_data_dir(args["data_dir"])
+  listed = args.pop("checksums", None)
   try:
+    if listed:
+      checksums.check(pathlib.Path(listed), _folders(args))
     if command in _COMMANDS:
       _COMMANDS[command][2](**args)
+    else:
+      _check_rooms_space(args["data_dir"])
     name, splits = _written(command, args)
     for split in splits:
       _show(name, split, args["data_dir"])

@@ -6,6 +6,7 @@ TFRecord files one by one, in the order given, and TFDS reads the result.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -26,6 +27,7 @@ from uvim.registry import ConfigError
 # The versions of data sets that TFDS knows too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
 _INFO = "dataset_info.json"
+_WORK = ".prepare_"  # How folders of unfinished files begin.
 _SHARD_BYTES = 2**29
 _SAMPLE = 16  # Examples whose size is measured to guess that of all.
 
@@ -130,11 +132,31 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float) -> None:
 
 @contextlib.contextmanager
 def work_folder(data_dir: str) -> Iterator[str]:
-  """A folder for unfinished files that disappears with the block."""
+  """A folder for unfinished files that disappears with the block.
+
+  And so do those of runs that were killed: they hold no lock any more.
+  """
   os.makedirs(data_dir, exist_ok=True)
+  for lock in pathlib.Path(data_dir).glob(f"{_WORK}*.lock"):
+    _remove_left_over(lock)
   # On the same disk, so that moving the finished files is only a rename.
-  with tempfile.TemporaryDirectory(dir=data_dir, prefix=".prepare_") as work:
-    yield work
+  with tempfile.TemporaryDirectory(dir=data_dir, prefix=_WORK) as work:
+    lock = pathlib.Path(f"{work}.lock")
+    with open(lock, "w") as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      try:
+        yield work
+      finally:
+        lock.unlink()
+
+
+def _remove_left_over(lock: pathlib.Path) -> None:
+  """The unfinished files of a run, unless it goes on."""
+  with contextlib.suppress(OSError), open(lock) as file:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print(f"Removing what a run that was stopped left in {lock.stem}")
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink()
 
 
 def merge(new: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]

@@ -1,14 +1,18 @@
 """Raw COCO-format files in, a TFDS data set out; wrong files are named."""
 
 import copy
+import hashlib
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pp import pipeline, sources
-from tools import prepare_data
+from tools import prepare_data, tfds_folder
 from uvim.registry import ConfigError
 
 CATEGORIES = [{"id": 7, "name": "cup", "isthing": 1},
@@ -157,6 +161,13 @@ def break_image_size(raw):
   return ["the image has height x width 10x8", "PNG 8x10"]
 
 
+def break_turned_image(raw):
+  exif = Image.Exif()
+  exif[274] = 6
+  Image.new("RGB", (8, 10)).save(raw.folder / "images/20.jpg", exif=exif)
+  return ["10x8, its panoptic PNG 8x10. EXIF says to turn the image"]
+
+
 def break_grey_png(raw):
   Image.new("L", (10, 8)).save(raw.folder / "panoptic/30.png")
   return ["image 30 (30.jpg): cannot be read: its mode is L"]
@@ -208,6 +219,46 @@ def test_arguments(raw, capsys):
   args[args.index("--images") + 1] = "/nowhere"
   assert prepare_data.main(args) == 2
   assert "--images: '/nowhere' is not a folder" in capsys.readouterr().err
+
+
+def test_listed_checksums_are_compared(raw, capsys):
+  def line(path, digest=None):
+    digest = digest or hashlib.md5(path.read_bytes()).hexdigest()
+    return f"{digest}  {path.relative_to(raw.folder).as_posix()}\n"
+  photos = sorted((raw.folder / "images").iterdir())
+  listed = raw.folder / "md5.txt"
+  extra = "--checksums", str(listed)
+
+  def error(text):
+    listed.write_text(text)
+    assert prepare_data.main(raw.args(*extra)) == 2
+    assert not (raw.folder / "out").exists()
+    return capsys.readouterr().err
+
+  wrong = error(line(photos[0]) + line(photos[1], "0" * 32))
+  assert "20.jpg: its md5 is" in wrong and "10.jpg" not in wrong
+  assert "there.png: not in" in error("0" * 64 + " *there.png\n")
+  assert "line 2 of" in error(line(photos[0]) + "10.jpg\n")
+  listed.write_text("".join(map(line, photos)))
+  assert prepare_data.main(raw.args(*extra)) == 0
+
+
+def test_what_a_killed_run_left_is_removed_and_a_running_one_is_not(raw):
+  """A run that is killed cannot tidy up; the next one does."""
+  folder = raw.folder / "out"
+  code = ("import os, sys; from tools import tfds_folder\n"
+          "with tfds_folder.work_folder(sys.argv[1]) as work:\n"
+          "  open(work + '/half.tfrecord', 'w').close()\n"
+          "  os._exit(9)")
+  done = subprocess.run([sys.executable, "-c", code, str(folder)], timeout=120,
+                        cwd=pathlib.Path(prepare_data.__file__).parents[1])
+  assert done.returncode == 9 and list(folder.glob(".prepare_*/half*"))
+  with tfds_folder.work_folder(folder) as running:
+    assert [pathlib.Path(running)] == [
+        x for x in folder.glob(".prepare_*") if x.is_dir()]
+    assert prepare_data.main(raw.args()) == 0
+    assert pathlib.Path(running).is_dir()
+  assert not list(folder.glob(".prepare_*"))
 
 
 @pytest.fixture(scope="module")
