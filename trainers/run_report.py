@@ -147,16 +147,18 @@ def _scores(run):
     rows = [(name, *(_last(run, block["prefix"] + name) for block in blocks))
             for name in names]
     if rows:
-      parts += [page.paragraph(f"{kind} on {dataset}, {split}", "faint"),
+      what = "losses" if kind == "mean" else kind
+      parts += [page.paragraph(f"{what} on {dataset}, {split}", "faint"),
                 page.table(rows, ("", *(b["name"] for b in blocks)),
                            numbers=True)]
   return parts if len(parts) > 1 else []
 
 
 def _groups(run):
-  """(evaluator, data set, split) → the blocks of config.evals."""
+  """(evaluator, data set, split) → the blocks of config.evals; losses last."""
   groups = {}
-  for block in run.config.get("evals", ()):
+  for block in sorted(run.config.get("evals", ()),
+                      key=lambda block: block["type"] == "mean"):
     key = block["type"], block["dataset"], block["split"]
     groups.setdefault(key, []).append(block)
   return groups
@@ -263,8 +265,19 @@ def _codebook(run):
   if not drawn:
     return []
   return [page.heading("Codebook"), page.paragraph(
-      "Use is counted from the beginning of an epoch.", "faint"),
+      "Use is counted from the beginning of an epoch. " + _life(run), "faint"),
           page.plots(drawn)]
+
+
+def _life(run):
+  """How long a word lives, by how many are replaced."""
+  recent = [n for _, n in run.metrics.get("train/code/splits", ())[-10:]]
+  if not recent:
+    return ""
+  rate = sum(recent) / len(recent)
+  life = (f"one lives for {run.config['model']['dict_size'] / rate:,.0f} steps "
+          "on average" if rate else "all live on")
+  return f"Lately {rate:.3g} words were replaced in a step: {life}."
 
 
 def _settings(run):
@@ -281,9 +294,10 @@ def _settings(run):
     parts.append(page.table(
         rows, ("score", "data", "prediction", "made with")))
   parts.append(page.folded("config", page.as_json(run.config)))
-  return [*parts, page.folded(
-      f"versions, and the {len(run.sessions)} time(s) it was started",
-      page.as_json(run.sessions))]
+  if run.sessions:
+    parts.append(page.folded(
+        f"versions; started {len(run.sessions)} ×", page.as_json(run.sessions)))
+  return parts
 
 
 # ── Files ───────────────────────────────────────────────────────────────────

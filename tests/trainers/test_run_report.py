@@ -106,6 +106,18 @@ def test_scores_stand_side_by_side(run):
   assert ["SQ", "50", ""] in cells  # One of them alone has it.
 
 
+@pytest.mark.parametrize("splits,life", [
+    ([9] * 5 + [0, 1] * 5, "one lives for 128 steps"), ([0], "all live on")])
+def test_how_long_a_word_lives(tmp_path, splits, life):
+  (tmp_path / "config.json").write_text(json.dumps(
+      {"model": {"dict_size": 64}}))
+  (tmp_path / "metrics.jsonl").write_text("".join(
+      json.dumps({"step": i, "train/code/splits": n}) + "\n"
+      for i, n in enumerate(splits)))
+  run_report.write(tmp_path)
+  assert life in (tmp_path / "report.html").read_text()
+
+
 def test_a_run_with_nothing_yet_has_a_page(tmp_path):
   run_report.write(tmp_path)
   assert not Reader((tmp_path / "report.html").read_text()).open
