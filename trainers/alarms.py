@@ -29,7 +29,12 @@ class Alarms:
   """Reads the reports of a run, and speaks up where one needs attention."""
 
   def __init__(self, total_steps: int, pairs: Sequence[Pair] = ()):
-    """Args: steps of the run; what `pairs_of` finds in its config."""
+    """A watch that has seen nothing yet.
+
+    Args:
+      total_steps: of the run.
+      pairs: what `pairs_of` finds in its config.
+    """
     self._total, self._pairs = total_steps, pairs
     self._usage = collections.deque(maxlen=RECENT)
     self._train = collections.deque(maxlen=RECENT)
@@ -66,9 +71,10 @@ class Alarms:
         first = next((k for k in values if k.startswith(prefix)), None)
         if first:
           self._scores[prefix] = step, first, values[first]
+      if not any(name.startswith(pair) for name in values):
+        continue
       lm, oracle = (self._scores.get(prefix, (None,)) for prefix in pair)
-      if not lm[0] == oracle[0] == step or not any(
-          k.startswith(pair) for k in values):
+      if not lm[0] == oracle[0] == step:  # The other is still to come.
         continue
       gap = abs(oracle[2] - lm[2])
       least = self._gaps[pair] = min(gap, self._gaps.get(pair, gap))

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import secrets
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Board:
     import wandb
     path = workdir / ID_FILE
     if not path.exists():
-      path.write_text(wandb.util.generate_id())
+      path.write_text(secrets.token_hex(4))
     config = workdir / "config.json"
     self._wandb = wandb
     self._run = wandb.init(
