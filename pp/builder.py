@@ -190,7 +190,8 @@ def first_line(error: Exception) -> str:
   if isinstance(error, ConfigError):
     return str(error)
   text = str(getattr(error, "message", "") or error)
-  text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "\n", text)
+  text = re.sub(r"\{\{.*?\}\}|\[Op:.*|Error in user-defined .*iterator: \S*: ",
+                "\n", text)
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
