@@ -18,6 +18,7 @@ from uvim.pipeline import UViM
 from uvim.prediction import Prediction
 from uvim.tasks import make_task
 
+pytestmark = pytest.mark.usefixtures("load_once")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
