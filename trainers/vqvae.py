@@ -72,13 +72,11 @@ class VqvaeStage(Stage):
     z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
     commitment = jnp.mean(quantizer.commitment_loss(x_BLE, z_BLE))
     z_BLE = quantizer.drop_code(rngs_B, z_BLE, model.code_dropout)
-    logits = vit.decode_vectors(model, params, z_BLE, data["ctx"])
-    loss_B, logs = self.task.loss(logits, data["x"])
+    loss, logs = vit.decode_loss(
+        model, params, z_BLE, data["ctx"], data["x"], self.task.loss)
     counts_Q, sums_QE = quantizer.statistics(x_BLE, code_BL, model.dict_size)
-    logs = {k: jnp.mean(v) for k, v in logs.items()}
     logs["code/commitment"] = commitment
-    loss = jnp.mean(loss_B) + model.commitment_weight * commitment
-    return loss, Aux(
+    return loss + model.commitment_weight * commitment, Aux(
         counts_Q, sums_QE if model.dict_learning else None, logs)
 
   def learn_codes(self, codebook, aux, rng):
@@ -93,23 +91,22 @@ class VqvaeStage(Stage):
 
   def _loss_without_oracle(self, params, data):
     """The base model alone: no code, and nothing for a dictionary to learn."""
-    logits = self._decode_zeros(params, data["ctx"])
-    loss_B, logs = self.task.loss(logits, data["x"])
-    return jnp.mean(loss_B), Aux(
-        None, None, {k: jnp.mean(v) for k, v in logs.items()})
+    loss, logs = vit.decode_loss(
+        self.model, params, self._zero_vectors(data["ctx"]), data["ctx"],
+        data["x"], self.task.loss)
+    return loss, Aux(None, None, logs)
 
-  def _decode_zeros(self, params, ctx):
-    """Logits of f when every codeword is the zero vector."""
+  def _zero_vectors(self, ctx):
+    """A code of which every codeword is the zero vector."""
     model = self.model
-    z_BLE = jnp.zeros((ctx.shape[0], model.code_len, model.codeword_dim))
-    return vit.decode_vectors(model, params, z_BLE, ctx)
+    return jnp.zeros((ctx.shape[0], model.code_len, model.codeword_dim))
 
-  def reconstruct(self, variables, batch):
-    """Logits of f given the oracle's code, undropped."""
+  def _code_vectors(self, variables, batch):
+    """The oracle's code as vectors, undropped; zeros without an oracle."""
     if not self.model.oracle_depth:
-      return self._decode_zeros(
-          variables["params"], self.task.inputs(batch)["ctx"])
-    return self.decode(variables, self.encode(variables, batch), batch)
+      return self._zero_vectors(self.task.inputs(batch)["ctx"])
+    return quantizer.embed_code(
+        variables["codebook"], self.encode(variables, batch))
 
   def encode(self, variables, batch):
     """The guiding codes of the batch's labels, int32 [B, L]."""
@@ -139,7 +136,9 @@ class VqvaeStage(Stage):
               **output_options):
     """Outputs of f given the oracle's code; a `mask` as in `decode`."""
     if mask is None:
-      logits = self.reconstruct(variables, batch)
+      logits = vit.decode_vectors(
+          self.model, variables["params"], self._code_vectors(variables, batch),
+          self.task.inputs(batch)["ctx"])
     else:
       logits = self.decode(variables, self.encode(variables, batch), batch,
                            mask, mask_region, seed)
@@ -148,14 +147,16 @@ class VqvaeStage(Stage):
   def predict_zero_code(self, variables, batch, **output_options):
     """Outputs of f when every codeword is the zero vector (Fig 10)."""
     ctx = self.task.inputs(batch)["ctx"]
-    logits = self._decode_zeros(variables["params"], ctx)
+    logits = vit.decode_vectors(
+        self.model, variables["params"], self._zero_vectors(ctx), ctx)
     return self.task.outputs(logits, **output_options)
 
   def eval_loss(self, variables, batch):
     """Per-example reconstruction loss with the oracle's code, undropped."""
-    x = self.task.inputs(batch)["x"]
-    logits = self.reconstruct(variables, batch)
-    loss_B, logs = self.task.loss(logits, x)
+    data = self.task.inputs(batch)
+    loss_B, logs = vit.decode_loss_of_each(
+        self.model, variables["params"], self._code_vectors(variables, batch),
+        data["ctx"], data["x"], self.task.loss)
     return {"loss": loss_B, **logs}
 
   def panel(self, variables, batch) -> dict[str, np.ndarray]:

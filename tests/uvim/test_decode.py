@@ -141,7 +141,7 @@ def test_cached_steps_equal_the_full_forward_pass(tiny):
       return caches, logits_RV
 
     inputs_LR = jnp.pad(text_RL[:, :-1], ((0, 0), (1, 0))).T
-    caches = decoder.empty_caches(packed, len(text_RL))
+    caches = decoder.grow_caches(packed, None, len(text_RL), model.seq_len)
     positions = jnp.arange(model.seq_len)
     _, logits_LRV = jax.lax.scan(feed, caches, (inputs_LR, positions))
     return jnp.swapaxes(logits_LRV, 0, 1)
@@ -150,6 +150,17 @@ def test_cached_steps_equal_the_full_forward_pass(tiny):
   want = teacher_forced(model, params, image, text_BSL - 1)
   want = want.reshape(got.shape)
   assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_caches_that_grow_on_the_way_lose_nothing(tiny):
+  _, params, image = tiny
+  model = lm.LM(**TINY | dict(seq_len=150))  # Room for 64, 128, 150 words.
+  places = np.random.default_rng(5).normal(0, 0.4, (1, 150, 8))
+  params = {**params, "pos_embedding_decoder": places.astype(np.float32)}
+  got = decode.sample(model, params, image[:2], np.arange(2), temperature=1.0)
+  code = np.asarray(got.code)
+  want = picked(teacher_forced(model, params, image[:2], code), code)
+  np.testing.assert_allclose(got.logprob, want, atol=1e-4)
 
 
 def test_logprob_is_the_models_own_at_any_temperature(tiny):

@@ -218,7 +218,10 @@ def test_bfloat16_changes_precision_only():
     (dict(posemb_type="learned"), ["posemb_type", "Did you mean 'learn'"]),
     (dict(posemb_type="sincos2d", emb_dim=6), ["emb_dim = 6"]),
     (dict(dtype="float16"), ["dtype", "bfloat16"]),
-    (dict(autoregressive="no"), ["autoregressive = 'no'"])])
+    (dict(autoregressive="no"), ["autoregressive = 'no'"]),
+    (dict(attention="flash"), ["model.attention 'flash'", "fused"]),
+    (dict(remat="all"), ["model.remat 'all'", "block"]),
+    (dict(scan_layers="yes"), ["scan_layers = 'yes'"])])
 def test_sizes_that_do_not_fit_are_named(fields, words):
   with pytest.raises(ConfigError) as error:
     lm.check_lm(**TINY | fields)

@@ -261,6 +261,38 @@ def test_oracle_vectors_are_standardised(tiny):
   np.testing.assert_allclose(x_BLE.var(-1), 1, atol=1e-3)
 
 
+def cross_entropy(logits, x):
+  loss_B = losses.per_example_mean(
+      losses.softmax_cross_entropy(logits["seg"], x["seg"]))
+  return loss_B, {"loss_seg": loss_B}
+
+
+def test_the_loss_without_logits_is_that_of_the_logits(tiny, monkeypatch):
+  model, params, _, x, ctx = tiny
+  monkeypatch.setattr(losses, "CHUNK", 2)
+  # As large models run: layers in a scan, blocks computed twice.
+  lean = model.copy(scan_layers=True, remat="block")
+  z_BLE = np.random.default_rng(2).normal(size=(2, 4, 6)).astype(np.float32)
+
+  def of_logits(params, z_BLE):
+    logits = vit.decode_vectors(model, params, z_BLE, ctx)
+    loss_B, logs = cross_entropy(logits, x)
+    return jnp.mean(loss_B), jax.tree.map(jnp.mean, logs)
+
+  def chunked(params, z_BLE):
+    return vit.decode_loss(lean, params, z_BLE, ctx, x, cross_entropy)
+
+  ours, theirs = (
+      jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, z_BLE)
+      for loss in (chunked, of_logits))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+               ours, theirs)
+  of_each, _ = vit.decode_loss_of_each(
+      model, params, z_BLE, ctx, x, cross_entropy)
+  assert of_each.shape == (2,)
+  np.testing.assert_allclose(jnp.mean(of_each), theirs[0][0], rtol=1e-5)
+
+
 def test_the_label_reaches_f_through_the_words_only(tiny):
   model, params, codebook, x, ctx = tiny
   z_BLE, code_BL = quantizer.quantize(
@@ -329,6 +361,9 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
     (dict(dict_momentum=1.0), "model.dict_momentum is 1.0"),
     (dict(code_dropout="randon"), "model.code_dropout is 'randon'.*random"),
     (dict(dtype="float16"), "model.dtype is 'float16'.*bfloat16"),
+    (dict(attention="flash"), "model.attention is 'flash'.*fused"),
+    (dict(remat="all"), "model.remat is 'all'.*block"),
+    (dict(scan_layers="yes"), "model.scan_layers is 'yes'.*False, True"),
     (dict(inputs={"seg": (3, 9)}), r"model.inputs.seg is \(3, 9\).*16"),
     (dict(outputs={}), "model.outputs is {}"),
 ))

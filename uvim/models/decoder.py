@@ -131,7 +131,7 @@ class Cache(flax.struct.PyTreeNode):
   """Keys and values of one layer for words; those not yet fed are zeros.
 
   Attributes:
-    key: [R, A, L, H].
+    key: [R, A, L, H], L as many as the cache has room for.
     value: [R, A, L, H].
   """
   key: Array
@@ -191,17 +191,28 @@ def read_image(packed: PyTree,
           for layer in packed["layers"]]
 
 
-def empty_caches(packed: PyTree, num_rows: int) -> list[Cache]:
-  """Caches of every layer for `num_rows` sequences not yet begun."""
-  seq_len = packed["posemb"].shape[0]
+def grow_caches(packed: PyTree, caches: list[Cache] | None, num_rows: int,
+                length: int) -> list[Cache]:
+  """Caches of every layer with room for `length` words, the new ones zeros.
 
-  def empty(layer):
-    _, _, heads, size = layer["qkv_D3AH"].shape
-    zeros = jnp.zeros((num_rows, heads, seq_len, size),
-                      layer["qkv_D3AH"].dtype)
-    return Cache(zeros, zeros)
+  Args:
+    packed: of `pack`.
+    caches: smaller ones; None: of `num_rows` sequences not yet begun.
+    num_rows: R.
+    length: number of places.
+  """
+  def grow(layer, cache):
+    if cache is None:
+      _, _, heads, size = layer["qkv_D3AH"].shape
+      zeros = jnp.zeros((num_rows, heads, length, size),
+                        layer["qkv_D3AH"].dtype)
+      return Cache(zeros, zeros)
+    more = length - cache.key.shape[2]
+    return jax.tree.map(
+        lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, more), (0, 0)]), cache)
 
-  return [empty(layer) for layer in packed["layers"]]
+  layers = packed["layers"]
+  return list(map(grow, layers, caches or [None] * len(layers)))
 
 
 def step(
@@ -214,7 +225,8 @@ def step(
   """Feeds the word at `position` (0 at the start); logits of the next one.
 
   Equals position `position` of `Decoder` given the same words before it. Rows
-  of one image lie together: R = B · S, whatever S is.
+  of one image lie together: R = B · S, whatever S is. The caches have room for
+  this word.
   """
   posemb_1D = lax.dynamic_slice_in_dim(packed["posemb"], position, 1)
   dtype = packed["logits"]["kernel"].dtype
