@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from configs import vqvae_rooms_panoptic
 from tools import fuzz
+from uvim.models import make_model
 from uvim.registry import ConfigError
 
 
@@ -15,6 +17,15 @@ def test_only_our_own_errors_come_back(cases, kinds):
   assert not report.failures, "\n\n".join(report.failures)
   for kind in kinds:
     assert 0 < report.refused[kind] <= cases // len(kinds)
+
+
+def test_a_number_that_would_never_end_is_refused():
+  """Found by the fuzz: one Python object per block of the model."""
+  config = vqvae_rooms_panoptic.get_config("tiny")
+  for name in ("oracle_depth", "base_model_depth"):
+    fields = config.model.to_dict() | {name: 10**20}
+    with pytest.raises(ConfigError, match=f"config.model.{name} = 1000"):
+      make_model("vit", fields, "config.model")
 
 
 def test_what_a_library_raises_is_a_failure(monkeypatch):

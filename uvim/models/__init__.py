@@ -19,6 +19,9 @@ def _lm():
   return lm.LM, lm.check_lm
 
 
+_BLOCKS = "oracle_depth", "base_model_depth", "num_layers", "decoder_layers"
+_MAX_BLOCKS = 1024  # Of a typo Python would build blocks for ever.
+
 MODELS = {"vit": _vit, "proj.uvim.vit": _vit, "lm": _lm, "proj.uvim.lm": _lm}
 
 
@@ -47,6 +50,10 @@ def make_model(name: str, fields: Mapping[str, Any], where: str):
              and f.default_factory is dataclasses.MISSING]
   if missing:
     raise ConfigError(f"Missing key '{where}.{missing[0]}'.")
+  for key in _BLOCKS:
+    if isinstance(fields.get(key), int) and fields[key] > _MAX_BLOCKS:
+      raise ConfigError(f"{where}.{key} = {fields[key]}; allowed: at most "
+                        f"{_MAX_BLOCKS} blocks.")
   # Tuples and frozen dicts: linen modules must hash, and a config that went
   # through JSON must build the same model.
   fields = {k: _freeze(v) for k, v in fields.items()}
