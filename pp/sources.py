@@ -212,18 +212,26 @@ class Source:
     data["image/id"] = tf.cast(own if number else index, tf.int64)
     return data
 
+  def tensors(self, index: int) -> dict[str, Any]:
+    """Example `index` as `parse` gives it, outside tf.data.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    try:
+      return self.parse(tf.constant(self.read([index])[0]), index)
+    except (OSError, tf.errors.OpError) as error:
+      raise ConfigError(f"{self.dataset} {self.split}: example {index} cannot "
+                        f"be read: {first_line(error)}") from error
+
   def example(self, index: int) -> dict[str, Any]:
     """Example `index` as a dict of numpy arrays; 'image' as encoded bytes.
 
     Raises:
       ConfigError: it cannot be read.
     """
-    try:
-      data = self.parse(tf.constant(self.read([index])[0]), index)
-    except (OSError, tf.errors.OpError) as error:
-      raise ConfigError(f"{self.dataset} {self.split}: example {index} cannot "
-                        f"be read: {first_line(error)}") from error
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), data)
+    return tf.nest.map_structure(
+        lambda tensor: tensor.numpy(), self.tensors(index))
 
 
 def _split_info(builder: Any, dataset: str, split: str) -> Any:

@@ -216,10 +216,8 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
       _field(config, "dataset"), split, config.get("data_dir"))
   index = np.arange(min(n, source.num_examples))
   seeds = pipeline.example_seeds(0, np.zeros_like(index), index)
-  examples = [
-      (source.parse(tf.constant(raw), i), tf.constant(seed))
-      for i, (raw, seed) in enumerate(
-          zip(source.read(index), seeds, strict=True))]
+  examples = [(source.tensors(i), tf.constant(seed))
+              for i, seed in enumerate(seeds)]
   print(f"{source.dataset} {split}, {field}")
   show(preprocess, examples,
        pathlib.Path(out or "workdirs/show_batch") / "show_batch.png")
