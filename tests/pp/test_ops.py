@@ -206,6 +206,21 @@ def test_instances_are_numbered_by_their_centres(axis, values):
   np.testing.assert_array_equal(out[..., 1], _canonical_by_hand(ids, axis))
 
 
+def test_numbering_does_not_look_at_the_other_channels():
+  """An instance of two classes is one; two and three channels take other ways
+  through the code than one."""
+  rng = np.random.default_rng(4)
+  labels = rng.integers(-1, 9, (12, 15, 3)).astype(np.int32)
+  labels[..., 2] = np.roll(7 - np.arange(180).reshape(12, 15) // 23, 3, 1)
+  number = builder.build("make_canonical")
+  alone = number({"labels": tf.constant(labels[..., 2:])})["labels"].numpy()
+  assert len(np.unique(alone)) == 8 and (alone != labels[..., 2:]).any()
+  for some in (labels, labels[..., 1:]):
+    out = number({"labels": tf.constant(some)})["labels"]
+    np.testing.assert_array_equal(out[..., -1:], alone)
+    np.testing.assert_array_equal(out[..., :-1], some[..., :-1])
+
+
 def test_numbering_has_no_gap_after_a_crop_took_an_object():
   ids = np.repeat(np.arange(1, 6)[:, None, None], 4, 1).astype(np.int32)
   data = {"labels": tf.constant(ids), "box": (tf.constant([0.4, 0.]),
@@ -232,6 +247,19 @@ def test_panoptic_maps_match_a_look_at_each_pixel(count):
   for c, key in enumerate(["instances", "semantics"]):
     assert out[key].dtype == tf.int32
     np.testing.assert_array_equal(out[key][..., 0], want[..., c])
+
+
+def test_channels_are_joined_in_the_order_asked_for():
+  """Joining what was just split is free; another order, or others, is not."""
+  data = {"panoptic_image": tf.constant([[[3, 0, 0], [0, 0, 0]]], tf.uint8),
+          "panoptic_objects": {"id": tf.constant([3]),
+                               "label": tf.constant([8])}}
+  for keys, want in ((["semantics", "instances"], [9, 1]),
+                     (["instances", "semantics"], [1, 9]),
+                     (["semantics", "semantics"], [9, 9]),
+                     (["semantics"], [9])):
+    out = builder.build(f'coco_panoptic|concat({keys}, "labels")')(data)
+    np.testing.assert_array_equal(out["labels"], [[want, [0] * len(want)]])
 
 
 def _panoptic_example(height=40, width=60):
