@@ -102,7 +102,7 @@ class _Axes:
             _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM))
 
   def draw(self, x_label):
-    """Grid lines with their numbers."""
+    """Grid lines with their numbers, and what x is where no curve can be."""
     bottom = _HEIGHT - _BOTTOM
     for y in self._y_ticks():
       _, at = self.place((self.x[0], y))
@@ -113,7 +113,7 @@ class _Axes:
           _WIDTH - _LEFT - _RIGHT)
       yield _line(at, bottom, at, bottom + 4)
       yield _text(at, _HEIGHT - 8, _short(x), "middle")
-    yield _text(_WIDTH - _RIGHT, _HEIGHT - _BOTTOM - 5, x_label, "end faint")
+    yield _text(_WIDTH - _RIGHT, 16, f"by {x_label}", "end faint")
 
   def _y_ticks(self):
     if not self.log_y:

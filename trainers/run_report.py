@@ -261,7 +261,7 @@ def _codebook(run):
         f"Use of each word, step {run.usage['step']}",
         {"share of the code": [(i + 1, n / total)
                                for i, n in enumerate(uses)]},
-        x_label="words by rank", log_y=True))
+        x_label="rank", log_y=True))
   if not drawn:
     return []
   return [page.heading("Codebook"), page.paragraph(
