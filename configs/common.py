@@ -121,7 +121,7 @@ def small_stage_ii(res):
 def stage_i_switches():
   """What the listings leave out of `config.model`, as released (Table 2)."""
   return dict(code_dropout="random", bottleneck_resize=True, dict_learning=True,
-              commitment_weight=0.0, **speed_switches())
+              dict_splitting=True, commitment_weight=0.0, **speed_switches())
 
 
 def stage_ii_switches():

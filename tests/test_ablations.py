@@ -75,6 +75,7 @@ def tiny_shapes(**model):
         "bottleneck_downsample": (4, 3), "bottleneck_upsample": (3, 4)}),
     (dict(code_dropout="none"), "none", {}),
     (dict(dict_learning=False), "none", {}),
+    (dict(dict_splitting=False), "none", {}),
     (dict(commitment_weight=0.25), "none", {})])
 def test_a_switch_of_stage_i_touches_no_other_parameter(switch, gone, new):
   default = tiny_shapes()

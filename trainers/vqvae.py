@@ -86,7 +86,8 @@ class VqvaeStage(Stage):
     if self.model.dict_learning:
       codebook = quantizer.update(codebook, aux.counts_Q, aux.sums_QE,
                                   momentum=self.model.dict_momentum)
-      codebook, num_splits = quantizer.split_dead(codebook, rng)
+      if self.model.dict_splitting:
+        codebook, num_splits = quantizer.split_dead(codebook, rng)
     return codebook, {"code/splits": num_splits}
 
   def _loss_without_oracle(self, params, data):

@@ -239,10 +239,12 @@ def test_code_dropout_is_for_training_only(stage1, oracle):
   assert abs(dropped[0] - kept) > 1e-3
 
 
-@pytest.mark.parametrize("learning", [True, False])
-def test_dictionary_splits_only_where_it_learns(learning):
+@pytest.mark.parametrize("learning,splitting", [
+    (True, True), (False, True), (True, False)])
+def test_dictionary_splits_only_where_it_learns(learning, splitting):
   """BEHAVIOURS 23."""
-  stage = VqvaeStage(tiny.stage_i_config({"dict_learning": learning}))
+  stage = VqvaeStage(tiny.stage_i_config(
+      {"dict_learning": learning, "dict_splitting": splitting}))
   params, codebook = jax.jit(stage.init)(jax.random.key(0))
   codebook = codebook.replace(  # Word 3: far from all vectors, and dead.
       counts=codebook.counts.at[3].set(0.0),
@@ -250,11 +252,13 @@ def test_dictionary_splits_only_where_it_learns(learning):
   _, aux = jax.jit(stage.loss)(
       params, codebook, None, tiny.batch(), rngs(1))
   after, logs = stage.learn_codes(codebook, aux, jax.random.key(1))
-  if learning:
-    assert logs["code/splits"] > 0
+  assert (logs["code/splits"] > 0) == (learning and splitting)
+  if learning and splitting:
     assert after.counts.min() >= 0.1
+  elif learning:  # The others learn; the dead one stays dead.
+    assert after.counts[3] == 0
+    assert (after.counts != codebook.counts).any()
   else:
-    assert logs["code/splits"] == 0
     jax.tree.map(np.testing.assert_array_equal, after, codebook)
 
 

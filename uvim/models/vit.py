@@ -55,6 +55,7 @@ class ViT(nn.Module):
     bottleneck_resize: grid <-> code by linear resize; else by learned maps.
     commitment_weight: of the commitment loss; 0 in the released models.
     dict_learning: whether the train loop updates the dictionary.
+    dict_splitting: whether it also splits unused entries while it learns.
     head_zeroinit: start from uniform predictions.
     dtype: of the matmuls; parameters and reductions stay float32.
     attention, scan_layers, remat: as in `transformer.Encoder`, for both.
@@ -78,6 +79,7 @@ class ViT(nn.Module):
   bottleneck_resize: bool = True
   commitment_weight: float = 0.0
   dict_learning: bool = True
+  dict_splitting: bool = True
   head_zeroinit: bool = True
   dtype: str = "float32"
   attention: str = "chunked"
