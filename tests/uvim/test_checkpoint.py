@@ -2,7 +2,9 @@
 
 import logging
 import os
+import resource
 import shutil
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -220,6 +222,64 @@ def test_a_workdir_that_vanishes_or_cannot_be_is_a_clear_error(tmp_path):
   with pytest.raises(ConfigError, match="Cannot write checkpoint 1 to .*run"):
     checkpoints.save(1, {"x": jnp.ones(2)}, {})
     checkpoints.wait()
+
+
+@pytest.fixture
+def small_files():
+  """No file may grow beyond 64 KB, as on a disk that is full."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+  yield
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _large(step):
+  rng = np.random.default_rng(step)
+  return {"x": jnp.asarray(rng.normal(size=1 << 17).astype("float32"))}
+
+
+def test_a_full_disk_is_a_clear_error_and_costs_no_checkpoint(
+    workdir, request):
+  checkpoints = checkpoint.Checkpointer(workdir)
+  request.getfixturevalue("small_files")
+  with pytest.raises(ConfigError, match="Cannot write checkpoint 3 .*full"):
+    checkpoints.save(3, _large(3), META)
+    checkpoints.wait()
+  _assert_newest_is_2(workdir)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="skipped: only root may become "
+                    "somebody to whom a folder is read-only")
+def test_a_read_only_workdir_is_a_clear_error(template):
+  with tempfile.TemporaryDirectory() as folder:
+    workdir = shutil.copytree(template, os.path.join(folder, "run"))
+    for parent, _, _ in os.walk(folder):
+      os.chmod(parent, 0o555)
+    checkpoints = checkpoint.Checkpointer(workdir)
+    os.seteuid(65534)
+    try:
+      with pytest.raises(ConfigError, match="Cannot write checkpoint 3 .*read"):
+        checkpoints.save(3, _at(3), META)
+        checkpoints.wait()
+    finally:
+      os.seteuid(0)
+    _assert_newest_is_2(workdir)
+
+
+def test_a_workdir_that_vanished_is_not_made_anew(tmp_path):
+  checkpoints = checkpoint.Checkpointer(tmp_path / "run")
+  shutil.rmtree(tmp_path / "run")
+  with pytest.raises(ConfigError, match="Cannot write checkpoint 1 .*gone"):
+    checkpoints.save(1, _large(1), META)
+    checkpoints.wait()
+  assert not (tmp_path / "run").exists()
+
+
+def _assert_newest_is_2(workdir):
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    got, meta = checkpoints.restore_latest(_target())
+  assert meta["at"] == 2
+  _assert_equal(got, _at(2))
 
 
 def test_a_run_gives_the_published_layout(template, tmp_path):
