@@ -1,11 +1,14 @@
 """Attention and encoder blocks: what they compute, and in which precision."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uvim.models import decoder, transformer
+from uvim.models import attention, decoder, transformer
 
 
 def normal(seed, *shape):
@@ -103,6 +106,18 @@ def test_remat_keeps_the_input_and_the_attended_values_of_a_block():
   log_sums = x.size * 2 // 16
   assert kept["block"] < 3 * (2 * x.size + log_sums) + 6 * x.size
   assert kept["none"] > 2 * kept["block"]
+
+
+def test_the_causal_mask_is_never_whole(monkeypatch):
+  monkeypatch.setattr(attention, "BLOCK", 8)
+  model, _ = STACKS["decoder"]
+  inputs = [normal(13, 2, 3, 4), np.ones((2, 32), int), normal(14, 1, 32, 4)]
+  model = model.copy(scan_layers=True, remat="block")
+  program = str(jax.make_jaxpr(loss_and_gradients(model))(
+      random_params(model, inputs), *inputs))
+  masks = re.findall(r"bool\[([\d,]+)\]", program)
+  largest = max(math.prod(map(int, shape.split(","))) for shape in masks)
+  assert largest == 2 * 2 * 8 * 32  # Of one block, for each example and head.
 
 
 def test_a_scan_compiles_one_block_however_many_there_are():

@@ -176,6 +176,9 @@ def _scan_blocks(fn, carry, arrays):
   def step(carry, block):
     return fn(carry, *block)
 
-  starts = size * jnp.arange(num_blocks)
+  # Tied to the data: a causal mask that depends on nothing but places would be
+  # taken out of a scan over layers and kept for all blocks, a square again.
+  starts, arrays[0] = lax.optimization_barrier(
+      (size * jnp.arange(num_blocks), arrays[0]))
   carry, out = lax.scan(step, carry, (starts, [split(x) for x in arrays]))
   return carry, jax.tree.map(join, out)
