@@ -39,6 +39,9 @@ def test_results_and_page(quick):
   assert page.count("<svg") >= 10
   assert "http://" not in page and "https://" not in page
   assert "PQ of UViM, T = 0" in page
+  for stage in ("stage1", "stage2"):  # Each run has its own as well.
+    page = (workdir / stage / "report.html").read_text()
+    assert "Use of each word" in page and "step</td><td>4 of 4" in page
 
 
 def test_a_second_call_reuses_what_is_there(quick, capfd):
