@@ -61,7 +61,8 @@ def make_evaluation(config: EvalConfig, stage, mesh,
     ConfigError: unknown evaluator, prediction or option; missing data; a
       mistake in the preprocessing string; a batch size that does not divide.
   """
-  from pp import pipeline, sources
+  from pp import reader
+  pipeline, sources = reader.modules(config.dataset)
   sharding.check_batch_size(
       config.batch_size, mesh, what=f"config.{config.name}.batch_size")
   fn = lookup(stage.predict_fns, config.pred,
@@ -124,9 +125,10 @@ def panel_batch(config: TrainConfig):
   The split the run never trains on, so that the pictures flatter nobody; the
   evaluators' batch size, so that both share their compiled programs.
   """
-  from pp import pipeline, sources
+  from pp import reader
   if not (config.val_split and config.pp_eval):
     return None
+  pipeline, sources = reader.modules(config.dataset)
   source = sources.make_source(
       config.dataset, config.val_split, config.data_dir)
   _, batches = pipeline.eval_batches(

@@ -55,7 +55,8 @@ def train(make_stage, config: TrainConfig, workdir, *,
 
 def _make_run(make_stage, config, workdir, watch, wandb):
   """(a started run, its batches from a step on), all input being checked."""
-  from pp import pipeline, sources
+  from pp import reader
+  pipeline, sources = reader.modules(config.dataset)
   workdir = pathlib.Path(workdir)
   check_workdir(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
