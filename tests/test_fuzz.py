@@ -28,6 +28,15 @@ def test_a_number_that_would_never_end_is_refused():
       make_model("vit", fields, "config.model")
 
 
+@pytest.mark.parametrize("change", [
+    {"input_size": (48, ...)}, {"outputs": {"semantics": ("image", 64)}}])
+def test_sizes_that_are_no_numbers_are_refused(change):
+  """Found by the fuzz."""
+  fields = vqvae_rooms_panoptic.get_config("tiny").model.to_dict() | change
+  with pytest.raises(ConfigError, match=f"model.{next(iter(change))}"):
+    make_model("vit", fields, "config.model")
+
+
 def test_what_a_library_raises_is_a_failure(monkeypatch):
   class Broken:
     def __init__(self, folder):

@@ -336,16 +336,17 @@ def _require(condition, name, value, allowed):
         f"model.{name} is {value!r}; it must be {allowed}.")
 
 
-def _check_numbers(fields):
-  def is_int(value):
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def _is_int(value):
+  return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
+
+def _check_numbers(fields):
   for name in ("code_len", "width", "base_model_depth", "mlp_dim",
                "num_heads", "dict_size", "codeword_dim"):
     value = fields[name]
-    _require(is_int(value) and value > 0, name, value, "a positive integer")
+    _require(_is_int(value) and value > 0, name, value, "a positive integer")
   depth = fields["oracle_depth"]
-  _require(is_int(depth) and depth >= 0, "oracle_depth", depth,
+  _require(_is_int(depth) and depth >= 0, "oracle_depth", depth,
            "a whole number (0 = no oracle)")
   _require(fields["width"] % fields["num_heads"] == 0, "num_heads",
            fields["num_heads"], f"a divisor of width {fields['width']}")
@@ -365,7 +366,8 @@ def _check_numbers(fields):
 def _check_grid(fields):
   for name in ("input_size", "patch_size"):
     size = tuple(fields[name])
-    _require(len(size) == 2 and all(s > 0 for s in size), name, size,
+    _require(len(size) == 2 and all(_is_int(s) and s > 0 for s in size),
+             name, size,
              "two positive integers (height, width)")
   size, patch = tuple(fields["input_size"]), tuple(fields["patch_size"])
   _require(all(s % p == 0 for s, p in zip(size, patch, strict=True)),
@@ -380,6 +382,6 @@ def _check_labels(group, fields):
   labels, patch = fields[group], tuple(fields["patch_size"])
   _require(len(labels) > 0, group, labels, "at least one name -> (K, P)")
   for key, shape in labels.items():
-    _require(len(shape) == 2 and shape[0] > 0 and shape[1] == math.prod(patch),
-             f"{group}.{key}", tuple(shape),
+    _require(len(shape) == 2 and _is_int(shape[0]) and shape[0] > 0
+             and shape[1] == math.prod(patch), f"{group}.{key}", tuple(shape),
              f"(classes, {math.prod(patch)}): pixels of a patch of {patch}")
