@@ -247,6 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; 0, or 2 after a mistake that the message explains."""
   args, overrides = _parser().parse_known_args(argv)
   main_lib.quiet_tensorflow()
+  from absl import logging
+  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
   out = pathlib.Path(args.out)
   try:
     if out.exists() and not args.overwrite:

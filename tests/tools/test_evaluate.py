@@ -9,7 +9,7 @@ from tests.trainers import tiny
 from tools import convert_checkpoint, evaluate, predict, prepare_data
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint
+from uvim import checkpoint, sharding
 from uvim.config import resolve
 
 SIZE = 32
@@ -61,6 +61,13 @@ import ml_collections
 def get_config(arg=None):
   return ml_collections.ConfigDict(json.loads({text!r}))
 """
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  """How a mesh is used is tested elsewhere; for eight it compiles longer."""
+  make = sharding.make_mesh
+  monkeypatch.setattr(sharding, "make_mesh", lambda axes: make((("data", 1),)))
 
 
 @pytest.fixture(scope="module")

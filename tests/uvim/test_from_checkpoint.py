@@ -70,7 +70,9 @@ def test_encodes_and_decodes(stage_i, uvim):
       np.concatenate(got.outputs["panoptic"]), expected)
   # Labels of any size, their instances in any order.
   large = batch["labels"].repeat(3, 1).repeat(2, 2)
-  large[..., 1] = np.where(large[..., 1] > 0, 9 - large[..., 1], 0)
+  large[..., 1] = np.where(large[..., 1] > 0, 99 - large[..., 1], 0)
+  for i in range(8):
+    np.testing.assert_array_equal(uvim._label(large[i]), batch["labels"][i])
   np.testing.assert_array_equal(
       uvim.encode(batch["image"][0], large[0]), codes[:1])
 
