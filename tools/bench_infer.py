@@ -193,11 +193,12 @@ def _encoder_memory(size: Size, tokens: int) -> Row:
 
   ours, (one, two) = program(depth, False), (
       program(layers, True) for layers in (1, 2))
-  naive = one.temp_bytes + (depth - 1) * (two.temp_bytes - one.temp_bytes)
-  flops = one.flops + (depth - 1) * (two.flops - one.flops)
-  return Row(f"growth encoder {tokens} tokens", "bytes", ours.temp_bytes,
-             naive, naive / ours.temp_bytes, ours.temp_bytes, naive,
-             ours.flops, flops)
+  naive = measure.extrapolated(one, two, depth - 1)
+  row = Row(f"growth encoder {tokens} tokens", "bytes", ours.temp_bytes,
+            naive.temp_bytes, naive.temp_bytes / ours.temp_bytes)
+  measure.add_program(row, "ours", ours)
+  measure.add_program(row, "naive", naive)
+  return row
 
 
 def _quantizer_step(size: Size, words: int) -> Row:

@@ -105,6 +105,14 @@ def compiled(fn: Callable[..., Any], *args: Any, what: str,
   return out
 
 
+def extrapolated(one: Program, two: Program, steps: int) -> Program:
+  """`one` plus `steps` times what `two` has more; for growth that is linear."""
+  fields = ("temp_bytes", "argument_bytes", "flops")
+  values = {name: getattr(one, name) + steps * (
+      getattr(two, name) - getattr(one, name)) for name in fields}
+  return Program(None, **values)
+
+
 def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 30
               ) -> list[Times]:
   """Times of each side, run in turns after one run each that is not counted.

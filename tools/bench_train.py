@@ -5,6 +5,7 @@ alone (tools/bench_naive.py): optimizer and dictionary are the same.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -258,8 +259,12 @@ def c7(size: Size) -> Iterator[Row]:
   if size != tiny:
     measured("C7 in small", stage_i(tiny.stage_i | LEAN_I, tiny.batch_i),
              make_batch(tiny.stage_i, tiny.batch_i), tiny)
-  yield _ahead("C7", stage_i(size.paper_i | LEAN_I, size.batch_paper),
-               size.paper_i, size.batch_paper)
+  batch_size = size.batch_paper
+  ours = stage_i(size.paper_i | LEAN_I, batch_size)
+  yield _ahead("C7", ours, lambda *share: stage_i(
+      _shallow(size.paper_i, *share), batch_size), _shapes(size.paper_i,
+                                                           batch_size),
+               size.paper_i)
 
 
 def c8(size: Size) -> Iterator[Row]:
@@ -270,30 +275,70 @@ def c8(size: Size) -> Iterator[Row]:
              stage_ii(tiny.stage_ii | LEAN_II, tiny.stage_i | LEAN_I,
                       tiny.batch_ii),
              make_batch(tiny.stage_i, tiny.batch_ii), tiny)
-  problem = stage_ii(size.paper_ii | LEAN_II, size.paper_i | LEAN_I,
-                     size.batch_paper, empty=True)
-  yield _ahead("C8", problem, size.paper_i, size.batch_paper,
-               code_len=size.paper_ii["seq_len"])
-  yield _ahead("C8 with the oracle", problem, size.paper_i, size.batch_paper)
+  batch_size = size.batch_paper
+  ours = stage_ii(size.paper_ii | LEAN_II, size.paper_i | LEAN_I, batch_size,
+                  empty=True)
+
+  def make_naive(*share):
+    return stage_ii(_shallow(size.paper_ii, *share),
+                    _shallow(size.paper_i, *share), batch_size, empty=True)
+
+  batch = _shapes(size.paper_i, batch_size)
+  code = jax.ShapeDtypeStruct((batch_size, size.paper_ii["seq_len"]),
+                              jnp.int32)
+  depths = size.paper_i, size.paper_ii
+  yield _ahead("C8", ours, make_naive, {"image": batch["image"], "code": code},
+               *depths)
+  yield _ahead("C8 with the oracle", ours, make_naive, batch, *depths)
 
 
-def _ahead(name, problem, fields, batch_size, code_len=None) -> Row:
-  """Both steps compiled, but not run."""
-  def array(dtype, *shape):
-    return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+def _shapes(fields, batch_size):
+  def array(dtype, channels):
+    return jax.ShapeDtypeStruct(
+        (batch_size, *fields["input_size"], channels), dtype)
 
-  size = fields["input_size"]
-  batch = {"image": array(jnp.float32, *size, 3),
-           "labels": array(jnp.int32, *size, 2)}
-  if code_len:
-    batch["code"] = array(jnp.int32, code_len)
-    del batch["labels"]
-  state, frozen = problem.abstract()
+  return {"image": array(jnp.float32, 3), "labels": array(jnp.int32, 2)}
+
+
+_DEPTHS = ("oracle_depth", "base_model_depth", "num_layers")
+
+
+def _shallow(fields, part, parts):
+  """The fields of a model with part/parts of its layers."""
+  return dict(fields) | {key: fields[key] * part // parts for key in _DEPTHS
+                         if key in fields}
+
+
+def _ahead(name, ours, make_naive, batch, *fields) -> Row:
+  """Both steps compiled, but not run.
+
+  The naive program of a deep model takes minutes to compile. It is compiled
+  with a fraction of the layers and with twice as many, and continued in a
+  straight line, since what it keeps and computes is a sum over layers.
+
+  Args:
+    name: of the row.
+    ours: our problem, in full.
+    make_naive: (part, parts) → the problem with this share of the layers.
+    batch: shapes.
+    *fields: of the models, for their depths.
+  """
+  def program(problem, fn, what):
+    return measure.compiled(fn, *problem.abstract(), batch, donate=(0,),
+                            what=f"{name} {what}", memory_first=True)
+
   row = Row(name, "bytes", 0)
-  for side, fn in (("ours", problem.ours), ("naive", problem.naive)):
-    program = measure.compiled(fn, state, frozen, batch, donate=(0,),
-                               what=f"{name} {side}", memory_first=True)
-    measure.add_program(row, side, program)
+  measure.add_program(row, "ours", program(ours, ours.ours, "ours"))
+  parts = math.gcd(*(some[key] for some in fields for key in _DEPTHS
+                     if key in some))
+  shares = (1, 2) if parts > 2 else (parts,)
+  some = []
+  for share in shares:
+    problem = make_naive(share, parts)
+    some.append(program(problem, problem.naive,
+                        f"naive, {share}/{parts} of the layers"))
+  measure.add_program(row, "naive", measure.extrapolated(
+      *some, steps=parts - 1) if parts > 2 else some[0])
   row.ours, row.naive = row.temp_bytes_ours, row.temp_bytes_naive
   row.ratio = row.naive / row.ours
   return row

@@ -152,6 +152,8 @@ def test_targets_hold_time_memory_and_operations():
   assert bench.is_met(row())
   assert not bench.is_met(row(temp_bytes_ours=4))
   assert not bench.is_met(row(flops_ours=12))
+  # A naive side that is worse than the original is no excuse: 29.6 GB.
+  assert not bench.is_met(row(temp_bytes_ours=12e9, temp_bytes_naive=90e9))
   assert not bench.is_met(row(name="C6"))
   assert bench.is_met(row(name="growth")) is None
 
@@ -180,6 +182,13 @@ def test_loops_are_counted_in_full_and_agree_with_the_compiler():
       count(jax.grad(unrolled)), rel=0.1)
   again = jax.grad(jax.checkpoint(unrolled))
   assert count(again) > 1.25 * count(jax.grad(unrolled))
+
+
+def test_a_line_through_two_depths():
+  one, two = (bench_measure.Program(None, temp, 10, flops)
+              for temp, flops in ((100, 7.0), (130, 9.0)))
+  assert bench_measure.extrapolated(one, two, steps=5) == (
+      bench_measure.Program(None, 250, 10, 17.0))
 
 
 def test_medians_leave_out_the_first_run_and_alternate():
