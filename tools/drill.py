@@ -44,7 +44,6 @@ def get_config():
     config.oracle.model_init = {oracle!r}
   return config
 """
-STEPS = 24
 # What a child notes in a shared file: where it is, and its step.
 MARKS = struct.Struct("II")
 PHASES = "start-up", "step", "evaluation"
@@ -94,13 +93,14 @@ def make_data(folder: str, log: str) -> None:
 class Trainer:
   """A stage: its command, and how long an undisturbed run of it takes."""
 
-  def __init__(self, context, folder: pathlib.Path, name: str):
+  def __init__(self, context, folder: pathlib.Path, name: str, steps: int):
     self.context, self.folder, self.name = context, folder, name
+    self.steps = steps
     self.config = folder / f"{name}.py"
     self.whole = folder / f"{name}_whole"
     self.marks, self.log = folder / "marks", folder / "log.txt"
     self.config.write_text(CONFIG.format(
-        name=name, data_dir=str(folder / "data"), steps=STEPS,
+        name=name, data_dir=str(folder / "data"), steps=steps,
         oracle=str(folder / "vqvae_whole")))
 
   def begin(self, workdir: pathlib.Path):
@@ -177,12 +177,19 @@ def kill_at(trainer: Trainer, workdir: pathlib.Path, moment: str,
   return None
 
 
+def kept_steps(workdir: pathlib.Path) -> list[int]:
+  """Steps with a finished checkpoint."""
+  return [int(p.name) for p in (workdir / "checkpoints").glob("*")
+          if p.name.isdecimal()]
+
+
 def read_arrays(workdir: pathlib.Path) -> dict:
   """Every array of the last checkpoint, by name."""
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  path = workdir.absolute() / "checkpoints" / str(STEPS) / "state"
+  step = max(kept_steps(workdir))
+  path = workdir.absolute() / "checkpoints" / str(step) / "state"
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray),
                             reader.metadata(path).item_metadata.tree)
@@ -218,9 +225,7 @@ def torment(trainer: Trainer, workdir: pathlib.Path, moments, rng,
     if killed is None:
       break
     phase, step = killed
-    kept = [int(p.name) for p in (workdir / "checkpoints").glob("*")
-            if p.name.isdecimal()]
-    kills.append((phase, max(0, step - max(kept, default=0))))
+    kills.append((phase, max(0, step - max(kept_steps(workdir), default=0))))
     print(f"  {trainer.name}: killed in {phase}, step {step}", flush=True)
   else:
     process = trainer.begin(workdir)
@@ -234,8 +239,8 @@ def endless(moments, rng):
     yield from rng.sample(moments, len(moments))
 
 
-def drill(folder: pathlib.Path, *, minutes: float, kills: float, seed: int,
-          stages: str) -> int:
+def drill(folder: pathlib.Path, *, minutes: float, kills: int, seed: int,
+          stages: str, steps: int) -> int:
   """Runs the drill in `folder`; the exit code."""
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload(PRELOAD)
@@ -244,13 +249,13 @@ def drill(folder: pathlib.Path, *, minutes: float, kills: float, seed: int,
   process.start()
   process.join()
   check(process.exitcode == 0, f"no data; see {folder / 'log.txt'}")
-  rng, moments = random.Random(seed), None
+  rng = random.Random(seed)
   moments = endless(MOMENTS, rng)
   names = ["vqvae", "lm"][:2 if "2" in stages else 1]
-  trainers = [Trainer(context, folder, name) for name in names]
+  trainers = [Trainer(context, folder, name, steps) for name in names]
   for trainer in trainers:
     trainer.run_whole()
-    print(f"{trainer.name}: {STEPS} steps undisturbed in "
+    print(f"{trainer.name}: {steps} steps undisturbed in "
           f"{trainer.seconds:.1f} s, {trainer.start_up:.1f} s of it start-up",
           flush=True)
   trainers = [t for t in trainers if t.name == "lm" or "1" in stages]
@@ -296,12 +301,13 @@ def main(argv=None) -> int:
   parser.add_argument("--kills", type=int, default=10**9,
                       help="stop killing after so many")
   parser.add_argument("--stages", choices=["1", "2", "12"], default="12")
+  parser.add_argument("--steps", type=int, default=24, help="of each run")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--workdir", type=pathlib.Path,
                       help="kept, if given; must not exist")
   args = parser.parse_args(argv)
   options = dict(minutes=args.minutes, kills=args.kills, seed=args.seed,
-                 stages=args.stages)
+                 stages=args.stages, steps=args.steps)
   # The runs share what is compiled: a kill shall not cost that again.
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -204,7 +204,7 @@ class Checkpointer:
       # Waits for the save before, whose callback still needs its own step.
       self._manager.wait_until_finished()
       self._saving, self._newest = step, None
-      if not self._root.exists():
+      if "://" not in str(self._root) and not self._root.exists():
         # Orbax would make it anew, and nobody would look for it there.
         raise FileNotFoundError(f"{self._root} has vanished")
       self._manager.save(step, force=True, args=ocp.args.Composite(

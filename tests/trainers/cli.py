@@ -9,10 +9,8 @@ from trainers.vqvae import VqvaeStage
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 STAGES = {"vqvae": VqvaeStage, "lm": LmStage}
 
-# `rooms` configs of a few steps, with one evaluator at most. `KILL` in the
-# environment is a step at whose report the process dies, as by `kill -9`.
+# `rooms` configs of a few steps, with one evaluator at most.
 FILE = """
-import os, signal
 from configs import {trainer}_rooms_panoptic
 
 def get_config():
@@ -24,14 +22,6 @@ def get_config():
   config.evals = {evals!r}
   for name in {unused!r}:
     del config[name]
-  if "KILL" in os.environ:
-    from trainers import report
-    scalars = report.Reporter.scalars
-    def die(self, step, *args):
-      scalars(self, step, *args)
-      if step == int(os.environ["KILL"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    report.Reporter.scalars = die
 {extra}
   return config
 """

@@ -1,11 +1,10 @@
 """Runs: what they write, how they stop, and how they go on."""
 
+import functools
 import json
 import os
-import pathlib
 import re
-import subprocess
-import sys
+import signal
 import types
 
 import jax
@@ -15,14 +14,13 @@ import pytest
 
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
-from trainers import evaluation, loop, main, report
+from trainers import evaluation, loop, main, preemption, report
 from trainers.lm import LmStage
 from uvim import checkpoint, sharding
 from uvim.config import resolve
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 8
 
 
@@ -120,11 +118,9 @@ def test_scores_carry_their_settings(folders):
       "instance_label": "logit_sum", "merge_stuff": False, "official": False}
 
 
-@pytest.mark.parametrize("trainer", ["vqvae", "lm"])
-def test_stopped_and_resumed_equals_unbroken(
-    folders, trainer, monkeypatch, capsys):
-  """BEHAVIOURS 37, bit for bit."""
-  workdir = folders.folder / f"{trainer}_stopped"
+def test_stopped_and_resumed_equals_unbroken(folders, monkeypatch, capsys):
+  """BEHAVIOURS 37, bit for bit. (Stage I under SIGKILL: tools/test_drill.)"""
+  workdir = folders.folder / "lm_stopped"
 
   def stop(self, step, *args):
     scalars(self, step, *args)
@@ -135,33 +131,57 @@ def test_stopped_and_resumed_equals_unbroken(
   with monkeypatch.context() as patch:
     patch.setattr(report.Reporter, "scalars", stop)
     with pytest.raises(KeyboardInterrupt):
-      folders.run(trainer, workdir)
+      folders.run("lm", workdir)
   assert read_lines(workdir)[-1]["step"] == 5
   capsys.readouterr()
-  assert folders.run(trainer, workdir) == 0
+  assert folders.run("lm", workdir) == 0
   assert f"resumed at step 4, {STEPS} steps" in capsys.readouterr().err
-  assert_same_run(workdir, folders.whole[trainer])
+  assert_same_run(workdir, folders.whole["lm"])
 
 
-def test_killed_and_started_again_equals_unbroken(folders):
-  """SIGKILL, then the same command."""
-  workdir = folders.folder / "killed"
-  command = [sys.executable, "-m", "trainers.vqvae",
-             *cli.arguments(folders.configs["vqvae"], workdir)[1:],
-             *folders.overrides("vqvae")]
-  env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(jax.device_count()),
-         "JAX_PLATFORMS": "cpu"}
-  first = subprocess.run(command, cwd=ROOT, env={**env, "KILL": "7"},
-                         capture_output=True, text=True)
-  assert first.returncode == -9, first.stderr
-  assert "new run" in first.stderr
-  again = subprocess.run(command, cwd=ROOT, env=env, capture_output=True,
-                         text=True)
-  assert again.returncode == 0, again.stderr
-  # Step 6 was still being saved, or just was.
-  assert ("resumed at step 4" in again.stderr
-          or "resumed at step 6" in again.stderr)
+def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):
+  """SIGTERM in an evaluation, then in a step between two checkpoints."""
+  workdir = folders.folder / "preempted"
+
+  def ask(where):
+    if where in asks:
+      asks.remove(where)
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def scalars(self, step, *args):
+    written(self, step, *args)
+    ask(step)
+
+  def predictions(*args, **kwargs):
+    ask("evaluation")
+    yield from predicted(*args, **kwargs)
+
+  written, predicted = report.Reporter.scalars, evaluation._predictions
+  monkeypatch.setattr(report.Reporter, "scalars", scalars)
+  monkeypatch.setattr(evaluation, "_predictions", predictions)
+  before = signal.getsignal(signal.SIGTERM)
+  asks = ["evaluation"]
+  assert folders.run("vqvae", workdir) == main.EXIT_PREEMPTED == 75
+  assert "SIGTERM: stopped after step 4 of 8" in capsys.readouterr().err
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert [line["step"] for line in read_lines(workdir)] == [1, 2, 3, 4]
+  asks = [4]  # Its report is on disk: this one is of the evaluation.
+  assert folders.run("vqvae", workdir) == main.EXIT_PREEMPTED
+  assert "stopped after step 5 of 8" in capsys.readouterr().err
+  assert folders.run("vqvae", workdir) == 0
+  assert "resumed at step 5, 8 steps" in capsys.readouterr().err
   assert_same_run(workdir, folders.whole["vqvae"])
+
+
+def test_asked_twice_a_run_stops_at_once(capsys):
+  with preemption.Watch() as watch:
+    watch.check()
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(preemption.Preempted, match="SIGINT"):
+      watch.check()
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+  assert "once more stops at once" in capsys.readouterr().err
 
 
 def test_a_finished_run_does_nothing_more(folders, capsys):
@@ -175,16 +195,18 @@ def test_a_finished_run_does_nothing_more(folders, capsys):
 def test_divergence_stops_and_keeps_the_last_good(
     folders, monkeypatch, capsys):
   def put(self, batch):
-    if self.step == 2:
+    if self.step in bad:
       batch = {**batch, "image": batch["image"] * np.float32(np.nan)}
     return whole(self, batch)
 
+  bad = {2}
   whole = loop._Run.put
   monkeypatch.setattr(loop._Run, "put", put)
   workdir = folders.folder / "diverged"
-  code = cli.call("vqvae", folders.configs["vqvae"], workdir,
-                  *folders.overrides("vqvae"), checkpoint_steps=1)
-  assert code == main.EXIT_DIVERGED
+  run = functools.partial(
+      cli.call, "vqvae", folders.configs["vqvae"], workdir,
+      *folders.overrides("vqvae"), checkpoint_steps=1)
+  assert run() == main.EXIT_DIVERGED
   error = capsys.readouterr().err
   assert "The loss is nan at step 3" in error
   assert "Traceback" not in error
@@ -192,6 +214,14 @@ def test_divergence_stops_and_keeps_the_last_good(
   assert saved == {"1", "2"}
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(
       checkpoint.load_params(workdir)))
+
+  # The same run may go on without that step.
+  assert run(skip_bad_steps=1) == 0
+  lines = [x for x in read_lines(workdir) if "train/grad_norm" in x
+           or "train/skipped" in x]
+  assert [x.get("train/skipped") for x in lines] == [None] * 2 + [1.0] * 6
+  assert ["train/loss" in x for x in lines] == [True] * 2 + [False] + [True] * 5
+  assert lines[1]["train/lr"] == lines[2]["train/lr"] > lines[3]["train/lr"]
 
 
 def test_a_gradient_that_is_not_finite_stops_too():
