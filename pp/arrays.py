@@ -149,21 +149,20 @@ def train_batches(source: Source, pp: str, *, batch_size: int, seed: int,
                   process_count: int = 1, codes_per_image: int | None = None,
                   codes: np.ndarray | None = None, **_: Any
                   ) -> Iterator[Batch]:
-  """Endless batches, those of `pp.pipeline.train_batches` for the same seed.
+  """Endless batches; augmentations repeat after as many epochs as there are.
 
-  Augmentations repeat after as many epochs as were written.
+  For the seed they were written with, those of `pp.pipeline.train_batches`.
+  Another one gives another order of the same augmentations.
 
   Raises:
-    ConfigError: nothing was written for the string, or with another seed or
-      number of augmentations; codes of a cache, which are not read with these.
+    ConfigError: nothing was written for the string, or another number of
+      augmentations; codes of a cache, which are not read with these.
   """
   header, arrays = _open(source, pp)
   rounds = header["augmentations"]
-  for name, ours, want in (("seed", header["seed"], seed),
-                           ("codes_per_image", rounds, codes_per_image)):
-    if want is not None and ours != want:
-      raise ConfigError(f"config.{name} = {want}, but {source.dataset} was "
-                        f"written with {ours}.")
+  if codes_per_image not in (None, rounds):
+    raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
+                      f"{source.dataset} was written with {rounds}.")
   if codes is not None:
     raise ConfigError("config.code_cache cannot be used with dataset "
                       f"{source.dataset}.")

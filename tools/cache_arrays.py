@@ -58,8 +58,8 @@ def _write_part(config, out, split, pp, augmentations: int | None) -> None:
   """One split through one string; None: the one pass of an evaluation."""
   from pp import pipeline, sources
   source = sources.make_source(config.dataset, split, config.data_dir)
-  header = {"split": split, "pp": pp, "seed": config.seed,
-            "augmentations": augmentations or 1,
+  header = {"dataset": config.dataset, "split": split, "pp": pp,
+            "seed": config.seed, "augmentations": augmentations or 1,
             "num_examples": source.num_examples,
             "categories": [list(x) for x in source.categories]}
   folder = arrays.folder_of(out, split, pp)
@@ -154,6 +154,7 @@ def _flat(example: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """0, or 2 after a mistake that the message explains."""
+  from absl import logging
   parser = argparse.ArgumentParser(
       prog="python -m tools.cache_arrays", description=__doc__,
       allow_abbrev=False,
@@ -163,12 +164,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--out", required=True)
   args, overrides = parser.parse_known_args(argv)
   quiet_tensorflow()
+  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
   try:
     if args.augmentations < 1:
       raise ConfigError("--augmentations must be at least 1.")
     config = evaluate.read_config("", args.config, overrides)
     write(config, args.out, args.augmentations)
-  except ConfigError as error:
+  except (ConfigError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return EXIT_BAD_INPUT
   return 0

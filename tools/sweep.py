@@ -1,7 +1,8 @@
 """Runs the cells of a table or figure of the paper and sets it up anew.
 
   python -m tools.sweep NAME --workdir W [--size rooms|full|tiny] [--seeds K]
-      [--jobs N] [--data_dir DIR] [--dry_run | --collect]
+      [--jobs N] [--data_dir DIR] [--dataset arrays:DIR]
+      [--dry_run | --collect]
 
 NAME is a file of configs/sweeps: table2, table3, fig6, fig11, masking, lbg,
 depth, colour. What is missing is run, what was begun is resumed, and cells that
@@ -153,7 +154,8 @@ def run_sweep(args: argparse.Namespace) -> int:
   sweep = sweep_plan.load(args.name, args.size)
   cells = sweep_plan.plan(
       sweep, workdir=args.workdir, num_seeds=args.seeds,
-      data_dir=args.data_dir)
+      data={name: value for name in ("data_dir", "dataset")
+            if (value := getattr(args, name))})
   runs, clock = sweep_plan.unique(cells), Clock(sweep["costs"][2])
   if args.dry_run:
     print(describe(runs, clock, args.jobs))
@@ -184,7 +186,7 @@ def _run(args, sweep, cells, runs, clock) -> None:
     _write(args, sweep, cells)
 
   on_change(None, 0)
-  if args.size == "rooms" and args.jobs > 1:
+  if args.size == "rooms" and args.jobs > 1 and not args.dataset:
     _render_rooms(args.data_dir)  # Or all jobs would, at once.
   execute(runs, args.jobs, on_change)
 
@@ -218,6 +220,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
   add("--seeds", type=int, default=3, help="how many (default 3)")
   add("--jobs", type=int, default=1, help="runs at a time (default 1)")
   add("--data_dir", help="TFDS's root folder")
+  add("--dataset", help="instead of the configs', such as arrays:DIR of "
+      "tools.cache_arrays, which needs no TensorFlow")
   mode = parser.add_mutually_exclusive_group()
   mode.add_argument("--dry_run", action="store_true")
   mode.add_argument("--collect", action="store_true")

@@ -157,7 +157,7 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   import jax
   from PIL import Image
 
-  from pp import pipeline, sources
+  from pp import reader
   from uvim import sharding
   config = evaluate.read_config(checkpoint, None)
   block: EvalConfig = evaluate.choose(config, [name])[0]
@@ -167,6 +167,7 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   stage, variables = evaluate.load_stage(checkpoint, config)
   side = math.isqrt(stage.oracle.model.code_len)
   region = 0, 0, side, side // 2
+  pipeline, sources = reader.modules(block.dataset)
   source = sources.make_source(block.dataset, block.split, block.data_dir)
   _, batches = pipeline.eval_batches(
       source, block.pp, batch_size=block.batch_size,
@@ -189,6 +190,7 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """0, or 2 after a mistake that the message explains."""
+  from absl import logging
   parser = argparse.ArgumentParser(
       prog="python -m tools.sweep_masking", description=__doc__,
       allow_abbrev=False,
@@ -197,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(flag, required=True)
   args = parser.parse_args(argv)
   quiet_tensorflow()
+  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
   try:
     run(args.checkpoint, args.evaluator, pathlib.Path(args.out))
   except ConfigError as error:

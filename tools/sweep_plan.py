@@ -83,14 +83,14 @@ def load(name: str, size: str) -> dict[str, Any]:
 
 
 def plan(sweep: Mapping[str, Any], *, workdir: str, num_seeds: int,
-         data_dir: str | None = None) -> Cells:
+         data: Mapping[str, str] | None = None) -> Cells:
   """(cell, seed) → its runs by stage; all cells of a seed before the next.
 
   Args:
     sweep: see `load`.
     workdir: of the sweep; runs lie in its folder `runs`.
     num_seeds: seeds are 0, 1, …
-    data_dir: where data sets lie, if not where TFDS has them.
+    data: overrides of all configs that say where the data is.
 
   Raises:
     ConfigError: overrides that the configs do not know.
@@ -102,7 +102,7 @@ def plan(sweep: Mapping[str, Any], *, workdir: str, num_seeds: int,
 
   out = {}
   for seed in range(num_seeds):
-    common = {"seed": seed} | ({"data_dir": data_dir} if data_dir else {})
+    common = {"seed": seed, **(data or {})}
     for name, cell in sweep["cells"].items():
       runs = out[name, seed] = {}
       runs[1] = add(_training(sweep, cell, common, folder, None))

@@ -111,8 +111,9 @@ def test_what_is_not_there_is_told(cached, tmp_path, capsys):
   source = arrays.make_source(name, config.train_split)
   with pytest.raises(ConfigError, match="preprocessing 'decode'"):
     arrays.train_batches(source, "decode", batch_size=8, seed=SEED)
-  with pytest.raises(ConfigError, match="config.seed = 6.*written with 5"):
-    arrays.train_batches(source, config.pp_train, batch_size=8, seed=6)
+  with pytest.raises(ConfigError, match="codes_per_image = 3.*with 2"):
+    arrays.train_batches(source, config.pp_train, batch_size=8, seed=SEED,
+                         codes_per_image=3)
   with pytest.raises(ConfigError, match="only splits of evaluators"):
     source.example(0)
   assert cache_arrays.main([

@@ -113,6 +113,12 @@ def test_runs_that_are_alike_are_shared():
   moved = sweep_plan.plan(data, workdir="/elsewhere", num_seeds=2)
   assert moved["default", 0][2].name == cells["default", 0][2].name
   assert moved["default", 1][1].name != cells["default", 0][1].name
+  # Nor where the data lies, but those of other data.
+  moved, other = (sweep_plan.plan(
+      data, workdir="w", num_seeds=1, data={name: "arrays:x"})
+      for name in ("data_dir", "dataset"))
+  assert moved["default", 0][1].name == cells["default", 0][1].name
+  assert other["default", 0][2].name != cells["default", 0][2].name
 
 
 def test_unknown_names(capsys):
