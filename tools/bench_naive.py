@@ -215,14 +215,17 @@ def sample(model, params, image_BHWC):
   layers = _layers(p, "EncDecBlock")
   heads, size = layers[0]["SelfAttn"]["query"]["kernel"].shape[1:]
   empty = jnp.zeros((num_rows, model.seq_len, heads, size), model.dtype)
+  # Once: the compiler takes them out of the loop where they stand inside.
+  memories = [[dense(layer["CrossAttn"][name], encoded_BND)
+               for name in ("key", "value")] for layer in layers]
 
   def step(carry, position):
     word_R, caches = carry
     posemb_1D = params["pos_embedding_decoder"][:, position]
     x_RD = p["EmbedTargets"]["embedding"][word_R] + posemb_1D
     x_R1D, new = x_RD[:, None].astype(model.dtype), []
-    for layer, cache in zip(layers, caches, strict=True):
-      x_R1D, cache = _decode_layer(layer, x_R1D, cache, encoded_BND, position)
+    for layer, cache, memory in zip(layers, caches, memories, strict=True):
+      x_R1D, cache = _decode_layer(layer, x_R1D, cache, memory, position)
       new.append(cache)
     word_R = jnp.argmax(_logits(p, x_R1D)[:, 0, 1:], axis=-1) + 1
     return (word_R, new), word_R - 1
@@ -231,7 +234,7 @@ def sample(model, params, image_BHWC):
   return jax.lax.scan(step, start, jnp.arange(model.seq_len))[1].T
 
 
-def _decode_layer(layer, x_R1D, cache, encoded_BND, position):
+def _decode_layer(layer, x_R1D, cache, memory, position):
   y, p = norm(layer["LayerNorm1"], x_R1D), layer["SelfAttn"]
   cache = tuple(
       jax.lax.dynamic_update_slice_in_dim(old, dense(p[name], y), position, 1)
@@ -239,6 +242,7 @@ def _decode_layer(layer, x_R1D, cache, encoded_BND, position):
   past_111S = (jnp.arange(cache[0].shape[1]) <= position)[None, None, None]
   x_R1D = x_R1D + dense(
       p["out"], attend(dense(p["query"], y), *cache, past_111S), axes=2)
-  y = norm(layer["LayerNorm2"], x_R1D)
-  x_R1D = x_R1D + attention(layer["CrossAttn"], y, encoded_BND)
+  y, p = norm(layer["LayerNorm2"], x_R1D), layer["CrossAttn"]
+  x_R1D = x_R1D + dense(p["out"], attend(dense(p["query"], y), *memory),
+                        axes=2)
   return x_R1D + mlp(layer["MLP"], norm(layer["LayerNorm3"], x_R1D)), cache
