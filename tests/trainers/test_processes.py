@@ -1,0 +1,139 @@
+"""One run on eight devices, on one, and in two processes of four each."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from tests.trainers import cli
+from tests.trainers.test_loop import read_lines, read_state
+from trainers import cluster
+from uvim.registry import ConfigError
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Two evaluators on five examples: the second process has one of them. A
+# dictionary that forgets quickly, so that entries die and are split.
+EXTRA = """
+config.mesh = [("data", -1)]
+config.sharding = [(".*", "fsdp(data)")]
+config.total_steps = 20
+config.checkpoint_steps = config.log_eval_steps = 10
+config.optax_name = "scale_by_adafactor"
+config.optax = dict(dtype_momentum="float32")
+config.model.dict_momentum = 0.7
+config.evals = [("zero_code", "coco_panoptic"), ("score", "mean")]
+config.zero_code.split = "validation[:5]"
+config.zero_code.log_steps = 10
+config.score = dict(split="validation[:5]", log_steps=10, pred="loss",
+                    pp=config.pp_eval)
+"""
+
+
+def call_two(argv, log, timeout=300):
+  """Exit codes of two processes of four devices each."""
+  process = subprocess.Popen(
+      [sys.executable, "-m", "tests.trainers.two_processes", "2", str(log),
+       *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+      start_new_session=True, env={
+          **os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"})
+  try:
+    out, _ = process.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("two processes hang; their words are in " + str(log))
+  return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, rooms_tiny_dir):
+  """A config, and an unbroken run of it on eight devices: `whole`."""
+  folder = tmp_path_factory.mktemp("processes")
+  cli.write_config(folder, "vqvae", EXTRA + f"""
+config.data_dir = {str(rooms_tiny_dir)!r}
+""")
+  assert cli.call("vqvae", folder / "vqvae.py", folder / "whole") == 0
+  return folder
+
+
+def half_of(folder, name):
+  """A copy of the run on eight devices as it was after step 10."""
+  workdir = shutil.copytree(folder / "whole", folder / name)
+  shutil.rmtree(workdir / "checkpoints" / "20")
+  return workdir
+
+
+def assert_agree(workdir, whole):
+  """Losses, scores, parameters and dictionary to 1e-5."""
+  got, want = read_lines(workdir), read_lines(whole)
+  assert [line.keys() for line in got] == [line.keys() for line in want]
+  assert any(line.get("train/code/splits") for line in want[-12:])
+  assert any("score/loss" in line for line in want)
+  for a, b in zip(got, want, strict=True):
+    assert a.pop("settings", None) == b.pop("settings", None)
+    np.testing.assert_allclose(
+        list(a.values()), list(b.values()), rtol=1e-5, atol=1e-7)
+  got, want = read_state(workdir, 20), read_state(whole, 20)
+  assert got.keys() == want.keys()
+  for name, value in want.items():
+    # A key's bias has no gradient but rounding; Adafactor makes it a step.
+    if "['key']['bias']" not in name:
+      np.testing.assert_allclose(
+          got[name], value, rtol=1e-5, err_msg=name,
+          atol=1e-5 * np.abs(value).max(initial=1))
+
+
+def test_a_run_of_eight_devices_goes_on_in_two_processes(folder):
+  workdir = half_of(folder, "two")
+  before = (workdir / "config.json").stat().st_mtime_ns
+  log = folder / "log"
+  argv = cli.arguments(folder / "vqvae.py", workdir)[1:]
+  codes = call_two(argv, log)
+  texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+  assert codes == [0, 0], "\n".join(texts)
+  assert "resumed at step 10" in texts[0] and "8 device(s)" in texts[0]
+  # The second process reports nothing.
+  assert "step 20/20" in texts[0] and "step" not in texts[1]
+  assert (workdir / "config.json").stat().st_mtime_ns > before
+  assert_agree(workdir, folder / "whole")
+
+
+def test_a_run_of_eight_devices_goes_on_on_one(folder):
+  workdir = half_of(folder, "one")
+  text = (folder / "vqvae.py").read_text()
+  (folder / "one.py").write_text(text.replace('("data", -1)', '("data", 1)'))
+  assert cli.call("vqvae", folder / "one.py", workdir) == 0
+  assert_agree(workdir, folder / "whole")
+
+
+@pytest.mark.parametrize("environ, expected", [
+    ({}, False),
+    ({"SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}, False),
+    ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, True),
+    ({"OMPI_COMM_WORLD_SIZE": "4"}, True),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+])
+def test_only_a_launcher_makes_a_process_look_for_others(environ, expected):
+  assert cluster.launched_together(environ) is expected
+
+
+def test_flags_of_a_process_belong_together(monkeypatch):
+  def never(**kwargs):
+    raise AssertionError("tried")
+
+  monkeypatch.setattr(jax.distributed, "initialize", never)
+  for name in cluster.COUNTS + (cluster.HOSTS,):
+    monkeypatch.delenv(name, raising=False)
+  cluster.join()
+  with pytest.raises(ConfigError, match="--process_id is missing"):
+    cluster.join("host:1234", 2)
+  with pytest.raises(AssertionError, match="tried"):
+    cluster.join("host:1234", 2, 0)

@@ -1,0 +1,46 @@
+"""Runs a trainer as several processes on this machine.
+
+  python -m tests.trainers.two_processes COUNT LOG ARGUMENTS…
+
+They are forked from one process that has imported what is slow to import.
+Leaves with the exit codes of all, as one line of JSON on stdout.
+"""
+
+import json
+import os
+import socket
+import sys
+
+from trainers import lm, loop, main, vqvae  # noqa: F401
+
+
+def child(index, count, port, log, argv):
+  with open(f"{log}.{index}", "w") as f:
+    os.dup2(f.fileno(), 1)
+    os.dup2(f.fileno(), 2)
+  return main.command(vqvae.VqvaeStage, "vqvae", [
+      "trainer", *argv, f"--coordinator=localhost:{port}",
+      f"--num_processes={count}", f"--process_id={index}"])
+
+
+def run(count, log, argv):
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    port = probe.getsockname()[1]
+  pids = []
+  for index in range(count):
+    pid = os.fork()
+    if not pid:
+      code = 99
+      try:
+        code = child(index, count, port, log, argv)
+      finally:
+        sys.stderr.flush()
+        os._exit(code)
+    pids.append(pid)
+  return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+if __name__ == "__main__":
+  import pp.pipeline  # noqa: F401
+  print(json.dumps(run(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
