@@ -16,6 +16,7 @@ and how long it takes, --collect only writes the three files.
 import argparse
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import time
@@ -154,8 +155,7 @@ def run_sweep(args: argparse.Namespace) -> int:
   sweep = sweep_plan.load(args.name, args.size)
   cells = sweep_plan.plan(
       sweep, workdir=args.workdir, num_seeds=args.seeds,
-      data={name: value for name in ("data_dir", "dataset")
-            if (value := getattr(args, name))})
+      data=_data(args))
   runs, clock = sweep_plan.unique(cells), Clock(sweep["costs"][2])
   if args.dry_run:
     print(describe(runs, clock, args.jobs))
@@ -173,6 +173,11 @@ def run_sweep(args: argparse.Namespace) -> int:
   for run in bad:
     say(f"{run.name}: {sweep_plan.reason(run)}")
   return EXIT_FAILED if bad and not args.collect else 0
+
+
+def _data(args) -> dict[str, str]:
+  return {name: value for name in ("data_dir", "dataset")
+          if (value := getattr(args, name))}
 
 
 def _run(args, sweep, cells, runs, clock) -> None:
@@ -196,10 +201,12 @@ def _write(args, sweep, cells) -> dict[str, Any]:
   out = pathlib.Path(args.workdir)
   out.mkdir(parents=True, exist_ok=True)
   results = sweep_results.collect(sweep, cells)
-  sweep_results.write(
-      out, args.name, sweep, results,
-      command=f"python -m tools.sweep {args.name} --workdir {args.workdir} "
-      f"--size {args.size} --seeds {args.seeds}")
+  command = ["python", "-m", "tools.sweep", args.name, "--workdir",
+             args.workdir, "--size", args.size, "--seeds", str(args.seeds)]
+  for name, value in _data(args).items():
+    command += [f"--{name}", value]
+  sweep_results.write(out, args.name, sweep, results,
+                      command=shlex.join(command))
   return results
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import runpy
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -219,5 +220,4 @@ def reason(run: Run) -> str:
 
 def commands(runs: Sequence[Run]) -> str:
   """The commands as one may type them."""
-  import shlex
   return "\n".join(shlex.join(["python", *run.command[1:]]) for run in runs)

@@ -306,7 +306,7 @@ def test_two_cells_end_to_end(tmp_path, rooms_tiny_dir, monkeypatch):
       title="Two cells", configs=list(map(str, configs)), steps=({}, {}),
       costs=(1, 1, "minutes"), checks=[], cells={
           "code": {"title": "code", "stage2": None},
-          "lm": {"title": "LM", "stage2": {"lr": 0.002}}},
+          "lm": {"title": "LM"}},
       scores={
           "pq": dict(title="PQ", stage=1, metric="zero_code/PQ", published={}),
           "nll": dict(title="NLL", stage=2, metric="train/loss",
@@ -330,6 +330,7 @@ def test_two_cells_end_to_end(tmp_path, rooms_tiny_dir, monkeypatch):
   assert found["nll"]["code"]["reason"] == "N/A"
   assert 0 <= found["pq"]["code"]["mean"] == found["pq"]["lm"]["mean"] <= 100
   page = (tmp_path / "w/two.md").read_text()
+  assert f"--seeds 1 --data_dir {rooms_tiny_dir}\n" in page
   assert "| NLL | N/A | 2." in page and "| published | – | 1.3 |" in page
   with Image.open(tmp_path / "w/two.png") as picture:
     assert (31, 119, 180) in {  # Bars: matplotlib's first colour, C0.
