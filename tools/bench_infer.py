@@ -188,8 +188,7 @@ def _encoder_memory(size: Size, tokens: int) -> Row:
                                  method="encode")**2)
 
     what = f"encoder, {tokens} tokens, {layers} {'naive ' * naive}layers"
-    return measure.compiled(jax.grad(loss), params, image, what=what,
-                            memory_first=True)
+    return measure.compiled(jax.grad(loss), params, image, what=what)
 
   ours, (one, two) = program(depth, False), (
       program(layers, True) for layers in (1, 2))

@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 
-# The CPU compiler's default order of operations is for speed, and inflates
-# what is alive at once; where memory is compared both sides get the other.
-MEMORY_FIRST = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
 
 class Disagree(Exception):
   """Our code and the naive one do not compute the same."""
@@ -85,8 +81,7 @@ def say(text: str) -> None:
 
 
 def compiled(fn: Callable[..., Any], *args: Any, what: str,
-             donate: tuple[int, ...] = (), memory_first: bool = False
-             ) -> Program:
+             donate: tuple[int, ...] = ()) -> Program:
   """Compiles `fn` ahead of time for such arguments (arrays or shapes)."""
   import jax
 
@@ -94,8 +89,7 @@ def compiled(fn: Callable[..., Any], *args: Any, what: str,
   start = time.perf_counter()
   traced = jax.jit(fn, donate_argnums=donate).trace(*args)
   platform = jax.default_backend()
-  options = MEMORY_FIRST if memory_first and platform == "cpu" else {}
-  program = traced.lower().compile(compiler_options=options)
+  program = traced.lower().compile()
   memory = program.memory_analysis()
   out = Program(program, memory.temp_size_in_bytes,
                 memory.argument_size_in_bytes,
