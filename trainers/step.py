@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from uvim import optim
+from uvim import optim, sharding
 from uvim.config import TrainConfig
 from uvim.quantizer import Codebook, perplexity
 from uvim.state import TrainState
@@ -187,6 +187,11 @@ def _value_and_grad(stage, state, frozen, batch, rngs_B, param_shardings):
   # Jitted: the shapes that the scan wants to know come from the same trace.
   @jax.jit
   def part(params, codebook, frozen, batch, rngs_B):
+    if param_shardings is not None:
+      # Whole for as long as they are used. Left split along the batch's axis,
+      # the partitioner may spread a product over it and gather the batch.
+      params = jax.lax.with_sharding_constraint(
+          params, sharding.without_axis(param_shardings, sharding.DATA_AXIS))
     out, grads = jax.value_and_grad(stage.loss, has_aux=True)(
         params, codebook, frozen, batch, rngs_B)
     if param_shardings is not None:

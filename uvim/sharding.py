@@ -175,6 +175,13 @@ def state_shardings(
   return treedef.unflatten(map(sharding, names, leaves, matches))
 
 
+def without_axis(shardings: PyTree, axis: str) -> PyTree:
+  """The same shardings, but whole along one axis of the mesh."""
+  return jax.tree.map(
+      lambda s: NamedSharding(s.mesh, PartitionSpec(
+          *(None if name == axis else name for name in s.spec))), shardings)
+
+
 def with_shardings(abstract_state: PyTree, shardings: PyTree) -> PyTree:
   """ShapeDtypeStructs that carry their sharding: the target of a restore."""
   return jax.tree.map(
