@@ -31,7 +31,9 @@ class Watch:
     if (threading.current_thread() is threading.main_thread()
         and not jax.distributed.is_initialized()):
       for number in (signal.SIGTERM, signal.SIGINT):
-        self._old[number] = signal.signal(number, self._note)
+        # In the background of a script Ctrl-C is ignored, and stays so.
+        if signal.getsignal(number) != signal.SIG_IGN:
+          self._old[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *exc) -> None:

@@ -173,7 +173,15 @@ def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):
   assert_same_run(workdir, folders.whole["vqvae"])
 
 
-def test_asked_twice_a_run_stops_at_once(capsys):
+@pytest.fixture
+def interruptible():
+  """Ctrl-C as in a terminal, though the tests may run in the background."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+def test_asked_twice_a_run_stops_at_once(interruptible, capsys):
   with preemption.Watch() as watch:
     watch.check()
     os.kill(os.getpid(), signal.SIGINT)
@@ -182,6 +190,13 @@ def test_asked_twice_a_run_stops_at_once(capsys):
     with pytest.raises(KeyboardInterrupt):
       os.kill(os.getpid(), signal.SIGINT)
   assert "once more stops at once" in capsys.readouterr().err
+
+
+def test_a_signal_that_is_ignored_stays_ignored(interruptible):
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  with preemption.Watch() as watch:
+    os.kill(os.getpid(), signal.SIGINT)
+    watch.check()
 
 
 def test_a_finished_run_does_nothing_more(folders, capsys):
