@@ -1,18 +1,39 @@
 """The first command of the README, at a size of seconds."""
 
 import json
+import pathlib
+import subprocess
+import types
 
 import pytest
 
+from tests.trainers import cli
 from tools import quickstart
+from trainers import main
 
 FIELDS = {"oracle_pq", "uvim_pq", "zero_code_pq", "bits_per_codeword",
           "wall_seconds"}
 
 
+def run_here(command, check):
+  """A trainer's command in this process, which has paid for the imports."""
+  del check
+  python, flag, module, *argv = command
+  assert pathlib.Path(python).name.startswith("python") and flag == "-m"
+  stage = cli.STAGES[module.removeprefix("trainers.")]
+  return subprocess.CompletedProcess(
+      command, main.command(stage, module, [module, *argv]))
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory, rooms_tiny_dir):
   """(workdir, the function that runs quickstart in it)."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(quickstart, "subprocess", types.SimpleNamespace(run=run_here))
+    yield _quick(tmp_path_factory, rooms_tiny_dir)
+
+
+def _quick(tmp_path_factory, rooms_tiny_dir):
   workdir = tmp_path_factory.mktemp("quick") / "start"
   argv = ["--arg", "tiny", "--workdir", str(workdir),
           "--data_dir", str(rooms_tiny_dir)]
