@@ -2,10 +2,10 @@
 
   python -m tools.bench [NAME…] [--json FILE] [--markdown] [--device gpu]
 
-Names are C1 to C8 and growth; without any, all of them run, in ten minutes on
-two quiet cores. What each is, and what may be concluded from it, stands in
-docs/performance.md. Both sides run in turns in one process, their results are
-compared before anything is timed, and the report gives
+Names are C1 to C8 and growth; without any, all of them run. What each is, and
+what may be concluded from it, stands in docs/performance.md. Both sides run in
+turns in one process, their results are compared before anything is
+timed, and the report gives
 
   ours, naive   the median, ± half of (max − min) in per cent of it
   ratio         how many times better ours is

@@ -183,12 +183,12 @@ def kept_steps(workdir: pathlib.Path) -> list[int]:
           if p.name.isdecimal()]
 
 
-def read_arrays(workdir: pathlib.Path) -> dict:
-  """Every array of the last checkpoint, by name."""
+def read_arrays(workdir: pathlib.Path, step: int | None = None) -> dict:
+  """Every array of a checkpoint, the last if no step is given, by name."""
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  step = max(kept_steps(workdir))
+  step = max(kept_steps(workdir)) if step is None else step
   path = workdir.absolute() / "checkpoints" / str(step) / "state"
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray),

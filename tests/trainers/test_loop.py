@@ -9,11 +9,11 @@ import types
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
+from tools.drill import read_arrays
 from trainers import evaluation, loop, main, preemption, report
 from trainers.lm import LmStage
 from uvim import checkpoint, sharding
@@ -24,18 +24,6 @@ from uvim.tasks import make_task
 STEPS = 8
 
 
-def read_state(workdir, step):
-  """Every array of a checkpoint, by name."""
-  path = workdir / "checkpoints" / str(step) / "state"
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    target = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray),
-                          reader.metadata(path).item_metadata.tree)
-    tree = reader.restore(path, args=ocp.args.PyTreeRestore(
-        restore_args=target))
-  return {jax.tree_util.keystr(k): v
-          for k, v in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def read_lines(workdir):
   text = (workdir / "metrics.jsonl").read_text()
   return [json.loads(line) for line in text.splitlines()]
@@ -43,7 +31,7 @@ def read_lines(workdir):
 
 def assert_same_run(workdir, whole):
   """Parameters, optimizer, dictionary, key, usage; every reported line."""
-  got, want = read_state(workdir, STEPS), read_state(whole, STEPS)
+  got, want = read_arrays(workdir, STEPS), read_arrays(whole, STEPS)
   for part in ("params", "opt_state", "rng", "usage", "step"):
     assert any(part in name for name in want), part
   assert got.keys() == want.keys()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from tests.trainers import cli
-from tests.trainers.test_loop import read_lines, read_state
+from tests.trainers.test_loop import read_lines
+from tools.drill import read_arrays
 from trainers import cluster
 from uvim.registry import ConfigError
 
@@ -79,7 +80,7 @@ def assert_agree(workdir, whole):
     assert a.pop("settings", None) == b.pop("settings", None)
     np.testing.assert_allclose(
         list(a.values()), list(b.values()), rtol=1e-5, atol=1e-7)
-  got, want = read_state(workdir, 20), read_state(whole, 20)
+  got, want = read_arrays(workdir, 20), read_arrays(whole, 20)
   assert got.keys() == want.keys()
   for name, value in want.items():
     # A key's bias has no gradient but rounding; Adafactor makes it a step.
