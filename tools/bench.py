@@ -52,7 +52,7 @@ ORIGINAL = {
     "C4 20 segments": ("49 images/s, 950 MB", None, None),
     "C4 60 segments": ("83 ms CPU per image", None, None),
     "C5": ("2.74 images/s, 1740 MB", 1740e6, None),
-    "C6 files": ("67–71 images/s", None, None),
+    "C6": ("67–71 images/s", None, None),
     "C7": ("29600 MB, 11500 GFLOP", 29.6e9, 11.5e12),
     "C8": ("54200 MB, 25100 GFLOP", 54.2e9, 25.1e12),
     "C8 with the oracle": ("26700 GFLOP", None, 26.7e12),

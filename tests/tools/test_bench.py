@@ -107,14 +107,14 @@ def test_the_command_line_writes_the_list(tmp_path, capsys):
   path = tmp_path / "rows.json"
   assert bench.main(["C6", "--quick", "--json", str(path)]) == 0
   rows = json.loads(path.read_text())
-  assert {"C6", "C6 files"} <= {row["name"] for row in rows}
+  assert {"C6", "C6 in memory"} <= {row["name"] for row in rows}
   for row in rows:
     assert list(row) == ["name", "unit", "ours", "naive", "ratio",
                          "temp_bytes_ours", "temp_bytes_naive", "flops_ours",
                          "flops_naive"]
     assert row["ratio"] == pytest.approx(row["ours"] / row["naive"])
     assert row["unit"] == "images/s" and row["flops_ours"] is None
-  assert "C6 files" in capsys.readouterr().out
+  assert "C6 in memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv,words", [
