@@ -26,11 +26,24 @@ _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
   """Flat positions where any of the maps takes a new value; the first is 0."""
   flat, *others = [m.ravel() for m in maps_HW]
-  change = np.ones(flat.size, bool)
-  np.not_equal(flat[1:], flat[:-1], out=change[1:])
+  change = np.zeros(-(-flat.size // 8) * 8, bool)
+  change[:1] = True
+  inner = change[1:flat.size]
+  np.not_equal(flat[1:], flat[:-1], out=inner)
   for other in others:
-    change[1:] |= other[1:] != other[:-1]
-  return np.flatnonzero(change)
+    inner |= other[1:] != other[:-1]
+  # As np.flatnonzero(change), in half the time: most words are empty.
+  words = change.view(np.uint64)
+  busy = np.flatnonzero(words != 0)
+  inside = np.flatnonzero(words[busy].view(bool))
+  return busy[inside >> 3] * 8 + (inside & 7)
+
+
+def run_lengths(starts: np.ndarray, size: int) -> np.ndarray:
+  """Pixels of each run of a map of `size` pixels."""
+  ends = np.empty_like(starts)
+  ends[:-1], ends[-1:] = starts[1:], size
+  return ends - starts
 
 
 def unique_ids(ids_HW: np.ndarray) -> np.ndarray:
@@ -44,7 +57,7 @@ def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
   0 stays 0, known[i] becomes i+1, any other id len(known)+1.
   """
   starts = run_starts(ids_HW)
-  lengths = np.diff(starts, append=ids_HW.size)
+  lengths = run_lengths(starts, ids_HW.size)
   places = _places(ids_HW.ravel()[starts], known).astype(np.uint16)
   return np.repeat(places, lengths).reshape(ids_HW.shape)
 
@@ -181,7 +194,7 @@ def pq_image(gt_ids: np.ndarray, gt_segments: Sequence[Mapping[str, Any]],
 def _overlaps(gt_ids, gt_known, pred_ids, pred_known) -> np.ndarray:
   """Pixel counts f64 [1+G+1, 1+P+1]: void first, ids in no list last."""
   starts = run_starts(gt_ids, pred_ids)
-  lengths = np.diff(starts, append=gt_ids.size)
+  lengths = run_lengths(starts, gt_ids.size)
   shape = len(gt_known) + 2, len(pred_known) + 2
   cell = (_places(gt_ids.ravel()[starts], gt_known) * shape[1]
           + _places(pred_ids.ravel()[starts], pred_known))
@@ -223,9 +236,7 @@ def _ignored(overlap, kind_G, crowd_G, kind_P) -> np.ndarray:
   """Bool [P]: lies by more than half on void or its category's crowd region."""
   # One crowd region per category counts, the last: as the official code does.
   row = {int(kind_G[g]): g + 1 for g in np.flatnonzero(crowd_G)}
-  columns = np.arange(1, len(kind_P) + 1)
-  free_P = overlap[0, columns].copy()
-  for p, kind in zip(columns, kind_P.tolist(), strict=True):
-    if kind in row:
-      free_P[p - 1] += overlap[row[kind], p]
-  return free_P / np.maximum(overlap.sum(0)[columns], 1) > 0.5
+  free_P = overlap[0, 1:-1].copy()
+  for kind, g in row.items():
+    free_P += np.where(kind_P == kind, overlap[g, 1:-1], 0)
+  return free_P / np.maximum(overlap.sum(0)[1:-1], 1) > 0.5
