@@ -1,7 +1,7 @@
 """Losses on integer labels and reals, kept per element until the task averages.
 
 Suffixes: K classes · P pixels in a patch · N patches · B batch · D width
-n chunks · c patches in a chunk.
+n chunks · p pixels in a chunk.
 """
 
 import functools
@@ -9,15 +9,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from uvim import sharding
 from uvim.typing import Array, Bool, Float, Int, PyTree
 
-# Tokens of an example at a time. At a batch of 4 their matmul is large enough
-# to hide that the gradient of the head is read and written once per chunk;
-# at 1024 tokens a sixteenth of the logits exists.
-CHUNK = 64
+# Logits of a chunk on one device: on a CPU few enough to stay in its cache,
+# elsewhere many enough to keep it busy.
+CHUNK, CPU_CHUNK = 2**25, 2**21
 
 
 def _hits(logits: Array, ids: Array) -> Array:
@@ -41,7 +39,7 @@ def softmax_cross_entropy(logits: Float[Array, "*b K P"],
   Ids below 0 or at least K are unlabelled: zero loss and zero gradient.
   The labels stay integers. A one-hot target would be as large as the logits
   (245 MB for one 512x512 image), and so would what autodiff keeps for it;
-  here the backward pass keeps the logits and one float per pixel.
+  here the backward pass keeps exp(logits), taken once, and their sums.
   """
   return _forward(logits, ids)[0]
 
@@ -49,18 +47,21 @@ def softmax_cross_entropy(logits: Float[Array, "*b K P"],
 def _forward(logits, ids):
   x = logits.astype(jnp.float32)
   top = jnp.max(x, axis=-2, keepdims=True)
-  log_z = jnp.log(jnp.sum(jnp.exp(x - top), axis=-2)) + top[..., 0, :]
-  picked = jnp.sum(jnp.where(_hits(logits, ids), x, 0.0), axis=-2)
-  loss = jnp.where(_valid(logits, ids), log_z - picked, 0.0)
-  return loss, (logits, ids, log_z)
+  exp = jnp.exp(x - top)
+  total = jnp.sum(exp, axis=-2)
+  picked = jnp.take_along_axis(
+      x, ids[..., None, :], axis=-2, mode="clip")[..., 0, :]
+  loss = jnp.log(total) + top[..., 0, :] - picked
+  # The empty array carries the dtype of the logits.
+  return jnp.where(_valid(logits, ids), loss, 0.0), (
+      exp, total, ids, jnp.empty(0, logits.dtype))
 
 
 def _backward(residuals, grad):
-  logits, ids, log_z = residuals
-  grad = jnp.where(_valid(logits, ids), grad, 0.0)[..., None, :]
-  probs = jnp.exp(logits.astype(jnp.float32) - log_z[..., None, :])
-  d_logits = (probs - _hits(logits, ids)) * grad
-  return d_logits.astype(logits.dtype), None
+  exp, total, ids, like = residuals
+  grad = jnp.where(_valid(exp, ids), grad, 0.0)[..., None, :]
+  d_logits = (exp / total[..., None, :] - _hits(exp, ids)) * grad
+  return d_logits.astype(like.dtype), None
 
 
 softmax_cross_entropy.defvjp(_forward, _backward)
@@ -78,96 +79,104 @@ def masked_mean(values_B: Float[Array, "B"],
   return total / jnp.maximum(jnp.sum(mask_B), 1)
 
 
-def of_each_by_chunks(
-    fn: Callable, params: PyTree, x_BND: Float[Array, "B N D"],
-    labels: PyTree,
-) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-  """`fn(params, x_BND, labels)` a few tokens at a time.
+def chunk_size(num_tokens: int, outputs: dict[str, tuple[int, int]]) -> int:
+  """Pixels of every patch whose logits may exist at a time; divides P.
 
   Args:
-    fn: → (loss [B], logs of [B]), each a mean over the tokens of an example.
-    params: of fn.
-    x_BND: tokens.
-    labels: of each token, arrays [B, N, …].
+    num_tokens: of the batch, over all devices that share it.
+    outputs: output name -> (K, P), P the same in all.
   """
-  def step(_, chunk):
-    return None, fn(params, *chunk)
+  mesh = jax.sharding.get_abstract_mesh()
+  limit = CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK
+  limit *= mesh.shape.get(sharding.DATA_AXIS, 1)
+  logits = num_tokens * sum(classes for classes, _ in outputs.values())
+  pixels = next(iter(outputs.values()))[1]
+  return max(p for p in range(1, pixels + 1)
+             if pixels % p == 0 and (p == 1 or p * logits <= limit))
 
-  _, out = jax.lax.scan(step, None, _split((x_BND, labels)))
+
+def of_each_by_chunks(
+    fn: Callable, size: int, params: PyTree, x_BND: Float[Array, "B N D"],
+    labels: PyTree,
+) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  """`fn(params, x_BND, labels)` a few pixels of each patch at a time.
+
+  Args:
+    fn: → (loss [B], logs of [B]), each a mean over P.
+    size: p, a divisor of P.
+    params: of fn, for each pixel of a patch, arrays [… P].
+    x_BND: tokens.
+    labels: of each pixel, arrays [… P].
+  """
+  def step(_, i):
+    params_p, labels_p = _take(i, size, (params, labels))
+    return None, fn(params_p, x_BND, labels_p)
+
+  _, out = jax.lax.scan(step, None, _chunks(size, params))
   return jax.tree.map(lambda v_nB: jnp.mean(v_nB, axis=0), out)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def mean_by_chunks(
-    fn: Callable, params: PyTree, x_BND: Float[Array, "B N D"],
+    fn: Callable, size: int, params: PyTree, x_BND: Float[Array, "B N D"],
     labels: PyTree,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   """The mean over the batch of what `of_each_by_chunks` gives.
 
   Differentiated with regard to `params` and `x_BND`, it computes loss and
   gradient of a chunk together, so that what `fn` makes of it (logits) is
-  neither kept nor computed twice; the backward pass only scales. The logs have
-  no gradient. `fn` must not close over traced values.
+  neither kept nor computed twice; the backward pass only scales. A pixel has
+  parameters of its own, so a chunk's gradient of them is final: no sum over
+  chunks of something as large as a head. The logs have no gradient. `fn` must
+  not close over traced values.
   """
-  return jax.tree.map(jnp.mean, of_each_by_chunks(fn, params, x_BND, labels))
+  return jax.tree.map(
+      jnp.mean, of_each_by_chunks(fn, size, params, x_BND, labels))
 
 
-def _mean_forward(fn, params, x_BND, labels):
-  def mean(params, x_BcD, labels):
-    return jax.tree.map(jnp.mean, fn(params, x_BcD, labels))
+def _mean_forward(fn, size, params, x_BND, labels):
+  def mean(params, x_BND, labels):
+    return jax.tree.map(jnp.mean, fn(params, x_BND, labels))
 
-  gradient = jax.vmap(
-      jax.value_and_grad(mean, argnums=(0, 1), has_aux=True), (None, 0, 0))
-  shards = _num_shards(len(x_BND))
-  # Each device sums gradients of its own examples. One sum for all would make
-  # XLA add it up across the devices after every chunk instead of at the end;
-  # and gather parameters that are split over devices for every chunk.
-  params = _constrain(params, PartitionSpec())
-  sums = _constrain(
-      jax.tree.map(lambda w: jnp.zeros((shards, *w.shape), w.dtype), params),
-      PartitionSpec(sharding.DATA_AXIS if shards > 1 else None))
+  gradient = jax.value_and_grad(mean, argnums=(0, 1), has_aux=True)
 
-  def step(sums, chunk):
-    chunk = jax.tree.map(
-        lambda x: x.reshape(shards, -1, *x.shape[1:]), chunk)
-    out, (d_params, d_x) = gradient(params, *chunk)
-    return jax.tree.map(jnp.add, sums, d_params), (
-        out, d_x.reshape(-1, *d_x.shape[2:]))
+  def step(d_x_BND, i):
+    params_p, labels_p = _take(i, size, (params, labels))
+    out, (d_params, d_x) = gradient(params_p, x_BND, labels_p)
+    return d_x_BND + d_x, (out, d_params)
 
-  chunks = _split((x_BND, labels))
-  sums, (out, d_x_nBcD) = jax.lax.scan(step, sums, chunks)
-  d_params = jax.tree.map(lambda d: jnp.sum(d, axis=0), sums)
-  d_x_BND = jnp.moveaxis(d_x_nBcD, 0, 1).reshape(x_BND.shape)
-  scale = 1 / (len(d_x_nBcD) * shards)
-  return jax.tree.map(jnp.mean, out), (d_params, d_x_BND, jnp.float32(scale))
+  chunks_n = _chunks(size, params)
+  d_x_BND, (out, d_params) = jax.lax.scan(
+      step, jnp.zeros(x_BND.shape, jnp.float32), chunks_n)
+  scale = jnp.float32(1 / len(chunks_n))
+  like = jnp.empty(0, x_BND.dtype)
+  return jax.tree.map(jnp.mean, out), (_join(d_params), d_x_BND, scale, like)
 
 
-def _mean_backward(fn, residuals, grads):
-  del fn
-  *sums, scale = residuals
+def _mean_backward(fn, size, residuals, grads):
+  del fn, size
+  d_params, d_x_BND, scale, like = residuals
   scale *= grads[0]
-  return *jax.tree.map(lambda d: (d * scale).astype(d.dtype), sums), None
+  d_params = jax.tree.map(lambda d: d * scale, d_params)
+  return d_params, (d_x_BND * scale).astype(like.dtype), None
 
 
 mean_by_chunks.defvjp(_mean_forward, _mean_backward)
 
 
-def _split(tree):
-  """Arrays [B, N, …] as [n, B, c, …], c the largest divisor of N ≤ CHUNK."""
-  def split(x):
-    size = max(c for c in range(1, CHUNK + 1) if x.shape[1] % c == 0)
-    return jnp.moveaxis(
-        x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
-  return jax.tree.map(split, tree)
+def _chunks(size, params):
+  return jnp.arange(jax.tree.leaves(params)[0].shape[-1] // size)
 
 
-def _num_shards(batch: int) -> int:
-  """Devices that share the batch, of the mesh in use (`jax.set_mesh`)."""
-  shards = jax.sharding.get_abstract_mesh().shape.get(sharding.DATA_AXIS, 1)
-  return 1 if batch % shards else shards
+def _take(i, size, tree):
+  """Chunk i of arrays [… P]: [… p]."""
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(
+      x, i * size, size, x.ndim - 1), tree)
 
 
-def _constrain(tree, spec):
-  if jax.sharding.get_abstract_mesh().empty:
-    return tree
-  return jax.lax.with_sharding_constraint(tree, spec)
+def _join(tree):
+  """Arrays [n, … p], one per chunk, as [… P]."""
+  def join(x):
+    x = jnp.moveaxis(x, 0, -2)
+    return x.reshape(*x.shape[:-2], -1)
+  return jax.tree.map(join, tree)

@@ -1,5 +1,6 @@
 """Integer cross-entropy against plain log-softmax, values and gradients."""
 
+import math
 import re
 
 import jax
@@ -80,10 +81,10 @@ def test_masked_mean_ignores_padding():
   assert losses.masked_mean(values, jnp.zeros(4, bool)) == 0.0
 
 
-# In chunks of tokens.
+# In chunks of pixels.
 
 
-CLASSES, PIXELS = 5, 3
+CLASSES, PIXELS = 5, 6
 
 
 def head_loss(params, x_BND, labels):
@@ -111,14 +112,18 @@ def head_case(batch, tokens, width=4):
   return params, normal(batch, tokens, width), labels
 
 
-def direct_mean(fn, params, x_BND, labels):
-  return jax.tree.map(jnp.mean, fn(params, x_BND, labels))
+def direct_mean(params, x_BND, labels):
+  return jax.tree.map(jnp.mean, head_loss(params, x_BND, labels))
+
+
+def by_chunks(params, x_BND, labels):
+  return losses.mean_by_chunks(head_loss, 2, params, x_BND, labels)
 
 
 def gradients(mean, params, x_BND, labels):
   """Of 3 times the loss, as a commitment loss beside it would make it."""
   def loss(params, x_BND, labels):
-    value, logs = mean(head_loss, params, x_BND, labels)
+    value, logs = mean(params, x_BND, labels)
     return 3 * value, logs
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
       params, x_BND, labels)
@@ -129,20 +134,26 @@ def assert_close(ours, theirs):
       x, y, atol=2e-6, rtol=1e-5), ours, theirs)
 
 
-def test_chunks_of_tokens_give_the_same_loss_and_gradients(monkeypatch):
-  monkeypatch.setattr(losses, "CHUNK", 5)
-  case = head_case(batch=2, tokens=12)  # Three chunks of four.
-  assert_close(gradients(losses.mean_by_chunks, *case),
-               gradients(direct_mean, *case))
-  assert_close(losses.mean_by_chunks(head_loss, *case),
-               direct_mean(head_loss, *case))
-  assert_close(losses.of_each_by_chunks(head_loss, *case),
+def test_chunks_of_pixels_give_the_same_loss_and_gradients():
+  case = head_case(batch=2, tokens=12)
+  assert_close(gradients(by_chunks, *case), gradients(direct_mean, *case))
+  assert_close(by_chunks(*case), direct_mean(*case))
+  assert_close(losses.of_each_by_chunks(head_loss, 3, *case),
                head_loss(*case))
 
 
-def test_chunks_on_a_mesh_reduce_the_heads_gradient_once(monkeypatch):
-  monkeypatch.setattr(losses, "CHUNK", 4)
-  case = head_case(batch=4, tokens=12)
+def test_a_chunk_has_at_most_so_many_logits_on_a_device(monkeypatch):
+  monkeypatch.setattr(losses, "CPU_CHUNK", 1000)
+  outputs = {"a": (3, 16), "b": (2, 16)}
+  assert losses.chunk_size(40, outputs) == 4  # 40 · (3 + 2) · 4 = 800.
+  assert losses.chunk_size(12, outputs) == 16
+  assert losses.chunk_size(10**6, outputs) == 1
+  with jax.set_mesh(jax.make_mesh((2, 4), ("data", "model"))):
+    assert losses.chunk_size(40, outputs) == 8
+
+
+def test_chunks_on_a_mesh_move_the_heads_gradient_once():
+  case = head_case(batch=4, tokens=12, width=8)
   expected = gradients(direct_mean, *case)
   mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,),
                        devices=jax.devices()[:4])
@@ -151,15 +162,19 @@ def test_chunks_on_a_mesh_reduce_the_heads_gradient_once(monkeypatch):
   params = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
 
   def step(params, x_BND, labels):
-    return gradients(losses.mean_by_chunks, params, x_BND, labels)
+    return gradients(by_chunks, params, x_BND, labels)
 
   with jax.set_mesh(mesh):
     compiled = jax.jit(step).lower(params, *rest).compile()
     assert_close(jax.device_get(compiled(params, *rest)), expected)
-  # Each line that is not indented begins a computation; the loop has its own.
-  computations = re.split(r"\n(?=\S)", compiled.as_text())
-  reducing = [c for c in computations if " all-reduce(" in c]
-  assert len(reducing) == 1 and reducing[0].startswith("ENTRY")
+  # A chunk moves its own part of the kernel's gradient, and nothing of the
+  # tokens or of the logits.
+  text = compiled.as_text()
+  assert not re.search(r" (all-gather|all-to-all|collective-permute)\(", text)
+  moved = [math.prod(map(int, filter(None, shape.split(","))))
+           for shapes in re.findall(r"= (.*) all-reduce\(", text)
+           for shape in re.findall(r"f32\[([\d,]*)\]", shapes)]
+  assert max(moved) == 8 * CLASSES * 2
 
 
 def largest_array(jaxpr):
@@ -170,8 +185,7 @@ def largest_array(jaxpr):
       for inner in jax.core.jaxprs_in_params(e.params)], default=0)
 
 
-def test_the_logits_of_all_tokens_never_exist(monkeypatch):
-  monkeypatch.setattr(losses, "CHUNK", 4)
+def test_the_logits_of_all_pixels_never_exist():
   batch, tokens = 2, 64
   case = head_case(batch, tokens)
   all_logits = batch * tokens * CLASSES * PIXELS
@@ -179,5 +193,5 @@ def test_the_logits_of_all_tokens_never_exist(monkeypatch):
   def largest(mean):
     return largest_array(jax.make_jaxpr(
         lambda *case: gradients(mean, *case))(*case).jaxpr)
-  assert largest(losses.mean_by_chunks) < all_logits / 3
+  assert largest(by_chunks) == all_logits / 3
   assert largest(direct_mean) >= all_logits

@@ -269,7 +269,7 @@ def cross_entropy(logits, x):
 
 def test_the_loss_without_logits_is_that_of_the_logits(tiny, monkeypatch):
   model, params, _, x, ctx = tiny
-  monkeypatch.setattr(losses, "CHUNK", 2)
+  monkeypatch.setattr(losses, "CPU_CHUNK", 2)
   # As large models run: layers in a scan, blocks computed twice.
   lean = model.copy(scan_layers=True, remat="block")
   z_BLE = np.random.default_rng(2).normal(size=(2, 4, 6)).astype(np.float32)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim import losses, quantizer, registry
-from uvim.models import attention, embedding, transformer
+from uvim.models import attention, embedding, heads, transformer
 from uvim.models.embedding import Label
 from uvim.quantizer import Codebook
 from uvim.typing import Array, Float, Int, PRNGKey, PyTree
@@ -254,8 +254,8 @@ def decode_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   """The loss of f, averaged over the batch; for training.
 
-  Never more than the logits of a few tokens exist: of one 512x512 image all
-  of them are 245 MB, and their gradient as much again.
+  Never more than the logits of a few pixels of each patch exist: of one
+  512x512 image all of them are 245 MB, and their gradient as much again.
 
   Args:
     model: the model.
@@ -263,15 +263,15 @@ def decode_loss(
     z_BLE: code vectors.
     ctx: the image.
     x: what to predict, per key of `outputs`.
-    loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over tokens:
-      a task's `loss`.
+    loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over the
+      pixels of a patch: a task's `loss`.
 
   Returns:
     The mean loss and the means of the logs, which have no gradient.
   """
   x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
   return losses.mean_by_chunks(
-      _head_loss(model, loss_fn), _head_params(model, params), x_BND, x)
+      *_head_loss(model, loss_fn, x_BND), _head_params(model, params), x_BND, x)
 
 
 def decode_loss_of_each(
@@ -281,20 +281,22 @@ def decode_loss_of_each(
   """As `decode_loss`, but of each example; for evaluation."""
   x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
   return losses.of_each_by_chunks(
-      _head_loss(model, loss_fn), _head_params(model, params), x_BND, x)
+      *_head_loss(model, loss_fn, x_BND), _head_params(model, params), x_BND, x)
 
 
 def _head_params(model, params):
   return {key: params[f"head_{key}"] for key in model.outputs}
 
 
-def _head_loss(model, loss_fn):
-  """(parameters of the heads, tokens, labels) → loss [B], logs of [B]."""
+def _head_loss(model, loss_fn, x_BND):
+  """(parameters of the heads, tokens, labels) → loss [B], logs of [B], for any
+  number of pixels; and for how many at a time."""
   def loss(params, x_BND, x):
-    logits = {key: _head(model, key).apply({"params": params[key]}, x_BND)
-              for key in model.outputs}
-    return loss_fn(logits, x)
-  return loss
+    return loss_fn({key: heads.logits(params[key], x_BND)
+                    for key in model.outputs}, x)
+
+  num_tokens = x_BND.shape[0] * x_BND.shape[1]
+  return loss, losses.chunk_size(num_tokens, model.outputs)
 
 
 def oracle_code(model: ViT, params: PyTree, codebook: Codebook,

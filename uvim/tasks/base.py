@@ -107,8 +107,9 @@ class AbstractTask(abc.ABC):
            ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """Per-example loss and its named parts, from logits [B,N,K,P].
 
-    Each is a mean over the tokens N: training computes it for a part of them
-    at a time and averages (`losses.mean_by_chunks`).
+    Each is a mean over the pixels P: training computes it for a part of them
+    at a time and averages (`losses.mean_by_chunks`). A pixel without a label
+    counts as zero, so that every part weighs the same.
     """
 
   @abc.abstractmethod
