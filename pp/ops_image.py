@@ -7,6 +7,7 @@ Dimensions: H W pixels · C channels. A box is a dict of `begin` and
 import tensorflow as tf
 
 from pp.builder import get, register
+from pp.ops_general import has_pairs
 from uvim.registry import ConfigError, lookup
 
 _METHODS = {name: name for name in (
@@ -64,19 +65,40 @@ def _resize_fn(size, method, antialias):
   size = _pair(size, "size")
   method = lookup(_METHODS, method, "resize method")
 
+  def resized(image, size=size):
+    return tf.image.resize(image, size, method=method, antialias=antialias)
+
   def fn(image):
     if image.shape.rank not in (None, 3):
       raise ConfigError(f"needs [H, W, C], got shape {image.shape}.")
     if 0 in image.shape[:2]:
       raise ConfigError(f"there is nothing to resize: {image.shape}.")
-    out = tf.image.resize(image, size, method=method, antialias=antialias)
-    if out.dtype != image.dtype and image.dtype.is_integer:
+    if method == "nearest" and has_pairs(image):
+      return _resize_pairs(image, resized, size)
+    out = resized(image)
+    if (image.dtype.is_integer and out.dtype != image.dtype
+        and (method != "bilinear" or image.dtype.size > 1)):
       # Saturates because cubic kernels overshoot, and cuts rather than rounds:
-      # so does the released implementation.
+      # so does the released implementation. Between two bytes there is nothing
+      # to saturate, and looking would cost a quarter of the resize.
       out = tf.clip_by_value(out, image.dtype.min, image.dtype.max)
     return tf.cast(out, image.dtype)
 
   return fn
+
+
+def _resize_pairs(labels, resized, size):
+  """Nearest resize of int32 [H, W, 2], in a third of the library's time.
+
+  Picking whole rows is copying memory, so columns are picked as rows of the
+  transposed map. Which ones, the library tells: it resizes their numbers.
+  """
+  height, width = tf.unstack(tf.shape(labels)[:2])
+  rows = resized(tf.range(height)[:, None, None], (size[0], 1))[:, 0, 0]
+  columns = resized(tf.range(width)[None, :, None], (1, size[1]))[0, :, 0]
+  words_WH = tf.transpose(tf.bitcast(labels, tf.int64))
+  words_WH = tf.gather(words_WH, columns)
+  return tf.bitcast(tf.gather(tf.transpose(words_WH), rows), tf.int32)
 
 
 @register(on_key="image")
@@ -127,7 +149,13 @@ def flip_lr():
 
 
 def _flip_if(condition, image):
-  out = tf.cond(condition, lambda: tf.reverse(image, [1]), lambda: image)
+  def flipped():
+    if has_pairs(image):
+      words = tf.reverse(tf.bitcast(image, tf.int64), [1])
+      return tf.bitcast(words, tf.int32)
+    return tf.reverse(image, [1])
+
+  out = tf.cond(condition, flipped, lambda: image)
   return tf.ensure_shape(out, image.shape)
 
 

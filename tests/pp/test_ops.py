@@ -166,12 +166,17 @@ def test_image_and_labels_share_one_flip_and_one_box():
   assert flipped == {True, False}
 
 
-def test_nearest_resize_makes_no_new_value():
-  labels = np.random.default_rng(0).choice([-1, 0, 5, 99], (17, 23, 2))
-  preprocess = builder.build('resize((40, 9), key="labels", method="nearest")')
-  out = preprocess({"labels": tf.constant(labels, tf.int32)})["labels"]
-  assert out.dtype == tf.int32 and out.shape == (40, 9, 2)
-  assert set(np.unique(out)) <= {-1, 0, 5, 99}
+@pytest.mark.parametrize("shape,size", [
+    ((7, 11), (16, 5)), ((20, 3), (7, 7)), ((1, 1), (3, 2)), ((4, 9), (4, 9))])
+def test_nearest_resize_of_pairs_is_that_of_their_channels(shape, size):
+  labels = np.random.default_rng(0).integers(
+      -9, 2**31 - 1, (*shape, 2)).astype(np.int32)
+  resize = builder.build(f'resize({size}, key="labels", method="nearest")')
+  out = resize({"labels": tf.constant(labels)})["labels"]
+  assert set(np.unique(out)) <= set(np.unique(labels))
+  for c in range(2):
+    want = tf.image.resize(labels[..., c:c + 1], size, method="nearest")
+    np.testing.assert_array_equal(out[..., c:c + 1], want)
 
 
 def test_area_resize_averages():
@@ -195,7 +200,8 @@ def _canonical_by_hand(ids, axis):
 
 @pytest.mark.parametrize("axis", ["y", "x"])
 @pytest.mark.parametrize("values", [
-    [0], [-1], [-1, 0, 3], [2**31 - 1, -5, 0, 7], range(-2, 300)])
+    [0], [-1], [-1, 0, 3], [2**31 - 1, -5, 0, 7], range(-2, 300),
+    [-2**31, -4000, 1, 2]])
 def test_instances_are_numbered_by_their_centres(axis, values):
   rng = np.random.default_rng(0)
   ids = rng.choice(np.array(values, np.int64), (31, 40)).astype(np.int32)
@@ -247,6 +253,17 @@ def test_panoptic_maps_match_a_look_at_each_pixel(count):
   for c, key in enumerate(["instances", "semantics"]):
     assert out[key].dtype == tf.int32
     np.testing.assert_array_equal(out[key][..., 0], want[..., c])
+
+
+def test_a_map_may_be_one_run_of_a_million_pixels():
+  image = np.zeros((1025, 1024, 3), np.uint8)
+  image[..., 0] = 5
+  objects = {"id": tf.constant([9, 5]), "label": tf.constant([3, 4])}
+  out = builder.build(
+      'coco_panoptic|concat(["semantics", "instances"], "labels")|'
+      "make_canonical")({"panoptic_image": tf.constant(image),
+                         "panoptic_objects": objects})["labels"]
+  np.testing.assert_array_equal(out, np.broadcast_to([5, 1], (1025, 1024, 2)))
 
 
 def test_channels_are_joined_in_the_order_asked_for():
