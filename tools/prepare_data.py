@@ -14,8 +14,9 @@ r"""Turns raw files into TFDS data sets that the configs can name.
 All files are looked at first, and what is wrong is told in one message; with
 --checksums FILE they are compared with a list as md5sum or sha256sum write it.
 Run a command once per split; splits that are there are kept, and a split
-appears only when it is complete. A command that was stopped starts its split
-again, and removes what the stopped one left.
+appears only when it is complete. A command that was stopped goes on with the
+first file (of half a GB) that is missing; `coco`, whose order is TFDS's, starts
+its split again and removes what the stopped one left.
 
 coco: with --name coco/2017_panoptic the result is what TFDS itself would have
 made, and `tfds.load` reads it; any other name (mydata, mydata/panoptic) has the

@@ -27,7 +27,8 @@ from uvim.registry import ConfigError
 # The versions of data sets that TFDS knows too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
 _INFO = "dataset_info.json"
-_WORK = ".prepare_"  # How folders of unfinished files begin.
+# How folders of unfinished files begin: useless to others, and to be gone on.
+_WORK, _KEPT = ".prepare_", ".resume_"
 _SHARD_BYTES = 2**29
 _SAMPLE = 16  # Examples whose size is measured to guess that of all.
 
@@ -152,10 +153,11 @@ def work_folder(data_dir: str) -> Iterator[str]:
 
 def _remove_left_over(lock: pathlib.Path) -> None:
   """The unfinished files of a run, unless it goes on."""
+  folder = lock.with_suffix("")
   with contextlib.suppress(OSError), open(lock) as file:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    print(f"Removing what a run that was stopped left in {lock.stem}")
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    print(f"Removing what a run that was stopped left in {folder.name}")
+    shutil.rmtree(folder, ignore_errors=True)
     lock.unlink()
 
 
@@ -183,27 +185,89 @@ def merge(new: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
         path.unlink()
 
 
-def _write_shards(prefix: pathlib.Path, records: Iterator[bytes], count: int,
-                  num_shards: int) -> tuple[list[int], int]:
-  """Writes `count` records; the lengths of the shards and their bytes."""
-  import tensorflow as tf
-  lengths, num_bytes = [], 0
-  for shard in range(num_shards):
-    first, last = (count * k // num_shards for k in (shard, shard + 1))
-    lengths.append(last - first)
-    path = f"{prefix}.tfrecord-{shard:05d}-of-{num_shards:05d}"
-    with tf.io.TFRecordWriter(path) as writer:
-      for record in itertools.islice(records, last - first):
-        writer.write(record)
-        num_bytes += len(record)
-  next(records, None)  # The bar ends only when it sees the end.
-  return lengths, num_bytes
+def _kept_folder(data_dir: str, name: str, digest: str) -> pathlib.Path:
+  """Where unfinished files lie that a stopped run leaves to the next.
+
+  Args:
+    data_dir: on the same disk, so that moving finished files is a rename.
+    name: of the data set.
+    digest: of all that decides what is written.
+  """
+  return pathlib.Path(data_dir) / f"{_KEPT}{name.replace('/', '.')}-{digest}"
+
+
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a `_kept_folder`, which goes when the block ends without an error.
+
+  So do those with other digests. ConfigError when another run is in it.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = pathlib.Path(f"{folder}.lock")
+  with open(lock, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ConfigError(f"--name: another command writes the same to {folder}. "
+                        "Wait for it.") from None
+    prefix = folder.name.rpartition("-")[0]
+    for other in folder.parent.glob(f"{prefix}-*.lock"):
+      if other != lock:
+        _remove_left_over(other)
+    yield
+    shutil.rmtree(folder)
+    lock.unlink()
+
+
+def _digest(*parts: Any) -> str:
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class _Shards:
+  """The files of a split, one after the other; those that are there stay."""
+
+  def __init__(self, prefix: pathlib.Path, count: int, sample: list[bytes]):
+    self.guess = count * sum(map(len, sample)) / len(sample)  # In bytes.
+    num_shards = min(count, math.ceil(self.guess / _SHARD_BYTES))
+    ends = [count * k // num_shards for k in range(num_shards + 1)]
+    self._spans = [range(*pair) for pair in itertools.pairwise(ends)]
+    self._paths = [
+        prefix.with_name(f"{prefix.name}.tfrecord-{k:05d}-of-{num_shards:05d}")
+        for k in range(num_shards)]
+    self.lengths = [len(span) for span in self._spans]
+
+  def num_bytes(self) -> int:
+    """Of all records that are there."""
+    # A record has a length of 8 bytes and two checksums of 4 around it.
+    return sum(path.stat().st_size - 16 * count
+               for path, count in zip(self._paths, self.lengths, strict=True)
+               if path.is_file())
+
+  def missing(self) -> list[int]:
+    """Positions of the examples that are not written yet."""
+    return [i for path, span in zip(self._paths, self._spans, strict=True)
+            if not path.is_file() for i in span]
+
+  def write(self, records: Iterator[bytes]) -> None:
+    """Writes the records of the `missing` examples."""
+    import tensorflow as tf
+    for path, count in zip(self._paths, self.lengths, strict=True):
+      if path.is_file():
+        continue
+      part = f"{path}.part"
+      with tf.io.TFRecordWriter(part) as writer:
+        for record in itertools.islice(records, count):
+          writer.write(record)
+      os.replace(part, path)
+    next(records, None)  # The bar ends only when it sees the end.
 
 
 def write(name: str, data_dir: str, splits: dict[str, Sequence[Any]], *,
           features: Any, make_example: Callable[[tuple[int, Any]], dict],
           extra_files: dict[str, str] | None = None) -> pathlib.Path:
   """Writes splits of a data set, all or none of them.
+
+  Run again after it was stopped, it keeps the files that were complete.
 
   Args:
     name: the TFDS name, with an optional config after a slash.
@@ -217,32 +281,39 @@ def write(name: str, data_dir: str, splits: dict[str, Sequence[Any]], *,
     The folder of the data set.
 
   Raises:
-    ConfigError: when the disk is too small.
+    ConfigError: when the disk is too small, or another run writes the same.
   """
   import tensorflow_datasets as tfds
 
   def serialize(pair):
     return features.serialize_example(make_example(pair))
 
-  sizes = {split: _guess_bytes(serialize, items)
-           for split, items in splits.items()}
-  check_space(data_dir, sum(map(len, splits.values())), sum(sizes.values()))
+  samples = {split: _sample(serialize, items)
+             for split, items in splits.items()}
   dataset, _, config = name.partition("/")
-  folder, infos = folder_of(name, data_dir), []
-  with work_folder(data_dir) as work:
-    new = pathlib.Path(work)
+  folder = folder_of(name, data_dir)
+  new = _kept_folder(data_dir, name, _digest(
+      features.to_json(), splits, samples, extra_files))
+  shards = {split: _Shards(new / f"{dataset}-{split}", len(items),
+                           samples[split]) for split, items in splits.items()}
+  done = sum(x.num_bytes() for x in shards.values())
+  if done:
+    print(f"Going on where a run was stopped: {_amount(done)} are written")
+  check_space(data_dir, sum(map(len, splits.values())),
+              max(0, sum(x.guess for x in shards.values()) - done))
+  with _alone_in(new):
     for split, items in splits.items():
+      missing = shards[split].missing()
       records = passes.progress(
-          passes.map_ahead(serialize, enumerate(items)), total=len(items),
-          desc=f"Writing {split}", unit="examples")
-      lengths, num_bytes = _write_shards(
-          new / f"{dataset}-{split}", iter(records), len(items),
-          min(len(items), math.ceil(sizes[split] / _SHARD_BYTES)))
-      infos.append(tfds.core.SplitInfo(
-          name=split, shard_lengths=lengths, num_bytes=num_bytes))
+          passes.map_ahead(serialize, ((i, items[i]) for i in missing)),
+          total=len(missing), desc=f"Writing {split}", unit="examples")
+      shards[split].write(iter(records))
     tfds.folder_dataset.write_metadata(
-        data_dir=new, features=features, split_infos=infos,
-        version=version_of(name), check_data=False)
+        data_dir=new, features=features, version=version_of(name),
+        check_data=False, split_infos=[
+            tfds.core.SplitInfo(name=split, shard_lengths=x.lengths,
+                                num_bytes=x.num_bytes())
+            for split, x in shards.items()])
     if config:
       info = {**_read_info(new), "configName": config}
       (new / _INFO).write_text(json.dumps(info))
@@ -252,9 +323,9 @@ def write(name: str, data_dir: str, splits: dict[str, Sequence[Any]], *,
   return folder
 
 
-def _guess_bytes(serialize: Callable[[tuple[int, Any]], bytes],
-                 items: Sequence[Any]) -> float:
-  """The size of a split, from a few of its examples."""
+def _sample(serialize: Callable[[tuple[int, Any]], bytes],
+            items: Sequence[Any]) -> list[bytes]:
+  """A few examples of a split: their size, and whether all is as it was."""
   step = max(1, len(items) // _SAMPLE)
-  sample = [(i, items[i]) for i in range(0, len(items), step)][:_SAMPLE]
-  return sum(len(serialize(pair)) for pair in sample) / len(sample) * len(items)
+  return [serialize((i, items[i]))
+          for i in range(0, len(items), step)][:_SAMPLE]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pp import builder, sources
-from tools import image_files, prepare_data
+from tools import image_files, prepare_data, tfds_folder
 
 
 def picture(height=12, width=20):
@@ -177,6 +177,53 @@ def test_names_and_labels(tmp_path, capsys):
       str(tmp_path / "out")]) == 0
   found = examples(tmp_path, "flat")
   assert len(found) == 3 and all("label" not in e for e in found)
+
+
+def test_a_stopped_run_goes_on_with_the_missing_files(
+    tmp_path, monkeypatch, capsys):
+  made, make = [], image_files.make_example
+
+  def count(position, photo, features):
+    made.append(position)
+    if position == stop and made.count(position) > 1:  # Once as a sample.
+      raise RuntimeError("stopped")
+    return make(position, photo, features)
+
+  for i in range(40):
+    save(tmp_path / f"raw/{i}.png", picture() + i)
+  monkeypatch.setattr(tfds_folder, "_SHARD_BYTES", 1000)
+  monkeypatch.setattr(tfds_folder, "_SAMPLE", 40)
+  stop = None
+  assert run(tmp_path, name="whole") == 0
+  monkeypatch.setattr(image_files, "make_example", count)
+  stop = 30
+  with pytest.raises(RuntimeError, match="stopped"):
+    run(tmp_path)
+  assert not (tmp_path / "out/photos").exists()
+  stop, made = None, made[:0]
+  capsys.readouterr()
+  assert run(tmp_path) == 0
+  assert "Going on where a run was stopped" in capsys.readouterr().out
+  assert 40 < len(made) < 60  # The samples, and less than the half.
+  files, whole = (sorted((tmp_path / "out" / name / "1.0.0").glob("*record*"))
+                  for name in ("photos", "whole"))
+  assert len(files) > 4
+  for a, b in zip(files, whole, strict=True):
+    assert a.read_bytes() == b.read_bytes()
+  assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_is_left_of_other_files_is_not_gone_on_with(tmp_path, monkeypatch):
+  monkeypatch.setattr(tfds_folder, "merge", lambda *_: 1 / 0)
+  for i in range(2):
+    save(tmp_path / "raw/x.png", picture() + i)
+    with pytest.raises(ZeroDivisionError):
+      run(tmp_path)
+    (left,) = (x for x in (tmp_path / "out").glob(".*") if x.is_dir())
+    assert len(list(left.glob("*.tfrecord-*"))) == 1
+  monkeypatch.undo()
+  assert run(tmp_path) == 0
+  assert (pixels(examples(tmp_path)[0])[0] == picture() + 1).all()
 
 
 @pytest.fixture

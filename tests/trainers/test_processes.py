@@ -20,12 +20,16 @@ from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Two evaluators on five examples: the second process has one of them. A
-# dictionary that forgets quickly, so that entries die and are split.
+# dictionary that forgets quickly, so that entries die and are split. Each
+# message between two processes costs milliseconds: kernels alone are split over
+# the devices (tests/trainers/test_stages splits everything), and few steps of
+# the twenty are taken together.
 EXTRA = """
 config.mesh = [("data", -1)]
-config.sharding = [(".*", "fsdp(data)")]
+config.sharding = [(".*kernel", "fsdp(data)"), (".*", "replicate")]
 config.total_steps = 20
-config.checkpoint_steps = config.log_eval_steps = 10
+config.log_eval_steps = 10
+config.checkpoint_steps = 16
 config.optax_name = "scale_by_adafactor"
 config.optax = dict(dtype_momentum="float32")
 config.model.dict_momentum = 0.7
@@ -43,7 +47,10 @@ def call_two(argv, log, timeout=300):
       [sys.executable, "-m", "tests.trainers.two_processes", "2", str(log),
        *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True,
       start_new_session=True, env={
-          **os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"})
+          **os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu",
+          # A program that one process compiles and another reads from the
+          # cache runs its collectives in another order there: gloo aborts.
+          "JAX_ENABLE_COMPILATION_CACHE": "false"})
   try:
     out, _ = process.communicate(timeout=timeout)
   except subprocess.TimeoutExpired:
@@ -64,7 +71,7 @@ config.data_dir = {str(rooms_tiny_dir)!r}
 
 
 def half_of(folder, name):
-  """A copy of the run on eight devices as it was after step 10."""
+  """A copy of the run on eight devices as it was after step 16."""
   workdir = shutil.copytree(folder / "whole", folder / name)
   shutil.rmtree(workdir / "checkpoints" / "20")
   return workdir
@@ -74,7 +81,7 @@ def assert_agree(workdir, whole):
   """Losses, scores, parameters and dictionary to 1e-5."""
   got, want = read_lines(workdir), read_lines(whole)
   assert [line.keys() for line in got] == [line.keys() for line in want]
-  assert any(line.get("train/code/splits") for line in want[-12:])
+  assert any(line.get("train/code/splits") for line in want[-6:])
   assert any("score/loss" in line for line in want)
   for a, b in zip(got, want, strict=True):
     assert a.pop("settings", None) == b.pop("settings", None)
@@ -98,7 +105,7 @@ def test_a_run_of_eight_devices_goes_on_in_two_processes(folder):
   codes = call_two(argv, log)
   texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
   assert codes == [0, 0], "\n".join(texts)
-  assert "resumed at step 10" in texts[0] and "8 device(s)" in texts[0]
+  assert "resumed at step 16" in texts[0] and "8 device(s)" in texts[0]
   # The second process reports nothing.
   assert "step 20/20" in texts[0] and "step" not in texts[1]
   assert (workdir / "config.json").stat().st_mtime_ns > before
