@@ -125,7 +125,8 @@ def make_init(stage: Stage, config: TrainConfig, total_steps: int):
 
   def init(rng):
     init_rng, rng = jax.random.split(rng)
-    params, codebook = stage.init(init_rng)
+    # The same numbers as those of the raw key, and one trace for both.
+    params, codebook = stage.init(jax.random.wrap_key_data(init_rng))
     return TrainState.create(
         params=params, tx=tx, codebook=codebook, rng=rng,
         usage=jnp.zeros((stage.dict_size,), jnp.int32))

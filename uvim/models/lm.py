@@ -9,10 +9,12 @@ Encoder and decoder have the same sizes unless `decoder_…` says otherwise: the
 text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import flax.core
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -153,6 +155,7 @@ class LM(nn.Module):
                         dtype=self.dtype)
 
 
+@functools.partial(jax.jit, static_argnums=0)  # For its cache, as in vit.
 def init_params(model: LM, rng: PRNGKey) -> PyTree:
   """Fresh float32 parameters. Under `jax.eval_shape`: their shapes, free."""
   height, width = model.input_size

@@ -13,6 +13,7 @@ Source: paper sections 2.2 and 2.3, Appendix D for the fields.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -227,8 +228,11 @@ def resize_grid(x_BND, old_size, new_size):
   return x_BHWD.reshape(batch, -1, width)
 
 
+# Jitted for its cache: a run asks for the shapes several times, and tracing a
+# model takes seconds.
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(model: ViT, rng: PRNGKey) -> PyTree:
-  """The parameters (float32) of a new model; jit or eval_shape this."""
+  """The parameters (float32) of a new model."""
   tokens = math.prod(model.grid_size)
   x = {key: jnp.zeros((1, tokens, shape[1]), jnp.int32)
        for key, shape in model.inputs.items()}
