@@ -137,19 +137,29 @@ def _max_removed_area(min_fraction: float, num_pixels: int) -> int:
 
 
 def _argmax_classes(x_BNKP: Array) -> Int[Array, "B N P"]:
-  """argmax over axis -2; the lowest index wins ties.
+  """argmax over axis -2; the lowest index wins ties."""
+  return lax.platform_dependent(
+      x_BNKP, cpu=_argmax_by_patches,
+      default=lambda x: jnp.argmax(x, axis=2).astype(jnp.int32))
 
-  A running maximum: XLA's CPU argmax over an inner axis is a scalar loop,
-  three times slower than comparing whole planes.
+
+def _argmax_by_patches(x_BNKP):
+  """The maximum, then its first place, for a patch of each image at a time.
+
+  XLA's argmax on a CPU is a scalar loop; two reductions of vectors, the second
+  from cache, take half of its time.
   """
-  def step(k, best):
-    value, index = best
-    plane = lax.dynamic_index_in_dim(x_BNKP, k, 2, keepdims=False)
-    return (jnp.maximum(value, plane),
-            jnp.where(plane > value, k, index))
-  first = x_BNKP[:, :, 0]
-  start = first, jnp.zeros(first.shape, jnp.int32)
-  return lax.fori_loop(1, x_BNKP.shape[2], step, start)[1]
+  b, n, k, p = x_BNKP.shape
+
+  def step(i, index_BNP):
+    x_BKP = lax.dynamic_index_in_dim(x_BNKP, i, 1, keepdims=False)
+    places = lax.broadcasted_iota(jnp.int32, x_BKP.shape, 1)
+    highest = jnp.max(x_BKP, axis=1, keepdims=True)
+    # Not `x == highest`: of NaNs none is, and the index must stay in range.
+    first = jnp.min(jnp.where(x_BKP < highest, k, places), axis=1)
+    return lax.dynamic_update_index_in_dim(index_BNP, first, i, 1)
+
+  return lax.fori_loop(0, n, step, jnp.zeros((b, n, p), jnp.int32))
 
 
 def _count_votes(classes_BNP, ids_BNP, num_ids: int, num_classes: int):
