@@ -80,7 +80,7 @@ class Problem:
 
   def abstract(self) -> tuple[Any, Any]:
     """Shapes of the state and of what is frozen."""
-    state = jax.eval_shape(self.init, jax.random.key(0))
+    state = jax.eval_shape(self.init, jax.random.PRNGKey(0))
     return state, jax.eval_shape(lambda: self.frozen)
 
 
