@@ -1,5 +1,7 @@
 """Every shipped pair of configs trains a step of each stage.
 
+(But `rooms_panoptic`: it is trained in tests/test_end_to_end.)
+
 Its own preprocessing strings on a made-up example, its own task, optimizer and
 schedule; only the sizes are cut, as `--config.model.width=…` would do.
 """
@@ -22,7 +24,6 @@ PAIRS = {
     "coco_panoptic": math.log(134) + math.log(100),
     "nyu_depth": math.log(256),
     "imagenet_colorization": None,  # The mean square of the colours.
-    "rooms_panoptic": math.log(13) + math.log(16),
     "rooms_depth": math.log(64),
     "rooms_colorization": None,
 }
