@@ -22,10 +22,6 @@ from uvim.typing import Array, Float, Int
 KEYS = ("semantics", "instances")
 INSTANCE_LABELS = ("logit_sum", "majority")
 
-# Patches reduced at a time: enough to keep the cores busy, few enough that
-# the pixel-major copy of their logits stays in cache.
-_CHUNK = 16
-
 
 class PanopticTask(base.AbstractTask):
   """Labels [B,H,W,2] int32 (semantics, instances); two cross-entropies."""
@@ -172,24 +168,41 @@ def _count_votes(classes_BNP, ids_BNP, num_ids: int, num_classes: int):
 def _sum_logits(semantics_BNKP, ids_BNP, num_ids: int):
   """f32 [B,I,K]: class logits summed over each instance.
 
-  A few patches at a time: a pixel-major copy of all logits, or a mask per
-  instance, would cost more memory than everything else in evaluation.
+  Scattering adds is fastest on a CPU, where one scatter keeps one core busy.
+  Elsewhere parallel adds land in any order, so a sum could change between
+  runs: there a matmul, in full f32.
+  """
+  add_up = partial(_sum_by_chunks, num_ids=num_ids)
+  return lax.platform_dependent(
+      semantics_BNKP, ids_BNP,
+      cpu=partial(add_up, add=_scatter_rows, chunk=4, streams=8),
+      default=partial(add_up, add=_matmul_rows, chunk=16, streams=1))
+
+
+def _sum_by_chunks(semantics_BNKP, ids_BNP, *, num_ids: int, add, chunk: int,
+                   streams: int):
+  """`_sum_logits`, a few patches at a time in each of a few streams.
+
+  A pixel-major copy of all logits, or a mask per instance, would cost more
+  memory than everything else in evaluation.
   """
   b, n, k, p = semantics_BNKP.shape
-  chunk = math.gcd(n, _CHUNK)
+  streams = math.gcd(n, streams)
+  chunk = math.gcd(n // streams, chunk)
 
-  def step(i, sums_BIK):
-    logits = lax.dynamic_slice_in_dim(semantics_BNKP, i * chunk, chunk, 1)
-    ids = lax.dynamic_slice_in_dim(ids_BNP, i * chunk, chunk, 1)
+  def added(sums_BIK, start):
+    logits = lax.dynamic_slice_in_dim(semantics_BNKP, start, chunk, 1)
+    ids = lax.dynamic_slice_in_dim(ids_BNP, start, chunk, 1)
     rows_BXK = logits.astype(jnp.float32).swapaxes(2, 3).reshape(b, -1, k)
-    # Scattering adds is fastest on a CPU. Elsewhere parallel adds land in any
-    # order, so a sum could change between runs: there a matmul, in full f32.
-    return lax.platform_dependent(
-        sums_BIK, rows_BXK, ids.reshape(b, chunk * p),
-        cpu=_scatter_rows, default=_matmul_rows)
+    return add(sums_BIK, rows_BXK, ids.reshape(b, chunk * p))
+
+  def step(i, sums):
+    # They depend on nothing of each other, so they run side by side.
+    return [added(x, s * (n // streams) + i * chunk)
+            for s, x in enumerate(sums)]
 
   zeros = jnp.zeros((b, num_ids, k), jnp.float32)
-  return lax.fori_loop(0, n // chunk, step, zeros)
+  return sum(lax.fori_loop(0, n // streams // chunk, step, [zeros] * streams))
 
 
 def _scatter_rows(sums_BIK, rows_BXK, ids_BX):
