@@ -9,6 +9,9 @@ STARTED := $(shell date +%s)
 # (glibc ≥ 2.35, ignored elsewhere) the step ran 1.4 times as fast.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
+# Where this is set every process compiles all it imports: ten seconds each.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: quickstart test lint env lock clean
 
 quickstart: env

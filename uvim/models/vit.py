@@ -22,6 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 from uvim import losses, quantizer, registry
 from uvim.models import attention, embedding, heads, transformer
@@ -86,6 +87,13 @@ class ViT(nn.Module):
   attention: str = "chunked"
   scan_layers: bool = False
   remat: str = "none"
+
+  def __post_init__(self):
+    # A model is a static argument of `init_params`, so it must hash.
+    for name in ("inputs", "outputs"):
+      object.__setattr__(self, name, FrozenDict(
+          {key: tuple(v) for key, v in getattr(self, name).items()}))
+    super().__post_init__()
 
   @property
   def grid_size(self) -> tuple[int, int]:
@@ -228,8 +236,7 @@ def resize_grid(x_BND, old_size, new_size):
   return x_BHWD.reshape(batch, -1, width)
 
 
-# Jitted for its cache: a run asks for the shapes several times, and tracing a
-# model takes seconds.
+# Jitted for its cache: a run asks for the shapes several times, seconds each.
 @functools.partial(jax.jit, static_argnums=0)
 def init_params(model: ViT, rng: PRNGKey) -> PyTree:
   """The parameters (float32) of a new model."""
