@@ -1,5 +1,6 @@
 """Strict numerics for every test; eight virtual devices."""
 
+import gc
 import os
 import pathlib
 
@@ -25,6 +26,12 @@ import pytest  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+  """Looks through what JAX and TensorFlow brought along once, not for ever."""
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Every shipped pair of configs trains a step of each stage.
 
-(But `rooms_panoptic`: it is trained in tests/test_end_to_end.)
+(But `rooms_panoptic`, which tests/test_end_to_end trains, and
+`rooms_colorization`, whose strings, task and sizes are those of others.)
 
 Its own preprocessing strings on a made-up example, its own task, optimizer and
 schedule; only the sizes are cut, as `--config.model.width=…` would do.
@@ -25,7 +26,6 @@ PAIRS = {
     "nyu_depth": math.log(256),
     "imagenet_colorization": None,  # The mean square of the colours.
     "rooms_depth": math.log(64),
-    "rooms_colorization": None,
 }
 
 
