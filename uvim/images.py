@@ -2,7 +2,9 @@
 
 The numbers are those of the preprocessing ops of the evaluation strings
 (decode, resize, rgb_to_grayscale_to_rgb, value_range): a photograph gives the
-same prediction here as in an evaluation.
+same prediction here as in an evaluation. A JPEG does so where the string says
+`decode(precise=True)`: plain `decode` is TensorFlow's faster, coarser way, as
+released, and differs by a few levels.
 
 H W pixels · C channels
 """
