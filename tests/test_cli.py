@@ -208,15 +208,18 @@ def test_stage_ii_overrides(fails, override, words):
 # ── As a user meets it ───────────────────────────────────────────────────────
 
 
-def test_a_command(tmp_path, rooms_tiny_dir):
+@pytest.mark.parametrize("trainer,config,override,word", [
+    ("vqvae", STAGE_1, "pp_train=decode|resise(64)", "Did you mean 'resize'?"),
+    ("lm", STAGE_2, "oracle.model_init=nowhere", "No checkpoint at nowhere"),
+])
+def test_commands(tmp_path, rooms_tiny_dir, trainer, config, override, word):
   workdir = tmp_path / "workdir"
   done = subprocess.run(
-      [sys.executable, "-m", "trainers.vqvae", "--config", str(STAGE_1),
+      [sys.executable, "-m", f"trainers.{trainer}", "--config", str(config),
        "--workdir", str(workdir), f"--config.data_dir={rooms_tiny_dir}",
-       "--config.pp_train=decode|resise(64)"],
+       f"--config.{override}"],
       cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
       capture_output=True, text=True)
   assert done.returncode == main.EXIT_BAD_INPUT
-  message = check_message(done.stderr, workdir)
-  assert "Did you mean 'resize'?" in message
+  assert word in check_message(done.stderr, workdir)
   assert done.stdout == ""

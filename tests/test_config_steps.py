@@ -88,10 +88,13 @@ def step(stage, config, monkeypatch):
   batch = make_batch(config)
   stage.check_batch(batch)
   monkeypatch.setattr(tiny, "batch", lambda step: batch)
-  state, (log,) = tiny.run(stage, steps=1, mesh=[("data", 1)])
+  state, (log, _) = tiny.run(stage, steps=2, mesh=[("data", 1)])
   assert math.isfinite(float(log["grad_norm"]))
-  # Biases start at 0: the loss has reached the heads.
-  for name in (f"head_{key}" for key in getattr(stage.model, "outputs", ())):
+  # Biases start at 0: the loss has reached the heads, and then, through the
+  # code, Ω.
+  keys = getattr(stage.model, "outputs", ())  # Stage II has none.
+  for name in (f"{part}_{key}" for key in keys
+               for part in ("head", "embedding")):
     assert np.abs(state.params[name]["bias"]).max() > 0, name
   return float(log["loss"]), batch
 

@@ -185,22 +185,28 @@ def merge(new: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
         path.unlink()
 
 
-def _kept_folder(data_dir: str, name: str, digest: str) -> pathlib.Path:
+def _kept_folder(data_dir: str, name: str, splits: Sequence[str],
+                 digest: str) -> pathlib.Path:
   """Where unfinished files lie that a stopped run leaves to the next.
 
   Args:
     data_dir: on the same disk, so that moving finished files is a rename.
     name: of the data set.
+    splits: that are written together; others have folders of their own.
     digest: of all that decides what is written.
   """
-  return pathlib.Path(data_dir) / f"{_KEPT}{name.replace('/', '.')}-{digest}"
+  name = f"{_KEPT}{name.replace('/', '.')}-{'+'.join(splits)}-{digest}"
+  return pathlib.Path(data_dir) / name
 
 
 @contextlib.contextmanager
 def _alone_in(folder: pathlib.Path) -> Iterator[None]:
   """Makes a `_kept_folder`, which goes when the block ends without an error.
 
-  So do those with other digests. ConfigError when another run is in it.
+  So do those of the same splits with other digests.
+
+  Raises:
+    ConfigError: another run is in it.
   """
   folder.mkdir(parents=True, exist_ok=True)
   lock = pathlib.Path(f"{folder}.lock")
@@ -292,7 +298,7 @@ def write(name: str, data_dir: str, splits: dict[str, Sequence[Any]], *,
              for split, items in splits.items()}
   dataset, _, config = name.partition("/")
   folder = folder_of(name, data_dir)
-  new = _kept_folder(data_dir, name, _digest(
+  new = _kept_folder(data_dir, name, list(splits), _digest(
       features.to_json(), splits, samples, extra_files))
   shards = {split: _Shards(new / f"{dataset}-{split}", len(items),
                            samples[split]) for split, items in splits.items()}

@@ -39,7 +39,7 @@ def test_both_sides_agree_and_are_measured(name):
   check(name, list(BENCHMARKS[name](TINY)))
 
 
-@pytest.mark.parametrize("name", ["C1", "C2", "C7"])
+@pytest.mark.parametrize("name", ["C1", "C2", "C7", "C8"])
 def test_training_steps_are_measured(name, monkeypatch):
   # Compiling them takes half a minute: they are traced only. What they compute
   # is the next test's matter, and the tool's own.

@@ -222,7 +222,10 @@ def test_what_is_left_of_other_files_is_not_gone_on_with(tmp_path, monkeypatch):
     (left,) = (x for x in (tmp_path / "out").glob(".*") if x.is_dir())
     assert len(list(left.glob("*.tfrecord-*"))) == 1
   monkeypatch.undo()
+  assert run(tmp_path, split="test") == 0
+  assert left.is_dir()  # Another split is none of its business.
   assert run(tmp_path) == 0
+  assert not list((tmp_path / "out").glob(".*"))
   assert (pixels(examples(tmp_path)[0])[0] == picture() + 1).all()
 
 
