@@ -7,7 +7,9 @@ image · P pixels of a patch, row-major inside it · K classes or bins.
 import abc
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from uvim.registry import ConfigError
@@ -123,3 +125,54 @@ class AbstractTask(abc.ABC):
   @abc.abstractmethod
   def render(self, outputs: Mapping[str, Array]):
     """uint8 pictures [B,H,W,3] (numpy) of `outputs` or `truth`."""
+
+
+class RealTask(AbstractTask):
+  """A task with real numbers per pixel, embedded and predicted as they are.
+
+  A subclass writes `loss`, `outputs` and `render`.
+
+  Attributes:
+    key: the name of the quantity.
+    channels: how many numbers a pixel has.
+    meaning: what they are, for messages.
+  """
+
+  key: ClassVar[str]
+  channels: ClassVar[int]
+  meaning: ClassVar[str]
+
+  def __post_init__(self):
+    super().__post_init__()
+    for field, spec in (("inputs", self.inputs_spec),
+                        ("outputs", self.outputs_spec)):
+      if spec[self.key][0] != self.channels:
+        raise ConfigError(
+            f"model.{field}[{self.key!r}] has {spec[self.key][0]} channels; it "
+            f"must be {self.channels}: {self.meaning}.")
+
+  @property
+  def keys(self) -> tuple[str, ...]:
+    return (self.key,)
+
+  def encode_labels(self, labels: Float[AnyArray, "B H W C"]
+                    ) -> dict[str, Float[AnyArray, "B N C P"]]:
+    """Channels per patch.
+
+    Raises:
+      ConfigError: labels that are integers, or of other channels.
+    """
+    floats = jnp.issubdtype(labels.dtype, jnp.floating)
+    if labels.shape[-1] != self.channels or not floats:
+      raise ConfigError(
+          f"Labels are {labels.dtype} with {labels.shape[-1]} channels; the "
+          f"task needs {self.channels} channels of floats: {self.meaning}.")
+    return {self.key: patchify(labels, self.patch_size).swapaxes(2, 3)}
+
+  def pixels(self, logits: Mapping[str, Array]) -> Float[Array, "B H W C"]:
+    """The logits [B,N,C,P] as float32 pictures."""
+    x_BNPC = logits[self.key].astype(jnp.float32).swapaxes(2, 3)
+    return unpatchify(x_BNPC, self.input_size, self.patch_size)
+
+  def truth(self, batch):
+    return {self.key: batch["labels"]}
