@@ -67,15 +67,17 @@ def execute(runs: Sequence[Run], jobs: int, on_change) -> None:
   waiting = [run for run in runs if not sweep_plan.is_done(run)]
   for run in waiting:
     run.failure.unlink(missing_ok=True)
-  active: dict[Run, tuple[subprocess.Popen, float]] = {}
+  active: dict[Run, tuple[subprocess.Popen, float, set[int]]] = {}
+  idle = shares(jobs)
   reported = time.monotonic()
   try:
     while waiting or active:
-      _start(waiting, active, jobs)
-      ended = [run for run, (process, _) in active.items()
+      _start(waiting, active, idle)
+      ended = [run for run, (process, *_) in active.items()
                if process.poll() is not None]
       for run in ended:
-        process, started = active.pop(run)
+        process, started, cores = active.pop(run)
+        idle.append(cores)
         _note_failure(run, process.returncode)
         on_change(run, time.monotonic() - started)
       if not ended:
@@ -84,13 +86,39 @@ def execute(runs: Sequence[Run], jobs: int, on_change) -> None:
         reported = time.monotonic()
         on_change(None, 0)
   finally:
-    for process, _ in active.values():
+    for process, *_ in active.values():
       process.terminate()  # The trainers save, and resume the next time.
-    for process, _ in active.values():
+    for process, *_ in active.values():
       process.wait()
 
 
-def _start(waiting: list[Run], active: dict, jobs: int) -> None:
+def shares(jobs: int) -> list[set[int]]:
+  """The cores of each job; with more jobs than cores some share one.
+
+  Models as small as those of `rooms` gain nothing from a second core: two jobs
+  on a core each made 1.9 times the steps of one on two. Empty where the system
+  knows no such thing.
+  """
+  if not hasattr(os, "sched_getaffinity"):
+    return [set() for _ in range(jobs)]
+  cores = sorted(os.sched_getaffinity(0))
+  return [set(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
+
+
+def _popen(run: Run, log, cores: set[int]) -> subprocess.Popen:
+  """The process inherits the cores of the thread that starts it."""
+  before = os.sched_getaffinity(0) if cores else None
+  if cores:
+    os.sched_setaffinity(0, cores)
+  try:
+    return subprocess.Popen(run.command, stdout=log, stderr=log,
+                            env=os.environ | {"PYTHONUNBUFFERED": "1"})
+  finally:
+    if cores:
+      os.sched_setaffinity(0, before)
+
+
+def _start(waiting: list[Run], active: dict, idle: list[set[int]]) -> None:
   """Starts what can be started; drops what never can."""
   busy = {run.name for run in active} | {run.name for run in waiting}
   for run in list(waiting):
@@ -99,13 +127,12 @@ def _start(waiting: list[Run], active: dict, jobs: int) -> None:
     if run.needs and not sweep_plan.is_done(run.needs):
       waiting.remove(run)  # Its reason is that of the one it needs.
       busy.discard(run.name)
-    elif len(active) < jobs:
+    elif idle:
       waiting.remove(run)
       run.log.parent.mkdir(parents=True, exist_ok=True)
+      cores = idle.pop()
       with open(run.log, "a") as log:
-        active[run] = subprocess.Popen(
-            run.command, stdout=log, stderr=log,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"}), time.monotonic()
+        active[run] = _popen(run, log, cores), time.monotonic(), cores
 
 
 def _note_failure(run: Run, code: int) -> None:

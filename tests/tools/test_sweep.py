@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -181,6 +183,23 @@ def fake(tmp_path, monkeypatch):
 
 def read(tmp_path, name):
   return json.loads((tmp_path / "w" / f"{name}.json").read_text())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"),
+                    reason="skipped: this system does not deal out cores")
+def test_jobs_share_the_cores(monkeypatch, tmp_path):
+  mine = os.sched_getaffinity(0)
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 5, 7, 9})
+    assert sweep.shares(2) == [{1, 5, 9}, {3, 7}]
+    assert sweep.shares(6) == [{1}, {3}, {5}, {7}, {9}, {1}]
+  one = {max(mine)}
+  code = "import os; print(os.sched_getaffinity(0))"
+  run = types.SimpleNamespace(command=[sys.executable, "-S", "-c", code])
+  with open(tmp_path / "log", "w") as log:
+    sweep._popen(run, log, one).wait()
+  assert (tmp_path / "log").read_text().strip() == str(one)
+  assert os.sched_getaffinity(0) == mine
 
 
 def test_a_failed_cell_says_why_and_the_others_go_on(
