@@ -3,7 +3,9 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from uvim import optim, tree
@@ -133,6 +135,29 @@ def test_updates_equal_a_float64_model(fixtures, configs, name):
           step_size=lambda s: float(schedules[0](s)) * config["lr"],
           decay=decay / config["lr"])
     _assert_close(after[t - 1], p, 2e-4 if momentum else 2e-6)
+
+
+# Large ones whose means go over the first and over a middle axis; a small one,
+# a square one, one that is not factored.
+@pytest.mark.parametrize("shape", [
+    (64, 20, 1024), (33, 4, 9000), (2, 700, 800), (40, 3, 64), (48, 48), (7,)])
+def test_factored_moments_are_those_of_optax(shape):
+  def decay(step, *_):
+    return 1 - (step + 1.0)**-0.8
+
+  ours = optim._factored_rms(
+      min_dim_size_to_factor=32, decay_fn=decay, eps=1e-8)
+  theirs = optax.scale_by_factored_rms(
+      min_dim_size_to_factor=32, epsilon=1e-8, decay_rate_fn=decay)
+  params = {"x": jnp.zeros(shape)}
+  states = [opt.init(params) for opt in (ours, theirs)]
+  for step in range(2):
+    grads = {"x": jax.random.normal(jax.random.key(step), shape)}
+    (u, states[0]), (want, states[1]) = (
+        jax.jit(opt.update)(grads, state, params)
+        for opt, state in zip((ours, theirs), states, strict=True))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5),
+                 (u, states[0]), (want, states[1]))
 
 
 def test_frozen_leaves_keep_no_state_and_never_change(configs):
