@@ -49,6 +49,11 @@ def load(path: str | os.PathLike, *, lm: str | os.PathLike | None = None,
     path, lm = f"{path}-stage1", lm or f"{path}-stage2"
   config = read_config(path)
   if config.get("oracle"):
+    if lm:
+      raise ConfigError(
+          f"{path} is a run of stage II with a language model of its own, but "
+          f"another was given: {lm}. For that one give a stage I run, such as "
+          f"{oracle_path(path, config)}.")
     path, lm = oracle_path(path, config), path
   stage_i = _load(path, 1)
   lm_arrays = _load(lm, 2) if lm else None

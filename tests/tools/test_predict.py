@@ -201,6 +201,9 @@ def test_stages_that_do_not_go_together(weights, tmp_path, photos, capsys):
   with pytest.raises(Exception, match="do not go together"):
     load._check_task(weights[0], "panoptic_segmentation", workdir,
                      load.read_config(workdir))
+  # One of two language models would have been left out, silently.
+  assert predict.main([*argv, str(workdir), "--lm", str(weights[1])]) == 2
+  assert "another was given" in capsys.readouterr().err
 
 
 # ── Formats of the other tasks ───────────────────────────────────────────────
