@@ -33,9 +33,9 @@ data for `python -m tools.sweep NAME`:
 SIZES = ("full", "rooms", "tiny")
 
 # `full`: the shipped configs as they are. `rooms`: two fifths of the shipped
-# recipe's steps in stage I, all of stage II's; the cosine ends with them, so that
-# it is a shorter recipe and no broken-off one. With 2400 + 1200 steps UViM was
-# worse than no code at all: the language model has most to learn. `tiny`:
+# recipe's steps in stage I, all of stage II's; the cosine ends with them, so
+# that it is a shorter recipe and no broken-off one. With 2400 + 1200 steps UViM
+# was worse than no code at all: the language model has most to learn. `tiny`:
 # seconds, to try the commands.
 STEPS = {
     "full": ({}, {}),
@@ -45,8 +45,8 @@ STEPS = {
     "tiny": ({}, {}),
 }
 # Of the default cell, (stage I, stage II), with start, compiling and scoring.
-# rooms: measured. full: the paper's hours for panoptic segmentation; other tasks
-# by their steps.
+# rooms: measured. full: the paper's hours for panoptic segmentation; other
+# tasks by their steps.
 COSTS = {
     "full": (1900, 900, "TPU-v3 hours"),
     "rooms": (5, 8, "minutes, a core for each job"),
