@@ -86,9 +86,8 @@ def chunk_size(num_tokens: int, outputs: dict[str, tuple[int, int]]) -> int:
     num_tokens: of the batch, over all devices that share it.
     outputs: output name -> (K, P), P the same in all.
   """
-  mesh = jax.sharding.get_abstract_mesh()
   limit = CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK
-  limit *= mesh.shape.get(sharding.DATA_AXIS, 1)
+  limit *= sharding.num_data_devices()
   logits = num_tokens * sum(classes for classes, _ in outputs.values())
   pixels = next(iter(outputs.values()))[1]
   return max(p for p in range(1, pixels + 1)

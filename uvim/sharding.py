@@ -25,6 +25,11 @@ RULE = re.compile(
 Rule = str | PartitionSpec | None
 
 
+def num_data_devices() -> int:
+  """How many devices share the batch, while a program is traced."""
+  return jax.sharding.get_abstract_mesh().shape.get(DATA_AXIS, 1)
+
+
 def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
   """A mesh over this run's devices.
 
