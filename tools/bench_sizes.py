@@ -88,7 +88,7 @@ class Size:
   segments: tuple[int, ...] = (20, 60)
   pq: tuple[tuple[int, int], int] = ((427, 640), 200)
   growth_tokens: tuple[int, ...] = (256, 1024, 4096, 6400)
-  growth_segments: tuple[int, ...] = (5, 20, 60, 200)
+  growth_segments: tuple[int, ...] = (5, 200)  # C4 has 20 and 60.
   growth_words: tuple[int, ...] = (1024, 4096, 16384)
   growth_encoder: Fields = dataclasses.field(default_factory=lambda: PAPER_II)
   growth_vectors: tuple[int, int] = (512, 768)

@@ -103,6 +103,12 @@ def test_a_step_that_differs_is_not_measured(change, part):
       bench_train.compare("C1", start, wrong, right, tolerance=1e-2)
 
 
+def test_what_is_only_compiled_runs_side_by_side():
+  assert bench.groups(["C1", "C7", "C8", "growth"]) == [
+      ["C1"], ["growth"], ["C7", "C8"]]
+  assert bench.groups(["C3"]) == [["C3"]]
+
+
 def test_the_command_line_writes_the_list(tmp_path, capsys):
   path = tmp_path / "rows.json"
   assert bench.main(["C6", "--quick", "--json", str(path)]) == 0
