@@ -49,8 +49,8 @@ STEPS = {
 # tasks by their steps.
 COSTS = {
     "full": (1900, 900, "TPU-v3 hours"),
-    "rooms": (5, 8, "minutes, a core for each job"),
-    "tiny": (0.3, 0.3, "minutes, a core for each job"),
+    "rooms": (5, 8, "minutes (a core for each job)"),
+    "tiny": (0.3, 0.3, "minutes (a core for each job)"),
 }
 FULL_STEPS = {"panoptic": (111_515, 44_606), "depth": (9_294, 4_647),
               "colorization": (124_714, 124_714)}
