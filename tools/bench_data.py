@@ -143,7 +143,7 @@ def preprocessing(size: Size, segments: tuple[int, ...] | None = None,
       require(np.array_equal(first[key], out[key]),
               f"{name}: {key!r} with {num_segments} segments differs.")
     say(f"{num_segments} segments: both agree exactly")
-    times = measure.alternate(*sides, repeats=size.repeats, budget_s=25)
+    times = measure.alternate(*sides, repeats=size.repeats)
     row = measure.timed_row(
         f"{name} {num_segments} segments", times, items=num_images,
         unit="images/s")

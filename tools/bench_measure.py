@@ -107,7 +107,7 @@ def extrapolated(one: Program, two: Program, steps: int) -> Program:
   return Program(None, **values)
 
 
-def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 30
+def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 20
               ) -> list[Times]:
   """Times of each side, run in turns after one run each that is not counted.
 
