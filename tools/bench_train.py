@@ -18,7 +18,7 @@ import numpy as np
 from tools import bench_measure as measure
 from tools import bench_naive as naive
 from tools.bench_measure import Row, require, say
-from tools.bench_sizes import LEAN_I, LEAN_II, Size
+from tools.bench_sizes import LEAN_I, LEAN_II, SIZES, Size
 from trainers import lm, step, vqvae
 from uvim import optim, quantizer, tree
 from uvim.config import resolve
@@ -259,8 +259,12 @@ def c2(size: Size) -> Iterator[Row]:
 
 
 def c7(size: Size) -> Iterator[Row]:
-  """Memory of the paper's stage I step. What both sides compute is compared in
-  C1; that a scan over layers and remat change nothing, in the tests."""
+  """Memory of the paper's stage I step; that both sides agree is seen on a
+  small model with the same switches."""
+  tiny = SIZES["tiny"]
+  if size != tiny:
+    measured("C7 in small", stage_i(tiny.stage_i | LEAN_I, tiny.batch_i),
+             make_batch(tiny.stage_i, tiny.batch_i), tiny)
   batch_size = size.batch_paper
   ours = stage_i(size.paper_i | LEAN_I, batch_size)
   yield _ahead("C7", ours, lambda *share: stage_i(
@@ -270,7 +274,13 @@ def c7(size: Size) -> Iterator[Row]:
 
 
 def c8(size: Size) -> Iterator[Row]:
-  """Memory of the paper's stage II step, codes given; compared in C2."""
+  """Memory of the paper's stage II step, codes given."""
+  tiny = SIZES["tiny"]
+  if size != tiny:
+    measured("C8 in small",
+             stage_ii(tiny.stage_ii | LEAN_II, tiny.stage_i | LEAN_I,
+                      tiny.batch_ii),
+             make_batch(tiny.stage_i, tiny.batch_ii), tiny)
   batch_size = size.batch_paper
   ours = stage_ii(size.paper_ii | LEAN_II, size.paper_i | LEAN_I, batch_size,
                   empty=True)
