@@ -127,11 +127,11 @@ def test_released_predictions_from_pixel_logits(fixtures):
     np.testing.assert_array_equal(ours, z[key])
 
 
-@pytest.mark.parametrize("rows", [panoptic._scatter_rows,
-                                  panoptic._matmul_rows])
-def test_both_ways_to_sum_logits_agree_with_a_loop(rows, monkeypatch):
+@pytest.mark.parametrize("way", [panoptic._sum_by_scatter,
+                                 panoptic._sum_by_matmul])
+def test_both_ways_to_sum_logits_agree_with_a_loop(way, monkeypatch):
   # The matmul runs on accelerators only, so it is tested here by hand.
-  monkeypatch.setattr(panoptic, "_scatter_rows", rows)
+  monkeypatch.setattr(panoptic, "_sum_by_scatter", way)
   rng = np.random.default_rng(0)
   sem = rng.normal(size=(2, 16, 24, 7)).astype(np.float32)
   ins = rng.normal(size=(2, 16, 24, 5)).astype(np.float32)

@@ -139,23 +139,26 @@ def _argmax_classes(x_BNKP: Array) -> Int[Array, "B N P"]:
       default=lambda x: jnp.argmax(x, axis=2).astype(jnp.int32))
 
 
-def _argmax_by_patches(x_BNKP):
-  """The maximum, then its first place, for a patch of each image at a time.
+def _argmax_by_patches(x_BNKP, group: int = 16):
+  """The maximum, then its first place, for a group of patches at a time.
 
   XLA's argmax on a CPU is a scalar loop; two reductions of vectors, the second
   from cache, take half of its time.
   """
   b, n, k, p = x_BNKP.shape
+  patches_MKP = x_BNKP.reshape(b * n, k, p)
+  group = math.gcd(b * n, group)
 
-  def step(i, index_BNP):
-    x_BKP = lax.dynamic_index_in_dim(x_BNKP, i, 1, keepdims=False)
-    places = lax.broadcasted_iota(jnp.int32, x_BKP.shape, 1)
-    highest = jnp.max(x_BKP, axis=1, keepdims=True)
+  def step(i, index_MP):
+    x_GKP = lax.dynamic_slice_in_dim(patches_MKP, i * group, group)
+    places = lax.broadcasted_iota(jnp.int32, x_GKP.shape, 1)
+    highest = jnp.max(x_GKP, axis=1, keepdims=True)
     # Not `x == highest`: of NaNs none is, and the index must stay in range.
-    first = jnp.min(jnp.where(x_BKP < highest, k, places), axis=1)
-    return lax.dynamic_update_index_in_dim(index_BNP, first, i, 1)
+    first = jnp.min(jnp.where(x_GKP < highest, k, places), axis=1)
+    return lax.dynamic_update_slice_in_dim(index_MP, first, i * group, 0)
 
-  return lax.fori_loop(0, n, step, jnp.zeros((b, n, p), jnp.int32))
+  index_MP = jnp.zeros((b * n, p), jnp.int32)
+  return lax.fori_loop(0, b * n // group, step, index_MP).reshape(b, n, p)
 
 
 def _count_votes(classes_BNP, ids_BNP, num_ids: int, num_classes: int):
@@ -168,49 +171,62 @@ def _count_votes(classes_BNP, ids_BNP, num_ids: int, num_classes: int):
 def _sum_logits(semantics_BNKP, ids_BNP, num_ids: int):
   """f32 [B,I,K]: class logits summed over each instance.
 
+  A few patches at a time: a pixel-major copy of all logits, or a mask per
+  instance, would cost more memory than everything else in evaluation.
   Scattering adds is fastest on a CPU, where one scatter keeps one core busy.
   Elsewhere parallel adds land in any order, so a sum could change between
   runs: there a matmul, in full f32.
   """
-  add_up = partial(_sum_by_chunks, num_ids=num_ids)
   return lax.platform_dependent(
-      semantics_BNKP, ids_BNP,
-      cpu=partial(add_up, add=_scatter_rows, chunk=4, streams=8),
-      default=partial(add_up, add=_matmul_rows, chunk=16, streams=1))
+      semantics_BNKP, ids_BNP, cpu=partial(_sum_by_scatter, num_ids=num_ids),
+      default=partial(_sum_by_matmul, num_ids=num_ids))
 
 
-def _sum_by_chunks(semantics_BNKP, ids_BNP, *, num_ids: int, add, chunk: int,
-                   streams: int):
-  """`_sum_logits`, a few patches at a time in each of a few streams.
+def _sum_by_matmul(semantics_BNKP, ids_BNP, *, num_ids: int, chunk: int = 16):
+  """`_sum_logits` as products with a mask per instance."""
+  b, n, k, p = semantics_BNKP.shape
+  chunk = math.gcd(n, chunk)
 
-  A pixel-major copy of all logits, or a mask per instance, would cost more
-  memory than everything else in evaluation.
+  def step(i, sums_BIK):
+    logits = lax.dynamic_slice_in_dim(semantics_BNKP, i * chunk, chunk, 1)
+    ids_BCP = lax.dynamic_slice_in_dim(ids_BNP, i * chunk, chunk, 1)
+    masks_BCPI = jax.nn.one_hot(ids_BCP, num_ids, dtype=jnp.float32)
+    return sums_BIK + jnp.einsum(
+        "bcpi,bckp->bik", masks_BCPI, logits.astype(jnp.float32),
+        precision=lax.Precision.HIGHEST)
+
+  return lax.fori_loop(
+      0, n // chunk, step, jnp.zeros((b, num_ids, k), jnp.float32))
+
+
+# Columns of a patch of 16 x 16 lie 1024 bytes apart and throw each other out of
+# the cache. With these many floats more they fall into different sets of it.
+_PAD = 16
+
+
+def _sum_by_scatter(semantics_BNKP, ids_BNP, *, num_ids: int, streams: int = 8
+                    ):
+  """`_sum_logits` by adding pixels' rows, a patch at a time.
+
+  The patches of all images are split into streams, which run side by side:
+  they depend on nothing of each other.
   """
   b, n, k, p = semantics_BNKP.shape
-  streams = math.gcd(n, streams)
-  chunk = math.gcd(n // streams, chunk)
+  patches_MKP = semantics_BNKP.reshape(b * n, k, p)
+  image_B11 = jnp.arange(b)[:, None, None]
+  ids_MP = (ids_BNP + image_B11 * num_ids).reshape(b * n, p)
+  streams = math.gcd(b * n, streams)
+  length = b * n // streams
 
-  def added(sums_BIK, start):
-    logits = lax.dynamic_slice_in_dim(semantics_BNKP, start, chunk, 1)
-    ids = lax.dynamic_slice_in_dim(ids_BNP, start, chunk, 1)
-    rows_BXK = logits.astype(jnp.float32).swapaxes(2, 3).reshape(b, -1, k)
-    return add(sums_BIK, rows_BXK, ids.reshape(b, chunk * p))
+  def add_patch(m, sums_JK, buffer):
+    patch_KP = patches_MKP[m].astype(jnp.float32)
+    buffer = lax.dynamic_update_slice(buffer, patch_KP, (0, 0))
+    return sums_JK.at[ids_MP[m]].add(buffer[:, :p].T), buffer
 
-  def step(i, sums):
-    # They depend on nothing of each other, so they run side by side.
-    return [added(x, s * (n // streams) + i * chunk)
-            for s, x in enumerate(sums)]
+  def step(i, carries):
+    return [add_patch(s * length + i, *x) for s, x in enumerate(carries)]
 
-  zeros = jnp.zeros((b, num_ids, k), jnp.float32)
-  return sum(lax.fori_loop(0, n // streams // chunk, step, [zeros] * streams))
-
-
-def _scatter_rows(sums_BIK, rows_BXK, ids_BX):
-  add = jax.vmap(lambda sums, ids, rows: sums.at[ids].add(rows))
-  return add(sums_BIK, ids_BX, rows_BXK)
-
-
-def _matmul_rows(sums_BIK, rows_BXK, ids_BX):
-  masks_BXI = jax.nn.one_hot(ids_BX, sums_BIK.shape[1], dtype=jnp.float32)
-  return sums_BIK + jnp.einsum(
-      "bxi,bxk->bik", masks_BXI, rows_BXK, precision=lax.Precision.HIGHEST)
+  empty = (jnp.zeros((b * num_ids, k), jnp.float32),
+           jnp.zeros((k, p + _PAD), jnp.float32))
+  done = lax.fori_loop(0, length, step, [empty] * streams)
+  return sum(sums_JK for sums_JK, _ in done).reshape(b, num_ids, k)
