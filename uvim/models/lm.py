@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim.models import decoder, transformer
+from uvim.models import decoder, embedding, transformer
 from uvim.models.attention import IMPLEMENTATIONS
 from uvim.registry import ConfigError, lookup
 from uvim.typing import Array, Float, Int, PRNGKey, PyTree
@@ -108,9 +108,8 @@ class LM(nn.Module):
         self, "pos_embedding_encoder", grid, self.emb_dim)
     self.decoder_posemb = make_posemb(
         self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
-    self.embed_patches = nn.Conv(
-        self.emb_dim, patch, strides=patch, padding="VALID", dtype=self.dtype,
-        name="EmbedPatches")
+    self.embed_patches = embedding.PatchEmbedding(
+        patch, self.emb_dim, self.dtype, name="EmbedPatches")
     how = dict(attention=self.attention, scan_layers=self.scan_layers,
                remat=self.remat)
     self.encoder = transformer.Encoder(
@@ -137,8 +136,7 @@ class LM(nn.Module):
   def encode(
       self, image_BHWC: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
     """What the decoder sees of an image."""
-    x_BhwD = self.embed_patches(image_BHWC)
-    x_BND = x_BhwD.reshape(x_BhwD.shape[0], -1, self.emb_dim)
+    x_BND = self.embed_patches(image_BHWC)
     return self.encoder((x_BND + self.encoder_posemb).astype(self.dtype))
 
   def logits(

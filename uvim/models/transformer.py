@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from uvim.models import attention
+from uvim.models import attention, dense
 from uvim.typing import Array, Float
 
 # Stated although it is flax's default too: checkpoints depend on it.
@@ -106,7 +106,7 @@ class MultiHeadDotProductAttention(nn.Module):
       return nn.DenseGeneral(
           (self.num_heads, width // self.num_heads), use_bias=self.use_bias,
           dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(),
-          name=name)(z_BTD)
+          dot_general=dense.dot_general, name=name)(z_BTD)
 
     attended_BTAH = attention.attention(
         project("query", x_BTD), project("key", y_BSD),
@@ -114,7 +114,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return nn.DenseGeneral(
         width, axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype,
         kernel_init=nn.initializers.xavier_uniform(),
-        name="out")(attended_BTAH)
+        dot_general=dense.dot_general, name="out")(attended_BTAH)
 
 
 class MlpBlock(nn.Module):
@@ -129,12 +129,14 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    inits = dict(kernel_init=nn.initializers.xavier_uniform(),
-                 bias_init=nn.initializers.normal(1e-6))
-    x_BNF = nn.Dense(self.mlp_dim, dtype=self.dtype, **inits)(x_BND)
+    make = functools.partial(
+        nn.Dense, dtype=self.dtype, dot_general=dense.dot_general,
+        kernel_init=nn.initializers.xavier_uniform(),
+        bias_init=nn.initializers.normal(1e-6))
+    x_BNF = make(self.mlp_dim)(x_BND)
     # The released models were trained with the tanh form.
     x_BNF = nn.gelu(x_BNF, approximate=True)
-    return nn.Dense(x_BND.shape[-1], dtype=self.dtype, **inits)(x_BNF)
+    return make(x_BND.shape[-1])(x_BNF)
 
 
 class EncoderBlock(nn.Module):
