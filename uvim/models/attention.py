@@ -73,12 +73,12 @@ def _fused(q_BTAH, k_BSAH, v_BSAH, causal):
 
 
 def _chunked(q_BTAH, k_BSAH, v_BSAH, causal):
-  half = len(q_BTAH) // 2
   if not _in_halves(q_BTAH, k_BSAH):
     return _by_blocks(q_BTAH, k_BSAH, v_BSAH, causal)
-  return jnp.concatenate([
-      _by_blocks(q_BTAH[part], k_BSAH[part], v_BSAH[part], causal)
-      for part in (slice(half), slice(half, None))])
+  # Not by slices: backwards each of those is padded to all of the batch.
+  halves = zip(*(jnp.split(x, 2) for x in (q_BTAH, k_BSAH, v_BSAH)),
+               strict=True)
+  return jnp.concatenate([_by_blocks(*half, causal) for half in halves])
 
 
 def _in_halves(q_BTAH, k_BSAH) -> bool:
