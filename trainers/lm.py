@@ -9,6 +9,7 @@ labels in evaluation mode, and the language model's targets are its code + 1.
 
 import dataclasses
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 from trainers import code_cache, main, model_init
 from trainers.step import Aux, Stage
 from trainers.vqvae import VqvaeStage, check_size, draw
-from uvim import decode, losses, tree
+from uvim import decode, losses, sharding, tree
 from uvim.config import TrainConfig
 from uvim.models import lm, make_model
 from uvim.quantizer import Codebook, code_histogram
@@ -146,8 +147,36 @@ class LmStage(Stage):
     return draw(self.task, batch, outputs)
 
 
+# Numbers in the encoder's tokens of a batch from which on a CPU takes it in
+# halves.
+_SPLIT = 2**18
+
+
 def token_nll(model: lm.LM, params, image_BHWC, text_BL):
   """Negative log-likelihood of each word in nats, f32 [B, L]."""
+  rows = image_BHWC, text_BL
+  if not _in_halves(model, len(text_BL)):
+    return _token_nll(model, params, *rows)
+  # Not by slices: backwards each of those is padded to all of the batch.
+  halves = zip(*(jnp.split(x, 2) for x in rows), strict=True)
+  return jnp.concatenate([_token_nll(model, params, *x) for x in halves])
+
+
+def _in_halves(model: lm.LM, batch_size: int) -> bool:
+  """Whether a second core would idle: then half of the batch is for it.
+
+  On a CPU products of many small matrices, norms and copies run on one core
+  while the other waits for them. Two halves that depend on nothing of each
+  other but the parameters run side by side. Not where devices share the batch:
+  they would have to exchange it.
+  """
+  tokens = math.prod(model.input_size) // math.prod(model.patches["size"])
+  return (jax.default_backend() == "cpu" and batch_size % 2 == 0
+          and batch_size * tokens * model.emb_dim >= _SPLIT
+          and sharding.num_data_devices() == 1)
+
+
+def _token_nll(model, params, image_BHWC, text_BL):
   logits_BLV = model.apply({"params": params}, image_BHWC, text_BL)
   return losses.softmax_cross_entropy(
       logits_BLV[..., None], text_BL[..., None])[..., 0]

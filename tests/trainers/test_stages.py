@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers import model_init, step
+from trainers import lm, model_init, step
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
 from uvim import checkpoint, quantizer, sharding, tree
@@ -374,3 +374,22 @@ def test_a_misfit_is_named(stage2, oracle, tmp_path):
     model_init.load(str(oracle), wanted)
   with pytest.raises(ConfigError, match="howto-i21k-L/16.*ViT"):
     model_init.load("howto-i21k-L/16", wanted)
+
+
+def test_halves_of_a_batch_equal_the_whole(stage2, lm_params, monkeypatch):
+  model, image = stage2.model, tiny.batch(size=4)["image"]
+  text_BL = np.arange(1, 17).reshape(4, 4) % model.vocab_size
+
+  def gradient():
+    return jax.value_and_grad(lambda params: jnp.mean(
+        text_BL * lm.token_nll(model, params, image, text_BL)))(lm_params)
+
+  assert not lm._in_halves(model, 4)
+  whole = gradient()
+  monkeypatch.setattr(lm, "_SPLIT", 4 * 4 * 32)
+  assert lm._in_halves(model, 4) and not lm._in_halves(model, 5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+               gradient(), whole)
+  # Devices that share the batch would have to exchange it.
+  monkeypatch.setattr(sharding, "num_data_devices", lambda: 2)
+  assert not lm._in_halves(model, 4)

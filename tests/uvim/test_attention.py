@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uvim import sharding
 from uvim.models import attention
 from uvim.registry import ConfigError
 
@@ -55,19 +54,6 @@ def test_blocks_equal_the_whole(monkeypatch, queries, keys, causal):
   assert_same(
       with_gradients(attention.attention, *arrays, causal=causal),
       with_gradients(plain, *arrays, causal=causal))
-
-
-def test_halves_of_a_batch_equal_the_whole(monkeypatch):
-  arrays = qkv(5, 7)
-  whole = with_gradients(attention.attention, *arrays)
-  assert not attention._in_halves(*arrays[:2])
-  monkeypatch.setattr(attention, "SPLIT", 2 * 5 * 2 * 8 * 7)
-  assert attention._in_halves(*arrays[:2])
-  assert_same(with_gradients(attention.attention, *arrays), whole, atol=1e-6)
-  assert not attention._in_halves(arrays[0][:1], arrays[1][:1])
-  # Devices that share the batch would have to exchange it.
-  monkeypatch.setattr(sharding, "num_data_devices", lambda: 2)
-  assert not attention._in_halves(*arrays[:2])
 
 
 @pytest.mark.parametrize("causal", (False, True))

@@ -18,16 +18,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from uvim import sharding
 from uvim.registry import lookup
 from uvim.typing import Array, Float
 
 # Queries at a time. More would need more memory than a layer's MLP does at the
 # paper's sizes; blocks of 128 are slower on a CPU at 256 tokens.
 BLOCK = 256
-
-# Multiplications in a product from which on a CPU takes the batch in halves.
-SPLIT = 2**24
 
 # What a backward pass through `attention` needs beside its inputs; a remat
 # policy that keeps these by name computes no attention twice.
@@ -73,29 +69,6 @@ def _fused(q_BTAH, k_BSAH, v_BSAH, causal):
 
 
 def _chunked(q_BTAH, k_BSAH, v_BSAH, causal):
-  if not _in_halves(q_BTAH, k_BSAH):
-    return _by_blocks(q_BTAH, k_BSAH, v_BSAH, causal)
-  # Not by slices: backwards each of those is padded to all of the batch.
-  halves = zip(*(jnp.split(x, 2) for x in (q_BTAH, k_BSAH, v_BSAH)),
-               strict=True)
-  return jnp.concatenate([_by_blocks(*half, causal) for half in halves])
-
-
-def _in_halves(q_BTAH, k_BSAH) -> bool:
-  """Whether a second core would idle: then half of the batch is for it.
-
-  On a CPU a product of many small matrices runs on one core, and what comes
-  before and after attention waits for it. Two halves that depend on nothing of
-  each other run side by side. Not where devices share the batch: they would
-  have to exchange it.
-  """
-  b, t, a, h = q_BTAH.shape
-  work = b * t * a * h * k_BSAH.shape[1]
-  return (jax.default_backend() == "cpu" and b % 2 == 0 and work >= SPLIT
-          and sharding.num_data_devices() == 1)
-
-
-def _by_blocks(q_BTAH, k_BSAH, v_BSAH, causal):
   q_BTAH = q_BTAH * (q_BTAH.shape[-1] ** -0.5)
   # Heads before tokens here, once, and not in the matmuls of every block.
   q_BATH, k_BASH, v_BASH = (
