@@ -107,7 +107,12 @@ def extrapolated(one: Program, two: Program, steps: int) -> Program:
   return Program(None, **values)
 
 
-def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 20
+# Memory of the run before goes back to the system after its result is there:
+# of gigabytes that takes a while, which the next run should not pay for.
+SETTLE_S = 0.1
+
+
+def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 12
               ) -> list[Times]:
   """Times of each side, run in turns after one run each that is not counted.
 
@@ -124,6 +129,7 @@ def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 20
     if done >= min(3, repeats) and time.perf_counter() - start > budget_s:
       break
     for side, kept in zip(sides, times, strict=True):
+      time.sleep(SETTLE_S)
       wall, cpu = time.perf_counter(), time.process_time()
       side()
       kept.wall.append(time.perf_counter() - wall)

@@ -204,8 +204,8 @@ def _sum_by_matmul(semantics_BNKP, ids_BNP, *, num_ids: int, chunk: int = 16):
 _PAD = 16
 
 
-def _sum_by_scatter(semantics_BNKP, ids_BNP, *, num_ids: int, streams: int = 8
-                    ):
+def _sum_by_scatter(semantics_BNKP, ids_BNP, *, num_ids: int,
+                    streams: int = 16):
   """`_sum_logits` by adding pixels' rows, a patch at a time.
 
   The patches of all images are split into streams, which run side by side:
