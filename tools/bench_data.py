@@ -210,7 +210,7 @@ def panoptic_quality(size: Size) -> Iterator[Row]:
               f"C6{variant}: PQ {score} against {theirs}.")
       say(f"C6{variant}: PQ {score['All']:.6f} from both")
       times = measure.alternate(ours, other, repeats=size.repeats,
-                                budget_s=12)
+                                budget_s=8)
       yield measure.timed_row(f"C6{variant}", times, items=len(pictures),
                               unit="images/s")
 

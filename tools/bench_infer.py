@@ -188,7 +188,8 @@ def _encoder_memory(size: Size, tokens: int) -> Row:
                                  method="encode")**2)
 
     what = f"encoder, {tokens} tokens, {layers} {'naive ' * naive}layers"
-    return measure.compiled(jax.grad(loss), params, image, what=what)
+    return measure.compiled(jax.grad(loss), params, image, what=what,
+                            to_run=False)
 
   ours, (one, two) = program(depth, False), (
       program(layers, True) for layers in (1, 2))
@@ -233,6 +234,6 @@ def _quantizer_step(size: Size, words: int) -> Row:
     require(measure.relative_error(a, b) < size.tolerance, f"{name} differs.")
   times = measure.alternate(
       *(lambda p=p: jax.block_until_ready(p.call(codebook, x_BLE))
-        for p in programs), repeats=size.repeats, budget_s=10)
+        for p in programs), repeats=size.repeats, budget_s=6)
   return measure.timed_row(name, times, items=number, unit="vectors/s",
                            programs=programs)

@@ -81,15 +81,26 @@ def say(text: str) -> None:
 
 
 def compiled(fn: Callable[..., Any], *args: Any, what: str,
-             donate: tuple[int, ...] = ()) -> Program:
-  """Compiles `fn` ahead of time for such arguments (arrays or shapes)."""
+             donate: tuple[int, ...] = (), to_run: bool = True) -> Program:
+  """Compiles `fn` ahead of time for such arguments (arrays or shapes).
+
+  Args:
+    fn: what is compiled.
+    *args: its arguments.
+    what: its name, for the progress.
+    donate: places of arguments that it may overwrite.
+    to_run: False: for its memory and operations alone; a CPU's machine code is
+      then not optimised, which changes neither and halves the time.
+  """
   import jax
 
   from tools import bench_flops
   start = time.perf_counter()
   traced = jax.jit(fn, donate_argnums=donate).trace(*args)
   platform = jax.default_backend()
-  program = traced.lower().compile()
+  options = {} if to_run or platform != "cpu" else {
+      "xla_backend_optimization_level": 0}
+  program = traced.lower().compile(compiler_options=options)
   memory = program.memory_analysis()
   out = Program(program, memory.temp_size_in_bytes,
                 memory.argument_size_in_bytes,
@@ -112,7 +123,7 @@ def extrapolated(one: Program, two: Program, steps: int) -> Program:
 SETTLE_S = 0.1
 
 
-def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 12
+def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 8
               ) -> list[Times]:
   """Times of each side, run in turns after one run each that is not counted.
 

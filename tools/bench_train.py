@@ -331,7 +331,7 @@ def _ahead(name, ours, make_naive, batch, *fields) -> Row:
   """
   def program(problem, fn, what):
     return measure.compiled(fn, *problem.abstract(), batch, donate=(0,),
-                            what=f"{name} {what}")
+                            what=f"{name} {what}", to_run=False)
 
   row = Row(name, "bytes", 0)
   measure.add_program(row, "ours", program(ours, ours.ours, "ours"))
