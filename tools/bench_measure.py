@@ -90,7 +90,7 @@ def compiled(fn: Callable[..., Any], *args: Any, what: str,
     what: its name, for the progress.
     donate: places of arguments that it may overwrite.
     to_run: False: for its memory and operations alone; a CPU's machine code is
-      then not optimised, which changes neither and halves the time.
+      then not optimised, which changes neither and takes less time.
   """
   import jax
 

@@ -199,8 +199,8 @@ def _sum_by_matmul(semantics_BNKP, ids_BNP, *, num_ids: int, chunk: int = 16):
       0, n // chunk, step, jnp.zeros((b, num_ids, k), jnp.float32))
 
 
-# Columns of a patch of 16 x 16 lie 1024 bytes apart and throw each other out of
-# the cache. With these many floats more they fall into different sets of it.
+# Columns of a patch of 16 x 16 lie 1024 bytes apart, in few sets of the cache.
+# With so many floats more turning a patch takes half of the time.
 _PAD = 16
 
 
