@@ -234,6 +234,6 @@ def _quantizer_step(size: Size, words: int) -> Row:
     require(measure.relative_error(a, b) < size.tolerance, f"{name} differs.")
   times = measure.alternate(
       *(lambda p=p: jax.block_until_ready(p.call(codebook, x_BLE))
-        for p in programs), repeats=size.repeats, budget_s=6)
+        for p in programs), repeats=size.repeats)
   return measure.timed_row(name, times, items=number, unit="vectors/s",
                            programs=programs)

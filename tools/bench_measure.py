@@ -123,7 +123,7 @@ def extrapolated(one: Program, two: Program, steps: int) -> Program:
 SETTLE_S = 0.1
 
 
-def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 8
+def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 6
               ) -> list[Times]:
   """Times of each side, run in turns after one run each that is not counted.
 
