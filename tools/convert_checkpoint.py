@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from uvim import checkpoint, released
+from uvim import checkpoint, npz, released
 from uvim.registry import ConfigError
 
 # What only a checkpoint of this stage has.
@@ -45,7 +45,7 @@ def convert(source: str, target: str) -> dict[str, list]:
   specs = checkpoint.array_specs(params)
   stage_of(specs)
   if target.endswith(".npz"):
-    checkpoint.save_npz(target, params)
+    npz.save(target, params)
   else:
     _save_workdir(target, params, source)
   return specs
@@ -62,7 +62,7 @@ def stage_of(specs: Mapping[str, Any]) -> str:
 
 
 def _save_workdir(workdir, params, source):
-  state = {("codebook" if name == checkpoint.CODEBOOK else name): arrays
+  state = {("codebook" if name == npz.CODEBOOK else name): arrays
            for name, arrays in params.items()}
   with checkpoint.Checkpointer(workdir) as checkpointer:
     checkpointer.save(0, state, {"converted_from": str(source)})
@@ -74,7 +74,7 @@ def describe(specs: Mapping[str, list]) -> str:
            for name, (shape, dtype) in specs.items()]
   sizes = {"parameters": 0, "numbers of the dictionary's state": 0}
   for name, (shape, _) in specs.items():
-    kind = list(sizes)[name.startswith(f"{checkpoint.CODEBOOK}/")]
+    kind = list(sizes)[name.startswith(f"{npz.CODEBOOK}/")]
     sizes[kind] += math.prod(shape)
   totals = ", ".join(f"{n:,} {kind}" for kind, n in sizes.items() if n)
   return "\n".join(

@@ -9,29 +9,17 @@ there is no cache, only the part of one.
 import dataclasses
 import json
 import pathlib
-import zlib
 from typing import Any
 
-import jax
 import numpy as np
 
+from uvim import tree
 from uvim.config import TrainConfig
 from uvim.registry import ConfigError
 
 HEADER = "header.json"
 CODES = "codes.npy"
 WHERE = "config.code_cache"
-
-
-def fingerprint(oracle: Any) -> int:
-  """CRC-32 of the names, types and values of all arrays of a tree."""
-  crc = 0
-  leaves = jax.tree_util.tree_leaves_with_path(oracle)
-  for path, leaf in sorted(leaves, key=lambda x: jax.tree_util.keystr(x[0])):
-    array = np.ascontiguousarray(jax.device_get(leaf))
-    name = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
-    crc = zlib.crc32(array.view(np.uint8), zlib.crc32(name.encode(), crc))
-  return crc
 
 
 def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
@@ -54,7 +42,7 @@ def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
          "train_split": config.train_split, "pp_train": config.pp_train,
          "pp_modules": config.pp_modules, "seed": config.seed,
          "codes_per_image": config.codes_per_image, "oracle": model,
-         "oracle_crc32": fingerprint(oracle)}
+         "oracle_crc32": tree.fingerprint(oracle)}
   return json.loads(json.dumps(out, default=list))
 
 

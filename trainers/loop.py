@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from trainers import evaluation, model_init, preemption, report
 from trainers.step import make_init, make_train_step
-from uvim import checkpoint, sharding
+from uvim import checkpoint, load, sharding, tree
 from uvim.config import RESUME_FREE, TrainConfig, config_diff
 from uvim.registry import ConfigError
 
@@ -133,7 +133,9 @@ class _Run:
                   out_shardings=shardings)(), self.stage.initial)
     else:
       self.state, meta = restored
+      load.check_oracle(meta, self.stage.frozen, self.workdir)
     self.stage.initial = {}  # Large, and of no more use.
+    self.oracle_crc32 = tree.fingerprint(self.stage.frozen)
     self.step = int(self.state.step)
     self.scoring = meta.get("scoring", False)
     self.skipped, self.in_a_row = meta.get("skipped", (0, 0))
@@ -254,6 +256,7 @@ class _Run:
       check_finite(self.step, self.logs)
     self.checkpointer.save(self.step, self.state, {
         "config": self.config.to_json(), "scoring": self.scoring,
+        "oracle_crc32": self.oracle_crc32,
         "skipped": [self.skipped, self.in_a_row],
         "bad_examples": total(self.bad_examples)})
 

@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from uvim import registry
+from uvim import npz, registry
 from uvim import tree as tree_lib
 from uvim.typing import PyTree
 
@@ -31,8 +30,6 @@ SUBDIR = "checkpoints"
 CHECKSUMS = "checksums.json"
 # Any of these may come out of Orbax and TensorStore for a bad disk or path.
 IO_ERRORS = (OSError, ValueError, RuntimeError)
-# The published names of the dictionary (uvim.quantizer.Codebook) in a .npz.
-CODEBOOK = "state"
 
 log = logging.getLogger(__name__)
 
@@ -312,30 +309,6 @@ def _absolute(path: str | os.PathLike) -> epath.Path:
   return epath.Path(path if "://" in path else os.path.abspath(path))
 
 
-def _load_npz(path: epath.Path) -> dict[str, Any]:
-  try:
-    with path.open("rb") as f:
-      # An NpzFile is a mapping; anything else np.load gives is not.
-      flat = dict(np.load(f, allow_pickle=False).items())
-  except (zipfile.BadZipFile, EOFError, AttributeError, *IO_ERRORS) as e:
-    raise registry.ConfigError(
-        f"{path} is not a readable .npz of plain arrays: {e}.") from e
-  # numpy knows no bfloat16 and writes it as two bytes of anything.
-  flat = {name: x.view("bfloat16") if x.dtype == np.dtype("V2") else x
-          for name, x in flat.items()}
-  return tree_lib.unflatten(_published_names(flat))
-
-
-def _published_names(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Below 'params/', where older files have nothing or flax's optimizer."""
-  state = {k: x for k, x in flat.items() if k.startswith(f"{CODEBOOK}/")}
-  params = {k.removeprefix("opt/target/"): x for k, x in flat.items()
-            if k.startswith("opt/target/")} or flat
-  if any(k.startswith("params/") for k in params):
-    return params | state
-  return {f"params/{k}": x for k, x in params.items() if k not in state} | state
-
-
 def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
   root = workdir / SUBDIR
   step, _ = _newest_sound_step(root)
@@ -356,8 +329,22 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
         args=ocp.args.PyTreeRestore(
             target, restore_args=to_numpy, partial_restore=True))
   if "codebook" in tree:
-    tree[CODEBOOK] = tree.pop("codebook")
+    tree[npz.CODEBOOK] = tree.pop("codebook")
   return tree
+
+
+def read_meta(workdir: str | os.PathLike) -> dict[str, Any]:
+  """What was given to `save` as meta with a run's newest checkpoint.
+
+  {} for anything that is no run's workdir, such as a .npz.
+  """
+  root = _absolute(workdir) / SUBDIR
+  for step in _saved_steps(root):
+    try:
+      return _read_meta(root / str(step))["meta"]
+    except IO_ERRORS:  # Damaged: one before it tells the same.
+      continue
+  return {}
 
 
 def load_params(path: str | os.PathLike) -> dict[str, Any]:
@@ -365,8 +352,7 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
 
   Args:
     path: a '.npz' with slash-joined names, or the workdir of a run, whose
-      newest intact checkpoint is read; local or gs://. The arrays of an older
-      .npz may lack 'params/' or lie below 'opt/target/'.
+      newest intact checkpoint is read; local or gs://.
 
   Returns:
     Nested dicts as in the published files: {'params': …, and in stage I
@@ -379,22 +365,4 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     raise registry.ConfigError(
         f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
-  return _load_workdir(path) if path.is_dir() else _load_npz(path)
-
-
-def save_npz(path: str | os.PathLike, tree: PyTree) -> None:
-  """Writes a tree of arrays as a .npz with slash-joined names, atomically.
-
-  Args:
-    path: where; an existing file is replaced only when the new is complete.
-    tree: {'params': …, 'state': …} in the published layout.
-  """
-  path = epath.Path(os.fspath(path))
-  arrays = tree_lib.flatten(jax.device_get(tree))
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with temporary.open("wb") as f:
-      np.savez(f, **arrays)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  return _load_workdir(path) if path.is_dir() else npz.load(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from uvim import released, tree
+from uvim import checkpoint, released, tree
 from uvim.models import infer, make_model
 from uvim.quantizer import Codebook
 from uvim.registry import ConfigError
@@ -62,10 +62,14 @@ def load(path: str | os.PathLike, *, lm: str | os.PathLike | None = None,
   fields, task, options = _stage_i_fields(path, stage_i, code_len)
   config = read_config(path) | (read_config(lm) if lm else {})
   _check_task(path, task, lm, config)
+  codebook = Codebook(**stage_i["state"])
+  if lm and read_config(lm):
+    check_oracle(checkpoint.read_meta(lm),
+                 {"params": stage_i["params"], "codebook": codebook}, lm)
   model = make_model("vit", fields, "the checkpoint's model")
   return Parts(
       make_task(task, fields, **(task_options or options)), model,
-      stage_i["params"], Codebook(**stage_i["state"]),
+      stage_i["params"], codebook,
       make_lm(lm_fields, model) if lm else None,
       lm_arrays["params"] if lm else None,
       antialias=_antialias(config), dataset=config.get("dataset", ""))
@@ -80,6 +84,26 @@ def make_lm(fields: Mapping[str, Any], model: Any) -> Any:
       raise ConfigError(f"The language model's {name} is {getattr(lm, name)};"
                         f" the code of this stage I model needs {value}.")
   return lm
+
+
+def check_oracle(meta: Mapping[str, Any], oracle: Any, path) -> None:
+  """Words mean nothing to another oracle, though its sizes be the same.
+
+  Args:
+    meta: of a checkpoint of stage II; of one from elsewhere, which does not
+      tell its oracle, everything is taken.
+    oracle: the arrays in use, {"params", "codebook"}.
+    path: of the checkpoint, for the message.
+
+  Raises:
+    ConfigError: it learned the code of other arrays.
+  """
+  known = meta.get("oracle_crc32")
+  if known is not None and known != tree.fingerprint(oracle):
+    raise ConfigError(
+        f"{path} learned the code of another stage I model than the one it is "
+        "used with now, though of the same sizes. Was that one trained on or "
+        "replaced since? Go back to the old one, or train stage II anew.")
 
 
 def is_name(path) -> bool:

@@ -3,15 +3,17 @@
 A leaf's name joins the keys on its path with '/', so the parameters of a model
 have the names of the published checkpoints: 'encoder/encoder_norm/scale'.
 
-Layer 0: jax and the registry only.
+Layer 0: jax, numpy and the registry only.
 """
 
 import dataclasses
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from uvim import registry
 from uvim.typing import PyTree
@@ -54,6 +56,18 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
           f"Name {name!r} is an array and a folder of arrays at once.")
     node[last] = leaf
   return tree
+
+
+def fingerprint(tree: PyTree) -> int:
+  """CRC-32 of the names, dtypes, shapes and values of all arrays of a tree."""
+  crc = 0
+  leaves = [(jax.tree_util.keystr(path), leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+  for name, leaf in sorted(leaves, key=lambda x: x[0]):
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    header = f"{name} {array.dtype} {array.shape}"
+    crc = zlib.crc32(array.view(np.uint8), zlib.crc32(header.encode(), crc))
+  return crc
 
 
 def _compile(pattern: str, what: str) -> re.Pattern:

@@ -9,7 +9,7 @@ from tests.trainers import tiny
 from tools import convert_checkpoint, evaluate, predict, prepare_data
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, sharding
+from uvim import checkpoint, npz, sharding
 from uvim.config import resolve
 
 SIZE = 32
@@ -51,7 +51,7 @@ def foresee(path):
     if category.name in ("grass-merged", "playingfield"):
       heads["head_semantics"]["bias"][i + 1] += 5
   heads["head_instances"]["bias"][1] += 4.5
-  checkpoint.save_npz(path, arrays)
+  npz.save(path, arrays)
 
 
 CONFIG = """

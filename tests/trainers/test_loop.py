@@ -1,9 +1,11 @@
 """Runs: what they write, how they stop, and how they go on."""
 
+import contextlib
 import functools
 import json
 import os
 import re
+import shutil
 import signal
 import types
 
@@ -13,10 +15,11 @@ import pytest
 
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
+from tools import evaluate
 from tools.drill import read_arrays
 from trainers import evaluation, loop, main, preemption, report
 from trainers.lm import LmStage
-from uvim import checkpoint, sharding
+from uvim import checkpoint, load, npz, sharding
 from uvim.config import resolve
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
@@ -125,6 +128,40 @@ def test_stopped_and_resumed_equals_unbroken(folders, monkeypatch, capsys):
   assert folders.run("lm", workdir) == 0
   assert f"resumed at step 4, {STEPS} steps" in capsys.readouterr().err
   assert_same_run(workdir, folders.whole["lm"])
+
+
+def test_another_oracle_of_the_same_sizes_is_noticed(
+    folders, tmp_path, monkeypatch, capsys):
+  """Its code would mean something else, and nothing would fail."""
+  def trained_on(arrays):
+    arrays["state"]["dictionary"] = arrays["state"]["dictionary"] + 1e-3
+    return arrays
+
+  whole, first = folders.whole["lm"], folders.whole["vqvae"]
+  before = sorted(whole.rglob("*"))
+  with monkeypatch.context() as patch:  # Stage I has gone on meanwhile.
+    patch.setattr(checkpoint, "load_params", lambda path, old=(
+        checkpoint.load_params): trained_on(old(path)))
+    assert folders.run("lm", whole) == main.EXIT_BAD_INPUT
+  error = capsys.readouterr().err
+  assert f"{whole} learned the code of another stage I model" in error
+  assert "Traceback" not in error
+  assert sorted(whole.rglob("*")) == before
+
+  npz.save(tmp_path / "first.npz", trained_on(checkpoint.load_params(first)))
+  config = evaluate.read_config(str(whole), None)
+  for oracle in str(first), str(tmp_path / "first.npz"):
+    copy = tmp_path / "lm"
+    shutil.copytree(whole, copy, dirs_exist_ok=True)
+    fields = json.loads((whole / "config.json").read_text())
+    fields["oracle"]["model_init"] = oracle
+    (copy / "config.json").write_text(json.dumps(fields))
+    fits = (contextlib.nullcontext() if oracle == str(first) else
+            pytest.raises(ConfigError, match=f"{copy} learned the code of"))
+    with fits:
+      load.load(copy)
+    with fits:
+      evaluate.load_stage(str(copy), config, oracle)
 
 
 def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from trainers import lm as lm_trainer
 from trainers import model_init
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, released, tree
+from uvim import checkpoint, npz, released, tree
 from uvim.models import lm, pretrained, vit
 from uvim.registry import ConfigError
 
@@ -338,7 +338,7 @@ def test_bfloat16_comes_back_as_it_was(tmp_path):
   """numpy writes it as two nameless bytes."""
   value = jax.numpy.arange(5, dtype="bfloat16") / 3
   path = tmp_path / "w.npz"
-  checkpoint.save_npz(path, {"params": {"x": value, "one": value[1]}})
+  npz.save(path, {"params": {"x": value, "one": value[1]}})
   loaded = checkpoint.load_params(path)["params"]
   assert loaded["x"].dtype == loaded["one"].dtype == "bfloat16"
   np.testing.assert_array_equal(loaded["x"], value)

@@ -11,7 +11,7 @@ from tests.trainers import tiny
 from trainers import lm, model_init, step
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, quantizer, sharding, tree
+from uvim import checkpoint, npz, quantizer, sharding, tree
 from uvim.registry import ConfigError
 
 FSDP = [(".*", "fsdp(data)")]
@@ -352,7 +352,7 @@ def test_stage_i_starts_from_a_file(oracle):
 
 def test_a_part_starts_from_a_file(lm_params, oracle, tmp_path):
   path = tmp_path / "lm.npz"
-  checkpoint.save_npz(path, {"params": lm_params})
+  npz.save(path, {"params": lm_params})
   stage = LmStage(tiny.stage_ii_config(
       oracle, model_init={"encoder": str(path),
                           "pos_embedding_encoder": str(path)}))

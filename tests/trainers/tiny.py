@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from trainers.step import make_init, make_train_step
-from uvim import checkpoint, sharding
+from uvim import npz, sharding
 from uvim.config import resolve
 
 CLASSES, INSTANCES, WORDS, LENGTH = 5, 4, 8, 4
@@ -53,7 +53,7 @@ def save_stage_i(stage, path, seed=3):
   for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
-  checkpoint.save_npz(path, {"params": params, "state": {
+  npz.save(path, {"params": params, "state": {
       "dictionary": codebook.dictionary, "counts": codebook.counts}})
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uvim import checkpoint, optim, quantizer, sharding, state, tree
+from uvim import checkpoint, npz, optim, quantizer, sharding, state, tree
 from uvim.registry import ConfigError
 
 META = {"config": {"lr": 0.1, "evals": [["pq", "coco_panoptic"]]}, "note": "é"}
@@ -289,7 +289,7 @@ def test_a_run_gives_the_published_layout(template, tmp_path):
   _assert_equal(loaded, {"params": want.params, "state": codebook})
   assert all(type(x) is np.ndarray for x in jax.tree.leaves(loaded))
   path = tmp_path / "model.npz"
-  checkpoint.save_npz(path, loaded)
+  npz.save(path, loaded)
   with np.load(path, allow_pickle=False) as arrays:
     assert sorted(arrays.files) == [
         "params/a/kernel", "params/frozen", "state/counts", "state/dictionary"]
@@ -298,7 +298,7 @@ def test_a_run_gives_the_published_layout(template, tmp_path):
 
 def test_a_failed_npz_leaves_the_old_one(tmp_path, monkeypatch):
   path = tmp_path / "model.npz"
-  checkpoint.save_npz(path, {"params": {"x": np.ones(3)}})
+  npz.save(path, {"params": {"x": np.ones(3)}})
 
   def disk_full(f, **arrays):
     f.write(b"PK")
@@ -306,7 +306,7 @@ def test_a_failed_npz_leaves_the_old_one(tmp_path, monkeypatch):
 
   monkeypatch.setattr(np, "savez", disk_full)
   with pytest.raises(OSError, match="No space"):
-    checkpoint.save_npz(path, {"params": {"x": np.zeros(3)}})
+    npz.save(path, {"params": {"x": np.zeros(3)}})
   assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
   np.testing.assert_array_equal(
       checkpoint.load_params(path)["params"]["x"], np.ones(3))

@@ -12,7 +12,7 @@ from pp import builder
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, quantizer, released
+from uvim import checkpoint, npz, quantizer, released
 from uvim.models import infer, lm, make_model, vit
 from uvim.pipeline import UViM
 from uvim.registry import ConfigError
@@ -32,7 +32,7 @@ def stage_ii(stage_i):
   stage = LmStage(tiny.stage_ii_config(path))
   params, _ = jax.jit(stage.init)(jax.random.key(5))
   file = path.with_name("two.npz")
-  checkpoint.save_npz(file, {"params": params})
+  npz.save(file, {"params": params})
   return stage, params, file
 
 
