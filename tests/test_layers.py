@@ -12,7 +12,7 @@ OURS = ("uvim", "pp", "evaluators", "trainers", "configs", "tools")
 WORDS = {"uvim.registry", "uvim.typing", "uvim.tree"}
 PARTS = {f"uvim.{name}" for name in (
     "config", "losses", "quantizer", "optim", "state", "sharding",
-    "checkpoint")}
+    "checkpoint", "npz")}
 
 
 def imports(path):
