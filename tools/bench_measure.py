@@ -125,15 +125,14 @@ SETTLE_S = 0.1
 
 def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 6
               ) -> list[Times]:
-  """Times of each side, run in turns after one run each that is not counted.
+  """Times of each side, run in turns.
 
   Args:
-    *sides: do the work once and wait for it.
+    *sides: do the work once and wait for it; compiled, and run before: both
+      sides' results have been compared.
     repeats: runs of each.
     budget_s: after these seconds no round is begun, but for the first three.
   """
-  for side in sides:
-    side()
   times = [Times([], []) for _ in sides]
   start = time.perf_counter()
   for done in range(repeats):
