@@ -24,6 +24,12 @@ from uvim.typing import Array, Float, Int, PRNGKey
 
 CODE_DROPOUT_MODES = ("random", "ordered", "none")
 
+# Discounted count from which on an unused entry is discounted no further. One
+# vector of weight 1 outweighs it beyond float32, so it changes no sum; it lies
+# far below the counts that splitting replaces, and far above those whose
+# squared norm float32 cannot hold.
+FORGOTTEN = 1e-12
+
 
 class Codebook(flax.struct.PyTreeNode):
   """Discounted statistics from which the codewords follow.
@@ -50,8 +56,9 @@ def init_codebook(rng: PRNGKey, dict_size: int,
 def codewords(codebook: Codebook) -> Float[Array, "Q E"]:
   """The unit-norm codewords; counts do not matter for a direction."""
   norm_Q1 = jnp.linalg.norm(codebook.dictionary, axis=-1, keepdims=True)
-  # An entry without any direction gives zeros, not NaN.
-  return codebook.dictionary / jnp.maximum(norm_Q1, jnp.finfo("float32").tiny)
+  # An entry without any direction, or too small for its norm to be known,
+  # gives zeros: neither NaN nor a word so long that it is everyone's nearest.
+  return codebook.dictionary / jnp.where(norm_Q1 > 0, norm_Q1, jnp.inf)
 
 
 def lookup(codebook: Codebook,
@@ -145,14 +152,20 @@ def update(codebook: Codebook, counts_Q: Float[Array, "Q"],
   Quantise with the codebook as it was *before* this update: the released
   implementation's training pass does.
 
+  An entry that nobody uses keeps its codeword, however long: its discounting
+  ends at `FORGOTTEN`, before its sum is lost to float32. That is only reached
+  without splitting.
+
   Args:
     codebook: statistics so far.
     counts_Q: of the batch, see `statistics`.
     sums_QE: of the batch.
     momentum: factor on the old counts and sums; the new ones have weight 1.
   """
-  return Codebook(dictionary=codebook.dictionary * momentum + sums_QE,
-                  counts=codebook.counts * momentum + counts_Q)
+  discount_Q = jnp.where(codebook.counts > FORGOTTEN, momentum, 1.0)
+  return Codebook(
+      dictionary=codebook.dictionary * discount_Q[:, None] + sums_QE,
+      counts=codebook.counts * discount_Q + counts_Q)
 
 
 def split_dead(

@@ -35,7 +35,10 @@ def test_codewords_have_unit_norm_whatever_the_counts():
 
 
 def test_an_entry_without_direction_is_zero_not_nan():
-  assert not np.any(quantizer.codewords(make_codebook(np.zeros((2, 3)))))
+  # Of a vector of 1e-25 float32 cannot hold the squared norm.
+  for size in (0, 1e-25, 1e-42):
+    sums = np.full((2, 3), size)
+    assert not np.any(quantizer.codewords(make_codebook(sums))), size
 
 
 def test_lookup_is_the_nearest_codeword():
@@ -96,6 +99,21 @@ def test_update_discounts_and_adds_sums_and_counts():
   sums = np.stack([x_BLE[0, 1], np.zeros(2), x_BLE[0, 0] + x_BLE[0, 2]])
   np.testing.assert_allclose(new.dictionary, codebook.dictionary / 2 + sums,
                              rtol=1e-6)
+
+
+def test_without_splitting_an_unused_entry_keeps_its_codeword():
+  before = make_codebook(normal(16, 3, 4))
+  used = jnp.zeros((1, 8), jnp.int32)
+
+  def step(_, codebook):
+    x_BLE = jnp.broadcast_to(before.dictionary[0], (1, 8, 4))
+    return quantizer.update(
+        codebook, *quantizer.statistics(x_BLE, used, 3), momentum=0.98)
+
+  after = jax.lax.fori_loop(0, 10_000, step, before)
+  np.testing.assert_allclose(quantizer.codewords(after),
+                             quantizer.codewords(before), rtol=0, atol=1e-5)
+  assert 0 < np.max(after.counts[1:]) < 1e-6
 
 
 def test_one_and_eight_devices_learn_the_same_dictionary():
