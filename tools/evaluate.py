@@ -107,7 +107,6 @@ def load_stage(checkpoint: str, config: TrainConfig,
 
   from trainers import lm, model_init, vqvae
   from uvim import tree
-  from uvim.checkpoint import read_meta
   from uvim.quantizer import Codebook
   config = dataclasses.replace(config, model_init=None)
   if config.oracle is None:
@@ -122,8 +121,8 @@ def load_stage(checkpoint: str, config: TrainConfig,
   params, _ = jax.eval_shape(stage.init, jax.random.key(0))
   arrays = tree.unflatten(model_init.load_all(
       checkpoint, {"params": params}, "--checkpoint"))
-  if load.read_config(checkpoint):
-    load.check_oracle(read_meta(checkpoint), stage.frozen, checkpoint)
+  load.check_oracle(load.read_meta(checkpoint), tree.fingerprint(stage.frozen),
+                    checkpoint)
   return stage, {"params": arrays["params"], "codebook": None,
                  "frozen": stage.frozen}
 

@@ -125,6 +125,7 @@ class _Run:
     """The state of the last checkpoint, or a fresh one."""
     self.shardings = shardings
     restored = self.checkpointer.restore_latest(abstract)
+    self.oracle_crc32 = tree.fingerprint(self.stage.frozen)
     if restored is None:
       meta = {}
       # The key is made inside: it is then the same on all processes.
@@ -133,9 +134,8 @@ class _Run:
                   out_shardings=shardings)(), self.stage.initial)
     else:
       self.state, meta = restored
-      load.check_oracle(meta, self.stage.frozen, self.workdir)
+      load.check_oracle(meta, self.oracle_crc32, self.workdir)
     self.stage.initial = {}  # Large, and of no more use.
-    self.oracle_crc32 = tree.fingerprint(self.stage.frozen)
     self.step = int(self.state.step)
     self.scoring = meta.get("scoring", False)
     self.skipped, self.in_a_row = meta.get("skipped", (0, 0))

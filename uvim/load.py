@@ -63,9 +63,9 @@ def load(path: str | os.PathLike, *, lm: str | os.PathLike | None = None,
   config = read_config(path) | (read_config(lm) if lm else {})
   _check_task(path, task, lm, config)
   codebook = Codebook(**stage_i["state"])
-  if lm and read_config(lm):
-    check_oracle(checkpoint.read_meta(lm),
-                 {"params": stage_i["params"], "codebook": codebook}, lm)
+  if lm:
+    oracle = {"params": stage_i["params"], "codebook": codebook}
+    check_oracle(read_meta(lm), tree.fingerprint(oracle), lm)
   model = make_model("vit", fields, "the checkpoint's model")
   return Parts(
       make_task(task, fields, **(task_options or options)), model,
@@ -86,20 +86,20 @@ def make_lm(fields: Mapping[str, Any], model: Any) -> Any:
   return lm
 
 
-def check_oracle(meta: Mapping[str, Any], oracle: Any, path) -> None:
+def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
   """Words mean nothing to another oracle, though its sizes be the same.
 
   Args:
     meta: of a checkpoint of stage II; of one from elsewhere, which does not
       tell its oracle, everything is taken.
-    oracle: the arrays in use, {"params", "codebook"}.
+    crc32: `tree.fingerprint` of the arrays in use, {"params", "codebook"}.
     path: of the checkpoint, for the message.
 
   Raises:
     ConfigError: it learned the code of other arrays.
   """
   known = meta.get("oracle_crc32")
-  if known is not None and known != tree.fingerprint(oracle):
+  if known not in (None, crc32):
     raise ConfigError(
         f"{path} learned the code of another stage I model than the one it is "
         "used with now, though of the same sizes. Was that one trained on or "
@@ -119,6 +119,11 @@ def read_config(path) -> dict[str, Any]:
     return {}
   file = epath.Path(path) / "config.json"
   return json.loads(file.read_text()) if file.exists() else {}
+
+
+def read_meta(path) -> dict[str, Any]:
+  """The meta of a run's newest checkpoint; {} for anything but a run."""
+  return checkpoint.read_meta(path) if read_config(path) else {}
 
 
 def oracle_path(path, config) -> str:

@@ -61,6 +61,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def fingerprint(tree: PyTree) -> int:
   """CRC-32 of the names, dtypes, shapes and values of all arrays of a tree."""
   crc = 0
+  # Not the names of `flatten`: files keep this number, so it may not move.
   leaves = [(jax.tree_util.keystr(path), leaf)
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
   for name, leaf in sorted(leaves, key=lambda x: x[0]):
