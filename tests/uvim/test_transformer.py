@@ -44,6 +44,16 @@ def test_attention_without_biases_has_none():
       name: {"kernel"} for name in ("query", "key", "value", "out")}
 
 
+def test_an_mlp_keeps_two_of_its_wide_arrays_for_the_backward_pass():
+  """What goes into the GELU and what comes out, nothing from inside."""
+  mlp = transformer.MlpBlock(mlp_dim=24)
+  x = jnp.zeros((2, 3, 8))
+  params = jax.eval_shape(mlp.init, jax.random.key(0), x)
+  _, kept = jax.eval_shape(lambda p, x: jax.vjp(mlp.apply, p, x), params, x)
+  shapes = [array.shape for array in jax.tree.leaves(kept)]
+  assert shapes.count((2, 3, 24)) == 2
+
+
 STACKS = {
     "encoder": (transformer.Encoder(depth=3, mlp_dim=8, num_heads=2),
                 [normal(8, 2, 5, 4)]),
