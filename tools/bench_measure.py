@@ -89,8 +89,9 @@ def compiled(fn: Callable[..., Any], *args: Any, what: str,
     *args: its arguments.
     what: its name, for the progress.
     donate: places of arguments that it may overwrite.
-    to_run: False: for its memory and operations alone; a CPU's machine code is
-      then not optimised, which changes neither and takes less time.
+    to_run: False: for its memory, operations or results alone; a CPU's machine
+      code is then not optimised, which changes none of them but rounding, and
+      takes less time to compile.
   """
   import jax
 

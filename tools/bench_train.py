@@ -177,25 +177,32 @@ def first_state(problem: Problem):
 def measured(name: str, problem: Problem, batch: Mapping[str, Any],
              size: Size) -> Row:
   """Compiles, compares and times both steps."""
+  runs = compared(name, problem, batch, size.tolerance)
+  peak = measure.ceiling(size.dtype, size.ceiling)
+  times = measure.alternate(*runs, repeats=size.repeats)
+  return measure.timed_row(
+      name, times, items=len(batch["image"]), unit="images/s",
+      programs=tuple(run.program for run in runs), ceiling_flops=peak)
+
+
+def compared(name: str, problem: Problem, batch: Mapping[str, Any],
+             tolerance: float, *, to_run: bool = True) -> list["_Stepper"]:
+  """Compiles both steps and runs each once; raises Disagree, see `compare`."""
   start = first_state(problem)
   batch = jax.device_put(dict(batch))
-  images = len(batch["image"])
-  programs, runs, results = [], [], []
+  runs, results = [], []
   for side, fn in (("ours", problem.ours), ("naive", problem.naive)):
-    program = measure.compiled(fn, start, problem.frozen, batch,
-                               what=f"{name} {side}", donate=(0,))
+    program = measure.compiled(
+        fn, start, problem.frozen, batch, what=f"{name} {side}", donate=(0,),
+        to_run=to_run)
     # Copied: what is donated must not be the host's own memory.
     state = jax.tree.map(jnp.array, start)
     run = _Stepper(program, state, problem.frozen, batch)
     run()
-    programs.append(program)
     runs.append(run)
     results.append(jax.device_get((run.state, run.logs)))
-  compare(name, start, *results, tolerance=size.tolerance)
-  peak = measure.ceiling(size.dtype, size.ceiling)
-  times = measure.alternate(*runs, repeats=size.repeats)
-  return measure.timed_row(name, times, items=images, unit="images/s",
-                           programs=tuple(programs), ceiling_flops=peak)
+  compare(name, start, *results, tolerance=tolerance)
+  return runs
 
 
 class _Stepper:
@@ -263,8 +270,9 @@ def c7(size: Size) -> Iterator[Row]:
   small model with the same switches."""
   tiny = SIZES["tiny"]
   if size != tiny:
-    measured("C7 in small", stage_i(tiny.stage_i | LEAN_I, tiny.batch_i),
-             make_batch(tiny.stage_i, tiny.batch_i), tiny)
+    compared("C7 in small", stage_i(tiny.stage_i | LEAN_I, tiny.batch_i),
+             make_batch(tiny.stage_i, tiny.batch_i), tiny.tolerance,
+             to_run=False)
   batch_size = size.batch_paper
   ours = stage_i(size.paper_i | LEAN_I, batch_size)
   yield _ahead("C7", ours, lambda *share: stage_i(
@@ -277,10 +285,11 @@ def c8(size: Size) -> Iterator[Row]:
   """Memory of the paper's stage II step, codes given."""
   tiny = SIZES["tiny"]
   if size != tiny:
-    measured("C8 in small",
+    compared("C8 in small",
              stage_ii(tiny.stage_ii | LEAN_II, tiny.stage_i | LEAN_I,
                       tiny.batch_ii),
-             make_batch(tiny.stage_i, tiny.batch_ii), tiny)
+             make_batch(tiny.stage_i, tiny.batch_ii), tiny.tolerance,
+             to_run=False)
   batch_size = size.batch_paper
   ours = stage_ii(size.paper_ii | LEAN_II, size.paper_i | LEAN_I, batch_size,
                   empty=True)
