@@ -6,8 +6,9 @@ DIR holds inputs and outputs of the original as `.npz`, `.json` and `.txt`
 files; PATTERN, a regular expression, picks some of them by name. Prints a line
 per quantity: its name, the largest absolute error, the same relative to the
 largest magnitude that is expected, and the verdict. Floats must agree to 1e-5
-of that magnitude, everything else exactly. Then a line per file, and one in
-all. What this code has no counterpart for is named too, as "not compared".
+of that magnitude (what passes through a bfloat16, to its last bit), everything
+else exactly. Then a line per file, and one in all. What this code has no
+counterpart for is named too, as "not compared".
 
 The exit status is 0 if something was compared and nothing failed.
 """
