@@ -163,7 +163,7 @@ def make_train_step(stage: Stage, tx, *, epoch_steps: int, shardings=None):
         None if shardings is None else shardings.params)
     codebook, codes_logs = stage.learn_codes(state.codebook, aux, codes_rng)
     usage_Q = state.usage
-    logs = {"loss": loss, "grad_norm": optax.global_norm(grads),
+    logs = {"loss": loss, "grad_norm": optax.tree.norm(grads),
             **aux.logs, **codes_logs}
     if aux.counts_Q is not None:
       usage_Q = jnp.where(state.step % epoch_steps == 0, 0, usage_Q)
