@@ -143,7 +143,9 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
         found[f"{size} {name}"])}) for name in MASKS if name != "none"]
     columns[f"{size} x {size} of {side} x {side}"] = np.stack([
         x[i] for i in range(_PICTURES) for x in (shown, *drawn)])
-  return report.panel(columns, rows=4 * _PICTURES)
+  names = ["picture", "zeros", "random words", "one word"]
+  return report.panel(columns, rows=len(names) * _PICTURES,
+                      names=names * _PICTURES)
 
 
 def run(checkpoint: str, name: str, out: pathlib.Path) -> None:

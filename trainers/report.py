@@ -1,10 +1,12 @@
 """What a run tells the world: metrics.jsonl, boards, report.html, a line."""
 
 import json
+import math
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -134,13 +136,14 @@ class Reporter:
 
 
 def panel(columns: dict[str, np.ndarray], *, rows: int = 6,
-          scale_to: int = 128) -> np.ndarray:
+          scale_to: int = 128, names: Sequence[str] = ()) -> np.ndarray:
   """Lays out pictures as a titled grid: a row per example, a column per name.
 
   Args:
     columns: title → uint8 [B, H, W, 3]; sizes may differ between columns.
     rows: at most so many examples.
     scale_to: side of a cell in pixels (nearest resize).
+    names: of the rows, written at their left.
 
   Returns:
     uint8 [height, width, 3].
@@ -149,13 +152,16 @@ def panel(columns: dict[str, np.ndarray], *, rows: int = 6,
   rows = min(rows, *(len(images) for images in columns.values()))
   gap, top, font = 4, 18, ImageFont.load_default(12)
   cell = scale_to + gap
-  sheet = Image.new("RGB", (cell * len(columns) + gap,
+  left = gap + math.ceil(max(map(font.getlength, names), default=-gap)) + gap
+  sheet = Image.new("RGB", (left + cell * len(columns),
                             cell * rows + gap + top), (255, 255, 255))
   draw = ImageDraw.Draw(sheet)
+  for r, name in enumerate(names[:rows]):
+    draw.text((gap, top + gap + r * cell), name, fill=(0, 0, 0), font=font)
   for c, (title, images) in enumerate(columns.items()):
-    draw.text((gap + c * cell, 2), title, fill=(0, 0, 0), font=font)
+    draw.text((left + c * cell, 2), title, fill=(0, 0, 0), font=font)
     for r in range(rows):
       picture = Image.fromarray(np.asarray(images[r])).resize(
           (scale_to, scale_to), Image.Resampling.NEAREST)
-      sheet.paste(picture, (gap + c * cell, top + gap + r * cell))
+      sheet.paste(picture, (left + c * cell, top + gap + r * cell))
   return np.asarray(sheet)

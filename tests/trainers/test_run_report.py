@@ -256,3 +256,13 @@ def test_the_flag_is_checked_before_anything_is_made(
   error = capsys.readouterr().err
   assert error.startswith("error: --wandb needs") and error.count("\n") == 1
   assert not (tmp_path / "run").exists()
+
+
+def test_names_of_a_panels_rows_stand_beside_its_pictures():
+  images = np.zeros((2, 4, 4, 3), np.uint8)
+  plain = report.panel({"a": images}, scale_to=16)
+  named = report.panel({"a": images}, scale_to=16, names=["", "longer name"])
+  margin = named[:, :named.shape[1] - plain.shape[1]]
+  np.testing.assert_array_equal(named[18:, margin.shape[1]:], plain[18:])
+  first, second = np.split(margin[20:60], 2)
+  assert (first == 255).all() and (second != 255).any()
