@@ -121,8 +121,8 @@ def load_stage(checkpoint: str, config: TrainConfig,
   params, _ = jax.eval_shape(stage.init, jax.random.key(0))
   arrays = tree.unflatten(model_init.load_all(
       checkpoint, {"params": params}, "--checkpoint"))
-  load.check_oracle(load.read_meta(checkpoint), tree.fingerprint(stage.frozen),
-                    checkpoint)
+  if meta := load.read_meta(checkpoint):
+    load.check_oracle(meta, tree.fingerprint(stage.frozen), checkpoint)
   return stage, {"params": arrays["params"], "codebook": None,
                  "frozen": stage.frozen}
 

@@ -36,6 +36,7 @@ MASKS = {"none": None, "zeros": "zeros", "random": "random", "word": 0}
 EXIT_BAD_INPUT = 2
 _SAMPLE = ("temperature", "seed", "top_k", "top_p")
 _PICTURES = 2
+_LABELS = {"zeros": "zeros", "random": "random words", "word": "one word"}
 Region = tuple[int, int, int, int]
 
 
@@ -140,10 +141,10 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
     rows, width = (x * size // side for x in image.shape[1:3])
     shown[:, :rows, :width] = 0
     drawn = [stage.task.render({"panoptic": np.asarray(
-        found[f"{size} {name}"])}) for name in MASKS if name != "none"]
+        found[f"{size} {name}"])}) for name in _LABELS]
     columns[f"{size} x {size} of {side} x {side}"] = np.stack([
         x[i] for i in range(_PICTURES) for x in (shown, *drawn)])
-  names = ["picture", "zeros", "random words", "one word"]
+  names = ["picture", *_LABELS.values()]
   return report.panel(columns, rows=len(names) * _PICTURES,
                       names=names * _PICTURES)
 

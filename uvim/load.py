@@ -63,9 +63,9 @@ def load(path: str | os.PathLike, *, lm: str | os.PathLike | None = None,
   config = read_config(path) | (read_config(lm) if lm else {})
   _check_task(path, task, lm, config)
   codebook = Codebook(**stage_i["state"])
-  if lm:
+  if lm and (meta := read_meta(lm)):
     oracle = {"params": stage_i["params"], "codebook": codebook}
-    check_oracle(read_meta(lm), tree.fingerprint(oracle), lm)
+    check_oracle(meta, tree.fingerprint(oracle), lm)
   model = make_model("vit", fields, "the checkpoint's model")
   return Parts(
       make_task(task, fields, **(task_options or options)), model,

@@ -153,8 +153,8 @@ def update(codebook: Codebook, counts_Q: Float[Array, "Q"],
   implementation's training pass does.
 
   An entry that nobody uses keeps its codeword, however long: its discounting
-  ends at `FORGOTTEN`, before its sum is lost to float32. That is only reached
-  without splitting.
+  ends at `FORGOTTEN`, before its sum is lost to float32. Splitting, where it
+  has something to split, replaces the entry long before.
 
   Args:
     codebook: statistics so far.

@@ -7,7 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from tools import parity, parity_common, parity_stage1, parity_stage2
+from tools import (
+    parity,
+    parity_common,
+    parity_parts,
+    parity_stage1,
+    parity_stage2,
+)
 from tools.parity_common import Quantity
 from uvim import quantizer, tree
 from uvim.models import lm, vit
@@ -280,3 +286,17 @@ def test_depth_and_its_files_that_are_missing(fixtures, tmp_path, capsys):
     shutil.copy(fixtures / f"stage1_depth{end}", tmp_path)
   assert parity.main([str(tmp_path)]) == 0
   assert "stage1_depth_out: 11 pass, 0 FAIL" in capsys.readouterr().out
+
+
+def test_one_bit_of_a_momentum_passes_and_a_small_error_of_all_does_not():
+  before = np.ones(2000, np.float32)
+  theirs = before + np.float32(0.01)
+  one, large = theirs.copy(), theirs.copy()
+  one[7] += 0.01 * 2.0**-9
+  large[7] += 0.01 * 2.0**-6
+  for ours, passes in ((one, True), (large, False),
+                       (theirs + np.float32(3e-5), False)):
+    quantity = Quantity("x/params_after2/a", ours, theirs)
+    verdict = parity_common.judge(
+        parity_parts._but_for_bits(quantity, before))
+    assert (verdict.status == parity_common.PASS) == passes
