@@ -1,11 +1,12 @@
 """What the runs of a sweep found, in the layout of the paper."""
 
+import functools
 import json
 import math
 import os
 import pathlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools import sweep_plan
@@ -107,11 +108,15 @@ def _check(check, sweep, scores):
   seeds = sorted(set(a["values"]) & set(b["values"]))
   verdict = "not run yet"
   if seeds:
-    held = sum(_holds(a["values"][s], sign, b["values"][s]) for s in seeds)
-    verdict = ("holds" if _holds(a["mean"], sign, b["mean"]) else
-               "DOES NOT HOLD") + f" ({held} of {len(seeds)} seeds)"
+    verdict = _verdict(_holds(a["mean"], sign, b["mean"]), [
+        _holds(a["values"][s], sign, b["values"][s]) for s in seeds])
   return {"effect": effect, "sign": sign, "published": published,
           "ours": f"{figure(a)} {sign} {figure(b)}", "verdict": verdict}
+
+
+def _verdict(holds: bool, in_seeds: Sequence[bool]) -> str:
+  return ("holds" if holds else "DOES NOT HOLD") + (
+      f" ({sum(in_seeds)} of {len(in_seeds)} seeds)")
 
 
 def _holds(a: float, sign: str, b: float) -> bool:
@@ -121,23 +126,37 @@ def _holds(a: float, sign: str, b: float) -> bool:
 
 
 def _check_grid(score, sign, sweep, scores):
+  """What was found of a grid, and the verdict."""
   rows = grid_of(sweep, scores[score])
-  means = [[x["mean"] for x in row] for row in rows]
-  if any(mean is None for row in means for mean in row):
+  cells = [x for row in rows for x in row]
+  if any(x["mean"] is None for x in cells):
     return ABSENT, "not run yet"
   if sign == "rises":
-    spread = max((x["spread"] or 0) for row in rows for x in row)
-    lines = means + [list(x) for x in zip(*means, strict=True)]
-    falls = max((a - b for line in lines
-                 for a, b in zip(line, line[1:], strict=False)), default=0)
-    holds = falls <= spread and means[-1][-1] > means[0][0]
-    ours = f"{number(means[0][0])} … {number(means[-1][-1])}, largest fall " + (
-        number(max(falls, 0)))
+    judge = functools.partial(_rises, max(x["spread"] or 0 for x in cells))
   else:
-    averages = [statistics.fmean(row) for row in means]
-    holds = averages.index(max(averages)) not in (0, len(averages) - 1)
-    ours = ", ".join(map(number, averages)) + " (means of rows)"
-  return ours, "holds" if holds else "DOES NOT HOLD"
+    judge = functools.partial(_peaks_inside, sign.split()[-1])
+  ours, holds = judge([[x["mean"] for x in row] for row in rows])
+  seeds = sorted(set.intersection(*(set(x["values"]) for x in cells)))
+  return ours, _verdict(holds, [
+      judge([[x["values"][s] for x in row] for row in rows])[1]
+      for s in seeds])
+
+
+def _rises(spread, rows):
+  lines = rows + [list(x) for x in zip(*rows, strict=True)]
+  fall = max((a - b for line in lines
+              for a, b in zip(line, line[1:], strict=False)), default=0)
+  first, last = rows[0][0], rows[-1][-1]
+  ours = (f"{number(first)} … {number(last)}, largest fall "
+          + number(max(fall, 0)))
+  return ours, fall <= spread and last > first
+
+
+def _peaks_inside(along, rows):
+  lines = zip(*rows, strict=True) if along == "columns" else rows
+  means = [statistics.fmean(line) for line in lines]
+  ours = ", ".join(map(number, means)) + f" (means of {along})"
+  return ours, means.index(max(means)) not in (0, len(means) - 1)
 
 
 def grid_of(sweep, by_cell: Mapping[str, Any]) -> list[list[Any]]:

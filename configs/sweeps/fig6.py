@@ -36,5 +36,7 @@ def get_sweep(size):
       checks=[
           ("stage I gains from longer codes and more words", ("stage1",),
            "rises", None, "monotone"),
-          ("stage II is best at neither end", ("stage2",), "peaks inside", None,
-           "a sweet spot inside")])
+          ("stage II is best at neither end of the lengths", ("stage2",),
+           "peaks inside rows", None, "a sweet spot inside"),
+          ("stage II is best at neither end of the dictionaries", ("stage2",),
+           "peaks inside columns", None, "a sweet spot inside")])

@@ -22,8 +22,8 @@ data for `python -m tools.sweep NAME`:
             are (score, cell). Signs: '<', '>', '~' (within 5 %), and for grids,
             with right None and left (score,): 'rises' (never falls by more than
             the spread along rows and columns, and ends higher than it begins)
-            and 'peaks inside' (of the rows' means, neither the first nor the
-            last is the best).
+            and 'peaks inside rows' or '… columns' (of their means, neither the
+            first nor the last is the best).
   grid      {rows, columns, corner}: the cells, row by row, are a grid.
   curves    metric → title: drawn over the steps of stage I, for each cell.
             'age' is made of the splits: see tools/sweep_plot.py.
