@@ -129,14 +129,15 @@ def _check_grid(score, sign, sweep, scores):
   """What was found of a grid, and the verdict."""
   rows = grid_of(sweep, scores[score])
   cells = [x for row in rows for x in row]
-  if any(x["mean"] is None for x in cells):
-    return ABSENT, "not run yet"
-  if sign == "rises":
-    judge = functools.partial(_rises, max(x["spread"] or 0 for x in cells))
-  else:
-    judge = functools.partial(_peaks_inside, sign.split()[-1])
-  ours, holds = judge([[x["mean"] for x in row] for row in rows])
   seeds = sorted(set.intersection(*(set(x["values"]) for x in cells)))
+  if not seeds:
+    return ABSENT, "not run yet"
+  judge = {
+      "rises": functools.partial(_rises, max(x["spread"] or 0 for x in cells)),
+      "peaks inside rows": functools.partial(_peaks_inside, "rows"),
+      "peaks inside columns": functools.partial(_peaks_inside, "columns"),
+  }[sign]
+  ours, holds = judge([[x["mean"] for x in row] for row in rows])
   return ours, _verdict(holds, [
       judge([[x["values"][s] for x in row] for row in rows])[1]
       for s in seeds])

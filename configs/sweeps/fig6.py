@@ -32,7 +32,9 @@ def get_sweep(size):
           "stage1": dict(title="stage I, PQ", stage=1, metric=metrics[0],
                          published={}),
           "stage2": dict(title="stage II, PQ", stage=2, metric=metrics[1],
-                         published={})},
+                         published={}),
+          "nll_unseen": dict(title="LM, NLL of unseen codes, nats a word",
+                             stage=2, metric="val/loss", published={})},
       checks=[
           ("stage I gains from longer codes and more words", ("stage1",),
            "rises", None, "monotone"),

@@ -271,13 +271,16 @@ def test_a_run_is_done_when_scored_and_saved(fake, tmp_path):
     ("peaks inside columns", [[1, 5, 3], [2, 4, 3]], True),
     ("peaks inside columns", [[1, 1, 1], [5, 4, 3]], False)])
 def test_signs_of_grids(sign, means, holds):
-  """On the means; in one of two seeds it is the other way round."""
+  """On the means, and in each seed; the second seed's grid is flat."""
   data = {"grid": {"columns": means[0]}}
   scores = {"pq": {i: {"mean": x, "spread": 0.5, "values": {0: x, 1: 0}}
                    for i, x in enumerate(sum(means, []))}}
   found = sweep_results._check(("", ("pq",), sign, None, ""), data, scores)
   assert found["verdict"] == (
       "holds (1 of 2 seeds)" if holds else "DOES NOT HOLD (0 of 2 seeds)")
+  scores["pq"][0]["values"] = {2: 1}  # No seed that all cells have.
+  found = sweep_results._check(("", ("pq",), sign, None, ""), data, scores)
+  assert found["verdict"] == "not run yet"
 
 
 def test_age_of_words():
