@@ -30,7 +30,7 @@ setuptools.setup(
     packages=setuptools.find_packages(
         include=["uvim*", "pp*", "evaluators*", "trainers*", "configs*",
                  "tools*"]),
-    package_data={"tools": ["*.html"]},
+    package_data={"tools.explorer": ["*.html"]},
     install_requires=needs["base"],
     extras_require={
         "data": needs["data"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uvim import sharding
+from uvim.learn import sharding
 
 Batch = Mapping[str, np.ndarray]
 _HIGH = "image/id_high"

@@ -25,7 +25,7 @@ import numpy as np
 
 from pp import order
 from pp.categories import Category
-from pp.reader import ARRAYS
+from pp.splits import ARRAYS
 from uvim.registry import ConfigError
 
 HEADER = "header.json"
@@ -151,7 +151,7 @@ def train_batches(source: Source, pp: str, *, batch_size: int, seed: int,
                   ) -> Iterator[Batch]:
   """Endless batches; augmentations repeat after as many epochs as there are.
 
-  For the seed they were written with, those of `pp.pipeline.train_batches`.
+  For the seed they were written with, those of `pp.stream.train_batches`.
   Another one gives another order of the same augmentations.
 
   Raises:
@@ -182,7 +182,7 @@ def _count(step: int) -> Iterator[int]:
 def eval_batches(source: Source, pp: str, *, batch_size: int, seed: int = 0,
                  process_index: int = 0, process_count: int = 1, **_: Any
                  ) -> tuple[int, Callable[[], Iterator[Batch]]]:
-  """As `pp.pipeline.eval_batches`.
+  """As `pp.stream.eval_batches`.
 
   Raises:
     ConfigError: nothing was written for the string.

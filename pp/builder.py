@@ -20,10 +20,10 @@ Data = dict[str, Any]
 
 # The names the listings of the paper's Appendix D use, and where ours live.
 MODULES = {
-    "ops_general": "pp.ops_general",
-    "ops_image": "pp.ops_image",
-    "ops_normals": "pp.ops_normals",
-    "proj.uvim.pp_ops": "pp.ops_uvim",
+    "ops_general": "pp.ops.general",
+    "ops_image": "pp.ops.image",
+    "ops_normals": "pp.ops.normals",
+    "proj.uvim.pp_ops": "pp.ops.labels",
 }
 _KEY_ARGS = ("key", "inkey", "outkey")
 

@@ -287,7 +287,7 @@ def _find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
   if dataset.startswith("coco/2017_panoptic"):
     return categories_lib.coco_panoptic()
   if _is_rooms(dataset):
-    from pp import rooms
+    from pp.rooms import builder as rooms
     return tuple(Category(*row) for row in rooms.CATEGORIES)
   return ()
 
@@ -299,7 +299,7 @@ def _is_rooms(dataset: str) -> bool:
 def _open_builder(dataset: str, data_dir: str) -> Any:
   """The TFDS builder of a data set on disk, made from its files alone."""
   if _is_rooms(dataset):
-    from pp import rooms
+    from pp.rooms import builder as rooms
     config = dataset.split(":")[0].partition("/")[2]
     return rooms.build(data_dir, *([config] if config else []))
   try:

@@ -45,7 +45,7 @@ def shared():
 @pytest.fixture(scope="session")
 def rooms_tiny_dir(tmp_path_factory):
   """A data_dir that holds `rooms/tiny`."""
-  from pp import rooms
+  from pp.rooms import builder as rooms
   folder = tmp_path_factory.mktemp("rooms")
   rooms.build(folder, "tiny")
   return folder

@@ -19,9 +19,12 @@ from configs import lm_coco_panoptic, vqvae_coco_panoptic
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import decode, quantizer, tree
+from uvim import tree
+from uvim.codes import vq as quantizer
 from uvim.config import resolve
-from uvim.models import lm, make_model, vit
+from uvim.models import make_model, vit
+from uvim.priors import lm
+from uvim.priors import sampling as decode
 from uvim.registry import ConfigError
 
 ORACLE = re.compile(

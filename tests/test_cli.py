@@ -185,7 +185,7 @@ def test_oracle_of_another_config(fails, tmp_path):
   path = tmp_path / "oracle.npz"
   wanted = stage.wanted_arrays()
   arrays = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), wanted)
-  from uvim import npz
+  from uvim import files as npz
   npz.save(path, arrays)
   message = fails("lm", STAGE_2, f"--config.oracle.model_init={path}")
   assert "config.oracle.model_init" in message

@@ -19,7 +19,7 @@ from pp import builder
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import npz
+from uvim import files as npz
 from uvim.config import resolve
 
 RES, PATCH, WORDS = 32, 8, 8

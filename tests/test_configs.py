@@ -11,7 +11,8 @@ import pytest
 from pp import builder
 from tests import listings
 from uvim.config import config_diff, resolve
-from uvim.models import lm, make_model, vit
+from uvim.models import make_model, vit
+from uvim.priors import lm
 from uvim.registry import ConfigError
 
 CONFIGS = {

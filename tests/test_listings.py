@@ -11,10 +11,10 @@ import pytest
 
 from tests import listings
 from tests.trainers import cli
-from tools import prepare_data
-from uvim import checkpoint
+from tools.prepare import __main__ as prepare_data
 from uvim.config import resolve
 from uvim.models import make_model
+from uvim.store import checkpoint
 
 RES, LABEL_RES, PATCH, WORDS, LENGTH = 64, 32, 8, 16, 16
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp import builder, rooms_render
+from pp import builder
+from pp.rooms import render as rooms_render
 from tests import test_config_steps as steps
 from tests.trainers import tiny
 from trainers.lm import LmStage

@@ -85,7 +85,7 @@ def compile_step(config):
   import jax
 
   from trainers.step import make_init, make_train_step
-  from uvim import sharding
+  from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   stage = abstract_stage(config)
   init, tx, _ = make_init(stage, config, config.total_steps or 10**6)

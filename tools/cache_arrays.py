@@ -56,7 +56,8 @@ def write(config: TrainConfig, out: str | os.PathLike,
 
 def _write_part(config, out, split, pp, augmentations: int | None) -> None:
   """One split through one string; None: the one pass of an evaluation."""
-  from pp import pipeline, sources
+  from pp import sources
+  from pp import stream as pipeline
   source = sources.make_source(config.dataset, split, config.data_dir)
   header = {"dataset": config.dataset, "split": split, "pp": pp,
             "seed": config.seed, "augmentations": augmentations or 1,

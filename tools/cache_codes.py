@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tools import passes, tfds_folder
-from trainers import code_cache
+from tools import passes
+from tools.prepare import tfds_folder
 from trainers import main as trainer
 from uvim.registry import ConfigError
+from uvim.store import code_cache
 
 PARTIAL = "partial.json"
 _SAVE_EVERY = 2000  # Examples; as many are computed again at most.
@@ -107,8 +108,8 @@ def _codes(config, stage, source, *, first: int, last: int
   import jax
 
   from evaluators import common
-  from pp import pipeline
-  from uvim import sharding
+  from pp import stream as pipeline
+  from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.batch_size, mesh)
   steps = range(first // config.batch_size, -(-last // config.batch_size))

@@ -18,8 +18,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from uvim import checkpoint, npz, released
+from uvim import files as npz
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
+from uvim.store import published as released
 
 # What only a checkpoint of this stage has.
 SIGNS = {"stage I": "state/dictionary",
@@ -30,7 +32,7 @@ def convert(source: str, target: str) -> dict[str, list]:
   """Writes the parameters at `source` to `target`.
 
   Args:
-    source: whatever `uvim.released.locate` takes.
+    source: whatever `uvim.store.published.locate` takes.
     target: '….npz' or a folder to be made; must not exist.
 
   Returns:

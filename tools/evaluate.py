@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainers import main as main_lib
-from uvim import load, released
 from uvim.config import (
   EvalConfig,
   OracleConfig,
@@ -34,6 +33,8 @@ from uvim.config import (
   resolve,
 )
 from uvim.registry import ConfigError, unknown
+from uvim.store import open_model as load
+from uvim.store import published as released
 
 EXIT_BAD_INPUT = 2
 _FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
@@ -105,9 +106,10 @@ def load_stage(checkpoint: str, config: TrainConfig,
   """
   import jax
 
-  from trainers import lm, model_init, vqvae
+  from trainers import lm, vqvae
   from uvim import tree
-  from uvim.quantizer import Codebook
+  from uvim.codes.vq import Codebook
+  from uvim.store import start_from as model_init
   config = dataclasses.replace(config, model_init=None)
   if config.oracle is None:
     stage = vqvae.VqvaeStage(config)
@@ -178,7 +180,7 @@ def evaluate(checkpoint: str, config: TrainConfig, *,
   import jax
 
   from trainers import evaluation
-  from uvim import sharding
+  from uvim.learn import sharding
   blocks = choose(config, names)
   stage, variables = load_stage(checkpoint, config, oracle)
   mesh = sharding.make_mesh((("data", -1),))

@@ -6,7 +6,7 @@ W is a run's workdir, a .npz (with --lm) or a published name such as
 uvim-panoptic. DIR gets pictures to look at, the predictions themselves
 (panoptic: COCO's JSON and PNGs; depth: 16-bit PNGs in millimetres;
 colorization: RGB PNGs) and predictions.json with the codes and settings; see
-uvim/export.py. Needs no TensorFlow.
+uvim/inference/export.py. Needs no TensorFlow.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 from pp import categories as categories_lib
 from tools import passes
-from uvim import export, images
+from uvim.inference import export, images
 from uvim.registry import ConfigError
 
 EXIT_BAD_INPUT = 2
@@ -40,7 +40,7 @@ def choose_categories(path: str | None, dataset: str, num_classes: int
   Raises:
     ConfigError: no such file, or another number of categories.
   """
-  from pp.rooms_things import CATEGORIES as ROOMS
+  from pp.rooms.builder.things import CATEGORIES as ROOMS
   if path:
     out = _load_categories(path)
     if len(out) != num_classes:
@@ -85,7 +85,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
   """Predicts each photograph and writes it before the next one is read.
 
   Args:
-    uvim: `uvim.pipeline.UViM`.
+    uvim: `uvim.inference.api.UViM`.
     paths: photographs.
     out: folder.
     categories: see `choose_categories`.
@@ -168,7 +168,7 @@ def _options(args) -> dict[str, Any]:
 def _run(args) -> list[str]:
   # Before the model is loaded, which may take minutes.
   paths = images.find(args.photos)
-  from uvim.pipeline import UViM
+  from uvim.inference.api import UViM
   uvim = UViM.from_checkpoint(args.checkpoint, lm=args.lm)
   categories = None
   if "semantics" in uvim.task.keys:

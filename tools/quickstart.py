@@ -38,7 +38,7 @@ def main(argv=None):
   workdir = pathlib.Path(args.workdir)
   stage1, stage2 = workdir / "stage1", workdir / "stage2"
   say("1/4  building the rooms data set (kept for the next time)")
-  from pp import rooms
+  from pp.rooms import builder as rooms
   rooms.build(args.data_dir, "tiny" if args.arg == "tiny" else "default")
   say("2/4  stage I: oracle and base model")
   train("vqvae", "vqvae_rooms_panoptic", stage1, args)
@@ -85,7 +85,7 @@ def collect(workdir, stage2, started):
   A call that found everything trained keeps the wall time of the one that
   trained.
   """
-  from trainers import run_report
+  from trainers.report.recorder import run_page as run_report
   metrics = run_report.read(stage2).metrics
   results = {k: metrics[name][-1][1] for k, name in METRICS.items()}
   path = workdir / "results.json"
@@ -105,7 +105,8 @@ def print_table(results):
 
 def write_report(workdir, results, stage1, stage2):
   """One page of both stages; each has its own in its workdir as well."""
-  from trainers import page, run_report
+  from trainers.report.recorder import page
+  from trainers.report.recorder import run_page as run_report
   runs = [run_report.read(stage) for stage in (stage2, stage1)]
   rows = [(title, f"{results[k]:.2f} {unit}") for k, title, unit in ROWS]
   page.write(

@@ -10,7 +10,8 @@ import argparse
 import pathlib
 import sys
 
-from trainers import page, run_report
+from trainers.report.recorder import page
+from trainers.report.recorder import run_page as run_report
 
 
 def main(argv=None):

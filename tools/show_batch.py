@@ -205,7 +205,8 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
     raise ConfigError(f"--n: {n}; allowed: 1 or more.")
   import tensorflow as tf
 
-  from pp import pipeline, sources
+  from pp import sources
+  from pp import stream as pipeline
   train_split = _field(config, "train_split")
   split = split or train_split
   field = "pp_train" if split == train_split else "pp_eval"

@@ -10,8 +10,8 @@ import jax
 
 import evaluators
 from evaluators import common
-from uvim import sharding
 from uvim.config import EvalConfig, TrainConfig
+from uvim.learn import sharding
 from uvim.registry import lookup, unknown
 
 
@@ -61,7 +61,7 @@ def make_evaluation(config: EvalConfig, stage, mesh,
     ConfigError: unknown evaluator, prediction or option; missing data; a
       mistake in the preprocessing string; a batch size that does not divide.
   """
-  from pp import reader
+  from pp import splits as reader
   pipeline, sources = reader.modules(config.dataset)
   sharding.check_batch_size(
       config.batch_size, mesh, what=f"config.{config.name}.batch_size")
@@ -125,7 +125,7 @@ def panel_batch(config: TrainConfig):
   The split the run never trains on, so that the pictures flatter nobody; the
   evaluators' batch size, so that both share their compiled programs.
   """
-  from pp import reader
+  from pp import splits as reader
   if not (config.val_split and config.pp_eval):
     return None
   pipeline, sources = reader.modules(config.dataset)

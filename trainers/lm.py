@@ -15,14 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers import code_cache, main, model_init
+from trainers import main
 from trainers.step import Aux, Stage
 from trainers.vqvae import VqvaeStage, check_size, draw
-from uvim import decode, losses, sharding, tree
+from uvim import tree
+from uvim.codes.vq import Codebook, code_histogram
 from uvim.config import TrainConfig
-from uvim.models import lm, make_model
-from uvim.quantizer import Codebook, code_histogram
+from uvim.learn import sharding
+from uvim.models import make_model
+from uvim.nn import losses
+from uvim.priors import lm
+from uvim.priors import sampling as decode
 from uvim.registry import ConfigError
+from uvim.store import code_cache
+from uvim.store import start_from as model_init
 
 
 class LmStage(Stage):

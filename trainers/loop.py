@@ -17,11 +17,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from trainers import evaluation, model_init, preemption, report
+from trainers import evaluation, preemption
+from trainers.report.recorder import recorder as report
 from trainers.step import make_init, make_train_step
-from uvim import checkpoint, load, sharding, tree
+from uvim import tree
 from uvim.config import RESUME_FREE, TrainConfig, config_diff
+from uvim.learn import sharding
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
+from uvim.store import open_model as load
+from uvim.store import start_from as model_init
 
 
 class Diverged(RuntimeError):
@@ -55,7 +60,7 @@ def train(make_stage, config: TrainConfig, workdir, *,
 
 def _make_run(make_stage, config, workdir, watch, wandb):
   """(a started run, its batches from a step on), all input being checked."""
-  from pp import reader
+  from pp import splits as reader
   pipeline, sources = reader.modules(config.dataset)
   workdir = pathlib.Path(workdir)
   check_workdir(workdir, config)

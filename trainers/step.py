@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from uvim import optim, sharding
+from uvim.codes.vq import Codebook, perplexity
 from uvim.config import TrainConfig
-from uvim.quantizer import Codebook, perplexity
-from uvim.state import TrainState
+from uvim.learn import optim, sharding
+from uvim.learn.state import TrainState
 from uvim.typing import Array, Float
 
 
@@ -49,7 +49,7 @@ class Stage(abc.ABC):
     frozen: arrays that are used but not trained (stage II: the oracle); an
       argument of the jitted step, never a captured constant.
     initial: arrays by name that replace those of `init` in a new run.
-    codes: what `pp.pipeline.train_batches` takes under that name; stage II
+    codes: what `pp.stream.train_batches` takes under that name; stage II
       with a code cache.
     predict_fns: name → function (variables, batch, **options) → dict of
       [B, …]; variables = {"params", "codebook", "frozen"}.

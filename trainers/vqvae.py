@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers import main, model_init
+from trainers import main
 from trainers.step import Aux, Stage
-from uvim import decode, quantizer, sharding
+from uvim.codes import vq as quantizer
 from uvim.config import TrainConfig
+from uvim.learn import sharding
 from uvim.models import make_model, vit
+from uvim.priors import sampling as decode
 from uvim.registry import ConfigError
+from uvim.store import start_from as model_init
 from uvim.tasks import make_task
 
 

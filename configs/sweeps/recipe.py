@@ -12,7 +12,7 @@ data for `python -m tools.sweep NAME`:
             stage II's `oracle.model.…` as well. `stage2` None: there is none.
             `cost`: (stage I, stage II) as multiples of the default's.
   scores    name → {title, stage, metric, published, …}. `stage`: 1, 2, or
-            'masking' for what tools.sweep_masking measures. `metric`: a name
+            'masking' for what tools.sweeps.masking measures. `metric`: a name
             in that run's metrics.jsonl; of a `train/…` the mean over the last
             tenth of the run, since single batches differ. '{cell}' in it is
             the cell's name. `published`: cell → figure; a string is a figure
@@ -26,8 +26,8 @@ data for `python -m tools.sweep NAME`:
             first nor the last is the best).
   grid      {rows, columns, corner}: the cells, row by row, are a grid.
   curves    metric → title: drawn over the steps of stage I, for each cell.
-            'age' is made of the splits: see tools/sweep_plot.py.
-  evaluator stage II's, whose pictures tools.sweep_masking masks.
+            'age' is made of the splits: see tools/sweeps/plot.py.
+  evaluator stage II's, whose pictures tools.sweeps.masking masks.
 """
 
 SIZES = ("full", "rooms", "tiny")

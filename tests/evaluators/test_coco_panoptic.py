@@ -15,7 +15,7 @@ from PIL import Image
 import evaluators
 from evaluators import coco_panoptic, common, pq
 from pp.categories import Category
-from uvim import sharding
+from uvim.learn import sharding
 from uvim.registry import ConfigError
 
 CATEGORIES = (Category(1, "cup", True), Category(13, "cat", True),

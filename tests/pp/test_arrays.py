@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from evaluators import coco_panoptic
-from pp import arrays, pipeline, sources
+from pp import arrays, sources
+from pp import stream as pipeline
 from tests.trainers import cli
 from tools import cache_arrays, evaluate
 from trainers import main

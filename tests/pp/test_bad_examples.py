@@ -10,7 +10,8 @@ from PIL import Image
 
 from configs import vqvae_rooms_panoptic
 from evaluators import coco_panoptic, common, mean
-from pp import builder, order, pipeline, sources
+from pp import builder, order, sources
+from pp import stream as pipeline
 from uvim.registry import ConfigError
 
 PP = vqvae_rooms_panoptic.get_config("tiny").pp_train

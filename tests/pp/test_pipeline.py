@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp import pipeline, sources
+from pp import sources
+from pp import stream as pipeline
 from uvim.registry import ConfigError
 
 

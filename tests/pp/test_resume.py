@@ -2,7 +2,8 @@
 
 import pytest
 
-from pp import pipeline, sources
+from pp import sources
+from pp import stream as pipeline
 
 PP = 'decode|resize(8)|value_range(-1, 1)|keep("image")'
 

@@ -9,8 +9,8 @@ import pytest
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import npz
-from uvim.pipeline import UViM
+from uvim import files as npz
+from uvim.inference.api import UViM
 
 
 @pytest.fixture(scope="session")

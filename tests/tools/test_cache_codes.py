@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from configs import lm_rooms_panoptic, vqvae_rooms_panoptic
-from pp import pipeline, sources
+from pp import sources
+from pp import stream as pipeline
 from tests.trainers import tiny
 from tools import cache_codes
-from trainers import code_cache, step
+from trainers import step
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
 from uvim.config import resolve
 from uvim.registry import ConfigError
+from uvim.store import code_cache
 
 ROUNDS, EXAMPLES, LENGTH = 2, 64, 36
 

@@ -9,7 +9,11 @@ from tests.trainers import tiny
 from tools import convert_checkpoint
 from trainers.lm import load_oracle
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, npz, optim, quantizer, state, tree
+from uvim import files as npz
+from uvim import tree
+from uvim.codes import vq as quantizer
+from uvim.learn import optim, state
+from uvim.store import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,14 @@ import pytest
 
 from tests.tools.conftest import save_noise
 from tests.trainers import tiny
-from tools import convert_checkpoint, evaluate, predict, prepare_data
+from tools import convert_checkpoint, evaluate, predict
+from tools.prepare import __main__ as prepare_data
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, npz, sharding
+from uvim import files as npz
 from uvim.config import resolve
+from uvim.learn import sharding
+from uvim.store import checkpoint
 
 SIZE = 32
 PP = (f"decode(precise=True)|resize({SIZE})|value_range(-1, 1)|"

@@ -12,16 +12,18 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from configs import (
-    lm_rooms_colorization,
-    lm_rooms_depth,
-    lm_rooms_panoptic,
-    vqvae_rooms_colorization,
-    vqvae_rooms_depth,
-    vqvae_rooms_panoptic,
+  lm_rooms_colorization,
+  lm_rooms_depth,
+  lm_rooms_panoptic,
+  vqvae_rooms_colorization,
+  vqvae_rooms_depth,
+  vqvae_rooms_panoptic,
 )
-from uvim import checkpoint, quantizer
+from uvim.codes import vq as quantizer
 from uvim.config import resolve
-from uvim.models import lm, make_model, vit
+from uvim.models import make_model, vit
+from uvim.priors import lm
+from uvim.store import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "tools" / "notebooks"

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.trainers import tiny
 from tools import predict
-from uvim import export
-from uvim.pipeline import UViM
-from uvim.prediction import Prediction
+from uvim.inference import export
+from uvim.inference.api import UViM
+from uvim.inference.prediction import Prediction
 from uvim.tasks import make_task
 
 pytestmark = pytest.mark.usefixtures("load_once")
@@ -197,7 +197,7 @@ def test_stages_that_do_not_go_together(weights, tmp_path, photos, capsys):
   workdir.mkdir()
   (workdir / "config.json").write_text(json.dumps({
       "oracle": {"task": "depth", "model_init": str(weights[0])}, "model": {}}))
-  from uvim import load
+  from uvim.store import open_model as load
   with pytest.raises(Exception, match="do not go together"):
     load._check_task(weights[0], "panoptic_segmentation", workdir,
                      load.read_config(workdir))

@@ -16,12 +16,16 @@ import pytest
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
 from tools import evaluate
-from tools.drill import read_arrays
-from trainers import evaluation, loop, main, preemption, report
+from tools.stress.drill import read_arrays
+from trainers import evaluation, loop, main, preemption
 from trainers.lm import LmStage
-from uvim import checkpoint, load, npz, sharding
+from trainers.report.recorder import recorder as report
+from uvim import files as npz
 from uvim.config import resolve
+from uvim.learn import sharding
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
+from uvim.store import open_model as load
 from uvim.tasks import make_task
 
 STEPS = 8

@@ -14,7 +14,7 @@ import pytest
 
 from tests.trainers import cli
 from tests.trainers.test_loop import read_lines
-from tools.drill import read_arrays
+from tools.stress.drill import read_arrays
 from trainers import cluster
 from uvim.registry import ConfigError
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers import tiny
 from trainers import vqvae
-from uvim import quantizer
+from uvim.codes import vq as quantizer
 
 BINS = 6
 SPECS = {"depth": {"depth": (BINS, 64)}, "colorization": {"color": (3, 64)}}

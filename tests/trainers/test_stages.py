@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers import lm, model_init, step
+from trainers import lm, step
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import checkpoint, npz, quantizer, sharding, tree
+from uvim import files as npz
+from uvim import tree
+from uvim.codes import vq as quantizer
+from uvim.learn import sharding
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
+from uvim.store import start_from as model_init
 
 FSDP = [(".*", "fsdp(data)")]
 # Name → (changes to the config, where it runs); what they are compared with

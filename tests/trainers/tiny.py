@@ -4,8 +4,9 @@ import jax
 import numpy as np
 
 from trainers.step import make_init, make_train_step
-from uvim import npz, sharding
+from uvim import files as npz
 from uvim.config import resolve
+from uvim.learn import sharding
 
 CLASSES, INSTANCES, WORDS, LENGTH = 5, 4, 8, 4
 

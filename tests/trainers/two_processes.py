@@ -42,5 +42,5 @@ def run(count, log, argv):
 
 
 if __name__ == "__main__":
-  import pp.pipeline  # noqa: F401
+  import pp.stream  # noqa: F401
   print(json.dumps(run(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))

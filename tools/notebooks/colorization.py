@@ -46,10 +46,10 @@ else:
 
 # %%
 import numpy as np
+from pp.rooms.builder.render import render
 
 from evaluators import psnr
-from pp.rooms_render import render
-from uvim.pipeline import UViM
+from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/colorization/stage2"  # Or "uvim-color".
 uvim = UViM.from_checkpoint(CHECKPOINT)
@@ -137,7 +137,7 @@ for mode in ("zeros", "random", 0):
   rows[str(mode)] = uvim.mask_codes(codes, region, mode)
 stacked = np.stack(list(rows.values()), 1)
 print("left to right: photograph,", ", ".join(rows))
-uvim.decode(photos, stacked).plot()
+uvim.priors.sampling(photos, stacked).plot()
 
 # %% [markdown]
 # ## Score
@@ -156,6 +156,6 @@ def score(outputs):
 
 nothing = uvim.mask_codes(codes, None, "zeros")
 for name, got in (("UViM, T = 0", prediction),
-                  ("the oracle's code", uvim.decode(photos, codes)),
-                  ("no code", uvim.decode(photos, nothing))):
+                  ("the oracle's code", uvim.priors.sampling(photos, codes)),
+                  ("no code", uvim.priors.sampling(photos, nothing))):
   print(f"{name:18} PSNR {score(got.outputs):.2f} dB")

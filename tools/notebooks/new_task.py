@@ -50,10 +50,10 @@ else:
 
 # %%
 import numpy as np
+from pp.rooms.builder.render import render
+from pp.rooms.builder.things import CATEGORIES
 
-from pp.rooms_render import render
-from pp.rooms_things import CATEGORIES
-from uvim import images
+from uvim.inference import images
 
 SIZE, RANKS = 32, 9
 
@@ -94,7 +94,8 @@ train, test = examples(0, NUM_TRAIN), examples(2, NUM_TEST)
 # %%
 import jax.numpy as jnp
 
-from uvim import losses, tasks
+from uvim import tasks
+from uvim.nn import losses
 from uvim.tasks import base
 
 

@@ -45,11 +45,11 @@ else:
 
 # %%
 import numpy as np
+from pp.rooms.builder.render import render
+from pp.rooms.builder.things import CATEGORIES
 
 from evaluators import pq
-from pp.rooms_render import render
-from pp.rooms_things import CATEGORIES
-from uvim.pipeline import UViM
+from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/quickstart/stage2"  # Or "uvim-panoptic".
 uvim = UViM.from_checkpoint(CHECKPOINT)
@@ -137,7 +137,7 @@ for mode in ("zeros", "random", 0):
   rows[str(mode)] = uvim.mask_codes(codes, region, mode)
 stacked = np.stack(list(rows.values()), 1)
 print("left to right: photograph,", ", ".join(rows))
-uvim.decode(photos, stacked).plot()
+uvim.priors.sampling(photos, stacked).plot()
 
 # %% [markdown]
 # ## Score
@@ -174,6 +174,6 @@ def score(outputs):
 
 nothing = uvim.mask_codes(codes, None, "zeros")
 for name, got in (("UViM, T = 0", prediction),
-                  ("the oracle's code", uvim.decode(photos, codes)),
-                  ("no code", uvim.decode(photos, nothing))):
+                  ("the oracle's code", uvim.priors.sampling(photos, codes)),
+                  ("no code", uvim.priors.sampling(photos, nothing))):
   print(f"{name:18} PQ {score(got.outputs):.1f} %")

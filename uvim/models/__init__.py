@@ -15,7 +15,7 @@ def _vit():
 
 
 def _lm():
-  from uvim.models import lm
+  from uvim.priors import lm
   return lm.LM, lm.check_lm
 
 

@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
-from uvim import losses, quantizer, registry
-from uvim.models import attention, embedding, heads, transformer
-from uvim.models.embedding import Label
-from uvim.quantizer import Codebook
+from uvim import registry
+from uvim.codes import vq as quantizer
+from uvim.codes.vq import Codebook
+from uvim.nn import attention, embedding, heads, losses, transformer
+from uvim.nn.embedding import Label
 from uvim.typing import Array, Float, Int, PRNGKey, PyTree
 
 Logits = dict[str, Float[Array, "B N K P"]]

@@ -9,7 +9,7 @@ Suffixes: B batch · H W pixels.
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import losses
+from uvim.nn import losses
 from uvim.tasks import base
 
 KEY = "color"

@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import losses
+from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.tasks import base
 from uvim.typing import Array, Float, Int

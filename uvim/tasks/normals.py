@@ -6,7 +6,7 @@ x points right, y up, z at the camera; the zero vector means "not known".
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import losses
+from uvim.nn import losses
 from uvim.tasks import base
 
 

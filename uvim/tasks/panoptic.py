@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from uvim import losses, registry
+from uvim import registry
+from uvim.nn import losses
 from uvim.tasks import base
 from uvim.typing import Array, Float, Int
 

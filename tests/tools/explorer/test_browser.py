@@ -1,0 +1,102 @@
+"""The explorer's page in a real browser: load, upload, predict, paint."""
+
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.explorer import __main__ as explorer
+from tools.explorer import session as explorer_session
+from uvim.inference.api import UViM
+
+OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-sync",
+           "disable-background-networking", "disable-component-update",
+           "disable-dev-shm-usage", "window-size=1300,1200")
+WAIT = 120  # Seconds; a busy machine is slow.
+
+
+@pytest.fixture(scope="module")
+def browser():
+  programs = [shutil.which(x) for x in ("chromium", "chromedriver")]
+  if None in programs:
+    pytest.skip("skipped: no chromium and chromedriver on this machine")
+  from selenium import webdriver
+  options = webdriver.ChromeOptions()
+  options.binary_location = programs[0]
+  options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+  for option in OPTIONS:
+    options.add_argument(f"--{option}")
+  driver = webdriver.Chrome(
+      options=options, service=webdriver.ChromeService(programs[1]))
+  yield driver
+  driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(browser, weights):
+  """Of a server in a thread of this process."""
+  import uvicorn
+  session = explorer_session.Session(
+      UViM.from_checkpoint(weights[0], lm=weights[1]), "tiny")
+  with socket.create_server(("127.0.0.1", 0)) as sock:
+    server = uvicorn.Server(uvicorn.Config(
+        explorer.make_app(session), log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+def wait(browser, condition):
+  end = time.monotonic() + WAIT
+  while not (value := browser.execute_script(f"return {condition}")):
+    error = browser.execute_script(
+        "return document.getElementById('error').textContent")
+    assert not error, error
+    assert time.monotonic() < end, condition
+    time.sleep(0.1)
+  return value
+
+
+def test_load_upload_predict_paint(browser, address, tmp_path):
+  from selenium.webdriver import ActionChains
+  from selenium.webdriver.common.by import By
+  levels = np.linspace(0, 255, 30 * 40 * 3).reshape(30, 40, 3)
+  Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "photo.png")
+  browser.get(address)
+  wait(browser, "document.body.dataset.ready === 'yes'")
+  assert "4 words of 8" in browser.find_element(By.ID, "title").text
+  browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+  # An upload is predicted at once.
+  wait(browser, "document.querySelectorAll('#cards figure').length === 2 && "
+       "!document.getElementById('predict').disabled")
+  browser.execute_script("""
+    document.getElementById('num_samples').value = 3;
+    document.getElementById('temperature').value = 1;
+  """)
+  browser.find_element(By.ID, "predict").click()
+  wait(browser, "document.querySelectorAll('#cards figure').length === 4 && "
+       "!document.getElementById('predict').disabled")
+  # From the first cell of the grid to the second.
+  grid = browser.find_element(By.ID, "grid")
+  width, height = grid.size["width"], grid.size["height"]
+  before = browser.execute_script("return [code.slice(), out.src]")
+  ActionChains(browser).move_to_element_with_offset(
+      grid, -width // 4, -height // 4).click_and_hold().move_by_offset(
+          width // 2, 0).release().perform()
+  wait(browser, f"out.src !== '{before[1]}'")
+  code = browser.execute_script("return code")
+  assert code == [-1, -1, *before[0][2:]]
+  browser.find_element(By.ID, "undo").click()
+  wait(browser, f"out.src === '{before[1]}'")
+  assert browser.execute_script("return code") == before[0]
+  browser.save_screenshot(str(tmp_path / "page.png"))
+  with Image.open(tmp_path / "page.png") as page:
+    assert page.size[0] == 1300 and np.asarray(page).std() > 20
+  # No error in its console: nothing that the policy of the page blocks.
+  assert browser.get_log("browser") == []

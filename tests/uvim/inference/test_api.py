@@ -1,0 +1,254 @@
+"""UViM.from_checkpoint: every form of checkpoint gives the same predictions."""
+
+import functools
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from pp import builder
+from tests.trainers import tiny
+from trainers.lm import LmStage
+from trainers.vqvae import VqvaeStage
+from uvim import files as npz
+from uvim.codes import vq as quantizer
+from uvim.inference.api import UViM
+from uvim.models import make_model, vit
+from uvim.priors import lm
+from uvim.registry import ConfigError
+from uvim.store import checkpoint
+from uvim.store import fields_of as infer
+from uvim.store import published as released
+
+
+@pytest.fixture(scope="module")
+def stage_i(tmp_path_factory):
+  stage = VqvaeStage(tiny.stage_i_config())
+  path = tmp_path_factory.mktemp("weights") / "one.npz"
+  tiny.save_stage_i(stage, path)
+  return stage, path
+
+
+@pytest.fixture(scope="module")
+def stage_ii(stage_i):
+  _, path = stage_i
+  stage = LmStage(tiny.stage_ii_config(path))
+  params, _ = jax.jit(stage.init)(jax.random.key(5))
+  file = path.with_name("two.npz")
+  npz.save(file, {"params": params})
+  return stage, params, file
+
+
+@pytest.fixture(scope="module")
+def uvim(stage_i, stage_ii):
+  return UViM.from_checkpoint(stage_i[1], lm=stage_ii[2])
+
+
+def test_predicts_what_the_stages_predict(stage_ii, uvim):
+  stage, params, _ = stage_ii
+  batch = tiny.batch()
+  expected = stage.predict({"params": params, "frozen": stage.frozen}, batch)
+  got = uvim.predict(batch["image"], num_samples=2)
+  for i, panoptic in enumerate(got.outputs["panoptic"]):
+    for sample in (0, 1):  # At temperature 0 they are equal.
+      np.testing.assert_array_equal(
+          panoptic[sample], expected["panoptic"][i])
+  assert got.codes.shape == got.logprob.shape == (8, 2, tiny.LENGTH)
+
+
+def test_encodes_and_decodes(stage_i, uvim):
+  stage, _ = stage_i
+  batch = tiny.batch(1)
+  make = builder.build("make_canonical")
+  batch["labels"] = np.stack([
+      make({"labels": builder.tf.constant(x)})["labels"]
+      for x in batch["labels"]])
+  frozen = {"params": uvim._stage_i["params"],
+            "codebook": uvim._stage_i["codebook"]}
+  codes = uvim.encode(batch["image"], batch["labels"])
+  np.testing.assert_array_equal(codes, stage.encode(frozen, batch))
+  expected = stage.predict(frozen, batch, min_fraction=0.1)["panoptic"]
+  got = uvim.priors.sampling(batch["image"], codes, min_fraction=0.1)
+  np.testing.assert_array_equal(
+      np.concatenate(got.outputs["panoptic"]), expected)
+  # Labels of any size, their instances in any order.
+  large = batch["labels"].repeat(3, 1).repeat(2, 2)
+  large[..., 1] = np.where(large[..., 1] > 0, 99 - large[..., 1], 0)
+  for i in range(8):
+    np.testing.assert_array_equal(uvim._label(large[i]), batch["labels"][i])
+  np.testing.assert_array_equal(
+      uvim.encode(batch["image"][0], large[0]), codes[:1])
+
+
+def photo(height, width, seed=0):
+  return np.random.default_rng(seed).integers(
+      0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos():
+  return [photo(20, 31), photo(50, 9, 1), photo(16, 16, 2)]
+
+
+def test_each_photo_has_one_answer_at_its_own_size(uvim, photos):
+  options = dict(temperature=1.0, num_samples=3, seed=4)
+  alone = [uvim.predict(x, **options) for x in photos]
+  together = uvim.predict(photos[::-1], **options)
+  for one, i in zip(alone, (2, 1, 0), strict=True):
+    np.testing.assert_array_equal(one.codes[0], together.codes[i])
+    np.testing.assert_array_equal(one.logprob[0], together.logprob[i])
+    np.testing.assert_array_equal(
+        one.outputs["panoptic"][0], together.outputs["panoptic"][i])
+  assert [x.shape for x in together.outputs["panoptic"]] == [
+      (3, 16, 16, 2), (3, 50, 9, 2), (3, 20, 31, 2)]
+  # The first samples are the same however many there are.
+  fewer = uvim.predict(photos[0], temperature=1.0, seed=4)
+  np.testing.assert_array_equal(fewer.codes[0, 0], alone[0].codes[0, 0])
+  other = uvim.predict(photos, temperature=1.0, num_samples=3, seed=5)
+  assert (other.codes != together.codes[::-1]).any()
+  assert len({together.codes[0, s].tobytes() for s in range(3)}) > 1
+
+
+def test_likelihoods_and_the_best_sample(uvim, photos):
+  got = uvim.predict(photos, temperature=1.0, num_samples=3, seed=4)
+  np.testing.assert_allclose(
+      uvim.log_prob(photos, got.codes), got.logprob, atol=1e-5)
+  best = got.best()
+  np.testing.assert_array_equal(
+      best.log_likelihood[:, 0], got.log_likelihood.max(1))
+  for i, s in enumerate(got.log_likelihood.argmax(1)):
+    np.testing.assert_array_equal(
+        best.outputs["panoptic"][i][0], got.outputs["panoptic"][i][s])
+  assert best.settings == dict(
+      temperature=1.0, seed=4, num_samples=3, top_k=None, top_p=None,
+      rerank=True, min_fraction=0.0, instance_label="logit_sum")
+  with pytest.raises(ConfigError, match="no likelihood"):
+    uvim.log_prob(photos[0], np.full((1, tiny.LENGTH), -1))
+
+
+@pytest.mark.parametrize("mode", ["zeros", 3])
+def test_masked_codes_are_those_of_the_quantizer(uvim, photos, mode):
+  codes = np.array([[1, 2, 3, 4]])
+  masked = uvim.mask_codes(codes, (0, 1, 2, 2), mode)
+  assert masked[0, [0, 2]].tolist() == [1, 3]
+  same = uvim.mask_codes(codes, [[False, True]] * 2, mode)
+  np.testing.assert_array_equal(masked, same)
+  z_BLE = quantizer.mask_code(
+      uvim._stage_i["codebook"], codes, mode, region=(0, 1, 2, 2))
+  logits = jax.jit(functools.partial(vit.decode_vectors, uvim.model))(
+      uvim._stage_i["params"], z_BLE, uvim._context(photos[2]))
+  np.testing.assert_array_equal(
+      uvim.priors.sampling(photos[2], masked).outputs["panoptic"][0],
+      uvim.task.outputs(logits)["panoptic"])
+
+
+def test_random_masks(uvim):
+  codes = np.arange(8).reshape(2, 4)
+  one, again, other = (uvim.mask_codes(codes, None, "random", seed=s)
+                       for s in (0, 0, 1))
+  np.testing.assert_array_equal(one, again)
+  assert (one != other).any() and one.min() >= 0 and one.max() < tiny.WORDS
+  np.testing.assert_array_equal(
+      one[1], uvim.mask_codes(codes[1:], None, "random")[0])
+  for bad in ((0, 0, 3, 1), (1, 0, 0, 1), (0, 0, 1)):
+    with pytest.raises(ConfigError, match="region"):
+      uvim.mask_codes(codes, bad)
+  with pytest.raises(ConfigError, match="'zeros', 'random' or"):
+    uvim.mask_codes(codes, None, 8)
+
+
+def test_codes_that_cannot_be(uvim, photos):
+  for bad in (np.zeros((1, 3), int), np.full((1, 4), 8), np.full((1, 4), -2),
+              np.zeros((1, 4)), np.zeros((2, 4), int)):
+    with pytest.raises(ConfigError, match="Codes of"):
+      uvim.priors.sampling(photos[0], bad)
+
+
+def test_the_plot_shows_photo_and_samples(uvim, photos):
+  got = uvim.predict(photos, num_samples=2)
+  sheet = np.asarray(got.plot(height=40))
+  assert sheet.shape == (3 * 46 - 6, 3 * 62 + 2 * 6, 3)
+  drawn = got.pictures()[2][1]
+  assert drawn.shape == (16, 16, 3)
+  corner = sheet[92:132, 92:132][20, 20]  # Third row, second of its samples.
+  assert (drawn.reshape(-1, 3) == corner).all(1).any()
+
+
+def test_no_tensorflow_is_needed(uvim, photos, monkeypatch):
+  for name in ("tensorflow", "tensorflow_datasets"):
+    monkeypatch.setitem(sys.modules, name, None)  # An import of it raises.
+  got = uvim.predict(photos[0])
+  uvim.encode(photos[0], got.outputs["panoptic"][0][0])
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"with_encoder_ctx": False}, {"with_decoder_ctx": False},
+    {"bottleneck_resize": False, "code_len": 3}, {"base_model_depth": 2}])
+def test_fields_are_read_off_the_arrays(changes):
+  stage = VqvaeStage(tiny.stage_i_config(model=changes))
+  shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
+      stage.wanted_arrays()).items()}
+  fields = infer.stage_i_fields(shapes, stage.model.code_len)
+  for name, value in fields.items():
+    assert value == getattr(stage.model, name), name
+  assert infer.task_name(fields) == "panoptic_segmentation"
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"num_layers": 2},
+    {"decoder_layers": 2, "decoder_heads": 1, "decoder_mlp_dim": 16,
+     "decoder_emb_dim": 8}])
+def test_fields_of_the_language_model_are_read_off_the_arrays(changes):
+  config = tiny.stage_ii_config("none", changes)
+  model = make_model("lm", config.model, "config.model")
+  params = jax.eval_shape(
+      functools.partial(lm.init_params, model), jax.random.key(0))
+  shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
+      {"params": params}).items()}
+  assert make_model("lm", infer.stage_ii_fields(shapes), "model") == model
+
+
+@pytest.mark.parametrize("name,task", [
+    ("panoptic", "panoptic_segmentation"), ("depth", "depth"),
+    ("color", "colorization")])
+def test_the_published_layouts_are_understood(fixtures, name, task):
+  def shapes(stage):
+    lines = (fixtures / f"param_tree_stage{stage}_{name}.txt").read_text()
+    rows = (x.split("\t") for x in lines.splitlines() if x[0] != "#")
+    return {name: tuple(json.loads(shape.replace("(", "[").replace(",)", "]")
+                                   .replace(")", "]")))
+            for name, shape, _ in rows}
+
+  one, two = infer.stage_i_fields(shapes(1)), infer.stage_ii_fields(shapes(2))
+  assert infer.task_name(one) == task
+  assert one["input_size"] == two["input_size"] == (512, 512)
+  assert (one["oracle_depth"], one["base_model_depth"]) == (6, 12)
+  assert (one["width"], one["num_heads"], one["mlp_dim"]) == (768, 12, 3072)
+  assert (two["num_layers"], two["emb_dim"], two["num_heads"]) == (24, 1024, 16)
+  assert (two["seq_len"], two["vocab_size"]) == (256, 4097)
+
+
+def test_a_name_means_both_stages(stage_i, stage_ii, monkeypatch, uvim):
+  files = {"uvim-panoptic-stage1": stage_i[1], "uvim-panoptic-stage2":
+           stage_ii[2]}
+  monkeypatch.setattr(released, "fetch", lambda address: next(
+      path for name, path in files.items()
+      if released.MODELS[name] == address))
+  named = UViM.from_checkpoint("uvim-panoptic")
+  image = tiny.batch(2)["image"]
+  np.testing.assert_array_equal(
+      named.predict(image).codes, uvim.predict(image).codes)
+
+
+def test_clear_errors(stage_i, stage_ii, uvim):
+  with pytest.raises(ConfigError, match="stage 2; stage 1 is needed"):
+    UViM.from_checkpoint(stage_ii[2])
+  with pytest.raises(ConfigError, match="no language model"):
+    UViM.from_checkpoint(stage_i[1], code_len=4).predict(
+        tiny.batch()["image"])
+  with pytest.raises(ConfigError, match="no such file"):
+    uvim.predict("nowhere.jpg")
+  with pytest.raises(ConfigError, match="No checkpoint at nowhere.npz"):
+    UViM.from_checkpoint("nowhere.npz")

@@ -1,0 +1,389 @@
+"""Stage I against the original's numbers, and what it must not do."""
+
+import json
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from uvim.codes import vq as quantizer
+from uvim.codes.vq import Codebook
+from uvim.models import make_model, vit
+from uvim.nn import losses
+from uvim.registry import ConfigError
+
+TINY = dict(
+    input_size=(16, 8), patch_size=(4, 4), code_len=4, width=16,
+    oracle_depth=1, base_model_depth=1, mlp_dim=16, num_heads=2, dict_size=8,
+    codeword_dim=6, inputs={"seg": (3, 16)}, outputs={"seg": (3, 16)})
+BASE = dict(
+    input_size=(512, 512), patch_size=(16, 16), code_len=256, width=768,
+    oracle_depth=6, base_model_depth=12, mlp_dim=3072, num_heads=12,
+    dict_size=4096, codeword_dim=768)
+LABELS = dict(
+    panoptic={"semantics": (134, 256), "instances": (100, 256)},
+    depth={"depth": (256, 256)}, color={"color": (3, 256)})
+ORACLE = re.compile(
+    "encoder/.*|encoder_head/.*|embedding_.*|ctx_enc_.*|pos_embedding_encoder")
+
+
+def make(base=TINY, **fields):
+  fields = {**base, **fields}
+  vit.check_vit(**fields)
+  return vit.ViT(**fields)
+
+
+def shapes(model):
+  params = jax.eval_shape(lambda rng: vit.init_params(model, rng),
+                          jax.random.key(0))
+  assert {p.dtype.name for p in jax.tree.leaves(params)} == {"float32"}
+  return {name: p.shape
+          for name, p in traverse_util.flatten_dict(params, sep="/").items()}
+
+
+def random_params(model):
+  """Parameters drawn by numpy: compiling `init_params` takes seconds."""
+  rng = np.random.default_rng(0)
+  return traverse_util.unflatten_dict(
+      {name: np.float32(rng.normal(size=shape) * 0.2)
+       for name, shape in shapes(model).items()}, sep="/")
+
+
+def count(shapes, pattern=".*"):
+  return sum(math.prod(s) for name, s in shapes.items()
+             if re.fullmatch(pattern, name))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  """A model, random parameters, a dictionary and a batch."""
+  model = make()
+  codebook = quantizer.init_codebook(jax.random.key(1), 8, 6)
+  rng = np.random.default_rng(0)
+  x = {"seg": jnp.asarray(rng.integers(0, 3, (2, 8, 16)), jnp.int32)}
+  ctx = jnp.asarray(rng.uniform(-1, 1, (2, 16, 8, 3)), jnp.float32)
+  return model, random_params(model), codebook, x, ctx
+
+
+# Parity with the released implementation.
+
+
+def load_case(fixtures, name):
+  """Model, params, codebook and arrays of one parity fixture."""
+  meta = json.loads((fixtures / f"stage1_{name}.json").read_text())
+  fields = meta["model"]
+  fields["oracle_depth"] = fields.pop("enc_depth")
+  fields["base_model_depth"] = fields.pop("dec_depth")
+  fields.pop("statistics_axis_name")
+  for key in ("input_size", "patch_size"):
+    fields[key] = tuple(fields[key])
+  for key in ("inputs", "outputs"):
+    fields[key] = {k: tuple(v) for k, v in fields[key].items()}
+  file = np.load(fixtures / f"stage1_{name}_params.npz")
+  params = traverse_util.unflatten_dict(
+      {tuple(k.split("/")[1:]): file[k] for k in file.files
+       if k.startswith("params/")})
+  codebook = Codebook(file["state/dictionary"], file["state/counts"])
+  x, target = labels_of(file["batch/labels"], meta)
+  return make(fields), params, codebook, x, target, file["batch/image"]
+
+
+def labels_of(labels, meta):
+  """Integer patches, and the same with what gives no loss set to -1."""
+  def patches(x):
+    batch, height, width = x.shape
+    x = x.reshape(batch, height // 16, 16, width // 16, 16)
+    return x.transpose(0, 1, 3, 2, 4).reshape(batch, -1, 256).astype(np.int32)
+
+  if meta["task"] == "panoptic_task":
+    x = {"semantics": patches(labels[..., 0]),
+         "instances": patches(labels[..., 1])}
+    return x, x
+  bins = meta["model"]["outputs"]["depth"][0]
+  share = (labels[..., 0] - meta["min_depth"]) / (
+      meta["max_depth"] - meta["min_depth"])
+  x = patches(np.clip(np.floor(share * bins), 0, bins - 1))
+  return {"depth": x}, {"depth": np.where(x == 0, -1, x)}
+
+
+def training_pass(model, codebook, x, target, ctx):
+  """A function of (params, commitment weight) -> loss and all it met."""
+  def loss(params, weight):
+    out = {"bottleneck": vit.encode_vectors(model, params, x, ctx)}
+    z_BLE, out["code"] = quantizer.quantize(codebook, out["bottleneck"])
+    out["bottleneck_q"] = z_BLE
+    for key, logits in vit.decode_vectors(model, params, z_BLE, ctx).items():
+      out[f"logits/{key}"] = logits
+      out[f"loss/loss_{key}"] = losses.softmax_cross_entropy(
+          logits, target[key])
+    by_code = vit.decode_code(model, params, codebook, out["code"], ctx)
+    for key, logits in by_code.items():
+      out[f"logits_from_code/{key}"] = logits
+    commitment = jnp.mean(
+        quantizer.commitment_loss(out["bottleneck"], z_BLE))
+    out["loss_commitment"] = commitment
+    new = quantizer.statistics(
+        out["bottleneck"], out["code"], len(codebook.counts))
+    out["after"] = quantizer.update(codebook, *new, momentum=0.995)
+    total = sum(jnp.mean(v) for k, v in out.items() if k.startswith("loss/"))
+    return total + weight * commitment, out
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def assert_same(ours, theirs, scale=None):
+  scale = np.abs(theirs).max() if scale is None else scale
+  np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * scale)
+
+
+def assert_same_grads(grads, file):
+  grads = traverse_util.flatten_dict(grads, sep="/")
+  names = {k.removeprefix("grad/") for k in file.files if "grad/" in k}
+  assert set(grads) == names
+  typical = np.median([np.abs(file[f"grad/{k}"]).max() for k in names])
+  for name in sorted(names):
+    theirs = file[f"grad/{name}"]
+    # The gradient of the keys' biases is zero but for rounding, in both.
+    scale = typical if name.endswith("key/bias") else None
+    assert_same(grads[name], theirs, scale)
+
+
+@pytest.mark.parametrize("name", (
+    "panoptic_resize16", "panoptic_einsum9", "depth"))
+def test_a_training_pass_equals_the_original(fixtures, name):
+  model, params, codebook, x, target, ctx = load_case(fixtures, name)
+  file = np.load(fixtures / f"stage1_{name}_out.npz")
+  grad_file = np.load(fixtures / f"stage1_{name}_grad.npz")
+  step = training_pass(model, codebook, x, target, ctx)
+  (loss, out), grads = step(params, 0.0)
+  after = out.pop("after")
+  np.testing.assert_array_equal(out.pop("code"), file["code"])
+  for key, value in out.items():
+    assert_same(value, file[key])
+  assert_same(loss, grad_file["loss"])
+  assert_same(quantizer.codewords(codebook), file["codewords"])
+  assert_same(after.dictionary, grad_file["state_after/dictionary"])
+  assert_same(after.counts, grad_file["state_after/counts"])
+  assert_same_grads(grads, grad_file)
+  if name == "panoptic_resize16":
+    file = np.load(fixtures / f"stage1_{name}_grad_wcommit025.npz")
+    (loss, _), grads = step(params, 0.25)
+    assert_same(loss, file["loss"])
+    assert_same_grads(grads, file)
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_paper_size_parameters_have_the_published_names(fixtures, task):
+  published = {}
+  text = (fixtures / f"param_tree_stage1_{task}.txt").read_text()
+  for line in text.splitlines()[1:]:
+    name, shape, dtype = line.split("\t")
+    assert dtype == "float32"
+    published[name] = tuple(int(n) for n in re.findall(r"\d+", shape))
+  model = make(BASE, inputs=LABELS[task], outputs=LABELS[task])
+  codebook = jax.eval_shape(
+      lambda rng: quantizer.init_codebook(rng, 4096, 768), jax.random.key(0))
+  ours = {f"params/{k}": v for k, v in shapes(model).items()}
+  ours["state/dictionary"] = codebook.dictionary.shape
+  ours["state/counts"] = codebook.counts.shape
+  assert ours == published
+
+
+@pytest.mark.parametrize("task,resize,expected", (
+    ("panoptic", True, 223_593_984), ("panoptic", False, 224_118_272),
+    ("depth", True, 232_249_600), ("color", True, 132_701_184)))
+def test_paper_size_parameter_counts(task, resize, expected):
+  model = make(BASE, inputs=LABELS[task], outputs=LABELS[task],
+               bottleneck_resize=resize)
+  assert count(shapes(model)) == expected
+
+
+def test_paper_size_oracle_and_base_model():
+  both = shapes(make(BASE, inputs=LABELS["panoptic"],
+                     outputs=LABELS["panoptic"]))
+  assert count(both, ORACLE.pattern) == 90_504_192
+  alone = shapes(make(BASE, oracle_depth=0, inputs=LABELS["panoptic"],
+                      outputs=LABELS["panoptic"]))
+  assert count(alone) == 133_089_792
+  assert alone == {k: v for k, v in both.items() if not ORACLE.fullmatch(k)}
+
+
+@pytest.fixture(scope="module")
+def new_panoptic():
+  """A small model with the paper's classes as training starts with it."""
+  spec = {"semantics": (134, 16), "instances": (100, 16)}
+  model = make(inputs=spec, outputs=spec, bottleneck_resize=False)
+  return model, jax.jit(lambda rng: vit.init_params(model, rng))(
+      jax.random.key(0))
+
+
+def test_the_first_loss_is_that_of_uniform_predictions(new_panoptic):
+  model, params = new_panoptic
+  logits = vit.decode_vectors(model, params, jnp.ones((1, 4, 6)),
+                              jnp.ones((1, 16, 8, 3)))
+  ids = jnp.full((1, 8, 16), 5)
+  loss = sum(jnp.mean(losses.softmax_cross_entropy(x, ids))
+             for x in logits.values())
+  np.testing.assert_allclose(loss, 9.5030, atol=1e-4)
+
+
+def test_parameters_start_at_the_published_scale(new_panoptic):
+  _, params = new_panoptic
+  params = traverse_util.flatten_dict(params, sep="/")
+
+  def xavier(fan_in, fan_out):
+    return (2 / (fan_in + fan_out)) ** 0.5
+
+  for name, std in {
+      "embedding_semantics/kernel": (134 * 16) ** -0.5,
+      "ctx_enc_embedding/kernel": 48 ** -0.5,
+      "pos_embedding_decoder": 16 ** -0.5,
+      "bottleneck_upsample": xavier(4, 8),
+      "decoder_stem/kernel": 6 ** -0.5,
+      "encoder/encoderblock_0/MultiHeadDotProductAttention_0/out/kernel":
+          xavier(16, 16),
+      "encoder/encoderblock_0/MlpBlock_0/Dense_1/kernel": xavier(16, 16),
+  }.items():
+    np.testing.assert_allclose(np.std(params[name]), std, rtol=0.25,
+                               err_msg=name)
+
+
+# Behaviour.
+
+
+def test_oracle_vectors_are_standardised(tiny):
+  model, params, _, x, ctx = tiny
+  x_BLE = np.float64(vit.encode_vectors(model, params, x, ctx))
+  assert x_BLE.shape == (2, 4, 6)
+  np.testing.assert_allclose(x_BLE.mean(-1), 0, atol=1e-5)
+  np.testing.assert_allclose(x_BLE.var(-1), 1, atol=1e-3)
+
+
+def cross_entropy(logits, x):
+  loss_B = losses.per_example_mean(
+      losses.softmax_cross_entropy(logits["seg"], x["seg"]))
+  return loss_B, {"loss_seg": loss_B}
+
+
+def test_the_loss_without_logits_is_that_of_the_logits(tiny, monkeypatch):
+  model, params, _, x, ctx = tiny
+  monkeypatch.setattr(losses, "CPU_CHUNK", 2)
+  # As large models run: layers in a scan, blocks computed twice.
+  lean = model.copy(scan_layers=True, remat="block")
+  z_BLE = np.random.default_rng(2).normal(size=(2, 4, 6)).astype(np.float32)
+
+  def of_logits(params, z_BLE):
+    logits = vit.decode_vectors(model, params, z_BLE, ctx)
+    loss_B, logs = cross_entropy(logits, x)
+    return jnp.mean(loss_B), jax.tree.map(jnp.mean, logs)
+
+  def chunked(params, z_BLE):
+    return vit.decode_loss(lean, params, z_BLE, ctx, x, cross_entropy)
+
+  ours, theirs = (
+      jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, z_BLE)
+      for loss in (chunked, of_logits))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+               ours, theirs)
+  of_each, _ = vit.decode_loss_of_each(
+      model, params, z_BLE, ctx, x, cross_entropy)
+  assert of_each.shape == (2,)
+  np.testing.assert_allclose(jnp.mean(of_each), theirs[0][0], rtol=1e-5)
+
+
+def test_the_label_reaches_f_through_the_words_only(tiny):
+  model, params, codebook, x, ctx = tiny
+  z_BLE, code_BL = quantizer.quantize(
+      codebook, vit.encode_vectors(model, params, x, ctx))
+  np.testing.assert_array_equal(
+      vit.oracle_code(model, params, codebook, x, ctx), code_BL)
+  for ours, other in zip(
+      vit.decode_code(model, params, codebook, code_BL, ctx).values(),
+      vit.decode_vectors(model, params, z_BLE, ctx).values(), strict=True):
+    np.testing.assert_array_equal(ours, other)
+
+
+@pytest.mark.parametrize("with_image", (True, False))
+def test_the_image_is_seen_where_it_should_be(tiny, with_image):
+  model, params, codebook, x, ctx = tiny
+  model = model.copy(with_encoder_ctx=with_image, with_decoder_ctx=with_image)
+
+  def run(ctx):
+    return (vit.encode_vectors(model, params, x, ctx),
+            vit.decode_vectors(model, params, z_BLE, ctx)["seg"])
+
+  z_BLE = quantizer.embed_code(codebook, jnp.array([[0, 1, 2, 3]] * 2))
+  for ours, other in zip(run(ctx), run(-ctx), strict=True):
+    assert np.array_equal(ours, other) != with_image
+
+
+def test_the_model_without_oracle_says_nothing(tiny):
+  model, params, codebook, x, ctx = tiny
+  model = model.copy(oracle_depth=0)
+  np.testing.assert_array_equal(
+      vit.encode_vectors(model, params, x, ctx), np.zeros((2, 4, 6)))
+  with pytest.raises(ConfigError, match="model.oracle_depth is 0"):
+    vit.oracle_code(model, params, codebook, x, ctx)
+
+
+def test_bfloat16_decides_between_words_in_float32(tiny):
+  model, params, _, x, ctx = tiny
+  half = model.copy(dtype="bfloat16")
+  x_BLE = vit.encode_vectors(half, params, x, ctx)
+  assert x_BLE.dtype == jnp.float32
+  np.testing.assert_allclose(
+      x_BLE, vit.encode_vectors(model, params, x, ctx), atol=0.15)
+  logits = vit.decode_vectors(half, params, x_BLE, ctx)["seg"]
+  assert logits.dtype == jnp.bfloat16
+
+
+def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
+  grid = np.random.default_rng(1).normal(size=(2, 8, 12, 3))
+  weights = np.zeros((4, 8))  # 1 3 3 1 over two input steps, cut at the edge.
+  for row in range(4):
+    for offset, weight in zip((-1, 0, 1, 2), (1, 3, 3, 1), strict=True):
+      if 0 <= 2 * row + offset < 8:
+        weights[row, 2 * row + offset] = weight
+  weights /= weights.sum(1, keepdims=True)
+  expected = np.einsum("rh,bhwd->brwd", weights, grid)
+  out = vit.resize_grid(jnp.float32(grid.reshape(2, 96, 3)), (8, 12), (4, 12))
+  np.testing.assert_allclose(out, expected.reshape(2, 48, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("fields,message", (
+    (dict(input_size=(16, 10)), r"model.patch_size is \(4, 4\).*\(16, 10\)"),
+    (dict(code_len=6), "model.code_len is 6.*square"),
+    (dict(num_heads=3), "model.num_heads is 3.*width 16"),
+    (dict(width=0), "model.width is 0.*positive"),
+    (dict(oracle_depth=-1), "model.oracle_depth is -1"),
+    (dict(dict_momentum=1.0), "model.dict_momentum is 1.0"),
+    (dict(code_dropout="randon"), "model.code_dropout is 'randon'.*random"),
+    (dict(dtype="float16"), "model.dtype is 'float16'.*bfloat16"),
+    (dict(attention="flash"), "model.attention is 'flash'.*fused"),
+    (dict(remat="all"), "model.remat is 'all'.*block"),
+    (dict(scan_layers="yes"), "model.scan_layers is 'yes'.*False, True"),
+    (dict(inputs={"seg": (3, 9)}), r"model.inputs.seg is \(3, 9\).*16"),
+    (dict(outputs={}), "model.outputs is {}"),
+))
+def test_sizes_that_do_not_fit_are_named(fields, message):
+  with pytest.raises(ConfigError, match=message):
+    vit.check_vit(**{**TINY, **fields})
+
+
+def test_any_code_length_goes_with_learned_maps():
+  vit.check_vit(**{**TINY, "code_len": 6, "bottleneck_resize": False})
+
+
+def test_a_config_block_makes_a_model_that_hashes():
+  block = {**TINY, "input_size": [16, 8], "inputs": {"seg": [3, 16]}}
+  model = make_model("proj.uvim.vit", block, "config.model")
+  again = make_model("vit", TINY, "config.model")
+  assert model == again and hash(model) == hash(again)
+  with pytest.raises(ConfigError, match="widht.*Did you mean.*width"):
+    make_model("vit", {**block, "widht": 8}, "config.model")
+  del block["width"]
+  with pytest.raises(ConfigError, match="Missing key 'config.model.width'"):
+    make_model("vit", block, "config.model")

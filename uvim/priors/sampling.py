@@ -1,0 +1,227 @@
+"""Sampling guiding codes from the language model, word by word, with caches.
+
+B images · S samples per image · R rows = B · S · L code length
+Q dictionary size · V = Q + 1 vocabulary (0 = start)
+
+One jitted program per shape: the image is encoded once, its cross-attention
+keys and values are computed once and shared by all samples of that image, and
+a scan over the words runs without returning to the host.
+
+Randomness: one uniform number per word, from (seed of the image, index of the
+sample, position) alone. So an image with its seed gets the same code in any
+batch, at any place in it, with or without padding, and one program draws with
+a number instead of a vector of V Gumbel noises per word.
+
+Source: paper, "Sampling from LM at test time".
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from uvim.priors import decoder
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float, Int, PyTree
+
+
+class Samples(flax.struct.PyTreeNode):
+  """Codes drawn for a batch of images.
+
+  Attributes:
+    code: int32 [B, S, L] in 0..Q-1 (the start word is never drawn).
+    logprob: f32 [B, S, L], log-probability in nats of each word given those
+      before it under the model itself: temperature 1, nothing truncated, the
+      start word counted in the normaliser as in training. Sum over L for the
+      log-likelihood of a code.
+  """
+  code: Array
+  logprob: Array
+
+
+def example_seeds(ids_B: Int[Array, "B"], seed) -> Array:
+  """One uint32 seed per image from its id (low 32 bits) and a run's seed."""
+  ids_B = jnp.asarray(ids_B).astype(jnp.uint32)
+  key = jax.random.key(seed)
+  return jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i)))(ids_B)
+
+
+def sample(
+    model,
+    params: PyTree,
+    image_BHWC: Float[Array, "B H W 3"],
+    seeds_B: Int[Array, "B"],
+    *,
+    temperature: float = 0.0,
+    num_samples: int = 1,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Samples:
+  """Draws `num_samples` codes per image.
+
+  May be called inside another jit, where the options must still be Python
+  numbers (static): whether it is greedy decides which program is built.
+
+  Args:
+    model: the `uvim.priors.lm.LM`.
+    params: its parameters.
+    image_BHWC: in [-1, 1].
+    seeds_B: one integer per image; unused at temperature 0.
+    temperature: 0 takes the likeliest word, exactly (ties: the lowest index);
+      1 samples the model's distribution. Not restricted to ≤ 1.
+    num_samples: S; at temperature 0 they are all equal.
+    top_k: keep the k likeliest words only.
+    top_p: keep the smallest set of likeliest words whose probability at this
+      temperature, after top_k, reaches p.
+
+  Raises:
+    ConfigError: an option out of its range.
+  """
+  _check_options(model, temperature, num_samples, top_k, top_p)
+  greedy = temperature == 0
+  seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
+  # Only whether it is greedy shapes the program: a slider for the temperature
+  # or for top_p does not recompile.
+  return _sample(
+      model, params, image_BHWC, seeds_B, 1.0 if greedy else temperature,
+      None if greedy else top_p, greedy=greedy, num_samples=num_samples,
+      top_k=None if greedy else top_k)
+
+
+def _check_options(model, temperature, num_samples, top_k, top_p):
+  if not temperature >= 0:
+    raise ConfigError(f"temperature = {temperature!r}; must be ≥ 0.")
+  if not isinstance(num_samples, int) or num_samples < 1:
+    raise ConfigError(f"num_samples = {num_samples!r}; must be an integer "
+                      "≥ 1.")
+  num_words = model.vocab_size - 1
+  if top_k is not None and not (
+      isinstance(top_k, int) and 1 <= top_k <= num_words):
+    raise ConfigError(f"top_k = {top_k!r}; must be None or an integer in "
+                      f"1..{num_words} (dict_size).")
+  if top_p is not None and not 0 < top_p <= 1:
+    raise ConfigError(f"top_p = {top_p!r}; must be None or in (0, 1].")
+
+
+@functools.partial(jax.jit, static_argnums=0,
+                   static_argnames=("greedy", "num_samples", "top_k"))
+def _sample(model, params, image_BHWC, seeds_B, temperature, top_p, *, greedy,
+            num_samples, top_k):
+  model = model.bind({"params": params})
+  encoded_BND = model.encode(image_BHWC)
+  choose = functools.partial(choose_code, temperature=temperature,
+                             greedy=greedy, top_k=top_k, top_p=top_p)
+  uniform_LR = None
+  if not greedy:
+    uniform_LR = _uniforms(seeds_B, num_samples, model.seq_len)
+  draw = _draw_words if model.autoregressive else _draw_at_once
+  code_LR, logprob_LR = draw(model, encoded_BND, uniform_LR, choose,
+                             num_samples)
+  shape = (encoded_BND.shape[0], num_samples, model.seq_len)
+  return Samples(code=code_LR.T.reshape(shape),
+                 logprob=logprob_LR.T.reshape(shape))
+
+
+def _uniforms(seeds_B, num_samples, seq_len):
+  """The uniform number in [0, 1) behind every word of every sample, [L, R]."""
+  def of_sample(seed, sample):
+    key = jax.random.fold_in(jax.random.key(seed), sample)
+    return jax.random.uniform(key, (seq_len,))
+
+  of_image = jax.vmap(of_sample, in_axes=(None, 0))
+  uniform_BSL = jax.vmap(of_image, in_axes=(0, None))(
+      seeds_B, jnp.arange(num_samples))
+  return uniform_BSL.reshape(-1, seq_len).T
+
+
+def _draw_words(model, encoded_BND, uniform_LR, choose, num_samples):
+  """One word after the other; code and log-probability, each [L, R]."""
+  num_rows = encoded_BND.shape[0] * num_samples
+  packed = model.packed_decoder()
+  memories = decoder.read_image(packed, encoded_BND)
+
+  def draw_word(carry, inputs):
+    word_R, caches = carry
+    position, uniform_R = inputs
+    logits_RV, caches = decoder.step(packed, memories, caches, word_R,
+                                     position)
+    code_R = choose(logits_RV, uniform_R)
+    return (code_R + 1, caches), (code_R, _logprob(logits_RV, code_R))
+
+  word_R, caches = jnp.zeros(num_rows, jnp.int32), None
+  drawn, start = [], 0
+  for stop in _stages(model.seq_len):
+    caches = decoder.grow_caches(packed, caches, num_rows, stop)
+    inputs = jnp.arange(start, stop), jax.tree.map(
+        lambda x, part=slice(start, stop): x[part], uniform_LR)
+    (word_R, caches), words = lax.scan(draw_word, (word_R, caches), inputs)
+    drawn.append(words)
+    start = stop
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
+
+
+def _stages(seq_len):
+  """Where the caches grow: a word reads what is there, not all L places.
+
+  A step is bound by what it reads. With four sizes it is five eighths of the
+  places; every further one is another loop to compile.
+  """
+  size = max(64, -(-seq_len // 4))
+  return [*range(size, seq_len, size), seq_len]
+
+
+def _draw_at_once(model, encoded_BND, uniform_LR, choose, num_samples):
+  """The ablation without autoregression: one pass gives every word."""
+  nothing_BL = jnp.zeros((encoded_BND.shape[0], model.seq_len), jnp.int32)
+  logits_BLV = model.logits(encoded_BND, nothing_BL)
+  logits_LRV = jnp.repeat(jnp.swapaxes(logits_BLV, 0, 1), num_samples, axis=1)
+  code_LR = choose(logits_LRV, uniform_LR)
+  return code_LR, _logprob(logits_LRV, code_LR)
+
+
+def _logprob(logits, code):
+  picked = jnp.take_along_axis(logits, code[..., None] + 1, axis=-1)[..., 0]
+  return picked - jax.nn.logsumexp(logits, axis=-1)
+
+
+def choose_code(
+    logits: Float[Array, "*b V"],
+    uniform: Float[Array, "*b"] | None,
+    *,
+    temperature,
+    greedy: bool,
+    top_k: int | None,
+    top_p,
+) -> Int[Array, "*b"]:
+  """Codes in 0..Q-1, drawn by inverting the distribution function.
+
+  The start word is cut off before anything is drawn: as code -1 it would index
+  the last row of the dictionary without an error.
+  """
+  logits = logits[..., 1:]
+  if greedy:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  logits = logits / temperature
+  if top_k is None and top_p is None:
+    return _invert(jax.nn.softmax(logits), uniform, logits.shape[-1])
+  # Sorted, what may be drawn is a prefix: rounding cannot leave it.
+  logits, code = lax.top_k(logits, top_k or logits.shape[-1])
+  probs = jax.nn.softmax(logits)
+  num_kept = probs.shape[-1]
+  if top_p is not None:
+    before = jnp.cumsum(probs, axis=-1) - probs
+    kept = (before < top_p).at[..., 0].set(True)
+    num_kept = jnp.sum(kept, axis=-1)
+    probs = jnp.where(kept, probs, 0.0)
+  rank = _invert(probs, uniform, num_kept)
+  return jnp.take_along_axis(code, rank[..., None], axis=-1)[..., 0]
+
+
+def _invert(probs, uniform, num_kept):
+  """The index whose share of [0, sum of probs) holds uniform · sum."""
+  share = jnp.cumsum(probs, axis=-1)
+  target = uniform[..., None] * share[..., -1:]
+  index = jnp.sum(share <= target, axis=-1)
+  return jnp.minimum(index, num_kept - 1).astype(jnp.int32)
