@@ -4,7 +4,7 @@ import ast
 import pathlib
 import re
 
-from trainers.report.recorder import alarms
+from trainers.report import alarms
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()

@@ -40,7 +40,7 @@ def choose_categories(path: str | None, dataset: str, num_classes: int
   Raises:
     ConfigError: no such file, or another number of categories.
   """
-  from pp.rooms.builder.things import CATEGORIES as ROOMS
+  from pp.rooms.things import CATEGORIES as ROOMS
   if path:
     out = _load_categories(path)
     if len(out) != num_classes:

@@ -85,7 +85,7 @@ def collect(workdir, stage2, started):
   A call that found everything trained keeps the wall time of the one that
   trained.
   """
-  from trainers.report.recorder import run_page as run_report
+  from trainers.report import run_page as run_report
   metrics = run_report.read(stage2).metrics
   results = {k: metrics[name][-1][1] for k, name in METRICS.items()}
   path = workdir / "results.json"
@@ -105,8 +105,8 @@ def print_table(results):
 
 def write_report(workdir, results, stage1, stage2):
   """One page of both stages; each has its own in its workdir as well."""
-  from trainers.report.recorder import page
-  from trainers.report.recorder import run_page as run_report
+  from trainers.report import page
+  from trainers.report import run_page as run_report
   runs = [run_report.read(stage) for stage in (stage2, stage1)]
   rows = [(title, f"{results[k]:.2f} {unit}") for k, title, unit in ROWS]
   page.write(

@@ -10,8 +10,8 @@ import argparse
 import pathlib
 import sys
 
-from trainers.report.recorder import page
-from trainers.report.recorder import run_page as run_report
+from trainers.report import page
+from trainers.report import run_page as run_report
 
 
 def main(argv=None):

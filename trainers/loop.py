@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from trainers import evaluation, preemption
-from trainers.report.recorder import recorder as report
+from trainers.report import recorder as report
 from trainers.step import make_init, make_train_step
 from uvim import tree
 from uvim.config import RESUME_FREE, TrainConfig, config_diff

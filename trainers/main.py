@@ -135,7 +135,7 @@ def _train(make_stage, config, workdir, processes, wandb) -> int:
   logging.getLogger("uvim").setLevel(logging.WARNING)
   # Imported late: a typo on the command line need not wait for TensorFlow.
   from trainers import cluster, loop, preemption
-  from trainers.report.recorder import wandb_board
+  from trainers.report import wandb_board
   from uvim.config import resolve
   try:
     config = resolve(config)

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from pp.rooms import worker as rooms_worker
-from pp.rooms.builder.render import render
-from pp.rooms.builder.things import CATEGORIES
+from pp.rooms.render import render
+from pp.rooms.things import CATEGORIES
 from uvim.registry import lookup
 
 __all__ = ["Builder", "CATEGORIES", "build", "render"]

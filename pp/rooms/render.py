@@ -11,10 +11,10 @@ import numpy as np
 
 from pp.rooms import scene as rooms_scene
 from pp.rooms import surfaces as rooms_surfaces
-from pp.rooms.builder.shade import shade
-from pp.rooms.builder.shapes import at, put, where
-from pp.rooms.builder.things import CLUTTER, LABEL
-from pp.rooms.builder.trace import FLOOR, prepare, trace
+from pp.rooms.shade import shade
+from pp.rooms.shapes import at, put, where
+from pp.rooms.things import CLUTTER, LABEL
+from pp.rooms.trace import FLOOR, prepare, trace
 
 _OFFSETS = np.float32([(-0.1, -0.36), (0.36, 0.1), (-0.26, 0.26)])
 # Linear light → 8-bit sRGB-like, by table: a power per pixel costs more.

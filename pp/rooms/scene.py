@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pp.rooms.builder.shapes import rows
-from pp.rooms.builder.things import (
+from pp.rooms.shapes import rows
+from pp.rooms.things import (
   CLUTTER,
   between,
   footprint,

@@ -7,8 +7,8 @@ a ray, 3 = x, y, z or R, G, B. float32; metres; linear light.
 import numpy as np
 
 from pp.rooms import shapes, surfaces
-from pp.rooms.builder.shapes import at, dot, put, where
-from pp.rooms.builder.trace import FLOOR, LEFT, lamp_coordinates
+from pp.rooms.shapes import at, dot, put, where
+from pp.rooms.trace import FLOOR, LEFT, lamp_coordinates
 
 _PLANE_NORMALS = np.float32([
     (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1)]).T

@@ -5,8 +5,8 @@ Axes: N points, 3 = x, y, z or R, G, B. float32; metres.
 
 import numpy as np
 
-from pp.rooms.builder.shapes import at, put, where
-from pp.rooms.builder.trace import BACK, LEFT, RIGHT
+from pp.rooms.shapes import at, put, where
+from pp.rooms.trace import BACK, LEFT, RIGHT
 
 
 def on_rug(rug, p):

@@ -6,7 +6,7 @@ belongs to a category. Lengths are metres, angles radians, colours linear RGB.
 
 import numpy as np
 
-from pp.rooms.builder.shapes import Thing, bounds
+from pp.rooms.shapes import Thing, bounds
 
 # (id, name, isthing). The label of a segment is the position in this list;
 # ids have gaps as COCO's do, so that nobody confuses the two unnoticed.

@@ -10,7 +10,7 @@ import numpy as np
 
 from pp.rooms import scene as rooms_scene
 from pp.rooms import shapes
-from pp.rooms.builder.shapes import at
+from pp.rooms.shapes import at
 
 # What a ray meets is a primitive (≥ 0) or one of these.
 PLANES = FLOOR, CEILING, LEFT, RIGHT, BACK, FRONT = range(-1, -7, -1)

@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from pp.rooms.builder.render import render
+from pp.rooms.render import render
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -19,7 +19,7 @@ from tools import evaluate
 from tools.stress.drill import read_arrays
 from trainers import evaluation, loop, main, preemption
 from trainers.lm import LmStage
-from trainers.report.recorder import recorder as report
+from trainers.report import recorder as report
 from uvim import files as npz
 from uvim.config import resolve
 from uvim.learn import sharding

@@ -30,8 +30,8 @@ import tempfile
 import time
 from typing import Any
 
-from tools.bench.__main__.measure import Row
-from tools.bench.__main__.worker import BENCHMARKS
+from tools.bench.measure import Row
+from tools.bench.worker import BENCHMARKS
 from uvim.registry import ConfigError, unknown
 
 # What a machine without TensorFlow and with a GPU is asked for.

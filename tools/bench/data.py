@@ -15,8 +15,8 @@ import numpy as np
 
 from tools.bench import measure
 from tools.bench import naive_parts as naive
-from tools.bench.__main__.measure import Row, require, say
-from tools.bench.__main__.sizes import Size
+from tools.bench.measure import Row, require, say
+from tools.bench.sizes import Size
 
 # Appendix D, Listing 1.
 PP_TRAIN = (

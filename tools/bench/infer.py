@@ -22,8 +22,8 @@ from tools.bench import (
 from tools.bench import (
   train as bench_train,
 )
-from tools.bench.__main__.measure import Row, require, say
-from tools.bench.__main__.sizes import LEAN_II, Size
+from tools.bench.measure import Row, require, say
+from tools.bench.sizes import LEAN_II, Size
 from uvim import tree
 from uvim.codes import vq as quantizer
 from uvim.models import make_model

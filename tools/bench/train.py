@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools.bench import measure, naive
-from tools.bench.__main__.measure import Row, require, say
-from tools.bench.__main__.sizes import LEAN_I, LEAN_II, SIZES, Size
+from tools.bench.measure import Row, require, say
+from tools.bench.sizes import LEAN_I, LEAN_II, SIZES, Size
 from trainers import lm, step, vqvae
 from uvim import tree
 from uvim.codes import vq as quantizer

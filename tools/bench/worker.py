@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from tools.bench import measure
-from tools.bench.__main__.sizes import SIZES, Size
+from tools.bench.sizes import SIZES, Size
 
 
 def _train(name):

@@ -46,9 +46,9 @@ else:
 
 # %%
 import numpy as np
-from pp.rooms.builder.render import render
 
 from evaluators import nyu_depth
+from pp.rooms.render import render
 from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/depth/stage2"  # Or "uvim-depth".

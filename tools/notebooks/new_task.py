@@ -50,9 +50,9 @@ else:
 
 # %%
 import numpy as np
-from pp.rooms.builder.render import render
-from pp.rooms.builder.things import CATEGORIES
 
+from pp.rooms.render import render
+from pp.rooms.things import CATEGORIES
 from uvim.inference import images
 
 SIZE, RANKS = 32, 9

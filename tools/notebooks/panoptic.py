@@ -45,10 +45,10 @@ else:
 
 # %%
 import numpy as np
-from pp.rooms.builder.render import render
-from pp.rooms.builder.things import CATEGORIES
 
 from evaluators import pq
+from pp.rooms.render import render
+from pp.rooms.things import CATEGORIES
 from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/quickstart/stage2"  # Or "uvim-panoptic".

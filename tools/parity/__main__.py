@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from tools.parity import common
-from tools.parity.__main__.common import Quantity, Verdict
+from tools.parity.common import Quantity, Verdict
 
 
 def _stage1():

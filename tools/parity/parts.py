@@ -19,7 +19,7 @@ from tools.parity import (
 from tools.parity import (
   stage2 as parity_stage2,
 )
-from tools.parity.__main__.common import Quantity, below, guarded, load, match
+from tools.parity.common import Quantity, below, guarded, load, match
 from uvim import tree
 from uvim.codes import vq as quantizer
 from uvim.learn import optim

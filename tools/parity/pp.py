@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tools.parity import common as parity_common
-from tools.parity.__main__.common import Quantity, below, guarded, load, match
+from tools.parity.common import Quantity, below, guarded, load, match
 from uvim import tree
 
 # Calls whose string is not in the json, or which have another default here.

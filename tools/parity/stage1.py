@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools.parity import common as parity_common
-from tools.parity.__main__.common import Quantity, below, guarded, load, match
+from tools.parity.common import Quantity, below, guarded, load, match
 from trainers.step import example_rngs
 from trainers.vqvae import VqvaeStage
 from uvim import config, tree

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tools.parity import common as parity_common
-from tools.parity.__main__.common import Quantity, below, guarded, load, match
+from tools.parity.common import Quantity, below, guarded, load, match
 from trainers.lm import token_nll
 from uvim import tree
 from uvim.models import make_model

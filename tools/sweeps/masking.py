@@ -123,7 +123,7 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
     pred_kw: see `make_predict`.
     side: words along a side of the code.
   """
-  from trainers.report.recorder import recorder as report
+  from trainers.report import recorder as report
   from trainers.vqvae import render_image
   sizes = sorted({round(side * k / 3) for k in range(4)})
   masks = {(size, name): (mask, (0, 0, size, size)) for size in sizes

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tools.evaluate import read_config
-from trainers.report.recorder import run_page as run_report
+from trainers.report import run_page as run_report
 from uvim.config import RESUME_FREE
 from uvim.registry import ConfigError, unknown
 

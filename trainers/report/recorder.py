@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainers.report.recorder import alarms
-from trainers.report.recorder import run_page as run_report
+from trainers.report import alarms
+from trainers.report import run_page as run_report
 
 
 class Reporter:
@@ -44,7 +44,7 @@ class Reporter:
     self._boards = [SummaryWriter(
         str(self.workdir / "tensorboard"), purge_step=start_step)]
     if wandb:
-      from trainers.report.recorder import wandb_board
+      from trainers.report import wandb_board
       self._boards.append(wandb_board.Board(wandb, self.workdir))
     self._alarms = alarms.of_run(self.workdir, total_steps)
     run_report.note_session(self.workdir, start_step, total_steps)

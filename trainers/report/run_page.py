@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainers.report.recorder import alarms, page, plots
+from trainers.report import alarms, page, plots
 
 PAGE = "report.html"
 SESSIONS = "sessions.json"

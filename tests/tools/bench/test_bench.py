@@ -8,9 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tools.bench.__main__.measure import Disagree, Row
-from tools.bench.__main__.sizes import LEAN_I, LEAN_II, SIZES
-from tools.bench.__main__.worker import BENCHMARKS
 
 from tools.bench import (
   __main__ as bench,
@@ -27,6 +24,9 @@ from tools.bench import (
 from tools.bench import (
   train as bench_train,
 )
+from tools.bench.measure import Disagree, Row
+from tools.bench.sizes import LEAN_I, LEAN_II, SIZES
+from tools.bench.worker import BENCHMARKS
 
 TINY = SIZES["tiny"]
 

@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tools.parity.__main__.common import Quantity
 
 from tools.parity import (
   __main__ as parity,
@@ -23,6 +22,7 @@ from tools.parity import (
 from tools.parity import (
   stage2 as parity_stage2,
 )
+from tools.parity.common import Quantity
 from uvim import tree
 from uvim.codes import vq as quantizer
 from uvim.models import vit

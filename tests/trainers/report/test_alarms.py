@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainers.report.recorder import alarms
+from trainers.report import alarms
 
 PAIR = alarms.Pair("uvim/", "oracle_code/")
 

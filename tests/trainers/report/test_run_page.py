@@ -13,14 +13,14 @@ import pytest
 from tests.trainers import cli
 from tools import report as tool
 from trainers import main
-from trainers.report.recorder import (
+from trainers.report import (
   plots,
   wandb_board,
 )
-from trainers.report.recorder import (
+from trainers.report import (
   recorder as report,
 )
-from trainers.report.recorder import (
+from trainers.report import (
   run_page as run_report,
 )
 from uvim.registry import ConfigError
