@@ -185,8 +185,8 @@ def test_oracle_of_another_config(fails, tmp_path):
   path = tmp_path / "oracle.npz"
   wanted = stage.wanted_arrays()
   arrays = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), wanted)
-  from uvim import files as npz
-  npz.save(path, arrays)
+  from uvim import files
+  files.save_npz(path, arrays)
   message = fails("lm", STAGE_2, f"--config.oracle.model_init={path}")
   assert "config.oracle.model_init" in message
   assert "[4, 32] float32 saved" in message or "saved, " in message

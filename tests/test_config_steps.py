@@ -19,7 +19,7 @@ from pp import builder
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
+from uvim import files
 from uvim.config import resolve
 
 RES, PATCH, WORDS = 32, 8, 8
@@ -131,7 +131,7 @@ def trace(stage):
 def test_a_pair_fits_itself(name, tmp_path):
   stage = VqvaeStage(resolve(small(f"vqvae_{name}")))
   assert trace(stage) == ()
-  npz.save(tmp_path / "one.npz", jax.tree.map(
+  files.save_npz(tmp_path / "one.npz", jax.tree.map(
       lambda x: np.zeros(x.shape, x.dtype), stage.wanted_arrays()))
   config = small(f"lm_{name}")
   config.oracle.model_init = str(tmp_path / "one.npz")

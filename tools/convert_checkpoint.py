@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from uvim import files as npz
+from uvim import files
 from uvim.registry import ConfigError
 from uvim.store import checkpoint
 from uvim.store import published as released
@@ -47,7 +47,7 @@ def convert(source: str, target: str) -> dict[str, list]:
   specs = checkpoint.array_specs(params)
   stage_of(specs)
   if target.endswith(".npz"):
-    npz.save(target, params)
+    files.save_npz(target, params)
   else:
     _save_workdir(target, params, source)
   return specs
@@ -64,7 +64,7 @@ def stage_of(specs: Mapping[str, Any]) -> str:
 
 
 def _save_workdir(workdir, params, source):
-  state = {("codebook" if name == npz.CODEBOOK else name): arrays
+  state = {("codebook" if name == files.STATE else name): arrays
            for name, arrays in params.items()}
   with checkpoint.Checkpointer(workdir) as checkpointer:
     checkpointer.save(0, state, {"converted_from": str(source)})
@@ -76,7 +76,7 @@ def describe(specs: Mapping[str, list]) -> str:
            for name, (shape, dtype) in specs.items()]
   sizes = {"parameters": 0, "numbers of the dictionary's state": 0}
   for name, (shape, _) in specs.items():
-    kind = list(sizes)[name.startswith(f"{npz.CODEBOOK}/")]
+    kind = list(sizes)[name.startswith(f"{files.STATE}/")]
     sizes[kind] += math.prod(shape)
   totals = ", ".join(f"{n:,} {kind}" for kind, n in sizes.items() if n)
   return "\n".join(

@@ -1,12 +1,16 @@
-"""Parameters in the published layout: a `.npz` with slash-joined names.
+"""Files that are complete or absent: JSON, text and `.npz`, written safely.
 
-Nothing here reads or writes pickles.
+Every writer of the project goes through `replace_file`. Nothing here reads or
+writes pickles.
 """
 
+import contextlib
+import json
 import os
+import pathlib
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -15,11 +19,69 @@ from etils import epath
 from uvim import registry, tree
 from uvim.typing import PyTree
 
-# The published names of the dictionary (uvim.codes.vq.Codebook).
-CODEBOOK = "state"
+# In the published layout: parameters below 'params/', what else a model needs
+# (the dictionary of a VQ model) below 'state/'.
+PARAMS = "params"
+STATE = "state"
 
 
-def load(path: str | os.PathLike) -> dict[str, Any]:
+def replace_file(path: str | os.PathLike,
+                 write: Callable[[BinaryIO], Any]) -> None:
+  """Writes a file under a temporary name, then renames it.
+
+  A reader never sees half a file, and a file that was there stays as it was
+  if anything goes wrong.
+
+  Args:
+    path: local or gs://. Missing parent folders of a local path are made.
+    write: gets the open file.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  path = epath.Path(os.fspath(path))
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    with temporary.open("wb") as file:
+      write(file)
+      file.flush()
+      # Without it, a crash of the machine can leave a renamed, empty file.
+      with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.fsync(file.fileno())
+    temporary.replace(path)
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+  """`replace_file` with these bytes."""
+  replace_file(path, lambda file: file.write(content))
+
+
+def write_text(path: str | os.PathLike, content: str) -> None:
+  """`replace_file` with this text in UTF-8."""
+  write_bytes(path, content.encode())
+
+
+def write_json(path: str | os.PathLike, content: Any, *,
+               indent: int | None = 2, default: Any = None) -> None:
+  """`replace_file` with JSON; arguments as of `json.dumps`."""
+  text = json.dumps(content, indent=indent, default=default)
+  write_text(path, text + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+  """A JSON object, or None where there is none that can be read."""
+  try:
+    content = json.loads(pathlib.Path(path).read_text())
+  except (OSError, ValueError):  # Decoding errors are ValueErrors.
+    return None
+  return content if isinstance(content, dict) else None
+
+
+def load_npz(path: str | os.PathLike) -> dict[str, Any]:
   """Nested dicts of numpy arrays, {'params': …, 'state': …}.
 
   Args:
@@ -31,9 +93,9 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   """
   path = epath.Path(os.fspath(path))
   try:
-    with path.open("rb") as f:
+    with path.open("rb") as file:
       # An NpzFile is a mapping; anything else np.load gives is not.
-      flat = dict(np.load(f, allow_pickle=False).items())
+      flat = dict(np.load(file, allow_pickle=False).items())
   except (zipfile.BadZipFile, EOFError, AttributeError, OSError, ValueError,
           RuntimeError) as e:
     raise registry.ConfigError(
@@ -44,29 +106,25 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   return tree.unflatten(_published_names(flat))
 
 
-def save(path: str | os.PathLike, arrays: PyTree) -> None:
-  """Writes a tree of arrays, atomically.
+def save_npz(path: str | os.PathLike, arrays: PyTree) -> None:
+  """Writes a tree of arrays with slash-joined names.
 
   Args:
     path: where; an existing file is replaced only when the new is complete.
     arrays: {'params': …, 'state': …} in the published layout.
   """
-  path = epath.Path(os.fspath(path))
   flat = tree.flatten(jax.device_get(arrays))
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    with temporary.open("wb") as f:
-      np.savez(f, **flat)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  replace_file(path, lambda file: np.savez(file, **flat))
 
 
 def _published_names(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Below 'params/', where older files have nothing or flax's optimizer."""
-  state = {k: x for k, x in flat.items() if k.startswith(f"{CODEBOOK}/")}
-  params = {k.removeprefix("opt/target/"): x for k, x in flat.items()
-            if k.startswith("opt/target/")} or flat
-  if any(k.startswith("params/") for k in params):
+  """Puts parameters below 'params/', where older files have other names."""
+  state = {name: x for name, x in flat.items()
+           if name.startswith(f"{STATE}/")}
+  params = {name.removeprefix("opt/target/"): x for name, x in flat.items()
+            if name.startswith("opt/target/")}
+  if not params:
+    params = {name: x for name, x in flat.items() if name not in state}
+  if any(name.startswith(f"{PARAMS}/") for name in params):
     return params | state
-  return {f"params/{k}": x for k, x in params.items() if k not in state} | state
+  return {f"{PARAMS}/{name}": x for name, x in params.items()} | state

@@ -9,7 +9,7 @@ import pytest
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
+from uvim import files
 from uvim.inference.api import UViM
 
 
@@ -34,7 +34,7 @@ def save_noise(stage, path, seed=5):
       lambda x: rng.normal(size=x.shape).astype(x.dtype) / 3, arrays)
   if codebook is not None:
     arrays["state"]["counts"] = np.ones(codebook.counts.shape, np.float32)
-  npz.save(path, arrays)
+  files.save_npz(path, arrays)
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from tests.trainers import tiny
 from tools import convert_checkpoint
 from trainers.lm import load_oracle
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
-from uvim import tree
+from uvim import files, tree
 from uvim.codes import vq as quantizer
 from uvim.learn import optim, state
 from uvim.store import checkpoint
@@ -58,7 +57,7 @@ def bits(arrays):
 def test_there_and_back_is_bit_exact(tmp_path, call, stage_i, stage):
   arrays = stage_i_arrays(stage_i) if stage == "I" else stage_ii_arrays()
   first, workdir, last = (tmp_path / x for x in ("a.npz", "run", "b.npz"))
-  npz.save(first, tree.unflatten(arrays))
+  files.save_npz(first, tree.unflatten(arrays))
   for source, target in (first, workdir), (workdir, last):
     code, printed, _ = call(source, target)
     assert code == 0 and f"wrote {target}" in printed

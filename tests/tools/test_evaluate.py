@@ -10,7 +10,7 @@ from tools import convert_checkpoint, evaluate, predict
 from tools.prepare import __main__ as prepare_data
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
+from uvim import files
 from uvim.config import resolve
 from uvim.learn import sharding
 from uvim.store import checkpoint
@@ -54,7 +54,7 @@ def foresee(path):
     if category.name in ("grass-merged", "playingfield"):
       heads["head_semantics"]["bias"][i + 1] += 5
   heads["head_instances"]["bias"][1] += 4.5
-  npz.save(path, arrays)
+  files.save_npz(path, arrays)
 
 
 CONFIG = """

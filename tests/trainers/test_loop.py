@@ -20,7 +20,7 @@ from tools.stress.drill import read_arrays
 from trainers import evaluation, loop, main, preemption
 from trainers.lm import LmStage
 from trainers.report import recorder as report
-from uvim import files as npz
+from uvim import files
 from uvim.config import resolve
 from uvim.learn import sharding
 from uvim.registry import ConfigError
@@ -152,7 +152,8 @@ def test_another_oracle_of_the_same_sizes_is_noticed(
   assert "Traceback" not in error
   assert sorted(whole.rglob("*")) == before
 
-  npz.save(tmp_path / "first.npz", trained_on(checkpoint.load_params(first)))
+  files.save_npz(tmp_path / "first.npz",
+                 trained_on(checkpoint.load_params(first)))
   config = evaluate.read_config(str(whole), None)
   for oracle in str(first), str(tmp_path / "first.npz"):
     copy = tmp_path / "lm"

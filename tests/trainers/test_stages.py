@@ -11,8 +11,7 @@ from tests.trainers import tiny
 from trainers import lm, step
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
-from uvim import tree
+from uvim import files, tree
 from uvim.codes import vq as quantizer
 from uvim.learn import sharding
 from uvim.registry import ConfigError
@@ -357,7 +356,7 @@ def test_stage_i_starts_from_a_file(oracle):
 
 def test_a_part_starts_from_a_file(lm_params, oracle, tmp_path):
   path = tmp_path / "lm.npz"
-  npz.save(path, {"params": lm_params})
+  files.save_npz(path, {"params": lm_params})
   stage = LmStage(tiny.stage_ii_config(
       oracle, model_init={"encoder": str(path),
                           "pos_embedding_encoder": str(path)}))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from trainers.step import make_init, make_train_step
-from uvim import files as npz
+from uvim import files
 from uvim.config import resolve
 from uvim.learn import sharding
 
@@ -54,7 +54,7 @@ def save_stage_i(stage, path, seed=3):
   for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
-  npz.save(path, {"params": params, "state": {
+  files.save_npz(path, {"params": params, "state": {
       "dictionary": codebook.dictionary, "counts": codebook.counts}})
 
 

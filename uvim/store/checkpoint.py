@@ -22,8 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from uvim import files as npz
-from uvim import registry
+from uvim import files, registry
 from uvim import tree as tree_lib
 from uvim.typing import PyTree
 
@@ -330,7 +329,7 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
         args=ocp.args.PyTreeRestore(
             target, restore_args=to_numpy, partial_restore=True))
   if "codebook" in tree:
-    tree[npz.CODEBOOK] = tree.pop("codebook")
+    tree[files.STATE] = tree.pop("codebook")
   return tree
 
 
@@ -366,4 +365,4 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     raise registry.ConfigError(
         f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
-  return _load_workdir(path) if path.is_dir() else npz.load(path)
+  return _load_workdir(path) if path.is_dir() else files.load_npz(path)

@@ -12,7 +12,7 @@ from pp import builder
 from tests.trainers import tiny
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
+from uvim import files
 from uvim.codes import vq as quantizer
 from uvim.inference.api import UViM
 from uvim.models import make_model, vit
@@ -37,7 +37,7 @@ def stage_ii(stage_i):
   stage = LmStage(tiny.stage_ii_config(path))
   params, _ = jax.jit(stage.init)(jax.random.key(5))
   file = path.with_name("two.npz")
-  npz.save(file, {"params": params})
+  files.save_npz(file, {"params": params})
   return stage, params, file
 
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uvim import files as npz
-from uvim import tree
+from uvim import files, tree
 from uvim.codes import vq as quantizer
 from uvim.learn import optim, sharding, state
 from uvim.registry import ConfigError
@@ -293,7 +292,7 @@ def test_a_run_gives_the_published_layout(template, tmp_path):
   _assert_equal(loaded, {"params": want.params, "state": codebook})
   assert all(type(x) is np.ndarray for x in jax.tree.leaves(loaded))
   path = tmp_path / "model.npz"
-  npz.save(path, loaded)
+  files.save_npz(path, loaded)
   with np.load(path, allow_pickle=False) as arrays:
     assert sorted(arrays.files) == [
         "params/a/kernel", "params/frozen", "state/counts", "state/dictionary"]
@@ -302,7 +301,7 @@ def test_a_run_gives_the_published_layout(template, tmp_path):
 
 def test_a_failed_npz_leaves_the_old_one(tmp_path, monkeypatch):
   path = tmp_path / "model.npz"
-  npz.save(path, {"params": {"x": np.ones(3)}})
+  files.save_npz(path, {"params": {"x": np.ones(3)}})
 
   def disk_full(f, **arrays):
     f.write(b"PK")
@@ -310,7 +309,7 @@ def test_a_failed_npz_leaves_the_old_one(tmp_path, monkeypatch):
 
   monkeypatch.setattr(np, "savez", disk_full)
   with pytest.raises(OSError, match="No space"):
-    npz.save(path, {"params": {"x": np.zeros(3)}})
+    files.save_npz(path, {"params": {"x": np.zeros(3)}})
   assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
   np.testing.assert_array_equal(
       checkpoint.load_params(path)["params"]["x"], np.ones(3))

@@ -12,8 +12,7 @@ from tests.trainers import tiny
 from trainers import lm as lm_trainer
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files as npz
-from uvim import tree
+from uvim import files, tree
 from uvim.encoders import augreg as pretrained
 from uvim.models import vit
 from uvim.priors import lm
@@ -343,7 +342,7 @@ def test_bfloat16_comes_back_as_it_was(tmp_path):
   """numpy writes it as two nameless bytes."""
   value = jax.numpy.arange(5, dtype="bfloat16") / 3
   path = tmp_path / "w.npz"
-  npz.save(path, {"params": {"x": value, "one": value[1]}})
+  files.save_npz(path, {"params": {"x": value, "one": value[1]}})
   loaded = checkpoint.load_params(path)["params"]
   assert loaded["x"].dtype == loaded["one"].dtype == "bfloat16"
   np.testing.assert_array_equal(loaded["x"], value)

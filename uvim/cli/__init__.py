@@ -1,0 +1,1 @@
+"""Commands: the front that all of them share, and those pip installs."""

@@ -1,0 +1,197 @@
+"""Fields of configs and options: each described once, all checked one way.
+
+A config class is a dataclass whose fields are made by `field`: default,
+meaning, source and allowed values stand in one place. The checks of a config
+and the tables of docs/configs.md are both made from that description.
+
+Layer 0: no imports but the standard library, numpy and the registry.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from uvim.registry import ConfigError, nearest
+
+REQUIRED = dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """A rule for one value.
+
+  Attributes:
+    allowed: what is allowed; it ends the sentence "it must be …".
+    fits: whether a value is allowed.
+  """
+  allowed: str
+  fits: Callable[[Any], bool]
+
+
+def is_integer(value: Any) -> bool:
+  """Whether `value` is a whole number; True and False are not."""
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+  """Whether `value` is a finite number; True and False are not."""
+  is_real = isinstance(value, (int, float, np.integer, np.floating))
+  return is_real and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def integer(least: int, most: int | None = None) -> Check:
+  """A whole number from `least` to `most`, both included."""
+  if most is None:
+    allowed = f"an integer ≥ {least}"
+  else:
+    allowed = f"an integer in {least}..{most}"
+
+  def fits(value):
+    return is_integer(value) and value >= least and (
+        most is None or value <= most)
+
+  return Check(allowed, fits)
+
+
+def number(least: float, below: float | None = None) -> Check:
+  """A number ≥ `least` and, if given, < `below`."""
+  allowed = f"a number ≥ {least:g}"
+  if below is not None:
+    allowed = f"a number in [{least:g}, {below:g})"
+
+  def fits(value):
+    return is_number(value) and value >= least and (
+        below is None or value < below)
+
+  return Check(allowed, fits)
+
+
+def one_of(names: Iterable[Any]) -> Check:
+  """One of a few values."""
+  names = tuple(names)
+  return Check(f"one of {', '.join(map(str, names))}",
+               lambda value: any(value is x or value == x for x in names))
+
+
+def two_integers(least: int = 1) -> Check:
+  """A pair such as (height, width)."""
+  def fits(value):
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return is_pair and all(is_integer(x) and x >= least for x in value)
+
+  return Check(f"two integers ≥ {least}, as in (16, 16)", fits)
+
+
+def optional(check: Check) -> Check:
+  """None, or what `check` allows."""
+  return Check(f"None or {check.allowed}",
+               lambda value: value is None or check.fits(value))
+
+
+BOOL = Check("True or False", lambda value: isinstance(value, bool))
+
+
+def field(default: Any = REQUIRED, *, doc: str, source: str = "ours",
+          check: Check | None = None, factory: Any = REQUIRED) -> Any:
+  """A dataclass field with its description.
+
+  Args:
+    default: what holds when a config does not name the field; REQUIRED: the
+      config must name it.
+    doc: meaning, one or two sentences, Markdown.
+    source: where it comes from: "L1 1024" is Listing 1 of the paper's
+      Appendix D with its value there; "ours" is in no listing.
+    check: which values are allowed; None: any.
+    factory: makes the default where it is mutable.
+  """
+  about = {"doc": doc, "source": source, "check": check}
+  if factory is not REQUIRED:
+    return dataclasses.field(default_factory=factory, metadata=about)
+  return dataclasses.field(default=default, metadata=about)
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """What is known about one field or option.
+
+  Attributes:
+    name: its name.
+    default: its default, or REQUIRED.
+    doc: its meaning, or "".
+    source: where it comes from, or "".
+    check: which values are allowed, or None.
+  """
+  name: str
+  default: Any = REQUIRED
+  doc: str = ""
+  source: str = ""
+  check: Check | None = None
+
+  @property
+  def is_required(self) -> bool:
+    return self.default is REQUIRED
+
+
+def fields_of(cls: type) -> dict[str, Field]:
+  """The fields of a dataclass by name; flax's own two are left out."""
+  out = {}
+  for item in dataclasses.fields(cls):
+    if item.name in ("parent", "name") and item.metadata.get("doc") is None:
+      if hasattr(cls, "apply"):  # A flax module.
+        continue
+    default = item.default
+    if item.default_factory is not REQUIRED:
+      default = item.default_factory()
+    out[item.name] = Field(item.name, default, item.metadata.get("doc", ""),
+                           item.metadata.get("source", ""),
+                           item.metadata.get("check"))
+  return out
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, Field]:
+  """The arguments of a function that have a default, by name.
+
+  `check` comes from a `checks` attribute of the function, a mapping from
+  option to Check, where it has one.
+  """
+  checks = getattr(function, "checks", {})
+  parameters = inspect.signature(function).parameters.values()
+  return {p.name: Field(p.name, p.default, check=checks.get(p.name))
+          for p in parameters if p.default is not p.empty}
+
+
+def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
+                 where: str) -> None:
+  """Raises a ConfigError for unknown, missing and wrong fields.
+
+  Args:
+    known: the fields there are; see `fields_of` and `options_of`.
+    given: name → value.
+    where: path of the block that holds them, such as "config.model".
+  """
+  for name, value in given.items():
+    if name not in known:
+      near = nearest(name, known)
+      hint = f" Did you mean '{where}.{near}'?" if near else ""
+      names = ", ".join(sorted(known)) or "none"
+      raise ConfigError(
+          f"Unknown key '{where}.{name}' = {value!r}.{hint} Known: {names}.")
+  missing = [x.name for x in known.values()
+             if x.is_required and x.name not in given]
+  if missing:
+    all_of_them = ""
+    if len(missing) > 1:
+      all_of_them = f" (all that are missing: {', '.join(missing)})"
+    raise ConfigError(f"Missing key '{where}.{missing[0]}'{all_of_them}.")
+  for name, value in given.items():
+    check_value(known[name], value, where)
+
+
+def check_value(known: Field, value: Any, where: str) -> None:
+  """Raises a ConfigError if one value is not allowed."""
+  if known.check is not None and not known.check.fits(value):
+    raise ConfigError(f"{where}.{known.name} = {value!r}; it must be "
+                      f"{known.check.allowed}.")
