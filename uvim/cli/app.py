@@ -44,7 +44,8 @@ class _Parser(argparse.ArgumentParser):
     raise ConfigError(f"{message}. {self.prog} --help lists the options.")
 
 
-def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+def make_parser(module: str,
+                description: str | None) -> argparse.ArgumentParser:
   """A parser for `python -m MODULE`.
 
   Args:
