@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from pp import order
-from pp.categories import Category
 from pp.splits import ARRAYS
+from uvim.categories import Category
 from uvim.registry import ConfigError
 
 HEADER = "header.json"

@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pp import categories as categories_lib
 from pp.builder import first_line
-from pp.categories import Category
+from uvim import categories as categories_lib
+from uvim.categories import Category
 from uvim.registry import ConfigError
 
 __all__ = ["Category", "Source", "default_data_dir", "make_source"]

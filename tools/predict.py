@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pp import categories as categories_lib
 from tools import passes
+from uvim import categories as categories_lib
 from uvim.inference import export, images
 from uvim.registry import ConfigError
 

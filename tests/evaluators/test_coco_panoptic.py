@@ -14,7 +14,7 @@ from PIL import Image
 
 import evaluators
 from evaluators import coco_panoptic, common, pq
-from pp.categories import Category
+from uvim.categories import Category
 from uvim.learn import sharding
 from uvim.registry import ConfigError
 

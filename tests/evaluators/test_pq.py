@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from evaluators import pq
-from pp.categories import Category
+from uvim.categories import Category
 from uvim.registry import ConfigError
 
 CATEGORIES = (Category(1, "cup", True), Category(7, "cat", True),

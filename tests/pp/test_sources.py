@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from pp import categories, sources
+from pp import sources
+from uvim import categories
 from uvim.registry import ConfigError
 
 

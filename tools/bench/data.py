@@ -188,7 +188,7 @@ def panoptic_quality(size: Size) -> Iterator[Row]:
   does, which knows files only; then against the same without the files, and
   against a library."""
   from evaluators import pq
-  from pp import categories as categories_lib
+  from uvim import categories as categories_lib
   categories = categories_lib.coco_panoptic()
   pictures = _scored_pictures(*size.pq, categories)
 

@@ -45,7 +45,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pp import categories as categories_lib
 from tools import passes
 from tools.prepare import (
   checksums,
@@ -54,6 +53,7 @@ from tools.prepare import (
   image_files,
   tfds_folder,
 )
+from uvim import categories as categories_lib
 from uvim.registry import ConfigError
 
 _COCO = "coco/2017_panoptic"

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pp import categories as pp_categories
 from tests.trainers import tiny
 from tools.sweeps import masking as sweep_masking
 from trainers.lm import LmStage
+from uvim import categories as pp_categories
 from uvim.store import published as released
 
 

@@ -1,8 +1,10 @@
 """Panoptic categories: COCO's 133, and lists kept beside a data set.
 
-TFDS labels count 0, 1, 2, … in the order of the list, while COCO's own ids
-have gaps (1..90 for things, 92..200 for stuff): `categories[label].id` is the
-id that COCO's files and its metric use.
+TFDS labels count 0, 1, 2, … in the order of the list. COCO's own ids have
+gaps: 1..90 are things, 92..200 are stuff. `categories[label].id` is the id
+that COCO's files and its metric use.
+
+Layer 0: no imports but the standard library, the registry and files.
 """
 
 import json
@@ -10,6 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from uvim import files
 from uvim.registry import ConfigError
 
 FILE_NAME = "categories.json"
@@ -56,12 +59,20 @@ _STUFF = """
 
 def coco_panoptic() -> tuple[Category, ...]:
   """COCO's 80 thing and 53 stuff categories in the order of TFDS labels."""
-  out = []
-  for text, isthing in ((_THINGS, True), (_STUFF, False)):
-    for item in " ".join(text.split()).split(", "):
-      number, name = item.split(" ", 1)
-      out.append(Category(int(number), name, isthing))
-  return tuple(out)
+  things = _parse_list(_THINGS, isthing=True)
+  stuff = _parse_list(_STUFF, isthing=False)
+  return tuple(things + stuff)
+
+
+def _parse_list(text: str, *, isthing: bool) -> list[Category]:
+  """The rows of a text like "1 person, 2 bicycle" with any line breaks."""
+  one_line = " ".join(text.split())
+  categories = []
+  for item in one_line.split(", "):
+    # Only the first space ends the id: names hold spaces too.
+    number, name = item.split(" ", 1)
+    categories.append(Category(int(number), name, isthing))
+  return categories
 
 
 def from_records(records: Sequence[Any], where: str) -> tuple[Category, ...]:
@@ -72,29 +83,42 @@ def from_records(records: Sequence[Any], where: str) -> tuple[Category, ...]:
     where: the file they came from, for the message.
 
   Raises:
-    ConfigError: when a key is missing, an id repeats or the list is empty.
+    ConfigError: a key is missing, an id repeats or the list is empty.
   """
   try:
-    out = tuple(Category(int(record["id"]), str(record["name"]),
-                         bool(record["isthing"])) for record in records)
+    categories = tuple(_from_record(record) for record in records)
   except (KeyError, TypeError, ValueError) as error:
     raise ConfigError(
         f"{where}: each category needs 'id', 'name' and 'isthing' (0 or 1); "
         f"got {type(error).__name__}: {error}.") from error
-  if not out or len({category.id for category in out}) != len(out):
+  ids = [category.id for category in categories]
+  if not ids or len(set(ids)) != len(ids):
     raise ConfigError(
-        f"{where}: needs at least one category and no id twice; got "
-        f"{[category.id for category in out]}.")
-  return out
+        f"{where}: needs at least one category and no id twice; got {ids}.")
+  return categories
+
+
+def _from_record(record) -> Category:
+  return Category(
+      int(record["id"]), str(record["name"]), bool(record["isthing"]))
+
+
+def to_records(categories: Sequence[Category]) -> list[dict[str, Any]]:
+  """COCO's list of {"id", "name", "isthing"} dicts."""
+  return [{"id": category.id, "name": category.name,
+           "isthing": int(category.isthing)} for category in categories]
 
 
 def load(path: pathlib.Path) -> tuple[Category, ...]:
-  """The categories of a JSON file written by `save`."""
+  """The categories of a JSON file written by `save`.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: it is not JSON. Its subclass ConfigError: see `from_records`.
+  """
   return from_records(json.loads(path.read_text()), str(path))
 
 
 def save(path: pathlib.Path, categories: Sequence[Category]) -> None:
   """Writes the list in COCO's own schema, so other tools read it too."""
-  records = [{"id": category.id, "name": category.name,
-              "isthing": int(category.isthing)} for category in categories]
-  path.write_text(json.dumps(records, indent=1) + "\n")
+  files.write_json(path, to_records(categories), indent=1)
