@@ -5,197 +5,224 @@
   SPLIT-HASH/   one for each split and preprocessing string: header.json, and
                 KEY.npy [R, N, …], R augmentations of N examples.
   SPLIT-truth/  for evaluators: one NUMBER.npz with the features of each example
-                but its picture.
+                except its image.
 
-Pictures are kept as bytes, which moves a value of theirs by 1/255 at most, and
-integers in the smallest type that holds them.
+Images are kept as bytes, which changes a value by 1/255 at most. Integers are
+kept in the smallest type that holds them.
 
-Dimensions: B examples of a batch on this host · N examples · R augmentations.
+Dimensions: B examples of a batch on this process · N examples of the split ·
+R augmentations of an example.
 """
 
 import functools
 import hashlib
-import json
+import itertools
+import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from pp import order
-from pp.splits import ARRAYS
+from pp import batches, order
+from pp.batches import Batch, Pass
+from uvim import files
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
+ARRAYS = "arrays:"
 HEADER = "header.json"
-PICTURES = ("image", "image_ctx")  # float32 in [−1, 1].
-Batch = dict[str, np.ndarray]
+IMAGES = ("image", "image_ctx")  # float32 in [−1, 1].
+
+# Between the parts of a nested feature's name, as in 'panoptic_objects|id'.
+_SEPARATOR = "|"
 
 
-def folder_of(root: Any, split: str, pp: str) -> pathlib.Path:
-  """Where the examples of a split lie, preprocessed by a string."""
+def folder_of(root: str | os.PathLike, split: str, pp: str) -> pathlib.Path:
+  """The folder of a split's examples, preprocessed by a string."""
   digest = hashlib.sha256(f"{split}\n{pp}".encode()).hexdigest()[:10]
-  return pathlib.Path(root) / f"{_plain(split)}-{digest}"
+  return pathlib.Path(root) / f"{_file_name(split)}-{digest}"
 
 
-def truth_of(root: Any, split: str) -> pathlib.Path:
-  """Where the raw examples of a split lie."""
-  return pathlib.Path(root) / f"{_plain(split)}-truth"
+def truth_of(root: str | os.PathLike, split: str) -> pathlib.Path:
+  """The folder of a split's raw examples."""
+  return pathlib.Path(root) / f"{_file_name(split)}-truth"
 
 
-def _plain(split: str) -> str:
+def _file_name(split: str) -> str:
+  """'train[:20]' → 'train_-20_': no brackets and no colons."""
   return re.sub(r"[^\w.:]+", "_", split).replace(":", "-")
 
 
 def pack(key: str, value: np.ndarray) -> np.ndarray:
-  """As it is stored."""
-  if key in PICTURES:
-    return np.clip(np.round((value + 1) * 127.5), 0, 255).astype(np.uint8)
+  """A value as it is stored: images as bytes, the rest as it is."""
+  if key in IMAGES:
+    levels = np.round((value + 1) * 127.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
   return value
 
 
 def unpack(key: str, value: np.ndarray) -> np.ndarray:
-  """As the models take it; undoes `pack`."""
-  if key in PICTURES:
+  """A stored value as the models take it; undoes `pack`."""
+  if key in IMAGES:
     return value.astype(np.float32) / np.float32(127.5) - 1
   if key != "image/id" and np.issubdtype(value.dtype, np.integer):
     return value.astype(np.int32)
+  # A copy: `value` may be a view of the file.
   return np.array(value)
 
 
-class Source:
-  """A split, as `pp.sources.Source` is one.
+class ArraysSplit:
+  """A split that tools.cache_arrays wrote; implements pp.splits.Split.
 
   Attributes:
-    dataset: 'arrays:DIR'.
-    split: as it was named to tools.cache_arrays.
-    num_examples: how many there are.
-    categories: of panoptic segmentation, or ().
-    root: DIR.
+    dataset, split, num_examples, categories, folder: see pp.splits.Split;
+      `folder` is DIR.
   """
 
   def __init__(self, dataset: str, split: str):
-    """See `make_source`."""
-    self.dataset, self.split = dataset, split
-    self.root = pathlib.Path(dataset.removeprefix(ARRAYS))
-    headers = [json.loads(path.read_text())
-               for path in sorted(self.root.glob(f"*/{HEADER}"))]
-    here = [x for x in headers if x["split"] == split]
-    if not here:
-      raise ConfigError(
-          f"{dataset} has no split {split!r}; there are: "
-          f"{', '.join(sorted({x['split'] for x in headers})) or 'none'}. "
-          "python -m tools.cache_arrays writes them.")
-    self.num_examples = here[0]["num_examples"]
-    self.categories = tuple(Category(*x) for x in here[0]["categories"])
+    """Looks the split up; reads no example.
 
-  def __len__(self) -> int:
-    return self.num_examples
-
-  def example(self, index: int) -> dict[str, Any]:
-    """The raw example but for its picture.
+    Args:
+      dataset: 'arrays:DIR'.
+      split: as it was named to tools.cache_arrays.
 
     Raises:
-      ConfigError: this split was written without.
+      ConfigError: no such folder or split.
     """
-    path = truth_of(self.root, self.split) / f"{index}.npz"
+    self.dataset = dataset
+    self.split = split
+    self.folder = dataset.removeprefix(ARRAYS)
+    headers = _read_headers(pathlib.Path(self.folder))
+    if split not in headers:
+      raise ConfigError(
+          f"{dataset} has no split {split!r}; there are: "
+          f"{', '.join(sorted(headers)) or 'none'}. "
+          "python -m tools.cache_arrays writes them.")
+    header = headers[split]
+    self.num_examples = header["num_examples"]
+    self.categories = tuple(
+        Category(*category) for category in header["categories"])
+
+  def example(self, index: int) -> dict[str, Any]:
+    """The raw example of that number, without its image.
+
+    Raises:
+      ConfigError: this split was written without raw examples.
+    """
+    path = truth_of(self.folder, self.split) / f"{index}.npz"
     if not path.exists():
       raise ConfigError(f"{self.dataset}: {path.name} of split {self.split!r} "
                         "is not there; only splits of evaluators have it.")
     out: dict[str, Any] = {}
     with np.load(path) as file:
       for name, value in file.items():
-        parent, _, key = name.rpartition("|")
-        (out.setdefault(parent, {}) if parent else out)[key] = value
+        parent, _, key = name.rpartition(_SEPARATOR)
+        group = out.setdefault(parent, {}) if parent else out
+        group[key] = value
     return out
 
+  def make_preprocess(self, pp: str, modules: Iterable[str] | None = None
+                      ) -> str:
+    """The string as it is: its ops ran when the arrays were written."""
+    del modules
+    return pp
 
-def make_source(dataset: str, split: str, data_dir: Any = None) -> Source:
-  """Opens a split; `data_dir` is not looked at.
+  def train_batches(self, preprocess: str, *, batch_size: int, seed: int,
+                    start_step: int = 0, process_index: int = 0,
+                    process_count: int = 1, on_bad_example: str = "error",
+                    codes_per_image: int | None = None,
+                    codes: np.ndarray | None = None) -> Iterator[Batch]:
+    """Endless training batches; see pp.splits.Split for what is not here.
 
-  Raises:
-    ConfigError: no such folder or split.
-  """
-  del data_dir
-  return Source(dataset, split)
+    The augmentations repeat after as many epochs as there are. With the seed
+    that the arrays were written with, the batches are those of
+    pp.stream.TfdsSplit; another seed gives the same augmentations in another
+    order. There are no bad examples, so 'error' and 'skip' are alike.
+
+    Raises:
+      ConfigError: nothing was written for the string, or another number of
+        augmentations; codes of a cache, which cannot be used with arrays.
+    """
+    batches.skips(on_bad_example)
+    header, arrays = self._open(preprocess)
+    num_rounds = header["augmentations"]
+    if codes_per_image not in (None, num_rounds):
+      raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
+                        f"{self.dataset} was written with {num_rounds}.")
+    if codes is not None:
+      raise ConfigError("config.code_cache cannot be used with dataset "
+                        f"{self.dataset}.")
+    rows = order.process_rows(batch_size, process_index, process_count)
+    plan_of = functools.partial(
+        order.plan_train, num_examples=self.num_examples,
+        batch_size=batch_size, seed=seed, num_rounds=num_rounds, rows=rows)
+    return (_batch(arrays, plan_of(step))
+            for step in itertools.count(start_step))
+
+  def eval_batches(self, preprocess: str, *, batch_size: int, seed: int = 0,
+                   process_index: int = 0, process_count: int = 1,
+                   on_bad_example: str = "error") -> Pass:
+    """Batches of the whole split in its order; see pp.splits.Split.
+
+    Raises:
+      ConfigError: nothing was written for the string; a seed, since the
+        arrays were written with seed 0.
+    """
+    batches.skips(on_bad_example)
+    if seed:
+      raise ConfigError(f"{self.dataset} was written for evaluation with "
+                        f"seed 0, not {seed}.")
+    _, arrays = self._open(preprocess)
+    rows = order.process_rows(batch_size, process_index, process_count)
+    num_batches = batches.num_batches(self.num_examples, batch_size)
+
+    def start() -> Iterator[Batch]:
+      for step in range(num_batches):
+        plan = order.plan_eval(
+            step, num_examples=self.num_examples, batch_size=batch_size,
+            seed=seed, rows=rows)
+        batch = _batch(arrays, plan)
+        batch["_mask"] = plan.mask_B
+        yield batch
+
+    return Pass(num_batches, start)
+
+  def _open(self, pp: str) -> tuple[dict[str, Any], Batch]:
+    """What was written for a string.
+
+    Returns:
+      Its header, and key → array [R, N, …], which stays on disk.
+
+    Raises:
+      ConfigError: nothing was written for it, or it is a function.
+    """
+    if not isinstance(pp, str):
+      raise ConfigError(f"{self.dataset}: preprocessing is the string that the "
+                        f"arrays were written with, not {pp!r}.")
+    folder = folder_of(self.folder, self.split, pp)
+    header = files.read_json(folder / HEADER)
+    if header is None:
+      raise ConfigError(f"{self.dataset} has nothing for split "
+                        f"{self.split!r} and preprocessing {pp!r}; "
+                        "python -m tools.cache_arrays writes it.")
+    arrays = {key: np.load(folder / name, mmap_mode="r")
+              for key, name in header["files"].items()}
+    return header, arrays
 
 
-def make_preprocess(pp: str, modules: Any = None) -> str:
-  """The string as it is: all was done when the arrays were written."""
-  del modules
-  return pp
-
-
-def _open(source: Source, pp: str) -> tuple[dict[str, Any], Batch]:
-  """(header, key → array [R, N, …] left on disk) of what a string made."""
-  folder = folder_of(source.root, source.split, pp)
-  if not (folder / HEADER).exists():
-    raise ConfigError(f"{source.dataset} has nothing for split "
-                      f"{source.split!r} and preprocessing {pp!r}; "
-                      "python -m tools.cache_arrays writes it.")
-  header = json.loads((folder / HEADER).read_text())
-  return header, {key: np.load(folder / file, mmap_mode="r")
-                  for key, file in header["files"].items()}
+def _read_headers(root: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """A header of each split below a folder, by the split's name."""
+  headers = {}
+  for path in sorted(root.glob(f"*/{HEADER}")):
+    header = files.read_json(path)
+    if header is not None:
+      headers.setdefault(header["split"], header)
+  return headers
 
 
 def _batch(arrays: Mapping[str, np.ndarray], plan: order.Plan) -> Batch:
+  """The rows that a plan asks for, read from disk."""
   return {key: unpack(key, value[plan.round_B, plan.index_B])
           for key, value in arrays.items()}
-
-
-def train_batches(source: Source, pp: str, *, batch_size: int, seed: int,
-                  start_step: int = 0, process_index: int = 0,
-                  process_count: int = 1, codes_per_image: int | None = None,
-                  codes: np.ndarray | None = None, **_: Any
-                  ) -> Iterator[Batch]:
-  """Endless batches; augmentations repeat after as many epochs as there are.
-
-  For the seed they were written with, those of `pp.stream.train_batches`.
-  Another one gives another order of the same augmentations.
-
-  Raises:
-    ConfigError: nothing was written for the string, or another number of
-      augmentations; codes of a cache, which are not read with these.
-  """
-  header, arrays = _open(source, pp)
-  rounds = header["augmentations"]
-  if codes_per_image not in (None, rounds):
-    raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
-                      f"{source.dataset} was written with {rounds}.")
-  if codes is not None:
-    raise ConfigError("config.code_cache cannot be used with dataset "
-                      f"{source.dataset}.")
-  rows = order.host_rows(batch_size, process_index, process_count)
-  plan = functools.partial(
-      order.plan_train, num_examples=source.num_examples,
-      batch_size=batch_size, seed=seed, num_rounds=rounds, rows=rows)
-  return (_batch(arrays, plan(step)) for step in _count(start_step))
-
-
-def _count(step: int) -> Iterator[int]:
-  while True:
-    yield step
-    step += 1
-
-
-def eval_batches(source: Source, pp: str, *, batch_size: int, seed: int = 0,
-                 process_index: int = 0, process_count: int = 1, **_: Any
-                 ) -> tuple[int, Callable[[], Iterator[Batch]]]:
-  """As `pp.stream.eval_batches`.
-
-  Raises:
-    ConfigError: nothing was written for the string.
-  """
-  _, arrays = _open(source, pp)
-  rows = order.host_rows(batch_size, process_index, process_count)
-  num_batches = -(-source.num_examples // batch_size)
-
-  def batches() -> Iterator[Batch]:
-    for step in range(num_batches):
-      plan = order.plan_eval(
-          step, num_examples=source.num_examples, batch_size=batch_size,
-          seed=seed, rows=rows)
-      yield {**_batch(arrays, plan), "_mask": plan.mask_B}
-
-  return num_batches, batches

@@ -251,7 +251,7 @@ def build(string: str, modules: Iterable[str] | None = None
     `preprocess(data, seed=None)` → data, for tensors by name of one example
     and its seed, int64 [2] (None will do if no op is random). It works eagerly
     and inside tf.data, and leaves its input as it is. `preprocess.steps` is
-    the list of ops, for whoever wants to look between them.
+    the list of ops, and `preprocess.string` the string.
 
   Raises:
     ConfigError: for a string that does not parse, an unknown module, op or
@@ -269,5 +269,6 @@ def build(string: str, modules: Iterable[str] | None = None
       data = step.fn(data, seed)
     return data
 
+  preprocess.string = string
   preprocess.steps = steps
   return preprocess

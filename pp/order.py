@@ -115,7 +115,7 @@ def plan_eval(step: int, *, num_examples: int, batch_size: int, seed: int,
               position_B < num_examples)
 
 
-def host_rows(batch_size: int, index: int, count: int) -> slice:
+def process_rows(batch_size: int, index: int, count: int) -> slice:
   """The part of a global batch that process `index` of `count` reads."""
   if batch_size < 1 or batch_size % count:
     raise ConfigError(

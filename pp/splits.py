@@ -1,23 +1,139 @@
-"""Who reads a data set: TensorFlow, or numpy alone where it was prepared."""
+"""Splits of data sets: one interface, whoever reads the files.
 
-from types import ModuleType
+`open_split` picks the reader by the name of the data set:
 
-ARRAYS = "arrays:"
+  'arrays:DIR'   what tools.cache_arrays wrote: pp.arrays, with numpy alone.
+  anything else  a TFDS name: pp.stream, with TensorFlow.
+
+TensorFlow is imported when it is needed, so that training from arrays works
+where it is not installed.
+
+Dimensions: B examples of a batch on this process · N examples of the split ·
+R augmentations of an example · L words of a code.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from pp import arrays
+from pp.batches import Batch, Pass
+from uvim.categories import Category
+
+# What `make_preprocess` gives and the batches take: the string itself where
+# the reader needs no more, else a function (data, seed int64 [2]) → data.
+Preprocess = str | Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
-def modules(dataset: str) -> tuple[ModuleType, ModuleType]:
-  """(module of the batches, module of the sources) for a data set's name.
+class Split(Protocol):
+  """A split of a data set; its examples have numbers 0..num_examples-1.
 
-  The first has `make_preprocess`, `train_batches` and `eval_batches`, the
-  second `make_source`, with the arguments of pp.stream and pp.sources.
+  An argument that a reader cannot honour is a ConfigError.
+
+  Attributes:
+    dataset: name of the data set, as it was given to `open_split`.
+    split: name of the split, as it was given.
+    num_examples: how many examples the split has.
+    categories: panoptic categories in the order of the labels, or ().
+    folder: the folder that the files lie in.
+  """
+  dataset: str
+  split: str
+  num_examples: int
+  categories: tuple[Category, ...]
+  folder: str
+
+  def example(self, index: int) -> dict[str, Any]:
+    """The raw example of that number, as evaluators need it for the truth.
+
+    Returns:
+      A dict of numpy arrays, nested as the data set's features are;
+      'image/id' is always there. 'image' is encoded, or absent.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+
+  def make_preprocess(self, pp: str, modules: Iterable[str] | None = None
+                      ) -> Preprocess:
+    """Prepares a preprocessing string, so that its mistakes show early.
+
+    Args:
+      pp: the string; see pp.builder.
+      modules: names of the op modules it may use; None: all.
+
+    Raises:
+      ConfigError: a mistake in the string.
+    """
+
+  def train_batches(self, preprocess: Preprocess, *, batch_size: int,
+                    seed: int, start_step: int = 0, process_index: int = 0,
+                    process_count: int = 1, on_bad_example: str = "error",
+                    codes_per_image: int | None = None,
+                    codes: np.ndarray | None = None) -> Iterator[Batch]:
+    """Endless training batches; a batch is a function of (seed, step).
+
+    Args:
+      preprocess: from `make_preprocess`. A string will do where all op
+        modules may be used.
+      batch_size: of all processes together; this one gets its equal part.
+      seed: of the order and of the augmentations.
+      start_step: the step of the first batch, for a run that is resumed.
+      process_index: number of this process.
+      process_count: how many processes there are.
+      on_bad_example: what happens to an example that cannot be read or
+        preprocessed: 'error' names it; 'skip' puts another example in its
+        place.
+      codes_per_image: the augmentations repeat after so many epochs; None:
+        they never do.
+      codes: int [R, N, L], the oracle's code of each augmentation, where
+        R = `codes_per_image`; −1 marks an example that was bad.
+
+    Returns:
+      An iterator of batches: what `preprocess` keeps, and 'image/id' int64
+      [B]. With 'skip' also '_skipped' bool [B], which is True for an example
+      in another's place. With `codes` also 'code' int32 [B, L], and then
+      neither 'labels' nor 'image_ctx'.
+
+    Raises:
+      ConfigError: a batch size that the processes cannot share, a wrong
+        argument, and, while iterating, a bad example.
+    """
+
+  def eval_batches(self, preprocess: Preprocess, *, batch_size: int,
+                   seed: int = 0, process_index: int = 0,
+                   process_count: int = 1, on_bad_example: str = "error"
+                   ) -> Pass:
+    """Batches of the whole split in its order; arguments as above.
+
+    With 'skip' a bad example becomes zeros.
+
+    Returns:
+      A Pass. Its batches have 'image/id' int64 [B] and '_mask' bool [B],
+      which is False for the padding of the last batch and for what was
+      skipped. With 'skip' they also have '_skipped' bool [B].
+
+    Raises:
+      ConfigError: as `train_batches`.
+    """
+
+
+def open_split(dataset: str, split: str,
+               data_dir: str | os.PathLike | None = None) -> Split:
+  """Opens a split of a data set.
 
   Args:
-    dataset: 'arrays:DIR' for what tools.cache_arrays wrote, which needs no
-      TensorFlow; anything else is a TFDS name.
+    dataset: 'arrays:DIR', or a TFDS name; see pp.sources.make_source.
+    split: 'train', 'train[4096:]', 'validation', …; of arrays, as it was
+      named when they were written.
+    data_dir: TFDS's root folder; None: its default. Arrays do not need it.
+
+  Raises:
+    ConfigError: the data set or the split is not there.
   """
-  if dataset.startswith(ARRAYS):
-    from pp import arrays
-    return arrays, arrays
-  from pp import sources
-  from pp import stream as pipeline
-  return pipeline, sources
+  if dataset.startswith(arrays.ARRAYS):
+    return arrays.ArraysSplit(dataset, split)
+  from pp import stream
+  return stream.open_tfds_split(dataset, split, data_dir)

@@ -13,7 +13,8 @@ OURS = ("uvim", "pp", "evaluators", "trainers", "configs", "tools")
 # One row for each layer, lowest first: a file imports from its own row and from
 # rows above it in this list.
 WORDS = ("uvim.registry", "uvim.typing", "uvim.tree", "uvim.fields",
-         "uvim.files", "uvim.progress", "uvim.categories", "uvim.resize")
+         "uvim.files", "uvim.progress", "uvim.categories", "uvim.resize",
+         "uvim.pixels")
 PARTS = ("uvim.nn", "uvim.codes", "uvim.learn", "uvim.config")
 IDEAS = ("uvim.models", "uvim.priors", "uvim.encoders", "uvim.tasks",
          "uvim.store", "uvim.inference")

@@ -56,9 +56,8 @@ def write(config: TrainConfig, out: str | os.PathLike,
 
 def _write_part(config, out, split, pp, augmentations: int | None) -> None:
   """One split through one string; None: the one pass of an evaluation."""
-  from pp import sources
-  from pp import stream as pipeline
-  source = sources.make_source(config.dataset, split, config.data_dir)
+  from pp import stream
+  source = stream.open_tfds_split(config.dataset, split, config.data_dir)
   header = {"dataset": config.dataset, "split": split, "pp": pp,
             "seed": config.seed, "augmentations": augmentations or 1,
             "num_examples": source.num_examples,
@@ -66,16 +65,15 @@ def _write_part(config, out, split, pp, augmentations: int | None) -> None:
   folder = arrays.folder_of(out, split, pp)
   if _is_there(folder, header):
     return
+  preprocess = source.make_preprocess(pp, config.pp_modules)
   if augmentations is None:
-    _, batches = pipeline.eval_batches(
-        source, pp, batch_size=_BATCH, pp_modules=config.pp_modules)
-    stream = batches()
+    batches = source.eval_batches(preprocess, batch_size=_BATCH).start()
   else:
-    stream = pipeline.train_batches(
-        source, pp, batch_size=_BATCH, seed=config.seed, shuffle=False,
-        pp_modules=config.pp_modules, codes_per_image=augmentations)
+    batches = source.train_batches(
+        preprocess, batch_size=_BATCH, seed=config.seed, shuffle=False,
+        codes_per_image=augmentations)
   folder.mkdir(parents=True, exist_ok=True)
-  files = _write_rows(folder, stream,
+  files = _write_rows(folder, batches,
                       (header["augmentations"], source.num_examples))
   new = folder / f".{arrays.HEADER}"
   new.write_text(json.dumps({**header, "files": files}, indent=1))

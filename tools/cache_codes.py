@@ -45,7 +45,7 @@ def write(config, out: str | os.PathLike) -> pathlib.Path:
     ConfigError: no stage II config, another cache in that folder, a disk that
       is too small, and whatever the data and the oracle raise.
   """
-  from pp import sources
+  from pp import stream
   from trainers.lm import LmStage
   folder = pathlib.Path(out)
   # Of the language model only the sizes are of use here.
@@ -54,7 +54,7 @@ def write(config, out: str | os.PathLike) -> pathlib.Path:
   header = code_cache.describe(config, stage.frozen)
   if _is_there(folder, header):
     return folder
-  source = sources.make_source(
+  source = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
   code_len = stage.oracle.model.code_len
   shape = config.codes_per_image, source.num_examples, code_len
@@ -108,14 +108,14 @@ def _codes(config, stage, source, *, first: int, last: int
   import jax
 
   from evaluators import common
-  from pp import stream as pipeline
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.batch_size, mesh)
   steps = range(first // config.batch_size, -(-last // config.batch_size))
-  batches = pipeline.train_batches(
-      source, config.pp_train, batch_size=config.batch_size, seed=config.seed,
-      start_step=steps.start, shuffle=False, pp_modules=config.pp_modules,
+  batches = source.train_batches(
+      source.make_preprocess(config.pp_train, config.pp_modules),
+      batch_size=config.batch_size, seed=config.seed,
+      start_step=steps.start, shuffle=False,
       on_bad_example=config.on_bad_example,
       codes_per_image=config.codes_per_image)
   encode = jax.jit(lambda oracle, batch: {

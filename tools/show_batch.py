@@ -205,18 +205,17 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
     raise ConfigError(f"--n: {n}; allowed: 1 or more.")
   import tensorflow as tf
 
-  from pp import sources
-  from pp import stream as pipeline
+  from pp import order, sources, stream
   train_split = _field(config, "train_split")
   split = split or train_split
   field = "pp_train" if split == train_split else "pp_eval"
   # A typo in the string is told before the data is looked for.
-  preprocess = pipeline.make_preprocess(
+  preprocess = stream.make_preprocess(
       _field(config, field), config.get("pp_modules"))
   source = sources.make_source(
       _field(config, "dataset"), split, config.get("data_dir"))
   index = np.arange(min(n, source.num_examples))
-  seeds = pipeline.example_seeds(0, np.zeros_like(index), index)
+  seeds = order.example_seeds(0, np.zeros_like(index), index)
   examples = [(source.tensors(i), tf.constant(seed))
               for i, seed in enumerate(seeds)]
   print(f"{source.dataset} {split}, {field}")

@@ -61,8 +61,7 @@ def make_evaluation(config: EvalConfig, stage, mesh,
     ConfigError: unknown evaluator, prediction or option; missing data; a
       mistake in the preprocessing string; a batch size that does not divide.
   """
-  from pp import splits as reader
-  pipeline, sources = reader.modules(config.dataset)
+  from pp import splits
   sharding.check_batch_size(
       config.batch_size, mesh, what=f"config.{config.name}.batch_size")
   fn = lookup(stage.predict_fns, config.pred,
@@ -71,9 +70,10 @@ def make_evaluation(config: EvalConfig, stage, mesh,
   for name in config.pred_kw:
     if name not in known:
       raise unknown(f"option in config.{config.name}.pred_kw", name, known)
-  source = sources.make_source(config.dataset, config.split, config.data_dir)
-  _, batches = pipeline.eval_batches(
-      source, config.pp, batch_size=config.batch_size, pp_modules=pp_modules,
+  split = splits.open_split(config.dataset, config.split, config.data_dir)
+  batches = split.eval_batches(
+      split.make_preprocess(config.pp, pp_modules),
+      batch_size=config.batch_size,
       process_index=jax.process_index(), process_count=jax.process_count(),
       on_bad_example=on_bad_example)
   skipped = [0]
@@ -81,7 +81,7 @@ def make_evaluation(config: EvalConfig, stage, mesh,
       _predictions, stage.jitted(config.pred, **config.pred_kw),
       batches=batches, mesh=mesh, on_batch=on_batch, skipped=skipped)
   evaluator = evaluators.make_evaluator(
-      config.type, predictions, source, **config.options)
+      config.type, predictions, split, **config.options)
   settings = {**_defaults(type(evaluator)), **config.options,
               **known, **config.pred_kw}
   return Evaluation(
@@ -102,7 +102,8 @@ def _predictions(predict, variables, *, batches, mesh, on_batch, skipped):
     return sharding.shard_batch(batch, mesh)
 
   with jax.set_mesh(mesh):
-    for example in common.predict_all(predict, variables, batches(), put=put):
+    for example in common.predict_all(
+        predict, variables, batches.start(), put=put):
       skipped[0] += example is None
       yield example
 
@@ -125,17 +126,15 @@ def panel_batch(config: TrainConfig):
   The split the run never trains on, so that the pictures flatter nobody; the
   evaluators' batch size, so that both share their compiled programs.
   """
-  from pp import splits as reader
+  from pp import splits
   if not (config.val_split and config.pp_eval):
     return None
-  pipeline, sources = reader.modules(config.dataset)
-  source = sources.make_source(
-      config.dataset, config.val_split, config.data_dir)
-  _, batches = pipeline.eval_batches(
-      source, config.pp_eval, batch_size=config.batch_size,
-      pp_modules=config.pp_modules, on_bad_example=config.on_bad_example,
+  split = splits.open_split(config.dataset, config.val_split, config.data_dir)
+  batches = split.eval_batches(
+      split.make_preprocess(config.pp_eval, config.pp_modules),
+      batch_size=config.batch_size, on_bad_example=config.on_bad_example,
       process_index=jax.process_index(), process_count=jax.process_count())
-  batch = next(iter(batches()))
+  batch = next(batches.start())
   for key in ("_mask", "_skipped"):
     batch.pop(key, None)
   # Without x64 JAX would cut the ids silently; 32 bits seed a sample well.

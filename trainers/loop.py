@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from trainers import evaluation, preemption
-from trainers.report import recorder as report
+from trainers.report import panel, recorder
 from trainers.step import make_init, make_train_step
 from uvim import tree
 from uvim.config import RESUME_FREE, TrainConfig, config_diff
@@ -60,20 +60,19 @@ def train(make_stage, config: TrainConfig, workdir, *,
 
 def _make_run(make_stage, config, workdir, watch, wandb):
   """(a started run, its batches from a step on), all input being checked."""
-  from pp import splits as reader
-  pipeline, sources = reader.modules(config.dataset)
+  from pp import splits
   workdir = pathlib.Path(workdir)
   check_workdir(workdir, config)
   mesh = sharding.make_mesh(config.mesh)
   check_batch_size(config, mesh)
-  source = sources.make_source(
+  split = splits.open_split(
       config.dataset, config.train_split, config.data_dir)
-  total_steps = config.num_steps(source.num_examples)
+  total_steps = config.num_steps(split.num_examples)
   # Built now: a mistake in the string must not wait for the compiler.
-  preprocess = pipeline.make_preprocess(config.pp_train, config.pp_modules)
+  preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
   stage = make_stage(config)
   open_batches = functools.partial(
-      pipeline.train_batches, source, preprocess,
+      split.train_batches, preprocess,
       batch_size=config.batch_size, seed=config.seed,
       process_index=jax.process_index(), process_count=jax.process_count(),
       on_bad_example=config.on_bad_example,
@@ -91,7 +90,7 @@ def _make_run(make_stage, config, workdir, watch, wandb):
              evals=evals, schedules=schedules, panel_batch=panel_batch,
              watch=watch, wandb=wandb)
   run.start(init, sharding.with_shardings(abstract, shardings), shardings)
-  run.compile(tx, max(1, source.num_examples // config.batch_size))
+  run.compile(tx, max(1, split.num_examples // config.batch_size))
   return run, open_batches
 
 
@@ -101,13 +100,6 @@ def check_batch_size(config: TrainConfig, mesh) -> None:
   sharding.check_batch_size(
       config.batch_size // config.grad_accum_steps, mesh,
       what="config.batch_size / config.grad_accum_steps")
-
-
-class _Silent:
-  """The reporter of all processes but the first."""
-
-  def __getattr__(self, name):
-    return lambda *args, **kwargs: None
 
 
 class _Run:
@@ -149,10 +141,13 @@ class _Run:
         0 if jax.process_index() else meta.get("bad_examples", 0))
     self.frozen = jax.device_put(
         self.stage.frozen, sharding.replicated(self.mesh))
-    self.reporter = _Silent() if jax.process_index() else report.Reporter(
-        self.workdir, start_step=self.step, total_steps=self.total_steps,
-        batch_size=self.config.batch_size, drop_scores=self.scoring,
-        wandb=self.wandb)
+    if jax.process_index():
+      self.reporter = recorder.NullRecorder()
+    else:
+      self.reporter = recorder.Recorder(
+          self.workdir, start_step=self.step, total_steps=self.total_steps,
+          batch_size=self.config.batch_size, drop_scores=self.scoring,
+          wandb=self.wandb)
     num_params = sum(x.size for x in jax.tree.leaves(self.state.params))
     origin = f"resumed at step {self.step}" if restored else "new run"
     self.reporter.say(
@@ -278,7 +273,7 @@ class _Run:
         self.reporter.say("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
     if self.panel_batch is not None and self.due(self.panel_steps):
       columns = self.stage.panel(variables, self.panel_batch)
-      self.reporter.image(self.step, "panel", report.panel(columns, rows=6))
+      self.reporter.image(self.step, "panel", panel.draw_panel(columns, rows=6))
     usage_Q = sharding.gather_to_host(self.state.usage)
     self.reporter.review(self.step, usage_Q)
     self.scoring = False

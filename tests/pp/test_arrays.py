@@ -1,4 +1,4 @@
-"""Examples as arrays: those of the pipeline, without TensorFlow."""
+"""Examples as arrays: those of the stream, without TensorFlow."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from evaluators import coco_panoptic
-from pp import arrays, sources
-from pp import stream as pipeline
+from pp import splits
 from tests.trainers import cli
 from tools import cache_arrays, evaluate
 from trainers import main
 from uvim.registry import ConfigError
 
-SEED, AUGMENTATIONS = 5, 2
+SEED = 5
+AUGMENTATIONS = 2
 
 
 @pytest.fixture(scope="module")
@@ -29,59 +29,61 @@ def cached(tmp_path_factory, rooms_tiny_dir):
       f"config.data_dir = {str(rooms_tiny_dir)!r}")
   argv = ["--config", str(path), "--augmentations", str(AUGMENTATIONS),
           "--out", str(folder / "out")]
-  assert cache_arrays.main(argv) == cache_arrays.main(argv) == 0
+  assert cache_arrays.main(argv) == 0
+  assert cache_arrays.main(argv) == 0  # Nothing is left to do.
   return path, evaluate.read_config("", str(path)), f"arrays:{folder / 'out'}"
 
 
 def assert_same(ours, theirs):
   assert ours.keys() == theirs.keys()
   for key, value in theirs.items():
-    assert ours[key].dtype == value.dtype and ours[key].shape == value.shape
+    assert ours[key].dtype == value.dtype
+    assert ours[key].shape == value.shape
+    tolerance = 1 / 255 + 1e-6 if key == "image" else 0
     np.testing.assert_allclose(
-        ours[key], value, atol=1 / 255 + 1e-6 if key == "image" else 0,
-        err_msg=key)
+        ours[key], value, atol=tolerance, err_msg=key)
 
 
-def test_training_reads_what_the_pipeline_makes(cached):
+def test_training_reads_what_the_stream_makes(cached):
   """The same order, augmentations and ids, after a restart too."""
   _, config, name = cached
-  source = sources.make_source(
+  original = splits.open_split(
       config.dataset, config.train_split, config.data_dir)
+  arrays = splits.open_split(name, config.train_split)
   options = dict(batch_size=8, seed=SEED, start_step=1,
                  codes_per_image=AUGMENTATIONS)
-  theirs = pipeline.train_batches(source, config.pp_train, **options)
-  ours = arrays.train_batches(
-      arrays.make_source(name, config.train_split), config.pp_train, **options)
+  theirs = original.train_batches(config.pp_train, **options)
+  ours = arrays.train_batches(config.pp_train, **options)
   seen = []
-  for _ in range(5):  # Of three epochs: the third has the first's pictures.
+  for _ in range(5):  # Of three epochs: the third has the first's images.
     batch = next(ours)
     assert_same(batch, next(theirs))
     seen += batch["image/id"].tolist()
   assert len(set(seen)) == 20
   # Each process reads its rows.
   half = next(arrays.train_batches(
-      arrays.make_source(name, config.train_split), config.pp_train,
-      process_index=1, process_count=2, **options))
-  whole = next(arrays.train_batches(
-      arrays.make_source(name, config.train_split), config.pp_train, **options))
+      config.pp_train, process_index=1, process_count=2, **options))
+  whole = next(arrays.train_batches(config.pp_train, **options))
   np.testing.assert_array_equal(half["labels"], whole["labels"][4:])
 
 
-def test_evaluation_reads_what_the_pipeline_makes(cached):
+def test_evaluation_reads_what_the_stream_makes(cached):
   _, config, name = cached
   block = config.evals[0]
-  theirs = sources.make_source(config.dataset, block.split, config.data_dir)
-  ours = arrays.make_source(name, block.split)
-  assert len(ours) == 9 and ours.categories == theirs.categories
-  n, batches = arrays.eval_batches(ours, block.pp, batch_size=8)
-  m, others = pipeline.eval_batches(theirs, block.pp, batch_size=8)
-  assert n == m == 2
-  for a, b in zip(batches(), others(), strict=True):
-    assert_same(a, b)
+  original = splits.open_split(config.dataset, block.split, config.data_dir)
+  arrays = splits.open_split(name, block.split)
+  assert arrays.num_examples == 9
+  assert arrays.categories == original.categories
+  ours = arrays.eval_batches(block.pp, batch_size=8)
+  theirs = original.eval_batches(block.pp, batch_size=8)
+  assert ours.num_batches == theirs.num_batches == 2
+  for batch, expected in zip(ours.start(), theirs.start(), strict=True):
+    assert_same(batch, expected)
   for index in (0, 8):
-    assert coco_panoptic.make_truth(
-        ours.example(index), ours.categories) == coco_panoptic.make_truth(
-            theirs.example(index), theirs.categories)
+    truth = coco_panoptic.make_truth(
+        arrays.example(index), arrays.categories)
+    assert truth == coco_panoptic.make_truth(
+        original.example(index), original.categories)
 
 
 RUN = """
@@ -108,16 +110,37 @@ def test_a_run_trains_and_is_scored_without_tensorflow(cached, tmp_path):
 def test_what_is_not_there_is_told(cached, tmp_path, capsys):
   path, config, name = cached
   with pytest.raises(ConfigError, match="no split 'train'.*cache_arrays"):
-    arrays.make_source(name, "train")
-  source = arrays.make_source(name, config.train_split)
+    splits.open_split(name, "train")
+  arrays = splits.open_split(name, config.train_split)
   with pytest.raises(ConfigError, match="preprocessing 'decode'"):
-    arrays.train_batches(source, "decode", batch_size=8, seed=SEED)
+    arrays.train_batches("decode", batch_size=8, seed=SEED)
   with pytest.raises(ConfigError, match="codes_per_image = 3.*with 2"):
-    arrays.train_batches(source, config.pp_train, batch_size=8, seed=SEED,
-                         codes_per_image=3)
+    arrays.train_batches(
+        config.pp_train, batch_size=8, seed=SEED, codes_per_image=3)
   with pytest.raises(ConfigError, match="only splits of evaluators"):
-    source.example(0)
+    arrays.example(0)
   assert cache_arrays.main([
       "--config", str(path), "--augmentations", "3", "--out",
       name.removeprefix("arrays:")]) == main.EXIT_BAD_INPUT
   assert "augmentations = 2" in capsys.readouterr().err
+
+
+def test_what_arrays_cannot_do_is_an_error(cached):
+  """No argument is taken and then forgotten."""
+  _, config, name = cached
+  train = splits.open_split(name, config.train_split)
+  options = dict(batch_size=8, seed=SEED)
+  with pytest.raises(ConfigError, match="config.code_cache cannot be used"):
+    train.train_batches(
+        config.pp_train, codes=np.zeros((2, 20, 4), np.int16), **options)
+  with pytest.raises(ConfigError, match="the string that the arrays"):
+    train.train_batches(lambda data, seed: data, **options)
+  with pytest.raises(ConfigError, match="on_bad_example.*'ignore'"):
+    train.train_batches(
+        config.pp_train, on_bad_example="ignore", **options)
+  block = config.evals[0]
+  evaluated = splits.open_split(name, block.split)
+  with pytest.raises(ConfigError, match="with seed 0, not 1"):
+    evaluated.eval_batches(block.pp, batch_size=8, seed=1)
+  with pytest.raises(TypeError, match="shuffle"):
+    train.train_batches(config.pp_train, shuffle=False, **options)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from configs import vqvae_rooms_panoptic
 from evaluators import coco_panoptic, common, mean
-from pp import builder, order, sources
-from pp import stream as pipeline
+from pp import builder, order, stream
+from tests.pp.fakes import SpoiledSource
 from uvim.registry import ConfigError
 
 PP = vqvae_rooms_panoptic.get_config("tiny").pp_train
@@ -42,189 +42,211 @@ BAD = {3: image_bytes(b"not a picture"), 10: cut_image, 20: no_panoptic_image,
        30: unreadable}
 
 
-def spoil(source, changes):
-  """The source with some of its serialised examples changed."""
-  read = source.read
-
-  def spoiled(indices):
-    out = []
-    for index, raw in zip(indices, read(indices), strict=True):
-      if int(index) in changes:
-        example = tf.train.Example.FromString(raw)
-        changes[int(index)](example.features.feature)
-        raw = example.SerializeToString()
-      out.append(raw)
-    return out
-
-  source.read = spoiled
-  return source
+def spoil(split, changes):
+  """The split with some of its serialised examples changed."""
+  return stream.TfdsSplit(SpoiledSource(split.source, changes))
 
 
 @pytest.fixture
 def train(rooms_tiny_dir):
-  return sources.make_source("rooms/tiny", "train", rooms_tiny_dir)
+  return stream.open_tfds_split("rooms/tiny", "train", rooms_tiny_dir)
 
 
 @pytest.fixture
 def validation(rooms_tiny_dir):
-  return sources.make_source("rooms/tiny", "validation", rooms_tiny_dir)
+  return stream.open_tfds_split("rooms/tiny", "validation", rooms_tiny_dir)
 
 
-def take(source, steps, *, start_step=0, **kw):
-  kw = {"batch_size": 16, "seed": 5, "on_bad_example": "skip", **kw}
-  return list(itertools.islice(pipeline.train_batches(
-      source, PP, start_step=start_step, **kw), steps))
+def take(split, steps, **options):
+  options = {"batch_size": 16, "seed": 5, "on_bad_example": "skip", **options}
+  batches = split.train_batches(PP, **options)
+  return list(itertools.islice(batches, steps))
 
 
-def assert_equal(a, b):
-  for x, y in zip(a, b, strict=True):
-    assert x.keys() == y.keys()
-    for key in x:
-      np.testing.assert_array_equal(x[key], y[key], err_msg=key)
+def assert_equal(ours, theirs):
+  for our_batch, their_batch in zip(ours, theirs, strict=True):
+    assert our_batch.keys() == their_batch.keys()
+    for key, value in our_batch.items():
+      np.testing.assert_array_equal(value, their_batch[key], err_msg=key)
+
+
+def select(batch, rows_B):
+  """Some of the examples of a batch."""
+  return {key: value[rows_B] for key, value in batch.items()}
 
 
 def test_stand_ins_are_the_same_on_any_host_and_after_a_restart(
     train, caplog):
-  ids = [train.example(i)["image/id"] for i in BAD]
-  spoil(train, BAD)
-  whole = take(train, 4)  # One epoch of 64.
-  assert not set(ids) & {i for b in whole for i in b["image/id"].tolist()}
-  assert sum(b["_skipped"].sum() for b in whole) == len(BAD)
-  skipped = [order.plan_train(s, num_examples=64, batch_size=16, seed=5)
-             .index_B[b["_skipped"]] for s, b in enumerate(whole)]
-  assert sorted(np.concatenate(skipped).tolist()) == sorted(BAD)
+  bad_ids = {train.example(index)["image/id"] for index in BAD}
+  spoiled = spoil(train, BAD)
+  whole = take(spoiled, 4)  # One epoch of 64.
+  skipped = []
+  for step, batch in enumerate(whole):
+    assert not bad_ids & set(batch["image/id"].tolist())
+    plan = order.plan_train(step, num_examples=64, batch_size=16, seed=5)
+    skipped += plan.index_B[batch["_skipped"]].tolist()
+  assert sorted(skipped) == sorted(BAD)
   assert "skipped example 30: " in caplog.text
-  hosts = [take(train, 4, process_index=i, process_count=2) for i in (0, 1)]
-  assert_equal(whole, [
-      {key: np.concatenate([a[key], b[key]]) for key in a}
-      for a, b in zip(*hosts, strict=True)])
-  assert_equal(whole[2:], take(train, 2, start_step=2))
+
+  first = take(spoiled, 4, process_index=0, process_count=2)
+  second = take(spoiled, 4, process_index=1, process_count=2)
+  joined = []
+  for halves in zip(first, second, strict=True):
+    joined.append({key: np.concatenate([half[key] for half in halves])
+                   for key in halves[0]})
+  assert_equal(whole, joined)
+  assert_equal(whole[2:], take(spoiled, 2, start_step=2))
 
 
 def test_good_examples_are_those_of_a_run_without_bad_ones(train):
   clean = take(train, 2, on_bad_example="error")
-  rows = take(spoil(train, BAD), 2)
-  for a, b in zip(clean, rows, strict=True):
-    good = ~b["_skipped"]
-    assert_equal([{k: v[good] for k, v in a.items()}],
-                 [{k: b[k][good] for k in a}])
-  assert "_skipped" not in clean[0]
+  skipping = take(spoil(train, BAD), 2)
+  for clean_batch, batch in zip(clean, skipping, strict=True):
+    good_B = ~batch.pop("_skipped")
+    assert_equal([select(clean_batch, good_B)], [select(batch, good_B)])
 
 
 @pytest.mark.parametrize("index", [3, 20, 30])
 def test_error_names_the_example(train, index):
-  spoil(train, {index: BAD[index]})
+  spoiled = spoil(train, {index: BAD[index]})
   name = f"rooms/tiny train: example {index} .*fails in"
   with pytest.raises(ConfigError, match=name):
-    take(train, 4, on_bad_example="error")
+    take(spoiled, 4, on_bad_example="error")
 
 
-def test_nothing_but_bad_examples_is_an_error(
-    train, validation, monkeypatch):
-  monkeypatch.setattr(pipeline, "_MAX_TRIES", 9)
-  for source in (train, validation):
-    spoil(source, dict.fromkeys(range(64), image_bytes(b"no")))
-  with pytest.raises(ConfigError, match="no good example among 9 "):
-    take(train, 1, batch_size=2)
-  _, start = pipeline.eval_batches(validation, PP_EVAL, batch_size=4,
-                                   on_bad_example="skip")
+def test_nothing_but_bad_examples_is_an_error(train, validation):
+  all_bad = dict.fromkeys(range(64), image_bytes(b"no"))
+  with pytest.raises(ConfigError, match="no good example among 100 "):
+    take(spoil(train, all_bad), 1, batch_size=2)
+  whole = spoil(validation, all_bad).eval_batches(
+      PP_EVAL, batch_size=4, on_bad_example="skip")
   with pytest.raises(ConfigError, match="no good example"):
-    list(start())
+    list(whole.start())
+
+
+def test_few_bad_examples_are_named_and_all_are_counted(train, caplog):
+  changes = dict.fromkeys(range(40), image_bytes(b"no"))
+  batches = take(spoil(train, changes), 4)
+  assert sum(batch["_skipped"].sum() for batch in batches) == 40
+  warnings = [record.message for record in caplog.records
+              if "skipped example" in record.message]
+  assert len(warnings) == 20
+  assert warnings[-1].endswith("; further ones are only counted")
 
 
 def predict(variables, batch):
-  """The class of the upper left pixel everywhere, and the mean colour."""
+  """The class of the upper left pixel everywhere, and the mean color."""
   del variables
-  return {"panoptic": np.broadcast_to(
-      batch["labels"][:, :1, :1], batch["labels"].shape),
+  corner = batch["labels"][:, :1, :1]
+  return {"panoptic": np.broadcast_to(corner, batch["labels"].shape),
           "level": batch["image"].mean((1, 2, 3))}
 
 
-@pytest.mark.parametrize("bad", [{}, {0: cut_image, 9: no_panoptic_image,
-                                      15: cut_image}])
+def level_alone(predictions):
+  """What the evaluator `mean` is to average; None for a bad example."""
+  for prediction in predictions:
+    yield prediction and {"level": prediction["level"]}
+
+
+@pytest.mark.parametrize("bad", [
+    {}, {0: cut_image, 9: no_panoptic_image, 15: cut_image}])
 def test_evaluation_leaves_bad_examples_out(validation, bad):
   """Truth, place and padding of the others stay theirs."""
-  spoil(validation, bad)
-  _, start = pipeline.eval_batches(validation, PP_EVAL, batch_size=6,
-                                   on_bad_example="skip")
-  out = list(common.predict_all(predict, None, start(), put=dict))
-  assert [i for i, x in enumerate(out) if x is None] == sorted(bad)
-  good = [i for i in range(16) if i not in bad]
-  for (index, prediction), i in zip(
-      common.numbered(out, 16), good, strict=True):
-    assert index == i
-    assert prediction["image/id"] == validation.example(i)["image/id"]
-  values = dict(mean.Evaluator(lambda v: (
-      x and {"level": x["level"]} for x in out)).run(None))
+  spoiled = spoil(validation, bad)
+  whole = spoiled.eval_batches(PP_EVAL, batch_size=6, on_bad_example="skip")
+  out = list(common.predict_all(predict, None, whole.start(), put=dict))
+  missing = [index for index, item in enumerate(out) if item is None]
+  assert missing == sorted(bad)
+  good = [index for index in range(16) if index not in bad]
+  numbered = common.numbered(out, 16)
+  for (index, prediction), expected in zip(numbered, good, strict=True):
+    assert index == expected
+    assert prediction["image/id"] == validation.example(index)["image/id"]
+  values = dict(mean.Evaluator(lambda _: level_alone(out)).run(None))
   assert values["level"] == pytest.approx(
-      np.mean([out[i]["level"] for i in good]))
-  scores = dict(coco_panoptic.Evaluator(lambda v: iter(out), validation)
+      np.mean([out[index]["level"] for index in good]))
+  scores = dict(coco_panoptic.Evaluator(lambda _: iter(out), spoiled)
                 .run(None))
   assert 0 <= scores["PQ"] < 100
 
 
 def test_evaluation_counts_a_broken_truth_that_no_op_reads(validation):
-  spoil(validation, {2: no_panoptic_image})
+  spoiled = spoil(validation, {2: no_panoptic_image})
   masks = {}
   for mode in ("error", "skip"):
-    _, start = pipeline.eval_batches(validation, NO_LABELS, batch_size=16,
-                                     on_bad_example=mode)
-    masks[mode] = next(start())["_mask"]
-  assert masks["error"].all() and not masks["skip"][2]
+    whole = spoiled.eval_batches(
+        NO_LABELS, batch_size=16, on_bad_example=mode)
+    masks[mode] = next(whole.start())["_mask"]
+  assert masks["error"].all()
+  assert not masks["skip"][2]
   assert masks["skip"].sum() == 15
   with pytest.raises(ConfigError, match="rooms/tiny validation: example 2 "):
-    validation.example(2)
+    spoiled.example(2)
 
 
 def test_codes_come_with_their_augmentation_and_without_labels(train):
   codes = np.arange(2 * 64 * 3).reshape(2, 64, 3).astype(np.int16)
-  kw = dict(codes_per_image=2, on_bad_example="error")
-  plain = take(train, 9, **kw)
-  # The label of 20 cannot be read; with its code known nobody does.
-  spoil(train, {20: no_panoptic_image})
-  cached = take(train, 9, codes=codes, **kw)
-  for step, (a, b) in enumerate(zip(plain, cached, strict=True)):
-    assert set(b) == {"image", "image/id", "code"}
-    np.testing.assert_array_equal(a["image"], b["image"])
+  options = dict(codes_per_image=2, on_bad_example="error")
+  plain = take(train, 9, **options)
+  # The label of 20 cannot be read. With its code known, nobody reads it.
+  spoiled = spoil(train, {20: no_panoptic_image})
+  cached = take(spoiled, 9, codes=codes, **options)
+  for step, (expected, batch) in enumerate(zip(plain, cached, strict=True)):
+    assert set(batch) == {"image", "image/id", "code"}
+    np.testing.assert_array_equal(expected["image"], batch["image"])
     plan = order.plan_train(step, num_examples=64, batch_size=16, seed=5)
-    round_B = step // 4 % 2
-    np.testing.assert_array_equal(b["code"], codes[round_B, plan.index_B])
-    assert b["code"].dtype == np.int32
+    augmentation = step // 4 % 2
+    np.testing.assert_array_equal(
+        batch["code"], codes[augmentation, plan.index_B])
+    assert batch["code"].dtype == np.int32
 
+
+def test_an_example_without_a_code_is_bad(train):
+  codes = np.arange(2 * 64 * 3).reshape(2, 64, 3).astype(np.int16)
   codes[0, 7] = -1  # Was bad when the codes were written.
+  options = dict(codes=codes, codes_per_image=2)
   with pytest.raises(ConfigError, match="code of example 7: "):
-    take(train, 4, codes=codes, **kw)
-  rows = take(train, 4, codes=codes, codes_per_image=2)
-  assert sum(b["_skipped"].sum() for b in rows) == 1
-  assert min(b["code"].min() for b in rows) == 0
+    take(train, 4, on_bad_example="error", **options)
+  batches = take(train, 4, **options)
+  assert sum(batch["_skipped"].sum() for batch in batches) == 1
+  assert min(batch["code"].min() for batch in batches) == 0
+
+
+def test_codes_of_another_split_are_an_error(train):
+  codes = np.zeros((2, 63, 3), np.int16)
   with pytest.raises(ConfigError, match="holds codes of 63 examples"):
-    take(train, 1, codes=codes[:, :63], **kw)
+    take(train, 1, codes=codes, codes_per_image=2)
 
 
 def test_augmentations_repeat_after_so_many_epochs():
-  def seeds(epoch, **kw):
-    plan = order.plan_train(epoch, num_examples=9, batch_size=9, seed=1, **kw)
+  def seeds(epoch, num_rounds=None):
+    """Number of an example → its seed in that epoch."""
+    plan = order.plan_train(epoch, num_examples=9, batch_size=9, seed=1,
+                            num_rounds=num_rounds)
     assert sorted(plan.index_B) == list(range(9))
-    return dict(zip(plan.index_B.tolist(), map(tuple, plan.seed_B2.tolist()),
-                    strict=True))
+    pairs = map(tuple, plan.seed_B2.tolist())
+    return dict(zip(plan.index_B.tolist(), pairs, strict=True))
+
   assert seeds(0, num_rounds=2) == seeds(2, num_rounds=2) == seeds(0)
   assert seeds(1, num_rounds=2) == seeds(3, num_rounds=2) == seeds(1)
   assert not set(seeds(0).values()) & set(seeds(1).values())
-  orders = [order.plan_train(e, num_examples=9, batch_size=9, seed=1,
-                             num_rounds=2).index_B.tolist() for e in (0, 2)]
-  assert orders[0] != orders[1]  # Only the augmentations repeat.
+  first, third = (
+      order.plan_train(epoch, num_examples=9, batch_size=9, seed=1,
+                       num_rounds=2).index_B.tolist()
+      for epoch in (0, 2))
+  assert first != third  # Only the augmentations repeat, not the order.
 
 
-def encode(array, kind, **kw):
+def encode(array, kind, **options):
   buffer = io.BytesIO()
-  Image.fromarray(array).save(buffer, kind, **kw)
+  Image.fromarray(array).save(buffer, kind, **options)
   return buffer.getvalue()
 
 
-def test_a_turned_photograph_and_its_labels_stay_as_they_are_stored():
-  """EXIF turns neither: the labels are drawn on the stored pixels."""
+def test_a_rotated_image_and_its_labels_stay_as_they_are_stored():
+  """EXIF rotates neither: the labels are drawn on the stored pixels."""
   exif = Image.Exif()
-  exif[274] = 6  # "Turn by 90° to look at it."
+  exif[274] = 6  # "Rotate by 90° to look at it."
   ids = np.zeros((20, 30), np.int64)
   ids[:10, 15:] = 7
   ramp = np.uint8(np.where(ids, 200, 20))[..., None].repeat(3, -1)
@@ -251,7 +273,7 @@ def test_a_box_that_leaves_nothing_is_reported(train):
                          "size": tf.constant([0.01, 0.5]) + zero}}, None)
   crop = builder.build('crop_box(key="labels")|resize(4, key="labels")|'
                        'keep("labels", "value")')
-  batches = pipeline.train_batches(train, op, batch_size=2, seed=0)
+  batches = train.train_batches(op, batch_size=2, seed=0)
   with pytest.raises(ConfigError, match="example .*fails in"):
     next(batches)
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from configs import lm_rooms_panoptic, vqvae_rooms_panoptic
-from pp import sources
-from pp import stream as pipeline
+from pp import stream
 from tests.trainers import tiny
 from tools import cache_codes
 from trainers import step
@@ -48,10 +47,10 @@ def stage(config, cache):
 
 
 def batches(config, start, **kw):
-  source = sources.make_source(
+  split = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
-  return pipeline.train_batches(
-      source, config.pp_train, batch_size=config.batch_size, seed=config.seed,
+  return split.train_batches(
+      config.pp_train, batch_size=config.batch_size, seed=config.seed,
       start_step=start, codes_per_image=config.codes_per_image, **kw)
 
 

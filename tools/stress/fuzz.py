@@ -205,10 +205,10 @@ class _Configs:
 
 def _build(config) -> None:
   """What a run makes of a stage I config before it looks for the data."""
-  from pp import stream as pipeline
+  from pp import stream
   from trainers.step import make_init
   from trainers.vqvae import VqvaeStage
-  pipeline.make_preprocess(config.pp_train, config.pp_modules)
+  stream.make_preprocess(config.pp_train, config.pp_modules)
   stage = VqvaeStage(dataclasses.replace(config, model_init=None))
   make_init(stage, config, config.num_steps(64))
 

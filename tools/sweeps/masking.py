@@ -123,7 +123,7 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
     pred_kw: see `make_predict`.
     side: words along a side of the code.
   """
-  from trainers.report import recorder as report
+  from trainers.report import panel
   from trainers.vqvae import render_image
   sizes = sorted({round(side * k / 3) for k in range(4)})
   masks = {(size, name): (mask, (0, 0, size, size)) for size in sizes
@@ -145,8 +145,8 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
     columns[f"{size} x {size} of {side} x {side}"] = np.stack([
         x[i] for i in range(_PICTURES) for x in (shown, *drawn)])
   names = ["picture", *_LABELS.values()]
-  return report.panel(columns, rows=len(names) * _PICTURES,
-                      names=names * _PICTURES)
+  return panel.draw_panel(columns, rows=len(names) * _PICTURES,
+                          names=names * _PICTURES)
 
 
 def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
@@ -160,7 +160,7 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   import jax
   from PIL import Image
 
-  from pp import splits as reader
+  from pp import splits
   from uvim.learn import sharding
   config = evaluate.read_config(checkpoint, None)
   block: EvalConfig = evaluate.choose(config, [name])[0]
@@ -170,21 +170,20 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   stage, variables = evaluate.load_stage(checkpoint, config)
   side = math.isqrt(stage.oracle.model.code_len)
   region = 0, 0, side, side // 2
-  pipeline, sources = reader.modules(block.dataset)
-  source = sources.make_source(block.dataset, block.split, block.data_dir)
-  _, batches = pipeline.eval_batches(
-      source, block.pp, batch_size=block.batch_size,
-      pp_modules=config.pp_modules)
+  source = splits.open_split(block.dataset, block.split, block.data_dir)
+  batches = source.eval_batches(
+      source.make_preprocess(block.pp, config.pp_modules),
+      batch_size=block.batch_size)
   mesh = sharding.make_mesh((("data", -1),))
   variables = jax.device_put(variables, sharding.replicated(mesh))
   predict = make_predict(stage, block.pred_kw, {
       name: (mask, region) for name, mask in MASKS.items()})
   found = measure(common.predict_all(
-      predict, variables, batches(),
+      predict, variables, batches.start(),
       put=functools.partial(sharding.shard_batch, mesh=mesh)),
                   source, region[3] / side)
   out.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(picture(stage, variables, next(iter(batches())),
+  Image.fromarray(picture(stage, variables, next(batches.start()),
                           block.pred_kw, side)).save(out / "masking.png")
   new = out / f".{MASKING_FILE}"
   new.write_text(json.dumps(found, indent=1) + "\n")

@@ -15,8 +15,7 @@ from configs import (
   vqvae_imagenet_colorization,
   vqvae_nyu_depth,
 )
-from pp import builder, sources
-from pp import stream as pipeline
+from pp import builder, sources, stream
 from tools.prepare import __main__ as prepare_data
 
 DEPTH = (vqvae_nyu_depth, lm_nyu_depth)
@@ -93,12 +92,11 @@ def test_nyu_as_tfds_makes_it_reaches_labels_as_metres(nyu):
 @pytest.mark.parametrize("module", DEPTH)
 def test_depth_strings_give_batches_of_tfds_s_own(nyu, module):
   data_dir, _ = nyu
-  source = sources.make_source("nyu_depth_v2", "train", data_dir)
-  batch = next(pipeline.train_batches(source, string(module, "pp_train"),
-                                      batch_size=2, seed=0))
-  _, passes = pipeline.eval_batches(source, string(module, "pp_eval"),
-                                    batch_size=2)
-  for data in (batch, next(passes())):
+  split = stream.open_tfds_split("nyu_depth_v2", "train", data_dir)
+  trained = split.train_batches(
+      string(module, "pp_train"), batch_size=2, seed=0)
+  evaluated = split.eval_batches(string(module, "pp_eval"), batch_size=2)
+  for data in (next(trained), next(evaluated.start())):
     assert data["labels"].shape == (2, 512, 512, 1)
     assert data["labels"].dtype == np.float32
     assert 0.5 <= data["labels"].min() and data["labels"].max() <= 9.5
@@ -174,7 +172,7 @@ def photos(shared, tmp_path_factory):
   assert len(grey) == 4 and prepare_data.main([
       "images", "--images", str(raw), "--list", str(folder / "list.txt"),
       "--name", "photos", "--split", "train", "--data_dir", str(folder)]) == 0
-  return sources.make_source("photos", "train", folder)
+  return stream.open_tfds_split("photos", "train", folder)
 
 
 @pytest.mark.parametrize("module", COLOR)
@@ -182,12 +180,11 @@ def photos(shared, tmp_path_factory):
 def test_colour_strings_on_real_photographs(photos, module, field):
   """Input: luma in three channels; target: its colours, in [−1, 1]."""
   if field == "pp_train":
-    batch = next(pipeline.train_batches(photos, string(module, field),
-                                        batch_size=8, seed=0))
+    batches = photos.train_batches(
+        string(module, field), batch_size=8, seed=0)
   else:
-    _, passes = pipeline.eval_batches(photos, string(module, field),
-                                      batch_size=8)
-    batch = next(passes())
+    batches = photos.eval_batches(string(module, field), batch_size=8).start()
+  batch = next(batches)
   image, labels = batch["image"], batch["labels"]
   for data in (image, labels):
     assert data.shape == (8, 512, 512, 3) and data.dtype == np.float32

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pp import sources
-from pp import stream as pipeline
+from pp import sources, stream
 from tools.prepare import __main__ as prepare_data
 from tools.prepare import tfds_folder
 from uvim.registry import ConfigError
@@ -300,18 +299,17 @@ def test_tfds_itself_reads_the_real_ones(coco, shared):
 
 def test_the_paper_s_strings_run_on_the_real_ones(coco):
   """Appendix D at a small size: training on more than one epoch a batch."""
-  source = sources.make_source("coco/2017_panoptic", "validation", coco)
+  split = stream.open_tfds_split("coco/2017_panoptic", "validation", coco)
   tail = ('resize(64)|resize(64, key="labels", method="nearest")|'
           'value_range(-1, 1)|make_canonical|keep("image","labels")')
   head = 'coco_panoptic|concat(["semantics","instances"], "labels")|'
   train = ('decode|' + head + 'randu("fliplr")|det_fliplr(key="image")|'
            'det_fliplr(key="labels")|inception_box|crop_box(key="image")|'
            'crop_box(key="labels")|' + tail)
-  batch = next(pipeline.train_batches(source, train, batch_size=8, seed=0))
-  num_batches, passes = pipeline.eval_batches(source, head + tail,
-                                              batch_size=8)
-  evaluated = next(passes())
-  assert num_batches == 1 and evaluated["_mask"].sum() == 5
+  batch = next(split.train_batches(train, batch_size=8, seed=0))
+  validation = split.eval_batches(head + tail, batch_size=8)
+  evaluated = next(validation.start())
+  assert validation.num_batches == 1 and evaluated["_mask"].sum() == 5
   for data in (batch, evaluated):
     assert data["image"].shape == (8, 64, 64, 3)
     assert data["image"].dtype == np.float32

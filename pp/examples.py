@@ -1,0 +1,97 @@
+"""One example: read, parsed, preprocessed, with what a batch needs.
+
+A source (see pp.sources.Source) gives serialised records; here a record
+becomes an example, either inside a tf.data stream or on its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pp.sources import Source
+
+# What only the oracle looks at. Nobody asks it where its codes are known.
+_ORACLE_KEYS = ("labels", "image_ctx")
+
+
+class Examples:
+  """Makes the examples of a split.
+
+  Attributes:
+    source: where the records come from.
+    where: data set and split, for messages.
+    pp: the preprocessing, for messages.
+  """
+
+  def __init__(self, source: Source, preprocess: Callable, *,
+               drops_labels: bool = False, reads_all: bool = False):
+    """Nothing is read yet.
+
+    Args:
+      source: where the records come from.
+      preprocess: (data, seed int64 [2]) → data.
+      drops_labels: leaves out what only the oracle looks at.
+      reads_all: decodes every feature of a record, even one that no op reads,
+        so that the example fails if any of them is broken.
+    """
+    self.source = source
+    self.where = f"{source.dataset} {source.split}"
+    self.pp = getattr(preprocess, "string", preprocess)
+    self._preprocess = preprocess
+    self._drops_labels = drops_labels
+    self._reads_all = reads_all
+
+  def from_record(self, raw: tf.Tensor, seed_2: tf.Tensor, index: tf.Tensor,
+                  mask: tf.Tensor) -> dict[str, Any]:
+    """The example of a record, as tensors; works inside tf.data.
+
+    Args:
+      raw: scalar string, the serialised record.
+      seed_2: int64 [2], seed of the example's random ops.
+      index: int64, number of the example in the split.
+      mask: bool, becomes '_mask'.
+    """
+    data = self.source.parse(raw, index)
+    image_id = data["image/id"]
+    out = _without_strings(self._preprocess(data, seed_2))
+    if self._drops_labels:
+      out = {key: value for key, value in out.items()
+             if key not in _ORACLE_KEYS}
+    if self._reads_all:
+      # A control dependency would not do: TensorFlow drops the decoding of
+      # features whose values nobody uses.
+      features = tf.nest.flatten(data, expand_composites=True)
+      out["_read"] = tf.add_n([tf.size(feature) for feature in features])
+    # `keep` has dropped these two.
+    out["image/id"] = image_id
+    out["_mask"] = mask
+    return out
+
+  def make_alone(self, index: int, seed_2: np.ndarray) -> dict[str, Any]:
+    """An example outside of a stream, as numpy arrays.
+
+    Raises:
+      Exception: whatever reading and preprocessing raise.
+    """
+    raw = tf.constant(self.source.read([index])[0])
+    out = self.from_record(raw, tf.constant(seed_2), tf.constant(index),
+                           tf.constant(True))
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), out)
+
+  def image_id(self, index: int) -> int:
+    """The id of an example, which a message can name."""
+    raw = tf.constant(self.source.read([index])[0])
+    return int(self.source.parse(raw, index)["image/id"])
+
+
+def _without_strings(data: dict[str, Any]) -> dict[str, Any]:
+  """Strings can become neither a batch nor an array on a device."""
+  out = {}
+  for key, value in data.items():
+    if isinstance(value, dict):
+      out[key] = _without_strings(value)
+    elif value.dtype != tf.string:
+      out[key] = value
+  return out

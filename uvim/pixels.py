@@ -1,0 +1,35 @@
+"""Panoptic maps as PNG files hold them: a segment id in each pixel's color.
+
+Layer 0: no imports but numpy.
+"""
+
+import numpy as np
+
+
+def ids_from_rgb(rgb: np.ndarray) -> np.ndarray:
+  """Segment ids of a panoptic map: R + 256 G + 65536 B.
+
+  Args:
+    rgb: integers in 0..255, [..., 3].
+
+  Returns:
+    int32 [...].
+  """
+  rgb = rgb.astype(np.int32)
+  red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+  return red + 256 * green + 65536 * blue
+
+
+def rgb_from_ids(ids: np.ndarray) -> np.ndarray:
+  """A panoptic map as a PNG holds it; undoes `ids_from_rgb`.
+
+  Args:
+    ids: integers in 0..2**24 - 1, [...].
+
+  Returns:
+    uint8 [..., 3].
+  """
+  red = ids & 255
+  green = (ids >> 8) & 255
+  blue = (ids >> 16) & 255
+  return np.stack([red, green, blue], -1).astype(np.uint8)
