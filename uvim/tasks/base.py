@@ -1,4 +1,7 @@
-"""What a task is, and the one place where images become patches and back.
+"""What a task is: its labels, losses, outputs, drawings and files.
+
+Whatever depends on the task is a member of its class. No other file asks for
+the name of a task, a quantity or an output.
 
 Suffixes: B batch · H W pixels · C channels · N patches, row-major over the
 image · P pixels of a patch, row-major inside it · K classes or bins.
@@ -6,39 +9,62 @@ image · P pixels of a patch, row-major inside it · K classes or bins.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import fields, resize
 from uvim.registry import ConfigError
+from uvim.tasks import output_files
 from uvim.typing import Array, Float
 
 # Labels come from the host as often as from a device.
 AnyArray = Array | np.ndarray
 
 
-def patchify(x: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
+def patchify(values: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
   """[B,H,W,*rest] -> [B,N,P,*rest]. H and W are multiples of the patch."""
-  b, h, w, *rest = x.shape
-  hp, wp = patch_size
-  x = x.reshape(b, h // hp, hp, w // wp, wp, *rest)
-  return x.swapaxes(2, 3).reshape(b, (h // hp) * (w // wp), hp * wp, *rest)
+  batch, height, width, *rest = values.shape
+  patch_height, patch_width = patch_size
+  rows = height // patch_height
+  columns = width // patch_width
+  grid = values.reshape(
+      batch, rows, patch_height, columns, patch_width, *rest)
+  return grid.swapaxes(2, 3).reshape(
+      batch, rows * columns, patch_height * patch_width, *rest)
 
 
-def unpatchify(x: AnyArray, input_size: tuple[int, int],
+def unpatchify(values: AnyArray, input_size: tuple[int, int],
                patch_size: tuple[int, int]) -> AnyArray:
   """[B,N,P,*rest] -> [B,H,W,*rest], the inverse of `patchify`."""
-  b, _, _, *rest = x.shape
-  (h, w), (hp, wp) = input_size, patch_size
-  x = x.reshape(b, h // hp, w // wp, hp, wp, *rest)
-  return x.swapaxes(2, 3).reshape(b, h, w, *rest)
+  batch, _, _, *rest = values.shape
+  height, width = input_size
+  patch_height, patch_width = patch_size
+  rows = height // patch_height
+  columns = width // patch_width
+  grid = values.reshape(
+      batch, rows, columns, patch_height, patch_width, *rest)
+  return grid.swapaxes(2, 3).reshape(batch, height, width, *rest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AbstractTask(abc.ABC):
-  """Turns a batch into model inputs, and logits into losses and outputs.
+  """A task. Its options are further dataclass fields, made by `fields.field`.
+
+  Set by each class:
+    keys: names of the quantities that the oracle embeds and the base model
+      predicts. No other task has the same ones: bare weights are recognised
+      by them.
+    label_channels: C of the labels [B,H,W,C].
+    label_dtype: their dtype.
+    labels_from_image: whether an image is its own label.
+    sees_grey: whether the models see only the luma of an image.
+    file_ending: of the files that `write` makes.
+    list_file: name of the file that `write_list` makes, if it makes one.
 
   Attributes:
     inputs_spec: what the oracle embeds, key -> (K, P).
@@ -46,6 +72,14 @@ class AbstractTask(abc.ABC):
     input_size: label height and width in pixels.
     patch_size: patch height and width in pixels.
   """
+
+  keys: ClassVar[tuple[str, ...]]
+  label_channels: ClassVar[int]
+  label_dtype: ClassVar[str]
+  labels_from_image: ClassVar[bool] = False
+  sees_grey: ClassVar[bool] = False
+  file_ending: ClassVar[str] = "npy"
+  list_file: ClassVar[str | None] = None
 
   inputs_spec: Mapping[str, tuple[int, int]]
   outputs_spec: Mapping[str, tuple[int, int]]
@@ -77,10 +111,7 @@ class AbstractTask(abc.ABC):
             f"model.{field}[{key!r}] is for patches of {pixels} pixels, but "
             f"model.patch_size {tuple(self.patch_size)} has {area}.")
 
-  @property
-  @abc.abstractmethod
-  def keys(self) -> tuple[str, ...]:
-    """The names of the quantities embedded and predicted."""
+  # ── Training ────────────────────────────────────────────────────────────
 
   def inputs(self, batch: Mapping[str, AnyArray]) -> dict:
     """{'ctx': image [B,H,W,3], 'x': see `encode_labels`, None without labels}.
@@ -88,17 +119,24 @@ class AbstractTask(abc.ABC):
     `image_ctx` is the image at label size, for stage II where `image` is
     larger; without it the image serves both.
     """
-    x = None
+    encoded = None
     if "labels" in batch:
       labels = batch["labels"]
-      if tuple(labels.shape[1:3]) != tuple(self.input_size):
-        raise ConfigError(
-            f"Labels are {labels.shape[1]}x{labels.shape[2]} pixels, but "
-            f"model.input_size is {tuple(self.input_size)}: resize them in "
-            "the preprocessing string.")
-      x = self.encode_labels(labels)
-    ctx = batch["image_ctx"] if "image_ctx" in batch else batch.get("image")
-    return {"ctx": ctx, "x": x}
+      self._check_label_size(labels.shape)
+      encoded = self.encode_labels(labels)
+    if "image_ctx" in batch:
+      context = batch["image_ctx"]
+    else:
+      context = batch.get("image")
+    return {"ctx": context, "x": encoded}
+
+  def _check_label_size(self, shape: Sequence[int]):
+    height, width = shape[1:3]
+    if (height, width) != tuple(self.input_size):
+      raise ConfigError(
+          f"Labels are {height}x{width} pixels, but model.input_size is "
+          f"{tuple(self.input_size)}: resize them in the preprocessing "
+          "string.")
 
   @abc.abstractmethod
   def encode_labels(self, labels: AnyArray) -> dict[str, AnyArray]:
@@ -110,50 +148,167 @@ class AbstractTask(abc.ABC):
     """Per-example loss and its named parts, from logits [B,N,K,P].
 
     Each is a mean over the pixels P: training computes it for a part of them
-    at a time and averages (`losses.mean_by_chunks`). A pixel without a label
+    at a time and averages (`losses.ChunkedLoss`). A pixel without a label
     counts as zero, so that every part weighs the same.
     """
 
+  # ── Outputs ─────────────────────────────────────────────────────────────
+
   @abc.abstractmethod
   def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
-    """Predictions [B,H,W,...] from logits [B,N,K,P]."""
+    """Predictions [B,H,W,...] from logits [B,N,K,P].
+
+    Options are keyword arguments with a default. Their allowed values are
+    the function attribute `checks`, option -> `fields.Check`.
+    """
+
+  @property
+  def output_keys(self) -> tuple[str, ...]:
+    """The names in `outputs`."""
+    return self.keys
 
   @abc.abstractmethod
   def truth(self, batch: Mapping[str, Array]) -> dict[str, Array]:
     """The labels in the form of `outputs`."""
 
   @abc.abstractmethod
-  def render(self, outputs: Mapping[str, Array]):
-    """uint8 pictures [B,H,W,3] (numpy) of `outputs` or `truth`."""
+  def render(self, outputs: Mapping[str, Array]) -> np.ndarray:
+    """Draws `outputs` or `truth` as images, uint8 [B,H,W,3]."""
+
+  @property
+  def num_categories(self) -> int | None:
+    """How many named classes the outputs have; None: they have none."""
+    return None
+
+  # ── Inference, for one image of any size ────────────────────────────────
+
+  def label_at(self, label: Any, size: tuple[int, int], *,
+               antialias: bool = False) -> np.ndarray:
+    """Brings a label of any size to `size`, for `encode_labels`.
+
+    Args:
+      label: [h, w] or [h, w, C]; where an image is its own label, the image
+        [h, w, 3], uint8 or floats in [-1, 1].
+      size: height and width.
+      antialias: how the run resizes images; matters where they are labels.
+
+    Returns:
+      [*size, C].
+
+    Raises:
+      ConfigError: an array of another rank.
+    """
+    del antialias  # A nearest resize has no such choice.
+    label = np.asarray(label)
+    if label.ndim == 2:
+      label = label[..., None]
+    if label.ndim != 3:
+      raise ConfigError(f"A label of shape {label.shape}; allowed: [H, W] or "
+                        "[H, W, C].")
+    return resize.resize_nearest(label, size)
+
+  def label_spec(self, batch_size: int) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of `labels` in a batch."""
+    shape = (batch_size, *self.input_size, self.label_channels)
+    return jax.ShapeDtypeStruct(shape, np.dtype(self.label_dtype))
+
+  def to_image_size(self, output: np.ndarray, image: np.ndarray
+                    ) -> np.ndarray:
+    """Brings one output [h, w, ...] back to the size of its image.
+
+    A task may add options, as in `outputs`.
+
+    Args:
+      output: one of `outputs`, without the batch axis.
+      image: the image it was predicted from, [H, W, 3], uint8 or floats in
+        [-1, 1].
+    """
+    return resize.resize_nearest(output, image.shape[:2])
+
+  @classmethod
+  def output_options(cls) -> dict[str, fields.Field]:
+    """The options of `outputs`."""
+    return fields.options_of(cls.outputs)
+
+  @classmethod
+  def image_options(cls) -> dict[str, fields.Field]:
+    """The options of `to_image_size`."""
+    return fields.options_of(cls.to_image_size)
+
+  @classmethod
+  def check_output_options(cls, **options) -> None:
+    """Raises a ConfigError if a value of an option is not allowed."""
+    fields.check_fields(cls.output_options(), options, "outputs")
+
+  @classmethod
+  def prediction_options(cls) -> dict[str, fields.Field]:
+    """All options that a user may give for a prediction."""
+    return cls.output_options() | cls.image_options()
+
+  # ── Files ───────────────────────────────────────────────────────────────
+
+  def write(self, path: str | os.PathLike, output: np.ndarray,
+            categories: Sequence[Any] | None = None) -> dict[str, Any] | None:
+    """Writes one output of one image, in the task's standard format.
+
+    Args:
+      path: ends in `file_ending`.
+      output: [H, W, ...].
+      categories: what the classes stand for: class c is categories[c - 1],
+        rows with .id, .name and .isthing; None: nobody knows.
+
+    Returns:
+      What `write_list` needs to know of it, if anything.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    del categories
+    output_files.write_array(path, output)
+
+  def write_list(self, path: str | os.PathLike,
+                 images: Sequence[Mapping[str, Any]],
+                 records: Sequence[Mapping[str, Any]],
+                 categories: Sequence[Any] | None = None) -> None:
+    """Writes one file about all images, where the format has one.
+
+    Args:
+      path: ends in `list_file`.
+      images: rows with id, file_name, height and width.
+      records: what `write` returned, each with the image_id of its image.
+      categories: as in `write`.
+    """
+    raise NotImplementedError(f"{type(self).__name__} has no list_file.")
 
 
 class RealTask(AbstractTask):
   """A task with real numbers per pixel, embedded and predicted as they are.
 
-  A subclass writes `loss`, `outputs` and `render`.
+  A subclass has one key, and writes `loss`, `outputs` and `render`.
 
-  Attributes:
-    key: the name of the quantity.
-    channels: how many numbers a pixel has.
-    meaning: what they are, for messages.
+  Set by each class:
+    meaning: what the numbers of a pixel are, for messages.
   """
 
-  key: ClassVar[str]
-  channels: ClassVar[int]
   meaning: ClassVar[str]
+  label_dtype = "float32"
 
   def __post_init__(self):
     super().__post_init__()
-    for field, spec in (("inputs", self.inputs_spec),
-                        ("outputs", self.outputs_spec)):
-      if spec[self.key][0] != self.channels:
-        raise ConfigError(
-            f"model.{field}[{self.key!r}] has {spec[self.key][0]} channels; it "
-            f"must be {self.channels}: {self.meaning}.")
+    self._check_channels("inputs", self.inputs_spec)
+    self._check_channels("outputs", self.outputs_spec)
+
+  def _check_channels(self, field: str, spec: Mapping[str, tuple[int, int]]):
+    channels, _ = spec[self.key]
+    if channels != self.label_channels:
+      raise ConfigError(
+          f"model.{field}[{self.key!r}] has {channels} channels; it must be "
+          f"{self.label_channels}: {self.meaning}.")
 
   @property
-  def keys(self) -> tuple[str, ...]:
-    return (self.key,)
+  def key(self) -> str:
+    """The name of the quantity."""
+    return self.keys[0]
 
   def encode_labels(self, labels: Float[AnyArray, "B H W C"]
                     ) -> dict[str, Float[AnyArray, "B N C P"]]:
@@ -162,17 +317,19 @@ class RealTask(AbstractTask):
     Raises:
       ConfigError: labels that are integers, or of other channels.
     """
-    floats = jnp.issubdtype(labels.dtype, jnp.floating)
-    if labels.shape[-1] != self.channels or not floats:
+    channels = labels.shape[-1]
+    is_float = jnp.issubdtype(labels.dtype, jnp.floating)
+    if channels != self.label_channels or not is_float:
       raise ConfigError(
-          f"Labels are {labels.dtype} with {labels.shape[-1]} channels; the "
-          f"task needs {self.channels} channels of floats: {self.meaning}.")
-    return {self.key: patchify(labels, self.patch_size).swapaxes(2, 3)}
+          f"Labels are {labels.dtype} with {channels} channels; the task "
+          f"needs {self.label_channels} channels of floats: {self.meaning}.")
+    patches_BNPC = patchify(labels, self.patch_size)
+    return {self.key: patches_BNPC.swapaxes(2, 3)}
 
   def pixels(self, logits: Mapping[str, Array]) -> Float[Array, "B H W C"]:
-    """The logits [B,N,C,P] as float32 pictures."""
-    x_BNPC = logits[self.key].astype(jnp.float32).swapaxes(2, 3)
-    return unpatchify(x_BNPC, self.input_size, self.patch_size)
+    """The logits [B,N,C,P] as float32 images."""
+    patches_BNPC = logits[self.key].astype(jnp.float32).swapaxes(2, 3)
+    return unpatchify(patches_BNPC, self.input_size, self.patch_size)
 
   def truth(self, batch):
     return {self.key: batch["labels"]}

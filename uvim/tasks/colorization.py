@@ -1,16 +1,17 @@
 """Colorization: three real numbers per pixel (paper section 3.2).
 
-The picture that the models see is grey already: preprocessing copies its luma
-to three channels and keeps the colours as labels.
+The image that the models see is grey: preprocessing copies its luma to three
+channels and keeps the colors as labels.
 
-Suffixes: B batch · H W pixels.
+Suffixes: B batch · H W pixels · C channels.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import fields, resize
 from uvim.nn import losses
-from uvim.tasks import base
+from uvim.tasks import base, output_files
 
 KEY = "color"
 
@@ -18,14 +19,19 @@ KEY = "color"
 class ColorizationTask(base.RealTask):
   """Labels [B,H,W,3] float RGB in [-1,1]; mean squared error."""
 
-  key, channels = KEY, 3
+  keys = (KEY,)
+  label_channels = 3
   meaning = ("red, green and blue in [-1, 1], as of "
              'value_range(-1, 1, key="labels") in the preprocessing string')
+  labels_from_image = True
+  sees_grey = True
+  file_ending = "png"
 
   def loss(self, logits, x):
     """Squared error averaged over channels and pixels.
 
-    Of the logits as they are: clipped ones would have no gradient outside.
+    The logits count as they are: clipped ones would have no gradient outside
+    of [-1, 1].
 
     Returns:
       loss [B] and {'loss_color'} [B].
@@ -39,6 +45,36 @@ class ColorizationTask(base.RealTask):
     return {KEY: jnp.clip(self.pixels(logits), -1, 1)}
 
   def render(self, outputs) -> np.ndarray:
-    """The colours themselves, rounded to 8 bits."""
-    color_BHWC = np.clip(np.asarray(outputs[KEY]), -1, 1)
-    return np.uint8(np.rint(color_BHWC * 127.5 + 127.5))
+    """The colors themselves, rounded to 8 bits."""
+    return resize.to_bytes(np.asarray(outputs[KEY]))
+
+  def label_at(self, label, size, *, antialias=False):
+    """The image in color, resized as the models' input is."""
+    return resize.to_model(label, size, antialias=antialias)
+
+  def to_image_size(self, output, image, *, full_luma: bool = False):
+    """Resizes predicted colors bilinearly to the size of the image.
+
+    Args:
+      output: float32 [h, w, 3] in [-1, 1].
+      image: [H, W, 3], uint8 or floats in [-1, 1].
+      full_luma: takes the luma from the image, which is sharp though the
+        model saw less. Only the colors are the model's.
+    """
+    color_HWC = resize.resize_bilinear(output, image.shape[:2])
+    if full_luma:
+      image_HWC = image.astype(np.float32)
+      if image.dtype == np.uint8:
+        image_HWC = image_HWC / np.float32(127.5) - 1
+      weights_C = resize.LUMA_WEIGHTS
+      missing_HW = (image_HWC - color_HWC) @ weights_C
+      # The weights do not quite sum to one.
+      color_HWC = color_HWC + missing_HW[..., None] / weights_C.sum()
+    return np.clip(color_HWC, -1, 1)
+
+  to_image_size.checks = {"full_luma": fields.BOOL}
+
+  def write(self, path, output, categories=None):
+    """An RGB PNG."""
+    del categories
+    output_files.write_png(path, resize.to_bytes(output))

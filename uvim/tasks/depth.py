@@ -8,16 +8,18 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import fields
 from uvim.nn import losses
 from uvim.registry import ConfigError
-from uvim.tasks import base
+from uvim.tasks import base, output_files
 from uvim.typing import Array, Float, Int
 
 KEY = "depth"
+_MAX_UINT16 = 65535
 
 # From near to far. The lightness (CIE L*) falls by about 12 at every step,
 # from 94 to 20: nearer is always brighter, and no depth is the holes' black.
-_COLOURS = np.array([
+_COLORS = np.array([
     (255, 240, 170), (252, 196, 95), (240, 146, 72), (214, 98, 86),
     (168, 66, 114), (112, 48, 124), (58, 34, 104)])
 
@@ -34,16 +36,27 @@ class DepthTask(base.AbstractTask):
     max_depth: where the last bin ends, in metres.
     ignore_first_bin: as in the released code, which cannot tell holes from
       depths of the first bin: the oracle reads both as that bin, and neither
-      gives a loss. Otherwise holes alone give no loss, and no embedding.
+      gives a loss. Otherwise only holes give no loss, and no embedding.
   """
 
-  min_depth: float = 0.001
-  max_depth: float = 10.0
-  ignore_first_bin: bool = False
+  keys = (KEY,)
+  label_channels = 1
+  label_dtype = "float32"
+  file_ending = "png"
+
+  min_depth: float = fields.field(
+      0.001, doc="Where the first bin begins, in metres.",
+      check=fields.number(0))
+  max_depth: float = fields.field(
+      10.0, doc="Where the last bin ends, in metres.",
+      check=fields.number(0))
+  ignore_first_bin: bool = fields.field(
+      False, doc="The first bin gives no loss, and holes are read as it.",
+      check=fields.BOOL)
 
   def __post_init__(self):
     super().__post_init__()
-    if not 0 <= self.min_depth < self.max_depth < float("inf"):
+    if self.min_depth >= self.max_depth:
       raise ConfigError(
           f"task_options have min_depth {self.min_depth} and max_depth "
           f"{self.max_depth}; it must be 0 <= min_depth < max_depth, in "
@@ -53,10 +66,6 @@ class DepthTask(base.AbstractTask):
           f"model.inputs['depth'] is {self.inputs_spec[KEY]} but "
           f"model.outputs['depth'] is {self.outputs_spec[KEY]}; both need the "
           "same bins.")
-
-  @property
-  def keys(self) -> tuple[str, ...]:
-    return (KEY,)
 
   @property
   def num_bins(self) -> int:
@@ -69,17 +78,20 @@ class DepthTask(base.AbstractTask):
     Raises:
       ConfigError: labels that are integers (millimetres?) or not one channel.
     """
-    if labels.shape[-1] != 1 or not jnp.issubdtype(labels.dtype, jnp.floating):
+    channels = labels.shape[-1]
+    if channels != 1 or not jnp.issubdtype(labels.dtype, jnp.floating):
       raise ConfigError(
-          f"Labels are {labels.dtype} with {labels.shape[-1]} channels; the "
-          "depth task needs one channel of floats in metres, 0 = no depth.")
+          f"Labels are {labels.dtype} with {channels} channels; the depth "
+          "task needs one channel of floats in metres, 0 = no depth.")
     depth_BHW = jnp.asarray(labels[..., 0], jnp.float32)
-    share = (depth_BHW - self.min_depth) / (self.max_depth - self.min_depth)
+    share_BHW = (depth_BHW - self.min_depth) / (self.max_depth - self.min_depth)
+    bins_BHW = jnp.floor(share_BHW * self.num_bins)
     # The end of the range is in the last bin: floor alone would say K.
-    bins = jnp.clip(jnp.floor(share * self.num_bins), 0, self.num_bins - 1)
-    # Before the cast: what an integer makes of NaN depends on the device.
+    bins_BHW = jnp.clip(bins_BHW, 0, self.num_bins - 1)
     hole = 0 if self.ignore_first_bin else -1
-    ids_BHW = jnp.where(_has_depth(depth_BHW), bins, hole).astype(jnp.int32)
+    # Before the cast: what an integer makes of NaN depends on the device.
+    bins_BHW = jnp.where(_has_depth(depth_BHW), bins_BHW, hole)
+    ids_BHW = bins_BHW.astype(jnp.int32)
     return {KEY: base.patchify(ids_BHW, self.patch_size)}
 
   def loss(self, logits, x):
@@ -103,7 +115,8 @@ class DepthTask(base.AbstractTask):
     ids_BNP = jnp.argmax(logits[KEY], axis=-2)
     ids_BHW = base.unpatchify(ids_BNP, self.input_size, self.patch_size)
     width = (self.max_depth - self.min_depth) / self.num_bins
-    return {KEY: self.min_depth + (ids_BHW.astype(jnp.float32) + 0.5) * width}
+    centres_BHW = (ids_BHW.astype(jnp.float32) + 0.5) * width
+    return {KEY: self.min_depth + centres_BHW}
 
   def truth(self, batch):
     return {KEY: batch["labels"][..., 0]}
@@ -113,6 +126,13 @@ class DepthTask(base.AbstractTask):
     return render_depth(
         np.asarray(outputs[KEY]), self.min_depth, self.max_depth)
 
+  def write(self, path, output, categories=None):
+    """A PNG of 16 bits with millimetres."""
+    del categories
+    millimetres = np.rint(output.astype(np.float64) * 1000)
+    millimetres = np.clip(millimetres, 0, _MAX_UINT16)
+    output_files.write_png(path, millimetres.astype(np.uint16))
+
 
 def _has_depth(depth: base.AnyArray) -> base.AnyArray:
   """False for 0, negative, NaN and infinite values."""
@@ -121,9 +141,11 @@ def _has_depth(depth: base.AnyArray) -> base.AnyArray:
 
 def render_depth(depth_BHW: np.ndarray, min_depth: float,
                  max_depth: float) -> np.ndarray:
-  """uint8 [B,H,W,3] of metres; beyond the range the colours stay the same."""
-  stops = np.linspace(min_depth, max_depth, len(_COLOURS))
-  valid = _has_depth(depth_BHW)
-  known = np.where(valid, depth_BHW, min_depth)
-  rgb = np.stack([np.interp(known, stops, c) for c in _COLOURS.T], -1)
-  return np.uint8(np.where(valid[..., None], np.rint(rgb), 0))
+  """uint8 [B,H,W,3] of metres; beyond the range the colors stay the same."""
+  stops = np.linspace(min_depth, max_depth, len(_COLORS))
+  is_known = _has_depth(depth_BHW)
+  # Any number will do in a hole: it becomes black below.
+  metres = np.where(is_known, depth_BHW, min_depth)
+  channels = [np.interp(metres, stops, levels) for levels in _COLORS.T]
+  rgb_BHWC = np.rint(np.stack(channels, axis=-1))
+  return np.uint8(np.where(is_known[..., None], rgb_BHWC, 0))

@@ -6,6 +6,7 @@ x points right, y up, z at the camera; the zero vector means "not known".
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import resize
 from uvim.nn import losses
 from uvim.tasks import base
 
@@ -13,14 +14,17 @@ from uvim.tasks import base
 class NormalsTask(base.RealTask):
   """Labels [B,H,W,3] float; half the squared distance to the true normal."""
 
-  key, channels, meaning = "normals", 3, "x, y and z of a unit vector"
+  keys = ("normals",)
+  label_channels = 3
+  meaning = "x, y and z of a unit vector"
 
   def loss(self, logits, x):
     """1 - cosine of unit vectors; 0 for unknown ones, in the mean over all."""
-    logits, truth = logits[self.key].astype(jnp.float32), x[self.key]
-    known = jnp.any(truth != 0, axis=2)
-    error = jnp.square(logits - truth).sum(2) / 2
-    loss_B = losses.per_example_mean(jnp.where(known, error, 0.0))
+    predicted = logits[self.key].astype(jnp.float32)
+    truth = x[self.key]
+    is_known = jnp.any(truth != 0, axis=2)
+    error = jnp.square(predicted - truth).sum(2) / 2
+    loss_B = losses.per_example_mean(jnp.where(is_known, error, 0.0))
     return loss_B, {"loss_normals": loss_B}
 
   def outputs(self, logits):
@@ -32,5 +36,5 @@ class NormalsTask(base.RealTask):
   def render(self, outputs):
     """x, y, z as red, green, blue: what faces us is blue, unknown is black."""
     normals = np.asarray(outputs[self.key])
-    known = normals.any(-1, keepdims=True)
-    return np.uint8(np.where(known, np.rint(normals * 127.5 + 127.5), 0))
+    is_known = normals.any(-1, keepdims=True)
+    return np.where(is_known, resize.to_bytes(normals), np.uint8(0))

@@ -210,8 +210,8 @@ def test_pictures_order_depths_by_brightness_and_leave_holes_black():
     (dict(inputs={"semantics": (7, 16)}), {}, "depth"),
     (dict(outputs={"depth": (128, 16)}), {}, r"\(256, 16\).*\(128, 16\)"),
     ({}, dict(min_depth=10), "min_depth 10 .*max_depth 10.0"),
-    ({}, dict(min_depth=-1), "min_depth -1"),
-    ({}, dict(max_depth=float("nan")), "max_depth nan"),
+    ({}, dict(min_depth=-1), "min_depth = -1"),
+    ({}, dict(max_depth=float("nan")), "max_depth = nan"),
     ({}, dict(max_dept=8), "max_depth"),
 ])
 def test_fields_that_do_not_fit_are_named(change, options, message):

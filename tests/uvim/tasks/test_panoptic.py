@@ -9,7 +9,7 @@ import pytest
 
 from uvim import tasks
 from uvim.registry import ConfigError
-from uvim.tasks import base, panoptic
+from uvim.tasks import base, instances, panoptic
 
 STAGE1 = ["stage1_panoptic_resize16", "stage1_panoptic_einsum9"]
 
@@ -120,24 +120,26 @@ def test_released_predictions_from_pixel_logits(fixtures):
   keys = [k for k in z.files if k.startswith("out/min_fraction=")]
   assert len(keys) == 4
   for key in keys:
-    ours = panoptic.panoptic_from_logits(
+    ours = instances.panoptic_from_logits(
         jnp.asarray(logits["semantics"]), jnp.asarray(logits["instances"]),
         min_fraction=float(key.split("=")[1]))
     ours = base.unpatchify(ours, (64, 64), (16, 16))
     np.testing.assert_array_equal(ours, z[key])
 
 
-@pytest.mark.parametrize("way", [panoptic._sum_by_scatter,
-                                 panoptic._sum_by_matmul])
-def test_both_ways_to_sum_logits_agree_with_a_loop(way, monkeypatch):
-  # The matmul runs on accelerators only, so it is tested here by hand.
-  monkeypatch.setattr(panoptic, "_sum_by_scatter", way)
+@pytest.mark.parametrize("sum_logits", [
+    instances.sum_logits_by_instance, instances.sum_by_scatter,
+    instances.sum_by_matmul])
+def test_all_ways_to_sum_logits_agree_with_a_loop(sum_logits):
+  # The matmul runs on accelerators only, unless it is asked for by name.
   rng = np.random.default_rng(0)
   sem = rng.normal(size=(2, 16, 24, 7)).astype(np.float32)
   ins = rng.normal(size=(2, 16, 24, 5)).astype(np.float32)
   logits = {k: jnp.asarray(base.patchify(v, (4, 8)).swapaxes(-1, -2))
             for k, v in dict(semantics=sem, instances=ins).items()}
-  ours = _task().outputs(logits, min_fraction=0.2)["panoptic"]
+  ours = instances.panoptic_from_logits(
+      **logits, min_fraction=0.2, sum_logits=sum_logits)
+  ours = base.unpatchify(ours, (16, 24), (4, 8))
   np.testing.assert_array_equal(ours, _oracle(sem, ins, 0.2))
   assert (np.asarray(ours) == 0).all(-1).any()
 
@@ -165,9 +167,9 @@ def test_a_thousandth_of_512_squared_lies_between_262_and_263(area, kept):
 
 
 def test_min_fraction_is_not_fooled_by_binary_fractions():
-  assert panoptic._max_removed_area(0.29, 100) == 29
-  assert panoptic._max_removed_area(0.001, 512 * 512) == 262
-  assert panoptic._max_removed_area(0.0, 512 * 512) == 0
+  assert instances.max_removed_area(0.29, 100) == 29
+  assert instances.max_removed_area(0.001, 512 * 512) == 262
+  assert instances.max_removed_area(0.0, 512 * 512) == 0
 
 
 def test_logit_sum_and_majority_disagree_when_few_pixels_are_sure():

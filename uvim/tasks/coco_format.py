@@ -1,0 +1,92 @@
+"""Panoptic predictions in COCO's format: a PNG per image, one JSON for all.
+
+A segment is a (class, instance) pair of more than zero pixels; class 0 is
+void. In the PNG, its id is R + 256 G + 65536 B, and void is 0.
+
+H W pixels of an image
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from uvim import categories as categories_lib
+from uvim.registry import ConfigError
+from uvim.tasks import output_files
+
+
+def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
+                   categories: Sequence[Any] | None) -> dict[str, Any]:
+  """Writes the PNG of an image.
+
+  Args:
+    path: of the PNG.
+    panoptic_HW2: int (semantics, instance).
+    categories: class c is categories[c - 1]; None: c itself is COCO's id.
+
+  Returns:
+    The image's record for the JSON, without its image_id.
+
+  Raises:
+    ConfigError: a class has no category, or the file cannot be written.
+  """
+  highest_class = panoptic_HW2[..., 0].max()
+  if categories is not None and highest_class > len(categories):
+    raise ConfigError(f"Class {highest_class} was predicted, but there are "
+                      f"{len(categories)} categories.")
+  ids_HW, classes = number_segments(panoptic_HW2)
+  segments = []
+  for segment_id, label in enumerate(classes, start=1):
+    category = label if categories is None else categories[label - 1].id
+    segments.append({
+        "id": segment_id, "category_id": category, "iscrowd": 0,
+        **_extent(ids_HW == segment_id)})
+  output_files.write_png(path, _ids_to_rgb(ids_HW))
+  return {"file_name": pathlib.Path(path).name, "segments_info": segments}
+
+
+def write_panoptic_list(path: Any, images: Sequence[Mapping[str, Any]],
+                        records: Sequence[Mapping[str, Any]],
+                        categories: Sequence[Any] | None) -> None:
+  """Writes the JSON of all images; arguments as in `AbstractTask`."""
+  output_files.write_json(path, {
+      "images": list(images), "annotations": list(records),
+      "categories": categories_lib.to_records(categories or ())})
+
+
+def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
+  """Numbers the segments of an image 1, 2, … by class, then by instance.
+
+  Returns:
+    (int [H, W] of the numbers, 0 is void; the class of each segment).
+  """
+  classes_HW = panoptic_HW2[..., 0].astype(np.int64)
+  instances_HW = panoptic_HW2[..., 1].astype(np.int64)
+  # One integer for each pair, so that it sorts by class, then by instance.
+  stride = int(instances_HW.max()) + 1
+  pairs_HW = np.where(classes_HW > 0, classes_HW * stride + instances_HW, 0)
+  pairs, place = np.unique(pairs_HW, return_inverse=True)
+  is_segment = pairs > 0
+  # Void is absent, or the first: only then do the others start at place 1.
+  numbers = np.cumsum(is_segment) * is_segment
+  ids_HW = numbers[place].reshape(classes_HW.shape)
+  return ids_HW, (pairs[is_segment] // stride).tolist()
+
+
+def _ids_to_rgb(ids_HW: np.ndarray) -> np.ndarray:
+  """uint8 [H, W, 3] with the low byte in red."""
+  channels = [ids_HW >> shift & 255 for shift in (0, 8, 16)]
+  return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def _extent(mask_HW: np.ndarray) -> dict[str, Any]:
+  """COCO's area and bbox (left, top, width, height)."""
+  rows = np.flatnonzero(mask_HW.any(axis=1))
+  columns = np.flatnonzero(mask_HW.any(axis=0))
+  top = int(rows[0])
+  left = int(columns[0])
+  height = int(rows[-1]) - top + 1
+  width = int(columns[-1]) - left + 1
+  return {"area": int(mask_HW.sum()), "bbox": [left, top, width, height]}

@@ -1,0 +1,223 @@
+"""From panoptic logits to segments: instances, then one class for each.
+
+The class of an instance is voted for by all its pixels. At 512 x 512 pixels
+and 134 classes the logits of one image take 140 MB, so that every step below
+reads them once, a few patches at a time, and copies none of them.
+
+Suffixes: B batch · N patches of an image · P pixels of a patch · K classes ·
+I instance ids · X = N * P pixels of an image · M = B * N patches of all images
+· G patches of a group · C channels (semantics, instance).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from uvim import fields
+from uvim.typing import Array, Float, Int
+
+INSTANCE_LABELS = ("logit_sum", "majority")
+OPTION_CHECKS = {
+    "min_fraction": fields.number(0, below=1),
+    "instance_label": fields.one_of(INSTANCE_LABELS),
+}
+# Patches read at a time: few enough to stay in a cache.
+_GROUP = 16
+# Floats by which a row of the buffer is longer than a patch. The rows of a
+# patch of 16 x 16 pixels would lie 1024 bytes apart, and a column of it would
+# fall into few sets of the cache. With the gap a transpose takes half the time.
+_GAP = 16
+
+
+def panoptic_from_logits(
+    semantics: Float[Array, "B N K P"], instances: Float[Array, "B N I P"], *,
+    min_fraction: float = 0.0, instance_label: str = "logit_sum",
+    sum_logits: Callable[..., Array] | None = None,
+) -> Int[Array, "B N P 2"]:
+  """Instances by argmax, then one class for each, then void for small ones.
+
+  Args:
+    semantics: class logits.
+    instances: instance-id logits.
+    min_fraction: instances must cover more than this fraction of the image;
+      the others become void (0, 0). The paper says 0.001, the released code's
+      default is 0. A static number.
+    instance_label: 'logit_sum' sums the class logits over the instance
+      (released code), 'majority' counts the per-pixel classes (paper).
+    sum_logits: how to sum; None: `sum_logits_by_instance`.
+
+  Returns:
+    (semantics, instance) per pixel. An instance whose class is 0 is void. The
+    instance id 0 is an instance like any other: it is the class that decides.
+  """
+  num_ids = instances.shape[-2]
+  ids_BNP = argmax_classes(instances)
+  if instance_label == "majority":
+    votes_BIK = count_votes(semantics, ids_BNP, num_ids=num_ids)
+  else:
+    sum_logits = sum_logits or sum_logits_by_instance
+    votes_BIK = sum_logits(semantics, ids_BNP, num_ids=num_ids)
+  label_BI = jnp.argmax(votes_BIK, axis=-1).astype(jnp.int32)
+  pair_BIC = _pairs_of_instances(label_BI, ids_BNP, min_fraction)
+  # Every pixel gets the pair of its instance.
+  ids_BX = ids_BNP.reshape(ids_BNP.shape[0], -1)
+  out_BXC = jnp.take_along_axis(pair_BIC, ids_BX[..., None], axis=1)
+  return out_BXC.reshape(*ids_BNP.shape, 2)
+
+
+def _pairs_of_instances(label_BI, ids_BNP, min_fraction: float):
+  """int32 [B,I,2]: (semantics, instance), or (0, 0) where it is too small."""
+  batch, num_ids = label_BI.shape
+  ids_BX = ids_BNP.reshape(batch, -1)
+  count = functools.partial(jnp.bincount, length=num_ids)
+  area_BI = jax.vmap(count)(ids_BX)
+  is_kept_BI = area_BI > max_removed_area(min_fraction, ids_BX.shape[1])
+  number_BI = jnp.broadcast_to(jnp.arange(num_ids), label_BI.shape)
+  pair_BIC = jnp.stack([label_BI, number_BI], axis=-1)
+  return jnp.where(is_kept_BI[..., None], pair_BIC, 0)
+
+
+def max_removed_area(min_fraction: float, num_pixels: int) -> int:
+  """The largest area in pixels that is still dropped.
+
+  In integers, because 1/num_pixels is not exact in binary; the slack of 1e-7
+  keeps 0.29 * 100 = 28.999… from sparing 29 pixels.
+  """
+  return math.floor(min_fraction * num_pixels * (1 + 1e-7))
+
+
+# ── The likeliest class of each pixel ───────────────────────────────────────
+
+
+def argmax_classes(logits_BNKP: Array) -> Int[Array, "B N P"]:
+  """argmax over axis -2; the lowest index wins ties."""
+  return lax.platform_dependent(
+      logits_BNKP, cpu=argmax_by_groups, default=_plain_argmax)
+
+
+def _plain_argmax(logits_BNKP):
+  return jnp.argmax(logits_BNKP, axis=2).astype(jnp.int32)
+
+
+def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP
+                     ) -> Int[Array, "B N P"]:
+  """`argmax_classes` as two reductions, for a group of patches at a time.
+
+  XLA's argmax on a CPU is a scalar loop. The maximum, and then the first
+  class that reaches it, are both loops over vectors, and the second finds its
+  group of patches in the cache: together they take half of the time.
+  """
+  batch, patches, classes, pixels = logits_BNKP.shape
+  total = batch * patches
+  group = math.gcd(total, group)
+  logits_MKP = logits_BNKP.reshape(total, classes, pixels)
+
+  def add_group(i, index_MP):
+    logits_GKP = lax.dynamic_slice_in_dim(logits_MKP, i * group, group)
+    class_GKP = lax.broadcasted_iota(jnp.int32, logits_GKP.shape, 1)
+    highest_G1P = jnp.max(logits_GKP, axis=1, keepdims=True)
+    # Classes below the maximum become K, and the least of the others wins.
+    # Not `logits == highest`, which no NaN fulfils: the index must stay in
+    # range.
+    candidate_GKP = jnp.where(logits_GKP < highest_G1P, classes, class_GKP)
+    first_GP = jnp.min(candidate_GKP, axis=1)
+    return lax.dynamic_update_slice_in_dim(index_MP, first_GP, i * group, 0)
+
+  index_MP = jnp.zeros((total, pixels), jnp.int32)
+  index_MP = lax.fori_loop(0, total // group, add_group, index_MP)
+  return index_MP.reshape(batch, patches, pixels)
+
+
+# ── The votes for each instance ─────────────────────────────────────────────
+
+
+def count_votes(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int
+                ) -> Int[Array, "B I K"]:
+  """How many pixels of each instance prefer each class."""
+  batch, _, num_classes, _ = semantics_BNKP.shape
+  classes_BNP = argmax_classes(semantics_BNKP)
+  # One number for each pair of instance and class, so that one count does.
+  pair_BNP = ids_BNP * num_classes + classes_BNP
+  pair_BX = pair_BNP.reshape(batch, -1)
+  count = functools.partial(jnp.bincount, length=num_ids * num_classes)
+  return jax.vmap(count)(pair_BX).reshape(batch, num_ids, num_classes)
+
+
+def sum_logits_by_instance(semantics_BNKP: Array, ids_BNP: Array, *,
+                           num_ids: int) -> Float[Array, "B I K"]:
+  """f32: class logits summed over the pixels of each instance.
+
+  A few patches at a time: a pixel-major copy of all logits, or a mask per
+  instance, would cost more memory than everything else in evaluation.
+  Scattering adds is fastest on a CPU, where one scatter keeps one core busy.
+  Elsewhere parallel adds arrive in any order, so that a sum could change
+  between runs: there a matmul sums, in full f32.
+  """
+  return lax.platform_dependent(
+      semantics_BNKP, ids_BNP,
+      cpu=functools.partial(sum_by_scatter, num_ids=num_ids),
+      default=functools.partial(sum_by_matmul, num_ids=num_ids))
+
+
+def sum_by_matmul(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
+                  group: int = _GROUP) -> Float[Array, "B I K"]:
+  """`sum_logits_by_instance` as products with a mask per instance."""
+  batch, patches, classes, _ = semantics_BNKP.shape
+  group = math.gcd(patches, group)
+
+  def add_group(i, sums_BIK):
+    logits_BGKP = lax.dynamic_slice_in_dim(
+        semantics_BNKP, i * group, group, axis=1)
+    ids_BGP = lax.dynamic_slice_in_dim(ids_BNP, i * group, group, axis=1)
+    masks_BGPI = jax.nn.one_hot(ids_BGP, num_ids, dtype=jnp.float32)
+    return sums_BIK + jnp.einsum(
+        "bgpi,bgkp->bik", masks_BGPI, logits_BGKP.astype(jnp.float32),
+        precision=lax.Precision.HIGHEST)
+
+  sums_BIK = jnp.zeros((batch, num_ids, classes), jnp.float32)
+  return lax.fori_loop(0, patches // group, add_group, sums_BIK)
+
+
+def sum_by_scatter(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
+                   streams: int = 16) -> Float[Array, "B I K"]:
+  """`sum_logits_by_instance` by adding pixels to rows, a patch at a time.
+
+  The patches of all images are cut into streams of equal length. A step of
+  the loop adds one patch of every stream to that stream's own sums. The
+  streams do not depend on each other, so the processor works on several at
+  once; a single chain of scatters would wait for each one to end.
+  """
+  batch, patches, classes, pixels = semantics_BNKP.shape
+  total = batch * patches
+  streams = math.gcd(total, streams)
+  length = total // streams
+  logits_MKP = semantics_BNKP.reshape(total, classes, pixels)
+
+  # Instance i of image b is row b * I + i of the sums: a stream may cross
+  # from one image into the next.
+  first_row_B11 = num_ids * jnp.arange(batch)[:, None, None]
+  rows_MP = (ids_BNP + first_row_B11).reshape(total, pixels)
+  num_rows = batch * num_ids
+
+  def add_patch(patch, sums, buffer):
+    logits_KP = logits_MKP[patch].astype(jnp.float32)
+    # The buffer is wider than a patch; see _GAP. Its spare columns stay 0.
+    buffer = lax.dynamic_update_slice(buffer, logits_KP, (0, 0))
+    logits_PK = buffer[:, :pixels].T
+    return sums.at[rows_MP[patch]].add(logits_PK), buffer
+
+  def step(i, carries):
+    advanced = []
+    for stream, (sums, buffer) in enumerate(carries):
+      advanced.append(add_patch(stream * length + i, sums, buffer))
+    return advanced
+
+  no_sums = jnp.zeros((num_rows, classes), jnp.float32)
+  buffer = jnp.zeros((classes, pixels + _GAP), jnp.float32)
+  carries = lax.fori_loop(0, length, step, [(no_sums, buffer)] * streams)
+  total_sums = sum(sums for sums, _ in carries)
+  return total_sums.reshape(batch, num_ids, classes)

@@ -1,0 +1,53 @@
+"""Writes predictions to files; a failure is a ConfigError of one line."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from uvim import files
+from uvim.registry import ConfigError
+
+
+def write_file(path: str | os.PathLike,
+               write: Callable[[BinaryIO], Any]) -> None:
+  """`files.replace_file`, for files that a user asked for.
+
+  Raises:
+    ConfigError: the file cannot be written: a full disk, no permission.
+  """
+  try:
+    files.replace_file(path, write)
+  except OSError as error:
+    reason = error.strerror or error
+    raise ConfigError(f"Cannot write {path}: {reason}.") from error
+
+
+def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+  """Writes a `.npy` file."""
+  write_file(path, lambda file: np.save(file, array))
+
+
+def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
+  """Writes uint8 [H, W, 3] or [H, W], or uint16 [H, W], as a PNG."""
+  from PIL import Image
+  image = Image.fromarray(array)
+  write_file(path, lambda file: image.save(file, "PNG"))
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+  """Writes a JSON object with one item of a list per line.
+
+  So a code of 256 words is one line of text, not 256.
+  """
+  members = []
+  for key, value in content.items():
+    text = json.dumps(value)
+    if isinstance(value, list):
+      items = ",\n".join(json.dumps(item) for item in value)
+      text = f"[\n{items}\n]"
+    members.append(f"{json.dumps(key)}: {text}")
+  text = "{" + ",\n".join(members) + "}\n"
+  write_file(path, lambda file: file.write(text.encode()))
