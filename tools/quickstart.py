@@ -85,8 +85,8 @@ def collect(workdir, stage2, started):
   A call that found everything trained keeps the wall time of the one that
   trained.
   """
-  from trainers.report import run_page as run_report
-  metrics = run_report.read(stage2).metrics
+  from trainers.report import run_files
+  metrics = run_files.read_run(stage2).metrics
   results = {k: metrics[name][-1][1] for k, name in METRICS.items()}
   path = workdir / "results.json"
   old = json.loads(path.read_text()) if path.exists() else {}
@@ -105,15 +105,14 @@ def print_table(results):
 
 def write_report(workdir, results, stage1, stage2):
   """One page of both stages; each has its own in its workdir as well."""
-  from trainers.report import page
-  from trainers.report import run_page as run_report
-  runs = [run_report.read(stage) for stage in (stage2, stage1)]
+  from trainers.report import html_page, run_files, run_page
+  runs = [run_files.read_run(stage) for stage in (stage2, stage1)]
   rows = [(title, f"{results[k]:.2f} {unit}") for k, title, unit in ROWS]
-  page.write(
-      workdir / "report.html", "UViM on rooms", [
-          page.heading("UViM on rooms", 1), page.table(rows, numbers=True),
-          *(part for run in runs for part in (
-              page.heading(run_report.title(run), 1), *run_report.body(run)))])
+  parts = [html_page.heading("UViM on rooms", 1),
+           html_page.table(rows, numbers=True)]
+  for run in runs:
+    parts += run_page.body(run)
+  html_page.write_html(workdir / "report.html", "UViM on rooms", parts)
 
 
 if __name__ == "__main__":

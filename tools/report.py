@@ -1,46 +1,58 @@
-"""Makes the report.html of runs again, from what lies in their workdirs.
+"""Writes the report.html of runs again, from the files in their workdirs.
 
   python -m tools.report WORKDIR [WORKDIR …] [--out PAGE]
 
-Runs write theirs at every evaluation; this is for older ones, for runs that
-were cut short, and, with --out, for several on one page.
+A run writes its own at every evaluation. This is for older runs, for runs that
+were cut short, and, with --out, for several runs on one page.
 """
 
 import argparse
 import pathlib
 import sys
 
-from trainers.report import page
-from trainers.report import run_page as run_report
+from trainers.report import html_page, run_files, run_page
+from uvim.cli import app
+from uvim.registry import ConfigError
 
 
-def main(argv=None):
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv=None) -> int:
+  parser = app.make_parser("tools.report", __doc__)
   parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
   parser.add_argument("--out", type=pathlib.Path,
                       help="one page of all runs, instead of one in each")
-  args = parser.parse_args(argv)
+  return app.run(parser, command, argv)
+
+
+def command(args: argparse.Namespace) -> None:
+  """Writes the page or pages and prints where they are.
+
+  Raises:
+    ConfigError: a folder is no run's workdir.
+  """
   for workdir in args.workdirs:
-    if not (workdir / "config.json").exists():
-      sys.exit(f"error: {workdir} is no run's workdir: it has no config.json.")
-  try:
-    _write(args.workdirs, args.out)
-  except OSError as e:
-    sys.exit(f"error: {e}")
+    if not (workdir / run_files.CONFIG).exists():
+      raise ConfigError(
+          f"{workdir} is no run's workdir: it has no config.json.")
+  if args.out is None:
+    for workdir in args.workdirs:
+      run_page.write_page(workdir)
+      print(workdir / run_page.PAGE)
+  else:
+    write_common_page(args.out, args.workdirs)
+    print(args.out)
 
 
-def _write(workdirs, out):
-  if out is None:
-    for workdir in workdirs:
-      run_report.write(workdir)
-      print(workdir / run_report.PAGE)
-    return
-  runs = [run_report.read(workdir) for workdir in workdirs]
-  parts = [part for run in runs for part in (
-      page.heading(run_report.title(run), 1), *run_report.body(run))]
-  page.write(out, ", ".join(run_report.title(run) for run in runs), parts)
-  print(out)
+def write_common_page(path: pathlib.Path,
+                      workdirs: list[pathlib.Path]) -> None:
+  """Writes one page of several runs."""
+  titles = []
+  parts = []
+  for workdir in workdirs:
+    run = run_files.read_run(workdir)
+    titles.append(run_page.title(run))
+    parts += run_page.body(run)
+  html_page.write_html(path, ", ".join(titles), parts)
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

@@ -122,9 +122,9 @@ def test_stopped_and_resumed_equals_unbroken(folders, monkeypatch, capsys):
     if step == 5:
       raise KeyboardInterrupt
 
-  scalars = report.Reporter.scalars
+  scalars = report.Recorder.scalars
   with monkeypatch.context() as patch:
-    patch.setattr(report.Reporter, "scalars", stop)
+    patch.setattr(report.Recorder, "scalars", stop)
     with pytest.raises(KeyboardInterrupt):
       folders.run("lm", workdir)
   assert read_lines(workdir)[-1]["step"] == 5
@@ -186,8 +186,8 @@ def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):
     ask("evaluation")
     yield from predicted(*args, **kwargs)
 
-  written, predicted = report.Reporter.scalars, evaluation._predictions
-  monkeypatch.setattr(report.Reporter, "scalars", scalars)
+  written, predicted = report.Recorder.scalars, evaluation._predictions
+  monkeypatch.setattr(report.Recorder, "scalars", scalars)
   monkeypatch.setattr(evaluation, "_predictions", predictions)
   before = signal.getsignal(signal.SIGTERM)
   asks = ["evaluation"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tools.evaluate import read_config
-from trainers.report import run_page as run_report
+from trainers.report import run_files
 from uvim.config import RESUME_FREE
 from uvim.registry import ConfigError, unknown
 
@@ -169,7 +169,7 @@ def progress(run: Run) -> tuple[int, int]:
   """(steps reported, steps there are); (0, 1) before it has begun."""
   if run.stage == MASKING:
     return int((run.workdir / MASKING_FILE).exists()), 1
-  sessions = run.workdir / run_report.SESSIONS
+  sessions = run.workdir / run_files.SESSIONS
   if not sessions.exists():
     return 0, 1
   total = json.loads(sessions.read_text())[-1]["total_steps"]

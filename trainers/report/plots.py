@@ -1,19 +1,31 @@
 """Line plots as SVG text: small, sharp at any size, readable as a file.
 
-By hand, because a run draws a dozen of them at each of its evaluations:
-matplotlib's import alone would take longer and keep more memory than all.
+A run draws a dozen of them at each evaluation. The import of matplotlib alone
+would take longer and keep more memory than all of them.
+
+In a plot, x and y are values; right and down are pixels from its corner.
 """
 
 import html
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-Points = Sequence[tuple[float, float]]
+Point = tuple[float, float]
+Points = Sequence[Point]
 
-_WIDTH, _HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 48, 26
+_WIDTH = 460
+_HEIGHT = 260
+# The edges of the frame that holds the curves.
+_LEFT = 52
+_RIGHT = _WIDTH - 12
+_TOP = 48
+_BOTTOM = _HEIGHT - 26
+_TITLE_LINE = 16  # Where the title's letters stand.
+_LEGEND_LINE = 35
 # Told apart by everyone, on white and on black (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MAX_POINTS = 300
 _MAX_MARKED = 40
 
@@ -25,9 +37,9 @@ def lines(title: str, series: Mapping[str, Points], *, x_label: str = "step",
 
   Args:
     title: what is plotted.
-    series: name → (x, y) in the order of x. What is not finite is left out,
-      and on a log axis what is not positive; long curves become means of
-      neighbours.
+    series: name → (x, y) in the order of x. The plot leaves out values that
+      are not finite and, on a log axis, those that are not positive. It draws
+      long curves as means of neighbors.
     x_label: what x counts.
     log_y: whether y is drawn as its logarithm.
     y_range: of the axis; None: that of the values.
@@ -35,144 +47,218 @@ def lines(title: str, series: Mapping[str, Points], *, x_label: str = "step",
   Returns:
     An <svg> element. Each name is shown with the last value of its curve.
   """
-  curves = {name: thin(_drawable(points, log_y))
-            for name, points in series.items()}
-  curves = {name: points for name, points in curves.items() if points}
-  parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-           f'aria-label="{html.escape(title)}">',
-           _text(_LEFT, 16, title, "title")]
-  if not curves:
-    return "".join([*parts, _text(_LEFT, 40, "no values yet"), "</svg>"])
-  axes = _Axes([p for points in curves.values() for p in points], log_y,
-               y_range)
-  parts += [*axes.draw(x_label), *_legend(curves)]
-  for colour, (name, points) in zip(_colours(), curves.items(), strict=False):
-    parts += _curve(name, [(*axes.place(p), *p) for p in points], colour)
-  return "".join([*parts, "</svg>"])
+  parts = [_text(_LEFT, _TITLE_LINE, title, "title")]
+  curves = _drawable_curves(series, log_y)
+  if curves:
+    axes = _make_axes(curves, log_y, y_range)
+    parts += axes.draw(x_label)
+    parts += _legend(curves)
+    for curve in curves:
+      parts += _draw_curve(curve, axes)
+  else:
+    parts.append(_text(_LEFT, _LEGEND_LINE + 5, "no values yet"))
+  content = "".join(parts)
+  return _element("svg", content, viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+                  role="img", aria_label=title)
 
 
-def thin(points: Points, limit: int = _MAX_POINTS) -> Points:
-  """At most `limit` points: means of equally many neighbours."""
+def thin(points: Points, limit: int = _MAX_POINTS) -> list[Point]:
+  """At most `limit` points: means of equally many neighbors."""
   if len(points) <= limit:
     return list(points)
   edges = [round(i * len(points) / limit) for i in range(limit + 1)]
-  parts = [points[a:b] for a, b in zip(edges, edges[1:], strict=False)]
-  return [tuple(sum(v) / len(part) for v in zip(*part, strict=True))
-          for part in parts]
+  means = []
+  for start, stop in itertools.pairwise(edges):
+    xs, ys = zip(*points[start:stop], strict=True)
+    count = stop - start
+    means.append((sum(xs) / count, sum(ys) / count))
+  return means
 
 
 def number(value: float) -> str:
-  """Four digits of it, and no more."""
-  return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+  """A number with four digits, for a reader."""
+  if 1e4 <= abs(value) < 1e9:
+    return f"{value:,.0f}"
+  return f"{value:.4g}"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """Round numbers from `low` to `high`, about `count` of them."""
   exponent = math.floor(math.log10((high - low) / count))
+  # The smallest of 1, 2, 5 and 10 powers of ten that gives few enough.
   for factor in (1, 2, 5, 10):
     step = factor * 10.0 ** exponent
     if (high - low) / step <= count:
       break
-  first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+  first = math.ceil(low / step - 1e-9)
+  last = math.floor(high / step + 1e-9)
   return [i * step for i in range(first, last + 1)]
 
 
-def _drawable(points, log_y):
-  return [(x, y) for x, y in points
-          if math.isfinite(y) and (y > 0 or not log_y)]
+class _Curve(NamedTuple):
+  name: str
+  points: list[Point]
+  color: str
 
 
-class _Axes:
-  """The map from values to places, and the frame around it."""
+def _drawable_curves(series, log_y) -> list[_Curve]:
+  """Curves that have points to draw, each with a color."""
+  curves = []
+  colors = itertools.cycle(COLORS)
+  for name, points in series.items():
+    drawable = [(x, y) for x, y in points if _is_drawable(y, log_y)]
+    if drawable:
+      curves.append(_Curve(name, thin(drawable), next(colors)))
+  return curves
 
-  def __init__(self, points, log_y, y_range):
-    self.log_y = log_y
-    xs, ys = zip(*points, strict=True)
-    ys = [math.log10(y) for y in ys] if log_y else ys
-    # From 0, as all plots of a run: the eye compares them.
-    self.x = _span(min(0, min(xs)), max(xs), 0)
-    self.y = y_range or _span(min(ys), max(ys), 0.05)
 
-  def place(self, point):
-    x, y = point
-    y = math.log10(y) if self.log_y else y
-    across = (x - self.x[0]) / (self.x[1] - self.x[0])
-    up = (y - self.y[0]) / (self.y[1] - self.y[0])
-    return (_LEFT + across * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM))
+def _is_drawable(y, log_y) -> bool:
+  if log_y and y <= 0:
+    return False
+  return math.isfinite(y)
 
-  def draw(self, x_label):
-    """Grid lines with their numbers, and what x is where no curve can be."""
-    bottom = _HEIGHT - _BOTTOM
+
+class _Axes(NamedTuple):
+  """The map from values to pixels, and the frame around the curves.
+
+  Attributes:
+    x_range: lowest and highest x.
+    y_range: the same of y; of its decimal logarithm on a log axis.
+    log_y: whether y is drawn as its logarithm.
+  """
+  x_range: tuple[float, float]
+  y_range: tuple[float, float]
+  log_y: bool
+
+  def right_of(self, x: float) -> float:
+    """Pixels from the plot's left edge."""
+    low, high = self.x_range
+    share = (x - low) / (high - low)
+    return _LEFT + share * (_RIGHT - _LEFT)
+
+  def down_of(self, y: float) -> float:
+    """Pixels from the plot's upper edge."""
+    low, high = self.y_range
+    if self.log_y:
+      y = math.log10(y)
+    share = (y - low) / (high - low)
+    return _BOTTOM - share * (_BOTTOM - _TOP)
+
+  def draw(self, x_label: str) -> Iterator[str]:
+    """Grid lines with their numbers, and the name of x beside the title."""
     for y in self._y_ticks():
-      _, at = self.place((self.x[0], y))
-      yield _line(_LEFT, at, _WIDTH - _RIGHT, at)
-      yield _text(_LEFT - 6, at + 4, _short(y), "end")
-    for x in ticks(*self.x, 5):
-      at = _LEFT + (x - self.x[0]) / (self.x[1] - self.x[0]) * (
-          _WIDTH - _LEFT - _RIGHT)
-      yield _line(at, bottom, at, bottom + 4)
-      yield _text(at, _HEIGHT - 8, _short(x), "middle")
-    yield _text(_WIDTH - _RIGHT, 16, f"by {x_label}", "end faint")
+      down = self.down_of(y)
+      yield _grid_line(_LEFT, down, _RIGHT, down)
+      yield _text(_LEFT - 6, down + 4, _short(y), "end")
+    for x in ticks(*self.x_range):
+      right = self.right_of(x)
+      yield _grid_line(right, _BOTTOM, right, _BOTTOM + 4)
+      yield _text(right, _HEIGHT - 8, _short(x), "middle")
+    yield _text(_RIGHT, _TITLE_LINE, f"by {x_label}", "end faint")
 
-  def _y_ticks(self):
+  def _y_ticks(self) -> list[float]:
     if not self.log_y:
-      return ticks(*self.y)
-    low, high = math.ceil(self.y[0] - 1e-9), math.floor(self.y[1] + 1e-9)
-    if high - low >= 1:
-      return [10.0**i for i in range(low, high + 1, 1 + (high - low) // 6)]
-    return [10.0**y for y in self.y]
+      return ticks(*self.y_range)
+    # Whole powers of ten, or the ends if the axis holds fewer than two.
+    low, high = self.y_range
+    first = math.ceil(low - 1e-9)
+    last = math.floor(high + 1e-9)
+    if last <= first:
+      return [10.0**low, 10.0**high]
+    step = 1 + (last - first) // 6
+    return [10.0**i for i in range(first, last + 1, step)]
 
 
-def _span(low, high, margin):
-  """The range to draw; never empty."""
-  if high - low <= 1e-9 * max(abs(high), abs(low)):
-    margin, low, high = 0, low - (abs(low) / 10 or 1), high + (
-        abs(high) / 10 or 1)
-  return low - margin * (high - low), high + margin * (high - low)
+def _make_axes(curves, log_y, y_range) -> _Axes:
+  xs = []
+  ys = []
+  for curve in curves:
+    for x, y in curve.points:
+      xs.append(x)
+      ys.append(math.log10(y) if log_y else y)
+  # All plots of a run start at 0, so that the eye can compare them.
+  x_range = _widen(min(0, *xs), max(xs), 0)
+  if y_range is None:
+    y_range = _widen(min(ys), max(ys), 0.05)
+  return _Axes(x_range, y_range, log_y)
 
 
-def _curve(name, places, colour):
-  """The line, and where there are few points a mark with its value on each."""
-  path = " ".join(f"{u:.1f},{v:.1f}" for u, v, _, _ in places)
-  yield (f'<polyline points="{path}" fill="none" stroke="{colour}" '
-         'stroke-width="1.8" stroke-linejoin="round"/>')
-  if len(places) > _MAX_MARKED:
-    return
-  for u, v, x, y in places:
-    tip = html.escape(f"{name}: {number(y)} at {number(x)}")
-    yield (f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3" fill="{colour}">'
-           f"<title>{tip}</title></circle>")
+def _widen(low, high, margin) -> tuple[float, float]:
+  """The range to draw: with a margin, as a share of it, and never empty."""
+  largest = max(abs(high), abs(low))
+  if high - low > 1e-9 * largest:
+    extra = margin * (high - low)
+    return low - extra, high + extra
+  # There is a single value: a tenth of it, or 1, on either side.
+  below = abs(low) / 10 or 1
+  above = abs(high) / 10 or 1
+  return low - below, high + above
 
 
-def _legend(curves):
-  """Names in the colours of their curves, with the last values."""
-  at = _LEFT
-  for colour, (name, points) in zip(_colours(), curves.items(), strict=False):
-    label = f"{name} {number(points[-1][1])}"
-    yield _line(at, 31, at + 14, 31, f' stroke="{colour}" stroke-width="3"')
-    yield _text(at + 18, 35, label)
-    at += 30 + 6 * len(label)
+def _draw_curve(curve, axes) -> Iterator[str]:
+  """The line; if there are few points, a mark with its value on each."""
+  places = []
+  marks = []
+  for x, y in curve.points:
+    right = axes.right_of(x)
+    down = axes.down_of(y)
+    places.append(f"{right:.1f},{down:.1f}")
+    tip = html.escape(f"{curve.name}: {number(y)} at {number(x)}")
+    marks.append(_element("circle", _element("title", tip),
+                          cx=right, cy=down, r="3", fill=curve.color))
+  yield _element("polyline", points=" ".join(places), fill="none",
+                 stroke=curve.color, stroke_width="1.8",
+                 stroke_linejoin="round")
+  if len(marks) <= _MAX_MARKED:
+    yield from marks
 
 
-def _colours():
-  while True:
-    yield from COLOURS
+def _legend(curves) -> Iterator[str]:
+  """Names in the colors of their curves, with the last values."""
+  right = _LEFT
+  down = _LEGEND_LINE - 4
+  for curve in curves:
+    _, last_value = curve.points[-1]
+    label = f"{curve.name} {number(last_value)}"
+    yield _element("line", x1=right, y1=down, x2=right + 14, y2=down,
+                   stroke=curve.color, stroke_width="3")
+    yield _text(right + 18, _LEGEND_LINE, label)
+    # A letter is about six pixels wide.
+    right += 30 + 6 * len(label)
 
 
-def _short(value):
+def _short(value) -> str:
   """2500 → 2.5k."""
-  for unit, size in (("M", 1e6), ("k", 1e3)):
-    if abs(value) >= size:
-      return f"{value / size:g}{unit}"
+  if abs(value) >= 1e6:
+    return f"{value / 1e6:g}M"
+  if abs(value) >= 1e3:
+    return f"{value / 1e3:g}k"
   return f"{value:.3g}"
 
 
-def _line(x1, y1, x2, y2, style=' class="grid"'):
-  return (f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-          f"{style}/>")
+def _grid_line(x1, y1, x2, y2) -> str:
+  return _element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="grid")
 
 
-def _text(x, y, text, kind=""):
-  return (f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{html.escape(text)}'
-          "</text>")
+def _text(right, down, text, kind="") -> str:
+  return _element("text", html.escape(text), x=right, y=down, class_=kind)
+
+
+def _element(tag: str, content: str | None = None,
+             **attributes: float | str) -> str:
+  """An SVG element.
+
+  Args:
+    tag: its name.
+    content: SVG; text must be escaped. None: the element is empty.
+    **attributes: numbers are pixels, with one digit. `_` stands for `-`.
+  """
+  opening = [tag]
+  for name, value in attributes.items():
+    name = name.rstrip("_").replace("_", "-")
+    if not isinstance(value, str):
+      value = f"{value:.1f}"
+    opening.append(f'{name}="{html.escape(value)}"')
+  if content is None:
+    return f"<{' '.join(opening)}/>"
+  return f"<{' '.join(opening)}>{content}</{tag}>"

@@ -1,168 +1,218 @@
-"""What a run tells the world: metrics.jsonl, boards, report.html, a line."""
+"""Records what a run reports: metrics.jsonl, boards, report.html, the log.
 
-import json
-import math
+`Recorder` writes; `NullRecorder` is for the processes that must not.
+
+H W image pixels · Q dictionary size
+"""
+
+import abc
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from trainers.report import alarms
-from trainers.report import run_page as run_report
+from trainers.report import alarms, run_files, run_page
+from uvim import files
 
 
-class Reporter:
-  """Writes scalars and pictures of one run, and prints its progress.
+class AbstractRecorder(abc.ABC):
+  """What the train loop tells about its run."""
 
-  `metrics.jsonl` has one object per report: {"step": k, "name": value, …};
-  that of an evaluator has its "settings" too: temperature, seed, min_fraction….
-  On resume the lines after the restored step are dropped, so that the file of
-  a run that was killed reads like that of one that was not.
+  @abc.abstractmethod
+  def scalars(self, step: int, values: Mapping[str, float],
+              settings: Mapping[str, Any] | None = None) -> None:
+    """Records `values` (name → number) at `step`.
+
+    Args:
+      step: training steps done.
+      values: name → number.
+      settings: how an evaluator made them: temperature, seed, ….
+    """
+
+  @abc.abstractmethod
+  def progress(self, step: int, loss: float) -> None:
+    """Prints step, loss, images per second and the time left."""
+
+  @abc.abstractmethod
+  def pause(self, step: int) -> None:
+    """Restarts the clock of `progress`, which counts training time only."""
+
+  @abc.abstractmethod
+  def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
+    """Records a uint8 image."""
+
+  @abc.abstractmethod
+  def review(self, step: int, usage_Q: np.ndarray) -> None:
+    """Writes report.html, after the evaluators of a step have reported.
+
+    Args:
+      step: of the evaluation.
+      usage_Q: how often each word was used since the epoch began; zeros if
+        there is no code.
+    """
+
+  @abc.abstractmethod
+  def say(self, text: str) -> None:
+    """Prints a line."""
+
+  @abc.abstractmethod
+  def close(self) -> None:
+    """Closes files and boards."""
+
+
+class NullRecorder(AbstractRecorder):
+  """Records nothing: for all processes but the first."""
+
+  def scalars(self, step: int, values: Mapping[str, float],
+              settings: Mapping[str, Any] | None = None) -> None:
+    pass
+
+  def progress(self, step: int, loss: float) -> None:
+    pass
+
+  def pause(self, step: int) -> None:
+    pass
+
+  def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
+    pass
+
+  def review(self, step: int, usage_Q: np.ndarray) -> None:
+    pass
+
+  def say(self, text: str) -> None:
+    pass
+
+  def close(self) -> None:
+    pass
+
+
+class Recorder(AbstractRecorder):
+  """Writes to the workdir, to TensorBoard, to W&B if asked, and to stderr.
+
+  `metrics.jsonl` has one object per report: {"step": k, "name": value, …}; an
+  evaluator's has its "settings" too: temperature, seed, min_fraction, ….
+  A resumed run drops the lines after the restored step, so that its file
+  reads like that of a run that was never stopped.
   """
 
-  def __init__(self, workdir, *, start_step: int, total_steps: int,
-               batch_size: int, drop_scores: bool = False,
+  def __init__(self, workdir: str | os.PathLike, *, start_step: int,
+               total_steps: int, batch_size: int, drop_scores: bool = False,
                wandb: str | None = None):
     """Opens the files of `workdir`.
 
     Args:
       workdir: the run's folder.
-      start_step: lines after it are dropped, they are written anew.
+      start_step: lines after it are dropped; the run writes them again.
       total_steps: of the run.
       batch_size: global.
-      drop_scores: the scores at `start_step` are written anew too.
+      drop_scores: whether the scores at `start_step` are dropped too.
       wandb: project of Weights & Biases to report to as well.
     """
-    from tensorboardX import SummaryWriter
     self.workdir = pathlib.Path(workdir)
-    self._path = self.workdir / "metrics.jsonl"
-    self._drop_after(start_step, drop_scores)
-    self._file = open(self._path, "a")
-    self._boards = [SummaryWriter(
-        str(self.workdir / "tensorboard"), purge_step=start_step)]
-    if wandb:
-      from trainers.report import wandb_board
-      self._boards.append(wandb_board.Board(wandb, self.workdir))
+    metrics_path = self.workdir / run_files.METRICS
+    _drop_lines_after(metrics_path, start_step, drop_scores)
+    self._metrics_file = open(metrics_path, "a")
+    self._boards = _open_boards(self.workdir, start_step, wandb)
     self._alarms = alarms.of_run(self.workdir, total_steps)
-    run_report.note_session(self.workdir, start_step, total_steps)
+    run_files.note_session(self.workdir, start_step, total_steps)
     self._total_steps = total_steps
     self._batch_size = batch_size
-    self._last = (start_step, time.time())
+    self._clock_step = start_step
+    self._clock_time = time.time()
 
-  def _drop_after(self, step: int, drop_scores: bool) -> None:
-    if not self._path.exists():
-      return
-    kept = []
-    for line in self._path.read_text().splitlines():
-      try:
-        values = json.loads(line)
-        again = drop_scores and "settings" in values
-        if values["step"] < step + (not again):
-          kept.append(line)
-      except (ValueError, KeyError):
-        continue  # The line the kill cut short.
-    new = self._path.with_suffix(".tmp")
-    new.write_text("".join(line + "\n" for line in kept))
-    os.replace(new, self._path)
-
-  def scalars(self, step: int, values: dict[str, float],
-              settings: dict | None = None) -> None:
-    """Records `values` (name → number) at `step`, and how they were made.
-
-    What they give cause to warn of is said, and recorded with them.
-    """
-    values = {k: float(v) for k, v in values.items()}
-    for name, figure, message in list(self._alarms.see(step, values)):
-      values[f"alarm/{name}"] = figure
-      self.say(f"ALARM, {message} (docs/troubleshooting.md)")
-    line = {"step": step, **values}
-    if settings is not None:
-      line["settings"] = settings
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
-    for name, value in values.items():
+  def scalars(self, step: int, values: Mapping[str, float],
+              settings: Mapping[str, Any] | None = None) -> None:
+    """Records `values` and `settings`, with the alarms that they raise."""
+    numbers = {name: float(value) for name, value in values.items()}
+    raised = self._alarms.see(step, numbers)
+    for alarm in raised:
+      numbers[f"alarm/{alarm.name}"] = alarm.figure
+      self.say(f"ALARM, {alarm.message} (docs/troubleshooting.md)")
+    line = run_files.Line(step, numbers, settings)
+    self._metrics_file.write(line.to_json() + "\n")
+    self._metrics_file.flush()
+    for name, number in numbers.items():
       for board in self._boards:
-        board.add_scalar(name, value, step)
+        board.add_scalar(name, number, step)
 
   def progress(self, step: int, loss: float) -> None:
-    """Prints 'step, loss, images/s, time left' for the steps since last."""
-    then_step, then = self._last
     now = time.time()
-    self._last = (step, now)
-    rate = (step - then_step) / max(now - then, 1e-9)
-    left = (self._total_steps - step) / max(rate, 1e-9)
+    seconds = max(now - self._clock_time, 1e-9)
+    steps_per_second = (step - self._clock_step) / seconds
+    self._clock_step = step
+    self._clock_time = now
+
+    images_per_second = steps_per_second * self._batch_size
+    steps_left = self._total_steps - step
+    seconds_left = int(steps_left / max(steps_per_second, 1e-9))
+    minutes_left, seconds_left = divmod(seconds_left, 60)
     self.say(f"step {step}/{self._total_steps}  loss {loss:.4f}  "
-             f"{rate * self._batch_size:.0f} img/s  "
-             f"{int(left) // 60}:{int(left) % 60:02d} left")
+             f"{images_per_second:.0f} img/s  "
+             f"{minutes_left}:{seconds_left:02d} left")
 
   def pause(self, step: int) -> None:
-    """Restarts the clock of `progress`: time spent elsewhere is not ours."""
-    self._last = (step, time.time())
+    self._clock_step = step
+    self._clock_time = time.time()
 
-  def image(self, step: int, name: str, image_HWC: np.ndarray) -> None:
-    """Writes a uint8 picture to the boards and `pictures/NAME_STEP.png`."""
+  def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
+    """Writes the image to the boards and to `pictures/NAME_STEP.png`."""
     from PIL import Image
     for board in self._boards:
-      board.add_image(name, image_HWC, step, dataformats="HWC")
-    folder = self.workdir / "pictures"
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(image_HWC).save(folder / f"{name}_{step:07d}.png")
+      board.add_image(name, image_HW3, step, dataformats="HWC")
+    image = Image.fromarray(image_HW3)
+    path = self.workdir / run_files.IMAGES / f"{name}_{step:07d}.png"
+    files.replace_file(path, lambda file: image.save(file, format="PNG"))
 
   def review(self, step: int, usage_Q: np.ndarray) -> None:
-    """After an evaluation: how often each word was used, and report.html.
-
-    Args:
-      step: of the evaluation.
-      usage_Q: uses since the epoch began; zeros if there is no code.
-    """
     if usage_Q.any():
       for board in self._boards:
         board.add_histogram("code/uses_per_word", usage_Q, step)
     try:
-      run_report.note_usage(self.workdir, step, usage_Q)
-      run_report.write(self.workdir)
-    except Exception as e:  # To watch a run must never end it.
-      self.say(f"{self.workdir / run_report.PAGE} was not written: {e!r}")
+      run_files.note_usage(self.workdir, step, usage_Q)
+      run_page.write_page(self.workdir)
+    except Exception as error:  # Reporting must never end a run.
+      path = self.workdir / run_page.PAGE
+      self.say(f"{path} was not written: {error!r}")
 
   def say(self, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
   def close(self) -> None:
-    self._file.close()
+    self._metrics_file.close()
     for board in self._boards:
       board.close()
 
 
-def panel(columns: dict[str, np.ndarray], *, rows: int = 6,
-          scale_to: int = 128, names: Sequence[str] = ()) -> np.ndarray:
-  """Lays out pictures as a titled grid: a row per example, a column per name.
+def _open_boards(workdir: pathlib.Path, start_step: int,
+                 wandb: str | None) -> list[Any]:
+  """TensorBoard, and Weights & Biases if a project is named."""
+  from tensorboardX import SummaryWriter
+  folder = str(workdir / "tensorboard")
+  boards = [SummaryWriter(folder, purge_step=start_step)]
+  if wandb:
+    from trainers.report import wandb_board
+    boards.append(wandb_board.Board(wandb, workdir))
+  return boards
 
-  Args:
-    columns: title → uint8 [B, H, W, 3]; sizes may differ between columns.
-    rows: at most so many examples.
-    scale_to: side of a cell in pixels (nearest resize).
-    names: of the rows, written at their left.
 
-  Returns:
-    uint8 [height, width, 3].
-  """
-  from PIL import Image, ImageDraw, ImageFont
-  rows = min(rows, *(len(images) for images in columns.values()))
-  gap, top, font = 4, 18, ImageFont.load_default(12)
-  cell = scale_to + gap
-  left = gap + math.ceil(max(map(font.getlength, names), default=-gap)) + gap
-  sheet = Image.new("RGB", (left + cell * len(columns),
-                            cell * rows + gap + top), (255, 255, 255))
-  draw = ImageDraw.Draw(sheet)
-  for r, name in enumerate(names[:rows]):
-    draw.text((gap, top + gap + r * cell), name, fill=(0, 0, 0), font=font)
-  for c, (title, images) in enumerate(columns.items()):
-    draw.text((left + c * cell, 2), title, fill=(0, 0, 0), font=font)
-    for r in range(rows):
-      picture = Image.fromarray(np.asarray(images[r])).resize(
-          (scale_to, scale_to), Image.Resampling.NEAREST)
-      sheet.paste(picture, (left + c * cell, top + gap + r * cell))
-  return np.asarray(sheet)
+def _drop_lines_after(path: pathlib.Path, step: int,
+                      drop_scores: bool) -> None:
+  """Drops the lines of metrics.jsonl that a resumed run writes again."""
+  if not path.exists():
+    return
+  kept = []
+  for text in path.read_text().splitlines():
+    try:
+      line = run_files.parse_line(text)
+    except (ValueError, KeyError):
+      continue  # A kill cut this line short.
+    is_score = line.settings is not None
+    is_later = line.step > step
+    is_repeated = line.step == step and is_score and drop_scores
+    if not is_later and not is_repeated:
+      kept.append(text + "\n")
+  files.write_text(path, "".join(kept))

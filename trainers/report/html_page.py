@@ -1,4 +1,7 @@
-"""Pieces of one HTML page that opens offline: nothing in it is loaded."""
+"""Pieces of one HTML page that opens offline: it loads nothing.
+
+Every function but `write_html` returns HTML.
+"""
 
 import base64
 import html
@@ -7,6 +10,8 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from uvim import files
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --faint: #6b7280;
@@ -41,15 +46,21 @@ pre { font-size: 12px; overflow-x: auto; background: var(--card); padding: 1em;
 """
 
 
-def write(path, title: str, parts: Iterable[str]) -> None:
-  """Writes the page; `path` is replaced in one go."""
-  text = "\n".join([
+def write_html(path: str | os.PathLike, title: str,
+               parts: Iterable[str]) -> None:
+  """Writes a page; readers never see half of it.
+
+  Args:
+    path: of the file.
+    title: text for the browser's tab.
+    parts: HTML of the body.
+  """
+  opening = [
       "<!doctype html><html lang=en><meta charset=utf-8>",
       '<meta name=viewport content="width=device-width">',
-      f"<title>{html.escape(title)}</title><style>{STYLE}</style>", *parts])
-  new = pathlib.Path(f"{path}.tmp")
-  new.write_text(text + "\n", encoding="utf-8")
-  os.replace(new, path)
+      f"<title>{html.escape(title)}</title><style>{STYLE}</style>"]
+  text = "\n".join([*opening, *parts])
+  files.write_text(path, text + "\n")
 
 
 def heading(text: str, level: int = 2) -> str:
@@ -57,38 +68,54 @@ def heading(text: str, level: int = 2) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
+  """A paragraph; `kind` is a class of STYLE."""
   return f'<p class="{kind}">{html.escape(text)}</p>'
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *,
           numbers: bool = False) -> str:
-  """Rows of text; with `numbers` all columns but the first are figures."""
-  def row(cells, tag):
-    kinds = ['', *[' class="number"' if numbers else ""] * (len(cells) - 1)]
-    return "<tr>" + "".join(
-        f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
-        for cell, kind in zip(cells, kinds, strict=True)) + "</tr>"
+  """Rows of text.
 
-  head = [row(header, "th")] if header else []
-  return "\n".join(
-      ["<table>", *head, *(row(cells, "td") for cells in rows), "</table>"])
+  Args:
+    rows: each the texts of its cells.
+    header: titles of the columns, or nothing.
+    numbers: whether all columns but the first hold numbers.
+  """
+  parts = ["<table>"]
+  if header:
+    parts.append(_table_row(header, "th", numbers))
+  for cells in rows:
+    parts.append(_table_row(cells, "td", numbers))
+  parts.append("</table>")
+  return "\n".join(parts)
+
+
+def _table_row(cells, tag, numbers) -> str:
+  parts = []
+  for column, cell in enumerate(cells):
+    kind = ' class="number"' if numbers and column > 0 else ""
+    parts.append(f"<{tag}{kind}>{html.escape(cell)}</{tag}>")
+  return f"<tr>{''.join(parts)}</tr>"
 
 
 def plots(svgs: Iterable[str]) -> str:
+  """Plots beside and below each other."""
   return "\n".join(['<div class="plots">', *svgs, "</div>"])
 
 
-def picture(path, caption: str) -> str:
-  """A PNG as part of the page."""
-  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
+def image(path: str | os.PathLike, caption: str) -> str:
+  """A PNG file as part of the page."""
+  content = pathlib.Path(path).read_bytes()
+  data = base64.b64encode(content).decode()
   text = html.escape(caption)
   return (f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
           f"<figcaption>{text}</figcaption></figure>")
 
 
 def folded(title: str, *parts: str) -> str:
-  return "\n".join(["<details>", f"<summary>{html.escape(title)}</summary>",
-                    *parts, "</details>"])
+  """HTML that a click on the title opens."""
+  summary = f"<summary>{html.escape(title)}</summary>"
+  return "\n".join(["<details>", summary, *parts, "</details>"])
 
 
 def as_json(value: Any) -> str:

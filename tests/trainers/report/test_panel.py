@@ -1,0 +1,62 @@
+"""The panel of a run: what stands in which cell."""
+
+import numpy as np
+
+from trainers.report import panel
+
+GAP = 4
+TOP = 22  # Of the first row: the titles are above it.
+
+
+def constant_images(count, start, shape=(4, 4)):
+  values = np.arange(start, start + count, dtype=np.uint8)
+  images = np.empty((count, *shape, 3), np.uint8)
+  images[:] = values[:, None, None, None]
+  return images
+
+
+def cell(drawn, row, column, side=16):
+  top = TOP + row * (side + GAP)
+  left = GAP + column * (side + GAP)
+  return drawn[top:top + side, left:left + side]
+
+
+def test_each_example_is_a_row_and_each_title_a_column():
+  columns = {"a": constant_images(3, start=10),
+             "b": constant_images(2, start=50, shape=(3, 7))}
+  drawn = panel.draw_panel(columns, scale_to=16)
+  # The shorter column gives the number of rows.
+  assert drawn.shape == (TOP + 2 * 20, GAP + 2 * 20, 3)
+  assert drawn.dtype == np.uint8
+  for column, start in enumerate((10, 50)):
+    for row in range(2):
+      assert (cell(drawn, row, column) == start + row).all()
+  titles = drawn[:TOP - 2]
+  assert titles.min() < 128
+  gaps = drawn[TOP + 16:TOP + 20]
+  assert gaps.min() == 255
+
+
+def test_no_more_rows_than_asked_for():
+  columns = {"a": constant_images(9, start=1)}
+  drawn = panel.draw_panel(columns, rows=6, scale_to=16)
+  assert drawn.shape[0] == TOP + 6 * 20
+
+
+def test_pixels_are_repeated_and_not_mixed():
+  image = np.zeros((1, 2, 2, 3), np.uint8)
+  image[0, 0, 1] = 200
+  drawn = panel.draw_panel({"a": image}, scale_to=16)
+  np.testing.assert_array_equal(
+      cell(drawn, 0, 0), image[0].repeat(8, 0).repeat(8, 1))
+
+
+def test_names_of_rows_stand_beside_their_images():
+  columns = {"a": np.zeros((2, 4, 4, 3), np.uint8)}
+  plain = panel.draw_panel(columns, scale_to=16)
+  named = panel.draw_panel(columns, scale_to=16, names=["", "longer name"])
+  width = named.shape[1] - plain.shape[1]
+  np.testing.assert_array_equal(named[18:, width:], plain[18:])
+  margin = named[20:60, :width]
+  first, second = np.split(margin, 2)
+  assert first.min() == 255 and second.min() < 255
