@@ -98,13 +98,14 @@ def _table_row(cells, tag, numbers) -> str:
   return f"<tr>{''.join(parts)}</tr>"
 
 
-def plots(svgs: Iterable[str]) -> str:
+def plot_grid(svgs: Iterable[str]) -> str:
   """Plots beside and below each other."""
   return "\n".join(['<div class="plots">', *svgs, "</div>"])
 
 
-def image(path: str | os.PathLike, caption: str) -> str:
-  """A PNG file as part of the page."""
+def figure(path: str | os.PathLike, caption: str) -> str:
+  """A PNG file with a caption."""
+  # The page must open offline and alone: it holds the image itself.
   content = pathlib.Path(path).read_bytes()
   data = base64.b64encode(content).decode()
   text = html.escape(caption)
@@ -119,4 +120,5 @@ def folded(title: str, *parts: str) -> str:
 
 
 def as_json(value: Any) -> str:
+  """A value that JSON can hold, as it would stand in a file."""
   return f"<pre>{html.escape(json.dumps(value, indent=1))}</pre>"

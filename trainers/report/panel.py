@@ -11,6 +11,7 @@ from uvim.inference import sheet
 
 _GAP = 4
 _TITLE_HEIGHT = 20
+# The titles need less space above them than the images need around them.
 _MARGIN = sheet.Margin(left=_GAP, top=2, right=_GAP, bottom=_GAP)
 
 
@@ -27,19 +28,26 @@ def draw_panel(columns: Mapping[str, np.ndarray], *, rows: int = 6,
   Returns:
     uint8 [height, width, 3].
   """
-  num_examples = min(len(images) for images in columns.values())
+  # The columns may hold unlike numbers of examples.
+  lengths = [len(images) for images in columns.values()]
+  num_rows = min(rows, *lengths)
   cells = []
-  for index in range(min(rows, num_examples)):
-    row = [_resize(images[index], scale_to) for images in columns.values()]
+  for index in range(num_rows):
+    row = []
+    for images in columns.values():
+      row.append(_resize(images[index], scale_to))
     cells.append(row)
+  # Titles stand above the first row only.
+  titles = [list(columns)]
   drawn = sheet.draw_sheet(
-      cells, titles=[list(columns)], row_names=names, gap=_GAP,
-      margin=_MARGIN, title_height=_TITLE_HEIGHT)
+      cells, titles=titles, row_names=names, gap=_GAP, margin=_MARGIN,
+      title_height=_TITLE_HEIGHT)
   return np.asarray(drawn)
 
 
 def _resize(image: np.ndarray, side: int):
   """A PIL image of `side` × `side` pixels, without new values."""
   from PIL import Image
+  # Nearest: a label's pixels stay countable.
   pil_image = Image.fromarray(np.asarray(image))
   return pil_image.resize((side, side), Image.Resampling.NEAREST)

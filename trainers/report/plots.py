@@ -26,7 +26,9 @@ _TITLE_LINE = 16  # Where the title's letters stand.
 _LEGEND_LINE = 35
 # Told apart by everyone, on white and on black (Okabe and Ito).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# A plot has fewer pixels than a long run has reports.
 _MAX_POINTS = 300
+# Longer curves have no marks on their points.
 _MAX_MARKED = 40
 
 
@@ -66,7 +68,9 @@ def thin(points: Points, limit: int = _MAX_POINTS) -> list[Point]:
   """At most `limit` points: means of equally many neighbors."""
   if len(points) <= limit:
     return list(points)
-  edges = [round(i * len(points) / limit) for i in range(limit + 1)]
+  edges = []
+  for i in range(limit + 1):
+    edges.append(round(i * len(points) / limit))
   means = []
   for start, stop in itertools.pairwise(edges):
     xs, ys = zip(*points[start:stop], strict=True)
@@ -90,6 +94,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = factor * 10.0 ** exponent
     if (high - low) / step <= count:
       break
+  # The tolerance keeps a tick that rounding puts just outside.
   first = math.ceil(low / step - 1e-9)
   last = math.floor(high / step + 1e-9)
   return [i * step for i in range(first, last + 1)]
@@ -106,6 +111,7 @@ def _drawable_curves(series, log_y) -> list[_Curve]:
   curves = []
   colors = itertools.cycle(COLORS)
   for name, points in series.items():
+    # Only curves that are drawn use up a color.
     drawable = [(x, y) for x, y in points if _is_drawable(y, log_y)]
     if drawable:
       curves.append(_Curve(name, thin(drawable), next(colors)))
@@ -141,6 +147,7 @@ class _Axes(NamedTuple):
     low, high = self.y_range
     if self.log_y:
       y = math.log10(y)
+    # y grows upwards, pixels are counted downwards.
     share = (y - low) / (high - low)
     return _BOTTOM - share * (_BOTTOM - _TOP)
 

@@ -114,6 +114,7 @@ class Recorder(AbstractRecorder):
     """
     self.workdir = pathlib.Path(workdir)
     metrics_path = self.workdir / run_files.METRICS
+    # First of all: the alarms below read what is left of the file.
     _drop_lines_after(metrics_path, start_step, drop_scores)
     self._metrics_file = open(metrics_path, "a")
     self._boards = _open_boards(self.workdir, start_step, wandb)
@@ -127,19 +128,21 @@ class Recorder(AbstractRecorder):
   def scalars(self, step: int, values: Mapping[str, float],
               settings: Mapping[str, Any] | None = None) -> None:
     """Records `values` and `settings`, with the alarms that they raise."""
+    # JSON knows no numbers of numpy or JAX.
     numbers = {name: float(value) for name, value in values.items()}
-    raised = self._alarms.see(step, numbers)
-    for alarm in raised:
+    for alarm in self._alarms.see(step, numbers):
       numbers[f"alarm/{alarm.name}"] = alarm.figure
       self.say(f"ALARM, {alarm.message} (docs/troubleshooting.md)")
     line = run_files.Line(step, numbers, settings)
     self._metrics_file.write(line.to_json() + "\n")
+    # A run that is killed now still has this line.
     self._metrics_file.flush()
     for name, number in numbers.items():
       for board in self._boards:
         board.add_scalar(name, number, step)
 
   def progress(self, step: int, loss: float) -> None:
+    # The speed is that of the steps since the clock was last set.
     now = time.time()
     seconds = max(now - self._clock_time, 1e-9)
     steps_per_second = (step - self._clock_step) / seconds
@@ -168,6 +171,7 @@ class Recorder(AbstractRecorder):
     files.replace_file(path, lambda file: image.save(file, format="PNG"))
 
   def review(self, step: int, usage_Q: np.ndarray) -> None:
+    # Zeros: this stage has no code, and a histogram would say nothing.
     if usage_Q.any():
       for board in self._boards:
         board.add_histogram("code/uses_per_word", usage_Q, step)

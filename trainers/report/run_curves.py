@@ -18,37 +18,46 @@ _PLOTTED = ("train/loss", "train/lr", "train/grad_norm", _CODE)
 
 def curves(run: Run) -> list[str]:
   """SVG plots of losses, scores and the other training metrics."""
-  drawn = [_plot(run, "Loss", {"training": "train/loss", "unseen": "val/loss"})]
-  drawn += _score_plots(run)
-  drawn += _gap_plots(run)
-  drawn.append(
-      _plot(run, "Bits per codeword", {"unseen": "val/bits_per_codeword"}))
-  drawn += _plots_of_loss_parts(run)
-  drawn.append(_plot(run, "Learning rate", _learning_rates(run)))
-  drawn.append(_plot(run, "Gradient norm", {"norm": "train/grad_norm"}))
-  for name in run.metrics:
-    if name.startswith("train/") and not name.startswith(_PLOTTED):
-      drawn.append(_plot(run, name, {name: name}))
+  losses = {"training": "train/loss", "unseen": "val/loss"}
+  bits = {"unseen": "val/bits_per_codeword"}
+  drawn = [
+      _plot(run, "Loss", losses),
+      *_score_plots(run),
+      *_gap_plots(run),
+      _plot(run, "Bits per codeword", bits),
+      *_plots_of_loss_parts(run),
+      _plot(run, "Learning rate", _learning_rates(run)),
+      _plot(run, "Gradient norm", {"norm": "train/grad_norm"}),
+      *_plots_of_other_metrics(run)]
+  # A run reports only some of these metrics.
   return [plot for plot in drawn if plot is not None]
 
 
 def codebook_curves(run: Run) -> list[str]:
   """SVG plots of how the run uses its words."""
   drawn = []
-  for metric in run.metrics:
+  for metric, points in run.metrics.items():
     if metric.startswith(_CODE):
       name = metric.removeprefix(_CODE)
       title = _CODE_TITLES.get(name, name)
+      # A share of the codebook is read against all of it.
       y_range = (0, 1.05) if name == "usage" else None
-      drawn.append(_plot(run, title, {name: metric}, y_range=y_range))
-  uses = sorted(run.usage.get("uses", ()), reverse=True)
-  total = sum(uses)
-  if total:
-    shares = [(rank, count / total) for rank, count in enumerate(uses, 1)]
-    title = f"Use of each word, step {run.usage['step']}"
-    drawn.append(plots.lines(
-        title, {"share of the code": shares}, x_label="rank", log_y=True))
+      drawn.append(plots.lines(title, {name: points}, y_range=y_range))
+  if any(run.usage.get("uses", ())):
+    drawn.append(_plot_of_each_word(run))
   return drawn
+
+
+def _plot_of_each_word(run: Run) -> str:
+  """The share of each word in the code, the most used word first."""
+  uses = sorted(run.usage["uses"], reverse=True)
+  total = sum(uses)
+  shares = []
+  for rank, count in enumerate(uses, start=1):
+    shares.append((rank, count / total))
+  title = f"Use of each word, step {run.usage['step']}"
+  return plots.lines(
+      title, {"share of the code": shares}, x_label="rank", log_y=True)
 
 
 def _plot(run: Run, title: str, names: Mapping[str, str],
@@ -72,33 +81,38 @@ def _plot(run: Run, title: str, names: Mapping[str, str],
 
 def _score_plots(run: Run) -> Iterator[str | None]:
   """For each measure its first score, with a curve for each evaluator."""
-  for (kind, _, split), evaluators in run.evaluator_groups().items():
-    names = []
-    for evaluator in evaluators:
-      names += run.score_names(evaluator)
+  for group in run.evaluator_groups():
+    names = run.score_names(*group.evaluators)
     # Losses have plots of their own.
-    if not names or kind == "mean":
+    if not names or group.kind == "mean":
       continue
-    first = names[0]
-    metrics = {item["name"]: item["prefix"] + first for item in evaluators}
-    yield _plot(run, f"{first}, {split}", metrics)
+    score = names[0]
+    metrics = {}
+    for evaluator in group.evaluators:
+      metrics[evaluator["name"]] = evaluator["prefix"] + score
+    yield _plot(run, f"{score}, {group.split}", metrics)
 
 
 def _gap_plots(run: Run) -> Iterator[str]:
   """How far the language model's code is behind the oracle's."""
   for pair in alarms.pairs_of(run.evaluators):
-    score = ""
-    for name in run.settings:
-      if name.startswith(pair.oracle):
-        score = name.removeprefix(pair.oracle)
-        break
-    lm_scores = dict(run.metrics.get(pair.lm + score, ()))
+    score = _first_score(run, pair.oracle)
+    oracle_points = run.metrics.get(pair.oracle + score, ())
+    lm_values = dict(run.metrics.get(pair.lm + score, ()))
     gaps = []
-    for step, value in run.metrics.get(pair.oracle + score, ()):
-      if step in lm_scores:
-        gaps.append((step, abs(value - lm_scores[step])))
+    for step, value in oracle_points:
+      if step in lm_values:
+        gaps.append((step, abs(value - lm_values[step])))
     if gaps:
       yield plots.lines(f"Oracle − LM, {score}", {"gap": gaps})
+
+
+def _first_score(run: Run, prefix: str) -> str:
+  """The first score with this prefix, without it; empty if there is none."""
+  for metric in run.settings:
+    if metric.startswith(prefix):
+      return metric.removeprefix(prefix)
+  return ""
 
 
 def _plots_of_loss_parts(run: Run) -> Iterator[str | None]:
@@ -120,3 +134,9 @@ def _learning_rates(run: Run) -> dict[str, str]:
     if metric.startswith("train/lr"):
       names[metric.removeprefix("train/")] = metric
   return names
+
+
+def _plots_of_other_metrics(run: Run) -> Iterator[str | None]:
+  for metric in run.metrics:
+    if metric.startswith("train/") and not metric.startswith(_PLOTTED):
+      yield _plot(run, metric, {metric: metric})

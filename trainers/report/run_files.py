@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from uvim import files
@@ -74,6 +75,21 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 Evaluator = dict[str, Any]  # An entry of "evals" in config.json.
 
 
+class EvaluatorGroup(NamedTuple):
+  """Evaluators whose scores can be compared: same measure, same data.
+
+  Attributes:
+    kind: the evaluators' "type".
+    dataset: name of the data set.
+    split: of the data set.
+    evaluators: all of the run that have these three.
+  """
+  kind: str
+  dataset: str
+  split: str
+  evaluators: list[Evaluator]
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """What a workdir says.
@@ -97,28 +113,34 @@ class Run:
   def evaluators(self) -> list[Evaluator]:
     return list(self.config.get("evals", ()))
 
-  def evaluator_groups(self) -> dict[tuple[str, str, str], list[Evaluator]]:
-    """(type, data set, split) → the evaluators of it; losses come last."""
+  def evaluator_groups(self) -> list[EvaluatorGroup]:
+    """The evaluators by measure and data; losses ("mean") come last."""
     groups = {}
-    by_kind = sorted(self.evaluators, key=lambda item: item["type"] == "mean")
-    for evaluator in by_kind:
+    for evaluator in self.evaluators:
       key = (evaluator["type"], evaluator["dataset"], evaluator["split"])
-      groups.setdefault(key, []).append(evaluator)
-    return groups
+      if key not in groups:
+        groups[key] = EvaluatorGroup(*key, evaluators=[])
+      groups[key].evaluators.append(evaluator)
+    return sorted(groups.values(), key=lambda group: group.kind == "mean")
 
-  def score_names(self, evaluator: Evaluator) -> list[str]:
-    """What an evaluator has reported, without its prefix."""
-    prefix = evaluator["prefix"]
-    # One prefix can be the beginning of another: '' is one of all.
+  def score_names(self, *evaluators: Evaluator) -> list[str]:
+    """What evaluators have reported, without their prefixes; each once."""
+    names = {}  # Keeps the order, unlike a set.
+    for evaluator in evaluators:
+      for metric in self._metrics_of(evaluator["prefix"]):
+        names[metric.removeprefix(evaluator["prefix"])] = None
+    return list(names)
+
+  def _metrics_of(self, prefix: str) -> Iterator[str]:
+    """The scores that begin with `prefix` and with no longer one."""
+    # An empty prefix is the beginning of every name.
     others = ["alarm/"]
-    for other in self.evaluators:
-      if len(other["prefix"]) > len(prefix):
-        others.append(other["prefix"])
-    names = []
-    for name in self.settings:
-      if name.startswith(prefix) and not name.startswith(tuple(others)):
-        names.append(name.removeprefix(prefix))
-    return names
+    for evaluator in self.evaluators:
+      if len(evaluator["prefix"]) > len(prefix):
+        others.append(evaluator["prefix"])
+    for metric in self.settings:
+      if metric.startswith(prefix) and not metric.startswith(tuple(others)):
+        yield metric
 
 
 def read_run(workdir: str | os.PathLike) -> Run:
@@ -140,7 +162,6 @@ def read_run(workdir: str | os.PathLike) -> Run:
 def note_session(workdir: pathlib.Path, start_step: int,
                  total_steps: int) -> None:
   """Adds to sessions.json when, where and with what the run is started."""
-  import jax
   now = datetime.datetime.now(datetime.UTC)
   program = os.path.basename(sys.argv[0])
   device_kind = jax.devices()[0].device_kind
@@ -155,6 +176,7 @@ def note_session(workdir: pathlib.Path, start_step: int,
       "platform": platform.platform(),
       "versions": _versions(),
   }
+  # A run may be restarted for weeks: only the newest starts are kept.
   path = workdir / SESSIONS
   sessions = [*_read_json(path, []), session]
   files.write_json(path, sessions[-_MAX_SESSIONS:], indent=None)
@@ -169,6 +191,7 @@ def note_usage(workdir: pathlib.Path, step: int, usage_Q: np.ndarray) -> None:
 def _versions() -> dict[str, str]:
   """Package → version, of those that are installed."""
   versions = {}
+  # Names of distributions: several differ from what is imported.
   for name in _PACKAGES:
     try:
       versions[name] = importlib.metadata.version(name)

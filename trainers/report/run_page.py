@@ -7,8 +7,18 @@ time: `python -m tools.report WORKDIR`. It opens offline.
 import os
 import pathlib
 
-from trainers.report import html_page, plots, run_curves, run_files
-from trainers.report.run_files import Evaluator, Run
+from trainers.report import plots, run_curves, run_files
+from trainers.report.html_page import (
+  as_json,
+  figure,
+  folded,
+  heading,
+  paragraph,
+  plot_grid,
+  table,
+  write_html,
+)
+from trainers.report.run_files import Evaluator, EvaluatorGroup, Run
 
 PAGE = "report.html"
 _SIZES = ("width", "emb_dim", "num_layers", "oracle_depth",
@@ -21,7 +31,7 @@ _RECENT = 10  # Reports.
 def write_page(workdir: str | os.PathLike) -> None:
   """Writes WORKDIR/report.html of a run."""
   run = run_files.read_run(workdir)
-  html_page.write_html(run.workdir / PAGE, title(run), body(run))
+  write_html(run.workdir / PAGE, title(run), body(run))
 
 
 def title(run: Run) -> str:
@@ -34,26 +44,26 @@ def title(run: Run) -> str:
 
 def body(run: Run) -> list[str]:
   """All parts of the page as HTML, the title first."""
-  return [
-      html_page.heading(title(run), 1), *_facts(run), *_alarms(run),
-      *_scores(run), *_panels(run), *_curves(run), *_codebook(run),
-      *_settings(run)]
+  parts = [heading(title(run), 1)]
+  for make_part in (_facts, _alarms, _scores, _panels, _curves, _codebook,
+                    _settings):
+    parts += make_part(run)
+  return parts
 
 
 def _facts(run: Run) -> list[str]:
   """How far the run is, how large, and where it runs."""
   model = run.config.get("model", {})
   sizes = [f"{name} {model[name]}" for name in _SIZES if name in model]
-  rows = [
-      ("step", f"{_last_step(run)} of {_total_steps(run)}"),
-      ("model", ", ".join(sizes)),
-      ("batch", f"{run.config.get('batch_size')} images"),
-      ("workdir", str(run.workdir))]
+  progress = f"{_last_step(run)} of {_total_steps(run)}"
+  batch = f"{run.config.get('batch_size')} images"
+  rows = [("step", progress), ("model", ", ".join(sizes)), ("batch", batch),
+          ("workdir", str(run.workdir))]
   if run.sessions:
     session = run.sessions[-1]
     rows.append(("devices", session["devices"]))
     rows.append(("command", session["command"]))
-  return [html_page.table(rows)]
+  return [table(rows)]
 
 
 def _last_step(run: Run) -> int:
@@ -62,6 +72,7 @@ def _last_step(run: Run) -> int:
 
 
 def _total_steps(run: Run) -> int | str:
+  # The config may give epochs instead: the session knows the steps.
   if run.sessions:
     return run.sessions[-1]["total_steps"]
   return run.config.get("total_steps") or "?"
@@ -77,31 +88,37 @@ def _alarms(run: Run) -> list[str]:
              for step, value in points[-_MAX_TIMES:]]
     text = (f"Alarm: {name} ({', '.join(times)}). "
             "See docs/troubleshooting.md.")
-    parts.append(html_page.paragraph(text, "alarm"))
+    parts.append(paragraph(text, "alarm"))
   return parts
 
 
 def _scores(run: Run) -> list[str]:
-  """Newest scores: a table for each measure, a column for each evaluator."""
+  """The newest scores: a table for each measure."""
   parts = []
-  for (kind, dataset, split), evaluators in run.evaluator_groups().items():
-    names = []
-    for evaluator in evaluators:
-      names += run.score_names(evaluator)
-    rows = []
-    for name in dict.fromkeys(names):  # Each once, in the evaluators' order.
-      values = [_newest(run, item["prefix"] + name) for item in evaluators]
-      rows.append((name, *values))
-    if not rows:
-      continue
-    measure = "losses" if kind == "mean" else kind
-    parts.append(
-        html_page.paragraph(f"{measure} on {dataset}, {split}", "faint"))
-    header = ["", *[evaluator["name"] for evaluator in evaluators]]
-    parts.append(html_page.table(rows, header, numbers=True))
-  if not parts:
-    return []
-  return [html_page.heading("Scores"), *parts]
+  for group in run.evaluator_groups():
+    names = run.score_names(*group.evaluators)
+    if names:
+      measure = "losses" if group.kind == "mean" else group.kind
+      caption = f"{measure} on {group.dataset}, {group.split}"
+      parts.append(paragraph(caption, "faint"))
+      parts.append(_score_table(run, group, names))
+  if parts:
+    parts.insert(0, heading("Scores"))
+  return parts
+
+
+def _score_table(run: Run, group: EvaluatorGroup, names: list[str]) -> str:
+  """A row for each score, a column for each evaluator."""
+  header = [""]
+  for evaluator in group.evaluators:
+    header.append(evaluator["name"])
+  rows = []
+  for name in names:
+    row = [name]
+    for evaluator in group.evaluators:
+      row.append(_newest(run, evaluator["prefix"] + name))
+    rows.append(row)
+  return table(rows, header, numbers=True)
 
 
 def _newest(run: Run, metric: str) -> str:
@@ -118,29 +135,34 @@ def _panels(run: Run) -> list[str]:
   paths = sorted(folder.glob("panel_*.png"))
   if not paths:
     return []
+  # Their names end with the step, so the order of names is that of steps.
   *earlier, newest = paths
-  parts = [html_page.heading("Images of unseen examples"), _panel(newest)]
+  parts = [heading("Images of unseen examples"), _panel(newest)]
   if earlier:
     shown = [_panel(path) for path in _spread(earlier, _MAX_EARLIER)]
-    parts.append(html_page.folded("earlier", *shown))
+    parts.append(folded("earlier", *shown))
   return parts
 
 
 def _panel(path: pathlib.Path) -> str:
   step = int(path.stem.removeprefix("panel_"))
-  return html_page.image(path, f"step {step}")
+  return figure(path, f"step {step}")
 
 
 def _spread(items: list, count: int) -> list:
   """At most `count` items at equal distances, first and last included."""
-  last = len(items) - 1
-  indices = {round(i * last / (count - 1)) for i in range(count)}
-  return [items[index] for index in sorted(indices)]
+  distance = (len(items) - 1) / (count - 1)
+  chosen = []
+  for position in range(count):
+    item = items[round(position * distance)]
+    if item not in chosen:
+      chosen.append(item)
+  return chosen
 
 
 def _curves(run: Run) -> list[str]:
   drawn = run_curves.curves(run)
-  return [html_page.heading("Curves"), html_page.plots(drawn)]
+  return [heading("Curves"), plot_grid(drawn)]
 
 
 def _codebook(run: Run) -> list[str]:
@@ -149,21 +171,23 @@ def _codebook(run: Run) -> list[str]:
   if not drawn:
     return []
   note = "Use is counted from the beginning of an epoch. " + _life(run)
-  return [html_page.heading("Codebook"), html_page.paragraph(note, "faint"),
-          html_page.plots(drawn)]
+  return [heading("Codebook"), paragraph(note, "faint"),
+          plot_grid(drawn)]
 
 
 def _life(run: Run) -> str:
   """How long a word lives, by how many are replaced."""
+  # Each split of a much used word replaces a dead one.
   splits = run.metrics.get("train/code/splits", ())
   recent = [count for _, count in splits[-_RECENT:]]
   if not recent:
     return ""
   rate = sum(recent) / len(recent)
-  life = "all live on"
   if rate:
     steps = run.config["model"]["dict_size"] / rate
     life = f"one lives for {steps:,.0f} steps on average"
+  else:
+    life = "all live on"
   return f"Lately {rate:.3g} words were replaced in a step: {life}."
 
 
@@ -174,20 +198,20 @@ def _settings(run: Run) -> list[str]:
     names = run.score_names(evaluator)
     if names:
       rows.append(_settings_row(run, evaluator, names[0]))
-  parts = [html_page.heading("Settings")]
+  parts = [heading("Settings")]
   if rows:
     header = ("score", "data", "prediction", "made with")
-    parts.append(html_page.table(rows, header))
-  parts.append(html_page.folded("config", html_page.as_json(run.config)))
+    parts.append(table(rows, header))
+  parts.append(folded("config", as_json(run.config)))
   if run.sessions:
     summary = f"versions; started {len(run.sessions)} ×"
-    parts.append(html_page.folded(summary, html_page.as_json(run.sessions)))
+    parts.append(folded(summary, as_json(run.sessions)))
   return parts
 
 
 def _settings_row(run: Run, evaluator: Evaluator, name: str) -> list[str]:
-  made_with = run.settings[evaluator["prefix"] + name]
-  settings = [f"{key} {value}" for key, value in made_with.items()]
+  settings = run.settings[evaluator["prefix"] + name]
+  made_with = [f"{key} {value}" for key, value in settings.items()]
   data = f"{evaluator['dataset']}, {evaluator['split']}"
   return [evaluator["name"], data, evaluator["pred"],
-          ", ".join(settings) or "–"]
+          ", ".join(made_with) or "–"]
