@@ -108,11 +108,11 @@ def test_imports_only_from_rows_above(folder):
   assert not bad, "\n".join(bad)
 
 
-def test_only_main_touches_absl():
+def test_only_the_config_file_touches_absl():
   users = {module_of(path) for folder in OURS
            for path in (ROOT / folder).rglob("*.py")
            for name, _ in imports(path) if name.startswith("absl")}
-  assert {u for u in users if not u.startswith("tools.")} <= {"trainers.main"}
+  assert {u for u in users if not u.startswith("tools.")} <= {"trainers.config_file"}
 
 
 def test_uvim_works_without_tensorflow():

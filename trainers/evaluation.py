@@ -1,60 +1,107 @@
-"""Evaluators bound to a stage: which data, which prediction, which measure."""
+"""Evaluators bound to a family: which data, which prediction, which measure."""
 
 import dataclasses
 import functools
-import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 import evaluators
-from evaluators import common
+from evaluators import base, common
+from trainers.family import Compiled, Family
+from uvim import fields
 from uvim.config import EvalConfig, TrainConfig
 from uvim.learn import sharding
-from uvim.registry import lookup, unknown
+from uvim.registry import lookup
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """One evaluator of a run. `run(variables)` yields (name, float).
+  """One evaluator of a run; `run` makes one pass over its split.
 
   Attributes:
+    config: its block of `config.evals`.
+    evaluator: what scores the predictions.
     settings: every switch its numbers depend on, those left alone too.
-    skipped: where `predictions` leave how many examples could not be read;
-      None where such an example is an error.
+    predict: the compiled prediction, (variables, batch) → dict of [B, …].
+    start_batches: begins a pass over this process's share of the batches.
+    mesh: where predictions are computed.
+    on_batch: is called before each batch; it may raise.
+    reports_skipped: whether the metrics count the examples that could not be
+      read; otherwise such an example is an error.
   """
 
   config: EvalConfig
-  evaluator: Any
-  settings: dict[str, Any]
-  skipped: list[int] | None = None
+  evaluator: base.Evaluator
+  settings: Mapping[str, Any]
+  predict: Callable[[Any, Any], Mapping[str, jax.Array]]
+  start_batches: Callable[[], Iterator[common.Batch]]
+  mesh: jax.sharding.Mesh
+  on_batch: Callable[[], None] | None = None
+  reports_skipped: bool = False
 
-  def run(self, variables) -> Iterator[tuple[str, float]]:
-    yield from self.evaluator.run(variables)
-    if self.skipped is not None:
-      yield "skipped", float(self.skipped[0])
+  def run(self, variables: Any) -> dict[str, float]:
+    """Metric → number; 'skipped' is among them if `reports_skipped`.
+
+    Args:
+      variables: of the family, on the devices of the mesh.
+    """
+    predictions = common.predict_all(
+        self.predict, variables, self.start_batches(), put=self._put)
+    with jax.set_mesh(self.mesh):
+      outcome = base.run_pass(self.evaluator, predictions)
+    metrics = self.evaluator.result(outcome.state)
+    if self.reports_skipped:
+      metrics["skipped"] = float(outcome.num_skipped)
+    return metrics
+
+  def _put(self, batch: common.Batch) -> dict[str, jax.Array]:
+    """Brings a batch to the devices."""
+    if self.on_batch is not None:
+      self.on_batch()
+    return sharding.shard_batch(batch, self.mesh)
 
 
-def make_evaluations(config: TrainConfig, stage, mesh,
-                     on_batch=None) -> list[Evaluation]:
+def make_evaluations(
+    config: TrainConfig,
+    family: Family,
+    predict: Compiled,
+    mesh: jax.sharding.Mesh,
+    on_batch: Callable[[], None] | None = None,
+) -> list[Evaluation]:
   """Builds `config.evals`; every mistake in them is an error here."""
-  return [make_evaluation(block, stage, mesh, config.pp_modules, on_batch,
-                          config.on_bad_example)
-          for block in config.evals]
+  make = functools.partial(
+      make_evaluation,
+      family=family,
+      predict=predict,
+      mesh=mesh,
+      pp_modules=config.pp_modules,
+      on_batch=on_batch,
+      on_bad_example=config.on_bad_example)
+  return [make(block) for block in config.evals]
 
 
-def make_evaluation(config: EvalConfig, stage, mesh,
-                    pp_modules=None, on_batch=None,
-                    on_bad_example="error") -> Evaluation:
+def make_evaluation(
+    config: EvalConfig,
+    family: Family,
+    predict: Compiled,
+    mesh: jax.sharding.Mesh,
+    *,
+    pp_modules: Any = None,
+    on_batch: Callable[[], None] | None = None,
+    on_bad_example: str = "error",
+) -> Evaluation:
   """Builds one evaluator.
 
   Args:
     config: its block.
-    stage: whose predictions it scores.
+    family: whose predictions it scores.
+    predict: the family's compiled predictors.
     mesh: where they are computed.
     pp_modules: names of op modules.
-    on_batch: called before each batch of a pass; it may raise.
+    on_batch: see `Evaluation`.
     on_bad_example: 'skip' leaves out what cannot be read and counts it.
 
   Raises:
@@ -62,69 +109,51 @@ def make_evaluation(config: EvalConfig, stage, mesh,
       mistake in the preprocessing string; a batch size that does not divide.
   """
   from pp import splits
-  sharding.check_batch_size(
-      config.batch_size, mesh, what=f"config.{config.name}.batch_size")
-  fn = lookup(stage.predict_fns, config.pred,
-              f"prediction in config.{config.name}.pred")
-  known = prediction_options(fn, stage.task)
-  for name in config.pred_kw:
-    if name not in known:
-      raise unknown(f"option in config.{config.name}.pred_kw", name, known)
+  where = f"config.{config.name}"
+  sharding.check_batch_size(config.batch_size, mesh, what=f"{where}.batch_size")
+  lookup(family.predictors, config.pred, f"prediction in {where}.pred")
+  predict_options = family.options(config.pred)
+  fields.check_fields(predict_options, config.pred_kw, f"{where}.pred_kw")
   split = splits.open_split(config.dataset, config.split, config.data_dir)
   batches = split.eval_batches(
       split.make_preprocess(config.pp, pp_modules),
       batch_size=config.batch_size,
-      process_index=jax.process_index(), process_count=jax.process_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
       on_bad_example=on_bad_example)
-  skipped = [0]
-  predictions = functools.partial(
-      _predictions, stage.jitted(config.pred, **config.pred_kw),
-      batches=batches, mesh=mesh, on_batch=on_batch, skipped=skipped)
   evaluator = evaluators.make_evaluator(
-      config.type, predictions, split, **config.options)
-  settings = {**_defaults(type(evaluator)), **config.options,
-              **known, **config.pred_kw}
+      config.type, split, config.options, f"{where}.options")
   return Evaluation(
-      config, evaluator, {k: v for k, v in settings.items() if v is not None},
-      skipped if on_bad_example == "skip" else None)
+      config,
+      evaluator,
+      settings=_settings(config, evaluator, predict_options),
+      predict=predict(config.pred, **config.pred_kw),
+      start_batches=batches.start,
+      mesh=mesh,
+      on_batch=on_batch,
+      reports_skipped=on_bad_example == "skip")
 
 
-def _predictions(predict, variables, *, batches, mesh, on_batch, skipped):
-  """Per-example host predictions of a whole split, in its order.
-
-  None for an example that could not be read; `skipped` counts them.
-  """
-  skipped[0] = 0
-
-  def put(batch):
-    if on_batch is not None:
-      on_batch()
-    return sharding.shard_batch(batch, mesh)
-
-  with jax.set_mesh(mesh):
-    for example in common.predict_all(
-        predict, variables, batches.start(), put=put):
-      skipped[0] += example is None
-      yield example
+def _settings(
+    config: EvalConfig,
+    evaluator: base.Evaluator,
+    predict_options: Mapping[str, fields.Field],
+) -> dict[str, Any]:
+  """The options of evaluator and prediction, but for those that are None."""
+  own_options = fields.options_of(type(evaluator))
+  defaults = {**own_options, **predict_options}
+  settings = {name: option.default for name, option in defaults.items()}
+  settings |= config.options
+  settings |= config.pred_kw
+  return {name: value for name, value in settings.items() if value is not None}
 
 
-def prediction_options(fn, task) -> dict[str, Any]:
-  """Option → default of a prediction function, those of `outputs` included."""
-  passes_on = any(p.kind is p.VAR_KEYWORD
-                  for p in inspect.signature(fn).parameters.values())
-  return _defaults(fn) | (_defaults(task.outputs) if passes_on else {})
+def panel_batch(config: TrainConfig) -> dict[str, np.ndarray] | None:
+  """The first batch of the validation split, for the panels; or None.
 
-
-def _defaults(fn) -> dict[str, Any]:
-  return {name: p.default for name, p in inspect.signature(fn)
-          .parameters.items() if p.default is not p.empty}
-
-
-def panel_batch(config: TrainConfig):
-  """The first batch of the validation split, for the pictures; or None.
-
-  The split the run never trains on, so that the pictures flatter nobody; the
-  evaluators' batch size, so that both share their compiled programs.
+  It is of the split that the run never trains on, so that the panels flatter
+  nobody. It has the batch size of the evaluators, so that both share their
+  compiled programs.
   """
   from pp import splits
   if not (config.val_split and config.pp_eval):
@@ -132,11 +161,17 @@ def panel_batch(config: TrainConfig):
   split = splits.open_split(config.dataset, config.val_split, config.data_dir)
   batches = split.eval_batches(
       split.make_preprocess(config.pp_eval, config.pp_modules),
-      batch_size=config.batch_size, on_bad_example=config.on_bad_example,
-      process_index=jax.process_index(), process_count=jax.process_count())
-  batch = next(batches.start())
+      batch_size=config.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      on_bad_example=config.on_bad_example)
+  return unmasked(next(batches.start()))
+
+
+def unmasked(batch: common.Batch) -> dict[str, np.ndarray]:
+  """A batch as predictions take it: without masks, with ids of 32 bits."""
+  batch = dict(batch)
   for key in ("_mask", "_skipped"):
     batch.pop(key, None)
-  # Without x64 JAX would cut the ids silently; 32 bits seed a sample well.
-  batch["image/id"] = batch["image/id"].astype("uint32")
+  batch["image/id"] = common.seed_ids(batch["image/id"])
   return batch

@@ -10,9 +10,13 @@ import threading
 
 import jax
 
+from uvim.cli import app
 
-class Preempted(RuntimeError):
+
+class Preempted(app.Stop):
   """The run was asked to stop and has saved what it has done."""
+
+  exit_code = app.EXIT_PREEMPTED
 
 
 class Watch:

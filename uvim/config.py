@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uvim.registry import ConfigError, nearest, unknown
+from uvim.registry import ConfigError, lookup, nearest, unknown
 
 # What may differ between the run in a workdir and the one that resumes it:
 # how often it reports, where its data lies and where it is computed, and what
@@ -28,6 +28,9 @@ RESUME_FREE = frozenset({
     "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
     "on_bad_example", "code_cache"})
 ON_BAD_EXAMPLE = ("error", "skip")
+# The family that trains a model, where a config does not say `kind`.
+KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
+         "lm": "lm", "proj.uvim.lm": "lm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,7 @@ class TrainConfig:
   model_name: str
   model: Mapping[str, Any]
   lr: float
+  kind: str = ""
   task: str | None = None
   task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   oracle: OracleConfig | None = None
@@ -188,6 +192,8 @@ def resolve(config) -> TrainConfig:
     given["oracle"] = OracleConfig(**given["oracle"])
   check_keys(TrainConfig, given, "config")
   given.pop("evals", None)
+  if not given.get("kind"):
+    given["kind"] = lookup(KINDS, given["model_name"], "config.model_name")
   out = TrainConfig(**given, evals=_with_validation_loss(evals, given))
   _check_values(out)
   return out

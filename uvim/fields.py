@@ -163,6 +163,25 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
           for p in parameters if p.default is not p.empty}
 
 
+def takes_any_option(function: Callable[..., Any]) -> bool:
+  """Whether the function has `**options`, which it passes on."""
+  parameters = inspect.signature(function).parameters.values()
+  return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def hashable(value: Any) -> Any:
+  """The value with lists as tuples, so that flax modules hash.
+
+  A config that went through JSON then builds an equal model. Flax freezes
+  dicts by itself.
+  """
+  if isinstance(value, Mapping):
+    return {key: hashable(x) for key, x in value.items()}
+  if isinstance(value, (list, tuple)):
+    return tuple(hashable(x) for x in value)
+  return value
+
+
 def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
                  where: str) -> None:
   """Raises a ConfigError for unknown, missing and wrong fields.

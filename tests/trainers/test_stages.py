@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers import lm, step
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
+from trainers import step
+from trainers.family import Compiled
+from trainers.lm import LmFamily
+from trainers.vqvae import VqvaeFamily
 from uvim import files, tree
-from uvim.codes import vq as quantizer
+from uvim.codes import usage
 from uvim.learn import sharding
 from uvim.registry import ConfigError
 from uvim.store import checkpoint
-from uvim.store import start_from as model_init
+from uvim.store import start_from
 
 FSDP = [(".*", "fsdp(data)")]
 # Name → (changes to the config, where it runs); what they are compared with
@@ -40,7 +41,7 @@ FORGETFUL = {"dict_momentum": 0.7}  # So that entries die and are split.
 
 @pytest.fixture(scope="module")
 def stage1():
-  return VqvaeStage(tiny.stage_i_config(FORGETFUL, **EXACT))
+  return VqvaeFamily(tiny.stage_i_config(FORGETFUL, **EXACT))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def oracle(stage1, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stage2(oracle):
-  return LmStage(tiny.stage_ii_config(oracle, **EXACT))
+  return LmFamily(tiny.stage_ii_config(oracle, **EXACT))
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +122,11 @@ def assert_same_run(stage, got, want):
       np.testing.assert_allclose(
           value, want_leaves[name], rtol=1e-5, err_msg=name,
           atol=1e-5 * np.abs(want_leaves[name]).max(initial=1))
-  losses = [stage.jitted("loss")(
-      {"params": state.params, "codebook": state.codebook,
-       "frozen": stage.frozen}, tiny.batch(99))["loss"]
-            for state, _ in (got, want)]
+  frozen = tiny.open_family(stage).frozen
+  predict = Compiled(stage)("loss")
+  losses = [
+      predict(tiny.variables(stage, state, frozen), tiny.batch(99))["loss"]
+      for state, _ in (got, want)]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -132,7 +134,7 @@ def assert_same_run(stage, got, want):
 def test_stage_i_agrees_however_it_is_computed(stage1, run1, way):
   """BEHAVIOURS 21, 38: Adafactor's factors, code dropout, splits."""
   changes, where = WAYS_1[way]
-  stage = VqvaeStage(tiny.stage_i_config(FORGETFUL, **EXACT, **changes))
+  stage = VqvaeFamily(tiny.stage_i_config(FORGETFUL, **EXACT, **changes))
   assert figures(run1[1], "code/splits").sum() > 0
   assert_same_run(stage1, tiny.run(stage, steps=STEPS, **where), run1)
 
@@ -140,7 +142,7 @@ def test_stage_i_agrees_however_it_is_computed(stage1, run1, way):
 @pytest.mark.parametrize("way", WAYS_2)
 def test_stage_ii_agrees_however_it_is_computed(stage2, run2, oracle, way):
   changes, where = WAYS_2[way]
-  stage = LmStage(tiny.stage_ii_config(oracle, **EXACT, **changes))
+  stage = LmFamily(tiny.stage_ii_config(oracle, **EXACT, **changes))
   state, logs = tiny.run(stage, steps=STEPS, **where)
   logs = [{k: v for k, v in log.items() if k != "bad"} for log in logs]
   assert_same_run(stage2, (state, logs), run2)
@@ -155,7 +157,7 @@ def test_a_bad_step_changes_nothing_but_the_step(oracle):
     return batch
 
   changes, where = IN_PARTS
-  stage = LmStage(tiny.stage_ii_config(oracle, **EXACT, **changes))
+  stage = LmFamily(tiny.stage_ii_config(oracle, **EXACT, **changes))
   before, _ = tiny.run(stage, steps=2, **where)
   after, logs = tiny.run(stage, steps=3, batches=batches, **where)
   assert [int(log["bad"]) for log in logs] == [0, 0, 1]
@@ -175,25 +177,32 @@ def test_fsdp_splits_adafactors_factored_state(stage1):
   assert any("data" in s.spec for s in kernels)
 
 
-def test_targets_are_code_plus_one(stage2, lm_params):
+@pytest.fixture(scope="module")
+def frozen(stage2):
+  """The oracle's arrays."""
+  return tiny.open_family(stage2).frozen
+
+
+def test_targets_are_code_plus_one(stage2, lm_params, frozen):
   """BEHAVIOURS 26: 0 starts a sequence and is never a target."""
   batch = tiny.batch()
-  text_BL = jax.jit(stage2.targets)(stage2.frozen, batch)
-  code_BL = jax.jit(stage2.oracle.encode)(stage2.frozen, batch)
-  np.testing.assert_array_equal(text_BL, code_BL + 1)
-  assert text_BL.min() >= 1 and text_BL.max() <= tiny.WORDS
-  assert len(np.unique(text_BL)) > 2
+  code_BL = jax.jit(stage2.targets)(frozen, batch)
+  np.testing.assert_array_equal(
+      code_BL, jax.jit(stage2.oracle.encode)(frozen, batch))
+  assert code_BL.min() >= 0 and code_BL.max() < tiny.WORDS
+  assert len(np.unique(code_BL)) > 2
+  text_BL = code_BL + 1
 
   # The loss is the likelihood of those, each given the words before it.
   # (Weights a little off, as fresh ones find all words equally likely.)
   params = jax.tree.map(
       lambda x: x + 0.1 * np.sin(np.arange(x.size)).reshape(x.shape).astype(
           np.float32), lm_params)
-  loss, aux = jax.jit(stage2.loss)(
-      params, None, stage2.frozen, batch, rngs(0))
+  loss, report = jax.jit(stage2.loss)(
+      params, {}, frozen, batch, rngs(0), 0)
   np.testing.assert_array_equal(
-      aux.counts_Q, quantizer.code_histogram(code_BL, tiny.WORDS))
-  logits_BLV = jax.jit(stage2.model.apply)(
+      report.stats["counts"], usage.histogram(code_BL, tiny.WORDS))
+  logits_BLV = jax.jit(stage2.prior.lm.apply)(
       {"params": params}, batch["image"], text_BL)
   logp_BLV = np.asarray(jax.nn.log_softmax(logits_BLV))
   pick = np.asarray(text_BL)[..., None]
@@ -204,40 +213,40 @@ def test_targets_are_code_plus_one(stage2, lm_params):
   assert abs(want - other) > 1e-2
 
 
-def test_oracle_is_untouched_by_stage_ii(stage2, run2, oracle):
+def test_oracle_is_untouched_by_stage_ii(frozen, run2, oracle):
   """BEHAVIOURS 27: bitwise, and nothing of it is in the trained state."""
   saved = checkpoint.load_params(oracle)
-  frozen = {"params": stage2.frozen["params"],
-            "state": dataclasses.asdict(stage2.frozen["codebook"])}
   jax.tree.map(np.testing.assert_array_equal, frozen, saved)
   state = run2[0]
-  assert state.codebook is None
-  assert not any("codebook" in name or "embedding_semantics" in name
+  assert set(state.extra) == {"usage"}
+  assert not any("dictionary" in name or "embedding_semantics" in name
                  for name in checkpoint.array_specs(state))
 
 
-def test_oracle_is_not_dropped_in_stage_ii(stage2, lm_params):
+def test_oracle_is_not_dropped_in_stage_ii(stage2, lm_params, frozen):
   """BEHAVIOURS 24, 27: its code depends on no random numbers."""
   loss = jax.jit(stage2.loss)
-  results = [loss(lm_params, None, stage2.frozen, tiny.batch(),
-                  rngs(seed)) for seed in (0, 1)]
+  results = [loss(lm_params, {}, frozen, tiny.batch(), rngs(seed), 0)
+             for seed in (0, 1)]
   jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_code_dropout_is_for_training_only(stage1, oracle):
   """BEHAVIOURS 24: the loss of evaluation is the one without dropout."""
   saved = checkpoint.load_params(oracle)
-  params = saved["params"]
-  codebook = quantizer.Codebook(**saved["state"])
-  args = params, codebook, None, tiny.batch()
+  params, extra = saved["params"], {"state": saved["state"]}
   loss = jax.jit(stage1.loss)
-  dropped = [loss(*args, rngs(seed))[0] for seed in (0, 1)]
+
+  def loss_of(family_loss, seed):
+    return family_loss(params, extra, None, tiny.batch(), rngs(seed), 0)[0]
+
+  dropped = [loss_of(loss, seed) for seed in (0, 1)]
   assert dropped[0] != dropped[1]
 
-  whole = VqvaeStage(tiny.stage_i_config({"code_dropout": "none"}))
-  kept = jax.jit(whole.loss)(*args, rngs(0))[0]
-  values = stage1.jitted("loss")(
-      {"params": params, "codebook": codebook}, tiny.batch())
+  whole = VqvaeFamily(tiny.stage_i_config({"code_dropout": "none"}))
+  kept = loss_of(jax.jit(whole.loss), 0)
+  values = Compiled(stage1)("loss")(
+      stage1.variables(params, extra, None), tiny.batch())
   assert float(values["loss"].mean()) == pytest.approx(
       float(kept), rel=1e-5)
   assert abs(dropped[0] - kept) > 1e-3
@@ -247,51 +256,57 @@ def test_code_dropout_is_for_training_only(stage1, oracle):
     (True, True), (False, True), (True, False)])
 def test_dictionary_splits_only_where_it_learns(learning, splitting):
   """BEHAVIOURS 23."""
-  stage = VqvaeStage(tiny.stage_i_config(
+  stage = VqvaeFamily(tiny.stage_i_config(
       {"dict_learning": learning, "dict_splitting": splitting}))
-  params, codebook = jax.jit(stage.init)(jax.random.key(0))
-  codebook = codebook.replace(  # Word 3: far from all vectors, and dead.
-      counts=codebook.counts.at[3].set(0.0),
-      dictionary=codebook.dictionary.at[3].set(0.0))
-  _, aux = jax.jit(stage.loss)(
-      params, codebook, None, tiny.batch(), rngs(1))
-  after, logs = stage.learn_codes(codebook, aux, jax.random.key(1))
+  params, extra = jax.jit(stage.init)(jax.random.key(0))
+  before = extra["state"]
+  before = {  # Word 3: far from all vectors, and dead.
+      "counts": before["counts"].at[3].set(0.0),
+      "dictionary": before["dictionary"].at[3].set(0.0)}
+  extra["state"] = before
+  _, report = jax.jit(stage.loss)(
+      params, extra, None, tiny.batch(), rngs(1), 0)
+  after, logs = stage.after_step(
+      params, extra, report.stats, jax.random.key(1), True)
+  after = after["state"]
   assert (logs["code/splits"] > 0) == (learning and splitting)
   if learning and splitting:
-    assert after.counts.min() >= 0.1
+    assert after["counts"].min() >= 0.1
   elif learning:  # The others learn; the dead one stays dead.
-    assert after.counts[3] == 0
-    assert (after.counts != codebook.counts).any()
+    assert after["counts"][3] == 0
+    assert (after["counts"] != before["counts"]).any()
   else:
-    jax.tree.map(np.testing.assert_array_equal, after, codebook)
+    jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
 def test_usage_starts_anew_every_epoch(stage1, run1):
   """run() has epochs of two steps."""
   words = tiny.LENGTH * 8
-  assert run1[0].usage.sum() == 2 * words
-  usage = figures(run1[1], "code/usage")[:, 0]
-  assert (usage[1::2] >= usage[::2]).all()
-  assert (usage[2::2] < usage[1:-1:2]).any()
-  assert usage[-1] * tiny.WORDS == np.count_nonzero(run1[0].usage)
+  counted = run1[0].extra["usage"]
+  assert counted.sum() == 2 * words
+  share = figures(run1[1], "code/usage")[:, 0]
+  assert (share[1::2] >= share[::2]).all()
+  assert (share[2::2] < share[1:-1:2]).any()
+  assert share[-1] * tiny.WORDS == np.count_nonzero(counted)
 
 
 def test_without_an_oracle_the_base_model_trains_alone():
   """oracle_depth = 0: no code, no look-up, no dictionary."""
-  stage = VqvaeStage(tiny.stage_i_config({"oracle_depth": 0}))
+  stage = VqvaeFamily(tiny.stage_i_config({"oracle_depth": 0}))
   state, logs = tiny.run(stage, steps=2)
   assert np.isfinite([log["loss"] for log in logs]).all()
   assert not any(name.startswith("code/") for name in logs[0])
-  after = {"params": state.params, "codebook": state.codebook}
-  np.testing.assert_array_equal(state.codebook.counts, 1)
-  assert not state.usage.any()
+  after = tiny.variables(stage, state)
+  np.testing.assert_array_equal(state.extra["state"]["counts"], 1)
+  assert not state.extra["usage"].any()
   assert state.params["head_semantics"]["kernel"].any()  # Began as zeros.
   # Its prediction is that of the code-free model, whatever the label.
   batch = tiny.batch()
-  out = stage.jitted("predict")(after, batch)
-  zero = stage.jitted("zero_code")(after, batch)
+  predict = Compiled(stage)
+  out = predict("predict")(after, batch)
+  zero = predict("zero_code")(after, batch)
   jax.tree.map(np.testing.assert_array_equal, out, zero)
-  loss_B = stage.jitted("loss")(after, batch)["loss"]
+  loss_B = predict("loss")(after, batch)["loss"]
   assert loss_B.shape == (8,) and np.isfinite(loss_B).all()
 
 
@@ -299,13 +314,13 @@ def test_no_oracle_no_stage_ii(oracle):
   config = tiny.stage_ii_config(oracle)
   config.oracle.model["oracle_depth"] = 0
   with pytest.raises(ConfigError, match="oracle_depth = 0"):
-    LmStage(config)
+    LmFamily(config)
 
 
 def test_stage_ii_must_speak_the_oracles_code(oracle):
   for name, value in (("vocab_size", tiny.WORDS), ("seq_len", 9)):
     with pytest.raises(ConfigError, match=f"config.model.{name} = {value}"):
-      LmStage(tiny.stage_ii_config(oracle, {name: value}))
+      LmFamily(tiny.stage_ii_config(oracle, {name: value}))
 
 
 def test_pictures_of_another_size_are_refused(stage2):
@@ -325,15 +340,17 @@ def test_oracle_of_another_size_is_refused(oracle):
   config = tiny.stage_ii_config(oracle)
   config.oracle.model["codeword_dim"] = 16
   with pytest.raises(ConfigError, match="state/dictionary.*8.*16"):
-    LmStage(config)
+    tiny.open_family(LmFamily(config))
 
 
 def test_a_seed_is_no_other_program(stage2):
-  one, two = (stage2.jitted("predict", temperature=1.0, seed=seed)
+  predict = Compiled(stage2)
+  one, two = (predict("predict", temperature=1.0, seed=seed)
               for seed in (1, 2))
   assert one.func is two.func
   assert (one.keywords["seed"], two.keywords["seed"]) == (1, 2)
-  assert stage2.jitted("predict", temperature=0.5, seed=1).func is not one.func
+  other = predict("predict", temperature=0.5, seed=1)
+  assert other.func is not one.func
 
 
 # ── config.model_init ────────────────────────────────────────────────────────
@@ -341,26 +358,27 @@ def test_a_seed_is_no_other_program(stage2):
 
 @pytest.mark.parametrize("nothing", [None, "", {}, {"encoder": ""}])
 def test_nothing_means_from_scratch(stage2, nothing):
-  wanted = {"params": jax.eval_shape(stage2.init, jax.random.key(0))[0]}
-  assert model_init.load(nothing, wanted) == {}
+  wanted = stage2.wanted_arrays()
+  assert start_from.Store().read_start(nothing, wanted, kind="lm") == {}
 
 
 def test_stage_i_starts_from_a_file(oracle):
-  stage = VqvaeStage(tiny.stage_i_config(model_init=str(oracle)))
-  state = model_init.replace(blank(stage), stage.initial)
+  stage = VqvaeFamily(tiny.stage_i_config(model_init=str(oracle)))
+  state = start_from.replace(blank(stage), tiny.open_family(stage).initial)
   saved = checkpoint.load_params(oracle)
   jax.tree.map(np.testing.assert_array_equal, state.params, saved["params"])
-  np.testing.assert_array_equal(
-      state.codebook.dictionary, saved["state"]["dictionary"])
+  jax.tree.map(np.testing.assert_array_equal, state.extra["state"],
+               saved["state"])
 
 
 def test_a_part_starts_from_a_file(lm_params, oracle, tmp_path):
   path = tmp_path / "lm.npz"
   files.save_npz(path, {"params": lm_params})
-  stage = LmStage(tiny.stage_ii_config(
+  stage = LmFamily(tiny.stage_ii_config(
       oracle, model_init={"encoder": str(path),
                           "pos_embedding_encoder": str(path)}))
-  params = model_init.replace(blank(stage), stage.initial).params
+  initial = tiny.open_family(stage).initial
+  params = start_from.replace(blank(stage), initial).params
   for name, drawn in lm_params.items():
     if name in ("encoder", "pos_embedding_encoder"):
       jax.tree.map(np.testing.assert_array_equal, params[name], drawn)
@@ -369,31 +387,36 @@ def test_a_part_starts_from_a_file(lm_params, oracle, tmp_path):
 
 
 def test_a_misfit_is_named(stage2, oracle, tmp_path):
-  wanted = {"params": jax.eval_shape(stage2.init, jax.random.key(0))[0]}
+  wanted = stage2.wanted_arrays()
+
+  def read(model_init):
+    start_from.Store().read_start(model_init, wanted, kind="lm")
+
   with pytest.raises(ConfigError, match="no checkpoint|No checkpoint"):
-    model_init.load(str(tmp_path / "none.npz"), wanted)
+    read(str(tmp_path / "none.npz"))
   with pytest.raises(ConfigError, match="encodr.*Did you mean 'encoder'"):
-    model_init.load({"encodr": str(oracle)}, wanted)
+    read({"encodr": str(oracle)})
   with pytest.raises(ConfigError, match="config.model_init = (.|\n)*absent"):
-    model_init.load(str(oracle), wanted)
+    read(str(oracle))
   with pytest.raises(ConfigError, match="howto-i21k-L/16.*ViT"):
-    model_init.load("howto-i21k-L/16", wanted)
+    read("howto-i21k-L/16")
 
 
-def test_halves_of_a_batch_equal_the_whole(stage2, lm_params, monkeypatch):
-  model, image = stage2.model, tiny.batch(size=4)["image"]
-  text_BL = np.arange(1, 17).reshape(4, 4) % model.vocab_size
+def test_halves_of_a_batch_equal_the_whole(stage2, lm_params):
+  image = tiny.batch(size=4)["image"]
+  code_BL = np.arange(16).reshape(4, 4) % tiny.WORDS
 
-  def gradient():
-    return jax.value_and_grad(lambda params: jnp.mean(
-        text_BL * lm.token_nll(model, params, image, text_BL)))(lm_params)
+  def gradient(prior):
+    def weighted_nll(params):
+      return jnp.mean(code_BL * prior.word_nll(params, image, code_BL))
+    return jax.value_and_grad(weighted_nll)(lm_params)
 
-  assert not lm._in_halves(model, 4)
-  whole = gradient()
-  monkeypatch.setattr(lm, "_SPLIT", 4 * 4 * 32)
-  assert lm._in_halves(model, 4) and not lm._in_halves(model, 5)
+  whole = stage2.prior
+  halves = dataclasses.replace(whole, split_from=4 * 4 * 32)
+  assert not whole.is_split(4)
+  assert halves.is_split(4) and not halves.is_split(5)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-               gradient(), whole)
+               gradient(halves), gradient(whole))
   # Devices that share the batch would have to exchange it.
-  monkeypatch.setattr(sharding, "num_data_devices", lambda: 2)
-  assert not lm._in_halves(model, 4)
+  with jax.set_mesh(sharding.make_mesh([("data", 2)])):
+    assert not halves.is_split(4)

@@ -7,6 +7,7 @@ from trainers.step import make_init, make_train_step
 from uvim import files
 from uvim.config import resolve
 from uvim.learn import sharding
+from uvim.store import start_from
 
 CLASSES, INSTANCES, WORDS, LENGTH = 5, 4, 8, 4
 
@@ -44,18 +45,27 @@ def stage_ii_config(oracle, model=None, **changes):
       optax_name="scale_by_adafactor"), **changes))
 
 
-def save_stage_i(stage, path, seed=3):
+def save_stage_i(family, path, seed=3):
   """Writes a freshly drawn stage I model as .npz.
 
   Its heads are drawn too: with their zeros every code would give one output.
   """
-  params, codebook = jax.jit(stage.init)(jax.random.key(seed))
+  params, extra = jax.jit(family.init)(jax.random.key(seed))
   rng = np.random.default_rng(seed)
   for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
-  files.save_npz(path, {"params": params, "state": {
-      "dictionary": codebook.dictionary, "counts": codebook.counts}})
+  files.save_npz(path, {"params": params, "state": extra["state"]})
+
+
+def open_family(family):
+  """What the family reads from disk."""
+  return family.open(start_from.Store())
+
+
+def variables(family, state, frozen=None):
+  """What predictors take, of a TrainState."""
+  return family.variables(state.params, state.extra, frozen)
 
 
 def batch(step=0, size=8):
@@ -68,21 +78,22 @@ def batch(step=0, size=8):
           "image/id": np.arange(size, dtype=np.uint32)}
 
 
-def run(stage, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),),
+def run(family, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),),
         batches=None):
   """Trains on `batch(0…)`; returns (state, list of logs), on the host."""
   mesh = sharding.make_mesh(mesh)
-  init, tx, _ = make_init(stage, stage.config, stage.config.total_steps)
+  init, tx, _ = make_init(family, family.config, family.config.total_steps)
   rng = jax.random.PRNGKey(0)
   shardings = sharding.state_shardings(
       jax.eval_shape(init, rng), mesh, rules)
   step_fn = jax.jit(
-      make_train_step(stage, tx, epoch_steps=2, shardings=shardings),
+      make_train_step(family, tx, epoch_steps=2, shardings=shardings),
       donate_argnums=0, out_shardings=(shardings, sharding.replicated(mesh)))
+  frozen = open_family(family).frozen
   logs = []
   with jax.set_mesh(mesh):
     state = jax.jit(init, out_shardings=shardings)(rng)
-    frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
+    frozen = jax.device_put(frozen, sharding.replicated(mesh))
     for step in range(steps):
       data = sharding.shard_batch((batches or batch)(step), mesh)
       state, log = step_fn(state, frozen, data)

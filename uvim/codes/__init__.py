@@ -1,0 +1,8 @@
+"""Guiding codes: the quantizers by name, and what is done to a code.
+
+A new quantizer is one file with one class and one line in `QUANTIZERS`.
+"""
+
+from uvim.codes import vq
+
+QUANTIZERS = {"vq": vq.VQ}

@@ -1,34 +1,107 @@
-"""The discrete bottleneck: dictionary, look-up, learning, dropout, masking.
+"""VQ: words are the entries of a dictionary that learns by counting.
 
 B batch (global) · L code length · E codeword size · Q dictionary size
 
-Everything here is a pure function of global arrays: under jit over a mesh the
-counts and sums are already those of the whole batch, so there is no axis name,
-and the dictionary is state that the train loop carries, not a parameter that
-an optimizer sees.
+Functions below are pure functions of global arrays. Under jit over a mesh the
+counts and sums are already those of the whole batch, so there is no axis name.
+The dictionary is state that the train loop carries; no optimizer sees it.
 
-Source: paper section 2.3 (VQ-VAE dictionary, splitting of unused entries, code
-dropout); the discounted sums and the split follow the released models.
+Source: paper section 2.3 (VQ-VAE dictionary, splitting of unused entries); the
+discounted sums and the split follow the released models.
 """
 
-import math
-from collections.abc import Sequence
+import dataclasses
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from uvim import registry
+from uvim import fields
+from uvim.codes import base, usage
 from uvim.typing import Array, Float, Int, PRNGKey
 
-CODE_DROPOUT_MODES = ("random", "ordered", "none")
-
-# Discounted count from which on an unused entry is discounted no further. One
-# vector of weight 1 outweighs it beyond float32, so it changes no sum; it lies
-# far below the counts that splitting replaces, and far above those whose
-# squared norm float32 cannot hold.
+# An unused entry is discounted down to this count and no further. One vector of
+# weight 1 outweighs it beyond float32, so it changes no sum. It lies far below
+# the counts that splitting replaces, and far above those whose squared norm
+# float32 cannot hold.
 FORGOTTEN = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class VQ(base.Quantizer):
+  """A dictionary of unit vectors; each place takes the nearest one."""
+  dict_size: int = fields.field(
+      doc="Words in the dictionary.", source="L1 4096",
+      check=fields.integer(1))
+  codeword_dim: int = fields.field(
+      doc="Size of a codeword vector.", source="L1 768",
+      check=fields.integer(1))
+  dict_momentum: float = fields.field(
+      0.995, doc="Factor per step on the dictionary's counts and sums.",
+      source="L1 0.995", check=fields.number(0, below=1))
+  commitment_weight: float = fields.field(
+      0.0, doc="Weight of the commitment loss.", source="ours, as released",
+      check=fields.number(0))
+  dict_learning: bool = fields.field(
+      True, doc="The dictionary is updated and split.",
+      source="ours, as released", check=fields.BOOL)
+  dict_splitting: bool = fields.field(
+      True, doc="While it learns, dead words are replaced by halves of used "
+      "ones.", source="ours, as released", check=fields.BOOL)
+
+  @property
+  def num_words(self) -> int:
+    return self.dict_size
+
+  @property
+  def oracle_dim(self) -> int:
+    return self.codeword_dim
+
+  @property
+  def vector_dim(self) -> int:
+    return self.codeword_dim
+
+  def init(self, rng):
+    codebook = init_codebook(rng, self.dict_size, self.codeword_dim)
+    return base.CodeArrays({}, as_state(codebook))
+
+  def encode(self, arrays, x_BLE, rngs_B=None, step=None):
+    del rngs_B, step
+    # Every vector gets mean 0 and variance 1, so that only its direction
+    # decides which word is nearest.
+    x_BLE = jax.nn.standardize(x_BLE, axis=-1)
+    z_BLE, code_BL = quantize(from_state(arrays.state), x_BLE)
+    commitment_B = commitment_loss(x_BLE, z_BLE)
+    counts_Q, sums_QE = statistics(x_BLE, code_BL, self.dict_size)
+    stats = {"counts": counts_Q}
+    if self.dict_learning:
+      stats["sums"] = sums_QE
+    return base.Coded(
+        z_BLE=z_BLE, code=code_BL,
+        loss_B=self.commitment_weight * commitment_B, stats=stats,
+        logs={"code/commitment": jnp.mean(commitment_B)})
+
+  def embed(self, arrays, code, dropped_BL=None):
+    z_BLE = embed_code(from_state(arrays.state), code)
+    if dropped_BL is not None:
+      z_BLE = self.drop(arrays, z_BLE, dropped_BL)
+    return z_BLE
+
+  def learn(self, state, stats, rng):
+    num_splits = jnp.zeros((), jnp.int32)
+    if self.dict_learning:
+      codebook = update(from_state(state), stats["counts"], stats["sums"],
+                        momentum=self.dict_momentum)
+      if self.dict_splitting:
+        codebook, num_splits = split_dead(codebook, rng)
+      state = as_state(codebook)
+    return state, {"code/splits": num_splits}
+
+  def usage(self, stats):
+    return stats["counts"]
+
+  def word_counts(self, state):
+    return state["counts"]
 
 
 class Codebook(flax.struct.PyTreeNode):
@@ -43,6 +116,16 @@ class Codebook(flax.struct.PyTreeNode):
   """
   dictionary: Float[Array, "Q E"]
   counts: Float[Array, "Q"]
+
+
+def from_state(state: dict[str, jax.Array]) -> Codebook:
+  """The codebook in a `CodeArrays.state`."""
+  return Codebook(state["dictionary"], state["counts"])
+
+
+def as_state(codebook: Codebook) -> dict[str, jax.Array]:
+  """The inverse of `from_state`."""
+  return {"dictionary": codebook.dictionary, "counts": codebook.counts}
 
 
 def init_codebook(rng: PRNGKey, dict_size: int,
@@ -142,7 +225,7 @@ def statistics(
   x_TE = jax.lax.stop_gradient(x_BLE).astype(jnp.float32).reshape(-1, dim)
   sums_QE = jnp.zeros((dict_size, dim), jnp.float32).at[
       code_BL.reshape(-1)].add(x_TE)
-  return code_histogram(code_BL, dict_size), sums_QE
+  return usage.histogram(code_BL, dict_size), sums_QE
 
 
 def update(codebook: Codebook, counts_Q: Float[Array, "Q"],
@@ -224,104 +307,3 @@ def split_once(codebook: Codebook, rng: PRNGKey, *,
       dictionary=dictionary.at[parent].set(half_E),
       counts=codebook.counts.at[pair].set(codebook.counts[parent] / 2),
   ), pair
-
-
-def drop_code(rngs_B: PRNGKey, z_BLE: Float[Array, "B L E"],
-              mode: str) -> Float[Array, "B L E"]:
-  """Sets k code vectors of each example to zero, k uniform on 0..L inclusive.
-
-  For training of the base model only (paper section 2.3).
-
-  Args:
-    rngs_B: a key per example, so that what it loses depends on no other one.
-    z_BLE: quantised code vectors.
-    mode: "random" drops a random subset, "ordered" the last k, "none" nothing.
-
-  Raises:
-    ConfigError: unknown mode.
-  """
-  if mode not in CODE_DROPOUT_MODES:
-    raise registry.unknown("code_dropout", mode, CODE_DROPOUT_MODES)
-  if mode == "none":
-    return z_BLE
-  length = z_BLE.shape[1]
-
-  def is_kept(rng):
-    num_rng, order_rng = jax.random.split(rng)
-    num_kept = jax.random.randint(num_rng, (), 0, length + 1)
-    rank_L = jnp.arange(length)
-    if mode == "random":
-      # The argsort of noise is a uniform random permutation of 0..L-1.
-      rank_L = jnp.argsort(jax.random.uniform(order_rng, (length,)))
-    return rank_L < num_kept
-
-  return jnp.where(jax.vmap(is_kept)(rngs_B)[..., None], z_BLE, 0)
-
-
-def mask_code(
-    codebook: Codebook, code_BL: Int[Array, "B L"], mask: str | int, *,
-    region: Sequence[int] | None = None,
-    seeds_B: Int[Array, "B"] | None = None,
-) -> Float[Array, "B L E"]:
-  """The code's vectors, with a region that says nothing (paper, Fig 10).
-
-  Args:
-    codebook: the dictionary.
-    code_BL: the code.
-    mask: what stands in the region: "zeros" for zero vectors, "random" for
-      words drawn evenly, an integer for this one word everywhere.
-    region: (top, left, bottom, right) on the code's square grid, in words,
-      the last two exclusive; None: the whole code.
-    seeds_B: one integer per example, from which its random words follow.
-
-  Raises:
-    ConfigError: an unknown mask, or a region outside of the grid.
-  """
-  size, length = codebook.counts.shape[0], code_BL.shape[1]
-  masked_1L = _region_mask(length, region)[None]
-  if mask == "zeros":
-    return jnp.where(masked_1L[..., None], 0, embed_code(codebook, code_BL))
-  if mask == "random":
-    words_BL = jax.vmap(lambda seed: _random_words(seed, length, size))(seeds_B)
-  elif type(mask) is int and 0 <= mask < size:
-    words_BL = jnp.full_like(code_BL, mask)
-  else:
-    raise registry.ConfigError(
-        f"mask = {mask!r}; it must be 'zeros', 'random' or the index of one "
-        f"word, an integer in 0..{size - 1}.")
-  return embed_code(codebook, jnp.where(masked_1L, words_BL, code_BL))
-
-
-def _random_words(seed, length, size):
-  # Folded: uvim/priors/sampling.py starts from the same seeds.
-  rng = jax.random.fold_in(jax.random.key(seed), 0x6d61736b)
-  return jax.random.randint(rng, (length,), 0, size)
-
-
-def _region_mask(length, region):
-  """bool [L], numpy: what of a row-major square grid lies in the region."""
-  if region is None:
-    return np.ones(length, bool)
-  side, region = math.isqrt(length), tuple(region)
-  if not (side**2 == length and len(region) == 4
-          and 0 <= region[0] <= region[2] <= side
-          and 0 <= region[1] <= region[3] <= side):
-    raise registry.ConfigError(
-        f"mask_region = {region}; it must be (top, left, bottom, right) on a "
-        f"square grid of words, and the code has {length} of them.")
-  top, left, bottom, right = region
-  masked = np.zeros((side, side), bool)
-  masked[top:bottom, left:right] = True
-  return masked.reshape(-1)
-
-
-def code_histogram(code_BL: Int[Array, "..."],
-                   dict_size: int) -> Float[Array, "Q"]:
-  """How often each entry occurs in the codes, float32."""
-  return jnp.zeros((dict_size,), jnp.float32).at[code_BL.reshape(-1)].add(1)
-
-
-def perplexity(histogram_Q: Float[Array, "Q"]) -> Float[Array, ""]:
-  """exp(entropy) of the usage: 1 for a single word, Q for an even use."""
-  share_Q = histogram_Q / jnp.maximum(jnp.sum(histogram_Q), 1)
-  return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share_Q, share_Q)))

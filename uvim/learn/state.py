@@ -1,7 +1,7 @@
 """What a training run carries from one step to the next.
 
-Everything needed to continue bit for bit is in here: the data order is a
-function of (seed, step), so the step is the data position too.
+Everything that a run needs to go on bit for bit is in here. The order of the
+data is a function of (seed, step), so the step is the data position too.
 """
 
 from typing import Any
@@ -21,52 +21,40 @@ class TrainState(flax.struct.PyTreeNode):
     step: int32 []; the number of updates made.
     params: nested dict of f32 arrays under the published names.
     opt_state: the state of the optimizer in uvim/learn/optim.py.
-    codebook: uvim.codes.vq.Codebook of stage I; None in stage II.
+    extra: name → tree of arrays that change but are no parameters, as the
+      family needs them. Three names mean the same in every family:
+      "state" – what the quantizer learns, such as its dictionary;
+      "usage" – int32 [Q], how often each word was used in this epoch, so that
+      a resumed run reports the same figures;
+      "ema" – averaged parameters, which then are the ones to predict with.
     rng: uint32 [2], the run's key, constant through the run: a step uses
       `state.step_rng()`. A raw key, not a typed one, because it is then an
       array like any other to checkpoints, shardings and donation.
-    usage: int32 [Q]; how often each codeword was used since the epoch began.
-      Part of the state so that a resumed run reports the same figures.
   """
   step: jax.Array
   params: PyTree
   opt_state: Any
-  codebook: Any
+  extra: dict[str, PyTree]
   rng: jax.Array
-  usage: Any = None
 
   @classmethod
-  def create(
-      cls,
-      *,
-      params: PyTree,
-      tx: optax.GradientTransformation,
-      rng: jax.Array,
-      codebook: Any = None,
-      usage: jax.Array | None = None,
-  ) -> "TrainState":
+  def create(cls, *, params: PyTree, tx: optax.GradientTransformation,
+             rng: jax.Array,
+             extra: dict[str, PyTree] | None = None) -> "TrainState":
     """The state at step 0. `rng` may be a raw or a typed key."""
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
       rng = jax.random.key_data(rng)
-    return cls(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state=tx.init(params),
-        codebook=codebook,
-        rng=rng,
-        usage=usage)
+    return cls(step=jnp.zeros((), jnp.int32), params=params,
+               opt_state=tx.init(params), extra=extra or {}, rng=rng)
 
   def step_rng(self) -> jax.Array:
     """The key of the current step: the same after a resume."""
     return jax.random.fold_in(self.rng, self.step)
 
-  def apply_gradients(
-      self, tx: optax.GradientTransformation, grads: PyTree, **changes: Any
-  ) -> "TrainState":
-    """One update. `changes` are other fields that change (codebook=…)."""
+  def apply_gradients(self, tx: optax.GradientTransformation, grads: PyTree,
+                      **changes: Any) -> "TrainState":
+    """One update. `changes` are other fields that change (extra=…)."""
     updates, opt_state = tx.update(grads, self.opt_state, self.params)
     return self.replace(
-        step=self.step + 1,
-        params=optax.apply_updates(self.params, updates),
-        opt_state=opt_state,
-        **changes)
+        step=self.step + 1, params=optax.apply_updates(self.params, updates),
+        opt_state=opt_state, **changes)

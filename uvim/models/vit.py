@@ -1,99 +1,111 @@
-"""Stage I: the restricted oracle Omega and the base model f, one linen module.
+"""Stage I's network: the restricted oracle and the base model, one module.
 
 B batch · N tokens of the patch grid · P pixels in a patch · K classes, bins or
 channels of one output · C channels · D model width · L code length
-E codeword size · Q dictionary size
+E numbers of a code vector
 
-The oracle reads the label (and the image) and says L vectors of size E; the
-quantizer, outside of this module, turns them into words of the dictionary; f
-reads only those words and the image. Names and shapes of parameters are those
-of the published checkpoints.
+The oracle reads the label (and the image) and writes L vectors. A quantizer,
+outside of this module, turns them into a code. The base model f reads only the
+vectors of that code and the image. Names and shapes of parameters are those of
+the published checkpoints.
 
 Source: paper sections 2.2 and 2.3, Appendix D for the fields.
 """
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import FrozenDict
 
-from uvim import registry
-from uvim.codes import vq as quantizer
-from uvim.codes.vq import Codebook
-from uvim.nn import attention, embedding, heads, losses, transformer
+from uvim import fields
+from uvim.fields import field
+from uvim.nn import attention, embedding, transformer
 from uvim.nn.embedding import Label
-from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float
 
 Logits = dict[str, Float[Array, "B N K P"]]
 
+_RELEASED = "ours, as released"
+_IN_CHUNKS = "chunked"
+# A mistyped depth would build blocks for ever.
+_DEPTH = fields.integer(0, 1024)
+_LABELS = fields.Check(
+    "name → (classes, pixels of a patch)",
+    lambda value: isinstance(value, Mapping) and len(value) > 0 and all(
+        fields.two_integers().fits(shape) for shape in value.values()))
+
 
 class ViT(nn.Module):
-  """Oracle (`encode`) and base model (`decode`).
-
-  Attributes:
-    input_size: height and width in pixels of the labels and of the image that
-      both parts see.
-    patch_size: height and width in pixels of a patch.
-    code_len: L; a square number under `bottleneck_resize`.
-    width: D.
-    oracle_depth: encoder blocks; 0 = no oracle, `encode` says only zeros.
-    base_model_depth: decoder blocks.
-    mlp_dim: hidden size of the MLPs.
-    num_heads: attention heads.
-    dict_size: Q.
-    codeword_dim: E.
-    inputs: label name -> (K, P).
-    outputs: output name -> (K, P).
-    dict_momentum: discount of the dictionary's statistics per step.
-    with_encoder_ctx: whether the oracle sees the image.
-    with_decoder_ctx: whether f sees the image.
-    code_dropout: "random", "ordered" or "none"; applied by the train loop.
-    bottleneck_resize: grid <-> code by linear resize; else by learned maps.
-    commitment_weight: of the commitment loss; 0 in the released models.
-    dict_learning: whether the train loop updates the dictionary.
-    dict_splitting: whether it also splits unused entries while it learns.
-    head_zeroinit: start from uniform predictions.
-    dtype: of the matmuls; parameters and reductions stay float32.
-    attention, scan_layers, remat: as in `transformer.Encoder`, for both.
-  """
-  input_size: tuple[int, int]
-  patch_size: tuple[int, int]
-  code_len: int
-  width: int
-  oracle_depth: int
-  base_model_depth: int
-  mlp_dim: int
-  num_heads: int
-  dict_size: int
-  codeword_dim: int
-  inputs: Mapping[str, tuple[int, int]]
-  outputs: Mapping[str, tuple[int, int]]
-  dict_momentum: float = 0.995
-  with_encoder_ctx: bool = True
-  with_decoder_ctx: bool = True
-  code_dropout: str = "random"
-  bottleneck_resize: bool = True
-  commitment_weight: float = 0.0
-  dict_learning: bool = True
-  dict_splitting: bool = True
-  head_zeroinit: bool = True
-  dtype: str = "float32"
-  attention: str = "chunked"
-  scan_layers: bool = False
-  remat: str = "none"
+  """Oracle (`encode`) and base model (`decode`); fields of `config.model`."""
+  input_size: tuple[int, int] = field(
+      doc="Height and width of labels, and of the image that oracle and base "
+      "model see.", source="L1 (512, 512)", check=fields.two_integers())
+  patch_size: tuple[int, int] = field(
+      doc="Height and width of a patch; divides `input_size`.",
+      source="L1 (16, 16)", check=fields.two_integers())
+  code_len: int = field(
+      doc="Words of a guiding code; a square number under "
+      "`bottleneck_resize`.", source="L1 256", check=fields.integer(1))
+  width: int = field(
+      doc="Width of both transformers.", source="L1 768",
+      check=fields.integer(1))
+  oracle_depth: int = field(
+      doc="Blocks of the oracle; 0: no oracle.", source="L1 6", check=_DEPTH)
+  base_model_depth: int = field(
+      doc="Blocks of the base model.", source="L1 12",
+      check=fields.integer(1, 1024))
+  mlp_dim: int = field(
+      doc="Hidden size of the MLPs.", source="L1 3072",
+      check=fields.integer(1))
+  num_heads: int = field(
+      doc="Attention heads; divides `width`.", source="L1 12",
+      check=fields.integer(1))
+  codeword_dim: int = field(
+      doc="How many numbers the oracle writes for a place of the code.",
+      source="L1 768", check=fields.integer(1))
+  inputs: Mapping[str, tuple[int, int]] = field(
+      doc="What the oracle reads: name → (classes, pixels of a patch).",
+      source="L1 semantics (134, 256), instances (100, 256)", check=_LABELS)
+  outputs: Mapping[str, tuple[int, int]] = field(
+      doc="What the base model predicts, likewise.",
+      source="L1 the same object", check=_LABELS)
+  with_encoder_ctx: bool = field(
+      True, doc="The oracle sees the image.", source="L1 True",
+      check=fields.BOOL)
+  with_decoder_ctx: bool = field(
+      True, doc="The base model sees the image.", source="L1 True",
+      check=fields.BOOL)
+  bottleneck_resize: bool = field(
+      True, doc="Grid of tokens ↔ code by linear resize; False: by learned "
+      "maps.", source=_RELEASED, check=fields.BOOL)
+  head_zeroinit: bool = field(
+      True, doc="Start from uniform predictions.", source=_RELEASED,
+      check=fields.BOOL)
+  dtype: str = field(
+      "float32", doc="Of matrix products: `float32` or `bfloat16`; parameters "
+      "and reductions stay float32.",
+      check=fields.one_of(("float32", "bfloat16")))
+  attention: str = field(
+      _IN_CHUNKS, doc="`chunked`: memory that grows with the tokens, on any "
+      "device; `fused`: cuDNN's kernel for bfloat16 on a GPU, XLA's own "
+      "elsewhere.", check=fields.one_of(attention.IMPLEMENTATIONS))
+  scan_layers: bool = field(
+      False, doc="Blocks run as a scan over their stacked parameters: quicker "
+      "to compile. Names and files do not change.", check=fields.BOOL)
+  remat: str = field(
+      "none", doc="`block`: the backward pass keeps only the input and the "
+      "attended values of each block and computes the rest again; `none`: it "
+      "keeps everything.", check=fields.one_of(transformer.REMAT))
 
   def __post_init__(self):
-    # A model is a static argument of `init_params`, so it must hash.
+    # A model is a static argument of jitted functions, so it must hash.
     for name in ("inputs", "outputs"):
-      object.__setattr__(self, name, FrozenDict(
-          {key: tuple(v) for key, v in getattr(self, name).items()}))
+      shapes = {key: tuple(x) for key, x in getattr(self, name).items()}
+      object.__setattr__(self, name, FrozenDict(shapes))
     super().__post_init__()
 
   @property
@@ -120,7 +132,7 @@ class ViT(nn.Module):
       self.bottleneck_downsample = self.param(
           "bottleneck_downsample", nn.initializers.xavier_uniform(),
           (math.prod(self.grid_size), self.code_len))
-    # float32: what decides between two codewords is not rounded.
+    # In float32: rounding would decide between two close codewords.
     self.encoder_head = nn.Dense(self.codeword_dim)
 
   def _setup_base_model(self):
@@ -133,8 +145,7 @@ class ViT(nn.Module):
       self.ctx_dec_embedding = self._patch_embedding()
     self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
     self.decoder = self._transformer(self.base_model_depth)
-    self.heads = {
-        key: _head(self, key, name=f"head_{key}") for key in self.outputs}
+    self.heads = {key: self._head(key) for key in self.outputs}
 
   def _patch_embedding(self):
     return embedding.PatchEmbedding(self.patch_size, self.width,
@@ -143,6 +154,14 @@ class ViT(nn.Module):
   def _pos_embedding(self, name):
     return self.param(name, nn.initializers.normal(self.width ** -0.5),
                       (1, math.prod(self.grid_size), self.width))
+
+  def _head(self, key):
+    """The linear map from a token to the logits of one output."""
+    kernel_init = nn.initializers.lecun_normal()
+    if self.head_zeroinit:
+      kernel_init = nn.initializers.zeros
+    return nn.DenseGeneral(self.outputs[key], dtype=self.dtype,
+                           kernel_init=kernel_init, name=f"head_{key}")
 
   def _transformer(self, depth):
     return transformer.Encoder(
@@ -166,18 +185,17 @@ class ViT(nn.Module):
         `with_encoder_ctx`.
 
     Returns:
-      float32 vectors of mean 0 and variance 1 over E each.
+      float32 vectors, one for each place of the code.
     """
     if not self.oracle_depth:
-      batch = len(next(iter(x.values())) if x else ctx)
-      return jnp.zeros((batch, self.code_len, self.codeword_dim))
+      batch_size = len(ctx) if ctx is not None else len(next(iter(x.values())))
+      return jnp.zeros((batch_size, self.code_len, self.codeword_dim))
     x_BND = sum(embed(x[key]) for key, embed in self.embeddings.items())
     if self.with_encoder_ctx:
       x_BND = x_BND + self.ctx_enc_embedding(ctx)
     x_BND = self.encoder(x_BND + self.pos_embedding_encoder.astype(self.dtype))
     x_BLD = self._to_code_len(x_BND)
-    x_BLE = self.encoder_head(x_BLD.astype(jnp.float32))
-    return jax.nn.standardize(x_BLE, axis=-1)
+    return self.encoder_head(x_BLD.astype(jnp.float32))
 
   def decode(self, z_BLE: Float[Array, "B L E"],
              ctx: Float[Array, "B H W 3"] | None) -> Logits:
@@ -218,14 +236,6 @@ class ViT(nn.Module):
                       self.bottleneck_upsample.astype(self.dtype))
 
 
-def _head(model, key, name=None):
-  """The linear map from a token to the logits of one output."""
-  kernel_init = (nn.initializers.zeros if model.head_zeroinit
-                 else nn.initializers.lecun_normal())
-  return nn.DenseGeneral(model.outputs[key], dtype=model.dtype,
-                         kernel_init=kernel_init, name=name)
-
-
 def resize_grid(x_BND, old_size, new_size):
   """Linear resize of a row-major grid of tokens, antialiased downwards."""
   if old_size == new_size:
@@ -237,165 +247,28 @@ def resize_grid(x_BND, old_size, new_size):
   return x_BHWD.reshape(batch, -1, width)
 
 
-# Jitted for its cache: a run asks for the shapes several times, seconds each.
-@functools.partial(jax.jit, static_argnums=0)
-def init_params(model: ViT, rng: PRNGKey) -> PyTree:
-  """The parameters (float32) of a new model."""
-  tokens = math.prod(model.grid_size)
-  x = {key: jnp.zeros((1, tokens, shape[1]), jnp.int32)
-       for key, shape in model.inputs.items()}
-  ctx = jnp.zeros((1, *model.input_size, 3))
-  return model.init(rng, x, ctx)["params"]
-
-
-def encode_vectors(model: ViT, params: PyTree, x: Mapping[str, Label],
-                   ctx: Any) -> Float[Array, "B L E"]:
-  """`ViT.encode` as a function of the parameters."""
-  return model.apply({"params": params}, x, ctx, method="encode")
-
-
-def decode_vectors(model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"],
-                   ctx: Any) -> Logits:
-  """`ViT.decode` as a function of the parameters; zeros in z = no word."""
-  return model.apply({"params": params}, z_BLE, ctx, method="decode")
-
-
-def decode_loss(
-    model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
-    x: Mapping[str, Label], loss_fn: Callable,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-  """The loss of f, averaged over the batch; for training.
-
-  Never more than the logits of a few pixels of each patch exist: of one
-  512x512 image all of them are 245 MB, and their gradient as much again.
-
-  Args:
-    model: the model.
-    params: its parameters.
-    z_BLE: code vectors.
-    ctx: the image.
-    x: what to predict, per key of `outputs`.
-    loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over the
-      pixels of a patch: a task's `loss`.
-
-  Returns:
-    The mean loss and the means of the logs, which have no gradient.
-  """
-  x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
-  return losses.mean_by_chunks(
-      *_head_loss(model, loss_fn, x_BND), _head_params(model, params), x_BND, x)
-
-
-def decode_loss_of_each(
-    model: ViT, params: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
-    x: Mapping[str, Label], loss_fn: Callable,
-) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-  """As `decode_loss`, but of each example; for evaluation."""
-  x_BND = model.apply({"params": params}, z_BLE, ctx, method="decode_tokens")
-  return losses.of_each_by_chunks(
-      *_head_loss(model, loss_fn, x_BND), _head_params(model, params), x_BND, x)
-
-
-def _head_params(model, params):
-  return {key: params[f"head_{key}"] for key in model.outputs}
-
-
-def _head_loss(model, loss_fn, x_BND):
-  """(parameters of the heads, tokens, labels) → loss [B], logs of [B], for any
-  number of pixels; and for how many at a time."""
-  def loss(params, x_BND, x):
-    return loss_fn({key: heads.logits(params[key], x_BND)
-                    for key in model.outputs}, x)
-
-  num_tokens = x_BND.shape[0] * x_BND.shape[1]
-  return loss, losses.chunk_size(num_tokens, model.outputs)
-
-
-def oracle_code(model: ViT, params: PyTree, codebook: Codebook,
-                x: Mapping[str, Label], ctx: Any) -> Int[Array, "B L"]:
-  """The oracle's guiding code for a label, without dropout; int32 in 0..Q-1."""
-  if not model.oracle_depth:
-    raise registry.ConfigError(
-        "model.oracle_depth is 0: such a model has no oracle and no code.")
-  return quantizer.lookup(codebook, encode_vectors(model, params, x, ctx))
-
-
-def decode_code(model: ViT, params: PyTree, codebook: Codebook,
-                code_BL: Int[Array, "B L"], ctx: Any) -> Logits:
-  """Logits of f for a guiding code."""
-  z_BLE = quantizer.embed_code(codebook, code_BL)
-  return decode_vectors(model, params, z_BLE, ctx)
-
-
-def check_vit(**fields: Any) -> None:
-  """Checks the fields of a `ViT` before anything is compiled.
-
-  Args:
-    **fields: the constructor's fields; all that have no default are there.
+def check_vit(vit: ViT) -> None:
+  """Checks that the fields of a network fit each other.
 
   Raises:
     ConfigError: names the field, what came and what is allowed.
   """
-  defaults = {f.name: f.default for f in dataclasses.fields(ViT)}
-  fields = {**defaults, **fields}
-  _check_numbers(fields)
-  _check_grid(fields)
+  size, patch = tuple(vit.input_size), tuple(vit.patch_size)
+  if vit.width % vit.num_heads:
+    raise ConfigError(
+        f"config.model.num_heads = {vit.num_heads}; it must be a divisor of "
+        f"width {vit.width}.")
+  if size[0] % patch[0] or size[1] % patch[1]:
+    raise ConfigError(f"config.model.patch_size = {patch}; it must be a "
+                      f"divisor of input_size {size}.")
+  is_square = math.isqrt(vit.code_len) ** 2 == vit.code_len
+  if vit.bottleneck_resize and not is_square:
+    raise ConfigError(
+        f"config.model.code_len = {vit.code_len}; it must be a square number "
+        "(64, 256, …), or bottleneck_resize False.")
   for group in ("inputs", "outputs"):
-    _check_labels(group, fields)
-
-
-def _require(condition, name, value, allowed):
-  if not condition:
-    raise registry.ConfigError(
-        f"model.{name} is {value!r}; it must be {allowed}.")
-
-
-def _is_int(value):
-  return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _check_numbers(fields):
-  for name in ("code_len", "width", "base_model_depth", "mlp_dim",
-               "num_heads", "dict_size", "codeword_dim"):
-    value = fields[name]
-    _require(_is_int(value) and value > 0, name, value, "a positive integer")
-  depth = fields["oracle_depth"]
-  _require(_is_int(depth) and depth >= 0, "oracle_depth", depth,
-           "a whole number (0 = no oracle)")
-  _require(fields["width"] % fields["num_heads"] == 0, "num_heads",
-           fields["num_heads"], f"a divisor of width {fields['width']}")
-  momentum = fields["dict_momentum"]
-  _require(0 <= momentum < 1, "dict_momentum", momentum, "in [0, 1)")
-  weight = fields["commitment_weight"]
-  _require(weight >= 0, "commitment_weight", weight, "0 or more")
-  for name, allowed in (("code_dropout", quantizer.CODE_DROPOUT_MODES),
-                        ("dtype", ("float32", "bfloat16")),
-                        ("attention", tuple(attention.IMPLEMENTATIONS)),
-                        ("remat", transformer.REMAT),
-                        ("scan_layers", (False, True))):
-    _require(fields[name] in allowed, name, fields[name],
-             f"one of {', '.join(map(str, allowed))}")
-
-
-def _check_grid(fields):
-  for name in ("input_size", "patch_size"):
-    size = tuple(fields[name])
-    _require(len(size) == 2 and all(_is_int(s) and s > 0 for s in size),
-             name, size,
-             "two positive integers (height, width)")
-  size, patch = tuple(fields["input_size"]), tuple(fields["patch_size"])
-  _require(all(s % p == 0 for s, p in zip(size, patch, strict=True)),
-           "patch_size", patch, f"a divisor of input_size {size}")
-  length = fields["code_len"]
-  _require(not fields["bottleneck_resize"] or math.isqrt(length)**2 == length,
-           "code_len", length,
-           "a square number (64, 256, ...), or bottleneck_resize False")
-
-
-def _check_labels(group, fields):
-  labels, patch = fields[group], tuple(fields["patch_size"])
-  _require(len(labels) > 0, group, labels, "at least one name -> (K, P)")
-  for key, shape in labels.items():
-    _require(len(shape) == 2 and _is_int(shape[0]) and shape[0] > 0
-             and shape[1] == math.prod(patch), f"{group}.{key}", tuple(shape),
-             f"(classes, {math.prod(patch)}): pixels of a patch of {patch}")
+    for key, (_, pixels) in getattr(vit, group).items():
+      if pixels != math.prod(patch):
+        raise ConfigError(
+            f"config.model.{group}[{key!r}] is for patches of {pixels} pixels, "
+            f"but patch_size {patch} has {math.prod(patch)}.")

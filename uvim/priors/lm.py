@@ -9,20 +9,19 @@ Encoder and decoder have the same sizes unless `decoder_…` says otherwise: the
 text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import flax.core
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim.nn import embedding, transformer
-from uvim.nn.attention import IMPLEMENTATIONS
+from uvim import fields
+from uvim.fields import field
+from uvim.nn import attention, embedding, transformer
 from uvim.priors import decoder
-from uvim.registry import ConfigError, lookup
-from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float, Int, PyTree
 
 
 def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
@@ -31,11 +30,13 @@ def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
   A quarter of the width each for sin and cos of the column, sin and cos of the
   row, at wavelengths from 2π to 20000π (Chen et al., MoCo v3, appendix).
   """
-  rows, columns = np.mgrid[:grid[0], :grid[1]].reshape(2, -1, 1)
-  rates = 10_000.0 ** -np.linspace(0, 1, width // 4)[None, :]
-  waves = [fn(place * rates) for place in (columns, rows)
-           for fn in (np.sin, np.cos)]
-  return jnp.asarray(np.concatenate(waves, axis=1)[None], jnp.float32)
+  row_N1, column_N1 = np.mgrid[:grid[0], :grid[1]].reshape(2, -1, 1)
+  exponents = np.linspace(0, 1, width // 4)[None, :]
+  frequencies = 10_000.0 ** -exponents
+  waves = [np.sin(column_N1 * frequencies), np.cos(column_N1 * frequencies),
+           np.sin(row_N1 * frequencies), np.cos(row_N1 * frequencies)]
+  table_ND = np.concatenate(waves, axis=1)
+  return jnp.asarray(table_ND[None], jnp.float32)
 
 
 def _learned(module, name, grid, width):
@@ -49,68 +50,87 @@ def _fixed(module, name, grid, width):
 
 
 POSEMBS = {"learn": _learned, "sincos2d": _fixed}
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_LAYERS = fields.integer(1, 1024)  # A mistyped depth would build for ever.
+_SIZE = fields.integer(1)
+_AS_ENCODER = "None: as the encoder."
 
 
 class LM(nn.Module):
-  """Image → distribution over sequences of codewords.
-
-  Attributes:
-    num_layers: blocks of the encoder; of the decoder too, as the next three,
-      unless `decoder_…` says otherwise.
-    num_heads: attention heads.
-    mlp_dim: hidden size of the MLPs.
-    emb_dim: D.
-    patches: {"size": (rows, columns)} in pixels.
-    vocab_size: V.
-    input_size: (H, W) of the image.
-    seq_len: L.
-    posemb_type: "learn" or "sincos2d", for patches and for words.
-    autoregressive: False for the ablation that predicts all words at once.
-    dtype: of the matmuls; parameters, statistics and logits are float32.
-    decoder_layers: blocks of the decoder; None: as the encoder.
-    decoder_heads: its attention heads; None: as the encoder.
-    decoder_mlp_dim: hidden size of its MLPs; None: as the encoder.
-    decoder_emb_dim: its width; None: as the encoder.
-    attention, scan_layers, remat: as in `transformer.Encoder`, for both.
-  """
-  num_layers: int
-  num_heads: int
-  mlp_dim: int
-  emb_dim: int
-  patches: Mapping[str, Sequence[int]]
-  vocab_size: int
-  input_size: Sequence[int]
-  seq_len: int
-  posemb_type: str = "learn"
-  autoregressive: bool = True
-  dtype: str = "float32"
-  decoder_layers: int | None = None
-  decoder_heads: int | None = None
-  decoder_mlp_dim: int | None = None
-  decoder_emb_dim: int | None = None
-  attention: str = "chunked"
-  scan_layers: bool = False
-  remat: str = "none"
+  """Image → distribution over sequences of words; fields of `config.model`."""
+  num_layers: int = field(
+      doc="Blocks of the encoder, and of the decoder.", source="L2 24",
+      check=_LAYERS)
+  num_heads: int = field(
+      doc="Attention heads; divides `emb_dim`.", source="L2 16", check=_SIZE)
+  mlp_dim: int = field(
+      doc="Hidden size of the MLPs.", source="L2 4096", check=_SIZE)
+  emb_dim: int = field(doc="Width.", source="L2 1024", check=_SIZE)
+  patches: Mapping[str, Sequence[int]] = field(
+      doc='`{"size": (rows, columns)}` in pixels; divides `input_size`.',
+      source="L2 (16, 16)", check=fields.Check(
+          '{"size": (rows, columns)} with two integers ≥ 1',
+          lambda value: isinstance(value, Mapping)
+          and fields.two_integers().fits(value.get("size"))))
+  vocab_size: int = field(
+      doc="The oracle's `dict_size` + 1; 0 is the start word.",
+      source="L2 4097", check=fields.integer(2))
+  input_size: Sequence[int] = field(
+      doc="Height and width of the image it sees, which may be larger than "
+      "the label.", source="L2 (512, 512)", check=fields.two_integers())
+  seq_len: int = field(
+      doc="The oracle's `code_len`.", source="L2 256", check=_SIZE)
+  posemb_type: str = field(
+      "learn", doc="`learn` or `sincos2d`, for patches and for words.",
+      source="L2 `learn`", check=fields.one_of(POSEMBS))
+  autoregressive: bool = field(
+      True, doc="False: all words in one pass (the paper's ablation).",
+      check=fields.BOOL)
+  dtype: str = field(
+      "float32", doc="As in stage I; logits stay float32.",
+      check=fields.one_of(("float32", "bfloat16")))
+  decoder_layers: int | None = field(
+      None, doc=f"Blocks of the decoder. {_AS_ENCODER}",
+      check=fields.optional(_LAYERS))
+  decoder_heads: int | None = field(
+      None, doc=f"Attention heads of the decoder. {_AS_ENCODER}",
+      check=fields.optional(_SIZE))
+  decoder_mlp_dim: int | None = field(
+      None, doc=f"Hidden size of the decoder's MLPs. {_AS_ENCODER}",
+      check=fields.optional(_SIZE))
+  decoder_emb_dim: int | None = field(
+      None, doc=f"Width of the decoder (the paper's text: a ViT-B). "
+      f"{_AS_ENCODER}", check=fields.optional(_SIZE))
+  attention: str = field(
+      "chunked", doc="As in stage I, for encoder and decoder.",
+      check=fields.one_of(attention.IMPLEMENTATIONS))
+  scan_layers: bool = field(
+      False, doc="As in stage I, for encoder and decoder.", check=fields.BOOL)
+  remat: str = field(
+      "none", doc="As in stage I, for encoder and decoder.",
+      check=fields.one_of(transformer.REMAT))
 
   def __post_init__(self):
     # A model is a static argument of the jitted sampler, so it must hash.
-    object.__setattr__(self, "patches", flax.core.freeze(
-        {"size": tuple(self.patches["size"])}))
+    patches = flax.core.freeze({"size": tuple(self.patches["size"])})
+    object.__setattr__(self, "patches", patches)
     object.__setattr__(self, "input_size", tuple(self.input_size))
     super().__post_init__()
 
+  @property
+  def grid_size(self) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    patch = self.patches["size"]
+    return (self.input_size[0] // patch[0], self.input_size[1] // patch[1])
+
   def setup(self):
-    patch = tuple(self.patches["size"])
-    grid = (self.input_size[0] // patch[0], self.input_size[1] // patch[1])
     decoder_width = self.decoder_emb_dim or self.emb_dim
     make_posemb = POSEMBS[self.posemb_type]
     self.encoder_posemb = make_posemb(
-        self, "pos_embedding_encoder", grid, self.emb_dim)
+        self, "pos_embedding_encoder", self.grid_size, self.emb_dim)
     self.decoder_posemb = make_posemb(
         self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
     self.embed_patches = embedding.PatchEmbedding(
-        patch, self.emb_dim, self.dtype, name="EmbedPatches")
+        self.patches["size"], self.emb_dim, self.dtype, name="EmbedPatches")
     how = dict(attention=self.attention, scan_layers=self.scan_layers,
                remat=self.remat)
     self.encoder = transformer.Encoder(
@@ -154,79 +174,34 @@ class LM(nn.Module):
                         dtype=self.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=0)  # For its cache, as in vit.
-def init_params(model: LM, rng: PRNGKey) -> PyTree:
-  """Fresh float32 parameters. Under `jax.eval_shape`: their shapes, free."""
-  height, width = model.input_size
-  return model.init(rng, jnp.zeros((1, height, width, 3)),
-                    jnp.zeros((1, model.seq_len), jnp.int32))["params"]
-
-
-def check_lm(*, num_layers, num_heads, mlp_dim, emb_dim, patches, vocab_size,
-             input_size, seq_len, posemb_type="learn", autoregressive=True,
-             dtype="float32", decoder_layers=None, decoder_heads=None,
-             decoder_mlp_dim=None, decoder_emb_dim=None, attention="chunked",
-             scan_layers=False, remat="none") -> None:
-  """Checks the fields of an `LM` before anything is built or compiled.
+def check_lm(lm: LM) -> None:
+  """Checks that the fields of an `LM` fit each other.
 
   Raises:
     ConfigError: names the field, what came and what is allowed.
   """
-  if not _is_size(seq_len):
-    raise ConfigError(f"model.seq_len = {seq_len!r}; must be an integer ≥ 1.")
-  if not _is_size(vocab_size) or vocab_size < 2:
-    raise ConfigError(f"model.vocab_size = {vocab_size!r}; must be dict_size "
-                      "+ 1, so an integer ≥ 2.")
-  for name, value in (("autoregressive", autoregressive),
-                      ("scan_layers", scan_layers)):
-    if not isinstance(value, bool):
-      raise ConfigError(f"model.{name} = {value!r}; must be True or False.")
-  lookup(IMPLEMENTATIONS, attention, "model.attention")
-  lookup(dict.fromkeys(transformer.REMAT), remat, "model.remat")
-  lookup(POSEMBS, posemb_type, "model.posemb_type")
-  lookup(DTYPES, dtype, "model.dtype")
-  sizes = dict(num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim,
-               emb_dim=emb_dim)
-  _check_sizes(sizes, posemb_type)
-  changes = dict(decoder_layers=decoder_layers, decoder_heads=decoder_heads,
-                 decoder_mlp_dim=decoder_mlp_dim,
-                 decoder_emb_dim=decoder_emb_dim)
-  # By the name of the field that a size of the decoder comes from.
-  _check_sizes(dict(
-      (name, size) if changed is None else (change, changed)
-      for (name, size), (change, changed)
-      in zip(sizes.items(), changes.items(), strict=True)), posemb_type)
-  _check_grid(input_size, patches)
-
-
-def _check_sizes(sizes, posemb_type):
-  """Sizes of one transformer, by field: layers, heads, mlp_dim, emb_dim."""
-  for name, value in sizes.items():
-    if not _is_size(value):
-      raise ConfigError(f"model.{name} = {value!r}; must be an integer ≥ 1.")
-  _, (heads_name, heads), _, (width_name, width) = sizes.items()
-  if width % heads:
-    raise ConfigError(f"model.{heads_name} = {heads} must divide "
-                      f"model.{width_name} = {width}.")
-  # With one wave per quarter its wavelengths would not span a range.
-  if posemb_type == "sincos2d" and (width % 4 or width < 8):
-    raise ConfigError(f"model.{width_name} = {width}; with posemb_type = "
-                      "'sincos2d' it must be a multiple of 4, at least 8.")
-
-
-def _check_grid(input_size, patches):
-  patch = patches.get("size") if isinstance(patches, Mapping) else None
-  for name, value in (("input_size", input_size), ("patches.size", patch)):
-    if (not isinstance(value, Sequence) or isinstance(value, str)
-        or len(value) != 2 or not all(map(_is_size, value))):
-      raise ConfigError(f"model.{name} = {value!r}; must be two integers ≥ 1 "
-                        "(rows, columns), as in (16, 16).")
-  if any(pixels % p for pixels, p in zip(input_size, patch, strict=True)):
+  _check_width(lm, "num_heads", "emb_dim")
+  # The decoder's sizes are the encoder's where the config does not say.
+  heads_field, width_field = "num_heads", "emb_dim"
+  if lm.decoder_heads is not None:
+    heads_field = "decoder_heads"
+  if lm.decoder_emb_dim is not None:
+    width_field = "decoder_emb_dim"
+  _check_width(lm, heads_field, width_field)
+  size, patch = lm.input_size, lm.patches["size"]
+  if size[0] % patch[0] or size[1] % patch[1]:
     raise ConfigError(
-        f"model.patches.size = {tuple(patch)} must divide model.input_size = "
-        f"{tuple(input_size)} in both directions.")
+        f"config.model.patches.size = {tuple(patch)}; it must divide "
+        f"input_size {tuple(size)} in both directions.")
 
 
-def _is_size(value) -> bool:
-  return (isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-          and value >= 1)
+def _check_width(lm, heads_field, width_field):
+  """Heads and position embeddings share a width evenly."""
+  heads, width = getattr(lm, heads_field), getattr(lm, width_field)
+  if width % heads:
+    raise ConfigError(f"config.model.{heads_field} = {heads}; it must divide "
+                      f"{width_field} {width}.")
+  # A quarter of the width with one wave alone would span no range.
+  if lm.posemb_type == "sincos2d" and (width % 4 or width < 8):
+    raise ConfigError(f"config.model.{width_field} = {width}; with posemb_type "
+                      "= 'sincos2d' it must be a multiple of 4, at least 8.")

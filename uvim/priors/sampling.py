@@ -17,35 +17,13 @@ Source: paper, "Sampling from LM at test time".
 
 import functools
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from uvim.priors import decoder
-from uvim.registry import ConfigError
+from uvim.priors.base import Samples
 from uvim.typing import Array, Float, Int, PyTree
-
-
-class Samples(flax.struct.PyTreeNode):
-  """Codes drawn for a batch of images.
-
-  Attributes:
-    code: int32 [B, S, L] in 0..Q-1 (the start word is never drawn).
-    logprob: f32 [B, S, L], log-probability in nats of each word given those
-      before it under the model itself: temperature 1, nothing truncated, the
-      start word counted in the normaliser as in training. Sum over L for the
-      log-likelihood of a code.
-  """
-  code: Array
-  logprob: Array
-
-
-def example_seeds(ids_B: Int[Array, "B"], seed) -> Array:
-  """One uint32 seed per image from its id (low 32 bits) and a run's seed."""
-  ids_B = jnp.asarray(ids_B).astype(jnp.uint32)
-  key = jax.random.key(seed)
-  return jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i)))(ids_B)
 
 
 def sample(
@@ -58,6 +36,7 @@ def sample(
     num_samples: int = 1,
     top_k: int | None = None,
     top_p: float | None = None,
+    given: Int[Array, "B L"] | None = None,
 ) -> Samples:
   """Draws `num_samples` codes per image.
 
@@ -75,40 +54,23 @@ def sample(
     top_k: keep the k likeliest words only.
     top_p: keep the smallest set of likeliest words whose probability at this
       temperature, after top_k, reaches p.
-
-  Raises:
-    ConfigError: an option out of its range.
+    given: words that are fixed; -1 where a word is drawn. A word knows the
+      given words before it, not those after it.
   """
-  _check_options(model, temperature, num_samples, top_k, top_p)
   greedy = temperature == 0
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   # Only whether it is greedy shapes the program: a slider for the temperature
   # or for top_p does not recompile.
   return _sample(
-      model, params, image_BHWC, seeds_B, 1.0 if greedy else temperature,
-      None if greedy else top_p, greedy=greedy, num_samples=num_samples,
-      top_k=None if greedy else top_k)
-
-
-def _check_options(model, temperature, num_samples, top_k, top_p):
-  if not temperature >= 0:
-    raise ConfigError(f"temperature = {temperature!r}; must be ≥ 0.")
-  if not isinstance(num_samples, int) or num_samples < 1:
-    raise ConfigError(f"num_samples = {num_samples!r}; must be an integer "
-                      "≥ 1.")
-  num_words = model.vocab_size - 1
-  if top_k is not None and not (
-      isinstance(top_k, int) and 1 <= top_k <= num_words):
-    raise ConfigError(f"top_k = {top_k!r}; must be None or an integer in "
-                      f"1..{num_words} (dict_size).")
-  if top_p is not None and not 0 < top_p <= 1:
-    raise ConfigError(f"top_p = {top_p!r}; must be None or in (0, 1].")
+      model, params, image_BHWC, seeds_B, given,
+      1.0 if greedy else temperature, None if greedy else top_p,
+      greedy=greedy, num_samples=num_samples, top_k=None if greedy else top_k)
 
 
 @functools.partial(jax.jit, static_argnums=0,
                    static_argnames=("greedy", "num_samples", "top_k"))
-def _sample(model, params, image_BHWC, seeds_B, temperature, top_p, *, greedy,
-            num_samples, top_k):
+def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
+            *, greedy, num_samples, top_k):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image_BHWC)
   choose = functools.partial(choose_code, temperature=temperature,
@@ -116,8 +78,11 @@ def _sample(model, params, image_BHWC, seeds_B, temperature, top_p, *, greedy,
   uniform_LR = None
   if not greedy:
     uniform_LR = _uniforms(seeds_B, num_samples, model.seq_len)
+  given_LR = None
+  if given_BL is not None:
+    given_LR = jnp.repeat(given_BL.T, num_samples, axis=1)
   draw = _draw_words if model.autoregressive else _draw_at_once
-  code_LR, logprob_LR = draw(model, encoded_BND, uniform_LR, choose,
+  code_LR, logprob_LR = draw(model, encoded_BND, uniform_LR, given_LR, choose,
                              num_samples)
   shape = (encoded_BND.shape[0], num_samples, model.seq_len)
   return Samples(code=code_LR.T.reshape(shape),
@@ -136,7 +101,8 @@ def _uniforms(seeds_B, num_samples, seq_len):
   return uniform_BSL.reshape(-1, seq_len).T
 
 
-def _draw_words(model, encoded_BND, uniform_LR, choose, num_samples):
+def _draw_words(model, encoded_BND, uniform_LR, given_LR, choose,
+                num_samples):
   """One word after the other; code and log-probability, each [L, R]."""
   num_rows = encoded_BND.shape[0] * num_samples
   packed = model.packed_decoder()
@@ -144,22 +110,35 @@ def _draw_words(model, encoded_BND, uniform_LR, choose, num_samples):
 
   def draw_word(carry, inputs):
     word_R, caches = carry
-    position, uniform_R = inputs
+    position, uniform_R, given_R = inputs
     logits_RV, caches = decoder.step(packed, memories, caches, word_R,
                                      position)
-    code_R = choose(logits_RV, uniform_R)
+    code_R = _keep_given(choose(logits_RV, uniform_R), given_R)
     return (code_R + 1, caches), (code_R, _logprob(logits_RV, code_R))
 
-  word_R, caches = jnp.zeros(num_rows, jnp.int32), None
-  drawn, start = [], 0
+  word_R = jnp.zeros(num_rows, jnp.int32)
+  caches = None
+  drawn = []
+  start = 0
   for stop in _stages(model.seq_len):
+    # A loop of its own for each size of the caches.
     caches = decoder.grow_caches(packed, caches, num_rows, stop)
-    inputs = jnp.arange(start, stop), jax.tree.map(
-        lambda x, part=slice(start, stop): x[part], uniform_LR)
+    places = slice(start, stop)
+    inputs = (jnp.arange(start, stop), _take_places(uniform_LR, places),
+              _take_places(given_LR, places))
     (word_R, caches), words = lax.scan(draw_word, (word_R, caches), inputs)
     drawn.append(words)
     start = stop
   return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
+
+
+def _take_places(x_LR, places):
+  return None if x_LR is None else x_LR[places]
+
+
+def _keep_given(code, given):
+  """The words that were given, and those drawn where none was."""
+  return code if given is None else jnp.where(given >= 0, given, code)
 
 
 def _stages(seq_len):
@@ -172,12 +151,13 @@ def _stages(seq_len):
   return [*range(size, seq_len, size), seq_len]
 
 
-def _draw_at_once(model, encoded_BND, uniform_LR, choose, num_samples):
+def _draw_at_once(model, encoded_BND, uniform_LR, given_LR, choose,
+                  num_samples):
   """The ablation without autoregression: one pass gives every word."""
   nothing_BL = jnp.zeros((encoded_BND.shape[0], model.seq_len), jnp.int32)
   logits_BLV = model.logits(encoded_BND, nothing_BL)
   logits_LRV = jnp.repeat(jnp.swapaxes(logits_BLV, 0, 1), num_samples, axis=1)
-  code_LR = choose(logits_LRV, uniform_LR)
+  code_LR = _keep_given(choose(logits_LRV, uniform_LR), given_LR)
   return code_LR, _logprob(logits_LRV, code_LR)
 
 

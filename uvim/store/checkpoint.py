@@ -27,6 +27,8 @@ from uvim import tree as tree_lib
 from uvim.typing import PyTree
 
 SUBDIR = "checkpoints"
+# Parts of a TrainState that belong to the model; see `uvim.learn.state`.
+_EXTRA_PARTS = ("extra/state/", "extra/ema/")
 CHECKSUMS = "checksums.json"
 # Any of these may come out of Orbax and TensorStore for a bad disk or path.
 IO_ERRORS = (OSError, ValueError, RuntimeError)
@@ -81,19 +83,8 @@ def _saved_steps(root: epath.Path) -> list[int]:
   """Steps with a finished checkpoint, newest first."""
   if not root.is_dir():
     return []
-  names = (path.name for path in root.iterdir())
-  return sorted(map(int, filter(str.isdecimal, names)), reverse=True)
-
-
-def _sound_steps(root: epath.Path, damaged: list[int]) -> Iterator[int]:
-  """Steps whose files are intact, newest first; appends others to `damaged`."""
-  for step in _saved_steps(root):
-    damage = _damage(root / str(step))
-    if not damage:
-      yield step
-      continue
-    damaged.append(step)
-    log.warning("Skipped damaged checkpoint %s: %s.", root / str(step), damage)
+  steps = [int(path.name) for path in root.iterdir() if path.name.isdecimal()]
+  return sorted(steps, reverse=True)
 
 
 def _newest_sound_step(root: epath.Path) -> tuple[int | None, list[int]]:
@@ -104,12 +95,17 @@ def _newest_sound_step(root: epath.Path) -> tuple[int | None, list[int]]:
       scratch silently would throw a run away.
   """
   damaged = []
-  step = next(_sound_steps(root, damaged), None)
-  if step is None and damaged:
+  for step in _saved_steps(root):
+    damage = _damage(root / str(step))
+    if not damage:
+      return step, damaged
+    damaged.append(step)
+    log.warning("Skipped damaged checkpoint %s: %s.", root / str(step), damage)
+  if damaged:
     raise registry.ConfigError(
         f"All {len(damaged)} checkpoint(s) in {root} are damaged. Restore the "
         "folder from a copy, or move it away to start anew.")
-  return step, damaged
+  return None, damaged
 
 
 def _read_meta(step_dir: epath.Path) -> dict[str, Any]:
@@ -222,11 +218,6 @@ class Checkpointer:
     self.wait()
     self._manager.close()
 
-  def latest_meta(self) -> dict[str, Any] | None:
-    """The meta of what `restore_latest` would give; None without any."""
-    step, _ = self._agree_on_step()
-    return None if step is None else self._meta(step)["meta"]
-
   def restore_latest(
       self, abstract_state: PyTree
   ) -> tuple[PyTree, dict[str, Any]] | None:
@@ -316,21 +307,24 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
     raise registry.ConfigError(
         f"{workdir} holds no checkpoint: expected {root}/STEP. Is it the "
         "workdir of a run that has saved one?")
-  arrays = _read_meta(root / str(step))["arrays"]
-  target = tree_lib.unflatten({
-      name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-      for name, (shape, dtype) in arrays.items()
-      if name.startswith(("params/", "codebook/"))
-  })
+  saved = _read_meta(root / str(step))["arrays"]
+  wanted = {}
+  for name, (shape, dtype) in saved.items():
+    if name.startswith(("params/", *_EXTRA_PARTS)):
+      wanted[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+  target = tree_lib.unflatten(wanted)
   to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), target)
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     tree = reader.restore(
         root / str(step) / "state",
         args=ocp.args.PyTreeRestore(
             target, restore_args=to_numpy, partial_restore=True))
-  if "codebook" in tree:
-    tree[files.STATE] = tree.pop("codebook")
-  return tree
+  # Averaged parameters, where there are some, are the ones to predict with.
+  extra = tree.get("extra", {})
+  out = {files.PARAMS: extra.get("ema", tree["params"])}
+  if files.STATE in extra:
+    out[files.STATE] = extra[files.STATE]
+  return out
 
 
 def read_meta(workdir: str | os.PathLike) -> dict[str, Any]:

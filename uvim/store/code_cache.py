@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from uvim import tree
+from uvim import files, tree
 from uvim.config import TrainConfig
 from uvim.registry import ConfigError
 
@@ -46,15 +46,6 @@ def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
   return json.loads(json.dumps(out, default=list))
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-  """A JSON object, or None where there is none that can be read."""
-  try:
-    out = json.loads(path.read_text())
-  except (OSError, ValueError):
-    return None
-  return out if isinstance(out, dict) else None
-
-
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
   """'field: old → new' for all that differs."""
   return [f"{key}: {old.get(key)!r} → {new.get(key)!r}"
@@ -73,7 +64,7 @@ def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
     ConfigError: no cache there, or one for another run; names what differs.
   """
   folder = pathlib.Path(path)
-  header = read_json(folder / HEADER)
+  header = files.read_json(folder / HEADER)
   if header is None:
     raise ConfigError(
         f"{WHERE}: {path!r} holds no finished cache ({HEADER}). To write one: "

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from uvim.registry import ConfigError
+from uvim.tasks import task_of_outputs
 
 CODE_LEN = 256  # Of every published model.
 _ATTENTION = "MultiHeadDotProductAttention_0/query/kernel"
 _MLP = "MlpBlock_0/Dense_0/kernel"
 
 
-def is_stage_i(shapes: Mapping[str, Any]) -> bool:
-  """Whether these are the arrays of an oracle and a base model."""
-  return "state/dictionary" in shapes
+def kind_of(shapes: Mapping[str, Any]) -> str:
+  """The family of arrays of these names: "vqvae" or "lm"."""
+  return "vqvae" if "params/decoder_stem/kernel" in shapes else "lm"
 
 
 def stage_i_fields(shapes: Mapping[str, tuple[int, ...]],
@@ -93,14 +94,7 @@ def _decoder_fields(shapes):
 
 def task_name(fields: Mapping[str, Any]) -> str:
   """The task a stage I model of these fields was trained for."""
-  tasks = {("depth",): "depth", ("color",): "colorization",
-           ("normals",): "normals",
-           ("instances", "semantics"): "panoptic_segmentation"}
-  keys = tuple(sorted(fields["outputs"]))
-  if keys not in tasks:
-    raise ConfigError(f"A model that predicts {', '.join(keys)} is of no known "
-                      "task; known: " + "; ".join(map(", ".join, tasks)))
-  return tasks[keys]
+  return task_of_outputs(fields["outputs"])
 
 
 def _shape(shapes, name):

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: arrays, and the fields to build models from.
+"""What a checkpoint holds: models and their arrays, ready to predict.
 
 A run's workdir tells its fields; bare arrays (a `.npz`, a published name) show
 them by their names and shapes (`uvim.store.fields_of`).
@@ -14,88 +14,106 @@ from typing import Any
 from etils import epath
 
 from uvim import tree
-from uvim.codes.vq import Codebook
 from uvim.models import make_model
+from uvim.models.guided import GuidedModel
+from uvim.priors.base import Prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import fields_of as infer
-from uvim.store import published as released
+from uvim.store import checkpoint, fields_of, published
 from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
+from uvim.typing import PyTree
+
+STAGE_I, STAGE_II = "vqvae", "lm"
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-  """What `uvim.inference.api.UViM` is made of.
+class OpenModel:
+  """A trained model with its arrays.
 
   Attributes:
-    task, model, params, codebook: stage I.
-    lm, lm_params: stage II, or None.
-    antialias: whether the run's pictures were resized with antialias.
+    task: turns logits into outputs, and outputs into images.
+    model: oracle, quantizer and base model.
+    arrays: theirs, {"params", "state"}.
+    prior: predicts the code from the image, or None.
+    prior_params: its parameters, or None.
+    antialias: whether the run's images were resized with antialias.
     dataset: what the run learned from; "" where nobody knows.
+    categories: (id, name, is a thing) of class 1, 2, …; () where nobody knows.
   """
   task: AbstractTask
-  model: Any
-  params: Any
-  codebook: Codebook
-  lm: Any = None
-  lm_params: Any = None
+  model: GuidedModel
+  arrays: PyTree
+  prior: Prior | None = None
+  prior_params: PyTree = None
   antialias: bool = False
   dataset: str = ""
+  categories: tuple[tuple[int, str, bool], ...] = ()
 
 
-def load(path: str | os.PathLike, *, lm: str | os.PathLike | None = None,
-         code_len: int | None = None,
-         task_options: Mapping[str, Any] | None = None) -> Parts:
-  """Arguments and errors as `uvim.inference.api.UViM.from_checkpoint`."""
-  if is_name(path):
-    path, lm = f"{path}-stage1", lm or f"{path}-stage2"
+def open_model(path: str | os.PathLike, *,
+               lm: str | os.PathLike | None = None,
+               code_len: int | None = None,
+               task_options: Mapping[str, Any] | None = None) -> OpenModel:
+  """Opens both stages, or stage I alone.
+
+  Arguments and errors as `uvim.inference.api.UViM.from_checkpoint`.
+  """
+  path, lm = _both_stages(path, lm)
+  arrays = _read_arrays(path, STAGE_I)
+  prior_arrays = _read_arrays(lm, STAGE_II) if lm else None
+
+  prior_fields = _prior_fields(lm, prior_arrays) if lm else {}
+  code_len = code_len or prior_fields.get("seq_len", fields_of.CODE_LEN)
+  model_fields, task, known_options = _stage_i_fields(path, arrays, code_len)
   config = read_config(path)
-  if config.get("oracle"):
-    if lm:
-      raise ConfigError(
-          f"{path} is a run of stage II with a language model of its own, but "
-          f"another was given: {lm}. For that one give a stage I run, such as "
-          f"{oracle_path(path, config)}.")
-    path, lm = oracle_path(path, config), path
-  stage_i = _load(path, 1)
-  lm_arrays = _load(lm, 2) if lm else None
-  lm_fields = _lm_fields(lm, lm_arrays) if lm else None
-  code_len = code_len or (lm_fields or {}).get("seq_len", infer.CODE_LEN)
-  fields, task, options = _stage_i_fields(path, stage_i, code_len)
-  config = read_config(path) | (read_config(lm) if lm else {})
-  _check_task(path, task, lm, config)
-  codebook = Codebook(**stage_i["state"])
-  if lm and (meta := read_meta(lm)):
-    oracle = {"params": stage_i["params"], "codebook": codebook}
-    check_oracle(meta, tree.fingerprint(oracle), lm)
-  model = make_model("vit", fields, "the checkpoint's model")
-  return Parts(
-      make_task(task, fields, **(task_options or options)), model,
-      stage_i["params"], codebook,
-      make_lm(lm_fields, model) if lm else None,
-      lm_arrays["params"] if lm else None,
-      antialias=_antialias(config), dataset=config.get("dataset", ""))
+  if lm:
+    config = config | read_config(lm)
+  _check_same_task(path, task, lm, config)
+
+  model = make_model("vit", model_fields, "the checkpoint's model")
+  out = OpenModel(
+      make_task(task, model_fields, **(task_options or known_options)),
+      model, arrays, antialias=_resizes_with_antialias(config),
+      dataset=config.get("dataset", ""), categories=_categories(path))
+  if not lm:
+    return out
+  prior = make_model("lm", prior_fields, "the checkpoint's language model")
+  prior.check_code(model.spec, "the checkpoint's language model")
+  meta = read_meta(lm)
+  if meta:
+    check_oracle(meta, tree.fingerprint(arrays), lm)
+  return dataclasses.replace(
+      out, prior=prior, prior_params=prior_arrays["params"])
 
 
-def make_lm(fields: Mapping[str, Any], model: Any) -> Any:
-  """The language model; it must speak the code of `model`."""
-  lm = make_model("lm", fields, "the checkpoint's language model")
-  want = {"vocab_size": model.dict_size + 1, "seq_len": model.code_len}
-  for name, value in want.items():
-    if getattr(lm, name) != value:
-      raise ConfigError(f"The language model's {name} is {getattr(lm, name)};"
-                        f" the code of this stage I model needs {value}.")
-  return lm
+def _both_stages(path, lm):
+  """(path of stage I, path of stage II or None) of what was named."""
+  if is_name(path):
+    return f"{path}-stage1", lm or f"{path}-stage2"
+  config = read_config(path)
+  kind = config.get("kind", STAGE_I)
+  if kind == STAGE_I:
+    return path, lm
+  if kind != STAGE_II:
+    raise ConfigError(f"{path} is a run of kind {kind!r}; it has no guiding "
+                      "code, so it cannot be opened as a UViM model.")
+  if lm:
+    raise ConfigError(
+        f"{path} is a run of stage II with a language model of its own, but "
+        f"another was given: {lm}. For that one give a stage I run, such as "
+        f"{oracle_path(path, config)}.")
+  return oracle_path(path, config), path
 
 
 def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
-  """Words mean nothing to another oracle, though its sizes be the same.
+  """Checks that a prior is used with the oracle whose code it learned.
+
+  Words mean nothing to another oracle, even to one of the same sizes.
 
   Args:
-    meta: of a checkpoint of stage II; of one from elsewhere, which does not
-      tell its oracle, everything is taken.
-    crc32: `tree.fingerprint` of the arrays in use, {"params", "codebook"}.
+    meta: of a checkpoint of stage II; one from elsewhere, which does not tell
+      its oracle, goes with every oracle.
+    crc32: `tree.fingerprint` of the oracle's arrays, {"params", "state"}.
     path: of the checkpoint, for the message.
 
   Raises:
@@ -111,17 +129,28 @@ def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
 
 def is_name(path) -> bool:
   """Whether it is a published name of both stages, such as 'uvim-depth'."""
-  return f"{path}-stage1" in released.MODELS
+  return f"{path}-stage1" in published.MODELS
 
 
 def read_config(path) -> dict[str, Any]:
-  """The config a run left in its workdir; {} for anything else."""
+  """The config a run left in its workdir; {} for anything else.
+
+  Raises:
+    ConfigError: a run of version 0.1.0, whose checkpoints look otherwise.
+  """
   path = os.fspath(path)
-  if (path.endswith(".npz") or path.startswith("https://")
-      or path in released.MODELS):
+  is_file = path.endswith(".npz") or path.startswith("https://")
+  if is_file or path in published.MODELS:
     return {}
   file = epath.Path(path) / "config.json"
-  return json.loads(file.read_text()) if file.exists() else {}
+  if not file.exists():
+    return {}
+  config = json.loads(file.read_text())
+  if "kind" not in config:
+    raise ConfigError(
+        f"{path} is a run of version 0.1.0, whose checkpoints this version "
+        "does not read. Convert it there with tools.convert_checkpoint.")
+  return config
 
 
 def read_meta(path) -> dict[str, Any]:
@@ -133,32 +162,47 @@ def oracle_path(path, config) -> str:
   """Stage I of a stage II run: as the run named it, or beside the run."""
   oracle = config["oracle"]["model_init"]
   beside = epath.Path(os.fspath(path)).parent / epath.Path(oracle).name
-  moved = not epath.Path(oracle).exists() and beside.exists()
-  return os.fspath(beside) if moved else oracle
+  is_moved = not epath.Path(oracle).exists() and beside.exists()
+  return os.fspath(beside) if is_moved else oracle
 
 
-def _check_task(path, task, lm, config):
+def _check_same_task(path, task, lm, config):
   """Two tasks may well have codes of one size."""
-  other = (config.get("oracle") or {}).get("task", task)
-  names = [x.removeprefix("proj.uvim.").removesuffix("_task")
-           .removesuffix("_segmentation") for x in (task, other)]
-  if names[0] != names[1]:
+  oracle = config.get("oracle") or {}
+  other = oracle.get("task", task)
+  if _plain_task(task) != _plain_task(other):
     raise ConfigError(f"{path} is a model of {task}, the language model {lm} "
                       f"one of {other}: they do not go together.")
 
 
-def _antialias(config) -> bool:
-  """Whether the evaluated pictures are resized with antialias."""
+def _plain_task(name: str) -> str:
+  """One spelling for 'proj.uvim.depth_task' and 'depth'."""
+  name = name.removeprefix("proj.uvim.").removesuffix("_task")
+  return name.removesuffix("_segmentation")
+
+
+def _resizes_with_antialias(config) -> bool:
+  """Whether the evaluated images are resized with antialias."""
   pp = config.get("pp_eval") or config.get("pp_train") or ""
   return bool(re.search(r"resize\([^)]*antialias\s*=\s*True", pp))
 
 
-def _load(path, stage: int) -> dict[str, Any]:
-  arrays = released.load_params(path, stage=stage)
-  is_stage_i = infer.is_stage_i(tree.flatten(arrays))
-  if is_stage_i != (stage == 1):
-    raise ConfigError(f"{path} is a checkpoint of stage {2 - is_stage_i}; "
-                      f"stage {stage} is needed here.")
+def _categories(path) -> tuple[tuple[int, str, bool], ...]:
+  """Those of the data set that a run learned from, if it says so."""
+  rows = read_meta(path).get("categories", ())
+  return tuple((int(id_), str(name), bool(is_thing))
+               for id_, name, is_thing in rows)
+
+
+def _read_arrays(path, kind: str) -> dict[str, Any]:
+  arrays = published.load_params(path, kind=kind)
+  found = fields_of.kind_of(tree.flatten(arrays))
+  if found != kind:
+    stages = {STAGE_I: 1, STAGE_II: 2}
+    raise ConfigError(f"{path} is a checkpoint of stage {stages[found]}; stage "
+                      f"{stages[kind]} is needed here.")
+  if kind == STAGE_I:
+    arrays.setdefault("state", {})
   return arrays
 
 
@@ -171,10 +215,12 @@ def _stage_i_fields(path, arrays, code_len):
   config = read_config(path)
   if config:
     return config["model"], config["task"], config.get("task_options", {})
-  fields = infer.stage_i_fields(_shapes(arrays), code_len)
-  return fields, infer.task_name(fields), {}
+  fields = fields_of.stage_i_fields(_shapes(arrays), code_len)
+  return fields, fields_of.task_name(fields), {}
 
 
-def _lm_fields(path, arrays) -> Mapping[str, Any]:
+def _prior_fields(path, arrays) -> Mapping[str, Any]:
   config = read_config(path)
-  return config["model"] if config else infer.stage_ii_fields(_shapes(arrays))
+  if config:
+    return config["model"]
+  return fields_of.stage_ii_fields(_shapes(arrays))

@@ -22,8 +22,8 @@ from uvim import registry
 from uvim.store import checkpoint
 
 HOST = "https://storage.googleapis.com"
-# 'uvim-panoptic' is that of the stage which asks.
-STAGES = {1: "stage1", 2: "stage2"}
+# 'uvim-panoptic' means the weights of the family that asks.
+STAGES = {"vqvae": "stage1", "lm": "stage2"}
 MODELS = {
     f"uvim-{task}-{stage}": f"{HOST}/big_vision/uvim/{task}_{file}_params.npz"
     for task in ("panoptic", "depth", "color")
@@ -42,17 +42,17 @@ CHUNK_BYTES = 1 << 20
 
 
 def load_params(path: str | os.PathLike, *,
-                stage: int | None = None) -> dict[str, Any]:
+                kind: str | None = None) -> dict[str, Any]:
   """`checkpoint.load_params` of whatever `path` names.
 
   Args:
     path: see `locate`.
-    stage: see `locate`.
+    kind: see `locate`.
 
   Raises:
     ConfigError: as `locate` and `checkpoint.load_params`.
   """
-  path = locate(path, stage=stage)
+  path = locate(path, kind=kind)
   try:
     return checkpoint.load_params(path)
   except registry.ConfigError:
@@ -66,7 +66,7 @@ def load_params(path: str | os.PathLike, *,
         f"{HOST}/BUCKET/FILE.") from e
 
 
-def locate(path: str | os.PathLike, *, stage: int | None = None) -> str:
+def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
   """A path that can be opened, for all that a config may name.
 
   Args:
@@ -74,17 +74,20 @@ def locate(path: str | os.PathLike, *, stage: int | None = None) -> str:
       address or a name ('uvim-panoptic', 'howto-i21k-L/16'), which are
       fetched unless they were before. A name wins over a file of that name:
       write './NAME' for the file.
-    stage: 1 or 2: whose weights 'uvim-TASK' means. None: only the full names
-      'uvim-TASK-stage1' and 'uvim-TASK-stage2' are known.
+    kind: the family whose weights 'uvim-TASK' means. None, or a family of which
+      nothing is published: only the full names 'uvim-TASK-stage1' and
+      'uvim-TASK-stage2' are known.
 
   Raises:
     ConfigError: an unknown name, no network, a download that breaks off.
   """
   path = os.fspath(path)
-  names = MODELS | VITS
-  if stage is not None:
-    names |= {name.removesuffix(f"-{STAGES[stage]}"): address
-              for name, address in MODELS.items() if STAGES[stage] in name}
+  names = dict(MODELS | VITS)
+  if kind in STAGES:
+    ending = f"-{STAGES[kind]}"
+    for name, address in MODELS.items():
+      if name.endswith(ending):
+        names[name.removesuffix(ending)] = address
   if path in names:
     return str(fetch(names[path]))
   if path.startswith("https://"):

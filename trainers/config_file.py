@@ -1,0 +1,78 @@
+"""Config files and what the command line changes in them.
+
+The only file that touches absl, in whose flags ml_collections reads a config.
+"""
+
+from collections.abc import Sequence
+
+import absl.logging
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from uvim.registry import ConfigError, unknown
+
+
+def load_config(path: str,
+                overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+  """The config of a file, after the overrides.
+
+  Args:
+    path: 'configs/NAME.py[:argument,key=value…]'.
+    overrides: '--config.field=value' each.
+
+  Raises:
+    ConfigError: no such file, a file that raises, an override of a field that
+      is not there or of another type.
+  """
+  try:
+    # Without the overrides first: ml_collections names an unknown field by its
+    # last key only.
+    _check_overrides(_parse(path, ()), overrides)
+    return _parse(path, overrides)
+  except ConfigError:
+    raise
+  except Exception as e:  # Whatever a config file or an override raises.
+    raise ConfigError(_one_line(e)) from e
+
+
+def quiet_absl() -> None:
+  """Silences libraries that report every call through absl's logging."""
+  absl.logging.set_verbosity(absl.logging.ERROR)
+
+
+def _parse(path: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+  # Flags of its own, so that it may be called again and again.
+  values = flags.FlagValues()
+  argv = ["uvim", f"--config={path}", *overrides]
+  flag = config_flags.DEFINE_config_file(
+      "config", None, "", lock_config=True, flag_values=values, sys_argv=argv)
+  values(argv)
+  try:
+    flag.value.keys  # noqa: B018
+  except OSError as e:  # ml_collections reports an absent file at first use.
+    raise ConfigError(f"--config {path}: there is no such file.") from e
+  return flag.value
+
+
+def _check_overrides(config, overrides: Sequence[str]) -> None:
+  """Raises a ConfigError for `--config.a.b=…` if the config has no a.b."""
+  for override in overrides:
+    path = override.partition("=")[0]
+    node, seen = config, "config"
+    for key in path.split(".")[1:]:
+      key = key.partition("[")[0]
+      if not hasattr(node, "keys") or key not in node:
+        known = list(node.keys()) if hasattr(node, "keys") else []
+        raise unknown(f"key '{seen}.{key}' in {override}: there is no", key,
+                      known)
+      node = node[key]
+      seen = f"{seen}.{key}"
+
+
+def _one_line(error: Exception) -> str:
+  """Its message. ml_collections and absl put a whole traceback into some."""
+  text = str(error).strip() or type(error).__name__
+  if "Traceback (most recent call last)" in text:
+    text = text.splitlines()[-1].partition(": ")[2]
+  return text

@@ -1,0 +1,227 @@
+"""What a family of models is: the contract with the one train loop.
+
+B batch · H W image pixels
+
+A family is what can be trained: stage I (`vqvae`), stage II (`lm`), and what
+comes later. The loop, the evaluators and the tools know a family by this class
+and by its `kind`, which config.json carries. A new family is one file with one
+class and one line in `trainers/families.py`.
+"""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import flax
+import jax
+import numpy as np
+
+from uvim import fields, tree
+from uvim.config import TrainConfig
+from uvim.learn import sharding
+from uvim.registry import ConfigError, lookup
+from uvim.store.start_from import Arrays, Store
+from uvim.tasks.base import AbstractTask
+from uvim.typing import PyTree
+
+
+class Report(flax.struct.PyTreeNode):
+  """What a loss tells besides the scalar.
+
+  Attributes:
+    logs: name → scalar, a mean over the examples.
+    stats: a tree of sums over the examples, for `Family.after_step`; None
+      where nothing is learned outside of the gradient.
+  """
+  logs: dict[str, jax.Array]
+  stats: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """What a family reads before it starts.
+
+  Attributes:
+    frozen: arrays that are used but not trained (stage II: the oracle). They
+      are an argument of the compiled step, never a constant inside it.
+    initial: arrays by name ('params/…', 'state/…') that replace those of
+      `Family.init` in a new run.
+    codes: the oracle's codes from a cache, [R, N, *code]; None: no cache.
+  """
+  frozen: PyTree = None
+  initial: Arrays = dataclasses.field(default_factory=dict)
+  codes: np.ndarray | None = None
+
+
+class Family(abc.ABC):
+  """One kind of model as the train loop sees it.
+
+  The constructor checks sizes and builds the model; it reads nothing. Whatever
+  comes from a disk or a network is read by `open`.
+
+  Attributes:
+    kind: name of the family, a key of FAMILIES.
+    config: the run's config.
+    task: what is predicted; turns outputs into images.
+    predictors: name → function (variables, batch, **options) → dict of
+      [B, …]. `variables` is what `variables` returns.
+  """
+
+  kind: ClassVar[str]
+  config: TrainConfig
+  task: AbstractTask
+  predictors: Mapping[str, Callable[..., dict[str, jax.Array]]]
+
+  def __init__(self, config: TrainConfig):
+    self.config = config
+
+  @abc.abstractmethod
+  def init(self, rng: jax.Array) -> tuple[PyTree, dict[str, PyTree]]:
+    """Parameters and `TrainState.extra` at step 0; traceable."""
+
+  def wanted_arrays(self) -> dict[str, PyTree]:
+    """Shapes of the arrays of a checkpoint, in the published layout."""
+    params, extra = jax.eval_shape(self.init, jax.random.key(0))
+    wanted = {"params": params}
+    if extra.get("state"):
+      wanted["state"] = extra["state"]
+    return wanted
+
+  def open(self, store: Store) -> Opened:
+    """Reads what the config names.
+
+    Raises:
+      ConfigError: nothing there, or arrays that do not fit.
+    """
+    initial = store.read_start(
+        self.config.model_init, self.wanted_arrays(), kind=self.kind)
+    return Opened(initial=initial)
+
+  @abc.abstractmethod
+  def check_batch(self, batch: Mapping[str, np.ndarray]) -> None:
+    """Raises a ConfigError if the model cannot take such a numpy batch."""
+
+  @abc.abstractmethod
+  def loss(self, params: PyTree, extra: dict[str, PyTree], frozen: PyTree,
+           batch: dict[str, jax.Array], rngs_B: jax.Array,
+           step: jax.Array) -> tuple[jax.Array, Report]:
+    """The training loss, a mean over the examples.
+
+    Args:
+      params: what the gradient is taken of.
+      extra: as it was before this step.
+      frozen: see `Opened`.
+      batch: a batch, or one of the parts it is computed in.
+      rngs_B: a key for each example of it.
+      step: int32 []; updates made so far.
+    """
+
+  def after_step(self, params: PyTree, extra: dict[str, PyTree],
+                 stats: PyTree, rng: jax.Array, starts_epoch: jax.Array
+                 ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
+    """(extra after the step, what to log).
+
+    Args:
+      params: after the update.
+      extra: before the step.
+      stats: `Report.stats` summed over the whole batch.
+      rng: the same on every device.
+      starts_epoch: bool []; whether the step is the first of an epoch.
+    """
+    del params, stats, rng, starts_epoch
+    return extra, {}
+
+  def variables(self, params: PyTree, extra: dict[str, PyTree],
+                frozen: PyTree) -> dict[str, PyTree]:
+    """What predictors take: {"params", "state", "frozen"}."""
+    return {"params": extra.get("ema", params),
+            "state": extra.get("state", {}), "frozen": frozen}
+
+  @abc.abstractmethod
+  def panel(self, predict: "Compiled", variables: dict[str, PyTree],
+            batch: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Title → uint8 images [B, H, W, 3] of a few examples."""
+
+  def options(self, predictor: str) -> dict[str, fields.Field]:
+    """The options of a predictor, those of the task's outputs included."""
+    function = lookup(self.predictors, predictor, "prediction")
+    options = fields.options_of(function)
+    if fields.takes_any_option(function):
+      options |= fields.options_of(self.task.outputs)
+    return options
+
+  def num_words(self) -> int | None:
+    """Q of the code whose usage is reported; None without such a code."""
+    return None
+
+
+class Compiled:
+  """The predictors of a family, each compiled once for its options."""
+
+  def __init__(self, family: Family):
+    self._family = family
+    self._programs: dict[Any, Callable] = {}
+
+  def __call__(self, name: str, **options: Any) -> Callable:
+    """The compiled function (variables, batch) → dict of [B, …].
+
+    Args:
+      name: a key of `Family.predictors`.
+      **options: Python values that are built into the program; but for
+        `seed`, which is passed to it: another seed is no other program.
+    """
+    traced = {}
+    if "seed" in options:
+      traced["seed"] = np.uint32(options.pop("seed"))
+    static = tuple(sorted(
+        (key, fields.hashable(value)) for key, value in options.items()))
+    if (name, static) not in self._programs:
+      function = functools.partial(self._family.predictors[name], **options)
+      self._programs[name, static] = jax.jit(function)
+    return functools.partial(self._programs[name, static], **traced)
+
+  def scored(self, name: str) -> dict[str, Any]:
+    """The options of the first evaluator of this predictor.
+
+    For panels: they then show what is scored, and compile nothing new.
+    """
+    for block in self._family.config.evals:
+      if block.pred == name:
+        return dict(block.pred_kw)
+    return {}
+
+
+def draw_columns(task: AbstractTask, batch: Mapping[str, jax.Array],
+                 outputs: Mapping[str, dict[str, jax.Array]]
+                 ) -> dict[str, np.ndarray]:
+  """The columns of a panel: image, truth, and every output by its title."""
+  batch = sharding.gather_to_host(batch)
+  image_BHWC = batch["image_ctx"] if "image_ctx" in batch else batch["image"]
+  columns = {"image": render_image(image_BHWC),
+             "truth": task.render(task.truth(batch))}
+  # One by one: a tree of them would come back in alphabetical order.
+  for title, output in outputs.items():
+    columns[title] = task.render(sharding.gather_to_host(output))
+  return columns
+
+
+def render_image(image_BHWC: np.ndarray) -> np.ndarray:
+  """Images in [−1, 1] as uint8."""
+  return np.uint8(np.clip(np.asarray(image_BHWC) * 127.5 + 127.5, 0, 255))
+
+
+def check_size(image_BHWC: np.ndarray, size: tuple[int, int],
+               name: str) -> None:
+  """Raises a ConfigError if images of config.pp_train have another size."""
+  found = tuple(image_BHWC.shape[1:3])
+  if found != tuple(size):
+    raise ConfigError(
+        f"config.pp_train makes {name!r} of {found} pixels; the model's "
+        f"input_size is {tuple(size)}. Change its resize(…).")
+
+
+def nested(arrays: Arrays) -> dict[str, Any]:
+  """{'params': …, 'state': …} of arrays by name."""
+  return {"state": {}, **tree.unflatten(arrays)}

@@ -1,0 +1,253 @@
+"""Stage I: oracle, quantizer and base model together, as pure functions.
+
+B batch · L code length · E numbers of a code vector · H W image pixels
+N patches · D model width · K classes · P pixels of a patch
+
+`arrays` is {"params": …, "state": …}, the layout of the published checkpoints:
+the parameters of the network (and of the quantizer, below "quantizer") and what
+else the quantizer needs, such as its dictionary.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from uvim import fields as fields_lib
+from uvim.codes import QUANTIZERS, dropout, masking
+from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
+from uvim.models import vit as vit_lib
+from uvim.models.vit import Logits, ViT
+from uvim.nn import heads, losses
+from uvim.nn.embedding import Label
+from uvim.registry import ConfigError, lookup
+from uvim.typing import Array, Bool, Float, PRNGKey, PyTree
+
+# Fields of `config.model` that are neither the network's nor a quantizer's.
+OWN_FIELDS = {
+    "quantizer": fields_lib.Field(
+        "quantizer", "vq", "How vectors become words: `vq`.", "ours"),
+    "code_dropout": fields_lib.Field(
+        "code_dropout", "random",
+        "`random`, `ordered` (drops a suffix) or `none`; training only.",
+        "ours, as released", fields_lib.one_of(dropout.MODES)),
+}
+# The network gets this one from the quantizer.
+_FROM_QUANTIZER = "codeword_dim"
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedModel:
+  """A base model that a guiding code steers, and the oracle that writes it.
+
+  Attributes:
+    vit: the network of oracle and base model.
+    quantizer: turns the oracle's vectors into a code, and back.
+    code_dropout: how training drops words; see `uvim.codes.dropout`.
+  """
+  vit: ViT
+  quantizer: Quantizer
+  code_dropout: str = "random"
+
+  @property
+  def spec(self) -> CodeSpec:
+    """What the guiding codes look like."""
+    return self.quantizer.spec(self.vit.code_len)
+
+  @property
+  def has_oracle(self) -> bool:
+    """Whether there is an oracle; without one there is no code."""
+    return self.vit.oracle_depth > 0
+
+  @property
+  def grid(self) -> tuple[int, int] | None:
+    """Rows and columns of the code; None if its places lie on no grid."""
+    if not self.vit.bottleneck_resize:
+      return None
+    return masking.grid_of(self.vit.code_len)
+
+  def init(self, rng: PRNGKey) -> PyTree:
+    """Fresh arrays, {"params", "state"}; traceable."""
+    network_rng, quantizer_rng = jax.random.split(rng)
+    params = init_network(self.vit, network_rng)
+    code_arrays = self.quantizer.init(quantizer_rng)
+    if code_arrays.params:
+      params = {**params, "quantizer": code_arrays.params}
+    return {"params": params, "state": code_arrays.state}
+
+  def oracle(self, arrays: PyTree, x: Mapping[str, Label], ctx: Any,
+             rngs_B: PRNGKey | None = None,
+             step: jax.Array | None = None) -> Coded:
+    """The oracle's guiding code for labels, and what training needs of it.
+
+    Args:
+      arrays: see the file's docstring.
+      x: the labels in patches, see `ViT.encode`.
+      ctx: the image at label size, [B, H, W, 3] in [-1, 1].
+      rngs_B: see `Quantizer.encode`.
+      step: see `Quantizer.encode`.
+
+    Raises:
+      ConfigError: the model has no oracle.
+    """
+    if not self.has_oracle:
+      raise ConfigError("config.model.oracle_depth = 0: such a model has no "
+                        "oracle and no code.")
+    x_BLE = self.vit.apply({"params": _network_params(arrays)}, x, ctx,
+                           method="encode")
+    return self.quantizer.encode(_code_arrays(arrays), x_BLE, rngs_B, step)
+
+  def embed(self, arrays: PyTree, code: Array,
+            dropped_BL: Bool[Array, "B L"] | None = None
+            ) -> Float[Array, "B L E"]:
+    """The vectors of a code; see `Quantizer.embed`."""
+    return self.quantizer.embed(_code_arrays(arrays), code, dropped_BL)
+
+  def drop(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
+           dropped_BL: Bool[Array, "B L"]) -> Float[Array, "B L E"]:
+    """Code vectors without those places; see `Quantizer.drop`."""
+    return self.quantizer.drop(_code_arrays(arrays), z_BLE, dropped_BL)
+
+  def drop_for_training(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
+                        rngs_B: PRNGKey) -> Float[Array, "B L E"]:
+    """Code dropout (paper, section 2.3)."""
+    if self.code_dropout == "none":
+      return z_BLE
+    dropped_BL = dropout.draw_dropped(
+        rngs_B, self.vit.code_len, self.code_dropout)
+    return self.drop(arrays, z_BLE, dropped_BL)
+
+  def embed_no_code(self, arrays: PyTree,
+                    batch_size: int) -> Float[Array, "B L E"]:
+    """The vectors of a code that says nothing at all."""
+    spec = self.spec
+    z_BLE = jnp.zeros((batch_size, spec.length, spec.vector_dim))
+    dropped_BL = jnp.ones((batch_size, spec.length), bool)
+    return self.drop(arrays, z_BLE, dropped_BL)
+
+  def base_model(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
+                 ctx: Any) -> Logits:
+    """The logits of f for code vectors and an image at label size."""
+    return self.vit.apply({"params": _network_params(arrays)}, z_BLE, ctx,
+                          method="decode")
+
+  def loss(self, arrays: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
+           x: Mapping[str, Label], loss_fn: Callable
+           ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of f, averaged over the batch; for training.
+
+    Never more than the logits of a few pixels of each patch exist: all of them
+    are 245 MB for one 512x512 image, and their gradient as much again.
+
+    Args:
+      arrays: see the file's docstring.
+      z_BLE: code vectors.
+      ctx: the image.
+      x: what to predict, per key of `outputs`.
+      loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over the
+        pixels of a patch: a task's `loss`.
+
+    Returns:
+      The mean loss and the means of the logs, which have no gradient.
+    """
+    x_BND = self._tokens(arrays, z_BLE, ctx)
+    loss_of_heads = self._loss_of_heads(loss_fn, x_BND)
+    return loss_of_heads.mean(self._head_params(arrays), x_BND, x)
+
+  def loss_of_each(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
+                   ctx: Any, x: Mapping[str, Label], loss_fn: Callable
+                   ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+    """As `loss`, but of each example; for evaluation."""
+    x_BND = self._tokens(arrays, z_BLE, ctx)
+    loss_of_heads = self._loss_of_heads(loss_fn, x_BND)
+    return loss_of_heads.of_each(self._head_params(arrays), x_BND, x)
+
+  def _tokens(self, arrays, z_BLE, ctx):
+    return self.vit.apply({"params": _network_params(arrays)}, z_BLE, ctx,
+                          method="decode_tokens")
+
+  def _head_params(self, arrays):
+    params = arrays["params"]
+    return {key: params[f"head_{key}"] for key in self.vit.outputs}
+
+  def _loss_of_heads(self, loss_fn, x_BND):
+    """`loss_fn` as a function of the heads' parameters, by chunks of pixels."""
+    outputs = self.vit.outputs
+
+    def loss_of_heads(params, x_BND, x):
+      logits = {key: heads.logits(params[key], x_BND) for key in outputs}
+      return loss_fn(logits, x)
+
+    num_tokens = x_BND.shape[0] * x_BND.shape[1]
+    chunk_size = losses.chunk_size(num_tokens, outputs)
+    return losses.ChunkedLoss(loss_of_heads, chunk_size)
+
+
+def make_guided_model(model_fields: Mapping[str, Any],
+                      where: str) -> GuidedModel:
+  """Builds network and quantizer from one block of fields.
+
+  Args:
+    model_fields: such as `config.model`: fields of `ViT`, of the quantizer
+      that `quantizer` names, and `code_dropout`.
+    where: path of that block, for messages.
+
+  Raises:
+    ConfigError: an unknown or missing field, a value that is not allowed, a
+      field of another quantizer, sizes that do not fit.
+  """
+  quantizer_cls = lookup(
+      QUANTIZERS, model_fields.get("quantizer", "vq"), f"{where}.quantizer")
+  network_known = fields_lib.fields_of(ViT)
+  del network_known[_FROM_QUANTIZER]
+  quantizer_known = fields_lib.fields_of(quantizer_cls)
+  known = network_known | quantizer_known | OWN_FIELDS
+  _refuse_fields_of_other_quantizers(model_fields, known, where)
+  fields_lib.check_fields(known, model_fields, where)
+  quantizer = quantizer_cls(**_only(model_fields, quantizer_known))
+  network = ViT(**_only(model_fields, network_known),
+                codeword_dim=quantizer.oracle_dim)
+  vit_lib.check_vit(network)
+  return GuidedModel(network, quantizer,
+                     model_fields.get("code_dropout", "random"))
+
+
+def _refuse_fields_of_other_quantizers(model_fields, known, where):
+  """A field that nobody reads must not be set."""
+  for name, cls in QUANTIZERS.items():
+    for field_name in fields_lib.fields_of(cls):
+      if field_name in model_fields and field_name not in known:
+        raise ConfigError(
+            f"{where}.{field_name} is a field of quantizer {name!r}, but "
+            f"{where}.quantizer = {model_fields.get('quantizer', 'vq')!r}.")
+
+
+def _only(values, names):
+  return {name: fields_lib.hashable(values[name])
+          for name in names if name in values}
+
+
+# Jitted for its cache: a run asks for the shapes several times, seconds each.
+@functools.partial(jax.jit, static_argnums=0)
+def init_network(vit: ViT, rng: PRNGKey) -> PyTree:
+  """The parameters (float32) of a new network."""
+  num_tokens = math.prod(vit.grid_size)
+  x = {key: jnp.zeros((1, num_tokens, num_pixels), jnp.int32)
+       for key, (_, num_pixels) in vit.inputs.items()}
+  ctx = jnp.zeros((1, *vit.input_size, 3))
+  return vit.init(rng, x, ctx)["params"]
+
+
+def _network_params(arrays):
+  """The parameters without those of the quantizer."""
+  params = dict(arrays["params"])
+  params.pop("quantizer", None)
+  return params
+
+
+def _code_arrays(arrays) -> CodeArrays:
+  return CodeArrays(arrays["params"].get("quantizer", {}), arrays["state"])

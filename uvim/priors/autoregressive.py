@@ -1,0 +1,152 @@
+"""The paper's prior: an encoder–decoder language model, word by word.
+
+B images · S samples · L code length · V = Q + 1 vocabulary: word 0 starts a
+sequence, word i + 1 is codeword i
+
+Source: paper, "Experimental setup for stage II" and "Sampling from LM at test
+time".
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from uvim import fields as fields_lib
+from uvim.learn import sharding
+from uvim.nn import losses
+from uvim.priors import base, sampling
+from uvim.priors import lm as lm_lib
+from uvim.registry import ConfigError
+from uvim.typing import PRNGKey, PyTree
+
+# On a CPU, a batch whose encoder tokens have at least this many numbers is
+# computed in two halves.
+SPLIT_FROM = 2**18
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoregressivePrior(base.Prior):
+  """p(code | image) as a product over the words, each given those before it.
+
+  Attributes:
+    lm: the network.
+    split_from: see SPLIT_FROM.
+  """
+  lm: lm_lib.LM
+  split_from: int = SPLIT_FROM
+
+  options = {
+      "temperature": fields_lib.Field(
+          "temperature", 0.0, "0 takes the likeliest word, exactly; 1 samples "
+          "the model's distribution.", check=fields_lib.number(0)),
+      "top_k": fields_lib.Field(
+          "top_k", None, "Keeps only this many of the likeliest words.",
+          check=fields_lib.optional(fields_lib.integer(1))),
+      "top_p": fields_lib.Field(
+          "top_p", None, "Keeps the fewest likeliest words whose probability "
+          "reaches this.", check=fields_lib.optional(fields_lib.Check(
+              "a number in (0, 1]",
+              lambda value: fields_lib.is_number(value) and 0 < value <= 1))),
+  }
+
+  panel = {
+      "LM, T = 0": {"temperature": 0.0, "seed": 0},
+      "LM, T = 1, seed 1": {"temperature": 1.0, "seed": 1},
+      "LM, T = 1, seed 2": {"temperature": 1.0, "seed": 2}}
+
+  @classmethod
+  def from_fields(cls, model_fields, where):
+    fields_lib.check_fields(
+        fields_lib.fields_of(lm_lib.LM), model_fields, where)
+    lm = lm_lib.LM(**{name: fields_lib.hashable(value)
+                      for name, value in model_fields.items()})
+    lm_lib.check_lm(lm)
+    return cls(lm)
+
+  @property
+  def input_size(self):
+    return tuple(self.lm.input_size)
+
+  @property
+  def encoder_grid(self):
+    return self.lm.grid_size if self.lm.posemb_type == "learn" else None
+
+  def check_code(self, spec, where):
+    if not spec.is_discrete or spec.words_per_place != 1:
+      raise ConfigError(f"{where}.style = 'ar' predicts one word for each "
+                        "place; the oracle's code is made otherwise.")
+    wanted = {"vocab_size": spec.num_words + 1, "seq_len": spec.length}
+    for name, value in wanted.items():
+      if getattr(self.lm, name) != value:
+        raise ConfigError(
+            f"{where}.{name} = {getattr(self.lm, name)}, but the oracle's code "
+            f"needs {value} (dict_size + 1, code_len).")
+
+  def init(self, rng):
+    return init_lm(self.lm, rng)
+
+  def loss(self, params, image, code, rngs_B=None):
+    del rngs_B
+    nll_BL = self.word_nll(params, image, code)
+    return jnp.mean(nll_BL, axis=1), {}
+
+  def word_nll(self, params: PyTree, image, code):
+    """Negative log-likelihood of each word in nats, f32 [B, L]."""
+    text_BL = code + 1
+    if not self.is_split(len(text_BL)):
+      return self._word_nll(params, image, text_BL)
+    # `split`, not slices: the gradient of a slice is padded to the whole batch.
+    images, texts = jnp.split(image, 2), jnp.split(text_BL, 2)
+    halves = [self._word_nll(params, images[0], texts[0]),
+              self._word_nll(params, images[1], texts[1])]
+    return jnp.concatenate(halves)
+
+  def _word_nll(self, params, image, text_BL):
+    logits_BLV = self.lm.apply({"params": params}, image, text_BL)
+    return losses.softmax_cross_entropy(
+        logits_BLV[..., None], text_BL[..., None])[..., 0]
+
+  def is_split(self, batch_size: int) -> bool:
+    """Whether a second core would idle, so that half of the batch is for it.
+
+    On a CPU, products of many small matrices, norms and copies run on one core
+    while the other waits. Two halves that share only the parameters run side
+    by side. Devices that share a batch would have to exchange it instead.
+    """
+    num_numbers = batch_size * math.prod(self.lm.grid_size) * self.lm.emb_dim
+    return (jax.default_backend() == "cpu" and batch_size % 2 == 0
+            and num_numbers >= self.split_from
+            and sharding.num_data_devices() == 1)
+
+  def sample(self, params, image, seeds_B, *, num_samples=1, given=None,
+             **options):
+    self.check_options(options)
+    self._check_top_k(options.get("top_k"))
+    base.check_num_samples(num_samples)
+    return sampling.sample(self.lm, params, image, seeds_B, given=given,
+                           num_samples=num_samples, **options)
+
+  def _check_top_k(self, top_k):
+    num_words = self.lm.vocab_size - 1
+    if top_k is not None and top_k > num_words:
+      raise ConfigError(f"top_k = {top_k!r}; must be None or an integer in "
+                        f"1..{num_words} (dict_size).")
+
+  def log_prob(self, params, image, code):
+    logits_BLV = self.lm.apply({"params": params}, image, code + 1)
+    logprob_BLV = jax.nn.log_softmax(logits_BLV)
+    picked_BL1 = jnp.take_along_axis(logprob_BLV, code[..., None] + 1, -1)
+    return picked_BL1[..., 0]
+
+
+# Jitted for its cache: a run asks for the shapes several times, seconds each.
+@functools.partial(jax.jit, static_argnums=0)
+def init_lm(lm: lm_lib.LM, rng: PRNGKey) -> PyTree:
+  """Fresh float32 parameters. Under `jax.eval_shape`: their shapes, free."""
+  height, width = lm.input_size
+  image = jnp.zeros((1, height, width, 3))
+  text_BL = jnp.zeros((1, lm.seq_len), jnp.int32)
+  return lm.init(rng, image, text_BL)["params"]

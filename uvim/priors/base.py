@@ -1,0 +1,149 @@
+"""What a prior is: a distribution over guiding codes, given the image.
+
+B images · S samples per image · L code length · H W image pixels
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from uvim import fields
+from uvim.codes.base import CodeSpec
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+
+
+class Samples(flax.struct.PyTreeNode):
+  """Codes drawn for a batch of images.
+
+  Attributes:
+    code: (B, S, *CodeSpec.shape).
+    logprob: f32 [B, S, L], log-probability in nats of each word under the model
+      itself: temperature 1, nothing truncated. Their sum over L is the
+      log-likelihood of a code. None where a prior has no likelihood.
+  """
+  code: Array
+  logprob: Array | None
+
+
+class Prior(abc.ABC):
+  """Predicts the oracle's guiding code from the image.
+
+  Subclasses are frozen dataclasses: static and hashable. They hold no arrays.
+
+  Attributes:
+    options: what `sample` can be told, by name, with defaults and ranges. The
+      command line, the explorer and the evaluators read them from here.
+    panel: title → options and seed of the samples that a run's panels show.
+  """
+
+  options: ClassVar[Mapping[str, fields.Field]] = {}
+  panel: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+      "LM, seed 0": {"seed": 0}, "LM, seed 1": {"seed": 1}}
+
+  @classmethod
+  @abc.abstractmethod
+  def from_fields(cls, model_fields: Mapping[str, Any], where: str) -> "Prior":
+    """Builds the prior from a block of fields; see `make_prior`."""
+
+  @property
+  @abc.abstractmethod
+  def input_size(self) -> tuple[int, int]:
+    """Height and width in pixels of the image it sees."""
+
+  @property
+  def encoder_grid(self) -> tuple[int, int] | None:
+    """Rows and columns of image tokens, for a pretrained encoder's positions.
+
+    None: it learns no positions, or it has no such encoder.
+    """
+    return None
+
+  @abc.abstractmethod
+  def check_code(self, spec: CodeSpec, where: str) -> None:
+    """Raises a ConfigError if the prior cannot predict such codes."""
+
+  @abc.abstractmethod
+  def init(self, rng: PRNGKey) -> PyTree:
+    """Fresh parameters; traceable."""
+
+  @abc.abstractmethod
+  def loss(self, params: PyTree, image: Float[Array, "B H W 3"], code: Array,
+           rngs_B: PRNGKey | None = None
+           ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+    """Negative log-likelihood of each code, in nats per place of the code.
+
+    Args:
+      params: the parameters.
+      image: in [-1, 1].
+      code: the oracle's.
+      rngs_B: a key per example in training; None in evaluation.
+
+    Returns:
+      The loss and what else to log, of each example.
+    """
+
+  def metrics(self, nll_B: Float[Array, "B"]) -> dict[str, Float[Array, "B"]]:
+    """What evaluation reports of the loss, by name, besides `loss`."""
+    return {"bits_per_codeword": nll_B / jnp.log(2.0)}
+
+  @abc.abstractmethod
+  def sample(self, params: PyTree, image: Float[Array, "B H W 3"],
+             seeds_B: Int[Array, "B"], *, num_samples: int = 1,
+             given: Array | None = None, **options: Any) -> Samples:
+    """Draws codes.
+
+    Args:
+      params: the parameters.
+      image: in [-1, 1].
+      seeds_B: one integer per image. The samples of an image follow from its
+        pixels, its seed and the options alone, whatever the batch.
+      num_samples: S.
+      given: words that are fixed, of the shape of a batch of codes; -1 where
+        the prior is free. None: it is free everywhere.
+      **options: of `options`.
+
+    Raises:
+      ConfigError: an option out of its range; given words that this prior
+        cannot take.
+    """
+
+  def log_prob(self, params: PyTree, image: Float[Array, "B H W 3"],
+               code: Array) -> Float[Array, "B L"] | None:
+    """Log-probability in nats of each word of any code; None if unknown."""
+    del params, image, code
+    return None
+
+  def check_options(self, given: Mapping[str, Any]) -> None:
+    """Raises a ConfigError for an unknown option or a value out of range."""
+    for name, value in given.items():
+      if name not in self.options:
+        raise ConfigError(
+            f"{name} = {value!r}; this prior has no such option. It has: "
+            f"{', '.join(self.options) or 'none'}.")
+      check = self.options[name].check
+      if check is not None and not check.fits(value):
+        raise ConfigError(f"{name} = {value!r}; must be {check.allowed}.")
+
+
+def check_num_samples(num_samples: Any) -> None:
+  """Raises a ConfigError if that is no number of samples."""
+  check = fields.integer(1)
+  if not check.fits(num_samples):
+    raise ConfigError(f"num_samples = {num_samples!r}; must be "
+                      f"{check.allowed}.")
+
+
+def example_seeds(ids_B: Int[Array, "B"], seed: Any) -> Array:
+  """One uint32 seed per image from its id (low 32 bits) and a run's seed."""
+  ids_B = jnp.asarray(ids_B).astype(jnp.uint32)
+  key = jax.random.key(seed)
+
+  def seed_of(image_id):
+    return jax.random.bits(jax.random.fold_in(key, image_id))
+
+  return jax.vmap(seed_of)(ids_B)
