@@ -1,4 +1,4 @@
-"""Look-ups in tables of names; the one error for mistakes a person can mend.
+"""Look-ups in tables of names, and the one error for a user's mistakes.
 
 Layer 0: no imports but the standard library.
 """
@@ -7,39 +7,53 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-T = TypeVar("T")
+Entry = TypeVar("Entry")
 
 
 class ConfigError(ValueError):
   """A mistake in a config, a string, a path or a data set.
 
-  The message names the field, what came and what is allowed. The entry point
-  prints it as one line and leaves with exit code 2, without a traceback.
+  The message names the field, the value that came and the values that are
+  allowed. The command line prints it as one line and exits with code 2,
+  without a traceback.
   """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """The known name most like `name`, or '' when none is close."""
-  match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-  return match[0] if match else ""
+  """Returns the known name most like `name`, or '' when none is close."""
+  matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+  if not matches:
+    return ""
+  return matches[0]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
-  """The error for a name that is not in `known`, with the nearest one."""
-  known = sorted(map(str, known))
-  near = nearest(name, known)
-  hint = f" Did you mean {near!r}?" if near else ""
-  return ConfigError(
-      f"Unknown {what} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+  """Returns the error for a name that is not known; suggests the nearest.
+
+  Args:
+    what: what the name stands for, for the message ("op", "evaluator", …).
+    name: the name that came.
+    known: the names there are.
+  """
+  known_names = sorted(map(str, known))
+  closest = nearest(name, known_names)
+  hint = ""
+  if closest:
+    hint = f" Did you mean {closest!r}?"
+  listing = ", ".join(known_names) or "none"
+  return ConfigError(f"Unknown {what} {name!r}.{hint} Known: {listing}.")
 
 
-def lookup(table: Mapping[str, T], name: str, what: str) -> T:
-  """`table[name]`; a ConfigError that shows the known names if it is absent.
+def lookup(table: Mapping[str, Entry], name: str, what: str) -> Entry:
+  """Returns `table[name]`.
 
   Args:
     table: the names and what they stand for.
     name: the name asked for.
     what: what the table holds, for the message ("op", "evaluator", …).
+
+  Raises:
+    ConfigError: the table has no such name; the message lists those it has.
   """
   if name not in table:
     raise unknown(what, name, table)

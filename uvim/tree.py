@@ -1,7 +1,8 @@
 """Leaves of a tree by path name, and first-match rules over those names.
 
-A leaf's name joins the keys on its path with '/', so the parameters of a model
-have the names of the published checkpoints: 'encoder/encoder_norm/scale'.
+The name of a leaf joins the keys on its path with '/'. The parameters of a
+model therefore have the names of the published checkpoints:
+'encoder/encoder_norm/scale'.
 
 Layer 0: jax, numpy and the registry only.
 """
@@ -25,15 +26,14 @@ def _name(path: Sequence[Any]) -> str:
 
 def leaf_names(tree: PyTree) -> list[str]:
   """The names of the leaves, in the order of `jax.tree.leaves(tree)`."""
-  return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return [_name(path) for path, _ in leaves]
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
-  """{name: leaf}; of nested dicts, `unflatten` is the inverse."""
-  return {
-      _name(path): leaf
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
+  """{name: leaf}. For nested dicts, `unflatten` is the inverse."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {_name(path): leaf for path, leaf in leaves}
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,33 +50,39 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
       node = node.setdefault(folder, {})
       if not isinstance(node, dict):
         raise registry.ConfigError(
-            f"Name {name!r} lies below {folder!r}, which is an array itself.")
+            f"Name {name!r} lies below {folder!r}, which is an array itself."
+        )
     if last in node:
       raise registry.ConfigError(
-          f"Name {name!r} is an array and a folder of arrays at once.")
+          f"Name {name!r} is an array and a folder of arrays at once."
+      )
     node[last] = leaf
   return tree
 
 
 def fingerprint(tree: PyTree) -> int:
   """CRC-32 of the names, dtypes, shapes and values of all arrays of a tree."""
+  # Checkpoints and code caches store this number, so it must stay the same:
+  # the names here are jax's own and not those of `flatten`.
+  arrays = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    arrays[jax.tree_util.keystr(path)] = leaf
   crc = 0
-  # Not the names of `flatten`: files keep this number, so it may not move.
-  leaves = [(jax.tree_util.keystr(path), leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-  for name, leaf in sorted(leaves, key=lambda x: x[0]):
-    array = np.ascontiguousarray(jax.device_get(leaf))
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(jax.device_get(arrays[name]))
     header = f"{name} {array.dtype} {array.shape}"
-    crc = zlib.crc32(array.view(np.uint8), zlib.crc32(header.encode(), crc))
+    crc = zlib.crc32(header.encode(), crc)
+    crc = zlib.crc32(array.view(np.uint8), crc)
   return crc
 
 
 def _compile(pattern: str, what: str) -> re.Pattern:
   try:
     return re.compile(pattern)
-  except (re.error, TypeError) as e:
+  except (re.error, TypeError) as error:
     raise registry.ConfigError(
-        f"{what}: {pattern!r} is not a regular expression: {e}.") from e
+        f"{what}: {pattern!r} is not a regular expression: {error}."
+    ) from error
 
 
 def first_match(
@@ -93,41 +99,43 @@ def first_match(
     patterns: regular expressions. They match a whole name or nothing, so
       'encoder.*' does not take 'pos_embedding_encoder' (Appendix D, lr_mults).
     what: the config field the patterns came from, for messages.
-    must_match: whether a pattern that fits no name at all is an error; it is
-      almost always a misspelt name that would silently change nothing.
+    must_match: whether a pattern that fits no name at all is an error. Such a
+      pattern is almost always a misspelt name and would change nothing.
 
   Returns:
     Indices into `patterns`, −1 where none matches; one per name.
 
   Raises:
-    ConfigError: a bad or, with `must_match`, an idle pattern.
+    ConfigError: a pattern is no regular expression or, with `must_match`,
+      fits no name.
   """
   regexes = [_compile(pattern, what) for pattern in patterns]
-  for pattern, regex in zip(patterns, regexes, strict=True):
-    if must_match and not any(map(regex.fullmatch, names)):
-      near = registry.nearest(pattern, names)
-      hint = f" The nearest name is {near!r}." if near else ""
-      raise registry.ConfigError(
-          f"{what}: pattern {pattern!r} matches no parameter.{hint} Patterns "
-          "match whole names: 'head' needs to be 'head.*'.")
-  return [
-      next((i for i, r in enumerate(regexes) if r.fullmatch(name)), -1)
-      for name in names
-  ]
+  if must_match:
+    for regex in regexes:
+      _check_that_it_matches(regex, names, what)
+  return [_index_of_first_match(regexes, name) for name in names]
 
 
-def make_mask(
-    tree: PyTree,
-    patterns: Sequence[str],
-    *,
-    what: str = "mask",
-    must_match: bool = True,
-) -> PyTree:
-  """`first_match` for the leaves of `tree`: the same tree of indices."""
-  treedef = jax.tree.structure(tree)
-  indices = first_match(
-      leaf_names(tree), patterns, what=what, must_match=must_match)
-  return jax.tree.unflatten(treedef, indices)
+def _check_that_it_matches(
+    regex: re.Pattern, names: Sequence[str], what: str
+) -> None:
+  if any(regex.fullmatch(name) for name in names):
+    return
+  closest = registry.nearest(regex.pattern, names)
+  hint = ""
+  if closest:
+    hint = f" The nearest name is {closest!r}."
+  raise registry.ConfigError(
+      f"{what}: pattern {regex.pattern!r} matches no parameter.{hint} Patterns "
+      "match whole names: 'head' needs to be 'head.*'."
+  )
+
+
+def _index_of_first_match(regexes: Sequence[re.Pattern], name: str) -> int:
+  for index, regex in enumerate(regexes):
+    if regex.fullmatch(name):
+      return index
+  return -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +144,9 @@ class Comparison:
 
   Attributes:
     matched: names of equal shape and dtype.
-    missing: lines of those wanted but not saved.
-    unexpected: lines of those saved but not wanted.
-    misfits: lines of those of another shape or dtype.
+    missing: one line for each array that is wanted but not saved.
+    unexpected: one line for each array that is saved but not wanted.
+    misfits: one line for each array of another shape or dtype.
   """
   matched: Sequence[str]
   missing: Sequence[str]
@@ -152,25 +160,31 @@ class Comparison:
 
   def report(self, limit: int = 5) -> str:
     """Counts, then up to `limit` lines of every kind of difference."""
-    text = (f"{len(self.matched)} arrays match, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.misfits)} of "
-            "another shape or dtype")
-    for lines in self.misfits, self.missing, self.unexpected:
-      text += "".join(f"\n  {line}" for line in lines[:limit])
-      if len(lines) > limit:
-        text += f"\n  … and {len(lines) - limit} more"
+    text = (
+        f"{len(self.matched)} arrays match, {len(self.missing)} missing, "
+        f"{len(self.unexpected)} unexpected, {len(self.misfits)} of "
+        "another shape or dtype"
+    )
+    for differences in (self.misfits, self.missing, self.unexpected):
+      for line in differences[:limit]:
+        text += f"\n  {line}"
+      num_hidden = len(differences) - limit
+      if num_hidden > 0:
+        text += f"\n  … and {num_hidden} more"
     return text
 
 
 def compare(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:
   """Compares {name: [shape, dtype]} of two trees of arrays."""
-  matched, missing, unexpected, misfits = [], [], [], []
+  matched = []
+  missing = []
+  unexpected = []
+  misfits = []
   for name in sorted({*saved, *wanted}):
-    there, here = (
-        "{} {}".format(*spec) if spec else "absent"
-        for spec in (saved.get(name), wanted.get(name)))
-    line = f"{name}: {there} saved, {here} in this run"
-    if there == here:
+    saved_text = _spec_text(saved, name)
+    wanted_text = _spec_text(wanted, name)
+    line = f"{name}: {saved_text} saved, {wanted_text} in this run"
+    if saved_text == wanted_text:
       matched.append(name)
     elif name not in saved:
       missing.append(line)
@@ -179,3 +193,11 @@ def compare(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:
     else:
       misfits.append(line)
   return Comparison(matched, missing, unexpected, misfits)
+
+
+def _spec_text(specs: Mapping[str, Any], name: str) -> str:
+  """'SHAPE DTYPE' of one array, or 'absent'."""
+  if name not in specs:
+    return "absent"
+  shape, dtype = specs[name]
+  return f"{shape} {dtype}"

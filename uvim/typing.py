@@ -9,9 +9,9 @@ Q dictionary size · V = Q+1 LM vocabulary (0 = start) · S samples per image
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, Key, UInt
+from jaxtyping import Array, Bool, Float, Int
 
 PRNGKey = jax.Array
 PyTree = Any
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PRNGKey", "PyTree", "UInt"]
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKey", "PyTree"]

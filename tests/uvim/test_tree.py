@@ -12,8 +12,12 @@ PARAMS = {
     "encoder": {"Dense_0": {"kernel": 1, "bias": 2}},
     "decoder": {"kernel": 3},
 }
-NAMES = ["decoder/kernel", "encoder/Dense_0/bias", "encoder/Dense_0/kernel",
-         "pos_embedding_encoder"]
+NAMES = [
+    "decoder/kernel",
+    "encoder/Dense_0/bias",
+    "encoder/Dense_0/kernel",
+    "pos_embedding_encoder",
+]
 
 
 class Box(flax.struct.PyTreeNode):
@@ -23,8 +27,8 @@ class Box(flax.struct.PyTreeNode):
 
 def test_names_are_the_published_ones_in_leaf_order():
   assert tree.leaf_names(PARAMS) == NAMES
-  assert tree.leaf_names(Box({"a": 1}, (2, None, 3))) == [
-      "inside/a", "pair/0", "pair/2"]
+  box = Box({"a": 1}, (2, None, 3))
+  assert tree.leaf_names(box) == ["inside/a", "pair/0", "pair/2"]
 
 
 def test_unflatten_undoes_flatten():
@@ -37,30 +41,44 @@ def test_a_name_cannot_be_array_and_folder(names):
     tree.unflatten(dict.fromkeys(names, np.zeros(1)))
 
 
+def test_a_fingerprint_is_the_one_that_files_hold():
+  arrays = {
+      "a": {"b": np.arange(6.0).reshape(2, 3), "c": np.zeros((), "int32")},
+      "x": (np.ones(3, "float16"), np.ones((2, 2), "float32")),
+  }
+  assert tree.fingerprint(arrays) == 2945344387
+  arrays["a"]["b"][1, 2] += 1
+  assert tree.fingerprint(arrays) != 2945344387
+
+
 def test_first_match_wins_and_only_whole_names_match():
-  mask = tree.make_mask(PARAMS, ["encoder.*", ".*kernel", ".*bias"])
-  assert mask == {
+  patterns = ["encoder.*", ".*kernel", ".*bias"]
+  indices = tree.first_match(NAMES, patterns, what="")
+  assert dict(zip(NAMES, indices, strict=True)) == {
       "pos_embedding_encoder": -1,
-      "encoder": {"Dense_0": {"kernel": 0, "bias": 0}},
-      "decoder": {"kernel": 1},
+      "encoder/Dense_0/bias": 0,
+      "encoder/Dense_0/kernel": 0,
+      "decoder/kernel": 1,
   }
 
 
 @pytest.mark.parametrize("part", ["encoder", "encoder/Dense_0", "kernel"])
 def test_part_of_a_name_does_not_match(part):
   with pytest.raises(ConfigError, match="matches no parameter"):
-    tree.make_mask(PARAMS, [part])
-  assert set(tree.first_match(NAMES, [part], what="", must_match=False)) == {-1}
+    tree.first_match(NAMES, [part], what="")
+  indices = tree.first_match(NAMES, [part], what="", must_match=False)
+  assert set(indices) == {-1}
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_that_helps():
-  with pytest.raises(ConfigError, match="config.lr_mults.*'decoder/kernal'"
-                     ".*nearest name is 'decoder/kernel'"):
-    tree.make_mask(PARAMS, ["decoder/kernal"], what="config.lr_mults")
-  mask = tree.make_mask(PARAMS, ["nothing"], must_match=False)
-  assert set(tree.flatten(mask).values()) == {-1}
+  message = ("config.lr_mults.*'decoder/kernal'"
+             ".*nearest name is 'decoder/kernel'")
+  with pytest.raises(ConfigError, match=message):
+    tree.first_match(NAMES, ["decoder/kernal"], what="config.lr_mults")
+  indices = tree.first_match(NAMES, ["nothing"], what="", must_match=False)
+  assert set(indices) == {-1}
 
 
 def test_a_broken_expression_is_named():
   with pytest.raises(ConfigError, match=r"'\(' is not a regular expression"):
-    tree.make_mask(PARAMS, ["("])
+    tree.first_match(NAMES, ["("], what="")
