@@ -3,10 +3,11 @@
 B batch · A heads · T query tokens · S key tokens · H head size · t queries of
 one block
 
-Kept for the backward pass are queries, keys, values, the attended values and
-one number per query; the scores are computed again, a block of queries at a
-time. At 1024 tokens, 12 heads and a batch of 8 one layer's weights alone are
-403 MB, and autodiff keeps them for every layer.
+The scores [B, A, T, S] are never whole. The forward pass takes a block of
+queries at a time. It keeps for the backward pass the queries, keys, values,
+attended values and one number per query; the backward pass computes the
+scores of a block again. Autodiff would keep the weights of every layer: 403 MB
+for each at 1024 tokens, 12 heads and a batch of 8.
 
 Source: Rabe and Staats, "Self-attention does not need O(n²) memory", 2021.
 """
@@ -21,12 +22,13 @@ from jax.ad_checkpoint import checkpoint_name
 from uvim.registry import lookup
 from uvim.typing import Array, Float
 
-# Queries at a time. More would need more memory than a layer's MLP does at the
-# paper's sizes; blocks of 128 are slower on a CPU at 256 tokens.
-BLOCK = 256
+# Queries of one block. Larger blocks would need more memory than the MLP of a
+# layer does at the paper's sizes. Blocks of 128 are slower on a CPU at 256
+# tokens.
+BLOCK_SIZE = 256
 
-# What a backward pass through `attention` needs beside its inputs; a remat
-# policy that keeps these by name computes no attention twice.
+# What a backward pass through `attention` needs beside its inputs. A remat
+# policy that keeps these names computes no attention twice.
 SAVED = ("attended", "attention_log_sums")
 
 
@@ -37,8 +39,9 @@ def attention(
     *,
     causal: bool = False,
     implementation: str = "chunked",
+    block_size: int = BLOCK_SIZE,
 ) -> Float[Array, "B T A H"]:
-  """Softmax attention; scores and softmax in float32 whatever the inputs are.
+  """Softmax attention; scores and softmax in float32 for all input dtypes.
 
   Args:
     q_BTAH: queries, not yet scaled by H^-1/2.
@@ -46,7 +49,8 @@ def attention(
     v_BSAH: values.
     causal: query t sees the keys 0..t only.
     implementation: "chunked", or "fused": cuDNN's kernel for half precision
-      on a GPU. Elsewhere that is XLA's own, which keeps the scores.
+      on a GPU. Elsewhere "fused" is XLA's own, which keeps the scores.
+    block_size: how many queries "chunked" takes at a time.
 
   Returns:
     The attended values in the dtype of `v_BSAH`.
@@ -55,58 +59,77 @@ def attention(
     ConfigError: an unknown implementation.
   """
   attend = lookup(IMPLEMENTATIONS, implementation, "model.attention")
-  return attend(q_BTAH, k_BSAH, v_BSAH, causal)
+  return attend(q_BTAH, k_BSAH, v_BSAH, causal, block_size)
 
 
-def _fused(q_BTAH, k_BSAH, v_BSAH, causal):
-  # cuDNN takes no float32. Not `lax.platform_dependent`: differentiated, it
-  # keeps what the backward passes of all platforms need, scores too.
-  half = q_BTAH.dtype in (jnp.bfloat16, jnp.float16)
-  cudnn = half and jax.default_backend() == "gpu"
+def _fused(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
+  del block_size  # The kernel has its own.
+  # cuDNN takes no float32. Do not use `lax.platform_dependent` here: when
+  # differentiated, it keeps what the backward passes of all platforms need,
+  # and so the scores.
+  is_half = q_BTAH.dtype in (jnp.bfloat16, jnp.float16)
+  kernel = "xla"
+  if is_half and jax.default_backend() == "gpu":
+    kernel = "cudnn"
   return jax.nn.dot_product_attention(
-      q_BTAH, k_BSAH, v_BSAH, is_causal=causal,
-      implementation="cudnn" if cudnn else "xla")
+      q_BTAH, k_BSAH, v_BSAH, is_causal=causal, implementation=kernel
+  )
 
 
-def _chunked(q_BTAH, k_BSAH, v_BSAH, causal):
-  q_BTAH = q_BTAH * (q_BTAH.shape[-1] ** -0.5)
-  # Heads before tokens here, once, and not in the matmuls of every block.
-  q_BATH, k_BASH, v_BASH = (
-      jnp.swapaxes(x, 1, 2) for x in (q_BTAH, k_BSAH, v_BSAH))
-  return jnp.swapaxes(_attend(q_BATH, k_BASH, v_BASH, causal), 1, 2)
+def _chunked(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
+  head_size = q_BTAH.shape[-1]
+  q_BTAH = q_BTAH * (head_size ** -0.5)
+  # Transpose here, once. Otherwise the matmuls of every block would.
+  q_BATH = jnp.swapaxes(q_BTAH, 1, 2)
+  k_BASH = jnp.swapaxes(k_BSAH, 1, 2)
+  v_BASH = jnp.swapaxes(v_BSAH, 1, 2)
+  out_BATH = _attend(q_BATH, k_BASH, v_BASH, causal, block_size)
+  return jnp.swapaxes(out_BATH, 1, 2)
 
 
 IMPLEMENTATIONS = {"chunked": _chunked, "fused": _fused}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _attend(q_BATH, k_BASH, v_BASH, causal):
-  return _forward(q_BATH, k_BASH, v_BASH, causal)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _attend(q_BATH, k_BASH, v_BASH, causal, block_size):
+  """The attended values [B, A, T, H]."""
+  out_BATH, _ = _forward(q_BATH, k_BASH, v_BASH, causal, block_size)
+  return out_BATH
 
 
-def _forward(q_BATH, k_BASH, v_BASH, causal):
+def _forward(q_BATH, k_BASH, v_BASH, causal, block_size):
   """The attended values, and what `_backward` needs."""
-  def attend(_, start, blocks):
-    scores_BAtS = _scores(*blocks, k_BASH, start, causal)
-    top_BAt1 = jnp.max(scores_BAtS, axis=-1, keepdims=True)
-    weights_BAtS = jnp.exp(scores_BAtS - top_BAt1)
-    sum_BAt1 = jnp.sum(weights_BAtS, axis=-1, keepdims=True)
-    out_BAtH = _matmul("bats,bash->bath", weights_BAtS.astype(v_BASH.dtype),
-                       v_BASH) / sum_BAt1
-    log_sum_BAt = (top_BAt1 + jnp.log(sum_BAt1))[..., 0]
-    return None, (out_BAtH.astype(v_BASH.dtype), log_sum_BAt)
 
-  _, out = _scan_blocks(attend, None, [q_BATH])
-  out_BATH, log_sum_BAT = map(checkpoint_name, out, SAVED)
+  def attend_block(carry, start, blocks):
+    (q_BAtH,) = blocks
+    scores_BAtS = _scores(q_BAtH, k_BASH, start, causal)
+    # Subtract the largest score, so that exp does not overflow.
+    largest_BAt1 = jnp.max(scores_BAtS, axis=-1, keepdims=True)
+    weights_BAtS = jnp.exp(scores_BAtS - largest_BAt1)
+    sum_BAt1 = jnp.sum(weights_BAtS, axis=-1, keepdims=True)
+    # Divide the few attended values, not the many weights.
+    weights_BAtS = weights_BAtS.astype(v_BASH.dtype)
+    out_BAtH = _matmul("bats,bash->bath", weights_BAtS, v_BASH)
+    out_BAtH = out_BAtH / sum_BAt1
+    log_sum_BAt1 = largest_BAt1 + jnp.log(sum_BAt1)
+    log_sum_BAt = log_sum_BAt1[..., 0]
+    return carry, (out_BAtH.astype(v_BASH.dtype), log_sum_BAt)
+
+  _, (out_BATH, log_sum_BAT) = _scan_blocks(
+      attend_block, None, (q_BATH,), block_size
+  )
+  out_BATH = checkpoint_name(out_BATH, SAVED[0])
+  log_sum_BAT = checkpoint_name(log_sum_BAT, SAVED[1])
   return out_BATH, (q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT)
 
 
-def _backward(causal, residuals, d_out_BATH):
+def _backward(causal, block_size, residuals, d_out_BATH):
+  """The gradients of queries, keys and values."""
   q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT = residuals
-  # The part of a score's gradient that comes from the softmax's sum.
+  # The share of a score's gradient that comes through the sum of the softmax.
   shift_BAT = jnp.sum(d_out_BATH.astype(jnp.float32) * out_BATH, axis=-1)
 
-  def attend(carry, start, blocks):
+  def differentiate_block(carry, start, blocks):
     d_k_BASH, d_v_BASH = carry
     q_BAtH, d_out_BAtH, log_sum_BAt, shift_BAt = blocks
     scores_BAtS = _scores(q_BAtH, k_BASH, start, causal)
@@ -115,17 +138,24 @@ def _backward(causal, residuals, d_out_BATH):
     d_scores_BAtS = weights_BAtS * (d_weights_BAtS - shift_BAt[..., None])
     d_scores_BAtS = d_scores_BAtS.astype(q_BAtH.dtype)
     d_k_BASH += _matmul("bats,bath->bash", d_scores_BAtS, q_BAtH)
-    d_v_BASH += _matmul("bats,bath->bash", weights_BAtS.astype(v_BASH.dtype),
-                        d_out_BAtH)
+    weights_BAtS = weights_BAtS.astype(v_BASH.dtype)
+    d_v_BASH += _matmul("bats,bath->bash", weights_BAtS, d_out_BAtH)
     d_q_BAtH = _matmul("bats,bash->bath", d_scores_BAtS, k_BASH)
     return (d_k_BASH, d_v_BASH), d_q_BAtH.astype(q_BATH.dtype)
 
-  # Summed over the blocks in float32.
-  zeros = [jnp.zeros(x.shape, jnp.float32) for x in (k_BASH, v_BASH)]
+  # Every block adds to the gradients of all keys and values. Sum in float32:
+  # in bfloat16 small additions to a large sum would be lost.
+  zeros_k_BASH = jnp.zeros(k_BASH.shape, jnp.float32)
+  zeros_v_BASH = jnp.zeros(v_BASH.shape, jnp.float32)
   (d_k_BASH, d_v_BASH), d_q_BATH = _scan_blocks(
-      attend, tuple(zeros), [q_BATH, d_out_BATH, log_sum_BAT, shift_BAT])
-  return (d_q_BATH, d_k_BASH.astype(k_BASH.dtype),
-          d_v_BASH.astype(v_BASH.dtype))
+      differentiate_block,
+      (zeros_k_BASH, zeros_v_BASH),
+      (q_BATH, d_out_BATH, log_sum_BAT, shift_BAT),
+      block_size,
+  )
+  d_k_BASH = d_k_BASH.astype(k_BASH.dtype)
+  d_v_BASH = d_v_BASH.astype(v_BASH.dtype)
+  return d_q_BATH, d_k_BASH, d_v_BASH
 
 
 _attend.defvjp(_forward, _backward)
@@ -136,49 +166,65 @@ def _matmul(axes, x, y):
 
 
 def _scores(q_BAtH, k_BASH, start, causal):
-  """float32 [B, A, t, S], of the queries from place `start` on."""
+  """float32 [B, A, t, S]; `start` is the position of the first query."""
   scores_BAtS = _matmul("bath,bash->bats", q_BAtH, k_BASH)
   if not causal:
     return scores_BAtS
-  place_11tS = [lax.broadcasted_iota(
-      jnp.int32, (1, 1, *scores_BAtS.shape[2:]), axis) for axis in (2, 3)]
-  visible_11tS = start + place_11tS[0] >= place_11tS[1]
-  return jnp.where(visible_11tS, scores_BAtS, jnp.finfo(jnp.float32).min)
+  shape_11tS = (1, 1, *scores_BAtS.shape[2:])
+  query_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 2)
+  key_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 3)
+  is_visible_11tS = start + query_position_11tS >= key_position_11tS
+  return jnp.where(is_visible_11tS, scores_BAtS, jnp.finfo(jnp.float32).min)
 
 
-def _scan_blocks(fn, carry, arrays):
-  """Scans `fn` over blocks of queries.
+def _scan_blocks(block_fn, carry, arrays, block_size):
+  """Scans `block_fn` over blocks of queries.
 
   Args:
-    fn: (carry, place of the block's first query, blocks of the arrays) →
+    block_fn: (carry, position of the first query, blocks of the arrays) →
       (carry, arrays [B, A, t, …]).
-    carry: its start.
+    carry: the first carry.
     arrays: each [B, A, T, …].
+    block_size: the most queries of a block. The blocks share the queries
+      evenly, so they may be smaller.
 
   Returns:
     The last carry, and the arrays joined to [B, A, T, …].
   """
-  length = arrays[0].shape[2]
-  num_blocks = max(1, -(-length // BLOCK))
+  q_BATH, *others = arrays
+  length = q_BATH.shape[2]
+  num_blocks = max(1, -(-length // block_size))  # Both divisions round up.
   size = -(-length // num_blocks)
 
-  def split(x):
-    # Queries of zeros at the end: their gradients are zeros as well.
-    fill = num_blocks * size - length
-    x = jnp.pad(x, [(0, fill if axis == 2 else 0) for axis in range(x.ndim)])
-    x = x.reshape(*x.shape[:2], num_blocks, size, *x.shape[3:])
-    return jnp.moveaxis(x, 2, 0)
+  starts = size * jnp.arange(num_blocks)
+  # A causal mask depends on positions only. XLA would move it out of a scan
+  # over layers and keep it for all blocks: a square again. The barrier ties
+  # the positions to the data.
+  starts, q_BATH = lax.optimization_barrier((starts, q_BATH))
+  blocks = [_split(x, num_blocks, size) for x in (q_BATH, *others)]
 
-  def join(x):
-    x = jnp.moveaxis(x, 0, 2)
-    return x.reshape(*x.shape[:2], -1, *x.shape[4:])[:, :, :length]
+  def step(carry, start_and_blocks):
+    start, blocks = start_and_blocks
+    return block_fn(carry, start, blocks)
 
-  def step(carry, block):
-    return fn(carry, *block)
+  carry, out = lax.scan(step, carry, (starts, blocks))
+  return carry, jax.tree.map(lambda x: _join(x, length), out)
 
-  # Tied to the data: a causal mask that depends on nothing but places would be
-  # taken out of a scan over layers and kept for all blocks, a square again.
-  starts, arrays[0] = lax.optimization_barrier(
-      (size * jnp.arange(num_blocks), arrays[0]))
-  carry, out = lax.scan(step, carry, (starts, [split(x) for x in arrays]))
-  return carry, jax.tree.map(join, out)
+
+def _split(x, num_blocks, size):
+  """[B, A, T, …] as [blocks, B, A, t, …]."""
+  # Fill up with queries of zeros: their gradients are zeros as well.
+  batch, num_heads, length, *rest = x.shape
+  padding = [(0, 0)] * x.ndim
+  padding[2] = (0, num_blocks * size - length)
+  x = jnp.pad(x, padding)
+  x = x.reshape(batch, num_heads, num_blocks, size, *rest)
+  return jnp.moveaxis(x, 2, 0)
+
+
+def _join(x, length):
+  """The inverse of `_split`."""
+  x = jnp.moveaxis(x, 0, 2)
+  batch, num_heads, _, _, *rest = x.shape
+  x = x.reshape(batch, num_heads, -1, *rest)
+  return x[:, :, :length]

@@ -2,10 +2,11 @@
 
 `...` any leading axes · I, J the contracted and the new axes, one or more
 
-A kernel's gradient sums over all leading axes of x and of the gradient, so a
-CPU turns one of the two before it multiplies. Autodiff always asks for the
-gradient to be turned. That is the larger one where a layer widens, and where
-several layers share x, as queries, keys and values do, it is one copy each.
+The gradient of a kernel sums over all leading axes of x and of the output's
+gradient. A CPU transposes the first of these two factors before it multiplies.
+Autodiff always puts the output's gradient first. Where a layer widens, that is
+the larger factor. Where several layers share x, as queries, keys and values
+do, it is one copy for each of them. Here the smaller factor comes first.
 """
 
 import functools
@@ -16,9 +17,15 @@ from jax import lax
 
 from uvim.typing import Array, Float
 
+NO_BATCH_AXES = ((), ())
 
-def dot_general(x: Float[Array, "... I"], kernel: Float[Array, "I J"],
-                dimension_numbers, precision=None) -> Float[Array, "... J"]:
+
+def dot_general(
+    x: Float[Array, "... I"],
+    kernel: Float[Array, "I J"],
+    dimension_numbers,
+    precision=None,
+) -> Float[Array, "... J"]:
   """`lax.dot_general` as flax's `Dense` and `DenseGeneral` call it.
 
   Args:
@@ -27,14 +34,14 @@ def dot_general(x: Float[Array, "... I"], kernel: Float[Array, "I J"],
     dimension_numbers: ((last axes of x, first axes of kernel), ((), ())).
     precision: as of `lax.dot_general`.
   """
-  (_, contracted), _ = dimension_numbers
-  return _product(x, kernel, len(contracted), precision)
+  (_, kernel_axes), _ = dimension_numbers
+  return _product(x, kernel, len(kernel_axes), precision)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, kernel, num_contracted, precision):
-  axes = (_last(x, num_contracted), tuple(range(num_contracted)))
-  return lax.dot_general(x, kernel, (axes, ((), ())), precision)
+  axes = (_last_axes(x, num_contracted), _first_axes(num_contracted))
+  return lax.dot_general(x, kernel, (axes, NO_BATCH_AXES), precision)
 
 
 def _forward(x, kernel, num_contracted, precision):
@@ -44,21 +51,29 @@ def _forward(x, kernel, num_contracted, precision):
 def _backward(num_contracted, precision, residuals, grad):
   x, kernel = residuals
   num_new = kernel.ndim - num_contracted
-  dot = functools.partial(lax.dot_general, precision=precision)
-  d_x = dot(grad, kernel,
-            ((_last(grad, num_new), _last(kernel, num_new)), ((), ())))
-  leading = tuple(range(x.ndim - num_contracted))
-  leading = ((leading, leading), ((), ()))
-  if math.prod(kernel.shape[:num_contracted]) <= math.prod(
-      kernel.shape[num_contracted:]):
-    return d_x, dot(x, grad, leading)
-  d_kernel = dot(grad, x, leading)
-  new, old = tuple(range(num_new)), tuple(range(num_new, kernel.ndim))
-  return d_x, d_kernel.transpose(*old, *new)
+  axes = (_last_axes(grad, num_new), _last_axes(kernel, num_new))
+  d_x = lax.dot_general(grad, kernel, (axes, NO_BATCH_AXES), precision)
+
+  leading = _first_axes(x.ndim - num_contracted)
+  over_leading = ((leading, leading), NO_BATCH_AXES)
+  contracted_size = math.prod(kernel.shape[:num_contracted])
+  new_size = math.prod(kernel.shape[num_contracted:])
+  if contracted_size <= new_size:
+    d_kernel = lax.dot_general(x, grad, over_leading, precision)
+    return d_x, d_kernel
+  # This product has the new axes first, the kernel has them last.
+  d_kernel = lax.dot_general(grad, x, over_leading, precision)
+  new_axes = _first_axes(num_new)
+  contracted_axes = _last_axes(kernel, num_contracted)
+  return d_x, d_kernel.transpose(*contracted_axes, *new_axes)
 
 
 _product.defvjp(_forward, _backward)
 
 
-def _last(x, count):
+def _first_axes(count):
+  return tuple(range(count))
+
+
+def _last_axes(x, count):
   return tuple(range(x.ndim - count, x.ndim))

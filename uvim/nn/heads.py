@@ -3,8 +3,8 @@
 B batch · N patches · D width · K classes · p pixels of a patch · T = B*N tokens
 X = K*p
 
-The heads themselves are flax's (`vit.ViT`); this is the same linear map with a
-gradient that costs little beside its three products of matrices.
+The heads themselves are flax's (`vit.ViT`). This is the same linear map, with
+a gradient that costs little beside its three matrix products.
 """
 
 import functools
@@ -15,24 +15,32 @@ from jax import lax
 
 from uvim.typing import Array, Float
 
+# Products of half-precision arrays, with sums and results in float32.
+_float32_dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
 
-def logits(params: dict[str, Array],
-           x_BND: Float[Array, "B N D"]) -> Float[Array, "B N K p"]:
+
+def logits(
+    params: dict[str, Array], x_BND: Float[Array, "B N D"]
+) -> Float[Array, "B N K p"]:
   """x · kernel + bias in the dtype of x.
 
   Args:
     params: float32 `kernel` [D, K, p] and `bias` [K, p].
     x_BND: tokens.
   """
-  kernel_DKp, bias_Kp = params["kernel"], params["bias"]
-  y_TX = _linear(x_BND.reshape(-1, x_BND.shape[-1]),
-                 kernel_DKp.reshape(len(kernel_DKp), -1), bias_Kp.reshape(-1))
-  return y_TX.reshape(*x_BND.shape[:2], *bias_Kp.shape)
+  kernel_DKp = params["kernel"]
+  bias_Kp = params["bias"]
+  batch, num_patches, width = x_BND.shape
+  x_TD = x_BND.reshape(-1, width)
+  kernel_DX = kernel_DKp.reshape(width, -1)
+  logits_TX = _linear(x_TD, kernel_DX, bias_Kp.reshape(-1))
+  return logits_TX.reshape(batch, num_patches, *bias_Kp.shape)
 
 
 @jax.custom_vjp
 def _linear(x_TD, kernel_DX, bias_X):
-  return x_TD @ kernel_DX.astype(x_TD.dtype) + bias_X[None].astype(x_TD.dtype)
+  logits_TX = x_TD @ kernel_DX.astype(x_TD.dtype)
+  return logits_TX + bias_X[None].astype(x_TD.dtype)
 
 
 def _forward(x_TD, kernel_DX, bias_X):
@@ -41,13 +49,16 @@ def _forward(x_TD, kernel_DX, bias_X):
 
 def _backward(residuals, grad_TX):
   x_TD, kernel_DX = residuals
-  # XLA would compute what makes it, the softmax, anew for each of its readers.
+  # Without the barrier XLA would compute the softmax behind this gradient
+  # again for each of the three products.
   grad_TX = lax.optimization_barrier(grad_TX)
-  # Not as autodiff has it, with the gradient transposed: it is the largest.
-  dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
   ones_T = jnp.ones(len(x_TD), x_TD.dtype)
-  return (grad_TX @ kernel_DX.T.astype(x_TD.dtype), dot(x_TD.T, grad_TX),
-          dot(ones_T, grad_TX))
+  kernel_XD = kernel_DX.T.astype(x_TD.dtype)
+  d_x_TD = grad_TX @ kernel_XD
+  # Autodiff would transpose the gradient, the largest array here.
+  d_kernel_DX = _float32_dot(x_TD.T, grad_TX)
+  d_bias_X = _float32_dot(ones_T, grad_TX)
+  return d_x_TD, d_kernel_DX, d_bias_X
 
 
 _linear.defvjp(_forward, _backward)

@@ -1,9 +1,10 @@
 """Losses on integer labels and reals, kept per element until the task averages.
 
 Suffixes: K classes · P pixels in a patch · N patches · B batch · D width
-n chunks · p pixels in a chunk.
+p pixels in a chunk · n chunks (n = P / p)
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -11,60 +12,71 @@ import jax
 import jax.numpy as jnp
 
 from uvim.learn import sharding
-from uvim.typing import Array, Bool, Float, Int, PyTree
+from uvim.typing import Array, Float, Int, PyTree
 
-# Logits of a chunk on one device: on a CPU few enough to stay in its cache,
-# elsewhere many enough to keep it busy.
-CHUNK, CPU_CHUNK = 2**25, 2**21
-
-
-def _hits(logits: Array, ids: Array) -> Array:
-  """Bool mask of logits' shape, true at the label's class (fuses away).
-
-  Out-of-range ids hit nothing: there is no wrap-around as with indexing.
-  """
-  iota = jax.lax.broadcasted_iota(ids.dtype, logits.shape, logits.ndim - 2)
-  return iota == ids[..., None, :]
-
-
-def _valid(logits: Array, ids: Array) -> Array:
-  return (ids >= 0) & (ids < logits.shape[-2])
+# The most logits of a chunk on one device. On a CPU they stay in its cache;
+# elsewhere they are enough to keep the device busy.
+CPU_CHUNK = 2**21
+CHUNK = 2**25
 
 
 @jax.custom_vjp
-def softmax_cross_entropy(logits: Float[Array, "*b K P"],
-                          ids: Int[Array, "*b P"]) -> Float[Array, "*b P"]:
+def softmax_cross_entropy(
+    logits: Float[Array, "*b K P"], ids: Int[Array, "*b P"]
+) -> Float[Array, "*b P"]:
   """-log softmax(logits)[id] over the class axis -2, in float32.
 
   Ids below 0 or at least K are unlabelled: zero loss and zero gradient.
-  The labels stay integers. A one-hot target would be as large as the logits
-  (245 MB for one 512x512 image), and so would what autodiff keeps for it;
-  here the backward pass keeps exp(logits), taken once, and their sums.
+  The labels stay integers: a one-hot target would be as large as the logits
+  (245 MB for one 512x512 image), and so would what autodiff keeps for it.
+  Here the backward pass keeps exp(logits), computed once, and their sums.
   """
-  return _forward(logits, ids)[0]
+  loss, _ = _cross_entropy_forward(logits, ids)
+  return loss
 
 
-def _forward(logits, ids):
-  x = logits.astype(jnp.float32)
-  top = jnp.max(x, axis=-2, keepdims=True)
-  exp = jnp.exp(x - top)
-  total = jnp.sum(exp, axis=-2)
-  picked = jnp.take_along_axis(
-      x, ids[..., None, :], axis=-2, mode="clip")[..., 0, :]
-  loss = jnp.log(total) + top[..., 0, :] - picked
+def _cross_entropy_forward(logits, ids):
+  logits_f32 = logits.astype(jnp.float32)
+  # Subtract the largest logit, so that exp does not overflow.
+  largest = jnp.max(logits_f32, axis=-2, keepdims=True)
+  exp = jnp.exp(logits_f32 - largest)
+  sum_exp = jnp.sum(exp, axis=-2)
+  logit_of_id = jnp.take_along_axis(
+      logits_f32, ids[..., None, :], axis=-2, mode="clip"
+  )
+  logit_of_id = logit_of_id[..., 0, :]
+  log_sum = jnp.log(sum_exp) + largest[..., 0, :]
+  loss = log_sum - logit_of_id
+  loss = jnp.where(_is_labelled(logits, ids), loss, 0.0)
   # The empty array carries the dtype of the logits.
-  return jnp.where(_valid(logits, ids), loss, 0.0), (
-      exp, total, ids, jnp.empty(0, logits.dtype))
+  like_logits = jnp.empty(0, logits.dtype)
+  return loss, (exp, sum_exp, ids, like_logits)
 
 
-def _backward(residuals, grad):
-  exp, total, ids, like = residuals
-  grad = jnp.where(_valid(exp, ids), grad, 0.0)[..., None, :]
-  d_logits = (exp / total[..., None, :] - _hits(exp, ids)) * grad
-  return d_logits.astype(like.dtype), None
+def _cross_entropy_backward(residuals, grad):
+  exp, sum_exp, ids, like_logits = residuals
+  grad = jnp.where(_is_labelled(exp, ids), grad, 0.0)[..., None, :]
+  probability = exp / sum_exp[..., None, :]
+  d_logits = (probability - _is_class(exp, ids)) * grad
+  return d_logits.astype(like_logits.dtype), None
 
 
-softmax_cross_entropy.defvjp(_forward, _backward)
+softmax_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
+
+
+def _is_class(logits: Array, ids: Array) -> Array:
+  """Bool mask of the logits' shape, true at the label's class.
+
+  XLA fuses it into its reader. No id wraps around, as it would by indexing.
+  """
+  class_axis = logits.ndim - 2
+  classes = jax.lax.broadcasted_iota(ids.dtype, logits.shape, class_axis)
+  return classes == ids[..., None, :]
+
+
+def _is_labelled(logits: Array, ids: Array) -> Array:
+  num_classes = logits.shape[-2]
+  return (ids >= 0) & (ids < num_classes)
 
 
 def per_example_mean(values: Float[Array, "B *rest"]) -> Float[Array, "B"]:
@@ -72,110 +84,165 @@ def per_example_mean(values: Float[Array, "B *rest"]) -> Float[Array, "B"]:
   return jnp.mean(values.astype(jnp.float32), axis=range(1, values.ndim))
 
 
-def masked_mean(values_B: Float[Array, "B"],
-                mask_B: Bool[Array, "B"]) -> Float[Array, ""]:
-  """Mean over the examples the mask keeps; 0 when it keeps none."""
-  total = jnp.sum(jnp.where(mask_B, values_B, 0.0))
-  return total / jnp.maximum(jnp.sum(mask_B), 1)
-
-
-def chunk_size(num_tokens: int, outputs: dict[str, tuple[int, int]]) -> int:
-  """Pixels of every patch whose logits may exist at a time; divides P.
+def chunk_size(
+    num_tokens: int,
+    outputs: dict[str, tuple[int, int]],
+    max_logits: int | None = None,
+) -> int:
+  """How many pixels of every patch may have logits at a time; divides P.
 
   Args:
     num_tokens: of the batch, over all devices that share it.
     outputs: output name -> (K, P), P the same in all.
+    max_logits: the most logits of a chunk on one device; None: CPU_CHUNK on a
+      CPU and CHUNK elsewhere. A chunk has at least one pixel of every patch.
   """
-  limit = CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK
-  limit *= sharding.num_data_devices()
-  logits = num_tokens * sum(classes for classes, _ in outputs.values())
-  pixels = next(iter(outputs.values()))[1]
-  return max(p for p in range(1, pixels + 1)
-             if pixels % p == 0 and (p == 1 or p * logits <= limit))
+  if max_logits is None:
+    on_cpu = jax.default_backend() == "cpu"
+    max_logits = CPU_CHUNK if on_cpu else CHUNK
+  max_logits_of_all_devices = max_logits * sharding.num_data_devices()
+  num_classes = sum(classes for classes, _ in outputs.values())
+  _, num_pixels = next(iter(outputs.values()))
+  largest_size = 1
+  for size in range(2, num_pixels + 1):
+    num_logits = num_tokens * num_classes * size
+    divides = num_pixels % size == 0
+    if divides and num_logits <= max_logits_of_all_devices:
+      largest_size = size
+  return largest_size
 
 
-def of_each_by_chunks(
-    fn: Callable, size: int, params: PyTree, x_BND: Float[Array, "B N D"],
-    labels: PyTree,
-) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-  """`fn(params, x_BND, labels)` a few pixels of each patch at a time.
+@dataclasses.dataclass(frozen=True)
+class ChunkedLoss:
+  """A loss of logits, computed for a few pixels of every patch at a time.
 
-  Args:
-    fn: → (loss [B], logs of [B]), each a mean over P.
-    size: p, a divisor of P.
-    params: of fn, for each pixel of a patch, arrays [… P].
-    x_BND: tokens.
-    labels: of each pixel, arrays [… P].
+  The logits of all pixels are the largest arrays of stage I. Every pixel of a
+  patch has its own slice of the head's parameters, and the loss is a mean over
+  pixels. So a loop can take one chunk of pixels after the other, and the
+  logits of only one chunk exist at a time.
+
+  Attributes:
+    loss_fn: (params, x_BND, labels) → (loss [B], logs of [B]), each a mean
+      over the pixels, for any number of pixels. It must not close over traced
+      values: `mean` differentiates it outside of their trace.
+    chunk_size: p, a divisor of P.
   """
-  def step(_, i):
-    params_p, labels_p = _take(i, size, (params, labels))
-    return None, fn(params_p, x_BND, labels_p)
+  loss_fn: Callable
+  chunk_size: int
 
-  _, out = jax.lax.scan(step, None, _chunks(size, params))
-  return jax.tree.map(lambda v_nB: jnp.mean(v_nB, axis=0), out)
+  def of_each(
+      self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
+  ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+    """The loss and the logs of each example.
 
+    Args:
+      params: parameters of the heads, arrays [… P].
+      x_BND: tokens.
+      labels: arrays [… P].
+    """
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def mean_by_chunks(
-    fn: Callable, size: int, params: PyTree, x_BND: Float[Array, "B N D"],
-    labels: PyTree,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-  """The mean over the batch of what `of_each_by_chunks` gives.
+    def loss_of_chunk(carry, index):
+      params_p = self.chunk_of(params, index)
+      labels_p = self.chunk_of(labels, index)
+      return carry, self.loss_fn(params_p, x_BND, labels_p)
 
-  Differentiated with regard to `params` and `x_BND`, it computes loss and
-  gradient of a chunk together, so that what `fn` makes of it (logits) is
-  neither kept nor computed twice; the backward pass only scales. A pixel has
-  parameters of its own, so a chunk's gradient of them is final: no sum over
-  chunks of something as large as a head. The logs have no gradient. `fn` must
-  not close over traced values.
-  """
-  return jax.tree.map(
-      jnp.mean, of_each_by_chunks(fn, size, params, x_BND, labels))
+    _, losses_nB = jax.lax.scan(loss_of_chunk, None, self.indices(params))
+    return jax.tree.map(lambda loss_nB: jnp.mean(loss_nB, axis=0), losses_nB)
 
+  def mean(
+      self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
+  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The mean of `of_each` over the batch; made to be differentiated.
 
-def _mean_forward(fn, size, params, x_BND, labels):
-  def mean(params, x_BND, labels):
-    return jax.tree.map(jnp.mean, fn(params, x_BND, labels))
+    Only `params` and `x_BND` have a gradient, and only from the loss: the logs
+    have none.
 
-  gradient = jax.value_and_grad(mean, argnums=(0, 1), has_aux=True)
+    Args:
+      params: parameters of the heads, arrays [… P].
+      x_BND: tokens.
+      labels: arrays [… P].
+    """
+    return _mean(self, params, x_BND, labels)
 
-  def step(d_x_BND, i):
-    params_p, labels_p = _take(i, size, (params, labels))
-    out, (d_params, d_x) = gradient(params_p, x_BND, labels_p)
-    return d_x_BND + d_x, (out, d_params)
+  def indices(self, params: PyTree) -> Int[Array, "n"]:
+    """0, 1, … for each chunk of the pixels of `params`."""
+    num_pixels = jax.tree.leaves(params)[0].shape[-1]
+    return jnp.arange(num_pixels // self.chunk_size)
 
-  chunks_n = _chunks(size, params)
-  d_x_BND, (out, d_params) = jax.lax.scan(
-      step, jnp.zeros(x_BND.shape, jnp.float32), chunks_n)
-  scale = jnp.float32(1 / len(chunks_n))
-  like = jnp.empty(0, x_BND.dtype)
-  return jax.tree.map(jnp.mean, out), (_join(d_params), d_x_BND, scale, like)
+  def chunk_of(self, arrays: PyTree, index: Int[Array, ""]) -> PyTree:
+    """One chunk of arrays [… P]: [… p]."""
 
+    def slice_pixels(x):
+      start = index * self.chunk_size
+      last_axis = x.ndim - 1
+      return jax.lax.dynamic_slice_in_dim(x, start, self.chunk_size, last_axis)
 
-def _mean_backward(fn, size, residuals, grads):
-  del fn, size
-  d_params, d_x_BND, scale, like = residuals
-  scale *= grads[0]
-  d_params = jax.tree.map(lambda d: d * scale, d_params)
-  return d_params, (d_x_BND * scale).astype(like.dtype), None
-
-
-mean_by_chunks.defvjp(_mean_forward, _mean_backward)
+    return jax.tree.map(slice_pixels, arrays)
 
 
-def _chunks(size, params):
-  return jnp.arange(jax.tree.leaves(params)[0].shape[-1] // size)
+# `ChunkedLoss.mean`, with a gradient of our own. Autodiff would run the loop
+# twice: forwards for the loss, and backwards for the gradient, where it needs
+# the logits of every chunk again. We compute loss and gradient of a chunk
+# together, while its logits exist. So the forward pass already holds the
+# gradient of the mean loss; the backward pass only scales it.
 
 
-def _take(i, size, tree):
-  """Chunk i of arrays [… P]: [… p]."""
-  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(
-      x, i * size, size, x.ndim - 1), tree)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mean(chunked, params, x_BND, labels):
+  """The value alone, when nobody differentiates."""
+  losses_B = chunked.of_each(params, x_BND, labels)
+  return jax.tree.map(jnp.mean, losses_B)
 
 
-def _join(tree):
-  """Arrays [n, … p], one per chunk, as [… P]."""
-  def join(x):
-    x = jnp.moveaxis(x, 0, -2)
-    return x.reshape(*x.shape[:-2], -1)
-  return jax.tree.map(join, tree)
+def _mean_forward(chunked, params, x_BND, labels):
+  """The value, and its gradients as residuals."""
+
+  def mean_of_chunk(params_p, x_BND, labels_p):
+    losses_B = chunked.loss_fn(params_p, x_BND, labels_p)
+    return jax.tree.map(jnp.mean, losses_B)
+
+  value_and_gradients = jax.value_and_grad(
+      mean_of_chunk, argnums=(0, 1), has_aux=True
+  )
+
+  def step(d_x_BND, index):
+    params_p = chunked.chunk_of(params, index)
+    labels_p = chunked.chunk_of(labels, index)
+    value, (d_params_p, d_x_of_chunk_BND) = value_and_gradients(
+        params_p, x_BND, labels_p
+    )
+    # All chunks read the same tokens, so their gradients add up. The
+    # parameters of a chunk belong to it alone: their gradient is final. No
+    # array as large as a head is ever summed over chunks.
+    return d_x_BND + d_x_of_chunk_BND, (value, d_params_p)
+
+  indices_n = chunked.indices(params)
+  zeros_BND = jnp.zeros(x_BND.shape, jnp.float32)
+  d_x_BND, (values_n, d_params_np) = jax.lax.scan(step, zeros_BND, indices_n)
+  # Each chunk has the gradient of its own mean; the loss is the mean of these.
+  scale = jnp.float32(1 / len(indices_n))
+  # The empty array carries the dtype of the tokens.
+  like_x = jnp.empty(0, x_BND.dtype)
+  mean_value = jax.tree.map(jnp.mean, values_n)
+  d_params = jax.tree.map(_join_chunks, d_params_np)
+  return mean_value, (d_params, d_x_BND, scale, like_x)
+
+
+def _mean_backward(chunked, residuals, grads):
+  """Scales the gradients by the gradient of the loss."""
+  del chunked
+  d_params, d_x_BND, scale, like_x = residuals
+  d_loss, _ = grads  # The logs have no gradient.
+  scale *= d_loss
+  d_params = jax.tree.map(lambda d_param: d_param * scale, d_params)
+  d_x_BND = (d_x_BND * scale).astype(like_x.dtype)
+  return d_params, d_x_BND, None
+
+
+_mean.defvjp(_mean_forward, _mean_backward)
+
+
+def _join_chunks(x):
+  """[n, … p], one for each chunk, as [… P]."""
+  x = jnp.moveaxis(x, 0, -2)
+  return x.reshape(*x.shape[:-2], -1)

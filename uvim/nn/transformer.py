@@ -6,8 +6,8 @@ F MLP width · A heads · H head size
 Module and parameter names are those of the published checkpoints
 (`encoderblock_0/MultiHeadDotProductAttention_0/query/kernel`, ...), so a
 released `.npz` loads without a table of renames. Parameters are always
-float32; `dtype` is the type of the matmuls. Softmax and layer norm statistics
-stay in float32.
+float32. `dtype` is the type of the matmuls. Softmax and the statistics of
+layer norms stay in float32.
 
 Source: ViT-B/16 as used by the paper for both f and the oracle (section 2.3,
 "Experimental setup for stage I"; Appendix D for the sizes).
@@ -24,7 +24,7 @@ from jax import lax
 from uvim.nn import attention, dense
 from uvim.typing import Array, Float
 
-# Stated although it is flax's default too: checkpoints depend on it.
+# Also flax's default. Stated here because checkpoints depend on it.
 LAYER_NORM_EPSILON = 1e-6
 
 REMAT = ("none", "block")
@@ -39,41 +39,54 @@ def run_blocks(
 ) -> Array:
   """`x` through one block per name, each called as block(x, *context).
 
-  The parameters of the blocks lie side by side under their published names
-  whatever the options are; a scan stacks them inside the call.
+  The parameters of the blocks lie side by side under their published names,
+  whatever the options are. A scan stacks them inside the call.
 
   Args:
     stack: the module that owns the blocks, in its compact call. Its fields
       `scan_layers` and `remat` say how they run.
     make_block: constructor of a block, takes `name` and `parent`.
     names: of the blocks.
-    x: input of the first one; every block keeps its shape and dtype.
-    *context: what all of them see.
+    x: input of the first block; every block keeps its shape and dtype.
+    *context: arrays that every block sees.
   """
-  plain = not stack.scan_layers and stack.remat == "none"
-  if plain or stack.is_initializing():
+  is_plain = not stack.scan_layers and stack.remat == "none"
+  if is_plain or stack.is_initializing():
     for name in names:
       x = make_block(name=name)(x, *context)
     return x
+
+  # One unbound block runs for all layers, with the parameters of each in turn.
   block = make_block(parent=None)
   layers = [stack.variables["params"][name] for name in names]
 
-  def call(x, params):
+  def run_block(x, params):
     return block.apply({"params": params}, x, *context), None
 
   if stack.remat == "block":
-    # Attended values are small beside what the MLP keeps, and at many tokens
-    # they cost the most to compute again. Inside a scan nothing can merge the
-    # two computations, so XLA need not be kept from it.
-    call = jax.checkpoint(
-        call, prevent_cse=not stack.scan_layers,
-        policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED))
+    run_block = _recompute_backwards(run_block, in_scan=stack.scan_layers)
   if stack.scan_layers:
-    stacked = jax.tree.map(lambda *w: jnp.stack(w), *layers)
-    return lax.scan(call, x, stacked)[0]
-  for params in layers:
-    x, _ = call(x, params)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    x, _ = lax.scan(run_block, x, stacked)
+  else:
+    for params in layers:
+      x, _ = run_block(x, params)
   return x
+
+
+def _recompute_backwards(run_block, in_scan):
+  """`run_block`, of which the backward pass keeps little and repeats the rest.
+
+  It keeps the attended values: they are small beside what the MLP would keep,
+  and at many tokens they cost the most to compute again.
+  """
+  # Outside of a scan XLA could merge the repeated computation with the first
+  # one and so keep its values after all. Inside a scan it cannot.
+  return jax.checkpoint(
+      run_block,
+      prevent_cse=not in_scan,
+      policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED),
+  )
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -99,27 +112,33 @@ class MultiHeadDotProductAttention(nn.Module):
       causal: bool = False,
   ) -> Float[Array, "B T D"]:
     """Attends from `x_BTD` to `y_BSD`, or to itself when that is None."""
+    if y_BSD is None:
+      y_BSD = x_BTD
     width = x_BTD.shape[-1]
-    y_BSD = x_BTD if y_BSD is None else y_BSD
-
-    def project(name, z_BTD):
-      return nn.DenseGeneral(
-          (self.num_heads, width // self.num_heads), use_bias=self.use_bias,
-          dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(),
-          dot_general=dense.dot_general, name=name)(z_BTD)
-
-    attended_BTAH = attention.attention(
-        project("query", x_BTD), project("key", y_BSD),
-        project("value", y_BSD), causal=causal, implementation=self.attention)
-    return nn.DenseGeneral(
-        width, axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype,
+    head_size = width // self.num_heads
+    make_projection = functools.partial(
+        nn.DenseGeneral,
+        use_bias=self.use_bias,
+        dtype=self.dtype,
         kernel_init=nn.initializers.xavier_uniform(),
-        dot_general=dense.dot_general, name="out")(attended_BTAH)
+        dot_general=dense.dot_general,
+    )
+    to_heads = functools.partial(make_projection, (self.num_heads, head_size))
+    attended_BTAH = attention.attention(
+        to_heads(name="query")(x_BTD),
+        to_heads(name="key")(y_BSD),
+        to_heads(name="value")(y_BSD),
+        causal=causal,
+        implementation=self.attention,
+    )
+    project_out = make_projection(width, axis=(-2, -1), name="out")
+    return project_out(attended_BTAH)
 
 
-# The released models were trained with the tanh form. Backwards it is computed
-# again: what autodiff keeps of it is several arrays as wide as the MLP, and to
-# write and read those takes longer (5 to 8 % of stage II's step on a CPU).
+# The released models were trained with the tanh form. The backward pass
+# computes it again: autodiff would keep several arrays of it as wide as the
+# MLP, and writing and reading those takes longer (5 to 8 % of stage II's step
+# on a CPU).
 _gelu = jax.checkpoint(functools.partial(nn.gelu, approximate=True))
 
 
@@ -135,12 +154,17 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    make = functools.partial(
-        nn.Dense, dtype=self.dtype, dot_general=dense.dot_general,
+    width = x_BND.shape[-1]
+    make_dense = functools.partial(
+        nn.Dense,
+        dtype=self.dtype,
+        dot_general=dense.dot_general,
         kernel_init=nn.initializers.xavier_uniform(),
-        bias_init=nn.initializers.normal(1e-6))
-    x_BNF = make(self.mlp_dim)(x_BND)
-    return make(x_BND.shape[-1])(_gelu(x_BNF))
+        bias_init=nn.initializers.normal(1e-6),
+    )
+    x_BNF = make_dense(self.mlp_dim)(x_BND)
+    x_BNF = _gelu(x_BNF)
+    return make_dense(width)(x_BNF)
 
 
 class EncoderBlock(nn.Module):
@@ -159,12 +183,15 @@ class EncoderBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-    norm = dict(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype)
+    make_norm = functools.partial(
+        nn.LayerNorm, epsilon=LAYER_NORM_EPSILON, dtype=self.dtype
+    )
     attend = MultiHeadDotProductAttention(
-        self.num_heads, dtype=self.dtype, attention=self.attention)
-    x_BND = x_BND + attend(nn.LayerNorm(**norm)(x_BND))
-    return x_BND + MlpBlock(
-        self.mlp_dim, dtype=self.dtype)(nn.LayerNorm(**norm)(x_BND))
+        self.num_heads, dtype=self.dtype, attention=self.attention
+    )
+    mlp = MlpBlock(self.mlp_dim, dtype=self.dtype)
+    x_BND = x_BND + attend(make_norm()(x_BND))
+    return x_BND + mlp(make_norm()(x_BND))
 
 
 class Encoder(nn.Module):
@@ -176,7 +203,8 @@ class Encoder(nn.Module):
     num_heads: A.
     dtype: of the matmuls.
     attention: implementation, see `attention.attention`.
-    scan_layers: whether the blocks run as a scan: one of them is compiled.
+    scan_layers: whether the blocks run as a scan, so that XLA compiles only
+      one of them.
     remat: "block" keeps of each block its input and its attended values for
       the backward pass and computes the rest again; "none" keeps all.
   """
@@ -191,9 +219,15 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     make_block = functools.partial(
-        EncoderBlock, mlp_dim=self.mlp_dim, num_heads=self.num_heads,
-        dtype=self.dtype, attention=self.attention)
+        EncoderBlock,
+        mlp_dim=self.mlp_dim,
+        num_heads=self.num_heads,
+        dtype=self.dtype,
+        attention=self.attention,
+    )
     names = [f"encoderblock_{i}" for i in range(self.depth)]
     x_BND = run_blocks(self, make_block, names, x_BND)
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=self.dtype,
-                        name="encoder_norm")(x_BND)
+    norm = nn.LayerNorm(
+        epsilon=LAYER_NORM_EPSILON, dtype=self.dtype, name="encoder_norm"
+    )
+    return norm(x_BND)
