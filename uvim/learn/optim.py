@@ -9,8 +9,9 @@ so weight decay follows the schedule s but neither lr nor lr_mults (the
 released implementation; uvim's paper, Appendix D for the settings).
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,92 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax as optax_lib
 
-from uvim import registry
-from uvim import tree as tree_lib
+from uvim import fields, tree
+from uvim.registry import ConfigError, lookup
 from uvim.typing import PyTree
 
 ScheduleFn = Callable[[Any], jax.Array]
 Rules = Sequence[tuple[str, Any]]
 
-
-def _ema(
-    momentum: float, dtype: jnp.dtype
-) -> optax_lib.GradientTransformation:
-  """optax.ema without bias correction, stored as `dtype`, computed in f32.
-
-  optax multiplies in `dtype`: whether the product is rounded then depends on
-  what XLA fuses, one bf16 ulp of difference between eager, jit and meshes. The
-  fixtures hold what jit gives: a rounded factor and an unrounded product.
-  """
-  # numpy, because the optimizer may be built while jax is tracing.
-  factor = float(np.asarray(momentum, dtype))
-
-  def update(updates, state, params=None):
-    del params
-    new = jax.tree.map(
-        lambda u, m: (1 - momentum) * u + factor * m.astype(u.dtype),
-        updates, state.ema)
-    ema = jax.tree.map(lambda m: m.astype(dtype), new)
-    return new, optax_lib.EmaState(state.count + 1, ema)
-
-  init = optax_lib.ema(momentum, accumulator_dtype=dtype).init
-  return optax_lib.GradientTransformation(init, update)
+# Arrays above this many elements no longer fit into a CPU's caches.
+LARGE = 2**20
 
 
-def _factored_rms(
-    *,
-    min_dim_size_to_factor: int,
-    decay_fn: Callable[[jax.Array], jax.Array],
-    eps: float,
-) -> optax_lib.GradientTransformation:
-  """optax.scale_by_factored_rms, with its state, but for `_mean`."""
-  init = optax_lib.scale_by_factored_rms(
-      min_dim_size_to_factor=min_dim_size_to_factor).init
-
-  def update(updates, state, params=None):
-    del params
-    decay = decay_fn(state.count)
-
-    def average(old, new):
-      return (decay * old + (1 - decay) * new).astype(old.dtype)
-
-    def leaf(g, v_row, v_col, v):
-      square = jnp.square(g) + eps
-      *_, small, large = [0, 0, *np.argsort(g.shape)]  # The largest two axes.
-      if g.ndim < 2 or g.shape[small] < min_dim_size_to_factor:
-        v = average(v, square)
-        return g * v**-0.5, v_row, v_col, v
-      v_row = average(v_row, _mean(square, large))
-      v_col = average(v_col, _mean(square, small))
-      axis = small - (small > large)
-      row = (v_row / jnp.mean(v_row, axis, keepdims=True))**-0.5
-      u = g * jnp.expand_dims(row, large) * jnp.expand_dims(v_col**-0.5, small)
-      return u, v_row, v_col, v
-
-    leaves, treedef = jax.tree.flatten(updates)
-    moments = map(treedef.flatten_up_to, (state.v_row, state.v_col, state.v))
-    out = [leaf(*args) for args in zip(leaves, *moments, strict=True)]
-    u, *moments = (treedef.unflatten([x[i] for x in out]) for i in range(4))
-    count = optax_lib.safe_increment(state.count)
-    return u, optax_lib.FactoredState(count, *moments)
-
-  return optax_lib.GradientTransformation(init, update)
-
-
-def _mean(x: jax.Array, axis: int) -> jax.Array:
-  """jnp.mean(x, axis); on a CPU, of a large array, by a product with ones.
-
-  XLA takes the mean over a leading axis column by column, each with all of the
-  array between two numbers: once it is larger than the caches that was a tenth
-  of stage I's step. The product reads it row by row, 15 times as fast.
-  """
-  large = x.size > 2**20 and axis < x.ndim - 1
-  if not large or jax.default_backend() != "cpu":
-    return jnp.mean(x, axis)
-  before = tuple(range(axis))  # Axes that both sides have, so as not to turn x.
-  ones = jnp.ones(x.shape[:axis + 1], x.dtype)
-  total = jax.lax.dot_general(ones, x, (((axis,), (axis,)), (before, before)))
-  return total / x.shape[axis]
+# ── Adafactor ───────────────────────────────────────────────────────────────
 
 
 def scale_by_adafactor(
@@ -120,21 +47,174 @@ def scale_by_adafactor(
   """Adafactor without relative steps (Zhai et al., "Scaling ViTs", sec. 3.5).
 
   The second moment's decay at update t = 1, 2, … is min(beta2_cap,
-  1 − t^−decay_rate): uncapped it tends to 1 and late gradients stop counting.
-  The first moment is kept in half precision and not bias-corrected.
+  1 − t^−decay_rate). Without the cap it tends to 1, and late gradients stop
+  counting. The first moment is kept in half precision and not bias-corrected.
   """
 
   def decay_at(step):
-    t = jnp.asarray(step - decay_offset + 1, jnp.float32)
-    return jnp.minimum(beta2_cap, 1.0 - t**-decay_rate)
+    update_number = jnp.asarray(step - decay_offset + 1, jnp.float32)
+    return jnp.minimum(beta2_cap, 1.0 - update_number**-decay_rate)
 
-  parts = [_factored_rms(min_dim_size_to_factor=min_dim_size_to_factor,
-                         decay_fn=decay_at, eps=eps)]
+  rms = scale_by_factored_rms(
+      min_dim_size_to_factor=min_dim_size_to_factor, decay_fn=decay_at, eps=eps
+  )
+  transformations = [rms]
   if clipping_threshold:
-    parts.append(optax_lib.clip_by_block_rms(clipping_threshold))
+    clip = optax_lib.clip_by_block_rms(clipping_threshold)
+    transformations.append(clip)
   if momentum:
-    parts.append(_ema(momentum, jnp.dtype(dtype_momentum)))
-  return optax_lib.chain(*parts)
+    transformations.append(_ema(momentum, jnp.dtype(dtype_momentum)))
+  return optax_lib.chain(*transformations)
+
+
+def scale_by_factored_rms(
+    *,
+    min_dim_size_to_factor: int,
+    decay_fn: Callable[[jax.Array], jax.Array],
+    eps: float,
+) -> optax_lib.GradientTransformation:
+  """Divides gradients by the root of their factored second moment.
+
+  `optax.scale_by_factored_rms` computes the same numbers and has the same
+  state. It offers no way to replace its mean over one axis, and on a CPU that
+  mean took a tenth of a step; see `_mean`. That is why this function exists;
+  nothing else differs.
+
+  Args:
+    min_dim_size_to_factor: a gradient is factored if its two largest
+      dimensions are at least this size.
+    decay_fn: from the number of updates made to the decay of the moments.
+    eps: added to the squared gradient.
+  """
+  optax_twin = optax_lib.scale_by_factored_rms(
+      min_dim_size_to_factor=min_dim_size_to_factor
+  )
+
+  def update(updates, state, params=None):
+    del params
+    scale_leaf = functools.partial(
+        _scale_leaf,
+        decay=decay_fn(state.count),
+        min_size=min_dim_size_to_factor,
+        eps=eps,
+    )
+    scaled = jax.tree.map(
+        scale_leaf, updates, state.v_row, state.v_col, state.v
+    )
+    new_state = optax_lib.FactoredState(
+        count=optax_lib.safe_increment(state.count),
+        v_row=jax.tree.map(lambda leaf: leaf.v_row, scaled),
+        v_col=jax.tree.map(lambda leaf: leaf.v_col, scaled),
+        v=jax.tree.map(lambda leaf: leaf.v, scaled),
+    )
+    return jax.tree.map(lambda leaf: leaf.grad, scaled), new_state
+
+  return optax_lib.GradientTransformation(optax_twin.init, update)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScaledLeaf:
+  """A scaled gradient with its new moments; to jax.tree.map a single leaf."""
+  grad: jax.Array
+  v_row: jax.Array
+  v_col: jax.Array
+  v: jax.Array
+
+
+def _scale_leaf(grad, v_row, v_col, v, *, decay, min_size, eps):
+  """One gradient; `v_row` and `v_col` are its factors, or `v` is the whole."""
+
+  def average(old, new):
+    return (decay * old + (1 - decay) * new).astype(old.dtype)
+
+  square = jnp.square(grad) + eps
+  axes = _factored_axes(grad.shape, min_size)
+  if axes is None:
+    v = average(v, square)
+    return _ScaledLeaf(grad * v**-0.5, v_row, v_col, v)
+  smaller, larger = axes
+  v_row = average(v_row, _mean(square, larger))
+  v_col = average(v_col, _mean(square, smaller))
+  scaled = _divide_by_root(grad, v_row, v_col, smaller, larger)
+  return _ScaledLeaf(scaled, v_row, v_col, v)
+
+
+def _factored_axes(
+    shape: Sequence[int], min_size: int
+) -> tuple[int, int] | None:
+  """(second largest axis, largest axis); None: do not factor."""
+  if len(shape) < 2:
+    return None
+  *_, smaller, larger = np.argsort(shape)
+  if shape[smaller] < min_size:
+    return None
+  return smaller, larger
+
+
+def _divide_by_root(grad, v_row, v_col, smaller, larger):
+  """The gradient over the root of the moment that its two factors stand for.
+
+  Args:
+    grad: the gradient.
+    v_row: its second moment, averaged over the axis `larger`.
+    v_col: its second moment, averaged over the axis `smaller`.
+    smaller: the second largest axis of the gradient.
+    larger: the largest axis of the gradient.
+  """
+  # v_row has lost the axis `larger`; those behind it moved up by one.
+  smaller_in_row = smaller
+  if smaller > larger:
+    smaller_in_row = smaller - 1
+  v_mean = jnp.mean(v_row, smaller_in_row, keepdims=True)
+  row_scale = (v_row / v_mean)**-0.5
+  scaled = grad * jnp.expand_dims(row_scale, larger)
+  col_scale = v_col**-0.5
+  return scaled * jnp.expand_dims(col_scale, smaller)
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+  """jnp.mean(x, axis); on a CPU, of a large array, by a product with ones.
+
+  XLA takes the mean over a leading axis one column at a time, and the numbers
+  of a column lie far apart. Once the array is larger than the caches, that
+  took a tenth of stage I's step. The product reads the array row by row and is
+  15 times as fast.
+  """
+  is_last_axis = axis == x.ndim - 1
+  if x.size <= LARGE or is_last_axis or jax.default_backend() != "cpu":
+    return jnp.mean(x, axis)
+  # The axes before are batch axes of the product, so that x is not transposed.
+  batch_axes = tuple(range(axis))
+  ones = jnp.ones(x.shape[:axis + 1], x.dtype)
+  dimension_numbers = (((axis,), (axis,)), (batch_axes, batch_axes))
+  total = jax.lax.dot_general(ones, x, dimension_numbers)
+  return total / x.shape[axis]
+
+
+def _ema(
+    momentum: float, dtype: jnp.dtype
+) -> optax_lib.GradientTransformation:
+  """optax.ema without bias correction, stored as `dtype`, computed in f32.
+
+  optax multiplies in `dtype`. Whether the product is rounded then depends on
+  what XLA fuses: eager code, jit and meshes differ by one bf16 ulp. The
+  parity fixtures hold what jit gives: a rounded factor and an unrounded
+  product.
+  """
+  # numpy, because the optimizer may be built while jax is tracing.
+  factor = float(np.asarray(momentum, dtype))
+
+  def average(new, old):
+    return (1 - momentum) * new + factor * old.astype(new.dtype)
+
+  def update(updates, state, params=None):
+    del params
+    averages = jax.tree.map(average, updates, state.ema)
+    stored = jax.tree.map(lambda x: x.astype(dtype), averages)
+    return averages, optax_lib.EmaState(state.count + 1, stored)
+
+  optax_twin = optax_lib.ema(momentum, accumulator_dtype=dtype)
+  return optax_lib.GradientTransformation(optax_twin.init, update)
 
 
 SCALERS = {
@@ -144,33 +224,54 @@ SCALERS = {
 }
 
 
-# Decays. Each takes its own options and returns a function of (progress in
+# ── Schedules ───────────────────────────────────────────────────────────────
+# Each decay takes its own options and returns a function of (progress in
 # [0, 1], steps since the end of the warm-up, step) that is 1 at the top.
 
 
 def _cosine():
-  return lambda progress, since, step: 0.5 * (1 + jnp.cos(jnp.pi * progress))
+  def decay_fn(progress, since, step):
+    return 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+  return decay_fn
 
 
 def _linear(*, end=None, linear_end=0.0, power=1):
-  end = linear_end if end is None else end
-  return lambda progress, since, step: end + (1 - end) * (1 - progress)**power
+  # `linear_end` is the name in the released configs; `end` has priority.
+  if end is None:
+    end = linear_end
+
+  def decay_fn(progress, since, step):
+    return end + (1 - end) * (1 - progress)**power
+
+  return decay_fn
 
 
 def _rsqrt(*, timescale=10_000, shift=0):
-  return lambda progress, since, step: (
-      1 + (jnp.maximum(since, 0) + shift) / timescale)**-0.5
+  def decay_fn(progress, since, step):
+    since = jnp.maximum(since, 0)
+    return (1 + (since + shift) / timescale)**-0.5
+
+  return decay_fn
 
 
 def _stair(*, steps=(), mults=()):
   if len(steps) != len(mults) or list(steps) != sorted(steps):
-    raise registry.ConfigError(
+    raise ConfigError(
         "config.schedule: steps must rise and have one of mults each; got "
-        f"steps={list(steps)}, mults={list(mults)}.")
+        f"steps={list(steps)}, mults={list(mults)}."
+    )
   values = np.array([1.0, *mults], np.float32)
-  # From its step on a value holds, hence the count of steps that are <= step.
-  return lambda progress, since, step: jnp.asarray(values)[
-      sum((jnp.asarray(step >= s, jnp.int32) for s in steps), 0)]
+
+  def decay_fn(progress, since, step):
+    # A value holds from its own step on. So the number of steps that have
+    # been reached is the index of the value.
+    num_reached = 0
+    for start in steps:
+      num_reached += jnp.asarray(step >= start, jnp.int32)
+    return jnp.asarray(values)[num_reached]
+
+  return decay_fn
 
 
 DECAYS = {
@@ -180,15 +281,6 @@ DECAYS = {
     "rsqrt": _rsqrt,
     "stair": _stair,
 }
-
-
-def _call(fn: Callable, kwargs: Mapping[str, Any], field: str):
-  """`fn(**kwargs)`; an unknown or missing argument names the config field."""
-  parameters = inspect.signature(fn).parameters
-  for name in kwargs:
-    if name not in parameters:
-      raise registry.unknown(f"key of {field}", name, parameters)
-  return fn(**kwargs)
 
 
 def make_schedule(
@@ -212,14 +304,11 @@ def make_schedule(
   Raises:
     ConfigError: unknown names, or a warm-up that does not end before the run.
   """
-  make_decay = registry.lookup(DECAYS, decay_type, "config.schedule.decay_type")
-  decay_fn = _call(make_decay, decay, "config.schedule")
-  for name, value in [("warmup_steps", warmup_steps),
-                      ("cooldown_steps", cooldown_steps)]:
-    if not 0 <= value < total_steps:
-      raise registry.ConfigError(
-          f"config.schedule.{name} = {value}, but the run has {total_steps} "
-          f"steps: it must be at least 0 and less than that.")
+  make_decay = lookup(DECAYS, decay_type, "config.schedule.decay_type")
+  fields.check_fields(fields.options_of(make_decay), decay, "config.schedule")
+  decay_fn = make_decay(**decay)
+  _check_period("warmup_steps", warmup_steps, total_steps)
+  _check_period("cooldown_steps", cooldown_steps, total_steps)
 
   def schedule(step):
     since = step - warmup_steps
@@ -228,71 +317,22 @@ def make_schedule(
     if warmup_steps:
       value = value * jnp.minimum(1.0, step / warmup_steps)
     if cooldown_steps:
-      value = value * jnp.clip((total_steps - step) / cooldown_steps, 0.0, 1.0)
+      steps_left = total_steps - step
+      value = value * jnp.clip(steps_left / cooldown_steps, 0.0, 1.0)
     return jnp.asarray(value, jnp.float32)
 
   return schedule
 
 
-def _match(names: Sequence[str], rules: Rules, field: str) -> list[int]:
-  return tree_lib.first_match(names, [p for p, _ in rules], what=field)
+def _check_period(name: str, steps: int, total_steps: int) -> None:
+  if not 0 <= steps < total_steps:
+    raise ConfigError(
+        f"config.schedule.{name} = {steps}, but the run has {total_steps} "
+        "steps: it must be at least 0 and less than that."
+    )
 
 
-def _resolve_schedules(names: Sequence[str], schedule: Any, total_steps: int):
-  """Schedule functions, and for each name its function (None = frozen)."""
-  if schedule is None or isinstance(schedule, Mapping):
-    schedule = [(".*", schedule)]
-  fns = [
-      None if s is None else make_schedule(**{**s, "total_steps": total_steps})
-      for _, s in schedule
-  ]
-  indices = _match(names, schedule, "config.schedule")
-  missed = [n for n, i in zip(names, indices, strict=True) if i < 0]
-  if missed:
-    raise registry.ConfigError(
-        f"config.schedule covers no pattern for {missed[0]!r} and "
-        f"{len(missed) - 1} more; end it with ('.*', …), None to freeze.")
-  return [f for f in fns if f is not None], [fns[i] for i in indices]
-
-
-def _resolve_mults(names: Sequence[str], lr_mults: Rules) -> list[float]:
-  for pattern, mult in lr_mults:
-    if not mult > 0:
-      raise registry.ConfigError(
-          f"config.lr_mults: {pattern!r} has {mult}, must be > 0. To freeze "
-          "parameters give them the schedule None.")
-  indices = _match(names, lr_mults, "config.lr_mults")
-  return [lr_mults[i][1] if i >= 0 else 1.0 for i in indices]
-
-
-def _take_step(
-    scales: Sequence[float],
-    decays: Sequence[float],
-    schedules: Sequence[ScheduleFn | None],
-) -> optax_lib.GradientTransformation:
-  """−s(t) · (scale · u + decay · p) for each leaf; 0 where s is None."""
-
-  def update(updates, state, params):
-    u_leaves, treedef = jax.tree.flatten(updates)
-    p_leaves = treedef.flatten_up_to(params)
-    # Each schedule is evaluated once, not once per leaf.
-    now = {fn: fn(state.count) for fn in set(schedules) - {None}}
-
-    def leaf(u, p, scale, decay, fn):
-      if fn is None:
-        return jnp.zeros_like(p)
-      step = scale * u + decay * p if decay else scale * u
-      return (-now[fn] * step).astype(p.dtype)
-
-    new = map(leaf, u_leaves, p_leaves, scales, decays, schedules)
-    count = optax_lib.safe_increment(state.count)
-    return treedef.unflatten(new), optax_lib.ScaleByScheduleState(count)
-
-  def init(params):
-    del params
-    return optax_lib.ScaleByScheduleState(jnp.zeros((), jnp.int32))
-
-  return optax_lib.GradientTransformation(init, update)
+# ── The optimizer of a run ──────────────────────────────────────────────────
 
 
 def make_optimizer(
@@ -329,17 +369,127 @@ def make_optimizer(
   Raises:
     ConfigError: see the fields' own rules.
   """
-  names = tree_lib.leaf_names(params)
-  fns, fn_of = _resolve_schedules(names, schedule, total_steps)
-  make_scaler = registry.lookup(SCALERS, optax_name, "config.optax_name")
-  scaler = _call(make_scaler, optax or {}, "config.optax")
-  if grad_clip_norm:
-    clip = optax_lib.clip_by_global_norm(grad_clip_norm)
-    scaler = optax_lib.chain(clip, scaler)
-  if None in fn_of:
-    free = [fn is not None for fn in fn_of]
-    scaler = optax_lib.masked(
-        scaler, jax.tree.unflatten(jax.tree.structure(params), free))
-  scales = [lr * mult for mult in _resolve_mults(names, lr_mults or ())]
+  names = tree.leaf_names(params)
+  schedules, schedule_of_leaf = _resolve_schedules(names, schedule, total_steps)
+  scaler = _make_scaler(optax_name, optax or {}, grad_clip_norm)
+  if None in schedule_of_leaf:
+    is_free = [fn is not None for fn in schedule_of_leaf]
+    treedef = jax.tree.structure(params)
+    scaler = optax_lib.masked(scaler, treedef.unflatten(is_free))
+  multipliers = _resolve_multipliers(names, lr_mults or ())
+  scales = [lr * multiplier for multiplier in multipliers]
   decays = [wd if name.endswith("/kernel") else 0.0 for name in names]
-  return optax_lib.chain(scaler, _take_step(scales, decays, fn_of)), fns
+  take_step = _take_step(scales, decays, schedule_of_leaf)
+  return optax_lib.chain(scaler, take_step), schedules
+
+
+def _make_scaler(
+    name: str, options: Mapping[str, Any], grad_clip_norm: float | None
+) -> optax_lib.GradientTransformation:
+  make_scaler = lookup(SCALERS, name, "config.optax_name")
+  fields.check_fields(fields.options_of(make_scaler), options, "config.optax")
+  scaler = make_scaler(**options)
+  if not grad_clip_norm:
+    return scaler
+  return optax_lib.chain(optax_lib.clip_by_global_norm(grad_clip_norm), scaler)
+
+
+def _resolve_schedules(
+    names: Sequence[str], schedule: Any, total_steps: int
+) -> tuple[list[ScheduleFn], list[ScheduleFn | None]]:
+  """The schedules in config order, and the one of each name (None: frozen)."""
+  if schedule is None or isinstance(schedule, Mapping):
+    schedule = [(".*", schedule)]
+  schedule_of_rule = []
+  for _, options in schedule:
+    if options is None:
+      schedule_of_rule.append(None)
+    else:
+      options = {**options, "total_steps": total_steps}
+      schedule_of_rule.append(make_schedule(**options))
+
+  rule_of_leaf = _match(names, schedule, "config.schedule")
+  _check_coverage(names, rule_of_leaf)
+  schedules = [fn for fn in schedule_of_rule if fn is not None]
+  schedule_of_leaf = [schedule_of_rule[rule] for rule in rule_of_leaf]
+  return schedules, schedule_of_leaf
+
+
+def _check_coverage(names: Sequence[str], rule_of_leaf: Sequence[int]) -> None:
+  uncovered = []
+  for name, rule in zip(names, rule_of_leaf, strict=True):
+    if rule < 0:
+      uncovered.append(name)
+  if uncovered:
+    raise ConfigError(
+        f"config.schedule covers no pattern for {uncovered[0]!r} and "
+        f"{len(uncovered) - 1} more; end it with ('.*', …), None to freeze."
+    )
+
+
+def _resolve_multipliers(names: Sequence[str], lr_mults: Rules) -> list[float]:
+  """The multiplier of each name."""
+  for pattern, multiplier in lr_mults:
+    if not multiplier > 0:
+      raise ConfigError(
+          f"config.lr_mults: {pattern!r} has {multiplier}, must be > 0. To "
+          "freeze parameters give them the schedule None."
+      )
+  multipliers = []
+  for rule in _match(names, lr_mults, "config.lr_mults"):
+    if rule < 0:
+      multipliers.append(1.0)
+    else:
+      _, multiplier = lr_mults[rule]
+      multipliers.append(multiplier)
+  return multipliers
+
+
+def _match(names: Sequence[str], rules: Rules, field: str) -> list[int]:
+  """For each name the index of the first rule that fits it, or −1."""
+  patterns = [pattern for pattern, _ in rules]
+  return tree.first_match(names, patterns, what=field)
+
+
+def _take_step(
+    scales: Sequence[float],
+    decays: Sequence[float],
+    schedules: Sequence[ScheduleFn | None],
+) -> optax_lib.GradientTransformation:
+  """−s(t) · (scale · u + decay · p) for each leaf; 0 where s is None."""
+
+  def init(params):
+    del params
+    return optax_lib.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+  def update(updates, state, params):
+    value_of = _evaluate(schedules, state.count)
+    count = optax_lib.safe_increment(state.count)
+
+    def step_leaf(update, param, scale, decay, schedule):
+      if schedule is None:
+        return jnp.zeros_like(param)
+      step = scale * update
+      if decay:
+        step = step + decay * param
+      return (-value_of[schedule] * step).astype(param.dtype)
+
+    update_leaves, treedef = jax.tree.flatten(updates)
+    param_leaves = treedef.flatten_up_to(params)
+    steps = map(
+        step_leaf, update_leaves, param_leaves, scales, decays, schedules
+    )
+    return treedef.unflatten(steps), optax_lib.ScaleByScheduleState(count)
+
+  return optax_lib.GradientTransformation(init, update)
+
+
+def _evaluate(
+    schedules: Iterable[ScheduleFn | None], count: jax.Array
+) -> dict[ScheduleFn, jax.Array]:
+  """The value of each schedule, computed once however many leaves share it."""
+  value_of = {}
+  for schedule in schedules:
+    if schedule is not None and schedule not in value_of:
+      value_of[schedule] = schedule(count)
+  return value_of
