@@ -129,11 +129,19 @@ class ArraysSplit:
     del modules
     return pp
 
-  def train_batches(self, preprocess: str, *, batch_size: int, seed: int,
-                    start_step: int = 0, process_index: int = 0,
-                    process_count: int = 1, on_bad_example: str = "error",
-                    codes_per_image: int | None = None,
-                    codes: np.ndarray | None = None) -> Iterator[Batch]:
+  def train_batches(
+      self,
+      preprocess: str,
+      *,
+      batch_size: int,
+      seed: int,
+      start_step: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+      codes_per_image: int | None = None,
+      codes: np.ndarray | None = None,
+  ) -> Iterator[Batch]:
     """Endless training batches; see pp.splits.Split for what is not here.
 
     The augmentations repeat after as many epochs as there are. With the seed
@@ -147,23 +155,31 @@ class ArraysSplit:
     """
     batches.skips(on_bad_example)
     header, arrays = self._open(preprocess)
-    num_rounds = header["augmentations"]
-    if codes_per_image not in (None, num_rounds):
+    num_augmentations = header["augmentations"]
+    if codes_per_image not in (None, num_augmentations):
       raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
-                        f"{self.dataset} was written with {num_rounds}.")
+                        f"{self.dataset} was written with {num_augmentations}.")
     if codes is not None:
       raise ConfigError("config.code_cache cannot be used with dataset "
                         f"{self.dataset}.")
     rows = order.process_rows(batch_size, process_index, process_count)
     plan_of = functools.partial(
         order.plan_train, num_examples=self.num_examples,
-        batch_size=batch_size, seed=seed, num_rounds=num_rounds, rows=rows)
+        batch_size=batch_size, seed=seed,
+        num_augmentations=num_augmentations, rows=rows)
     return (_batch(arrays, plan_of(step))
             for step in itertools.count(start_step))
 
-  def eval_batches(self, preprocess: str, *, batch_size: int, seed: int = 0,
-                   process_index: int = 0, process_count: int = 1,
-                   on_bad_example: str = "error") -> Pass:
+  def eval_batches(
+      self,
+      preprocess: str,
+      *,
+      batch_size: int,
+      seed: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+  ) -> Pass:
     """Batches of the whole split in its order; see pp.splits.Split.
 
     Raises:
@@ -177,12 +193,13 @@ class ArraysSplit:
     _, arrays = self._open(preprocess)
     rows = order.process_rows(batch_size, process_index, process_count)
     num_batches = batches.num_batches(self.num_examples, batch_size)
+    plan_of = functools.partial(
+        order.plan_eval, num_examples=self.num_examples,
+        batch_size=batch_size, seed=seed, rows=rows)
 
     def start() -> Iterator[Batch]:
       for step in range(num_batches):
-        plan = order.plan_eval(
-            step, num_examples=self.num_examples, batch_size=batch_size,
-            seed=seed, rows=rows)
+        plan = plan_of(step)
         batch = _batch(arrays, plan)
         batch["_mask"] = plan.mask_B
         yield batch
@@ -224,5 +241,8 @@ def _read_headers(root: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def _batch(arrays: Mapping[str, np.ndarray], plan: order.Plan) -> Batch:
   """The rows that a plan asks for, read from disk."""
-  return {key: unpack(key, value[plan.round_B, plan.index_B])
-          for key, value in arrays.items()}
+  batch = {}
+  for key, array in arrays.items():
+    stored = array[plan.augmentation_B, plan.index_B]
+    batch[key] = unpack(key, stored)
+  return batch

@@ -69,10 +69,10 @@ class BadExamples:
     return self._codes.why_missing(augmentation, index)
 
   def _stand_in(self, plan: Plan, row: int) -> tuple[Example, int]:
-    """Another example, with the augmentation of its own in this round."""
+    """Another example, with the augmentation of its own of that number."""
     num_examples = self._examples.source.num_examples
     indices = order.stand_ins(plan.seed_B2[row], num_examples)
-    augmentation = plan.round_B[row]
+    augmentation = plan.augmentation_B[row]
     for index in itertools.islice(indices, _MAX_TRIES):
       reason = self.why_no_code(augmentation, index)
       if not reason:

@@ -37,13 +37,15 @@ class CachedCodes:
     Raises:
       ConfigError: an example has no code.
     """
-    for augmentation, index in zip(plan.round_B, plan.index_B, strict=True):
+    pairs = zip(plan.augmentation_B, plan.index_B, strict=True)
+    for augmentation, index in pairs:
       reason = self.why_missing(augmentation, index)
       if reason:
         raise ConfigError(
             f"{self._where}: code of example {index}: {reason}. Set "
             "config.on_bad_example='skip' as then.")
-    return self._codes_RNL[plan.round_B, plan.index_B].astype(np.int32)
+    codes_BL = self._codes_RNL[plan.augmentation_B, plan.index_B]
+    return codes_BL.astype(np.int32)
 
 
 def open_codes(codes_RNL: np.ndarray | None, codes_per_image: int | None,

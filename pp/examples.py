@@ -57,13 +57,14 @@ class Examples:
     image_id = data["image/id"]
     out = _without_strings(self._preprocess(data, seed_2))
     if self._drops_labels:
-      out = {key: value for key, value in out.items()
-             if key not in _ORACLE_KEYS}
+      for key in _ORACLE_KEYS:
+        out.pop(key, None)
     if self._reads_all:
       # A control dependency would not do: TensorFlow drops the decoding of
       # features whose values nobody uses.
       features = tf.nest.flatten(data, expand_composites=True)
-      out["_read"] = tf.add_n([tf.size(feature) for feature in features])
+      sizes = [tf.size(feature) for feature in features]
+      out["_read"] = tf.add_n(sizes)
     # `keep` has dropped these two.
     out["image/id"] = image_id
     out["_mask"] = mask
@@ -75,15 +76,22 @@ class Examples:
     Raises:
       Exception: whatever reading and preprocessing raise.
     """
-    raw = tf.constant(self.source.read([index])[0])
-    out = self.from_record(raw, tf.constant(seed_2), tf.constant(index),
-                           tf.constant(True))
+    out = self.from_record(
+        self._read(index),
+        tf.constant(seed_2),
+        tf.constant(index),
+        tf.constant(True))
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), out)
 
   def image_id(self, index: int) -> int:
     """The id of an example, which a message can name."""
-    raw = tf.constant(self.source.read([index])[0])
-    return int(self.source.parse(raw, index)["image/id"])
+    data = self.source.parse(self._read(index), index)
+    return int(data["image/id"])
+
+  def _read(self, index: int) -> tf.Tensor:
+    """One record, scalar string."""
+    records = self.source.read([index])
+    return tf.constant(records[0])
 
 
 def _without_strings(data: dict[str, Any]) -> dict[str, Any]:

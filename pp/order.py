@@ -1,6 +1,6 @@
-"""What each host reads at each step: a pure function of (seed, step).
+"""What each process reads at each step: a pure function of (seed, step).
 
-Dimensions: B examples of a batch on this host · N examples of the split.
+Dimensions: B examples of a batch on this process · N examples of the split.
 """
 
 import functools
@@ -11,55 +11,76 @@ import numpy as np
 
 from uvim.registry import ConfigError
 
-_WORD = (1 << 64) - 1
+_MASK_64 = (1 << 64) - 1
+# Of splitmix64 (Steele et al. 2014). The first is 2**64 / the golden ratio.
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_FIRST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND_FACTOR = np.uint64(0x94D049BB133111EB)
 
 
 class Plan(NamedTuple):
-  """What one host reads at one step."""
-  index_B: np.ndarray  # int64, position in the split
-  round_B: np.ndarray  # int64, which augmentation of it: its epoch, if all
-                       # epochs differ, else that modulo their number
-  seed_B2: np.ndarray  # int64 [B, 2], one seed per example
-  mask_B: np.ndarray   # bool, False for padding
+  """What one process reads at one step.
+
+  Attributes:
+    index_B: int64, numbers of the examples in the split.
+    augmentation_B: int64, which augmentation of each: the epoch, or, where
+      augmentations repeat, the epoch modulo their number.
+    seed_B2: int64 [B, 2], a seed for each example.
+    mask_B: bool, False for padding.
+  """
+  index_B: np.ndarray
+  augmentation_B: np.ndarray
+  seed_B2: np.ndarray
+  mask_B: np.ndarray
 
 
-@functools.lru_cache(maxsize=2)  # A batch may straddle two epochs.
+@functools.lru_cache(maxsize=2)  # A batch may lie in two epochs.
 def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   """The order of one epoch: a permutation of 0..num_examples-1, int64 [N].
 
-  Philox is counter-based: neighbouring seeds and epochs give unrelated orders
+  Philox is counter-based: neighboring seeds and epochs give unrelated orders
   (tf.random.experimental.index_shuffle does not: r = 0.2–0.45).
   """
-  key = np.array([seed & _WORD, epoch], np.uint64)
-  order = np.random.Generator(np.random.Philox(key=key)).permutation(
-      num_examples)
+  key = np.array([seed & _MASK_64, epoch], np.uint64)
+  rng = np.random.Generator(np.random.Philox(key=key))
+  order = rng.permutation(num_examples)
+  # The cache gives the same array to every caller.
   order.setflags(write=False)
   return order
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-  """splitmix64's finaliser on uint64, elementwise: every bit reaches all."""
-  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-  return x ^ (x >> np.uint64(31))
+def _mix(state: np.ndarray) -> np.ndarray:
+  """splitmix64's finalizer on uint64, elementwise: every bit reaches all."""
+  state = state ^ (state >> np.uint64(30))
+  state = state * _FIRST_FACTOR
+  state = state ^ (state >> np.uint64(27))
+  state = state * _SECOND_FACTOR
+  return state ^ (state >> np.uint64(31))
 
 
-def example_seeds(seed: int, epoch_B: Sequence[int] | np.ndarray,
+def example_seeds(seed: int, augmentation_B: Sequence[int] | np.ndarray,
                   index_B: Sequence[int] | np.ndarray) -> np.ndarray:
-  """A seed for each example from (seed, epoch, index) alone: int64 [B, 2]."""
-  golden = np.uint64(0x9E3779B97F4A7C15)
-  state = np.full(len(index_B), seed & _WORD, np.uint64)
-  for part in (epoch_B, index_B):
-    state = _mix(state + golden) + np.asarray(part).astype(np.uint64)
-  high = _mix(state + golden)
-  return np.stack([high, _mix(high + golden)], axis=1).view(np.int64)
+  """A seed for each example from three numbers alone: int64 [B, 2].
+
+  Args:
+    seed: of the run; any integer.
+    augmentation_B: which augmentation of each example.
+    index_B: numbers of the examples in the split.
+  """
+  state = np.full(len(index_B), seed & _MASK_64, np.uint64)
+  for numbers_B in (augmentation_B, index_B):
+    state = _mix(state + _INCREMENT)
+    state = state + np.asarray(numbers_B).astype(np.uint64)
+  first = _mix(state + _INCREMENT)
+  second = _mix(first + _INCREMENT)
+  return np.stack([first, second], axis=1).view(np.int64)
 
 
 def stand_ins(seed_2: np.ndarray, num_examples: int) -> Iterator[int]:
-  """Positions to try in place of an example that cannot be read, endless.
+  """Examples to try in place of one that cannot be read; endless.
 
-  Drawn from the seed of that example, so they are the same on any host and
-  after any restart.
+  They are drawn from the seed of that example, so they are the same in any
+  process and after any restart.
 
   Args:
     seed_2: int64 [2], of the bad example.
@@ -70,56 +91,92 @@ def stand_ins(seed_2: np.ndarray, num_examples: int) -> Iterator[int]:
     yield int(rng.integers(num_examples))
 
 
-def plan_train(step: int, *, num_examples: int, batch_size: int, seed: int,
-               shuffle: bool = True, num_rounds: int | None = None,
-               rows: slice = slice(None)) -> Plan:
+def plan_train(
+    step: int,
+    *,
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    shuffle: bool = True,
+    num_augmentations: int | None = None,
+    rows: slice = slice(None),
+) -> Plan:
   """What to read at a training step.
 
   Example i of step s is number s * batch_size + i of an endless run through
-  the epochs, so a batch may straddle two of them (or many, if the data set is
-  smaller than a batch) and none is dropped at an epoch's end.
+  the epochs. So a batch may lie in two of them (or in many, if the data set is
+  smaller than a batch), and no example is dropped at the end of an epoch.
 
   Args:
     step: 0, 1, …
     num_examples: of the split.
-    batch_size: global.
+    batch_size: of all processes together.
     seed: any integer.
     shuffle: False keeps the order of the files.
-    num_rounds: after so many epochs the augmentations of an example repeat
-      (the order does not); None: never.
-    rows: the part of the global batch that this host reads.
+    num_augmentations: after so many epochs the augmentations of an example
+      repeat, though the order does not; None: they never repeat.
+    rows: the part of the batch that this process reads; see `process_rows`.
   """
-  position_B = np.arange(batch_size, dtype=np.int64)[rows] + step * batch_size
+  position_B = _positions(step, batch_size, rows)
   epoch_B, index_B = np.divmod(position_B, num_examples)
   if shuffle:
-    slot_B = index_B
-    index_B = np.empty_like(slot_B)
-    for epoch in np.unique(epoch_B).tolist():
-      here = epoch_B == epoch
-      index_B[here] = epoch_order(seed, epoch, num_examples)[slot_B[here]]
-  round_B = epoch_B if num_rounds is None else epoch_B % num_rounds
-  return Plan(index_B, round_B, example_seeds(seed, round_B, index_B),
-              np.ones(len(index_B), bool))
+    index_B = _shuffle(epoch_B, index_B, seed, num_examples)
+  if num_augmentations is None:
+    augmentation_B = epoch_B
+  else:
+    augmentation_B = epoch_B % num_augmentations
+  seed_B2 = example_seeds(seed, augmentation_B, index_B)
+  mask_B = np.ones(len(index_B), bool)
+  return Plan(index_B, augmentation_B, seed_B2, mask_B)
 
 
-def plan_eval(step: int, *, num_examples: int, batch_size: int, seed: int,
-              rows: slice = slice(None)) -> Plan:
+def plan_eval(
+    step: int,
+    *,
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    rows: slice = slice(None),
+) -> Plan:
   """What to read at an evaluation step: 0..N-1 in order, then padding.
 
-  Padding repeats the last example: it is sure to pass the ops.
+  Padding repeats the last example, because that one surely passes the ops.
   """
-  position_B = np.arange(batch_size, dtype=np.int64)[rows] + step * batch_size
+  position_B = _positions(step, batch_size, rows)
   index_B = np.minimum(position_B, num_examples - 1)
-  round_B = np.zeros_like(index_B)
-  return Plan(index_B, round_B, example_seeds(seed, round_B, index_B),
-              position_B < num_examples)
+  augmentation_B = np.zeros_like(index_B)
+  seed_B2 = example_seeds(seed, augmentation_B, index_B)
+  mask_B = position_B < num_examples
+  return Plan(index_B, augmentation_B, seed_B2, mask_B)
+
+
+def _positions(step: int, batch_size: int, rows: slice) -> np.ndarray:
+  """Places of a step's examples in the endless run, of one process."""
+  first = step * batch_size
+  places = np.arange(batch_size, dtype=np.int64)
+  return first + places[rows]
+
+
+def _shuffle(epoch_B: np.ndarray, place_B: np.ndarray, seed: int,
+             num_examples: int) -> np.ndarray:
+  """The examples at these places of these epochs: int64 [B]."""
+  index_B = np.empty_like(place_B)
+  for epoch in np.unique(epoch_B).tolist():
+    is_epoch_B = epoch_B == epoch
+    order = epoch_order(seed, epoch, num_examples)
+    index_B[is_epoch_B] = order[place_B[is_epoch_B]]
+  return index_B
 
 
 def process_rows(batch_size: int, index: int, count: int) -> slice:
-  """The part of a global batch that process `index` of `count` reads."""
+  """The part of a batch that process `index` of `count` reads.
+
+  Raises:
+    ConfigError: the processes cannot share the batch evenly.
+  """
   if batch_size < 1 or batch_size % count:
     raise ConfigError(
         f"batch_size: {batch_size} must be a positive multiple of the number "
         f"of processes, {count}.")
-  local = batch_size // count
-  return slice(index * local, (index + 1) * local)
+  local_size = batch_size // count
+  return slice(index * local_size, (index + 1) * local_size)

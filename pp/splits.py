@@ -68,16 +68,23 @@ class Split(Protocol):
       ConfigError: a mistake in the string.
     """
 
-  def train_batches(self, preprocess: Preprocess, *, batch_size: int,
-                    seed: int, start_step: int = 0, process_index: int = 0,
-                    process_count: int = 1, on_bad_example: str = "error",
-                    codes_per_image: int | None = None,
-                    codes: np.ndarray | None = None) -> Iterator[Batch]:
+  def train_batches(
+      self,
+      preprocess: Preprocess,
+      *,
+      batch_size: int,
+      seed: int,
+      start_step: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+      codes_per_image: int | None = None,
+      codes: np.ndarray | None = None,
+  ) -> Iterator[Batch]:
     """Endless training batches; a batch is a function of (seed, step).
 
     Args:
-      preprocess: from `make_preprocess`. A string will do where all op
-        modules may be used.
+      preprocess: from `make_preprocess`, or a string that may use all ops.
       batch_size: of all processes together; this one gets its equal part.
       seed: of the order and of the augmentations.
       start_step: the step of the first batch, for a run that is resumed.
@@ -102,10 +109,16 @@ class Split(Protocol):
         argument, and, while iterating, a bad example.
     """
 
-  def eval_batches(self, preprocess: Preprocess, *, batch_size: int,
-                   seed: int = 0, process_index: int = 0,
-                   process_count: int = 1, on_bad_example: str = "error"
-                   ) -> Pass:
+  def eval_batches(
+      self,
+      preprocess: Preprocess,
+      *,
+      batch_size: int,
+      seed: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+  ) -> Pass:
     """Batches of the whole split in its order; arguments as above.
 
     With 'skip' a bad example becomes zeros.

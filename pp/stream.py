@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pp import bad_examples, batches, builder, cached_codes, order, sources
+from pp import bad_examples, batches, builder, order, sources
+from pp.bad_examples import BadExamples
 from pp.batches import Batch, Pass
-from pp.cached_codes import CachedCodes
+from pp.cached_codes import CachedCodes, open_codes
 from pp.examples import Examples
 from pp.order import Plan
 from pp.sources import Source
@@ -79,7 +80,7 @@ class _Stream:
   plan_of: Callable[[int], Plan]
   batch_size: int
   num_threads: int | None
-  bad: bad_examples.BadExamples | None
+  bad: BadExamples | None
   codes: CachedCodes | None
   has_padding: bool
 
@@ -179,7 +180,7 @@ class _Stream:
     for row, index in enumerate(plan.index_B.tolist()):
       try:
         example = next(holder[0])
-        reason = self.bad.why_no_code(plan.round_B[row], index)
+        reason = self.bad.why_no_code(plan.augmentation_B[row], index)
       except tf.errors.OpError as error:
         reason = builder.first_line(error)
       if reason:
@@ -244,34 +245,39 @@ class TfdsSplit:
     """The function of a preprocessing string; see pp.splits.Split."""
     return make_preprocess(pp, modules)
 
-  def train_batches(self, preprocess: str | Preprocess, *, batch_size: int,
-                    seed: int, start_step: int = 0, process_index: int = 0,
-                    process_count: int = 1, on_bad_example: str = "error",
-                    codes_per_image: int | None = None,
-                    codes: np.ndarray | None = None, shuffle: bool = True,
-                    num_threads: int | None = None) -> Iterator[Batch]:
+  def train_batches(
+      self,
+      preprocess: str | Preprocess,
+      *,
+      batch_size: int,
+      seed: int,
+      start_step: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+      codes_per_image: int | None = None,
+      codes: np.ndarray | None = None,
+      shuffle: bool = True,
+      num_threads: int | None = None,
+  ) -> Iterator[Batch]:
     """Endless training batches; see pp.splits.Split for what is not here.
 
-    With 'skip' the example that replaces a bad one is drawn by (seed, epoch,
-    index), so the batch stays a function of (seed, step).
-
-    Args:
-      shuffle: False reads in the order of the files.
-      num_threads: for preprocessing; None: the cores at hand, at most 8.
+    `shuffle=False` reads in the order of the files. `num_threads` is for
+    preprocessing; None: the cores at hand, at most 8.
     """
     rows = order.process_rows(batch_size, process_index, process_count)
     skips = batches.skips(on_bad_example)
-    known_codes = cached_codes.open_codes(
-        codes, codes_per_image, self.source)
+    known_codes = open_codes(codes, codes_per_image, self.source)
     plan_of = functools.partial(
         order.plan_train, num_examples=self.num_examples,
         batch_size=batch_size, seed=seed, shuffle=shuffle,
-        num_rounds=codes_per_image, rows=rows)
-    examples = Examples(self.source, make_preprocess(preprocess),
-                        drops_labels=codes is not None)
+        num_augmentations=codes_per_image, rows=rows)
+    examples = Examples(
+        self.source, make_preprocess(preprocess),
+        drops_labels=known_codes is not None)
     bad = None
     if skips:
-      bad = bad_examples.BadExamples(
+      bad = BadExamples(
           examples, seed=seed, blanks=False, codes=known_codes)
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
                      num_threads=num_threads, bad=bad, codes=known_codes,
@@ -279,10 +285,17 @@ class TfdsSplit:
     steps = range(start_step, np.iinfo(np.int64).max)
     return stream.start(stream.open(steps), steps)
 
-  def eval_batches(self, preprocess: str | Preprocess, *, batch_size: int,
-                   seed: int = 0, process_index: int = 0,
-                   process_count: int = 1, on_bad_example: str = "error",
-                   num_threads: int | None = None) -> Pass:
+  def eval_batches(
+      self,
+      preprocess: str | Preprocess,
+      *,
+      batch_size: int,
+      seed: int = 0,
+      process_index: int = 0,
+      process_count: int = 1,
+      on_bad_example: str = "error",
+      num_threads: int | None = None,
+  ) -> Pass:
     """Batches of the whole split in its order; see pp.splits.Split."""
     rows = order.process_rows(batch_size, process_index, process_count)
     skips = batches.skips(on_bad_example)
@@ -295,7 +308,7 @@ class TfdsSplit:
         self.source, make_preprocess(preprocess), reads_all=skips)
     bad = None
     if skips:
-      bad = bad_examples.BadExamples(examples, seed=seed, blanks=True)
+      bad = BadExamples(examples, seed=seed, blanks=True)
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
                      num_threads=num_threads, bad=bad, codes=None,
                      has_padding=True)

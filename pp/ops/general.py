@@ -1,5 +1,8 @@
 """Ops on whole examples and on any kind of tensor."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from pp.builder import get, register
@@ -16,18 +19,24 @@ def _check_keys(keys) -> None:
 def keep(*keys):
   """Leaves nothing but these keys; all of them must be there."""
   _check_keys(keys)
-  return lambda data: {key: get(data, key) for key in keys}
+
+  def fn(data):
+    return {key: get(data, key) for key in keys}
+
+  return fn
 
 
 @register()
 def drop(*keys):
-  """Takes these keys away; all of them must be there."""
+  """Removes these keys; all of them must be there."""
   _check_keys(keys)
 
   def fn(data):
+    out = dict(data)
     for key in keys:
-      get(data, key)
-    return {key: value for key, value in data.items() if key not in keys}
+      get(data, key)  # An error where it is missing.
+      out.pop(key, None)
+    return out
 
   return fn
 
@@ -36,7 +45,11 @@ def drop(*keys):
 def copy(inkey, outkey):
   """Gives `inkey` a second name."""
   _check_keys((inkey, outkey))
-  return lambda data: {**data, outkey: get(data, inkey)}
+
+  def fn(data):
+    return {**data, outkey: get(data, inkey)}
+
+  return fn
 
 
 @register()
@@ -44,8 +57,8 @@ def concat(inkeys, outkey=None, axis=-1):
   """Joins tensors along an axis, by default channels.
 
   Args:
-    inkeys: names of tensors that are equal but for that axis.
-    outkey: where to; by default the first of `inkeys`.
+    inkeys: names of tensors that are equal except along that axis.
+    outkey: name of the result; by default the first of `inkeys`.
     axis: as in tf.concat.
   """
   if isinstance(inkeys, str) or not inkeys:
@@ -55,46 +68,77 @@ def concat(inkeys, outkey=None, axis=-1):
 
   def fn(data):
     parts = [get(data, key) for key in inkeys]
-    whole = _whole(parts) if axis == -1 else None
-    return {**data, outkey: tf.concat(parts, axis) if whole is None else whole}
+    joined = None
+    if axis == -1:
+      joined = _undo_split(parts)
+    if joined is None:
+      joined = tf.concat(parts, axis)
+    return {**data, outkey: joined}
 
   return fn
 
 
-def split_channels(whole: tf.Tensor) -> list[tf.Tensor]:
-  """The channels of [..., C], each [..., 1].
+class _Origin(NamedTuple):
+  """Where a tensor comes from: channel `channel` of `whole`."""
+  whole: tf.Tensor
+  channel: int
 
-  They remember what they are of: Appendix D's strings join them again at once,
-  and copying single channels together is as slow as decoding the image.
-  """
-  parts = [whole[..., i:i + 1] for i in range(whole.shape[-1])]
-  for i, part in enumerate(parts):
-    part.channel_of = (whole, i)
+
+# `coco_panoptic` makes one tensor with two channels. The paper's strings want
+# them under two names, and then join them again at once by `concat`. Joining
+# copies single channels between each other, which takes as long as decoding
+# the image. So `split_channels` notes on each channel what it is a part of,
+# and `concat` takes that whole where it can.
+#
+# The note is an attribute of the tensor object. Every op makes new objects, so
+# the note is lost as soon as a channel is changed, and that is what keeps this
+# right: only channels as they were split lead back to the whole. A key of the
+# example would stay when a channel changes, and would reach the batches.
+
+
+def split_channels(whole: tf.Tensor) -> list[tf.Tensor]:
+  """The channels of [..., C], each [..., 1]; `concat` can undo it for free."""
+  parts = []
+  for channel in range(whole.shape[-1]):
+    part = whole[..., channel:channel + 1]
+    part.origin = _Origin(whole, channel)
+    parts.append(part)
   return parts
 
 
-def has_pairs(x: tf.Tensor) -> bool:
-  """Whether `x` is int32 [..., 2]: as int64 [...] it moves at half the cost.
+def _undo_split(parts: Sequence[tf.Tensor]) -> tf.Tensor | None:
+  """The tensor whose channels `parts` are, all of them and in order; or None.
   """
-  return x.dtype == tf.int32 and x.shape.rank is not None and x.shape[-1] == 2
-
-
-def _whole(parts) -> tf.Tensor | None:
-  """The tensor that `parts` are all channels of, in order, if they are."""
-  origins = [getattr(part, "channel_of", (None, -1)) for part in parts]
-  whole = origins[0][0]
-  if whole is None or whole.shape[-1] != len(parts):
+  origins = [getattr(part, "origin", None) for part in parts]
+  if origins[0] is None:
     return None
-  fits = all(origin[0] is whole and origin[1] == i
-             for i, origin in enumerate(origins))
-  return whole if fits else None
+  whole = origins[0].whole
+  if whole.shape[-1] != len(parts):
+    return None
+  for place, origin in enumerate(origins):
+    if origin is None or origin.whole is not whole or origin.channel != place:
+      return None
+  return whole
+
+
+def has_pairs(labels: tf.Tensor) -> bool:
+  """Whether `labels` is int32 [..., 2].
+
+  Then two channels can be moved as one int64, at half the cost.
+  """
+  is_int32 = labels.dtype == tf.int32
+  return is_int32 and labels.shape.rank is not None and labels.shape[-1] == 2
 
 
 @register(random=True)
 def randu(key):
   """Draws float32 [] in [0, 1) for ops that share one random choice."""
   _check_keys((key,))
-  return lambda data, seed: {**data, key: tf.random.stateless_uniform([], seed)}
+
+  def fn(data, seed):
+    return {**data, key: tf.random.stateless_uniform([], seed)}
+
+  return fn
 
 
 @register(on_key="image")
@@ -104,9 +148,9 @@ def value_range(vmin=-1, vmax=1, in_min=0, in_max=255, clip_values=False):
   Args:
     vmin: what in_min becomes.
     vmax: what in_max becomes.
-    in_min: of the values that come in; uint8 unless said otherwise.
-    in_max: of the values that come in.
-    clip_values: cuts values outside [vmin, vmax].
+    in_min: least input value; the default fits uint8.
+    in_max: greatest input value.
+    clip_values: clips values outside of [vmin, vmax].
   """
   for number in (vmin, vmax, in_min, in_max):
     if not isinstance(number, (int, float)):
@@ -114,9 +158,11 @@ def value_range(vmin=-1, vmax=1, in_min=0, in_max=255, clip_values=False):
   if in_max == in_min:
     raise ConfigError(f"in_min and in_max are both {in_min!r}.")
 
-  def fn(x):
-    x = (tf.cast(x, tf.float32) - in_min) / (in_max - in_min)
-    x = vmin + x * (vmax - vmin)
-    return tf.clip_by_value(x, vmin, vmax) if clip_values else x
+  def fn(values):
+    share = (tf.cast(values, tf.float32) - in_min) / (in_max - in_min)
+    out = vmin + share * (vmax - vmin)
+    if clip_values:
+      out = tf.clip_by_value(out, vmin, vmax)
+    return out
 
   return fn

@@ -1,7 +1,7 @@
-"""Ops on images and on label maps laid out like images.
+"""Ops on images and on label maps that are laid out like images.
 
-Dimensions: H W pixels · C channels. A box is a dict of `begin` and
-`size`, each float32 [2] in (y, x) order, as fractions of height and width.
+Dimensions: H W pixels · C channels. A box is a dict of `begin` and `size`,
+each float32 [2] in (y, x) order, as fractions of height and width.
 """
 
 import tensorflow as tf
@@ -13,17 +13,22 @@ from uvim.registry import ConfigError, lookup
 _METHODS = {name: name for name in (
     "bilinear", "nearest", "area", "bicubic", "lanczos3", "lanczos5",
     "gaussian", "mitchellcubic")}
-
-
 _MAX_SIDE = 4096  # A typo must not ask for more memory than there is.
+
+
+def _is_side(value) -> bool:
+  """Whether `value` can be the height or the width of an image."""
+  is_integer = isinstance(value, int) and not isinstance(value, bool)
+  return is_integer and 0 < value <= _MAX_SIDE
 
 
 def _pair(size, name: str) -> tuple[int, int]:
   """Height and width from one integer or two."""
-  pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-  if len(pair) != 2 or not all(
-      isinstance(n, int) and not isinstance(n, bool) and 0 < n <= _MAX_SIDE
-      for n in pair):
+  if isinstance(size, (tuple, list)):
+    pair = tuple(size)
+  else:
+    pair = (size, size)
+  if len(pair) != 2 or not all(map(_is_side, pair)):
     raise ConfigError(
         f"{name} is an integer in 1..{_MAX_SIDE} or a pair (height, width) of "
         f"them, not {size!r}.")
@@ -35,38 +40,43 @@ def decode(precise=False):
   """Encoded image (JPEG, PNG, GIF, BMP) → uint8 [H, W, 3].
 
   Grey images get three equal channels, transparency is dropped, 16 bits are
-  cut to 8, of an animation the first frame is taken. A rotation noted in EXIF
-  is not applied: label maps are drawn on the stored pixels. What is decoded
-  already passes as it is.
+  cut to 8, and an animation gives its first frame. A rotation noted in EXIF
+  is not applied: label maps are drawn on the stored pixels. An image that is
+  decoded already stays as it is.
 
   Args:
-    precise: JPEG by the exact integer transform, as other libraries do it,
-      instead of the faster default.
+    precise: decodes JPEG by the exact integer transform, as other libraries
+      do, instead of the faster default.
   """
+  def decode_any(encoded):
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+  def decode_jpeg(encoded):
+    return tf.io.decode_jpeg(
+        encoded, channels=3, dct_method="INTEGER_ACCURATE")
+
   def fn(image):
     if image.dtype != tf.string:
       return image
     if precise:
       out = tf.cond(tf.io.is_jpeg(image),
-                    lambda: tf.io.decode_jpeg(
-                        image, channels=3, dct_method="INTEGER_ACCURATE"),
-                    lambda: tf.io.decode_image(
-                        image, channels=3, expand_animations=False))
+                    lambda: decode_jpeg(image), lambda: decode_any(image))
     else:
-      out = tf.io.decode_image(image, channels=3, expand_animations=False)
-    # Lost inside decode_image, and later ops need to know the rank.
+      out = decode_any(image)
+    # decode_image loses the rank, which later ops need.
     return tf.ensure_shape(out, [None, None, 3])
 
   return fn
 
 
 def _resize_fn(size, method, antialias):
-  """Resize of [H, W, C] that keeps the dtype."""
+  """The resize of [H, W, C] that keeps the dtype."""
   size = _pair(size, "size")
   method = lookup(_METHODS, method, "resize method")
 
-  def resized(image, size=size):
-    return tf.image.resize(image, size, method=method, antialias=antialias)
+  def resize_to(image, new_size):
+    return tf.image.resize(
+        image, new_size, method=method, antialias=antialias)
 
   def fn(image):
     if image.shape.rank not in (None, 3):
@@ -74,42 +84,56 @@ def _resize_fn(size, method, antialias):
     if 0 in image.shape[:2]:
       raise ConfigError(f"there is nothing to resize: {image.shape}.")
     if method == "nearest" and has_pairs(image):
-      return _resize_pairs(image, resized, size)
-    out = resized(image)
-    if (image.dtype.is_integer and out.dtype != image.dtype
-        and (method != "bilinear" or image.dtype.size > 1)):
-      # Saturates because cubic kernels overshoot, and cuts rather than rounds:
-      # so does the released implementation. Between two bytes there is nothing
-      # to saturate, and looking would cost a quarter of the resize.
+      return _resize_pairs(image, size, resize_to)
+    out = resize_to(image, size)
+    if out.dtype != image.dtype and _may_overflow(image.dtype, method):
       out = tf.clip_by_value(out, image.dtype.min, image.dtype.max)
+    # The cast cuts the fraction, as in the released implementation.
     return tf.cast(out, image.dtype)
 
   return fn
 
 
-def _resize_pairs(labels, resized, size):
+def _may_overflow(dtype, method: str) -> bool:
+  """Whether a resized value can lie outside of the range of its dtype.
+
+  Cubic kernels overshoot, and float32 rounds large integers. But a bilinear
+  mean of bytes is always a byte, and to clip it would cost a quarter of the
+  resize.
+  """
+  if not dtype.is_integer:
+    return False
+  is_mean_of_bytes = method == "bilinear" and dtype.size == 1
+  return not is_mean_of_bytes
+
+
+def _resize_pairs(labels, size, resize_to):
   """Nearest resize of int32 [H, W, 2], in a third of the library's time.
 
-  Picking whole rows is copying memory, so columns are picked as rows of the
-  transposed map. Which ones, the library tells: it resizes their numbers.
+  It picks whole rows, since that is copying memory. Columns are picked as rows
+  of the transposed map. The library itself tells which rows and columns: it
+  resizes their numbers.
   """
-  height, width = tf.unstack(tf.shape(labels)[:2])
-  rows = resized(tf.range(height)[:, None, None], (size[0], 1))[:, 0, 0]
-  columns = resized(tf.range(width)[None, :, None], (1, size[1]))[0, :, 0]
-  words_WH = tf.transpose(tf.bitcast(labels, tf.int64))
-  words_WH = tf.gather(words_WH, columns)
-  return tf.bitcast(tf.gather(tf.transpose(words_WH), rows), tf.int32)
+  shape = tf.shape(labels)
+  row_numbers = tf.range(shape[0])[:, None, None]
+  column_numbers = tf.range(shape[1])[None, :, None]
+  rows = resize_to(row_numbers, (size[0], 1))[:, 0, 0]
+  columns = resize_to(column_numbers, (1, size[1]))[0, :, 0]
+  pairs_HW = tf.bitcast(labels, tf.int64)
+  pairs_WH = tf.gather(tf.transpose(pairs_HW), columns)
+  pairs_HW = tf.gather(tf.transpose(pairs_WH), rows)
+  return tf.bitcast(pairs_HW, tf.int32)
 
 
 @register(on_key="image")
 def resize(size, method="bilinear", antialias=False):
-  """Resizes [H, W, C] to `size`, regardless of aspect, keeping the dtype.
+  """Resizes [H, W, C] to `size`, whatever its aspect, and keeps the dtype.
 
   Args:
     size: one integer for a square, or (height, width).
     method: 'nearest' makes no new value and is the one for labels.
-    antialias: widens the kernel when shrinking. Off, as in the released
-      implementation.
+    antialias: widens the kernel when the image shrinks. Off, as in the
+      released implementation.
   """
   return _resize_fn(size, method, antialias)
 
@@ -122,21 +146,28 @@ def central_crop(crop_size=None):
     crop_size: an integer or (height, width), not larger than the image; None:
       the largest square.
   """
-  size = None if crop_size is None else _pair(crop_size, "crop_size")
+  fixed_size = None
+  if crop_size is not None:
+    fixed_size = _pair(crop_size, "crop_size")
 
   def fn(image):
     shape = tf.shape(image)[:2]
-    crop = tf.constant(size) if size else tf.fill([2], tf.reduce_min(shape))
-    begin = (shape - crop) // 2
-    return _slice(image, begin, crop)
+    if fixed_size is None:
+      size = tf.fill([2], tf.reduce_min(shape))
+    else:
+      size = tf.constant(fixed_size)
+    begin = (shape - size) // 2
+    return _slice(image, begin, size)
 
   return fn
 
 
 def _slice(image, begin, size):
   """image[begin : begin + size] in rows and columns; keeps what is static."""
-  out = tf.slice(image, tf.concat([begin, [0]], 0),
-                 tf.concat([size, [-1]], 0))
+  all_channels = tf.constant([-1])
+  begin = tf.concat([begin, [0]], 0)
+  size = tf.concat([size, all_channels], 0)
+  out = tf.slice(image, begin, size)
   return tf.ensure_shape(out, [None, None, image.shape[-1]])
 
 
@@ -144,18 +175,21 @@ def _slice(image, begin, size):
 def flip_lr():
   """Mirrors left and right for half of the seeds."""
   def fn(image, seed):
-    return _flip_if(tf.random.stateless_uniform([], seed) > 0.5, image)
+    number = tf.random.stateless_uniform([], seed)
+    return _flip_if(number > 0.5, image)
+
   return fn
 
 
 def _flip_if(condition, image):
-  def flipped():
+  """`image` mirrored left and right where `condition` holds."""
+  def mirror():
     if has_pairs(image):
-      words = tf.reverse(tf.bitcast(image, tf.int64), [1])
-      return tf.bitcast(words, tf.int32)
+      pairs_HW = tf.reverse(tf.bitcast(image, tf.int64), [1])
+      return tf.bitcast(pairs_HW, tf.int32)
     return tf.reverse(image, [1])
 
-  out = tf.cond(condition, flipped, lambda: image)
+  out = tf.cond(condition, mirror, lambda: image)
   return tf.ensure_shape(out, image.shape)
 
 
@@ -163,25 +197,28 @@ def _flip_if(condition, image):
 def det_fliplr(key="image", randkey="fliplr"):
   """Mirrors `key` if the number at `randkey` exceeds 0.5 (see randu)."""
   def fn(data):
-    return {**data, key: _flip_if(get(data, randkey) > 0.5, get(data, key))}
+    number = get(data, randkey)
+    image = get(data, key)
+    return {**data, key: _flip_if(number > 0.5, image)}
+
   return fn
 
 
 def _sample_box(shape_3, seed, *, area, aspect):
-  """A random crop (Szegedy et al. 2015): begin, size, each int32 [2]."""
-  begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+  """A random crop (Szegedy et al. 2015): begin and size, each int32 [2]."""
+  begin_3, size_3, _ = tf.image.stateless_sample_distorted_bounding_box(
       shape_3, tf.zeros([1, 0, 4]), seed, min_object_covered=0.,
       aspect_ratio_range=aspect, area_range=area,
       use_image_if_no_bounding_boxes=True)
-  return begin[:2], size[:2]
+  return begin_3[:2], size_3[:2]
 
 
 def _range(values, name: str) -> tuple[float, float]:
-  """(low, high) with 0 < low <= high."""
-  if not (isinstance(values, (tuple, list)) and len(values) == 2
-          and 0 < values[0] <= values[1]):
+  """(low, high), checked: 0 < low <= high."""
+  is_pair = isinstance(values, (tuple, list)) and len(values) == 2
+  if not (is_pair and 0 < values[0] <= values[1]):
     raise ConfigError(f"{name} is a pair 0 < low <= high, not {values!r}.")
-  return tuple(map(float, values))
+  return float(values[0]), float(values[1])
 
 
 @register(random=True)
@@ -193,16 +230,18 @@ def inception_box(area=(0.05, 1.0), aspect=(0.75, 1.33), inkey="image",
     area: range of the box's share of the image.
     aspect: range of width / height in pixels.
     inkey: the decoded image that gives height and width.
-    outkey: where the box goes.
+    outkey: name of the box.
   """
-  area, aspect = _range(area, "area"), _range(aspect, "aspect")
+  area = _range(area, "area")
+  aspect = _range(aspect, "aspect")
 
   def fn(data, seed):
     shape = tf.shape(get(data, inkey))
     begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
     scale = tf.cast(shape[:2], tf.float32)
-    return {**data, outkey: {"begin": tf.cast(begin, tf.float32) / scale,
-                             "size": tf.cast(size, tf.float32) / scale}}
+    box = {"begin": tf.cast(begin, tf.float32) / scale,
+           "size": tf.cast(size, tf.float32) / scale}
+    return {**data, outkey: box}
 
   return fn
 
@@ -211,13 +250,17 @@ def inception_box(area=(0.05, 1.0), aspect=(0.75, 1.33), inkey="image",
 def crop_box(key="image", boxkey="box"):
   """Cuts the box at `boxkey` (see inception_box) out of `key`, [H, W, C]."""
   def fn(data):
-    begin, size = tf.nest.flatten(get(data, boxkey))  # Also of a pair.
+    # A box may also be a pair (begin, size).
+    begin, size = tf.nest.flatten(get(data, boxkey))
     image = get(data, key)
     scale = tf.cast(tf.shape(image)[:2], tf.float32)
-    # Cut, not rounded, as in the released implementation. So a box may leave
-    # nothing of a much smaller label map; resize then says so.
-    begin = tf.cast(begin * scale, tf.int32)
-    return {**data, key: _slice(image, begin, tf.cast(size * scale, tf.int32))}
+    # The casts cut and do not round, as in the released implementation. So
+    # nothing may be left of a label map much smaller than its image; `resize`
+    # reports that.
+    first = tf.cast(begin * scale, tf.int32)
+    count = tf.cast(size * scale, tf.int32)
+    return {**data, key: _slice(image, first, count)}
+
   return fn
 
 
@@ -225,9 +268,9 @@ def crop_box(key="image", boxkey="box"):
 def decode_jpeg_and_inception_crop(
     size=None, area_min=5, area_max=100, ratio_min=0.75, ratio_max=1.33,
     method="bilinear", antialias=False):
-  """Random crop of an encoded image, then a resize to `size` if given.
+  """Crops an encoded image at random, and resizes it if `size` is given.
 
-  Of a JPEG only the crop is decoded.
+  Only the crop of a JPEG is decoded.
 
   Args:
     size: as in resize; None leaves the crop as it is.
@@ -240,24 +283,29 @@ def decode_jpeg_and_inception_crop(
   """
   area = _range((area_min / 100, area_max / 100), "area_min, area_max")
   aspect = _range((ratio_min, ratio_max), "ratio_min, ratio_max")
-  shrink = _resize_fn(size, method, antialias) if size else lambda x: x
   decode_all = decode()
-
-  def crop(image, seed):
-    shape = tf.shape(image)
-    return _slice(image, *_sample_box(shape, seed, area=area, aspect=aspect))
+  shrink = _resize_fn(size, method, antialias) if size else None
 
   def crop_jpeg(encoded, seed):
     shape = tf.io.extract_jpeg_shape(encoded)
-    box = tf.concat(_sample_box(shape, seed, area=area, aspect=aspect), 0)
+    begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
+    box = tf.concat([begin, size], 0)
     return tf.io.decode_and_crop_jpeg(encoded, box, channels=3)
 
+  def crop_any(image, seed):
+    shape = tf.shape(image)
+    begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
+    return _slice(image, begin, size)
+
   def fn(image, seed):
-    if image.dtype != tf.string:
-      return shrink(crop(image, seed))
-    out = tf.cond(tf.io.is_jpeg(image), lambda: crop_jpeg(image, seed),
-                  lambda: crop(decode_all(image), seed))
-    return shrink(tf.ensure_shape(out, [None, None, 3]))
+    if image.dtype == tf.string:
+      out = tf.cond(tf.io.is_jpeg(image),
+                    lambda: crop_jpeg(image, seed),
+                    lambda: crop_any(decode_all(image), seed))
+      out = tf.ensure_shape(out, [None, None, 3])
+    else:
+      out = crop_any(image, seed)
+    return out if shrink is None else shrink(out)
 
   return fn
 
@@ -265,4 +313,7 @@ def decode_jpeg_and_inception_crop(
 @register(on_key="image")
 def rgb_to_grayscale_to_rgb():
   """Luma (ITU-R 601) of [H, W, 3], in all three channels, same dtype."""
-  return lambda x: tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(x))
+  def fn(image):
+    return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
+
+  return fn

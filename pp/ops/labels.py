@@ -2,11 +2,14 @@
 
 Dimensions: H W pixels · C channels · S segments · R runs · U distinct
 instance ids.
-All costs grow with H * W and not with S * H * W. A run is a stretch of equal
-pixels in raster order, and a label map has a few thousand: what is looked up,
-hashed or summed is looked up once per run. The two channels of a label map
-travel as one 64-bit number per pixel, since joining channels afterwards costs
-more than anything else here.
+
+A run is a stretch of equal pixels in raster order. A label map has a few
+thousand runs, so everything is looked up and summed once per run, and only
+`_expand_runs` touches each pixel. No cost grows with S * H * W.
+
+The two channels of a label map (semantics, instances) are handled as one
+int64 per pixel, because joining channels later costs more than all the rest.
+tf.bitcast changes between int32 [..., 2] and int64 [...] without a copy.
 """
 
 import tensorflow as tf
@@ -20,9 +23,8 @@ NYU_SIZE = (480, 640)
 NYU_CROP = (426, 560)
 NYU_LEFT = 41
 
-# Longer runs, or instance ids that fill more than the rest of their 32 bits,
-# take a slower way (see `_spread`).
-_RUN_BITS = 20
+# Bits for a place within a run; see `_expand_runs`.
+_PLACE_BITS = 20
 
 
 @register()
@@ -31,80 +33,106 @@ def coco_panoptic():
 
   Reads `panoptic_image` uint8 [H, W, 3], whose pixels hold the segment id
   R + 256 G + 65536 B, and `panoptic_objects` with `id` and `label` int [S].
-  `semantics` is label + 1 and `instances` the segment's place in that list,
-  from 1; both are 0 where a pixel's id is not in it (void).
+  `semantics` is label + 1. `instances` is the segment's place in that list,
+  from 1. Both are 0 where a pixel's id is not in the list (void).
   """
   def fn(data):
     objects = get(data, "panoptic_objects")
-    panoptic = tf.ensure_shape(get(data, "panoptic_image"), [None, None, 3])
-    red, green, blue = tf.unstack(tf.cast(panoptic, tf.int32), axis=-1)
+    image = tf.ensure_shape(get(data, "panoptic_image"), [None, None, 3])
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    # As uvim.pixels.ids_from_rgb.
     ids_HW = red + 256 * green + 65536 * blue
-    ids_R, starts, ends = _runs(ids_HW)
-    both_R = tf.bitcast(_match(ids_R, objects), tf.int64)
-    both_HW = tf.reshape(_spread(both_R, ends - starts), tf.shape(ids_HW))
-    semantics, instances = split_channels(tf.bitcast(both_HW, tf.int32))
+    ids_R, starts_R, ends_R = _find_runs(ids_HW)
+    labels_R2 = _look_up_segments(ids_R, objects)
+    pairs_R = tf.bitcast(labels_R2, tf.int64)
+    pairs = _expand_runs(pairs_R, ends_R - starts_R)
+    pairs_HW = tf.reshape(pairs, tf.shape(ids_HW))
+    labels_HW2 = tf.bitcast(pairs_HW, tf.int32)
+    semantics, instances = split_channels(labels_HW2)
     return {**data, "semantics": semantics, "instances": instances}
 
   return fn
 
 
-def _runs(map_HW):
-  """Values of the runs of [H, W], where they start and end: int64 [R]."""
-  flat = tf.reshape(map_HW, [-1])
-  first = tf.ones([tf.minimum(tf.size(flat), 1)], tf.bool)
-  starts = tf.where(tf.concat([first, flat[1:] != flat[:-1]], 0))[:, 0]
-  ends = tf.concat([starts, [tf.size(flat, tf.int64)]], 0)[1:]
-  return tf.gather(flat, starts), starts, ends
+def _find_runs(map_HW):
+  """The runs of [H, W]: their values, where they start, where they end.
 
-
-def _spread(values_R, lengths_R):
-  """Each value, int64, as often as its run is long.
-
-  A range from value << 20 on has the value in its upper bits: counting is
-  three times faster than looking each pixel's run up.
+  Starts and ends are int64 [R], places in raster order; an end is the place
+  after the last pixel.
   """
-  bits = tf.constant(_RUN_BITS, tf.int64)
-  start_R = tf.bitwise.left_shift(values_R, bits)
+  pixels = tf.reshape(map_HW, [-1])
+  # The first pixel starts a run, and so does one unlike the pixel before it.
+  # An empty map has no first pixel.
+  num_first = tf.minimum(tf.size(pixels), 1)
+  is_first = tf.ones([num_first], tf.bool)
+  is_start = tf.concat([is_first, pixels[1:] != pixels[:-1]], 0)
+  starts_R = tf.where(is_start)[:, 0]
+  num_pixels = tf.size(pixels, tf.int64)
+  # A run ends where the next one starts, the last one with the map.
+  ends_R = tf.concat([starts_R, [num_pixels]], 0)[1:]
+  return tf.gather(pixels, starts_R), starts_R, ends_R
 
-  def ranges():
-    counted = tf.raw_ops.RaggedRange(
-        starts=start_R, limits=start_R + lengths_R,
-        deltas=tf.constant(1, tf.int64)).rt_dense_values
-    return tf.bitwise.right_shift(counted, bits)
 
-  def lookup():
-    ends = tf.cumsum(lengths_R)
+def _expand_runs(values_R, lengths_R):
+  """Each value as often as its run is long: int64 [sum of lengths].
+
+  The direct way looks up, for each pixel, the run that it lies in. A faster
+  one counts instead of looking up. Each value is shifted left, which leaves
+  room for a number below it, and each run counts from there: value 5 with
+  length 3 gives (5 << 20) + 0, (5 << 20) + 1, (5 << 20) + 2. Shifted right
+  again, that is 5, 5, 5. TensorFlow has one op that makes all these ranges,
+  and it takes a third of the time of the look-up.
+
+  It works where a run is shorter than 2**20 pixels and a value fits in the 44
+  bits above; else the look-up does it.
+  """
+  place_bits = tf.constant(_PLACE_BITS, tf.int64)
+  starts_R = tf.bitwise.left_shift(values_R, place_bits)
+
+  def count():
+    ranges = tf.raw_ops.RaggedRange(
+        starts=starts_R, limits=starts_R + lengths_R,
+        deltas=tf.constant(1, tf.int64))
+    return tf.bitwise.right_shift(ranges.rt_dense_values, place_bits)
+
+  def look_up():
+    ends_R = tf.cumsum(lengths_R)
     pixels = tf.range(tf.reduce_sum(lengths_R))
-    return tf.gather(values_R, tf.searchsorted(ends, pixels, side="right"))
+    runs = tf.searchsorted(ends_R, pixels, side="right")
+    return tf.gather(values_R, runs)
 
-  fits = (tf.reduce_all(tf.bitwise.right_shift(start_R, bits) == values_R)
-          & tf.reduce_all(lengths_R < 2**_RUN_BITS))
-  return tf.cond(fits, ranges, lookup)
+  shifted_back_R = tf.bitwise.right_shift(starts_R, place_bits)
+  values_fit = tf.reduce_all(shifted_back_R == values_R)
+  lengths_fit = tf.reduce_all(lengths_R < 2**_PLACE_BITS)
+  return tf.cond(values_fit & lengths_fit, count, look_up)
 
 
-def _match(ids_R, objects):
-  """Label + 1 and place in the object list, from 1; 0 if absent: int32 [R,2].
+def _look_up_segments(ids_R, objects):
+  """(label + 1, place in the object list from 1) of each id: int32 [R, 2].
+
+  Both are 0 for an id that is not in the list.
   """
-  known_S = tf.cast(get(objects, "id"), tf.int32)
-  label_S = tf.cast(get(objects, "label"), tf.int32)
-  order_S = tf.argsort(known_S, stable=True)
-  # A last entry that no pixel has spares the special case of an empty list.
-  sorted_S = tf.concat([tf.gather(known_S, order_S), [tf.int32.max]], 0)
-  place_R = tf.searchsorted(sorted_S, ids_R)
-  found_R = tf.cast(tf.gather(sorted_S, place_R) == ids_R, tf.int32)
-  instance_S = tf.concat([order_S + 1, [0]], 0)
-  semantic_S = tf.concat([tf.gather(label_S, order_S) + 1, [0]], 0)
-  both_S2 = tf.stack([semantic_S, instance_S], -1)
-  return found_R[:, None] * tf.gather(both_S2, place_R)
+  ids_S = tf.cast(get(objects, "id"), tf.int32)
+  labels_S = tf.cast(get(objects, "label"), tf.int32)
+  order_S = tf.argsort(ids_S, stable=True)
+  # A last entry that no pixel has: then an empty list is no special case.
+  sorted_ids = tf.concat([tf.gather(ids_S, order_S), [tf.int32.max]], 0)
+  instances = tf.concat([order_S + 1, [0]], 0)
+  semantics = tf.concat([tf.gather(labels_S, order_S) + 1, [0]], 0)
+  places_R = tf.searchsorted(sorted_ids, ids_R)
+  is_found_R = tf.gather(sorted_ids, places_R) == ids_R
+  both = tf.stack([semantics, instances], -1)
+  found_R = tf.cast(is_found_R, tf.int32)
+  return found_R[:, None] * tf.gather(both, places_R)
 
 
 @register(on_key="labels")
 def make_canonical(main_sort_axis="y"):
   """Renumbers instances, the last channel of int [H, W, C], to 1..U.
 
-  The order is the raster order of the masks' centres: by mean row, then by
-  mean column. Ids <= 0 stay as they are. Belongs after flips, crops and
-  resizes, all of which move centres (paper, section 3.1).
+  The order is the raster order of the masks' centers: by mean row, then by
+  mean column. Ids <= 0 stay as they are. It belongs after flips, crops and
+  resizes, all of which move centers (paper, section 3.1).
 
   Args:
     main_sort_axis: 'y' as above; 'x' sorts by mean column, then by mean row.
@@ -114,25 +142,10 @@ def make_canonical(main_sort_axis="y"):
         f"main_sort_axis is 'y' or 'x', not {main_sort_axis!r}.")
 
   def fn(labels):
-    paired = has_pairs(labels)
-    keys_HW = tf.bitcast(labels, tf.int64) if paired else labels[..., -1]
-    keys_R, starts, ends = _runs(keys_HW)
-    ids_R = tf.bitcast(keys_R, tf.int32)[:, 1] if paired else keys_R
-    ids_U, index_R = tf.unique(ids_R)
-    width = tf.shape(keys_HW, tf.int64)[1]
-    sums_U3 = tf.math.unsorted_segment_sum(
-        _sums(ends, width) - _sums(starts, width), index_R, tf.size(ids_U))
-    y_U, x_U = [sums_U3[:, i] / sums_U3[:, 0] for i in (1, 2)]
-    first, second = (y_U, x_U) if main_sort_axis == "y" else (x_U, y_U)
-    new_R = tf.gather(_renumber(ids_U, first, second), index_R)
-    if paired:
-      other_R = tf.bitcast(keys_R, tf.int32)[:, 0]
-      new_R = tf.bitcast(tf.stack([other_R, new_R], -1), tf.int64)
-    new = _spread(tf.cast(new_R, tf.int64), ends - starts)
-    new_HW = tf.reshape(new, tf.shape(keys_HW))
-    if paired:
-      out = tf.bitcast(new_HW, tf.int32)
+    if has_pairs(labels):
+      out = _renumber_pairs(labels, main_sort_axis)
     else:
+      new_HW = _renumber_map(labels[..., -1], main_sort_axis)
       last = tf.cast(new_HW, labels.dtype)[..., None]
       out = tf.concat([labels[..., :-1], last], -1)
     return tf.ensure_shape(out, labels.shape)
@@ -140,39 +153,89 @@ def make_canonical(main_sort_axis="y"):
   return fn
 
 
-def _sums(ends_R, width):
-  """Of all pixels before each of these places in raster order: their number,
-  the sum of their rows and the sum of their columns, int64 [R, 3].
+def _renumber_map(ids_HW, main_sort_axis: str):
+  """The new ids of one channel: integers [H, W] → int64 [H, W]."""
+  ids_R, starts_R, ends_R = _find_runs(ids_HW)
+  width = tf.shape(ids_HW, tf.int64)[1]
+  new_R = _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis)
+  new = _expand_runs(tf.cast(new_R, tf.int64), ends_R - starts_R)
+  return tf.reshape(new, tf.shape(ids_HW))
 
-  Sums of whole numbers are exact, so equal centres tie and their order does
-  not hang on rounding.
+
+def _renumber_pairs(labels_HW2, main_sort_axis: str):
+  """Two channels at once, int32 [H, W, 2]: the first one stays."""
+  pairs_HW = tf.bitcast(labels_HW2, tf.int64)
+  pairs_R, starts_R, ends_R = _find_runs(pairs_HW)
+  labels_R2 = tf.bitcast(pairs_R, tf.int32)
+  semantics_R, ids_R = tf.unstack(labels_R2, axis=-1)
+  width = tf.shape(pairs_HW, tf.int64)[1]
+  new_R = _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis)
+  new_labels_R2 = tf.stack([semantics_R, new_R], -1)
+  new_pairs_R = tf.bitcast(new_labels_R2, tf.int64)
+  new_pairs = _expand_runs(new_pairs_R, ends_R - starts_R)
+  new_pairs_HW = tf.reshape(new_pairs, tf.shape(pairs_HW))
+  return tf.bitcast(new_pairs_HW, tf.int32)
+
+
+def _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis: str):
+  """The new instance id of each run, from the centers of all instances."""
+  ids_U, instance_R = tf.unique(ids_R)
+  # Sums over a run are those before its end less those before its start.
+  sums_R3 = _sums_before(ends_R, width) - _sums_before(starts_R, width)
+  sums_U3 = tf.math.unsorted_segment_sum(
+      sums_R3, instance_R, tf.size(ids_U))
+  num_pixels_U, row_sum_U, column_sum_U = tf.unstack(sums_U3, axis=-1)
+  y_U = row_sum_U / num_pixels_U
+  x_U = column_sum_U / num_pixels_U
+  if main_sort_axis == "y":
+    new_U = _rank_by(ids_U, y_U, x_U)
+  else:
+    new_U = _rank_by(ids_U, x_U, y_U)
+  return tf.gather(new_U, instance_R)
+
+
+def _sums_before(places_R, width):
+  """Sums over all pixels before each of these places in raster order.
+
+  int64 [R, 3]: the number of pixels, the sum of their rows and the sum of
+  their columns. Sums of integers are exact, so equal centers tie, and their
+  order does not depend on rounding.
   """
-  full_R, rest_R = ends_R // width, ends_R % width
-  rows_R = width * (full_R * (full_R - 1) // 2) + full_R * rest_R
-  columns_R = (full_R * (width * (width - 1) // 2)
-               + rest_R * (rest_R - 1) // 2)
-  return tf.stack([ends_R, rows_R, columns_R], -1)
+  full_rows_R = places_R // width
+  rest_R = places_R % width
+  # Full rows have numbers 0 … full_rows-1; the rest lies in row full_rows.
+  row_sum_R = width * _sum_below(full_rows_R) + full_rows_R * rest_R
+  # Every full row has all columns; the rest has columns 0 … rest-1.
+  column_sum_R = full_rows_R * _sum_below(width) + _sum_below(rest_R)
+  return tf.stack([places_R, row_sum_R, column_sum_R], -1)
 
 
-def _renumber(ids_U, first_U, second_U):
+def _sum_below(number):
+  """0 + 1 + … + (number - 1)."""
+  return number * (number - 1) // 2
+
+
+def _rank_by(ids_U, first_U, second_U):
   """1, 2, … for the positive ids by (first, second); the rest unchanged."""
+  # Two stable sorts, the main key last, sort by both.
   order_U = tf.argsort(second_U, stable=True)
-  order_U = tf.gather(
-      order_U, tf.argsort(tf.gather(first_U, order_U), stable=True))
-  positive_U = tf.cast(tf.gather(ids_U, order_U) > 0, ids_U.dtype)
-  rank_U = tf.scatter_nd(order_U[:, None], tf.cumsum(positive_U),
-                         tf.shape(ids_U))
+  sorted_first_U = tf.gather(first_U, order_U)
+  order_U = tf.gather(order_U, tf.argsort(sorted_first_U, stable=True))
+  is_instance_U = tf.gather(ids_U, order_U) > 0
+  rank_in_order_U = tf.cumsum(tf.cast(is_instance_U, ids_U.dtype))
+  rank_U = tf.scatter_nd(order_U[:, None], rank_in_order_U, tf.shape(ids_U))
   return tf.where(ids_U > 0, rank_U, ids_U)
 
 
 @register()
 def nyu_depth():
-  """`depth` in metres, [H, W] or [H, W, 1] → `labels` float32 [H, W, 1]."""
+  """`depth` in meters, [H, W] or [H, W, 1] → `labels` float32 [H, W, 1]."""
   def fn(data):
     depth = tf.cast(get(data, "depth"), tf.float32)
     if depth.shape.rank == 2:
       depth = depth[..., None]
     return {**data, "labels": tf.ensure_shape(depth, [None, None, 1])}
+
   return fn
 
 
@@ -184,20 +247,25 @@ def nyu_eval_crop(top=45):
     top: first row. 45 is the crop of Eigen et al. (2014), rows 45:471 and
       columns 41:601; the released implementation starts at 54.
   """
-  if not isinstance(top, int) or not 0 <= top <= NYU_SIZE[0] - NYU_CROP[0]:
-    raise ConfigError(f"top is a row in 0..{NYU_SIZE[0] - NYU_CROP[0]}, not "
-                      f"{top!r}.")
+  last_top = NYU_SIZE[0] - NYU_CROP[0]
+  if not isinstance(top, int) or not 0 <= top <= last_top:
+    raise ConfigError(f"top is a row in 0..{last_top}, not {top!r}.")
 
-  def crop(x):
+  def crop(pixels):
+    # Eager mode checks at once and gives None; a graph gets an op that must
+    # run before the crop.
     check = tf.debugging.assert_equal(
-        tf.shape(x)[:2], NYU_SIZE, "nyu_eval_crop needs 480×640 pixels")
-    with tf.control_dependencies([check] if check is not None else []):
-      x = tf.identity(x)
-    return x[top:top + NYU_CROP[0], NYU_LEFT:NYU_LEFT + NYU_CROP[1]]
+        tf.shape(pixels)[:2], NYU_SIZE, "nyu_eval_crop needs 480×640 pixels")
+    checks = [] if check is None else [check]
+    with tf.control_dependencies(checks):
+      pixels = tf.identity(pixels)
+    height, width = NYU_CROP
+    return pixels[top:top + height, NYU_LEFT:NYU_LEFT + width]
 
   def fn(data):
-    get(data, "image")
-    keys = [key for key in ("image", "labels") if key in data]
-    return {**data, **{key: crop(data[key]) for key in keys}}
+    out = {**data, "image": crop(get(data, "image"))}
+    if "labels" in data:
+      out["labels"] = crop(data["labels"])
+    return out
 
   return fn
