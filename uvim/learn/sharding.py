@@ -1,10 +1,11 @@
 """Where arrays live: the mesh, the state's shardings by rule, batches.
 
-Shardings change where numbers are computed, never which: the same program runs
-on one device and on many. Axes are Auto, so XLA's partitioner inserts the
-collectives and no model knows an axis name.
+Shardings change where numbers are computed, never which numbers: the same
+program runs on one device and on many. Axes are Auto: XLA's partitioner inserts
+the collectives, and no model knows the name of an axis.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,27 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from uvim import registry
-from uvim import tree as tree_lib
+from uvim import tree
+from uvim.registry import ConfigError, unknown
 from uvim.typing import PyTree
 
 DATA_AXIS = "data"
-RULE = re.compile(
-    r"replicate|fsdp\((?P<axis>\w+)\)|spec\((?P<spec>[\w, ]*)\)")
-# What a rule is: an axis to split over, a spec, or None to replicate.
-Rule = str | PartitionSpec | None
+_RULE = re.compile(
+    r"replicate|fsdp\((?P<axis>\w+)\)|spec\((?P<spec>[\w, ]*)\)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fsdp:
+  """The rule 'fsdp(axis)'; the other rules are PartitionSpecs.
+
+  Attributes:
+    axis: the mesh axis to split over.
+  """
+  axis: str
+
+
+Rule = Fsdp | PartitionSpec
 
 
 def num_data_devices() -> int:
@@ -36,106 +49,153 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
   Args:
     axes: (name, size) pairs, outermost first; one size may be −1, the rest.
       One axis is named 'data': batches are split along it. A product smaller
-      than the device count takes the first devices; one process only, because
-      another could be left without any.
+      than the device count takes the first devices. That needs a run of one
+      process, because another one could be left without any device.
 
   Raises:
     ConfigError: names or sizes that make no mesh on these devices.
   """
+  field = f"config.mesh = {list(map(tuple, axes))}"
   names = [name for name, _ in axes]
-  sizes = [size for _, size in axes]
-  num_devices = jax.device_count()
-  what = f"config.mesh = {list(map(tuple, axes))}"
   if DATA_AXIS not in names or len(set(names)) != len(names):
-    raise registry.ConfigError(
-        f"{what}: names must differ and one must be {DATA_AXIS!r}.")
-  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-    raise registry.ConfigError(
-        f"{what}: sizes must be positive, and one at most −1 (the rest).")
-  fixed = math.prod(s for s in sizes if s != -1)
-  if num_devices % fixed == 0:
-    sizes = [num_devices // fixed if s == -1 else s for s in sizes]
-  total = math.prod(sizes)
-  if not 0 < total <= num_devices:
-    raise registry.ConfigError(
-        f"{what} does not fit {num_devices} device(s): the product must divide "
-        "them where a size is −1, and not exceed them otherwise.")
-  if total < num_devices and jax.process_count() > 1:
-    raise registry.ConfigError(
-        f"{what} leaves devices idle: {total} of {num_devices}. With several "
-        "processes the mesh must use all.")
+    raise ConfigError(
+        f"{field}: names must differ and one must be {DATA_AXIS!r}."
+    )
+  sizes = _axis_sizes([size for _, size in axes], field)
+  num_used = math.prod(sizes)
+  num_devices = jax.device_count()
+  if num_used < num_devices and jax.process_count() > 1:
+    raise ConfigError(
+        f"{field} leaves devices idle: {num_used} of {num_devices}. With "
+        "several processes the mesh must use all."
+    )
   return jax.make_mesh(
-      tuple(sizes), tuple(names), (AxisType.Auto,) * len(axes),
-      devices=jax.devices()[:total])
+      tuple(sizes),
+      tuple(names),
+      axis_types=(AxisType.Auto,) * len(axes),
+      devices=jax.devices()[:num_used],
+  )
+
+
+def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
+  """The sizes of a mesh; −1 becomes the rest of the devices."""
+  given = [size for size in sizes if size != -1]
+  num_open = len(sizes) - len(given)
+  if num_open > 1 or any(size < 1 for size in given):
+    raise ConfigError(
+        f"{field}: sizes must be positive, and one at most −1 (the rest)."
+    )
+  num_devices = jax.device_count()
+  num_given = math.prod(given)
+  if num_open:
+    fits = num_devices % num_given == 0
+  else:
+    fits = num_given <= num_devices
+  if not fits:
+    raise ConfigError(
+        f"{field} does not fit {num_devices} device(s): the product must "
+        "divide them where a size is −1, and not exceed them otherwise."
+    )
+  rest = num_devices // num_given
+  return [rest if size == -1 else size for size in sizes]
 
 
 def _parse_rule(text: str, mesh: Mesh) -> Rule:
-  """A rule of `config.sharding`, its axes being those of the mesh."""
-  match = RULE.fullmatch(text)
+  """A rule of `config.sharding`; its axes are those of the mesh."""
+  match = _RULE.fullmatch(text)
   if not match:
-    raise registry.ConfigError(
+    raise ConfigError(
         f"config.sharding: unknown rule {text!r}. Known: 'replicate', "
-        "'fsdp(axis)', 'spec(axis or None, …)' such as 'spec(None,data)'.")
-  if match["spec"] is None:
-    rule, axes = match["axis"], [match["axis"]]
-  else:
-    axes = [None if part in ("None", "") else part
-            for part in map(str.strip, match["spec"].split(","))]
-    rule = PartitionSpec(*axes)
-  for axis in filter(None, axes):
+        "'fsdp(axis)', 'spec(axis or None, …)' such as 'spec(None,data)'."
+    )
+  if match["axis"] is not None:
+    _check_axes([match["axis"]], text, mesh)
+    return Fsdp(match["axis"])
+  if match["spec"] is not None:
+    axes = [_parse_axis(part) for part in match["spec"].split(",")]
+    _check_axes(axes, text, mesh)
+    return PartitionSpec(*axes)
+  return PartitionSpec()  # 'replicate'
+
+
+def _parse_axis(text: str) -> str | None:
+  axis = text.strip()
+  if axis in ("None", ""):
+    return None
+  return axis
+
+
+def _check_axes(axes: Sequence[str | None], text: str, mesh: Mesh) -> None:
+  """Raises a ConfigError unless the mesh has the axes, each named once."""
+  for axis in axes:
+    if axis is None:
+      continue
     if axis not in mesh.shape:
-      raise registry.unknown("mesh axis in config.sharding", axis, mesh.shape)
+      raise unknown("mesh axis in config.sharding", axis, mesh.shape)
     if axes.count(axis) > 1:
-      raise registry.ConfigError(
-          f"config.sharding: {text!r} names the axis {axis!r} twice.")
-  return rule
+      raise ConfigError(
+          f"config.sharding: {text!r} names the axis {axis!r} twice."
+      )
 
 
-def _check_spec(spec: PartitionSpec, name: str, shape: Sequence[int],
-                mesh: Mesh) -> None:
-  """Raises a ConfigError unless an array can be split so."""
-  fits = len(spec) <= len(shape) and all(
-      axis is None or size % mesh.shape[axis] == 0
-      for axis, size in zip(spec, shape, strict=False))
+def _check_spec(
+    spec: PartitionSpec, name: str, shape: Sequence[int], mesh: Mesh
+) -> None:
+  """Raises a ConfigError unless the spec can split an array of this shape."""
+  fits = len(spec) <= len(shape)
+  # A spec may be shorter than the shape: the other dimensions stay whole.
+  for axis, size in zip(spec, shape, strict=False):
+    if axis is not None and size % mesh.shape[axis] != 0:
+      fits = False
   if not fits:
     shown = ",".join(map(str, spec))
-    raise registry.ConfigError(
+    raise ConfigError(
         f"config.sharding: 'spec({shown})' does not fit {name!r} of shape "
-        f"{tuple(shape)} on the mesh {dict(mesh.shape)}.")
+        f"{tuple(shape)} on the mesh {dict(mesh.shape)}."
+    )
 
 
-def _fsdp_spec(shape: Sequence[int], axis: str, size: int) -> PartitionSpec:
-  """Splits the largest dimension that `size` divides; none: replicated."""
-  dims = [d for d in range(len(shape)) if shape[d] % size == 0 and shape[d] > 0]
-  if not dims:
+def _fsdp_spec(
+    shape: Sequence[int], axis: str, axis_size: int
+) -> PartitionSpec:
+  """Splits the largest dimension that the axis divides; none: replicated."""
+  largest = None
+  for dimension, size in enumerate(shape):
+    can_split = size > 0 and size % axis_size == 0
+    if can_split and (largest is None or size > shape[largest]):
+      largest = dimension
+  if largest is None:
     return PartitionSpec()
-  best = max(dims, key=lambda d: shape[d])
-  return PartitionSpec(*(axis if d == best else None for d in range(best + 1)))
+  whole_before = [None] * largest
+  return PartitionSpec(*whole_before, axis)
 
 
-def _rule_names(state: PyTree) -> list[str]:
-  """The name rules see for each leaf of a state.
+def _rule_name(name: str, param_shapes: Mapping[str, Any]) -> str:
+  """The name that rules see for a leaf of a state.
 
-  A parameter's own name ('encoder/…', as in config.lr_mults), also for what
-  the optimizer keeps for it, so that both follow one rule; other leaves have
-  their path in the state ('step', 'codebook/dictionary', …).
+  For a parameter this is its own name ('encoder/…', as in config.lr_mults).
+  What the optimizer keeps for it has the same name, so that both follow one
+  rule. Other leaves have their path in the state ('step', …).
+
+  Args:
+    name: path of the leaf in the state: 'params/encoder/…' or, for what the
+      optimizer keeps, such as 'opt_state/0/1/ema/encoder/…'.
+    param_shapes: has the names of the parameters.
   """
-  params = _param_shapes(state)
-
-  def rule_name(name):
-    head, _, rest = name.partition("/")
-    while head in ("params", "opt_state") and rest:
-      if rest in params:
-        return rest
-      rest = rest.partition("/")[2]
+  folders = name.split("/")
+  if folders[0] not in ("params", "opt_state"):
     return name
-
-  return [rule_name(name) for name in tree_lib.leaf_names(state)]
+  # How many folders lie before the parameter's name depends on the optimizer.
+  for start in range(1, len(folders)):
+    ending = "/".join(folders[start:])
+    if ending in param_shapes:
+      return ending
+  return name
 
 
 def _param_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
-  return {name: tuple(x.shape) for name, x in tree_lib.flatten(
-      getattr(state, "params", {})).items()}
+  params = tree.flatten(getattr(state, "params", {}))
+  return {name: tuple(array.shape) for name, array in params.items()}
 
 
 def state_shardings(
@@ -147,7 +207,7 @@ def state_shardings(
     abstract_state: TrainState of anything with a shape
       (`jax.eval_shape` of the init).
     mesh: the mesh.
-    rules: (pattern, rule) pairs over names as in `_rule_names`; the first
+    rules: (pattern, rule) pairs over names as in `_rule_name`; the first
       match wins, none means 'replicate'. A rule is 'replicate'; 'fsdp(axis)':
       split over the axis along the largest dimension it divides; or
       'spec(None,axis)': the axis, if any, of each dimension. A spec is for
@@ -161,37 +221,58 @@ def state_shardings(
     ConfigError: an unknown rule or axis, a spec that does not fit, a pattern
       that matches nothing.
   """
-  parsed = [_parse_rule(rule, mesh) for _, rule in rules]
-  names, shapes = _rule_names(abstract_state), _param_shapes(abstract_state)
-  matches = tree_lib.first_match(
-      names, [p for p, _ in rules], what="config.sharding")
+  param_shapes = _param_shapes(abstract_state)
+  leaf_names = tree.leaf_names(abstract_state)
+  names = [_rule_name(name, param_shapes) for name in leaf_names]
+  parsed_rules = [_parse_rule(rule, mesh) for _, rule in rules]
+  patterns = [pattern for pattern, _ in rules]
+  matches = tree.first_match(names, patterns, what="config.sharding")
+
   leaves, treedef = jax.tree.flatten(abstract_state)
+  shardings = []
+  for name, leaf, index in zip(names, leaves, matches, strict=True):
+    rule = PartitionSpec()
+    if index >= 0:
+      rule = parsed_rules[index]
+    param_shape = param_shapes.get(name, leaf.shape)
+    spec = _leaf_spec(rule, name, leaf.shape, param_shape, mesh)
+    shardings.append(NamedSharding(mesh, spec))
+  return treedef.unflatten(shardings)
 
-  def sharding(name, leaf, i):
-    rule, spec = parsed[i] if i >= 0 else None, PartitionSpec()
-    if isinstance(rule, PartitionSpec):
-      if shapes.get(name, leaf.shape) == leaf.shape:
-        _check_spec(rule, name, leaf.shape, mesh)
-        spec = rule
-    elif rule:
-      spec = _fsdp_spec(leaf.shape, rule, mesh.shape[rule])
-    return NamedSharding(mesh, spec)
 
-  return treedef.unflatten(map(sharding, names, leaves, matches))
+def _leaf_spec(
+    rule: Rule,
+    name: str,
+    shape: tuple[int, ...],
+    param_shape: tuple[int, ...],
+    mesh: Mesh,
+) -> PartitionSpec:
+  """What a rule means for one leaf."""
+  if isinstance(rule, Fsdp):
+    return _fsdp_spec(shape, rule.axis, mesh.shape[rule.axis])
+  if shape != param_shape:
+    return PartitionSpec()
+  _check_spec(rule, name, shape, mesh)
+  return rule
 
 
 def without_axis(shardings: PyTree, axis: str) -> PyTree:
   """The same shardings, but whole along one axis of the mesh."""
-  return jax.tree.map(
-      lambda s: NamedSharding(s.mesh, PartitionSpec(
-          *(None if name == axis else name for name in s.spec))), shardings)
+
+  def drop_axis(sharding):
+    kept = [None if name == axis else name for name in sharding.spec]
+    return NamedSharding(sharding.mesh, PartitionSpec(*kept))
+
+  return jax.tree.map(drop_axis, shardings)
 
 
 def with_shardings(abstract_state: PyTree, shardings: PyTree) -> PyTree:
   """ShapeDtypeStructs that carry their sharding: the target of a restore."""
-  return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      abstract_state, shardings)
+
+  def add_sharding(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(add_sharding, abstract_state, shardings)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -208,11 +289,15 @@ def check_batch_size(
     batch_size: int, mesh: Mesh, *, what: str = "config.batch_size"
 ) -> None:
   """Raises ConfigError if the data axis or the processes cannot share it."""
-  for size, thing in [(mesh.shape[DATA_AXIS], "devices on mesh axis 'data'"),
-                      (jax.process_count(), "processes")]:
-    if batch_size < 1 or batch_size % size:
-      raise registry.ConfigError(
-          f"{what} = {batch_size} is not a multiple of the {size} {thing}.")
+  sharers = {
+      "devices on mesh axis 'data'": mesh.shape[DATA_AXIS],
+      "processes": jax.process_count(),
+  }
+  for things, count in sharers.items():
+    if batch_size < 1 or batch_size % count:
+      raise ConfigError(
+          f"{what} = {batch_size} is not a multiple of the {count} {things}."
+      )
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
@@ -226,18 +311,24 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     jax arrays [B, …] under the same keys.
   """
   sharding = batch_sharding(mesh)
-  return {
-      key: jax.make_array_from_process_local_data(sharding, np.asarray(x))
-      for key, x in batch.items()
-  }
+  global_batch = {}
+  for key, values in batch.items():
+    global_batch[key] = jax.make_array_from_process_local_data(
+        sharding, np.asarray(values)
+    )
+  return global_batch
 
 
-def gather_to_host(tree: PyTree) -> PyTree:
+def gather_to_host(arrays: PyTree) -> PyTree:
   """The whole of every array as numpy, on every process (all must call)."""
   if jax.process_count() == 1:
-    return jax.device_get(tree)
-  # Here, because it must not be touched before jax.distributed is set up.
+    return jax.device_get(arrays)
+  # Imported here: nobody may touch it before jax.distributed is set up.
   from jax.experimental import multihost_utils
-  return jax.tree.map(
-      lambda x: np.asarray(x) if x.is_fully_replicated
-      else multihost_utils.process_allgather(x, tiled=True), tree)
+
+  def gather(array):
+    if array.is_fully_replicated:
+      return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+  return jax.tree.map(gather, arrays)
