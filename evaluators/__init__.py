@@ -1,82 +1,59 @@
-"""The evaluators by name. Loaded when asked for, with all they import."""
+"""The evaluators by name. A module is imported when its evaluator is made."""
 
-import inspect
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
-from uvim import registry
+from evaluators.base import Evaluator
+from uvim import fields, registry
 
-
-def _coco_panoptic():
-  from evaluators import coco_panoptic
-  return coco_panoptic.Evaluator
-
-
-def _coltran_fid():
-  from evaluators import coltran_fid
-  return coltran_fid.Evaluator
-
-
-def _mean():
-  from evaluators import mean
-  return mean.Evaluator
-
-
-def _normals():
-  from evaluators import normals
-  return normals.Evaluator
-
-
-def _nyu_depth():
-  from evaluators import nyu_depth
-  return nyu_depth.Evaluator
-
-
-def _psnr():
-  from evaluators import psnr
-  return psnr.Evaluator
-
-
-def _save_predictions():
-  from evaluators import save_predictions
-  return save_predictions.Evaluator
-
-
-# The second spelling of each is the released code's own.
+# Names are paths, not classes: some of these modules need heavy libraries. The
+# second spelling of an evaluator is that of the published configs.
 EVALUATORS = {
-    "coco_panoptic": _coco_panoptic,
-    "proj.uvim.coco_panoptic": _coco_panoptic,
-    "coltran_fid": _coltran_fid,
-    "proj.uvim.coltran_fid": _coltran_fid,
-    "mean": _mean,
-    "proj.uvim.compute_mean": _mean,
-    "normals": _normals,
-    "nyu_depth": _nyu_depth,
-    "proj.uvim.nyu_depth": _nyu_depth,
-    "psnr": _psnr,
-    "proj.uvim.psnr": _psnr,
-    "save_predictions": _save_predictions,
-    "proj.uvim.save_predictions": _save_predictions,
+    "coco_panoptic": "evaluators.coco_panoptic.CocoPanoptic",
+    "proj.uvim.coco_panoptic": "evaluators.coco_panoptic.CocoPanoptic",
+    "coltran_fid": "evaluators.coltran_fid.ColtranFid",
+    "proj.uvim.coltran_fid": "evaluators.coltran_fid.ColtranFid",
+    "mean": "evaluators.mean.Mean",
+    "proj.uvim.compute_mean": "evaluators.mean.Mean",
+    "normals": "evaluators.normals.Normals",
+    "nyu_depth": "evaluators.nyu_depth.NyuDepth",
+    "proj.uvim.nyu_depth": "evaluators.nyu_depth.NyuDepth",
+    "psnr": "evaluators.psnr.Psnr",
+    "proj.uvim.psnr": "evaluators.psnr.Psnr",
+    "save_predictions": "evaluators.save_predictions.SavePredictions",
+    "proj.uvim.save_predictions": "evaluators.save_predictions.SavePredictions",
 }
 
 
-def make_evaluator(name: str, predictions: Any, source: Any,
-                   **options: Any) -> Any:
-  """Builds an evaluator; its `run(variables)` yields (metric, float).
-
-  Args:
-    name: a key of EVALUATORS, as `config.evals` gives it.
-    predictions: function of variables, giving an iterator over examples as
-      `evaluators.common.predict_all` makes it.
-    source: the split's examples, for the truth (`pp.sources.Source`).
-    **options: the keyword-only arguments of that evaluator.
+def evaluator_class(name: str) -> type[Evaluator]:
+  """The class that a key of EVALUATORS stands for.
 
   Raises:
-    ConfigError: an unknown evaluator or option.
+    ConfigError: there is no such key.
   """
-  cls = registry.lookup(EVALUATORS, name, "evaluator")()
-  allowed = [p.name for p in inspect.signature(cls).parameters.values()
-             if p.kind is p.KEYWORD_ONLY]
-  for option in options:
-    if option not in allowed:
-      raise registry.unknown(f"option of evaluator {name!r}", option, allowed)
-  return cls(predictions, source, **options)
+  path = registry.lookup(EVALUATORS, name, "evaluator")
+  module_name, _, class_name = path.rpartition(".")
+  return getattr(importlib.import_module(module_name), class_name)
+
+
+def make_evaluator(name: str, split: Any,
+                   options: Mapping[str, Any] | None = None,
+                   where: str = "") -> Evaluator:
+  """Builds an evaluator.
+
+  Args:
+    name: a key of EVALUATORS, as a block of `config.evals` gives it.
+    split: the examples it scores; see `base.Evaluator.split`.
+    options: its options.
+    where: path of `options` in the config, for messages.
+
+  Raises:
+    ConfigError: an unknown evaluator or option, or a value that is not
+      allowed.
+  """
+  cls = evaluator_class(name)
+  options = options or {}
+  fields.check_fields(
+      fields.options_of(cls), options, where or f"{name}.options")
+  return cls(split, **options)

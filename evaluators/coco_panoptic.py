@@ -1,105 +1,173 @@
 """Panoptic quality of two-channel predictions on any COCO-format data set.
 
-What is a predicted segment: the pixels of one (semantics, instance) pair with
+A predicted segment is the set of pixels of one (semantics, instance) pair with
 semantics > 0. Semantics 0 is void. The instance id 0 is as good as any other:
-the task gives (0, 0) to what it drops, so only the class can say "void" (the
+the task gives (0, 0) to what it drops, so only the class can say "void". (The
 released evaluation, through panopticapi's two-channel converter, does the
-same). Class c becomes `categories[c - 1].id`.
+same.) Class c becomes `categories[c - 1].id`.
 
-Suffixes: H W pixels.
+Suffixes: H W pixels · V classes, void included.
 """
 
 import contextlib
-import json
+import dataclasses
 import pathlib
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from evaluators import common, panoptic_files, pq
+from evaluators import base, panoptic_files, pq
+from uvim import fields, files, pixels, resize
 from uvim.registry import ConfigError
 
-_SUFFIXES = {"All": "", "Things": "_things", "Stuff": "_stuff"}
+# Group of categories → how the names of its metrics end.
+_ENDINGS = {"All": "", "Things": "_things", "Stuff": "_stuff"}
 
 
-class Truth(NamedTuple):
-  """The ground truth of one image, small enough to keep for all of them."""
-  image_id: int
+class PackedIds(NamedTuple):
+  """A map of ids, compressed: small enough to keep for all images."""
   size: tuple[int, int]
-  packed: bytes  # zlib of uint16 [H,W]; 0 void, i+1 segment i
-  segments: tuple[dict[str, int], ...]
+  dtype: np.dtype
+  packed: bytes
 
-  def ids(self) -> np.ndarray:
-    """uint16 [H,W]."""
-    flat = np.frombuffer(zlib.decompress(self.packed), np.uint16)
+  @classmethod
+  def pack(cls, ids_HW: np.ndarray) -> "PackedIds":
+    """Compresses a map."""
+    return cls(ids_HW.shape, ids_HW.dtype, zlib.compress(ids_HW.tobytes(), 1))
+
+  def unpack(self) -> np.ndarray:
+    """The map [H,W], read-only."""
+    flat = np.frombuffer(zlib.decompress(self.packed), self.dtype)
     return flat.reshape(self.size)
 
 
-def make_truth(example: dict[str, Any], categories: Sequence[Any]) -> Truth:
+class Truth(NamedTuple):
+  """The ground truth of one image.
+
+  Attributes:
+    image_id: of the data set.
+    packed_ids: uint16 [H,W]; 0 is void, i+1 is segment i.
+    segments: 'id', 'category_id' and 'iscrowd' of each.
+  """
+  image_id: int
+  packed_ids: PackedIds
+  segments: tuple[dict[str, int], ...]
+
+  @property
+  def size(self) -> tuple[int, int]:
+    return self.packed_ids.size
+
+  def ids(self) -> np.ndarray:
+    """uint16 [H,W]."""
+    return self.packed_ids.unpack()
+
+
+def make_truth(example: Mapping[str, Any], categories: Sequence[Any]) -> Truth:
   """Ground truth of an example with the features of coco/2017_panoptic."""
-  rgb = np.asarray(example["panoptic_image"]).astype(np.uint32)
-  ids_HW = rgb[..., 0] + (rgb[..., 1] << 8) + (rgb[..., 2] << 16)
+  ids_HW = pixels.ids_from_rgb(np.asarray(example["panoptic_image"]))
   objects = example["panoptic_objects"]
-  labels, crowds = objects["label"], objects["is_crowd"]
-  index_HW = pq.index_map(ids_HW, objects["id"])
   # Renumbered 1, 2, … the map packs to a few kilobytes.
-  segments = tuple(
-      dict(id=i + 1, category_id=categories[int(label)].id,
-           iscrowd=int(crowd))
-      for i, (label, crowd) in enumerate(zip(labels, crowds, strict=True)))
-  return Truth(int(example["image/id"]), ids_HW.shape,
-               zlib.compress(index_HW.tobytes(), 1), segments)
+  index_HW = pq.index_map(ids_HW, objects["id"])
+  segments = []
+  labels_and_crowds = zip(objects["label"], objects["is_crowd"], strict=True)
+  for number, (label, is_crowd) in enumerate(labels_and_crowds, start=1):
+    segments.append({
+        "id": number,
+        "category_id": categories[int(label)].id,
+        "iscrowd": int(is_crowd),
+    })
+  image_id = int(example["image/id"])
+  return Truth(image_id, PackedIds.pack(index_HW), tuple(segments))
 
 
-def make_segments(panoptic: np.ndarray, categories: Sequence[Any], *,
-                  merge_stuff: bool = False
-                  ) -> tuple[np.ndarray, list[dict[str, int]]]:
+def make_segments(
+    panoptic: np.ndarray,
+    categories: Sequence[Any],
+    *,
+    merge_stuff: bool = False,
+) -> tuple[np.ndarray, list[dict[str, int]]]:
   """Ids and segments, as `pq.pq_image` takes them, of a two-channel map.
 
   Args:
     panoptic: int [H,W,2], semantics and instance.
     categories: semantics c stands for categories[c - 1].
     merge_stuff: one segment per stuff class, whatever its instance ids.
+
+  Raises:
+    ConfigError: semantics or instances outside of their range.
   """
-  sem_HW, ins_HW = np.moveaxis(panoptic.astype(np.int32, copy=False), -1, 0)
-  if sem_HW.min() < 0 or sem_HW.max() > len(categories) or ins_HW.min() < 0:
-    raise ConfigError(
-        f"Predicted semantics lie in {sem_HW.min()}..{sem_HW.max()} and "
-        f"instances start at {ins_HW.min()}; this data set allows "
-        f"0..{len(categories)} and 0.")
+  panoptic = panoptic.astype(np.int32, copy=False)
+  semantics_HW, instances_HW = np.moveaxis(panoptic, -1, 0)
+  _check_range(semantics_HW, instances_HW, len(categories))
   if merge_stuff:
-    thing = np.array([False] + [bool(c.isthing) for c in categories])
-    ins_HW = ins_HW * thing[sem_HW]
-  stride = int(ins_HW.max()) + 1
-  ids_HW = np.where(sem_HW > 0, sem_HW * stride + ins_HW, pq.VOID)
-  segments = [
-      dict(id=int(i), category_id=categories[i // stride - 1].id)
-      for i in pq.unique_ids(ids_HW) if i != pq.VOID]
+    is_thing_V = np.array([False] + [bool(c.isthing) for c in categories])
+    instances_HW = instances_HW * is_thing_V[semantics_HW]
+  stride = int(instances_HW.max()) + 1
+  pair_ids_HW = semantics_HW * stride + instances_HW
+  ids_HW = np.where(semantics_HW > 0, pair_ids_HW, pq.VOID)
+  segments = []
+  for segment_id in pq.unique_ids(ids_HW).tolist():
+    if segment_id != pq.VOID:
+      semantics = segment_id // stride
+      category_id = categories[semantics - 1].id
+      segments.append({"id": segment_id, "category_id": category_id})
   return ids_HW, segments
 
 
-class Evaluator:
-  """PQ, SQ and RQ in percent, over all, thing and stuff categories.
+def _check_range(semantics_HW: np.ndarray, instances_HW: np.ndarray,
+                 num_categories: int) -> None:
+  """Raises a ConfigError for numbers that stand for nothing."""
+  lowest = semantics_HW.min()
+  highest = semantics_HW.max()
+  first_instance = instances_HW.min()
+  if lowest < 0 or highest > num_categories or first_instance < 0:
+    raise ConfigError(
+        f"Predicted semantics lie in {lowest}..{highest} and instances start "
+        f"at {first_instance}; this data set allows 0..{num_categories} and "
+        "0.")
+
+
+class Prediction(NamedTuple):
+  """What is kept of a scored prediction that will be written to a file."""
+  truth: Truth
+  packed_ids: PackedIds
+  segments: list[dict[str, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What was seen.
 
   Attributes:
-    result: after a run, `PQStat.result()`: fractions, also per category.
+    stat: our own statistics.
+    predictions: in order; empty if no file will be written.
   """
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any, *, merge_stuff: bool = False,
-               save_dir: str | None = None, official: bool = False):
-    """Decodes no truth yet: that happens once, along with the first run.
+  stat: pq.PQStat
+  predictions: tuple[Prediction, ...] = ()
+
+
+class CocoPanoptic(base.Evaluator):
+  """PQ, SQ and RQ in percent, over all, thing and stuff categories."""
+
+  checks = {"merge_stuff": fields.BOOL, "official": fields.BOOL}
+
+  def __init__(
+      self,
+      split: Any,
+      *,
+      merge_stuff: bool = False,
+      save_dir: str | None = None,
+      official: bool = False,
+  ):
+    """Decodes no truth yet: that happens once, in the first pass.
 
     Args:
-      predictions: `predictions(variables)` gives, for each example of the
-        source in its order, {'panoptic': int [h,w,2], 'image/id': int}; h and
-        w may differ from the image's: the map is resized to the truth.
-      source: `.num_examples`, `.categories`, `.example(index)` with the
-        features of coco/2017_panoptic.
+      split: see `base.Evaluator`. It has `.categories`, and its examples have
+        the features of coco/2017_panoptic.
       merge_stuff: see `make_segments`.
       save_dir: where to write the predictions in the official format
         (panoptic/ID.png, panoptic.json) and results.json.
@@ -110,103 +178,141 @@ class Evaluator:
       ConfigError: a data set without categories; `official` without the
         package.
     """
+    super().__init__(split)
     if official:
+      # Now, and not after an hour of predictions.
       panoptic_files.official_code()
-    if not source.categories:
-      raise ConfigError(f"{source.dataset}: coco_panoptic needs a list of "
+    if not split.categories:
+      raise ConfigError(f"{split.dataset}: coco_panoptic needs a list of "
                         "categories; this data set has none.")
-    self._predictions = predictions
-    self._source = source
     self._merge_stuff = merge_stuff
     self._save_dir = pathlib.Path(save_dir) if save_dir else None
     self._official = official
     self._truths: dict[int, Truth] = {}
-    self.result: dict[str, Any] | None = None
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields PQ, SQ, RQ and the same with _things and _stuff, in percent."""
-    with self._folder() as folder:
-      stat, records = self._score(variables, folder)
-      self.result = stat.result()
-      if self._saves():
-        _write_json(folder / "panoptic.json", {"annotations": records})
-        _write_json(folder / "results.json", self.result)
-      yield from _percent(self.result)
-      if self._official:
-        yield from _percent(self._official_result(folder, records),
-                            "_official")
-
-  def _score(self, variables: Any, folder: pathlib.Path | None
-             ) -> tuple[pq.PQStat, list[dict[str, Any]]]:
-    """Our statistics, and what the files written to `folder` hold."""
-    categories = self._source.categories
-    stat, records = pq.PQStat.zeros(categories), []
-    for index, example in common.numbered(
-        self._predictions(variables), self._source.num_examples):
-      truth = self._truth(index)
-      common.check_id(index, example, truth.image_id)
-      panoptic = common.resize_nearest(example["panoptic"], truth.size)
-      ids, segments = make_segments(
-          panoptic, categories, merge_stuff=self._merge_stuff)
-      stat = stat + pq.pq_image(truth.ids(), truth.segments, ids, segments,
-                                categories=categories)
-      if folder is not None:
-        records.append(_write_map(
-            folder / "panoptic", truth.image_id, ids, segments))
-    return stat, records
-
-  def _truth(self, index: int) -> Truth:
+  def read_truth(self, index: int) -> dict[str, Any]:
+    """{'image/id', 'panoptic': Truth}; decoded once for all passes."""
     if index not in self._truths:
-      self._truths[index] = make_truth(
-          self._source.example(index), self._source.categories)
-    return self._truths[index]
+      example = self.split.example(index)
+      self._truths[index] = make_truth(example, self.split.categories)
+    truth = self._truths[index]
+    return {"image/id": truth.image_id, "panoptic": truth}
+
+  def initial(self) -> State:
+    return State(pq.PQStat.zeros(self.split.categories))
+
+  def update(self, state: State, prediction: Mapping[str, Any],
+             truth: Mapping[str, Any]) -> State:
+    """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
+    true: Truth = truth["panoptic"]
+    categories = self.split.categories
+    panoptic = resize.resize_nearest(prediction["panoptic"], true.size)
+    ids_HW, segments = make_segments(
+        panoptic, categories, merge_stuff=self._merge_stuff)
+    stat = pq.pq_image(
+        true.ids(), true.segments, ids_HW, segments, categories=categories)
+    predictions = state.predictions
+    if self._official or self._saves():
+      kept = Prediction(true, PackedIds.pack(ids_HW), segments)
+      predictions = (*predictions, kept)
+    return State(state.stat + stat, predictions)
+
+  def merge(self, first: State, second: State) -> State:
+    return State(first.stat + second.stat,
+                 first.predictions + second.predictions)
+
+  def result(self, state: State) -> dict[str, float]:
+    """PQ, SQ, RQ and the same with _things and _stuff, in percent."""
+    found = state.stat.result()
+    metrics = _percent(found)
+    if not (self._official or self._saves()):
+      return metrics
+    with self._open_folder() as folder:
+      records = _write_predictions(folder / "panoptic", state.predictions)
+      if self._saves():
+        files.write_json(
+            folder / "panoptic.json", {"annotations": records}, indent=1)
+        files.write_json(folder / "results.json", found, indent=1)
+      if self._official:
+        # Last, because the official code changes the records.
+        official = self._official_result(folder, state.predictions, records)
+        metrics |= _percent(official, "_official")
+    return metrics
 
   def _saves(self) -> bool:
-    return self._save_dir is not None and jax.process_index() == 0
+    """Whether this process keeps the files."""
+    return self._save_dir is not None and self.is_writer
 
   @contextlib.contextmanager
-  def _folder(self) -> Iterator[pathlib.Path | None]:
-    """Where this process writes its predictions; None if it need not."""
+  def _open_folder(self) -> Iterator[pathlib.Path]:
+    """Where this process writes its predictions, perhaps for a moment only."""
     if self._saves():
-      self._save_dir.mkdir(parents=True, exist_ok=True)
       yield self._save_dir
-    elif self._official:
+    else:
       with tempfile.TemporaryDirectory() as folder:
         yield pathlib.Path(folder)
-    else:
-      yield None
 
-  def _official_result(self, folder: pathlib.Path,
-                       records: list[dict[str, Any]]) -> dict[str, Any]:
+  def _official_result(
+      self,
+      folder: pathlib.Path,
+      predictions: Sequence[Prediction],
+      records: list[dict[str, Any]],
+  ) -> dict[str, Any]:
     """What panopticapi makes of the written predictions."""
-    with tempfile.TemporaryDirectory() as truth_dir:
-      truth = [_write_map(pathlib.Path(truth_dir), t.image_id, t.ids(),
-                          _with_areas(t)) for t in self._truths.values()]
+    with tempfile.TemporaryDirectory() as truth_folder:
+      truth_dir = pathlib.Path(truth_folder)
+      truths = [prediction.truth for prediction in predictions]
+      truth_records = _write_truths(truth_dir, truths)
       return panoptic_files.official_scores(
-          truth, records, categories=self._source.categories,
-          truth_dir=pathlib.Path(truth_dir),
+          truth_records, records,
+          categories=self.split.categories,
+          truth_dir=truth_dir,
           prediction_dir=folder / "panoptic")
 
 
-def _percent(result: dict[str, Any], ending: str = ""
-             ) -> Iterator[tuple[str, float]]:
-  for group, suffix in _SUFFIXES.items():
+def _percent(result: Mapping[str, Any], ending: str = "") -> dict[str, float]:
+  """The metrics of a result in fractions."""
+  metrics = {}
+  for group, group_ending in _ENDINGS.items():
     for metric in ("pq", "sq", "rq"):
-      yield metric.upper() + suffix + ending, 100 * result[group][metric]
+      name = metric.upper() + group_ending + ending
+      metrics[name] = 100 * result[group][metric]
+  return metrics
 
 
-def _with_areas(truth: Truth) -> list[dict[str, int]]:
-  """The segments as panopticapi needs them."""
-  area = np.bincount(truth.ids().ravel(), minlength=len(truth.segments) + 1)
-  return [{**s, "area": int(area[s["id"]])} for s in truth.segments]
+def _write_predictions(folder: pathlib.Path, predictions: Sequence[Prediction]
+                       ) -> list[dict[str, Any]]:
+  """One PNG for each prediction; returns their records for the JSON."""
+  records = []
+  for prediction in predictions:
+    ids_HW = prediction.packed_ids.unpack()
+    # Copies, for the official code writes areas into them.
+    segments = [dict(segment) for segment in prediction.segments]
+    image_id = prediction.truth.image_id
+    records.append(_write_map(folder, image_id, ids_HW, segments))
+  return records
 
 
-def _write_map(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray,
-               segments: list[dict[str, int]]) -> dict[str, Any]:
+def _write_truths(folder: pathlib.Path, truths: Sequence[Truth]
+                  ) -> list[dict[str, Any]]:
+  """One PNG for each truth; returns their records, segments with an area."""
+  records = []
+  for truth in truths:
+    ids_HW = truth.ids()
+    area_of = np.bincount(ids_HW.ravel(), minlength=len(truth.segments) + 1)
+    segments = [{**segment, "area": int(area_of[segment["id"]])}
+                for segment in truth.segments]
+    records.append(_write_map(folder, truth.image_id, ids_HW, segments))
+  return records
+
+
+def _write_map(
+    folder: pathlib.Path,
+    image_id: int,
+    ids_HW: np.ndarray,
+    segments: list[dict[str, int]],
+) -> dict[str, Any]:
   """Writes one PNG; returns its record for the JSON."""
-  name = panoptic_files.write_png(folder, image_id, ids_HW)
-  return dict(image_id=image_id, file_name=name, segments_info=segments)
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-  path.write_text(json.dumps(content, indent=1))
+  file_name = panoptic_files.write_png(folder, image_id, ids_HW)
+  return {"image_id": image_id, "file_name": file_name,
+          "segments_info": segments}

@@ -3,22 +3,28 @@
 5,000 prescribed images are colorized, 5,000 others are the reference. All go
 to 256×256 pixels of 8 bit, as if they had been written to files, and then
 through Inception.
+
+Suffixes: d features of an image.
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from evaluators import common, fid
+from evaluators import base, fid
 from evaluators import features as features_lib
+from uvim import fields
 from uvim.registry import ConfigError
 
 _SIZE = 256
-_NUM_FILES = 5000
-# ImageNet and our own image folders; COCO and `rooms`.
+# The feature with the name of an image's file: in ImageNet and our own image
+# folders; in COCO and `rooms`.
 _NAME_KEYS = ("file_name", "image/filename")
+
+# The features f [d] of each image, in order.
+State = tuple[np.ndarray, ...]
 
 
 def area_resize(image: np.ndarray, size: int = _SIZE) -> np.ndarray:
@@ -32,92 +38,131 @@ def to_bytes(levels: np.ndarray) -> np.ndarray:
   return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
-class Evaluator:
-  """Fréchet distance between features of predictions and of other images."""
+class ColtranFid(base.Evaluator):
+  """Fréchet distance between features of predictions and of other images.
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any, *, reference_split: str | None = None,
-               features: str | None = None,
-               extractor: features_lib.Extractor | None = None,
-               eval_files: str | None = None,
-               reference_files: str | None = None,
-               num_files: int = _NUM_FILES, pixel_scale: float = 127.5,
-               input_tensor: str = "Mul:0", output_tensor: str = "pool_3:0"):
-    """Loads the feature extractor and checks the files' names.
+  Options:
+    reference_split: split of the same data set with the reference images; of
+      each, the largest square in the middle is used. Required.
+    features: path of Inception, or a name; see `features.make_extractor`.
+    eval_files: text file with the names of the images to predict, one a line:
+      exactly those of the split. FID-5k is defined by these lists; without
+      them all images are used and the result is called FID.
+    reference_files: the same for the reference, which may hold more.
+    num_files: how many names each list must hold.
+    pixel_scale: an image's byte is (color + 1) * pixel_scale: 127.5 undoes
+      value_range(-1, 1). The released evaluation has 128 both here and in
+      what it feeds the model.
+    input_tensor: of a frozen graph; see `features.make_extractor`.
+    output_tensor: as `input_tensor`.
+    extractor: instead of `features`, uint8 [256,256,3] → float [d]; for
+      callers from Python.
+    open_split: (dataset, split, data_dir) → the reference split; None:
+      `pp.splits.open_split`; for callers from Python.
+
+  Attributes:
+    num_prescribed: how many files each list of FID-5k names.
+  """
+
+  needs_truth = False
+  num_prescribed = 5000
+  checks = {
+      "num_files": fields.integer(1),
+      "pixel_scale": fields.number(0),
+  }
+
+  def __init__(
+      self,
+      split: Any,
+      *,
+      reference_split: str | None = None,
+      features: str | None = None,
+      eval_files: str | None = None,
+      reference_files: str | None = None,
+      num_files: int = num_prescribed,
+      pixel_scale: float = 127.5,
+      input_tensor: str = "Mul:0",
+      output_tensor: str = "pool_3:0",
+      extractor: features_lib.Extractor | None = None,
+      open_split: Callable[..., Any] | None = None,
+  ):
+    """Loads the feature extractor and checks the names of the files.
 
     Args:
-      predictions: `predictions(variables)` gives, for each example of the
-        source, {'color': float [h,w,3] in [-1,1]}.
-      source: `.num_examples`, `.example(index)`, and where it comes from:
+      split: see `base.Evaluator`. It also tells where it comes from:
         `.dataset`, `.split`, `.folder`.
-      reference_split: split of the same data set with the reference images;
-        of each, the largest square in the middle is used. Required.
-      features: path of Inception, or a name; see `features.make_extractor`.
-      extractor: instead of `features`, uint8 [256,256,3] → float [d].
-      eval_files: text file with the names of the images to predict, one a
-        line: exactly those of the source. FID-5k is defined by these lists;
-        without them all images are used and the result is called FID.
-      reference_files: the same for the reference, which may hold more.
-      num_files: how many names each list must hold.
-      pixel_scale: an image's byte is (color + 1) * pixel_scale: 127.5 undoes
-        value_range(-1, 1). The released evaluation has 128 both here and in
-        what it feeds the model.
-      input_tensor: of a frozen graph; see `features.make_extractor`.
-      output_tensor: the same.
+      **options: see above.
 
     Raises:
       ConfigError: no extractor, or a set of files that is not as prescribed.
     """
     from pp import builder
-
-    # First, as it takes no time and is what most will lack.
+    super().__init__(split)
+    # First, because it takes no time and is what most runs will lack.
     self._extract = extractor or features_lib.make_extractor(
         features, input_tensor=input_tensor, output_tensor=output_tensor)
     if not reference_split:
       raise ConfigError("coltran_fid: needs reference_split, the split of "
-                        f"{source.dataset} that holds the reference images.")
+                        f"{split.dataset} that holds the reference images.")
     if bool(eval_files) != bool(reference_files):
       raise ConfigError("coltran_fid: give both eval_files and "
                         "reference_files, or neither.")
-    self._predictions = predictions
-    self._source = source
     self._pixel_scale = pixel_scale
-    lists = [_read_list("eval_files", eval_files, num_files),
-             _read_list("reference_files", reference_files, num_files)]
-    self._reference = _open_split(source, reference_split)
-    self._picked = _check_files(source, self._reference, *lists)
-    self._square = builder.build("decode|central_crop")
-    prescribed = eval_files and num_files == _NUM_FILES
-    self._name = "FID_5k" if prescribed else "FID"
-    self._statistics: tuple[np.ndarray, np.ndarray] | None = None
+    eval_list = _read_list("eval_files", eval_files, num_files)
+    reference_list = _read_list("reference_files", reference_files, num_files)
+    self._reference = _open_sibling(split, reference_split, open_split)
+    self._reference_places = _check_files(
+        split, self._reference, eval_list, reference_list)
+    self._crop_square = builder.build("decode|central_crop")
+    is_prescribed = eval_list and num_files == self.num_prescribed
+    self._metric = "FID_5k" if is_prescribed else "FID"
+    self._reference_statistics: tuple[np.ndarray, np.ndarray] | None = None
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields FID_5k, or FID where no lists of 5,000 files are given."""
-    if self._statistics is None:
-      self._statistics = fid.mean_and_covariance(np.stack([
-          self._extract(self._reference_image(i)) for i in self._picked]))
-    found = [
-        self._extract(to_bytes(
-            (area_resize(prediction["color"]) + 1) * self._pixel_scale))
-        for _, prediction in common.numbered(
-            self._predictions(variables), self._source.num_examples)]
-    yield self._name, fid.frechet_distance(
-        *fid.mean_and_covariance(np.stack(found)), *self._statistics)
+  def initial(self) -> State:
+    """The state of no example. The first call measures the reference."""
+    # A reference image that cannot be read then costs no predictions.
+    if self._reference_statistics is None:
+      reference = [self._extract(self._reference_image(place))
+                   for place in self._reference_places]
+      self._reference_statistics = fid.mean_and_covariance(
+          np.stack(reference))
+    return ()
 
-  def _reference_image(self, index: int) -> np.ndarray:
+  def update(self, state: State, prediction: Mapping[str, Any],
+             truth: None) -> State:
+    """`prediction` has 'color' float [h,w,3] in [-1,1]."""
+    del truth
+    levels = (area_resize(prediction["color"]) + 1) * self._pixel_scale
+    features_d = self._extract(to_bytes(levels))
+    return (*state, features_d)
+
+  def merge(self, first: State, second: State) -> State:
+    return first + second
+
+  def result(self, state: State) -> dict[str, float]:
+    """FID_5k, or FID where no lists of 5,000 files are given."""
+    mean, covariance = fid.mean_and_covariance(np.stack(state))
+    distance = fid.frechet_distance(
+        mean, covariance, *self._reference_statistics)
+    return {self._metric: distance}
+
+  def _reference_image(self, place: int) -> np.ndarray:
     """uint8 [256,256,3]."""
     import tensorflow as tf
-    encoded = tf.constant(self._reference.example(index)["image"])
-    return to_bytes(area_resize(self._square({"image": encoded})["image"]))
+    encoded = tf.constant(self._reference.example(place)["image"])
+    square = self._crop_square({"image": encoded})["image"]
+    return to_bytes(area_resize(square))
 
 
-def _open_split(source: Any, split: str) -> Any:
-  """Another split of the data set that `source` is a split of."""
-  from pp import sources
-  name = source.dataset.split(":")[0].split("/")[0]
+def _open_sibling(split: Any, name: str,
+                  open_split: Callable[..., Any] | None) -> Any:
+  """Another split of the data set that `split` is a split of."""
+  from pp import splits
+  open_split = open_split or splits.open_split
   # TFDS's layout: data_dir/name/[config/]version.
-  data_dir = source.folder.rpartition(f"/{name}/")[0]
-  return sources.make_source(source.dataset, split, data_dir or None)
+  dataset_name = split.dataset.split(":")[0].split("/")[0]
+  data_dir = split.folder.rpartition(f"/{dataset_name}/")[0]
+  return open_split(split.dataset, name, data_dir or None)
 
 
 def _read_list(option: str, path: str | None, num_files: int
@@ -130,50 +175,81 @@ def _read_list(option: str, path: str | None, num_files: int
   except OSError as error:
     raise ConfigError(f"coltran_fid: cannot read {option} {path!r}: "
                       f"{error.strerror}.") from error
-  names = frozenset(filter(None, map(str.strip, lines)))
+  stripped = [line.strip() for line in lines]
+  names = frozenset(name for name in stripped if name)
   if len(names) != num_files:
     raise ConfigError(f"coltran_fid: {option} {path!r} holds {len(names)} "
                       f"different names; num_files is {num_files}.")
   return names
 
 
-def _file_names(source: Any) -> list[str]:
+def _file_names(split: Any) -> list[str]:
   """The name of each example's file, in order."""
   names = []
-  for index in range(source.num_examples):
-    example = source.example(index)
-    key = next((key for key in _NAME_KEYS if key in example), None)
-    if key is None:
+  for place in range(split.num_examples):
+    example = split.example(place)
+    keys = [key for key in _NAME_KEYS if key in example]
+    if not keys:
       raise ConfigError(
-          f"coltran_fid: the examples of {source.dataset} have no file name "
+          f"coltran_fid: the examples of {split.dataset} have no file name "
           f"({' or '.join(_NAME_KEYS)}); they have {', '.join(example)}.")
-    names.append(bytes(example[key]).decode())
+    names.append(bytes(example[keys[0]]).decode())
   return names
 
 
-def _check_files(source: Any, reference: Any, eval_list: frozenset[str] | None,
-                 reference_list: frozenset[str] | None) -> list[int]:
-  """The places of the reference images, all sets of files being right."""
-  names = _file_names(source)
+def _check_files(
+    split: Any,
+    reference: Any,
+    eval_list: frozenset[str] | None,
+    reference_list: frozenset[str] | None,
+) -> list[int]:
+  """The places of the reference images in their split.
+
+  Raises:
+    ConfigError: a set of files that is not as prescribed.
+  """
+  names = _file_names(split)
   reference_names = _file_names(reference)
-  wanted = set(names) if eval_list is None else eval_list
-  picked = set(reference_names) if reference_list is None else reference_list
-  if both := wanted & picked:
-    raise ConfigError(f"coltran_fid: {len(both)} files are both evaluated and "
-                      f"reference, such as {min(both)!r}.")
-  missing, extra = wanted - set(names), set(names) - wanted
+  wanted = eval_list or frozenset(names)
+  wanted_reference = reference_list or frozenset(reference_names)
+
+  in_both = wanted & wanted_reference
+  if in_both:
+    raise ConfigError(
+        f"coltran_fid: {len(in_both)} files are both evaluated and "
+        f"reference, such as {min(in_both)!r}.")
+  _check_exact(split, names, wanted)
+  missing = wanted_reference - set(reference_names)
+  if missing:
+    raise ConfigError(
+        f"coltran_fid: {len(missing)} of the {len(wanted_reference)} "
+        "reference_files are missing in the split "
+        f"{reference.split!r}{_such_as(missing)}.")
+  return _first_places(reference_names, wanted_reference)
+
+
+def _first_places(names: list[str], wanted: frozenset[str]) -> list[int]:
+  """Where the wanted names stand; of equal names the first."""
+  places = []
+  seen = set()
+  for place, name in enumerate(names):
+    if name in wanted and name not in seen:
+      places.append(place)
+      seen.add(name)
+  return places
+
+
+def _check_exact(split: Any, names: list[str], wanted: frozenset[str]) -> None:
+  """Raises a ConfigError unless the split has each wanted file once."""
+  missing = wanted - set(names)
+  extra = set(names) - wanted
   if missing or extra or len(names) != len(wanted):
     raise ConfigError(
-        f"coltran_fid: the split {source.split!r} has {len(names)} images and "
+        f"coltran_fid: the split {split.split!r} has {len(names)} images and "
         f"must be exactly the {len(wanted)} of eval_files: {len(missing)} are "
         f"missing{_such_as(missing)}, {len(extra)} are extra{_such_as(extra)}.")
-  if missing := picked - set(reference_names):
-    raise ConfigError(
-        f"coltran_fid: {len(missing)} of the {len(picked)} reference_files are "
-        f"missing in the split {reference.split!r}{_such_as(missing)}.")
-  first = {name: i for i, name in reversed(list(enumerate(reference_names)))}
-  return sorted(first[name] for name in picked)
 
 
-def _such_as(names: set[str] | frozenset[str]) -> str:
+def _such_as(names: Collection[str]) -> str:
+  """A name from the collection as an example, for messages."""
   return f" (such as {min(names)!r})" if names else ""

@@ -1,6 +1,6 @@
-"""What every evaluator needs: clean host predictions, and the nearest resize.
+"""What all evaluators share: host predictions, their ids and their order.
 
-Suffixes: B batch · H W pixels.
+Suffixes: B batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,8 +11,13 @@ import numpy as np
 from uvim.learn import sharding
 
 Batch = Mapping[str, np.ndarray]
-_HIGH = "image/id_high"
+Prediction = Mapping[str, Any]
+
+_ID = "image/id"
+_HIGH_BITS = "image/id_high"
+_MASK = "_mask"
 _SKIPPED = "_skipped"
+_NUM_LOW_BITS = np.uint64(32)
 
 
 def predict_all(
@@ -26,76 +31,107 @@ def predict_all(
   process must run this to the end; each sees all examples.
 
   Args:
-    predict_fn: jitted (variables, batch) -> dict of [B,...]. The batch holds
+    predict_fn: jitted (variables, batch) → dict of [B, …]. The batch holds
       'image/id' as uint32 [B], the low half of the id, to seed samples with;
       it holds no '_mask'.
     variables: passed through.
-    batches: dicts of this process's numpy arrays; '_mask' bool [B] is False
-      for padding (absent: no padding), 'image/id' int64 [B] is optional, and
-      so is '_skipped' bool [B], True for what could not be read.
+    batches: dicts of this process's numpy arrays. '_mask' bool [B] is False
+      for padding (absent: no padding). 'image/id' int64 [B] is optional, and
+      so is '_skipped' bool [B], True for examples that could not be read.
     put: makes device arrays of a dict of numpy arrays (`shard_batch`).
 
   Yields:
     A dict of numpy arrays, one example of what predict_fn returns, and
     'image/id' as int; None for an example that was skipped.
   """
-  pending = None
+  previous = None
   for batch in batches:
-    started = _start(predict_fn, variables, put(_split_ids(batch)))
-    if pending is not None:
-      yield from _finish(pending)
-    pending = started
-  if pending is not None:
-    yield from _finish(pending)
+    # Dispatched first: the device works on it while `previous` is consumed.
+    current = _start(predict_fn, variables, put(_split_ids(batch)))
+    if previous is not None:
+      yield from _finish(previous)
+    previous = current
+  if previous is not None:
+    yield from _finish(previous)
+
+
+def seed_ids(ids_B: np.ndarray) -> np.ndarray:
+  """The low 32 bits of integer ids, uint32 [B], to seed samples with.
+
+  JAX without x64 would cut an int64 silently. Here it happens on purpose.
+  """
+  return np.asarray(ids_B).astype(np.int64).astype(np.uint32)
+
+
+def _high_bits(ids_B: np.ndarray) -> np.ndarray:
+  """The other 32 bits of the ids: uint32 [B]."""
+  bits_B = np.asarray(ids_B).astype(np.int64).view(np.uint64)
+  return (bits_B >> _NUM_LOW_BITS).astype(np.uint32)
 
 
 def _split_ids(batch: Batch) -> dict[str, np.ndarray]:
-  """Ids as two 32-bit halves: without x64 JAX cuts an int64 silently."""
+  """The batch with its ids in two halves, and with a mask."""
   batch = dict(batch)
-  if "_mask" not in batch:
-    batch["_mask"] = np.ones(len(next(iter(batch.values()))), bool)
-  if "image/id" in batch:
-    ids = np.asarray(batch["image/id"]).astype(np.int64).view(np.uint64)
-    batch["image/id"] = (ids & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    batch[_HIGH] = (ids >> np.uint64(32)).astype(np.uint32)
+  if _MASK not in batch:
+    batch_size = len(next(iter(batch.values())))
+    batch[_MASK] = np.ones(batch_size, bool)
+  if _ID in batch:
+    ids_B = batch[_ID]
+    batch[_ID] = seed_ids(ids_B)
+    batch[_HIGH_BITS] = _high_bits(ids_B)
   return batch
 
 
-def _start(predict_fn, variables, batch: dict[str, Any]) -> dict[str, Any]:
-  """Dispatches a prediction; nothing is waited for.
+def _join_ids(low_B: np.ndarray, high_B: np.ndarray) -> np.ndarray:
+  """Undoes `_split_ids`: int64 [B]."""
+  bits_B = high_B.astype(np.uint64) << _NUM_LOW_BITS
+  return (bits_B | low_B).view(np.int64)
 
-  Masks and ids go through the device too, for with several processes it is the
-  global batch that comes back.
+
+def _start(predict_fn, variables, batch: dict[str, Any]) -> dict[str, Any]:
+  """Dispatches a prediction; does not wait for it.
+
+  Masks and ids go through the device too: with several processes, what comes
+  back is the global batch, and they must be those of the global batch.
   """
-  aside = {k: batch.pop(k) for k in ("_mask", _SKIPPED, _HIGH) if k in batch}
-  if "image/id" in batch:
-    aside["image/id"] = batch["image/id"]
-  return {**predict_fn(variables, batch), **aside}
+  aside = {}
+  for key in (_MASK, _SKIPPED, _HIGH_BITS):
+    if key in batch:
+      aside[key] = batch.pop(key)
+  if _ID in batch:
+    aside[_ID] = batch[_ID]
+  predicted = predict_fn(variables, batch)
+  return {**predicted, **aside}
 
 
 def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
   """Waits for a batch and yields its examples."""
-  out = sharding.gather_to_host(pending)
-  mask_B = out.pop("_mask")
-  skipped_B = out.pop(_SKIPPED, np.zeros_like(mask_B))
-  if "image/id" in out:
-    high = out.pop(_HIGH).astype(np.uint64) << np.uint64(32)
-    out["image/id"] = (high | out["image/id"]).view(np.int64)
-  for i in np.flatnonzero(mask_B | skipped_B):
-    if skipped_B[i]:
+  arrays = sharding.gather_to_host(pending)
+  is_real_B = arrays.pop(_MASK)
+  is_skipped_B = arrays.pop(_SKIPPED, np.zeros_like(is_real_B))
+  if _ID in arrays:
+    arrays[_ID] = _join_ids(arrays[_ID], arrays.pop(_HIGH_BITS))
+  # A skipped example is masked like padding, but has a place in the split.
+  for row in np.flatnonzero(is_real_B | is_skipped_B):
+    if is_skipped_B[row]:
       yield None
-      continue
-    example = {key: value[i] for key, value in out.items()}
-    if "image/id" in example:
-      example["image/id"] = int(example["image/id"])
-    yield example
+    else:
+      yield _example(arrays, row)
 
 
-def numbered(predictions: Iterable[dict[str, Any] | None], num_examples: int
-             ) -> Iterator[tuple[int, dict[str, Any]]]:
+def _example(arrays: Batch, row: int) -> dict[str, Any]:
+  """One row of a batch, its id as a plain int."""
+  example = {key: array[row] for key, array in arrays.items()}
+  if _ID in example:
+    example[_ID] = int(example[_ID])
+  return example
+
+
+def numbered(predictions: Iterable[Prediction | None], num_examples: int
+             ) -> Iterator[tuple[int, Prediction]]:
   """(place, prediction) of as many predictions as there are examples.
 
-  Those that are None, of skipped examples, are counted and left out.
+  None stands for a skipped example; it is counted and left out.
 
   Raises:
     ValueError: there are more or fewer.
@@ -113,44 +149,37 @@ def numbered(predictions: Iterable[dict[str, Any] | None], num_examples: int
                      "the split")
 
 
-def check_id(index: int, prediction: Mapping[str, Any], image_id: int) -> None:
-  """Notices a prediction that is not of the image `image_id`.
+def check_id(index: int, prediction: Prediction, image_id: int) -> None:
+  """Raises a ValueError if a prediction is not of the image `image_id`.
 
-  The order is the contract; a slip would only show as a low score.
+  The order is the contract. A slip would only show as a low score.
   """
-  if prediction.get("image/id", image_id) != image_id:
-    raise ValueError(f"prediction {index} is of image {prediction['image/id']},"
-                     f" the truth of image {image_id}")
+  if prediction.get(_ID, image_id) != image_id:
+    raise ValueError(f"prediction {index} is of image {prediction[_ID]}, the "
+                     f"truth of image {image_id}")
 
 
-def with_truth(predictions: Iterable[dict[str, Any] | None], source: Any
-               ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-  """Each prediction with the raw example it is of, read one at a time.
+def with_truth(predictions: Iterable[Prediction | None], num_examples: int,
+               read_truth: Callable[[int], Mapping[str, Any] | None],
+               ) -> Iterator[tuple[Prediction, Mapping[str, Any] | None]]:
+  """Each prediction with the truth of its example, read one at a time.
 
   Args:
-    predictions: one for each example of the source, in its order; None, of a
-      skipped example, is left out.
-    source: `.num_examples` and `.example(index)`.
+    predictions: one for each example of a split, in its order. None stands
+      for a skipped example; it is left out.
+    num_examples: of the split.
+    read_truth: place in the split → a mapping with 'image/id', or None where
+      no truth is needed; `split.example` is such a function.
+
+  Yields:
+    (prediction, truth). A prediction without 'image/id' gets its place in the
+    split as its id.
 
   Raises:
     ValueError: the predictions differ from the examples in order or number.
   """
-  for index, prediction in numbered(predictions, source.num_examples):
-    example = source.example(index)
-    check_id(index, prediction, int(example["image/id"]))
-    yield prediction, example
-
-
-def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """[H,W,...] to `size` by the pixel under each new centre.
-
-  Source floor((k + 0.5) * in / out), in integers so that no rounding can move
-  a border (jax.image.resize "nearest" under jit is one row off where a centre
-  falls on a border: 512 to 427).
-  """
-  if x.shape[:2] == tuple(size):
-    return x
-  rows, cols = (
-      (2 * np.arange(new) + 1) * old // (2 * new)
-      for old, new in zip(x.shape[:2], size, strict=True))
-  return x.take(rows, axis=0).take(cols, axis=1)
+  for index, prediction in numbered(predictions, num_examples):
+    truth = read_truth(index)
+    if truth is not None:
+      check_id(index, prediction, int(truth[_ID]))
+    yield {_ID: index, **prediction}, truth

@@ -21,24 +21,33 @@ _HOW_TO = (
     ".org/models/image/imagenet/inception-2015-12-05.tgz and give the path of "
     "classify_image_graph_def.pb in it; or unpack https://tfhub.dev/tensorflow/"
     "tfgan/eval/inception/1 and give the path of the folder. Without it, "
-    "features='quadrants' compares colours only; its figures stand next to "
-    "none but its own")
+    "features='quadrants' compares colors only; its figures can be compared "
+    "with each other only")
 
 
 def quadrants(image: np.ndarray) -> np.ndarray:
-  """Mean colour of the four quarters, f64 [12]: for trials, needs no file."""
-  rows, columns = image.shape[0] // 2, image.shape[1] // 2
-  parts = [half[:, side] for half in (image[:rows], image[rows:])
-           for side in (slice(columns), slice(columns, None))]
-  return np.concatenate([part.mean((0, 1), dtype=np.float64)
-                         for part in parts])
+  """Mean color of the four quarters, f64 [12]: for trials, needs no file.
+
+  The quarters are in reading order: upper left first.
+  """
+  middle_row = image.shape[0] // 2
+  middle_column = image.shape[1] // 2
+  means = []
+  for half in (image[:middle_row], image[middle_row:]):
+    for quarter in (half[:, :middle_column], half[:, middle_column:]):
+      means.append(quarter.mean((0, 1), dtype=np.float64))
+  return np.concatenate(means)
 
 
 EXTRACTORS: dict[str, Extractor] = {"quadrants": quadrants}
 
 
-def make_extractor(features: str | None, *, input_tensor: str = "Mul:0",
-                   output_tensor: str = "pool_3:0") -> Extractor:
+def make_extractor(
+    features: str | None,
+    *,
+    input_tensor: str = "Mul:0",
+    output_tensor: str = "pool_3:0",
+) -> Extractor:
   """The extractor that a name or a path stands for, ready to use.
 
   Args:
@@ -47,7 +56,7 @@ def make_extractor(features: str | None, *, input_tensor: str = "Mul:0",
     input_tensor: of a frozen graph. 'Mul:0' is behind the graph's own resize
       and scaling, so it is given 299×299 pixels in [-1,1]; 'ExpandDims:0' is
       before them and is given the image as it is.
-    output_tensor: of a frozen graph; the part before the colon is the output
+    output_tensor: of a frozen graph. The part before the colon is the output
       of a SavedModel that has several.
 
   Raises:
@@ -59,7 +68,8 @@ def make_extractor(features: str | None, *, input_tensor: str = "Mul:0",
     raise ConfigError(f"coltran_fid: needs features. {_HOW_TO}.")
   path = pathlib.Path(features)
   if (path / "saved_model.pb").is_file():
-    return _load_saved_model(path, output_tensor.partition(":")[0])
+    output_name = output_tensor.partition(":")[0]
+    return _load_saved_model(path, output_name)
   if path.is_file():
     return _load_frozen_graph(path, input_tensor, output_tensor)
   raise ConfigError(
@@ -72,8 +82,12 @@ def _scaled(image: np.ndarray) -> np.ndarray:
   return image[None].astype(np.float32) / 128 - 1
 
 
-def _load_frozen_graph(path: pathlib.Path, input_tensor: str,
-                       output_tensor: str) -> Extractor:
+def _load_frozen_graph(
+    path: pathlib.Path,
+    input_tensor: str,
+    output_tensor: str,
+) -> Extractor:
+  """The extractor of a .pb file; see `make_extractor`."""
   import tensorflow as tf
   definition = tf.compat.v1.GraphDef()
   graph = tf.Graph()
@@ -90,11 +104,14 @@ def _load_frozen_graph(path: pathlib.Path, input_tensor: str,
         f"tensors {input_tensor!r} and {output_tensor!r}: {error}") from error
   # A session, because some ops of 2015 run in no other way.
   session = tf.compat.v1.Session(graph=graph)
-  raw = input_tensor.startswith("ExpandDims")
+  resizes_itself = input_tensor.startswith("ExpandDims")
 
   def extract(image: np.ndarray) -> np.ndarray:
-    x = image[None].astype(np.float32) if raw else _inception_size(image)
-    return session.run(output, {entry: x}).reshape(-1)
+    if resizes_itself:
+      pixels = image[None].astype(np.float32)
+    else:
+      pixels = _inception_size(image)
+    return session.run(output, {entry: pixels}).reshape(-1)
 
   return extract
 
@@ -102,11 +119,12 @@ def _load_frozen_graph(path: pathlib.Path, input_tensor: str,
 def _inception_size(image: np.ndarray) -> np.ndarray:
   """As `_scaled`, resized as the graph itself would have done it."""
   import tensorflow as tf
-  return tf.compat.v1.image.resize_bilinear(
-      _scaled(image), (_INCEPTION_SIZE, _INCEPTION_SIZE)).numpy()
+  size = (_INCEPTION_SIZE, _INCEPTION_SIZE)
+  return tf.compat.v1.image.resize_bilinear(_scaled(image), size).numpy()
 
 
-def _load_saved_model(path: pathlib.Path, output: str) -> Extractor:
+def _load_saved_model(path: pathlib.Path, output_name: str) -> Extractor:
+  """The extractor of a SavedModel's folder; see `make_extractor`."""
   import tensorflow as tf
   try:
     model = tf.saved_model.load(str(path))
@@ -116,16 +134,23 @@ def _load_saved_model(path: pathlib.Path, output: str) -> Extractor:
   call = _entry_point(model, path)
 
   def extract(image: np.ndarray) -> np.ndarray:
-    out = call(tf.constant(_scaled(image)))
-    if isinstance(out, dict):
-      if len(out) > 1 and output not in out:
-        raise ConfigError(
-            f"coltran_fid: output_tensor {output!r} is not among the outputs "
-            f"of the SavedModel: {', '.join(sorted(out))}.")
-      out = out[output] if output in out else next(iter(out.values()))
-    return np.asarray(out).reshape(-1)
+    outputs = call(tf.constant(_scaled(image)))
+    if isinstance(outputs, dict):
+      outputs = _choose_output(outputs, output_name)
+    return np.asarray(outputs).reshape(-1)
 
   return extract
+
+
+def _choose_output(outputs: dict[str, Any], name: str) -> Any:
+  """The output of this name, or the only one there is."""
+  if name in outputs:
+    return outputs[name]
+  if len(outputs) > 1:
+    raise ConfigError(
+        f"coltran_fid: output_tensor {name!r} is not among the outputs "
+        f"of the SavedModel: {', '.join(sorted(outputs))}.")
+  return next(iter(outputs.values()))
 
 
 def _entry_point(model: Any, path: pathlib.Path) -> Callable[[Any], Any]:
@@ -137,5 +162,11 @@ def _entry_point(model: Any, path: pathlib.Path) -> Callable[[Any], Any]:
     raise ConfigError(
         f"coltran_fid: features={str(path)!r} can neither be called nor has it "
         f"one signature: {', '.join(model.signatures) or 'none'}.")
-  names = list(signatures[0].structured_input_signature[1])
-  return lambda x: signatures[0](**{names[0]: x})
+  signature = signatures[0]
+  _, keyword_inputs = signature.structured_input_signature
+  input_name = next(iter(keyword_inputs))
+
+  def call(images):
+    return signature(**{input_name: images})
+
+  return call

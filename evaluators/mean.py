@@ -1,27 +1,48 @@
 """The mean of per-example numbers over a split: validation losses."""
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from evaluators import base
 
-class Evaluator:
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+  """Sums over examples.
+
+  Attributes:
+    num_examples: how many there were.
+    sums: name → sum in float64, each name in the order it first came.
+  """
+
+  num_examples: int
+  sums: Mapping[str, float]
+
+
+class Mean(base.Evaluator):
   """Means in float64 of every scalar that the prediction function returns."""
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any = None):
-    """Takes `predictions(variables)`: dicts of scalars without padding."""
-    del source  # all evaluators are built alike; this one needs no truth
-    self._predictions = predictions
+  needs_truth = False
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields (name, mean), each name in the order it first came."""
-    sums, count = {}, 0
-    for example in self._predictions(variables):
-      if example is None:  # Skipped, as it could not be read.
-        continue
-      count += 1
-      for key, value in example.items():
-        if key != "image/id":
-          sums[key] = sums.get(key, 0.0) + float(value)
-    for key, total in sums.items():
-      yield key, total / count
+  def initial(self) -> Totals:
+    return Totals(0, {})
+
+  def update(self, state: Totals, prediction: Mapping[str, Any],
+             truth: None) -> Totals:
+    del truth
+    sums = dict(state.sums)
+    for name, value in prediction.items():
+      if name != "image/id":
+        sums[name] = sums.get(name, 0.0) + float(value)
+    return Totals(state.num_examples + 1, sums)
+
+  def merge(self, first: Totals, second: Totals) -> Totals:
+    sums = dict(first.sums)
+    for name, value in second.sums.items():
+      sums[name] = sums.get(name, 0.0) + value
+    return Totals(first.num_examples + second.num_examples, sums)
+
+  def result(self, state: Totals) -> dict[str, float]:
+    return {name: total / state.num_examples
+            for name, total in state.sums.items()}

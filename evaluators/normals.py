@@ -1,40 +1,73 @@
-"""Angles between predicted and true normals, over the pixels of all images."""
+"""Angles between predicted and true normals, over the pixels of all images.
+
+Suffixes: H W pixels · K pixels of known truth · 3 the axes of a normal.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from evaluators import common
+from evaluators import base
+from uvim import resize
+
+_LIMITS = (11.25, 22.5, 30.0)  # Degrees, as the literature reports them.
+_SMALLEST_LENGTH = 1e-12
+
+# For each image, the angles at its known pixels.
+State = tuple[np.ndarray, ...]
 
 
-class Evaluator:
+class Normals(base.Evaluator):
   """Mean and median in degrees, and the shares (%) below some angles."""
 
-  def __init__(self, predictions, source, *, pp_truth: str = "rooms_normals"):
-    """`pp_truth` makes 'labels' [H,W,3], 0 = unknown, of a raw example."""
+  def __init__(self, split: Any, *, pp_truth: str = "rooms_normals"):
+    """Parses `pp_truth`.
+
+    Args:
+      split: see `base.Evaluator`.
+      pp_truth: preprocessing string that makes 'labels' [H,W,3] of a raw
+        example; (0, 0, 0) means unknown.
+    """
     from pp import builder
-    self._predictions, self._source = predictions, source
+    super().__init__(split)
     self._preprocess = builder.build(pp_truth)
 
-  def run(self, variables):
-    """Yields (name, value)."""
+  def initial(self) -> State:
+    return ()
+
+  def update(self, state: State, prediction: Mapping[str, Any],
+             truth: Mapping[str, Any]) -> State:
+    """`prediction` has 'normals' float [h,w,3]; they are resized."""
     import tensorflow as tf
-    degrees = []
-    for prediction, example in common.with_truth(
-        self._predictions(variables), self._source):
-      raw = tf.nest.map_structure(tf.constant, example)
-      truth = self._preprocess(raw)["labels"].numpy()
-      degrees.append(angles(truth, prediction["normals"]))
-    degrees = np.concatenate(degrees)
-    yield "mean_angle", degrees.mean()
-    yield "median_angle", np.median(degrees)
-    for limit in (11.25, 22.5, 30.0):
-      yield f"below_{limit:g}", 100 * np.mean(degrees < limit)
+    tensors = tf.nest.map_structure(tf.constant, truth)
+    true_HW3 = self._preprocess(tensors)["labels"].numpy()
+    return (*state, angles(true_HW3, prediction["normals"]))
+
+  def merge(self, first: State, second: State) -> State:
+    return first + second
+
+  def result(self, state: State) -> dict[str, float]:
+    degrees = np.concatenate(state)
+    metrics = {"mean_angle": float(degrees.mean()),
+               "median_angle": float(np.median(degrees))}
+    for limit in _LIMITS:
+      share = np.mean(degrees < limit)
+      metrics[f"below_{limit:g}"] = float(100 * share)
+    return metrics
 
 
-def angles(truth, prediction):
-  """Degrees at the pixels with a true normal; 90 where the prediction is 0."""
-  known = truth.any(-1)
-  prediction = common.resize_nearest(prediction, known.shape)[known]
-  a, b = truth[known].astype(np.float64), prediction.astype(np.float64)
-  length = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-  cosine = np.sum(a * b, -1) / np.maximum(length, 1e-12)
-  return np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))
+def angles(true_HW3: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+  """Degrees f64 [K] at the pixels with a true normal.
+
+  They are 90 where the prediction is zero. Vectors may have any length.
+  """
+  known_HW = true_HW3.any(-1)
+  predicted_HW3 = resize.resize_nearest(predicted, known_HW.shape)
+  true_K3 = true_HW3[known_HW].astype(np.float64)
+  predicted_K3 = predicted_HW3[known_HW].astype(np.float64)
+  length_K = (np.linalg.norm(true_K3, axis=-1)
+              * np.linalg.norm(predicted_K3, axis=-1))
+  product_K = np.sum(true_K3 * predicted_K3, -1)
+  cosine_K = product_K / np.maximum(length_K, _SMALLEST_LENGTH)
+  return np.rad2deg(np.arccos(np.clip(cosine_K, -1, 1)))

@@ -4,24 +4,25 @@ Every figure but RMSE_pooled is taken per image and then averaged over images,
 so an image with few measured pixels weighs as much as any other. The released
 evaluation does this for RMSE too; RMSE_pooled takes all pixels together.
 
-Suffixes: H W pixels.
+Suffixes: H W pixels · K valid pixels of one image.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from evaluators import common
-from uvim import registry
+from evaluators import base
+from uvim import fields, registry, resize
 from uvim.registry import ConfigError
 
 METRICS = ("RMSE", "abs_RE", "log10", "delta1", "delta2", "delta3")
+
+# The part of a frame that Eigen et al. (2014) score: height, width, left edge.
 FRAME = (480, 640)
 CROP = (426, 560)
 CROP_LEFT = 41
-_CROPS = {"eigen": CROP, "none": None}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +49,12 @@ class DepthStat:
     return cls(np.zeros(len(METRICS)))
 
   def __add__(self, other: "DepthStat") -> "DepthStat":
-    return DepthStat(*(getattr(self, f.name) + getattr(other, f.name)
-                       for f in dataclasses.fields(self)))
+    return DepthStat(
+        totals=self.totals + other.totals,
+        images=self.images + other.images,
+        skipped=self.skipped + other.skipped,
+        squares=self.squares + other.squares,
+        pixels=self.pixels + other.pixels)
 
   def result(self) -> dict[str, float]:
     """The METRICS, 'RMSE_pooled' (metres), and 'num_skipped' images.
@@ -60,10 +65,11 @@ class DepthStat:
     if not self.images:
       raise ValueError(f"None of {self.skipped} images has a pixel of valid "
                        "depth, so there is nothing to measure.")
-    means = map(float, self.totals / self.images)
-    return {**dict(zip(METRICS, means, strict=True)),
-            "RMSE_pooled": float(np.sqrt(self.squares / self.pixels)),
-            "num_skipped": float(self.skipped)}
+    means = self.totals / self.images
+    metrics = dict(zip(METRICS, means.tolist(), strict=True))
+    metrics["RMSE_pooled"] = float(np.sqrt(self.squares / self.pixels))
+    metrics["num_skipped"] = float(self.skipped)
+    return metrics
 
 
 def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
@@ -74,43 +80,63 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   Args:
     truth: float [H,W], metres; counts where min_depth < truth < max_depth.
     prediction: float [H,W], metres, positive where the truth counts.
+    min_depth: see `truth`.
+    max_depth: see `truth`.
 
   Raises:
     ValueError: a prediction that has no logarithm.
   """
-  valid_HW = (truth > truth.dtype.type(min_depth)) & (
-      truth < truth.dtype.type(max_depth))
-  gt, pred = (x[valid_HW].astype(np.float64) for x in (truth, prediction))
-  if not gt.size:
+  # Limits of the truth's own type: as a float32, 0.001 is not the float64.
+  is_far_HW = truth > truth.dtype.type(min_depth)
+  is_near_HW = truth < truth.dtype.type(max_depth)
+  is_valid_HW = is_far_HW & is_near_HW
+  true_K = truth[is_valid_HW].astype(np.float64)
+  predicted_K = prediction[is_valid_HW].astype(np.float64)
+  if not true_K.size:
     return dataclasses.replace(DepthStat.zeros(), skipped=1)
-  bad = np.count_nonzero(~(np.isfinite(pred) & (pred > 0)))
-  if bad:
-    raise ValueError(f"The predicted depth is not positive and finite at {bad} "
-                     f"of {gt.size} valid pixels.")
-  squares = float(np.sum((gt - pred) ** 2))
+  _check_positive(predicted_K)
+
+  error_K = true_K - predicted_K
+  log_error_K = np.log10(true_K) - np.log10(predicted_K)
+  squares = float(np.sum(error_K ** 2))
   # In float32: of a truth stored so, 2.5 m against 1.6 m is just the limit.
-  ratio = np.maximum(gt / pred, pred / gt).astype(np.float32)
+  ratio_K = np.maximum(true_K / predicted_K, predicted_K / true_K).astype(
+      np.float32)
   totals = np.array([
-      np.sqrt(squares / gt.size),
-      np.mean(np.abs(gt - pred) / gt),
-      np.mean(np.abs(np.log10(gt) - np.log10(pred))),
-      *(np.mean(ratio < 1.25 ** power) for power in (1, 2, 3))])
-  return DepthStat(totals, 1, 0, squares, gt.size)
+      np.sqrt(squares / true_K.size),
+      np.mean(np.abs(error_K) / true_K),
+      np.mean(np.abs(log_error_K)),
+      np.mean(ratio_K < 1.25),
+      np.mean(ratio_K < 1.25 ** 2),
+      np.mean(ratio_K < 1.25 ** 3)])
+  return DepthStat(totals, images=1, squares=squares, pixels=true_K.size)
 
 
-class Evaluator:
+def _check_positive(predicted_K: np.ndarray) -> None:
+  """Raises a ValueError unless all predicted depths have a logarithm."""
+  is_good_K = np.isfinite(predicted_K) & (predicted_K > 0)
+  num_bad = np.count_nonzero(~is_good_K)
+  if num_bad:
+    raise ValueError("The predicted depth is not positive and finite at "
+                     f"{num_bad} of {predicted_K.size} valid pixels.")
+
+
+class NyuDepth(base.Evaluator):
   """RMSE, RMSE_pooled (metres), abs_RE, log10, delta1, delta2, delta3."""
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any, *, crop: str = "eigen", crop_top: int = 45,
+  checks = {
+      "crop": fields.one_of(("eigen", "none")),
+      "crop_top": fields.integer(0, FRAME[0] - CROP[0]),
+      "min_depth": fields.number(0),
+      "max_depth": fields.number(0),
+  }
+
+  def __init__(self, split: Any, *, crop: str = "eigen", crop_top: int = 45,
                min_depth: float = 0.001, max_depth: float = 10.0):
-    """Binds predictions and truth; reads nothing yet.
+    """Keeps the options.
 
     Args:
-      predictions: `predictions(variables)` gives, for each example of the
-        source in its order, {'depth': float [h,w] in metres, 'image/id': int},
-        which is resized (nearest) to the truth after its crop.
-      source: `.num_examples`, `.example(index)` with 'depth' [H,W] or [H,W,1]
+      split: see `base.Evaluator`. Its examples have 'depth' [H,W] or [H,W,1]
         in metres.
       crop: 'eigen' scores the 426×560 pixels of a 480×640 frame that Eigen et
         al. (2014) do: the predictions are of that part. 'none': all of the
@@ -119,32 +145,41 @@ class Evaluator:
         starts at row 54.
       min_depth: metres; the truth must exceed it.
       max_depth: metres; the truth must lie below it.
+
+    Raises:
+      ConfigError: the range of valid depths is empty.
     """
-    registry.lookup(_CROPS, crop, "crop of nyu_depth")
-    last = FRAME[0] - CROP[0]
-    if not isinstance(crop_top, int) or not 0 <= crop_top <= last:
-      raise ConfigError(f"nyu_depth: crop_top is a row in 0..{last}, not "
-                        f"{crop_top!r}.")
-    if not 0 <= min_depth < max_depth:
-      raise ConfigError("nyu_depth: needs 0 <= min_depth < max_depth, not "
+    super().__init__(split)
+    if not min_depth < max_depth:
+      raise ConfigError("nyu_depth: needs min_depth < max_depth, not "
                         f"{min_depth!r} and {max_depth!r}.")
-    self._predictions = predictions
-    self._source = source
     self._crop = crop
     self._crop_top = crop_top
-    self._limits = {"min_depth": min_depth, "max_depth": max_depth}
+    self._min_depth = min_depth
+    self._max_depth = max_depth
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields the metrics of `DepthStat.result`."""
-    stat = DepthStat.zeros()
-    pairs = common.with_truth(self._predictions(variables), self._source)
-    for prediction, example in pairs:
-      truth = self._truth(example)
-      depth = common.resize_nearest(prediction["depth"], truth.shape)
-      stat = stat + depth_image(truth, depth, **self._limits)
-    yield from stat.result().items()
+  def initial(self) -> DepthStat:
+    return DepthStat.zeros()
 
-  def _truth(self, example: dict[str, Any]) -> np.ndarray:
+  def update(self, state: DepthStat, prediction: Mapping[str, Any],
+             truth: Mapping[str, Any]) -> DepthStat:
+    """`prediction` has 'depth' float [h,w] in metres.
+
+    It is resized (nearest) to the truth after its crop.
+    """
+    true_HW = self._scored_part(truth)
+    predicted_HW = resize.resize_nearest(prediction["depth"], true_HW.shape)
+    return state + depth_image(
+        true_HW, predicted_HW, min_depth=self._min_depth,
+        max_depth=self._max_depth)
+
+  def merge(self, first: DepthStat, second: DepthStat) -> DepthStat:
+    return first + second
+
+  def result(self, state: DepthStat) -> dict[str, float]:
+    return state.result()
+
+  def _scored_part(self, example: Mapping[str, Any]) -> np.ndarray:
     """float32 [H,W] in metres: of the example, the part that is scored."""
     depth = np.asarray(registry.lookup(example, "depth", "feature"))
     depth_HW = depth.reshape(depth.shape[:2]).astype(np.float32)
@@ -154,5 +189,6 @@ class Evaluator:
       raise ConfigError(
           f"nyu_depth: crop='eigen' is for a depth of {FRAME} pixels, this one "
           f"has {depth_HW.shape}; crop='none' scores the whole image.")
-    return depth_HW[self._crop_top:self._crop_top + CROP[0],
-                    CROP_LEFT:CROP_LEFT + CROP[1]]
+    rows = slice(self._crop_top, self._crop_top + CROP[0])
+    columns = slice(CROP_LEFT, CROP_LEFT + CROP[1])
+    return depth_HW[rows, columns]

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from uvim import files, pixels
 from uvim.registry import ConfigError
+
+# The official name of a group of categories → its value of `isthing`.
+_GROUPS = {"All": None, "Things": True, "Stuff": False}
 
 
 def write_png(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray) -> str:
   """Writes a map of ids below 2^24; returns the name of its file."""
   from PIL import Image
-  rgb = np.stack([ids_HW >> shift & 255 for shift in (0, 8, 16)], -1)
   name = f"{image_id:012d}.png"
-  folder.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(rgb.astype(np.uint8)).save(folder / name)
+  image = Image.fromarray(pixels.rgb_from_ids(ids_HW))
+  files.replace_file(folder / name, lambda file: image.save(file, "PNG"))
   return name
 
 
@@ -56,19 +59,25 @@ def official_scores(truth: Iterable[dict[str, Any]],
     prediction_dir: where those of the predictions lie.
   """
   code = official_code()
-  table = {c.id: {"id": c.id, "isthing": int(c.isthing)} for c in categories}
-  # Its pq_compute would fork this process, which JAX's threads forbid.
+  table = {}
+  for category in categories:
+    table[category.id] = {
+        "id": category.id, "isthing": int(category.isthing)}
   pairs = list(zip(truth, records, strict=True))
+  # Its `pq_compute` would fork this process, which JAX's threads forbid. It
+  # also prints what it does.
   with contextlib.redirect_stdout(io.StringIO()):
     stat = code.pq_compute_single_core(
         0, pairs, str(truth_dir), str(prediction_dir), table)
-  return {group: _average(stat, table, isthing) for group, isthing in
-          (("All", None), ("Things", True), ("Stuff", False))}
+  return {group: _average(stat, table, isthing)
+          for group, isthing in _GROUPS.items()}
 
 
 def _average(stat: Any, table: dict[int, Any], isthing: bool | None
              ) -> dict[str, float]:
+  """The official mean over one group; zeros where no category occurs."""
   try:
-    return stat.pq_average(table, isthing)[0]
-  except ZeroDivisionError:  # no category of this kind occurs
-    return dict(pq=0.0, sq=0.0, rq=0.0)
+    average, _ = stat.pq_average(table, isthing)
+  except ZeroDivisionError:
+    return {"pq": 0.0, "sq": 0.0, "rq": 0.0}
+  return average

@@ -1,11 +1,13 @@
 """Panoptic quality, equal to panopticapi's numbers, without its loops.
 
-An id map is run-length coded together with its counterpart, so the work is on
-a few thousand runs instead of H*W pixels, and never in the number of masks.
+An id map is run-length coded together with its counterpart. So the work is on
+a few thousand runs instead of H*W pixels, and does not grow with the number of
+masks.
 Kirillov et al. 2019, arXiv:1801.00868; cocodataset/panopticapi.
 
 Suffixes: H W pixels · R runs · G ground truth segments · P predicted segments
-· K categories.
+· K categories. A segment's *place* is its index in a list of segments plus 1;
+place 0 is void, and the place after the last is that of ids in no list.
 """
 
 import dataclasses
@@ -17,32 +19,48 @@ import numpy as np
 from uvim.registry import ConfigError
 
 Ids = Sequence[int] | np.ndarray
+Segments = Sequence[Mapping[str, Any]]
 
 VOID = 0
-_TABLE = 2**16  # Entries of the largest table of ids.
+_MAX_TABLE_SIZE = 2**16  # Entries of the largest table of ids.
+_WORD_BYTES = 8
+# Group → the values of `isthing` of its categories.
 _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
 
 def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
   """Flat positions where any of the maps takes a new value; the first is 0."""
-  flat, *others = [m.ravel() for m in maps_HW]
-  change = np.zeros(-(-flat.size // 8) * 8, bool)
-  change[:1] = True
-  inner = change[1:flat.size]
-  np.not_equal(flat[1:], flat[:-1], out=inner)
+  first, *others = [ids_HW.ravel() for ids_HW in maps_HW]
+  # Padded to whole words, for `_true_positions`.
+  num_words = -(-first.size // _WORD_BYTES)
+  is_start = np.zeros(num_words * _WORD_BYTES, bool)
+  is_start[:1] = True
+  after_first = is_start[1:first.size]  # A view: what follows fills is_start.
+  np.not_equal(first[1:], first[:-1], out=after_first)
   for other in others:
-    inner |= other[1:] != other[:-1]
-  # As np.flatnonzero(change), in half the time: most words are empty.
-  words = change.view(np.uint64)
-  busy = np.flatnonzero(words != 0)
-  inside = np.flatnonzero(words[busy].view(bool))
-  return busy[inside >> 3] * 8 + (inside & 7)
+    after_first |= other[1:] != other[:-1]
+  return _true_positions(is_start)
+
+
+def _true_positions(flags: np.ndarray) -> np.ndarray:
+  """As np.flatnonzero, in half the time where few flags are set.
+
+  Args:
+    flags: bool, a whole number of words long.
+  """
+  # Most words are empty, and eight flags are compared at once.
+  words = flags.view(np.uint64)
+  busy_words = np.flatnonzero(words != 0)
+  positions = np.flatnonzero(words[busy_words].view(bool))
+  word, byte = np.divmod(positions, _WORD_BYTES)
+  return busy_words[word] * _WORD_BYTES + byte
 
 
 def run_lengths(starts: np.ndarray, size: int) -> np.ndarray:
   """Pixels of each run of a map of `size` pixels."""
   ends = np.empty_like(starts)
-  ends[:-1], ends[-1:] = starts[1:], size
+  ends[:-1] = starts[1:]
+  ends[-1:] = size
   return ends - starts
 
 
@@ -58,28 +76,42 @@ def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
   """
   starts = run_starts(ids_HW)
   lengths = run_lengths(starts, ids_HW.size)
-  places = _places(ids_HW.ravel()[starts], known).astype(np.uint16)
-  return np.repeat(places, lengths).reshape(ids_HW.shape)
+  places_R = _places(ids_HW.ravel()[starts], known).astype(np.uint16)
+  return np.repeat(places_R, lengths).reshape(ids_HW.shape)
 
 
 def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
-  """As `index_map`, for any array of ids."""
+  """As `index_map`, for any array of ids: int64 [R]."""
   known = np.asarray(known, np.int64)
-  # An image's own numbering is small: looking up beats searching.
-  low = min(ids_R.min(initial=0), known.min(initial=0))
-  high = max(ids_R.max(initial=0), known.max(initial=0))
-  if low >= 0 and high < _TABLE:
-    table = np.full(int(high) + 1, len(known) + 1, np.int64)
-    table[known[::-1]] = np.arange(len(known), 0, -1)  # The first of a name.
-    table[VOID] = 0
-    return table[ids_R]
-  # A guard that equals no id, so that searchsorted never points outside.
-  order = np.append(np.argsort(known, kind="stable"), len(known))
+  lowest = min(ids_R.min(initial=0), known.min(initial=0))
+  highest = max(ids_R.max(initial=0), known.max(initial=0))
+  # An image's own numbering is small: looking up is faster than searching.
+  if lowest >= 0 and highest < _MAX_TABLE_SIZE:
+    return _places_by_table(ids_R, known, int(highest))
+  return _places_by_search(ids_R, known)
+
+
+def _places_by_table(ids_R: np.ndarray, known: np.ndarray, highest: int
+                     ) -> np.ndarray:
+  """`_places` of ids in 0..highest."""
+  table = np.full(highest + 1, len(known) + 1, np.int64)
+  # Backwards, so that of equal ids the first one counts.
+  table[known[::-1]] = np.arange(len(known), 0, -1)
+  table[VOID] = 0
+  return table[ids_R]
+
+
+def _places_by_search(ids_R: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """`_places` of any ids."""
+  order = np.argsort(known, kind="stable")
+  slot_R = np.searchsorted(known[order], ids_R)
+  # A guard at the end that equals no id: the search may point past the last.
+  order = np.append(order, len(known))
   known = np.append(known, -1)
-  slot = np.searchsorted(known[order[:-1]], ids_R)
-  place = order[slot]
-  place = np.where(known[place] == ids_R, place, len(known) - 1)
-  return np.where(ids_R == VOID, 0, place + 1)
+  index_R = order[slot_R]
+  is_known_R = known[index_R] == ids_R
+  index_R = np.where(is_known_R, index_R, len(known) - 1)
+  return np.where(ids_R == VOID, 0, index_R + 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +121,9 @@ class PQStat:
   Attributes:
     categories: rows with .id, .name, .isthing.
     iou: f64 [K], sum of the IoU of the matched pairs.
-    tp, fp, fn: int64 [K].
+    tp: int64 [K], number of matched pairs.
+    fp: int64 [K], number of predicted segments without a match.
+    fn: int64 [K], number of true segments without a match.
   """
 
   categories: tuple[Any, ...]
@@ -101,56 +135,90 @@ class PQStat:
   @classmethod
   def zeros(cls, categories: Sequence[Any]) -> "PQStat":
     """The statistics of no image."""
-    k = len(categories)
-    return cls(tuple(categories), np.zeros(k),
-               *(np.zeros(k, np.int64) for _ in range(3)))
+    num_categories = len(categories)
+    return cls(
+        tuple(categories),
+        iou=np.zeros(num_categories),
+        tp=np.zeros(num_categories, np.int64),
+        fp=np.zeros(num_categories, np.int64),
+        fn=np.zeros(num_categories, np.int64))
 
   def __add__(self, other: "PQStat") -> "PQStat":
-    return PQStat(self.categories, self.iou + other.iou, self.tp + other.tp,
-                  self.fp + other.fp, self.fn + other.fn)
+    return PQStat(
+        self.categories,
+        iou=self.iou + other.iou,
+        tp=self.tp + other.tp,
+        fp=self.fp + other.fp,
+        fn=self.fn + other.fn)
 
   def result(self) -> dict[str, Any]:
     """Fractions of 1 as plain numbers, ready for JSON.
 
     Returns:
-      'All', 'Things', 'Stuff' -> {'pq', 'sq', 'rq', 'n'}, the mean over the n
+      'All', 'Things', 'Stuff' → {'pq', 'sq', 'rq', 'n'}, the mean over the n
       categories that occur in truth or prediction (0 where none does);
-      'per_class' -> category id -> {'name', 'pq', 'sq', 'rq', 'iou', 'tp',
+      'per_class' → category id → {'name', 'pq', 'sq', 'rq', 'iou', 'tp',
       'fp', 'fn'} for all categories.
     """
-    weight = self.tp + 0.5 * self.fp + 0.5 * self.fn
-    seen = weight > 0
-    # Where nothing was seen the numerators are 0 too, so any divisor does.
-    values = {
-        "pq": self.iou / np.where(seen, weight, 1),
+    weight_K = self.tp + 0.5 * self.fp + 0.5 * self.fn
+    occurs_K = weight_K > 0
+    # Where a category does not occur the numerators are 0 too: any divisor
+    # that is not 0 will do.
+    divisor_K = np.where(occurs_K, weight_K, 1)
+    qualities = {
+        "pq": self.iou / divisor_K,
         "sq": self.iou / np.maximum(self.tp, 1),
-        "rq": self.tp / np.where(seen, weight, 1),
+        "rq": self.tp / divisor_K,
     }
-    things = np.array([bool(c.isthing) for c in self.categories], bool)
-    out = {}
+    is_thing_K = np.array([bool(c.isthing) for c in self.categories], bool)
+    result = {}
     for group, kinds in _GROUPS.items():
-      pick = seen & np.isin(things, kinds)
-      n = int(pick.sum())
-      out[group] = {k: float(v[pick].sum() / max(n, 1))
-                    for k, v in values.items()} | {"n": n}
-    out["per_class"] = {
-        int(c.id): {"name": c.name}
-        | {k: float(v[i]) for k, v in values.items()}
-        | {"iou": float(self.iou[i])}
-        | {k: int(getattr(self, k)[i]) for k in ("tp", "fp", "fn")}
-        for i, c in enumerate(self.categories)
+      in_group_K = occurs_K & np.isin(is_thing_K, kinds)
+      result[group] = _group_means(qualities, in_group_K)
+    result["per_class"] = {
+        int(category.id): self._category_result(place, qualities)
+        for place, category in enumerate(self.categories)}
+    return result
+
+  def _category_result(self, place: int, qualities: Mapping[str, np.ndarray]
+                       ) -> dict[str, Any]:
+    """One entry of 'per_class', of the category at this place in the list."""
+    numbers = {name: float(values_K[place])
+               for name, values_K in qualities.items()}
+    return {
+        "name": self.categories[place].name,
+        **numbers,
+        "iou": float(self.iou[place]),
+        "tp": int(self.tp[place]),
+        "fp": int(self.fp[place]),
+        "fn": int(self.fn[place]),
     }
-    return out
 
 
-def pq_image(gt_ids: np.ndarray, gt_segments: Sequence[Mapping[str, Any]],
-             pred_ids: np.ndarray, pred_segments: Sequence[Mapping[str, Any]],
-             *, categories: Sequence[Any]) -> PQStat:
+def _group_means(qualities: Mapping[str, np.ndarray], in_group_K: np.ndarray
+                 ) -> dict[str, float]:
+  """The means over some categories, and 'n', how many they are."""
+  num_categories = int(in_group_K.sum())
+  means = {}
+  for name, values_K in qualities.items():
+    total = values_K[in_group_K].sum()
+    means[name] = float(total / max(num_categories, 1))
+  return means | {"n": num_categories}
+
+
+def pq_image(
+    gt_ids: np.ndarray,
+    gt_segments: Segments,
+    pred_ids: np.ndarray,
+    pred_segments: Segments,
+    *,
+    categories: Sequence[Any],
+) -> PQStat:
   """The statistics of one image.
 
-  A pair of one category with IoU above 1/2 matches; the part of a prediction
-  on void leaves the union. Unmatched predictions that lie by more than half
-  on void, or on the crowd region of their category, are not counted; crowd
+  A pair of one category with IoU above 1/2 matches. The part of a prediction
+  on void leaves the union. An unmatched prediction is not counted if more
+  than half of it lies on void or on the crowd region of its category. Crowd
   regions never match and are never missed. A truth id that is not listed is
   neither void nor a segment. Areas are counted in the map (the official code
   believes the file's 'area').
@@ -169,74 +237,123 @@ def pq_image(gt_ids: np.ndarray, gt_segments: Sequence[Mapping[str, Any]],
   if gt_ids.shape != pred_ids.shape:
     raise ConfigError(f"Panoptic maps differ in size: truth {gt_ids.shape}, "
                       f"prediction {pred_ids.shape}.")
-  overlap = _overlaps(gt_ids, [s["id"] for s in gt_segments],
-                      pred_ids, [s["id"] for s in pred_segments])
+  overlap = _overlaps(gt_ids, gt_segments, pred_ids, pred_segments)
   _check_prediction(overlap, pred_segments)
-  place = {c.id: i for i, c in enumerate(categories)}
-  kind_G = _category_places(gt_segments, place, "truth")
-  kind_P = _category_places(pred_segments, place, "prediction")
-  crowd_G = np.array([bool(s.get("iscrowd", 0)) for s in gt_segments], bool)
+  category_G = _category_indices(gt_segments, categories, "truth")
+  category_P = _category_indices(pred_segments, categories, "prediction")
+  is_crowd_G = _crowd_flags(gt_segments)
+  is_ignored_P = _ignored(overlap, category_G, is_crowd_G, category_P)
+  may_match_GP = category_G[:, None] == category_P
+  may_match_GP &= ~is_crowd_G[:, None]
+  iou_GP = np.where(may_match_GP, _iou(overlap), 0.0)
+  return _count(categories, iou_GP, category_G, is_crowd_G, category_P,
+                is_ignored_P)
 
-  iou_GP = _iou(overlap) * (kind_G[:, None] == kind_P) * ~crowd_G[:, None]
-  match_GP = iou_GP > 0.5  # at most one per row and column
-  missed_G = ~match_GP.any(1) & ~crowd_G
-  false_P = ~match_GP.any(0) & ~_ignored(overlap, kind_G, crowd_G, kind_P)
 
-  k = len(categories)
-  g, p = np.nonzero(match_GP)
+def _count(
+    categories: Sequence[Any],
+    iou_GP: np.ndarray,
+    category_G: np.ndarray,
+    is_crowd_G: np.ndarray,
+    category_P: np.ndarray,
+    is_ignored_P: np.ndarray,
+) -> PQStat:
+  """Matches, misses and false predictions; iou_GP is 0 where none may match."""
+  # Segments of one map do not overlap: at most one match per row and column.
+  is_match_GP = iou_GP > 0.5
+  is_missed_G = ~is_match_GP.any(1) & ~is_crowd_G
+  is_false_P = ~is_match_GP.any(0) & ~is_ignored_P
+  matched_gt, matched_pred = np.nonzero(is_match_GP)
+  matched_category = category_G[matched_gt]
+
+  def per_category(indices, weights=None):
+    return np.bincount(indices, weights, minlength=len(categories))
+
   return PQStat(
       tuple(categories),
-      np.bincount(kind_G[g], weights=iou_GP[g, p], minlength=k),
-      *(np.bincount(x, minlength=k)
-        for x in (kind_G[g], kind_P[false_P], kind_G[missed_G])))
+      iou=per_category(matched_category, iou_GP[matched_gt, matched_pred]),
+      tp=per_category(matched_category),
+      fp=per_category(category_P[is_false_P]),
+      fn=per_category(category_G[is_missed_G]))
 
 
-def _overlaps(gt_ids, gt_known, pred_ids, pred_known) -> np.ndarray:
-  """Pixel counts f64 [1+G+1, 1+P+1]: void first, ids in no list last."""
+def _crowd_flags(gt_segments: Segments) -> np.ndarray:
+  """Bool [G]."""
+  flags = [bool(segment.get("iscrowd", 0)) for segment in gt_segments]
+  return np.array(flags, bool)
+
+
+def _overlaps(
+    gt_ids: np.ndarray,
+    gt_segments: Segments,
+    pred_ids: np.ndarray,
+    pred_segments: Segments,
+) -> np.ndarray:
+  """Pixels that two segments share, f64 [1+G+1, 1+P+1], by their places."""
   starts = run_starts(gt_ids, pred_ids)
-  lengths = run_lengths(starts, gt_ids.size)
-  shape = len(gt_known) + 2, len(pred_known) + 2
-  cell = (_places(gt_ids.ravel()[starts], gt_known) * shape[1]
-          + _places(pred_ids.ravel()[starts], pred_known))
-  counts = np.bincount(cell, weights=lengths, minlength=shape[0] * shape[1])
-  return counts.reshape(shape)
+  lengths_R = run_lengths(starts, gt_ids.size)
+  gt_known = [segment["id"] for segment in gt_segments]
+  pred_known = [segment["id"] for segment in pred_segments]
+  gt_place_R = _places(gt_ids.ravel()[starts], gt_known)
+  pred_place_R = _places(pred_ids.ravel()[starts], pred_known)
+  num_rows = len(gt_known) + 2
+  num_columns = len(pred_known) + 2
+  cell_R = gt_place_R * num_columns + pred_place_R
+  counts = np.bincount(
+      cell_R, weights=lengths_R, minlength=num_rows * num_columns)
+  return counts.reshape(num_rows, num_columns)
 
 
-def _check_prediction(overlap, pred_segments):
+def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
   """The predicted map and its list of segments must name the same ids."""
-  area_P = overlap.sum(0)[1:]
-  if area_P[-1]:
-    raise ConfigError(f"{int(area_P[-1])} predicted pixels have an id that is "
+  area_by_place = overlap.sum(0)
+  num_unlisted = int(area_by_place[-1])
+  if num_unlisted:
+    raise ConfigError(f"{num_unlisted} predicted pixels have an id that is "
                       "not among the predicted segments.")
-  empty = np.flatnonzero(area_P[:-1] == 0)
-  if len(empty):
-    raise ConfigError("Predicted segments without a pixel: "
-                      f"{[int(pred_segments[i]['id']) for i in empty]}.")
+  area_P = area_by_place[1:-1]
+  empty = [int(pred_segments[i]["id"]) for i in np.flatnonzero(area_P == 0)]
+  if empty:
+    raise ConfigError(f"Predicted segments without a pixel: {empty}.")
 
 
-def _category_places(segments, place, what) -> np.ndarray:
-  """Position in the category list of each segment: int64."""
-  try:
-    return np.array([place[s["category_id"]] for s in segments], np.int64)
-  except KeyError as error:
-    raise ConfigError(f"Category id {error.args[0]} of the {what} is not in "
-                      f"the category list {sorted(place)}.") from None
+def _category_indices(segments: Segments, categories: Sequence[Any],
+                      what: str) -> np.ndarray:
+  """Index in the category list of each segment's category: int64."""
+  index_of = {category.id: i for i, category in enumerate(categories)}
+  indices = []
+  for segment in segments:
+    category_id = segment["category_id"]
+    if category_id not in index_of:
+      raise ConfigError(f"Category id {category_id} of the {what} is not in "
+                        f"the category list {sorted(index_of)}.")
+    indices.append(index_of[category_id])
+  return np.array(indices, np.int64)
 
 
-def _iou(overlap) -> np.ndarray:
+def _iou(overlap: np.ndarray) -> np.ndarray:
   """f64 [G,P]; 0 where the two do not touch."""
-  inter_GP = overlap[1:-1, 1:-1]
-  area_G1 = overlap.sum(1)[1:-1, None]
-  counted_P = overlap[1:, 1:-1].sum(0)  # without the pixels on void
-  union_GP = area_G1 + counted_P - inter_GP
-  return inter_GP / np.maximum(union_GP, 1)
+  shared_GP = overlap[1:-1, 1:-1]
+  gt_area_G1 = overlap.sum(1)[1:-1, None]
+  # Row 0 is void: what a prediction has there does not count.
+  pred_area_P = overlap[1:, 1:-1].sum(0)
+  union_GP = gt_area_G1 + pred_area_P - shared_GP
+  return shared_GP / np.maximum(union_GP, 1)
 
 
-def _ignored(overlap, kind_G, crowd_G, kind_P) -> np.ndarray:
+def _ignored(
+    overlap: np.ndarray,
+    category_G: np.ndarray,
+    is_crowd_G: np.ndarray,
+    category_P: np.ndarray,
+) -> np.ndarray:
   """Bool [P]: lies by more than half on void or its category's crowd region."""
-  # One crowd region per category counts, the last: as the official code does.
-  row = {int(kind_G[g]): g + 1 for g in np.flatnonzero(crowd_G)}
-  free_P = overlap[0, 1:-1].copy()
-  for kind, g in row.items():
-    free_P += np.where(kind_P == kind, overlap[g, 1:-1], 0)
-  return free_P / np.maximum(overlap.sum(0)[1:-1], 1) > 0.5
+  # One crowd region per category counts, the last: as in the official code.
+  crowd_of = {int(category_G[i]): i for i in np.flatnonzero(is_crowd_G)}
+  area_P = overlap.sum(0)[1:-1]
+  forgiven_P = overlap[VOID, 1:-1].copy()
+  for category, crowd in crowd_of.items():
+    on_crowd_P = overlap[crowd + 1, 1:-1]
+    forgiven_P += np.where(category_P == category, on_crowd_P, 0)
+  share_P = forgiven_P / np.maximum(area_P, 1)
+  return share_P > 0.5

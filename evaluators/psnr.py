@@ -1,65 +1,86 @@
-"""Peak signal-to-noise ratio of colour images in [-1, 1]."""
+"""Peak signal-to-noise ratio of color images in [-1, 1]."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from evaluators import common
+from evaluators import base
 from uvim import registry
 from uvim.registry import ConfigError
 
-_RANGE = 2.0  # from -1 to 1
+_RANGE = 2.0  # From -1 to 1.
 
 
 def psnr_image(truth: np.ndarray, prediction: np.ndarray) -> float:
   """PSNR in dB of two arrays in [-1, 1]; infinite where they are equal."""
-  error = np.mean((truth.astype(np.float64) - prediction) ** 2)
-  return 10 * math.log10(_RANGE ** 2 / error) if error else math.inf
+  mean_square = np.mean((truth.astype(np.float64) - prediction) ** 2)
+  if not mean_square:
+    return math.inf
+  return 10 * math.log10(_RANGE ** 2 / mean_square)
 
 
-class Evaluator:
+@dataclasses.dataclass(frozen=True)
+class Total:
+  """The sum of the PSNR of some images, and how many they are."""
+
+  decibels: float = 0.0
+  num_images: int = 0
+
+
+class Psnr(base.Evaluator):
   """The mean over images of their PSNR, in dB."""
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any, *, pp_truth: str | None = None):
-    """Parses `pp_truth`; reads nothing yet.
+  def __init__(self, split: Any, *, pp_truth: str | None = None):
+    """Parses `pp_truth`.
 
     Args:
-      predictions: `predictions(variables)` gives, for each example of the
-        source in its order, {'color': float [h,w,3] in [-1,1],
-        'image/id': int}.
-      source: `.num_examples`, `.example(index)`.
+      split: see `base.Evaluator`.
       pp_truth: preprocessing string that makes of a raw example 'labels'
         [h,w,3] in [-1,1], of the size of the predictions. Required.
+
+    Raises:
+      ConfigError: no pp_truth, or a mistake in it.
     """
     from pp import builder
+    super().__init__(split)
     if not pp_truth:
       raise ConfigError(
           "psnr: needs pp_truth, the preprocessing string that makes 'labels' "
           "of a raw example, such as 'decode|central_crop|resize(512)|"
           "value_range(-1, 1)|copy(\"image\", \"labels\")'.")
-    self._predictions = predictions
-    self._source = source
     self._preprocess = builder.build(pp_truth)
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields PSNR."""
-    total, count = 0.0, 0
-    pairs = common.with_truth(self._predictions(variables), self._source)
-    for prediction, example in pairs:
-      color = prediction["color"]
-      labels = self._labels(example)
-      if labels.shape != color.shape:
-        raise ConfigError(f"psnr: pp_truth makes labels of {labels.shape}, the "
-                          f"predictions are {color.shape}.")
-      total += psnr_image(labels, color)
-      count += 1
-    yield "PSNR", total / count
+  def initial(self) -> Total:
+    return Total()
 
-  def _labels(self, example: dict[str, Any]) -> np.ndarray:
+  def update(self, state: Total, prediction: Mapping[str, Any],
+             truth: Mapping[str, Any]) -> Total:
+    """`prediction` has 'color' float [h,w,3] in [-1,1].
+
+    Raises:
+      ConfigError: it has another size than the labels.
+    """
+    color = prediction["color"]
+    labels = self._labels(truth)
+    if labels.shape != color.shape:
+      raise ConfigError(f"psnr: pp_truth makes labels of {labels.shape}, the "
+                        f"predictions are {color.shape}.")
+    decibels = state.decibels + psnr_image(labels, color)
+    return Total(decibels, state.num_images + 1)
+
+  def merge(self, first: Total, second: Total) -> Total:
+    return Total(first.decibels + second.decibels,
+                 first.num_images + second.num_images)
+
+  def result(self, state: Total) -> dict[str, float]:
+    return {"PSNR": state.decibels / state.num_images}
+
+  def _labels(self, example: Mapping[str, Any]) -> np.ndarray:
+    """The truth [h,w,3] of a raw example."""
     import tensorflow as tf
     tensors = tf.nest.map_structure(tf.constant, example)
-    out = self._preprocess(tensors)
-    return registry.lookup(out, "labels", "result of pp_truth").numpy()
+    result = self._preprocess(tensors)
+    return registry.lookup(result, "labels", "result of pp_truth").numpy()

@@ -2,64 +2,82 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from evaluators import common
+from evaluators import base
+from uvim import files
 from uvim.registry import ConfigError
 
 
-class Evaluator:
-  """One file ID.npz per example, with every array predicted for it."""
+class SavePredictions(base.Evaluator):
+  """One file ID.npz per example, with every array predicted for it.
 
-  def __init__(self, predictions: Callable[[Any], Iterable[dict[str, Any]]],
-               source: Any, *, save_dir: str | None = None):
+  The state is the number of examples. Their files are written at once, by
+  `update`.
+  """
+
+  needs_truth = False
+
+  def __init__(self, split: Any, *, save_dir: str | None = None):
     """Writes nothing yet.
 
     Args:
-      predictions: `predictions(variables)` gives one dict of arrays for each
-        example of the source; 'image/id' names the file (absent: its place).
-      source: `.num_examples`.
+      split: see `base.Evaluator`.
       save_dir: folder for the files, made when it is not there. Files of an
         earlier run are replaced. Required.
+
+    Raises:
+      ConfigError: no save_dir.
     """
+    super().__init__(split)
     if not save_dir:
       raise ConfigError("save_predictions: needs save_dir, the folder to write "
                         "to.")
-    self._predictions = predictions
-    self._source = source
     self._save_dir = pathlib.Path(save_dir)
 
-  def run(self, variables: Any) -> Iterator[tuple[str, float]]:
-    """Yields num_saved; process 0 writes."""
-    count = 0
-    predictions = common.numbered(
-        self._predictions(variables), self._source.num_examples)
-    for index, prediction in predictions:
-      arrays = {k: v for k, v in prediction.items() if k != "image/id"}
-      if jax.process_index() == 0:
-        number = prediction.get("image/id", index)
-        _save(self._save_dir / f"{number:012d}.npz", arrays)
-      count += 1
-    yield "num_saved", float(count)
+  def initial(self) -> int:
+    return 0
+
+  def update(self, state: int, prediction: Mapping[str, Any],
+             truth: None) -> int:
+    del truth
+    if self.is_writer:
+      arrays = {name: value for name, value in prediction.items()
+                if name != "image/id"}
+      file_name = f"{prediction['image/id']:012d}.npz"
+      save_arrays(self._save_dir / file_name, arrays)
+    return state + 1
+
+  def merge(self, first: int, second: int) -> int:
+    return first + second
+
+  def result(self, state: int) -> dict[str, float]:
+    return {"num_saved": float(state)}
 
 
-def _save(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-  """Writes under another name first: a reader never sees half a file."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(".partial")
-  with open(partial, "wb") as file:
-    np.savez_compressed(file, **{k: _plain(k, v) for k, v in arrays.items()})
-  os.replace(partial, path)
+def save_arrays(path: str | os.PathLike, arrays: Mapping[str, Any],
+                write: Callable[..., Any] = np.savez_compressed) -> None:
+  """Writes arrays to a .npz that is complete or, on an error, as it was.
+
+  Args:
+    path: of the file.
+    arrays: name → numbers.
+    write: (open file, **arrays) → None.
+
+  Raises:
+    ValueError: a value that is no array of numbers.
+  """
+  plain = {name: _plain(name, value) for name, value in arrays.items()}
+  files.replace_file(path, lambda file: write(file, **plain))
 
 
 def _plain(name: str, value: Any) -> np.ndarray:
   """An array that NumPy's format holds without pickling."""
   array = np.asarray(value)
-  if array.dtype.kind == "V":  # bfloat16, which the format does not know
+  if array.dtype.kind == "V":  # bfloat16, which the format does not know.
     array = array.astype(np.float32)
   if array.dtype.hasobject:
     raise ValueError(f"save_predictions: {name!r} is no array of numbers.")

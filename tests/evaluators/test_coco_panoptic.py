@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import evaluators
-from evaluators import coco_panoptic, common, pq
+from evaluators import base, common, pq
+from uvim import resize
 from uvim.categories import Category
 from uvim.learn import sharding
 from uvim.registry import ConfigError
@@ -54,57 +55,68 @@ def _source(num=NUM):
       categories=CATEGORIES, example=_example)
 
 
+def _predictions(maps):
+  for i, panoptic in enumerate(maps):
+    yield {"panoptic": panoptic, "image/id": 10**10 + i}
+
+
+def _evaluator(num, **options):
+  return evaluators.make_evaluator("coco_panoptic", _source(num), options)
+
+
 def _evaluate(maps, **options):
-  def predictions(variables):
-    for i, panoptic in enumerate(maps):
-      yield {"panoptic": panoptic, "image/id": 10**10 + i}
-  evaluator = evaluators.make_evaluator(
-      "coco_panoptic", predictions, _source(len(maps)), **options)
-  return dict(evaluator.run(None)), evaluator
+  return base.score(_evaluator(len(maps), **options), _predictions(maps))
+
+
+def _per_class(maps):
+  """Category id → its own numbers."""
+  outcome = base.run_pass(_evaluator(len(maps)), _predictions(maps))
+  return outcome.state.stat.result()["per_class"]
 
 
 def test_the_truth_scores_100_instance_zero_included():
-  scores, evaluator = _evaluate([_channels(i) for i in range(NUM)])
+  maps = [_channels(i) for i in range(NUM)]
+  scores = _evaluate(maps)
   assert scores == {f"{m}{g}": 100.0 for g in ("", "_things", "_stuff")
                     for m in ("PQ", "SQ", "RQ")}
-  assert evaluator.result["per_class"][13]["tp"] == NUM
+  assert _per_class(maps)[13]["tp"] == NUM
 
 
 def test_classes_become_category_ids_not_labels():
   swapped = _channels(0)
   swapped[..., 0] = np.array([0, 2, 1, 3])[swapped[..., 0]]
-  scores, _ = _evaluate([swapped])
+  scores = _evaluate([swapped])
   assert scores["PQ_things"] == 0 and scores["PQ_stuff"] == 100
 
 
 def test_merge_stuff_joins_instances_of_a_stuff_class_only():
   split = _channels(0)
   split[:, 6:, 1] += 10  # cuts the wall in two; the cat only changes its name
-  apart, _ = _evaluate([split])
-  joined, _ = _evaluate([split], merge_stuff=True)
+  apart = _evaluate([split])
+  joined = _evaluate([split], merge_stuff=True)
   assert apart["PQ_things"] == joined["PQ_things"] == 100
   assert apart["PQ_stuff"] < 60
   assert joined["PQ_stuff"] == 100
 
 
 def test_void_predictions_count_nothing_but_misses():
-  scores, evaluator = _evaluate([np.zeros((*SIZE, 2), np.int32)])
-  assert scores["PQ"] == 0
-  assert [v["fp"] for v in evaluator.result["per_class"].values()] == [0] * 3
-  assert [v["fn"] for v in evaluator.result["per_class"].values()] == [1] * 3
+  void = [np.zeros((*SIZE, 2), np.int32)]
+  assert _evaluate(void)["PQ"] == 0
+  assert [v["fp"] for v in _per_class(void).values()] == [0] * 3
+  assert [v["fn"] for v in _per_class(void).values()] == [1] * 3
 
 
 def test_predictions_of_another_size_are_resized_to_the_truth():
-  scores, _ = _evaluate([_channels(i).repeat(3, 0).repeat(3, 1)
+  scores = _evaluate([_channels(i).repeat(3, 0).repeat(3, 1)
                          for i in range(2)])
   assert scores["PQ"] == 100
-  half, _ = _evaluate([_channels(0)[1::2, 1::2]])
+  half = _evaluate([_channels(0)[1::2, 1::2]])
   assert 40 < half["PQ"] < 100
 
 
 def test_saved_files_are_official_and_score_the_same(tmp_path):
   maps = [_channels(i)[::-1] for i in range(2)]
-  scores, _ = _evaluate(maps, save_dir=str(tmp_path))
+  scores = _evaluate(maps, save_dir=str(tmp_path))
   records = json.loads((tmp_path / "panoptic.json").read_text())
   record = records["annotations"][1]
   png = np.asarray(Image.open(tmp_path / "panoptic" / record["file_name"]))
@@ -151,8 +163,8 @@ def test_official_scores_come_from_the_files(tmp_path, monkeypatch, save):
   monkeypatch.setitem(sys.modules, "panopticapi", types.ModuleType("p"))
   monkeypatch.setitem(sys.modules, "panopticapi.evaluation", fake)
   maps = [np.roll(_channels(i), 1, 1) for i in range(2)]
-  plain, _ = _evaluate(maps)
-  scores, _ = _evaluate(maps, official=True,
+  plain = _evaluate(maps)
+  scores = _evaluate(maps, official=True,
                         save_dir=str(tmp_path) if save else None)
   assert 0 < scores["PQ"] < 100
   assert _suffixed(scores) == plain
@@ -167,11 +179,11 @@ def test_official_scores_come_from_the_files(tmp_path, monkeypatch, save):
 def test_official_package_agrees_where_it_is_installed():
   pytest.importorskip("panopticapi.evaluation")
   maps = [np.roll(_channels(i), 1, 1) for i in range(NUM)]
-  scores, _ = _evaluate(maps, official=True)
-  plain, _ = _evaluate(maps)
+  scores = _evaluate(maps, official=True)
+  plain = _evaluate(maps)
   assert _suffixed(scores) == pytest.approx(plain, abs=1e-9)
   only_things = [np.where(m[..., :1] == 3, 0, m) for m in maps]
-  assert _evaluate(only_things, official=True)[0]["PQ_stuff_official"] == 0
+  assert _evaluate(only_things, official=True)["PQ_stuff_official"] == 0
 
 
 def test_official_without_the_package_says_how_to_get_it(monkeypatch):
@@ -179,7 +191,7 @@ def test_official_without_the_package_says_how_to_get_it(monkeypatch):
   monkeypatch.delitem(sys.modules, "panopticapi.evaluation", raising=False)
   # When it is built, not after an hour of predictions.
   with pytest.raises(ConfigError, match="pip install git.*panopticapi"):
-    evaluators.make_evaluator("coco_panoptic", None, _source(), official=True)
+    _evaluator(NUM, official=True)
 
 
 def test_predictions_out_of_order_or_number_are_noticed():
@@ -188,29 +200,29 @@ def test_predictions_out_of_order_or_number_are_noticed():
       yield {"panoptic": _channels(0), "image/id": 10**10 + i}
   for ids, message in [([1, 0], "of image"), ([0], "1 predictions for the 2"),
                        ([0, 1, 2], "more predictions")]:
-    evaluator = coco_panoptic.Evaluator(lambda v, ids=ids: predictions(ids),
-                                        _source(2))
     with pytest.raises(ValueError, match=message):
-      list(evaluator.run(None))
+      base.score(_evaluator(2), predictions(ids))
 
 
-def test_truth_is_decoded_once_for_all_runs():
+def test_truth_is_decoded_once_for_all_passes():
   source = _source(2)
   calls = []
   source.example = lambda i: calls.append(i) or _example(i)
   maps = [{"panoptic": _channels(i)} for i in range(2)]
-  evaluator = coco_panoptic.Evaluator(lambda v: maps, source)
-  assert list(evaluator.run(None)) == list(evaluator.run(None))
+  evaluator = evaluators.make_evaluator("coco_panoptic", source)
+  assert base.score(evaluator, maps) == base.score(evaluator, maps)
   assert calls == [0, 1]
 
 
 def test_mistakes_in_the_config_are_named():
   with pytest.raises(ConfigError, match="coco_panoptic"):
-    evaluators.make_evaluator("coco_panoptc", None, _source())
+    evaluators.make_evaluator("coco_panoptc", _source())
   with pytest.raises(ConfigError, match="merge_stuff"):
-    evaluators.make_evaluator("coco_panoptic", None, _source(), merge_stuf=1)
+    _evaluator(NUM, merge_stuf=True)
+  with pytest.raises(ConfigError, match="merge_stuff = 1.*True or False"):
+    _evaluator(NUM, merge_stuff=1)
   with pytest.raises(ConfigError, match="none"):
-    evaluators.make_evaluator("mean", None, None, merge_stuff=True)
+    evaluators.make_evaluator("mean", _source(), {"merge_stuff": True})
   with pytest.raises(ConfigError, match=r"0\.\.3"):
     _evaluate([_channels(0) + 1])
 
@@ -237,22 +249,22 @@ def test_metrics_do_not_depend_on_the_batch_size(batch_size):
   def predictions(variables):
     return common.predict_all(_predict, variables, _batches(batch_size),
                               put=lambda batch: batch)
-  evaluator = evaluators.make_evaluator("coco_panoptic", predictions,
-                                        _source())
-  assert dict(evaluator.run(0))["PQ"] == pytest.approx(
-      _expected_pq(), abs=1e-9)
-  mean = evaluators.make_evaluator(
-      "mean", lambda v: ({"loss": p["loss"]} for p in predictions(v)), None)
+
+  scores = base.score(_evaluator(NUM), predictions(0))
+  assert scores["PQ"] == pytest.approx(_expected_pq(), abs=1e-9)
+  mean = evaluators.make_evaluator("mean", _source())
+  losses = [{"loss": p["loss"]} for p in predictions(3)]
   low = [(10**10 + i) % 2**32 for i in range(NUM)]
   expected = np.mean([i % 7 for i in low]) + 3
-  assert dict(mean.run(3)) == {"loss": pytest.approx(expected, abs=1e-9)}
+  assert base.score(mean, losses) == {
+      "loss": pytest.approx(expected, abs=1e-9)}
 
 
 @functools.cache
 def _expected_pq():
   maps = [_channels(i)[::-1] if (10**10 + i) % 2 else _channels(i)
           for i in range(NUM)]
-  return _evaluate(maps)[0]["PQ"]
+  return _evaluate(maps)["PQ"]
 
 
 def test_predict_all_keeps_order_and_long_ids_on_a_mesh():
@@ -280,11 +292,11 @@ def test_nearest_resize_equals_the_released_one(fixtures):
   z = np.load(fixtures / "eval_metrics.npz")
   for size in (21, 30), (7, 9):
     np.testing.assert_array_equal(
-        common.resize_nearest(z["resize_in"], size),
+        resize.resize_nearest(z["resize_in"], size),
         z[f"resize_nearest_{size[0]}x{size[1]}"])
 
 
 def test_nearest_resize_is_exact_where_a_centre_falls_on_a_border():
-  rows = common.resize_nearest(np.arange(512)[:, None], (427, 1))[:, 0]
+  rows = resize.resize_nearest(np.arange(512)[:, None], (427, 1))[:, 0]
   # Row 213 of 427 has its centre at 256 exactly.
   assert rows[213] == 256

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import evaluators
-from evaluators import coltran_fid, common, features, fid
+from evaluators import base, coltran_fid, common, features, fid
 from uvim.registry import ConfigError
 
 NUM = 5
@@ -34,12 +33,9 @@ def _source(split, names=None):
 
 
 @pytest.fixture
-def splits(monkeypatch):
+def splits():
   """The splits that the evaluator can open, by name."""
-  table = {"reference": _source("reference")}
-  monkeypatch.setattr("pp.sources.make_source",
-                      lambda dataset, split, data_dir: table[split])
-  return table
+  return {"reference": _source("reference")}
 
 
 def _color(index, size=(16, 16)):
@@ -47,13 +43,20 @@ def _color(index, size=(16, 16)):
   return rng.uniform(-1, 1, (*size, 3)).astype(np.float32)
 
 
-def _make(predictions=None, source=None, **options):
+def _make(splits=None, source=None, cls=coltran_fid.ColtranFid, **options):
   options = {"reference_split": "reference", "features": "quadrants"} | options
-  if predictions is None:
-    predictions = [{"color": _color(i)} for i in range(NUM)]
-  return evaluators.make_evaluator(
-      "proj.uvim.coltran_fid", lambda v: iter(predictions),
-      source or _source("eval"), **options)
+  if splits is not None:
+    options["open_split"] = lambda dataset, split, data_dir: splits[split]
+  return cls(source or _source("eval"), **options)
+
+
+def _predictions(num=NUM):
+  return [{"color": _color(i)} for i in range(num)]
+
+
+def _score(splits, predictions=None, **options):
+  evaluator = _make(splits, **options)
+  return base.score(evaluator, predictions or _predictions())
 
 
 def _area(x, size):
@@ -85,7 +88,7 @@ def test_distance_of_what_is_seen_at_256_pixels_and_8_bits(splits):
   expected = fid.frechet_distance(*fid.mean_and_covariance(x),
                                   *fid.mean_and_covariance(y))
   # A tie that float32 rounds the other way moves one pixel by one level.
-  result = dict(_make([{"color": color} for color in colors]).run(None))
+  result = _score(splits, [{"color": color} for color in colors])
   assert result == {"FID": pytest.approx(expected, rel=1e-5)}
 
 
@@ -99,16 +102,16 @@ def test_images_are_rounded_to_bytes_by_the_scale_asked_for(splits):
 
   levels = [-1.2, -1, -0.995, 0, 1]
   predictions = [{"color": np.full((8, 8, 3), v, np.float32)} for v in levels]
-  list(_make(predictions, extractor=extract).run(None))
+  _score(splits, predictions, extractor=extract)
   assert seen[NUM:] == [0, 0, 1, 128, 255]
   del seen[:]
-  list(_make(predictions, extractor=extract, pixel_scale=128.).run(None))
+  _score(splits, predictions, extractor=extract, pixel_scale=128.)
   assert seen[NUM:] == [0, 0, 1, 128, 255]
   # 0.9921875 is what x / 128 − 1 makes of 255.
   white = [{"color": np.full((8, 8, 3), 0.9921875, np.float32)}] * NUM
   for scale, byte in (127.5, 254), (128., 255):
     del seen[:]
-    list(_make(white, extractor=extract, pixel_scale=scale).run(None))
+    _score(splits, white, extractor=extract, pixel_scale=scale)
     assert seen[NUM:] == [byte] * NUM
 
 
@@ -119,13 +122,11 @@ def test_reference_is_computed_once(splits):
     calls.append(1)
     return features.quadrants(image)
 
-  predictions = [{"color": _color(i)} for i in range(NUM)]
-  evaluator = coltran_fid.Evaluator(
-      lambda v: predictions, _source("eval"), reference_split="reference",
-      extractor=extract)
-  first = dict(evaluator.run(None))
+  evaluator = _make(splits, features=None, extractor=extract)
+  first = base.score(evaluator, _predictions())
   assert len(calls) == 2 * NUM and first["FID"] > 1
-  assert dict(evaluator.run(None)) == first and len(calls) == 3 * NUM
+  assert base.score(evaluator, _predictions()) == first
+  assert len(calls) == 3 * NUM
 
 
 @pytest.fixture
@@ -146,22 +147,28 @@ def _options(lists, eval_names=None, reference_names=None, num_files=NUM):
 
 
 def test_lists_pick_the_reference_and_prove_the_rest(splits, lists):
-  plain = dict(_make().run(None))
-  assert dict(_make(**_options(lists)).run(None)) == plain
+  plain = _score(splits)
+  assert _score(splits, **_options(lists)) == plain
   # A larger split of which the list names a part, in another order.
   names = _names("reference")
   splits["reference"] = _source("reference", [*names, "z.JPEG", "y.JPEG"])
   options = _options(lists, reference_names=names[::-1])
-  assert dict(_make(**options).run(None)) == plain
-  assert dict(_make().run(None)) != plain
+  assert _score(splits, **options) == plain
+  assert _score(splits) != plain
 
 
-def test_only_the_prescribed_number_is_called_fid_5k(splits, lists,
-                                                     monkeypatch):
-  assert [k for k, _ in _make(**_options(lists)).run(None)] == ["FID"]
-  monkeypatch.setattr(coltran_fid, "_NUM_FILES", NUM)
-  assert [k for k, _ in _make(**_options(lists)).run(None)] == ["FID_5k"]
-  assert [k for k, _ in _make(num_files=NUM).run(None)] == ["FID"]
+class FewFiles(coltran_fid.ColtranFid):
+  """As if FID-5k were defined by lists of NUM files."""
+
+  num_prescribed = NUM
+
+
+def test_only_the_prescribed_number_is_called_fid_5k(splits, lists):
+  assert coltran_fid.ColtranFid.num_prescribed == 5000
+  assert set(_score(splits, **_options(lists))) == {"FID"}
+  few = {"cls": FewFiles}
+  assert set(_score(splits, **few, **_options(lists))) == {"FID_5k"}
+  assert set(_score(splits, **few, num_files=NUM)) == {"FID"}
 
 
 def test_a_wrong_set_of_files_raises(splits, lists):
@@ -169,7 +176,7 @@ def test_a_wrong_set_of_files_raises(splits, lists):
 
   def check(message, source=None, **lists_given):
     with pytest.raises(ConfigError, match=message):
-      _make([], source, **_options(lists, **lists_given))
+      _make(splits, source, **_options(lists, **lists_given))
 
   check("1 are missing .such as 'other'.*1 are extra .such as 'eval_004",
         eval_names=[*names[:-1], "other"])
@@ -184,25 +191,25 @@ def test_a_wrong_set_of_files_raises(splits, lists):
   check("eval.txt' holds 5 different names; num_files is 5000",
         num_files=5000)
   with pytest.raises(ConfigError, match="both eval_files and reference_files"):
-    _make([], eval_files="a.txt")
+    _make(splits, eval_files="a.txt")
   with pytest.raises(ConfigError, match="cannot read eval_files 'no.txt'"):
-    _make([], eval_files="no.txt", reference_files="no.txt")
+    _make(splits, eval_files="no.txt", reference_files="no.txt")
   with pytest.raises(ConfigError, match="both evaluated and reference"):
-    _make([], _source("reference"))
+    _make(splits, _source("reference"))
 
 
 def test_other_mistakes_are_named(splits):
   # Before any split is opened, and so before anything is compiled.
   with pytest.raises(ConfigError, match="inception-2015-12-05"):
-    _make([], object(), features=None)
+    _make(splits, object(), features=None)
   with pytest.raises(ConfigError, match="needs reference_split"):
-    _make([], reference_split=None)
+    _make(splits, reference_split=None)
   with pytest.raises(ValueError, match="2 predictions for the 5"):
-    list(_make([{"color": _color(0)}] * 2).run(None))
+    _score(splits, _predictions(2))
   nameless = _source("eval")
   nameless.example = lambda i: {"image": b"", "image/id": i}
   with pytest.raises(ConfigError, match="no file name .file_name or image/fi"):
-    _make([], nameless)
+    _make(splits, nameless)
 
 
 @pytest.mark.parametrize("dataset,folder", [
@@ -210,25 +217,29 @@ def test_other_mistakes_are_named(splits):
     ("coco/2017_panoptic:1.1.0", "/data/coco/2017_panoptic/1.1.0"),
     ("toy", "gs://bucket/data/toy/1.0.0"),
 ])
-def test_reference_comes_from_the_same_folder(monkeypatch, dataset, folder):
+def test_reference_comes_from_the_same_folder(dataset, folder):
   asked = []
-  monkeypatch.setattr("pp.sources.make_source",
-                      lambda *args: asked.append(args) or _source("reference"))
+
+  def open_split(*args):
+    asked.append(args)
+    return _source("reference")
+
   source = _source("eval")
   source.dataset, source.folder = dataset, folder
-  _make([], source)
+  _make(source=source, open_split=open_split)
   assert asked == [(dataset, "reference", folder[:folder.index("data") + 4])]
 
 
 def test_rooms_can_be_measured_by_quadrants(rooms_tiny_dir):
-  from pp import builder, sources
-  source = sources.make_source("rooms/tiny", "holdout", rooms_tiny_dir)
+  from pp import builder, splits
+  source = splits.open_split("rooms/tiny", "holdout", rooms_tiny_dir)
   decode = builder.build("decode|value_range(-1, 1)")
   truth = [{"color": decode({"image": tf.constant(source.example(i)["image"])}
                             )["image"].numpy()} for i in range(16)]
   grey = [{"color": np.zeros((8, 8, 3), np.float32)}] * 16
-  near, far = (dict(_make(p, source, reference_split="validation").run(None))
-               for p in (truth, grey))
+  evaluator = _make(source=source, reference_split="validation")
+  near = base.score(evaluator, truth)
+  far = base.score(evaluator, grey)
   assert 0 < near["FID"] < far["FID"] / 3
 
 
@@ -242,9 +253,7 @@ def test_metrics_do_not_depend_on_the_batch_size(splits, batch_size):
       yield {"x": colors[np.minimum(place, NUM - 1)], "_mask": place < NUM}
 
   predict = jax.jit(lambda _, batch: {"color": batch["x"] * 0.5})
-  evaluator = _make()
-  evaluator._predictions = lambda v: common.predict_all(
-      predict, v, batches(), put=lambda batch: batch)
-  expected = dict(_make([{"color": c * np.float32(0.5)} for c in colors])
-                  .run(None))
-  assert dict(evaluator.run(None)) == pytest.approx(expected, rel=1e-9)
+  predictions = common.predict_all(
+      predict, None, batches(), put=lambda batch: batch)
+  expected = _score(splits, [{"color": c * np.float32(0.5)} for c in colors])
+  assert _score(splits, predictions) == pytest.approx(expected, rel=1e-9)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import evaluators
-from evaluators import common, nyu_depth
+from evaluators import base, common, nyu_depth
 from uvim.registry import ConfigError
 
 NAMES = ("metric3d_00000", "metric3d_00050")
@@ -22,12 +22,14 @@ def _source(depths):
       example=lambda i: {"image/id": i + 7, "depth": depths[i]})
 
 
+def _make(depths, **options):
+  return evaluators.make_evaluator("nyu_depth", _source(depths), options)
+
+
 def _evaluate(depths, predictions, **options):
-  def predict(variables):
-    for i, depth in enumerate(predictions):
-      yield {"depth": depth, "image/id": i + 7}
-  return dict(evaluators.make_evaluator(
-      "nyu_depth", predict, _source(depths), **options).run(None))
+  numbered = [{"depth": depth, "image/id": i + 7}
+              for i, depth in enumerate(predictions)]
+  return base.score(_make(depths, **options), numbered)
 
 
 def _random(shape, seed=0):
@@ -171,15 +173,14 @@ def test_metrics_do_not_depend_on_the_batch_size(batch_size):
       yield {"x": np.stack([depths[i] for i in row]), "image/id": row + 7,
              "_mask": place < 5}
 
-  evaluator = evaluators.make_evaluator(
-      "nyu_depth", lambda v: common.predict_all(
-          predict, v, batches(), put=lambda batch: batch),
-      _source(depths), crop="none")
+  predictions = common.predict_all(
+      predict, None, batches(), put=lambda batch: batch)
+  result = base.score(_make(depths, crop="none"), predictions)
   expected = _evaluate(
       depths, [d * np.float32(1 + (i + 7) % 3 / 10)
                for i, d in enumerate(depths)], crop="none")
   assert expected["RMSE"] > 0.1
-  assert dict(evaluator.run(None)) == pytest.approx(expected, abs=1e-6)
+  assert result == pytest.approx(expected, abs=1e-6)
 
 
 def test_sums_merge_in_any_grouping():
@@ -195,9 +196,9 @@ def test_mistakes_are_named():
   small = _random((6, 8))
   with pytest.raises(ConfigError, match="crop='none' scores the whole"):
     _evaluate([small], [small])
-  with pytest.raises(ConfigError, match="'eigen'"):
+  with pytest.raises(ConfigError, match="crop = 'eigne'.*one of eigen, none"):
     _evaluate([small], [small], crop="eigne")
-  with pytest.raises(ConfigError, match=r"row in 0\.\.54, not 60"):
+  with pytest.raises(ConfigError, match=r"crop_top = 60.*in 0\.\.54"):
     _evaluate([small], [small], crop_top=60)
   with pytest.raises(ConfigError, match="min_depth < max_depth"):
     _evaluate([small], [small], min_depth=3., max_depth=2.)
@@ -207,21 +208,20 @@ def test_mistakes_are_named():
     _evaluate([small], [small, small], crop="none")
   source = types.SimpleNamespace(
       num_examples=1, example=lambda i: {"image/id": 0, "image": b""})
-  evaluator = nyu_depth.Evaluator(lambda v: [{"depth": small}], source)
+  evaluator = evaluators.make_evaluator("nyu_depth", source)
   with pytest.raises(ConfigError, match="'depth'.*image"):
-    list(evaluator.run(None))
+    base.score(evaluator, [{"depth": small}])
 
 
 def test_predictions_out_of_order_are_noticed():
   small = _random((6, 8))
-  evaluator = nyu_depth.Evaluator(
-      lambda v: [{"depth": small, "image/id": i} for i in (8, 7)],
-      _source([small] * 2), crop="none")
+  evaluator = _make([small] * 2, crop="none")
+  swapped = [{"depth": small, "image/id": i} for i in (8, 7)]
   with pytest.raises(ValueError, match="prediction 0 is of image 8"):
-    list(evaluator.run(None))
+    base.score(evaluator, swapped)
 
 
 def test_both_names_of_the_evaluator_work():
   for name in "nyu_depth", "proj.uvim.nyu_depth":
-    assert isinstance(evaluators.make_evaluator(name, None, _source([])),
-                      nyu_depth.Evaluator)
+    assert isinstance(evaluators.make_evaluator(name, _source([])),
+                      nyu_depth.NyuDepth)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import evaluators
-from evaluators import common, psnr
+from evaluators import base, common, psnr
 from uvim.registry import ConfigError
 
 PP = 'decode|value_range(-1, 1)|copy("image", "labels")|keep("labels")'
@@ -28,11 +28,9 @@ def _source(images):
 
 def _evaluate(images, predictions, pp_truth=PP):
   evaluator = evaluators.make_evaluator(
-      "proj.uvim.psnr",
-      lambda v: ({"color": p, "image/id": i}
-                 for i, p in enumerate(predictions)),
-      _source(images), pp_truth=pp_truth)
-  return dict(evaluator.run(None))["PSNR"]
+      "proj.uvim.psnr", _source(images), {"pp_truth": pp_truth})
+  numbered = [{"color": p, "image/id": i} for i, p in enumerate(predictions)]
+  return base.score(evaluator, numbered)["PSNR"]
 
 
 def _unit(pixels):
@@ -102,12 +100,12 @@ def test_metrics_do_not_depend_on_the_batch_size(batch_size):
     return {"color": batch["x"] * scale[:, None, None, None]}
 
   evaluator = evaluators.make_evaluator(
-      "psnr", lambda v: common.predict_all(
-          predict, v, batches(), put=lambda batch: batch),
-      _source(images), pp_truth=PP)
+      "psnr", _source(images), {"pp_truth": PP})
+  predictions = common.predict_all(
+      predict, None, batches(), put=lambda batch: batch)
   expected = _evaluate(images, [_unit(x) * (1 - (i + 1) / 10)
                                 for i, x in enumerate(images)])
-  assert dict(evaluator.run(None)) == {
+  assert base.score(evaluator, predictions) == {
       "PSNR": pytest.approx(expected, abs=1e-5)}
 
 

@@ -3,22 +3,24 @@
 import pathlib
 import types
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import evaluators
+from evaluators import base, save_predictions
 from uvim.registry import ConfigError
 
 
+def _make(num, folder):
+  source = types.SimpleNamespace(num_examples=num)
+  return evaluators.make_evaluator(
+      "proj.uvim.save_predictions", source, {"save_dir": folder})
+
+
 def _run(predictions, folder, num=None):
-  source = types.SimpleNamespace(
-      num_examples=len(predictions) if num is None else num)
-  evaluator = evaluators.make_evaluator(
-      "proj.uvim.save_predictions", lambda v: iter(predictions), source,
-      save_dir=folder)
-  return dict(evaluator.run(None))
+  evaluator = _make(len(predictions) if num is None else num, folder)
+  return base.score(evaluator, predictions)
 
 
 def test_every_array_of_every_example_comes_back(tmp_path):
@@ -46,25 +48,32 @@ def test_bfloat16_becomes_float32_and_objects_are_refused(tmp_path):
     _run([{"x": np.array([None])}], str(tmp_path))
 
 
-def test_a_broken_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_broken_write_leaves_the_old_file(tmp_path):
   _run([{"x": np.arange(3)}], str(tmp_path))
+  path = tmp_path / "000000000000.npz"
 
   def fail(file, **arrays):
     file.write(b"half")
     raise OSError("disk full")
 
-  monkeypatch.setattr(np, "savez_compressed", fail)
   with pytest.raises(OSError):
-    _run([{"x": np.arange(9)}], str(tmp_path))
-  np.testing.assert_array_equal(
-      np.load(tmp_path / "000000000000.npz")["x"], np.arange(3))
+    save_predictions.save_arrays(path, {"x": np.arange(9)}, write=fail)
+  np.testing.assert_array_equal(np.load(path)["x"], np.arange(3))
+  assert list(tmp_path.iterdir()) == [path]
 
 
-def test_only_process_zero_writes(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "process_index", lambda: 1)
+def test_only_one_process_writes(tmp_path):
   folder = pathlib.Path(tmp_path) / "none"
-  assert _run([{"x": np.zeros(1)}], str(folder)) == {"num_saved": 1}
+  evaluator = _make(1, str(folder))
+  assert evaluator.is_writer  # This is process 0.
+  evaluator.is_writer = False
+  assert base.score(evaluator, [{"x": np.zeros(1)}]) == {"num_saved": 1}
   assert not folder.exists()
+
+
+def test_an_example_without_an_id_is_named_by_its_place(tmp_path):
+  _run([None, {"x": np.zeros(1)}], str(tmp_path))
+  assert [p.name for p in tmp_path.iterdir()] == ["000000000001.npz"]
 
 
 def test_mistakes_are_named(tmp_path):
