@@ -75,17 +75,18 @@ def shrink_stage_i(model):
       key: (classes, PATCH**2) for key, (classes, _) in model.inputs.items()}
 
 
-def make_batch(config):
+def make_batch(config, raw=None):
+  """Eight times the example `raw`, or the made-up one, preprocessed."""
   preprocess = builder.build(config.pp_train, config.pp_modules)
-  rows = [preprocess(example(), tf.constant([i, 0], tf.int64))
-          for i in range(8)]
+  raw = example() if raw is None else raw
+  rows = [preprocess(raw, tf.constant([i, 0], tf.int64)) for i in range(8)]
   keys = {"image", "image_ctx", "labels"} & set(rows[0])
   batch = {k: np.stack([row[k].numpy() for row in rows]) for k in keys}
   return batch | {"image/id": np.arange(8, dtype=np.uint32)}
 
 
-def step(stage, config, monkeypatch):
-  batch = make_batch(config)
+def step(stage, config, monkeypatch, raw=None):
+  batch = make_batch(config, raw)
   stage.check_batch(batch)
   monkeypatch.setattr(tiny, "batch", lambda step: batch)
   state, (log, _) = tiny.run(stage, steps=2, mesh=[("data", 1)])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pp import builder
-from pp.rooms import render as rooms_render
+from pp.rooms.render import render
 from tests import test_config_steps as steps
 from tests.trainers import tiny
 from trainers.lm import LmStage
@@ -16,17 +16,19 @@ from uvim.config import resolve
 
 def example():
   """A scene as `rooms` has it; made-up examples have no geometry."""
-  scene = rooms_render.render(0, 5)
-  return {"image": tf.constant(scene["image"]),
-          "depth": tf.constant(scene["depth"][..., None]),
-          "image/id": tf.constant(5, tf.int64)}
+  scene = render(0, 5)
+  return {
+      "image": tf.constant(scene["image"]),
+      "depth": tf.constant(scene["depth"][..., None]),
+      "image/id": tf.constant(5, tf.int64),
+  }
 
 
 def test_the_pair_takes_a_step(tmp_path, monkeypatch):
-  monkeypatch.setattr(steps, "example", example)
+  raw = example()
   config = resolve(steps.small("vqvae_rooms_normals"))
   stage = VqvaeStage(config)
-  loss, batch = steps.step(stage, config, monkeypatch)
+  loss, batch = steps.step(stage, config, monkeypatch, raw)
   # Zero predictions: half the squared length of what is known.
   known = np.any(batch["labels"], -1).mean()
   assert known > 0.8 and loss == pytest.approx(known / 2, rel=1e-3)
@@ -38,7 +40,7 @@ def test_the_pair_takes_a_step(tmp_path, monkeypatch):
   config.oracle.model_init = str(tmp_path / "one.npz")
   config.model_init, config.lr_mults = None, ()
   stage = LmStage(resolve(config))
-  batch = steps.make_batch(stage.config)
+  batch = steps.make_batch(stage.config, raw)
   stage.check_batch(batch)
   params, _ = jax.eval_shape(stage.init, jax.random.key(0))
   loss = jax.eval_shape(

@@ -1,38 +1,48 @@
-"""Surface normals: x right, y up, z at the camera; zeros where unknown."""
+"""Ops for surface normals: x right, y up, z towards the camera; 0 = unknown."""
 
 import numpy as np
 import tensorflow as tf
 
 from pp.builder import get, register
-from pp.rooms import (
-  render as rooms_render,
-)
-from pp.rooms import (
-  scene as rooms_scene,
-)
-from pp.rooms import (
-  shade as rooms_shade,
-)
-from pp.rooms import (
-  trace as rooms_trace,
-)
+from pp.rooms.normals import image_normals
+from pp.rooms.scene import draw_scene, make_rng, seed_and_index
+
+_MAX_DEPTH_ERROR = 0.01  # Metres. Stored depth has steps of 4 mm.
 
 
 def room_normals(image_id, depth):
-  """float32 [H,W,3] of a scene of `rooms`; 0 where its `depth` [H,W,1] is 0.
+  """Computes the normals of a scene of `rooms`.
 
-  From the geometry: the depth has steps of 4 mm, and no camera comes with it.
+  They come from the geometry of the scene and not from its depth: the depth has
+  steps of 4 mm, and the data set does not store the camera.
+
+  Args:
+    image_id: the number `image/id` of the example.
+    depth: its depth, float32 [H, W, 1] in metres, 0 = hole.
+
+  Returns:
+    Unit normals, float32 [H, W, 3]; 0 where the depth is 0.
+
+  Raises:
+    ValueError: when the depth is not that of the scene with this number. The
+      example then comes from another data set, or from another version.
   """
-  rng = rooms_render.generator(*divmod(int(image_id), 10**9))
-  view = rooms_trace.prepare(scene := rooms_scene.sample(rng))
-  v, u = (np.arange(n, dtype=np.float32) + np.float32(.5) for n in scene.shape)
-  hits = rooms_trace.trace(view, u[None], v[:, None])
-  t, known = hits.t.reshape(*scene.shape, 1), depth > 0
-  if depth.shape != t.shape or np.abs(t - depth)[known].max(initial=0) > 0.01:
-    raise ValueError(f"image/id {image_id} is no scene of the present rooms.")
-  _, n = rooms_shade._albedo_and_normals(view, hits)
-  x, y, z = rooms_scene.to_camera(scene, *(n + scene.eye[:, None]))
-  return np.stack([x, -y, -z], -1).reshape(*scene.shape, 3) * known
+  seed, index = seed_and_index(image_id)
+  scene = draw_scene(make_rng(seed, index))
+  true_depth, normals = image_normals(scene)
+  is_known = depth > 0
+  if not _agrees(depth, true_depth, is_known):
+    raise ValueError(
+        f"image/id {image_id} is no scene of this version of rooms.")
+  return normals * is_known
+
+
+def _agrees(depth, true_depth, is_known):
+  """Whether both depths are about the same where they are known."""
+  if depth.shape != true_depth.shape:
+    return False
+  error = np.abs(true_depth - depth)[is_known]
+  return error.max(initial=0) <= _MAX_DEPTH_ERROR
 
 
 @register()
@@ -49,6 +59,7 @@ def rooms_normals():
 def mirror_normals(key="labels", randkey="fliplr"):
   """Negates x where `det_fliplr` of the same `randkey` mirrors."""
   def fn(data):
-    sign = tf.where(get(data, randkey) > 0.5, [-1.0, 1.0, 1.0], [1.0] * 3)
+    is_mirrored = get(data, randkey) > 0.5
+    sign = tf.where(is_mirrored, [-1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
     return {**data, key: get(data, key) * sign}
   return fn

@@ -2,32 +2,47 @@
 
 Small ray-cast rooms with the features of TFDS's coco/2017_panoptic plus depth
 in metres. Made so that instances cannot be told apart pixel by pixel: most
-scenes hold several things of one category in one colour that overlap.
+scenes hold several things of one category in one color that overlap.
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from pp.rooms import worker as rooms_worker
+from pp.rooms import worker
 from pp.rooms.render import render
+from pp.rooms.scene import image_id
 from pp.rooms.things import CATEGORIES
 from uvim.registry import lookup
 
-__all__ = ["Builder", "CATEGORIES", "build", "render"]
+__all__ = ["Builder", "CATEGORIES", "RoomsConfig", "build", "render"]
 
 # Split → stream of scenes. Streams never share a scene, whatever the sizes.
 SEEDS = {"train": 0, "holdout": 1, "validation": 2}
+# Config → split → number of scenes.
 SIZES = {
     "default": {"train": 8192, "holdout": 512, "validation": 512},
     "tiny": {"train": 64, "holdout": 16, "validation": 16},
 }
-_IDS_PER_STREAM = 10**9
+
+
+@dataclasses.dataclass(eq=False)
+class RoomsConfig(tfds.core.BuilderConfig):
+  """A size of the data set.
+
+  Attributes:
+    sizes: split → number of scenes.
+    scenes: (seed, number) → what `worker.scenes` yields.
+  """
+  sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  scenes: Callable = worker.scenes
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -35,31 +50,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   name = "rooms"
   VERSION = tfds.core.Version("1.1.0")
-  RELEASE_NOTES = {"1.0.0": "First scenes.",
-                   "1.1.0": "Larger things, for pictures of 48 pixels."}
-  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in SIZES]
+  RELEASE_NOTES = {
+      "1.0.0": "First scenes.",
+      "1.1.0": "Larger things, for images of 48 pixels.",
+  }
+  BUILDER_CONFIGS = [
+      RoomsConfig(name=name, sizes=sizes) for name, sizes in SIZES.items()]
 
   def _info(self):
-    objects = tfds.features.Sequence({
-        "id": np.int64,
-        "area": np.int64,
-        "bbox": tfds.features.BBoxFeature(),
-        "label": tfds.features.ClassLabel(
-            names=[name for _, name, _ in CATEGORIES]),
-        "is_crowd": np.bool_,
-    })
-    features = tfds.features.FeaturesDict({
-        "image": tfds.features.Image(encoding_format="jpeg"),
-        "image/filename": tfds.features.Text(),
-        "image/id": np.int64,
-        "panoptic_image": tfds.features.Image(encoding_format="png"),
-        "panoptic_image/filename": tfds.features.Text(),
-        "panoptic_objects": objects,
-        "depth": tfds.features.Tensor(
-            shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
-    })
-    # The workers encode: TFDS does it object by object in this process, where
-    # it would take most of the time of writing.
+    features = _make_features()
+    # The workers encode. TFDS would do it object by object in this process, and
+    # most of the time of writing would go there.
     features.encode_example = lambda example: example
     return tfds.core.DatasetInfo(
         builder=self,
@@ -70,19 +71,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing to download.
-    sizes = SIZES[self.builder_config.name]
-    return {split: self._generate_examples(split, num)
-            for split, num in sizes.items()}
+    generators = {}
+    for split, num in self.builder_config.sizes.items():
+      generators[split] = self._generate_examples(split, num)
+    return generators
 
   def _generate_examples(self, split, num):
     seed = SEEDS[split]
-    scenes = rooms_worker.scenes(seed, num)
+    scenes = self.builder_config.scenes(seed, num)
     # A log file keeps every line of the bar; a terminal overwrites them.
     interval = 0.1 if sys.stderr.isatty() else 15
-    bar = tqdm(scenes, f"rooms {split}", num, unit=" scenes",
-               mininterval=interval)
+    bar = tqdm(
+        scenes, f"rooms {split}", num, unit=" scenes", mininterval=interval)
     for index, scene in bar:
-      number = seed * _IDS_PER_STREAM + index
+      number = image_id(seed, index)
       yield index, {
           **scene,
           "image/id": number,
@@ -91,23 +93,47 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       }
 
 
+def _make_features():
+  """Those of coco/2017_panoptic, and depth."""
+  label_names = [name for _, name, _ in CATEGORIES]
+  objects = tfds.features.Sequence({
+      "id": np.int64,
+      "area": np.int64,
+      "bbox": tfds.features.BBoxFeature(),
+      "label": tfds.features.ClassLabel(names=label_names),
+      "is_crowd": np.bool_,
+  })
+  return tfds.features.FeaturesDict({
+      "image": tfds.features.Image(encoding_format="jpeg"),
+      "image/filename": tfds.features.Text(),
+      "image/id": np.int64,
+      "panoptic_image": tfds.features.Image(encoding_format="png"),
+      "panoptic_image/filename": tfds.features.Text(),
+      "panoptic_objects": objects,
+      "depth": tfds.features.Tensor(
+          shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
+  })
+
+
 def build(data_dir=None, config="default"):
   """Renders `rooms` to disk unless it is there; returns its TFDS builder.
 
   Args:
-    data_dir: TFDS's root folder; None means TFDS's own default.
-    config: a key of SIZES.
+    data_dir: root folder of TFDS; None means TFDS's own default.
+    config: a key of SIZES, or a RoomsConfig with another name.
 
   Raises:
-    ConfigError: for an unknown config.
+    ConfigError: for an unknown name.
   """
-  lookup(SIZES, config, "config of rooms")
-  builder = Builder(config=config,
-                    data_dir=os.fspath(data_dir) if data_dir else None)
+  if isinstance(config, str):
+    lookup(SIZES, config, "config of rooms")
+  data_dir = os.fspath(data_dir) if data_dir else None
+  builder = Builder(config=config, data_dir=data_dir)
   if builder.is_prepared():
     return builder
-  print(f"Rendering {sum(SIZES[config].values())} scenes to "
-        f"{builder.data_dir}", file=sys.stderr)
+  num_scenes = sum(builder.builder_config.sizes.values())
+  print(f"Rendering {num_scenes} scenes to {builder.data_dir}",
+        file=sys.stderr)
   # TFDS would announce a download and draw three nested bars around ours.
   tfds.display_progress_bar(False)
   try:

@@ -1,159 +1,125 @@
-"""Renders a room: colour, segments and depth, in numpy alone.
+"""Renders a scene: image, segments and depth, in numpy alone.
 
-One ray per pixel finds what is seen; pixels where the picture changes get three
-more, each with its own sample of the area light, so that edges are smooth and
-shadows soft at a fraction of full supersampling.
+One ray through each pixel finds what is seen. Pixels where the image changes
+get three more rays, each with its own sample of the lamp. So edges are smooth
+and shadows are soft at a fraction of the cost of four rays for all.
 
-Axes: H W pixels, 3 = R, G, B. Depth in metres.
+Axes: H W pixels, N hits, 3 = x, y, z or R, G, B. Depth in metres.
 """
 
 import numpy as np
 
-from pp.rooms import scene as rooms_scene
-from pp.rooms import surfaces as rooms_surfaces
+from pp.rooms.colors import to_bytes
+from pp.rooms.scene import draw_scene, make_rng
+from pp.rooms.segments import (
+  find_edges,
+  is_window,
+  label_segments,
+  mark_both_sides,
+  segment_numbers,
+)
 from pp.rooms.shade import shade
-from pp.rooms.shapes import at, put, where
-from pp.rooms.things import CLUTTER, LABEL
-from pp.rooms.trace import FLOOR, prepare, trace
+from pp.rooms.trace import pixel_centers, prepare, trace, trace_pixels
+from pp.rooms.vectors import set_columns, true_indices
 
+# Where in a pixel its finer rays go, (column, row) from its middle.
 _OFFSETS = np.float32([(-0.1, -0.36), (0.36, 0.1), (-0.26, 0.26)])
-# Linear light → 8-bit sRGB-like, by table: a power per pixel costs more.
-_GAMMA = np.round(
-    255 * np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.uint8)
-MIN_VISIBLE = 0.004  # Things showing less of the image than this are void.
-DEPTH_STEP = 256  # Depth is a multiple of 4 mm: it compresses twice as well.
-# Segments while rendering: a thing's number, this + a label of stuff, or void.
-_STUFF, _VOID = 100, 255
+_MAX_JUMP = 0.1  # Between neighbors that need no finer rays, as square root.
+_DEPTH_STEPS = 256  # Per metre; depth in steps compresses twice as well.
 
 
-def _centers(index):
-  """Positions of the middles of pixels."""
-  return index.astype(np.float32) + np.float32(0.5)
-
-
-def _image(color, shape):
-  """Linear RGB [3, H·W] in 0..1 → uint8 [H, W, 3]."""
-  image = np.empty((*shape, 3), np.uint8)
-  tone = (color * 4095).astype(np.intp)
-  put(image.reshape(-1, 3).T, slice(None), _GAMMA.take(tone))
+def _to_image(color_3N, height, width):
+  """Linear RGB in 0..1 → uint8 [H, W, 3]."""
+  image = np.empty((height, width, 3), np.uint8)
+  set_columns(image.reshape(-1, 3).T, slice(None), to_bytes(color_3N))
   return image
 
 
-def _parts(view, hits):
-  """The segment of every hit, [N] int, as things' numbers and _STUFF."""
-  scene = view.scene
-  things = [_VOID if thing.label == CLUTTER else i
-            for i, thing in enumerate(scene.things)]
-  # Planes' codes < 0 index from the end.
-  planes = [_STUFF + LABEL["wall"]] * 4 + [
-      _STUFF + LABEL["ceiling"], _STUFF + LABEL["floor"]]
-  part = np.array(things + planes).take(hits.who)
-  if scene.rug is not None:
-    floor = where(hits.part == FLOOR)
-    r = rooms_surfaces.on_rug(scene.rug, at(hits.p, floor))
-    part[floor.compress(r < 1)] = _STUFF + LABEL["rug"]
-  if scene.window is not None:
-    inside = rooms_surfaces.in_window(scene.window, hits.part, hits.p)[0]
-    part[inside] = _STUFF + LABEL["window"]
-  return part
+def _rough_pixels(color_3N, surface_N, height, width):
+  """Numbers of the pixels that differ from a neighbor.
 
-
-def _edges(x_HW):
-  """Pixels with a 4-neighbour of another value."""
-  edge = np.zeros(x_HW.shape, bool)
-  for x, side in ((x_HW, edge), (x_HW.T, edge.T)):
-    change = x[1:] != x[:-1]
-    side[1:] |= change
-    side[:-1] |= change
-  return edge
-
-
-def _refine(view, hits, color):
-  """Replaces pixels on edges by the mean of three finer rays, in place."""
-  h, w = view.scene.shape
-  edge = _edges(hits.part.reshape(h, w))
-  tone = np.sqrt(color).reshape(3, h, w)
-  for x, side in ((tone, edge), (tone.swapaxes(1, 2), edge.T)):
-    jump = np.abs(x[:, 1:] - x[:, :-1]).max(0) > 0.1
-    side[1:] |= jump
-    side[:-1] |= jump
-  edge = where(edge.reshape(-1))
-  if not len(edge):
-    return
-  row, column = np.divmod(edge, w)
-  uv = _OFFSETS[:, :, None] + _centers(np.array([column, row]))
-  fine = trace(view, *np.concatenate(uv, axis=1))
-  lamps = np.repeat(view.scene.lights.T[:, None], len(edge), axis=2)
-  fine = np.minimum(shade(view, fine, lamps), 1).reshape(3, 3, -1)
-  put(color, edge, np.add.reduce(fine.swapaxes(0, 1)) / 3)
-
-
-def _span(there_N):
-  """Where the first True is, and behind the last."""
-  there = there_N.tobytes()
-  return there.find(1), there.rfind(1) + 1
-
-
-def _segments(rng, part_HW, labels):
-  """Segment ids (0 = void) and the list of objects.
-
-  Things are one segment each, stuff one per category, as in COCO; about half
-  of the images have unlabelled pixels along the rims of some segments.
-  `part_HW` is overwritten; `labels` are those of the things.
+  They differ in what they show, or clearly in brightness.
   """
-  part, size = part_HW, part_HW.size
-  sloppy = rng.random(256) < (0.35 if rng.random() < 0.5 else 0.0)
-  # On small segments a rim of one pixel would be a quarter of the segment.
-  area = np.bincount(part.ravel(), minlength=256)
-  sloppy &= area > 0.03 * size
-  if sloppy.any():
-    part[_edges(part) & sloppy.take(part)] = _VOID
-    area = np.bincount(part.ravel(), minlength=256)
-  # Ids as in COCO: unrelated to order, and often above 255.
-  ids = rng.choice(1 << 24, 256, replace=False) + 1
-  table, objects = np.zeros(256, np.int32), []
-  small = part.astype(np.uint8)
-  for k in where(area[:_VOID] >= MIN_VISIBLE * size).tolist():
-    mask = small == k
-    top, bottom = _span(np.logical_or.reduce(mask, 1))
-    left, right = _span(np.logical_or.reduce(mask, 0))
-    table[k] = ids[k] % ((1 << 24) - 1) + 1
-    objects.append(dict(
-        id=int(table[k]), label=labels[k] if k < _STUFF else k - _STUFF,
-        area=int(area[k]), bbox=(top, left, bottom, right), is_crowd=False))
-  return table.take(part), objects
+  edge_HW = find_edges(surface_N.reshape(height, width))
+  # The square root is about as even to the eye as the final bytes.
+  tone_3HW = np.sqrt(color_3N).reshape(3, height, width)
+  mark_both_sides(edge_HW, _jumps(tone_3HW))
+  mark_both_sides(edge_HW.T, _jumps(tone_3HW.swapaxes(1, 2)))
+  return true_indices(edge_HW.reshape(-1))
 
 
-def _depth(rng, t_HW, window_HW):
-  """Planar depth in metres with the holes of a depth camera (0)."""
-  depth = np.round(t_HW * DEPTH_STEP) / np.float32(DEPTH_STEP)
-  # A projector to the left of the camera leaves shadows beside near things.
-  gap = np.zeros(depth.shape, bool)
+def _jumps(tone_3HW):
+  """Where some component jumps from a row to the next, [H - 1, W]."""
+  difference = np.abs(tone_3HW[:, 1:] - tone_3HW[:, :-1])
+  return difference.max(0) > _MAX_JUMP
+
+
+def _refine(prepared, hits, color_3N):
+  """Replaces rough pixels by the mean of three finer rays, in place."""
+  scene = prepared.scene
+  camera = scene.camera
+  pixels = _rough_pixels(
+      color_3N, hits.surface_N, camera.height, camera.width)
+  if not len(pixels):
+    return
+  row, column = np.divmod(pixels, camera.width)
+  middle = pixel_centers(np.array([column, row]))
+  # [ray, column or row, pixel] → the rays of all pixels in a line.
+  positions = _OFFSETS[:, :, None] + middle
+  fine_column, fine_row = np.concatenate(positions, axis=1)
+  fine_hits = trace(prepared, fine_column, fine_row)
+  # The first rays of all pixels see the first sample of the lamp, and so on.
+  samples = np.repeat(scene.lamp.samples_3L[:, None], len(pixels), axis=2)
+  fine_color = np.minimum(shade(prepared, fine_hits, samples), 1)
+  of_ray = fine_color.reshape(3, len(_OFFSETS), -1).swapaxes(0, 1)
+  set_columns(color_3N, pixels, np.add.reduce(of_ray) / len(_OFFSETS))
+
+
+def _beside_near_things(depth_HW):
+  """Pixels that the projector of a depth camera does not reach.
+
+  It stands to the left of the camera, so near things shade what is to their
+  left.
+  """
+  gap_HW = np.zeros(depth_HW.shape, bool)
   for step in (1, 2):
-    gap[:, :-step] |= depth[:, :-step] - depth[:, step:] > 0.5 * step
+    drop = depth_HW[:, :-step] - depth_HW[:, step:]
+    gap_HW[:, :-step] |= drop > 0.5 * step
+  return gap_HW
+
+
+def _mark_blobs(rng, gap_HW):
+  """Marks up to three small ellipses, in place."""
+  height, width = gap_HW.shape
+  rows = np.arange(height)[:, None]
+  columns = np.arange(width)
+  num_blobs = rng.integers(4)
+  # Each is a row, a column and two radii.
+  blobs = rng.random((num_blobs, 4)) * (height, width, 3, 4) + (0, 0, 1, 1)
+  for middle_row, middle_column, row_radius, column_radius in blobs:
+    down = (rows - middle_row) / row_radius
+    across = (columns - middle_column) / column_radius
+    gap_HW |= down ** 2 + across ** 2 < 1
+
+
+def _measured_depth(rng, depth_HW, window_HW):
+  """Depth as a depth camera measures it: in steps, and 0 in its holes."""
+  steps = np.round(depth_HW * _DEPTH_STEPS)
+  measured_HW = steps / np.float32(_DEPTH_STEPS)
+  gap_HW = _beside_near_things(measured_HW)
   if rng.random() < 0.5:  # Glass sends nothing back.
-    gap |= window_HW
-  h, w = depth.shape
-  y, x = np.arange(h)[:, None], np.arange(w)
-  blobs = rng.random((rng.integers(4), 4)) * (h, w, 3, 4) + (0, 0, 1, 1)
-  for cy, cx, ry, rx in blobs:
-    gap |= ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
-  return depth * ~gap
+    gap_HW |= window_HW
+  _mark_blobs(rng, gap_HW)
+  return measured_HW * ~gap_HW
 
 
 def _keep_memory():
   """Keeps glibc from handing memory back to the system after each scene.
 
-  It stops once a block as large as this was freed. The page faults of getting
-  the memory again would cost a tenth of all rendering.
+  It stops doing so once a block as large as this was freed. The page faults of
+  getting the memory again would cost a tenth of all rendering.
   """
   np.empty(3 << 20, np.uint8)
-
-
-def generator(seed, index):
-  """The one source of randomness of scene `index` of stream `seed`."""
-  return np.random.Generator(np.random.Philox(
-      np.random.SeedSequence((seed, index))))
 
 
 def render(seed, index, height=None, width=None):
@@ -166,24 +132,30 @@ def render(seed, index, height=None, width=None):
     width: pixels, likewise.
 
   Returns:
-    dict: `image` uint8 [h, w, 3]; `segments` int32 [h, w], 0 = void;
+    dict: `image` uint8 [H, W, 3]; `segments` int32 [H, W], 0 = void;
     `objects`, a list of dicts with id, label (position in CATEGORIES), area
     (pixels), bbox (top, left, bottom, right in pixels, ends exclusive) and
-    is_crowd (False); `depth` float32 [h, w], metres along the optical axis,
+    is_crowd (False); `depth` float32 [H, W], metres along the optical axis,
     0 = hole.
   """
   _keep_memory()
-  rng = generator(seed, index)
-  scene = rooms_scene.sample(rng, height, width)
-  h, w = scene.shape
-  view = prepare(scene)
-  hits = trace(view, _centers(np.arange(w)[None]),
-               _centers(np.arange(h)[:, None]))
-  color = np.minimum(shade(view, hits, scene.lights.T[:, :, None]), 1)
-  _refine(view, hits, color)
-  part = _parts(view, hits).reshape(h, w)
-  window = part == _STUFF + LABEL["window"]
-  segments, objects = _segments(
-      rng, part, [thing.label for thing in scene.things])
-  return dict(image=_image(color, scene.shape), segments=segments,
-              objects=objects, depth=_depth(rng, hits.t.reshape(h, w), window))
+  rng = make_rng(seed, index)
+  scene = draw_scene(rng, height, width)
+  shape = (scene.camera.height, scene.camera.width)
+  prepared = prepare(scene)
+
+  hits = trace_pixels(prepared)
+  samples_3L1 = scene.lamp.samples_3L[:, :, None]
+  color_3N = np.minimum(shade(prepared, hits, samples_3L1), 1)
+  _refine(prepared, hits, color_3N)
+
+  number_HW = segment_numbers(scene, hits).reshape(shape)
+  window_HW = is_window(number_HW)  # Before rims become void.
+  thing_labels = [thing.label for thing in scene.things]
+  segments, objects = label_segments(rng, number_HW, thing_labels)
+  return {
+      "image": _to_image(color_3N, *shape),
+      "segments": segments,
+      "objects": objects,
+      "depth": _measured_depth(rng, hits.depth_N.reshape(shape), window_HW),
+  }

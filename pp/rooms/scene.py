@@ -1,304 +1,237 @@
-"""What is in a room: camera, light, surfaces, and things worth segmenting.
+"""A scene: camera, light, surfaces and things, all drawn from one Generator.
 
-Everything is drawn from one numpy Generator, so a scene is a function of
-(seed, index). The recipe serves one question, whether a model can tell
-instances apart: most scenes hold several things of one category in one colour
-that overlap in the picture, and no colour belongs to a category.
+A scene is a function of its stream (`seed`) and its number in the stream
+(`index`). The order of the random draws is part of that function: another order
+makes other scenes, which would need another version of the data set.
 
-Axes: 3 = x, y (up), z or R, G, B. Lengths are metres, angles radians, colours
-linear RGB.
+Room axes: x to the right, y up, z away from the front wall; one lower corner is
+the origin. Lengths are metres, angles radians, colors linear RGB. 3 = x, y, z
+or R, G, B; L samples of the light.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from pp.rooms.shapes import rows
-from pp.rooms.things import (
-  CLUTTER,
-  between,
-  footprint,
-  linear,
-  make_thing,
-)
+from pp.rooms.camera import Camera, make_camera
+from pp.rooms.colors import FLOORS, PALETTE, SKY, WALLS, to_linear
+from pp.rooms.layout import floor_positions, furnish
+from pp.rooms.things import draw_between
 
-# Of each number of things from 1 to 8, the share of scenes up to it.
-_GOALS = np.cumsum((.06, .1, .16, .2, .18, .14, .1, .06))
-_GOALS /= _GOALS[-1]
-_PALETTE = linear((
-    (214, 64, 56), (232, 126, 52), (240, 190, 66), (128, 178, 72),
-    (52, 146, 108), (64, 170, 178), (58, 122, 196), (92, 88, 180),
-    (160, 92, 176), (222, 112, 148), (240, 232, 214), (112, 78, 60),
-    (84, 92, 104)))
-_FLOORS = linear(((176, 134, 92), (138, 98, 66), (198, 172, 138),
-                  (160, 160, 158), (112, 122, 132), (176, 150, 142)))
-_WALLS = linear(((226, 218, 200), (196, 212, 214), (214, 196, 182),
-                 (182, 196, 172), (206, 198, 216), (232, 222, 180),
-                 (164, 182, 198), (222, 190, 176)))
-_SKY = linear(((206, 226, 238), (120, 172, 224)))
+_IDS_PER_STREAM = 10**9
+
+# The planes that bound a room. A ray meets a solid (a number ≥ 0) or one of
+# these codes.
+FLOOR = -1
+CEILING = -2
+LEFT = -3
+RIGHT = -4
+BACK = -5
+FRONT = -6
+PLANES = (FLOOR, CEILING, LEFT, RIGHT, BACK, FRONT)
+
+_LAMP_SAMPLES = 3
+_NUM_PATTERNS = 4  # Of floors, and of walls; see `surfaces`.
 
 
-class Window(NamedTuple):
-  wall: int  # 0: x = 0, 1: x = width, 2: z = depth.
-  center: tuple  # Along the wall, height.
-  half: tuple  # Half width, half height.
-  panes: tuple  # Panes across, panes up.
-  sky: np.ndarray  # [2, 3] colour at the bottom and the top.
+class Lamp(NamedTuple):
+  """The light: a disk below the ceiling."""
+  center: np.ndarray  # [3]
+  radius: float
+  samples_3L: np.ndarray  # Points on its rim that stand for all of it.
+  color: np.ndarray  # [3]
+
+
+class Texture(NamedTuple):
+  """How a floor or the walls are painted."""
+  pattern: int  # Which pattern of `surfaces`.
+  size: float  # Of what repeats in it.
+  colors: np.ndarray  # [2, 3]
 
 
 class Rug(NamedTuple):
+  """A rug on the floor."""
   center: tuple  # x, z.
   half: tuple  # Half sizes.
   yaw: float
-  round: bool
-  bands: float  # Bands per half size.
-  colors: np.ndarray  # [2, 3].
+  is_round: bool
+  bands: float  # Colored bands from the middle to the rim.
+  colors: np.ndarray  # [2, 3]
+
+
+class Window(NamedTuple):
+  """A window in a wall."""
+  wall: int  # LEFT, RIGHT or BACK.
+  center: tuple  # Position along the wall, height.
+  half: tuple  # Half width, half height.
+  panes: tuple  # Panes across, panes up.
+  sky: np.ndarray  # [2, 3] colors at the bottom and at the top.
 
 
 class Scene(NamedTuple):
-  """All of a room; `noise` is a table of 256 uniform numbers for textures."""
-  shape: tuple  # Image height, width in pixels.
-  focal: float  # Pixels.
-  eye: np.ndarray  # [3] camera position.
-  yaw: float
-  pitch: float  # Down is positive.
-  turn: tuple  # Cosine and sine of yaw, cosine and sine of pitch.
-  room: np.ndarray  # [3] width, height, depth; one corner is the origin.
-  lamp: np.ndarray  # [3] middle of the light.
-  spread: float  # Its radius.
-  lights: np.ndarray  # [3, 3] samples on its rim.
-  warmth: np.ndarray  # [3] colour of the light.
-  ambient: float
-  floor: tuple  # pattern, scale, colors [2, 3].
-  wall: tuple  # pattern, scale, colors [2, 3].
-  ceiling: np.ndarray  # [3].
+  """All that there is to see."""
+  camera: Camera
+  room: np.ndarray  # [3] width, height, depth.
+  lamp: Lamp
+  ambient: float  # Strength of the light from everywhere.
+  floor: Texture
+  wall: Texture
+  ceiling: np.ndarray  # [3] color.
   rug: Rug | None
   window: Window | None
   things: list  # [M] Thing.
-  noise: np.ndarray  # [256].
+  noise: np.ndarray  # [256] uniform numbers for the textures.
 
 
-def to_camera(scene, x, y, z):
-  """Room → camera coordinates: x right, y down, z along the optical axis."""
-  x, y, z = x - scene.eye[0], y - scene.eye[1], z - scene.eye[2]
-  c, s, c_pitch, s_pitch = scene.turn
-  x, z = c * x - s * z, s * x + c * z
-  return x, -(c_pitch * y + s_pitch * z), c_pitch * z - s_pitch * y
+def image_id(seed, index):
+  """The number `image/id` of a scene; no two scenes share one."""
+  return seed * _IDS_PER_STREAM + index
 
 
-def ray_directions(scene, u, v):
-  """Room directions [3, ...] of the rays through pixel positions (u, v), with
-  unit length along the optical axis: t counts planar depth in metres."""
-  h, w = scene.shape
-  x = (u - np.float32(w / 2)) / np.float32(scene.focal)
-  y = (np.float32(h / 2) - v) / np.float32(scene.focal)
-  c, s, c_pitch, s_pitch = scene.turn
-  y, z = c_pitch * y - s_pitch, c_pitch + s_pitch * y
-  return rows(c * x + s * z, y, c * z - s * x)
+def seed_and_index(image_id):
+  """The stream and the number of the scene with this `image/id`."""
+  return divmod(int(image_id), _IDS_PER_STREAM)
 
 
-def _overlap(a, b):
-  """Area common to two boxes (left, top, right, bottom)."""
-  width = min(a[2], b[2]) - max(a[0], b[0])
-  height = min(a[3], b[3]) - max(a[1], b[1])
-  return width * height if width > 0 and height > 0 else 0
+def make_rng(seed, index):
+  """The one source of randomness of scene `index` of stream `seed`."""
+  sequence = np.random.SeedSequence((seed, index))
+  return np.random.Generator(np.random.Philox(sequence))
 
 
-def _area(box):
-  return (box[2] - box[0]) * (box[3] - box[1])
+def _draw_image_shape(rng):
+  """Height and width: around 96 × 128 pixels, three images in ten upright."""
+  long_side = int(rng.integers(112, 145))
+  short_side = int(round(long_side / rng.uniform(1.1, 1.5)))
+  if rng.random() < 0.3:
+    return long_side, short_side
+  return short_side, long_side
 
 
-def _spots(rng, scene, num):
-  """Floor positions (x, z) in view, drawn evenly in the picture."""
-  h, w = scene.shape
-  u = rng.uniform(0.08 * w, 0.92 * w, num).astype(np.float32)
-  v = rng.uniform(0.3 * h, 0.97 * h, num).astype(np.float32)
-  d = ray_directions(scene, u, v)
-  t = scene.eye[1] / np.maximum(-d[1], 1e-3)
-  return scene.eye[0] + t * d[0], scene.eye[2] + t * d[2]
+def _draw_eye(rng, room):
+  """Where the camera stands: near the front wall, at the height of eyes."""
+  x = room[0] * rng.uniform(0.3, 0.7)
+  y = rng.uniform(1.1, 1.75)
+  z = rng.uniform(0.15, 0.5)
+  return np.float32([x, y, z])
 
 
-class _Spot(NamedTuple):
-  """Where a thing stands: an upright cylinder on the floor."""
-  x: float
-  z: float
-  radius: float
-  box: tuple  # Roughly in the image: left, top, right, bottom.
-  area: float  # Of the box.
-  group: int
+def _draw_yaw(rng, eye, room):
+  """Looks across the room, not at the wall that the camera is close to."""
+  to_middle = 0.9 * (0.5 - eye[0] / room[0])
+  return float(rng.uniform(-0.3, 0.3) + to_middle)
 
 
-class _Layout:
-  """Things placed so far, and the rule for where the next may stand.
-
-  Counted in Python's own numbers: on so few, numpy takes several times as
-  long.
-  """
-
-  def __init__(self, rng, scene):
-    self.rng, self.scene, self.things, self.spots = rng, scene, [], []
-    self.plain = scene._replace(
-        eye=scene.eye.tolist(), turn=[float(x) for x in scene.turn],
-        room=scene.room.tolist())
-
-  def place(self, thing, group, tries=16):
-    """Adds `thing` where it fits; False when no spot does.
-
-    A member of a group (an int ≥ 0) must overlap another member in the
-    picture: that is what makes colour useless for telling them apart.
-    """
-    radius, height = footprint(thing), float(thing.high[1])
-    mates = [spot for spot in self.spots if spot.group == group >= 0]
-    spots = (self._beside(mates, radius, tries) if mates
-             else _spots(self.rng, self.scene, tries))
-    for x, z in np.transpose(spots).tolist():
-      box = self._box(x, z, radius, height)
-      if box:
-        spot = _Spot(x, z, radius, box, _area(box), group)
-        if self._fits(spot, mates):
-          break
-    else:
-      return False
-    self.spots.append(spot)
-    self.things.append(thing._replace(
-        origin=np.array([x, 0, z], np.float32),
-        yaw=self.rng.uniform(-np.pi, np.pi)))
-    return True
-
-  def _beside(self, mates, radius, tries):
-    """Floor positions (x, z) next to things that already stand."""
-    rng = self.rng
-    x, z, r = np.float32([spot[:3] for spot in mates]).T.take(
-        rng.integers(0, len(mates), tries), axis=1)
-    angle = rng.uniform(0, 2 * np.pi, tries)
-    step = (r + radius) * rng.uniform(1.02, 1.5, tries)
-    return x + step * np.cos(angle), z + step * np.sin(angle)
-
-  def _box(self, x, z, r, height):
-    """The image box of something at (x, z); None if not inside the room and
-    well in front of the camera, mostly inside the picture and big enough."""
-    scene, (h, w) = self.plain, self.scene.shape
-    if not (r < x < scene.room[0] - r and z < scene.room[2] - r):
-      return None
-    across, down, far = to_camera(scene, x, 0, z)
-    if far <= 1.3 + r:
-      return None
-    c, s = scene.turn[2:]
-    up, near = down - c * height, max(far - s * height, 0.1)
-    u, r = w / 2 + scene.focal * across / far, scene.focal * r / far
-    box = (u - r, h / 2 + scene.focal * up / near,
-           u + r, h / 2 + scene.focal * down / far + r * 0.4)
-    area = _area(box)
-    if area >= 0.3 * h * w:
-      return None
-    seen = _overlap(box, (0, 0, w, h))
-    return box if seen > 0.75 * area and seen > 0.045 * h * w else None
-
-  def _fits(self, spot, mates):
-    """Whether there is room for it, in the room and in the picture."""
-    most, mated = 0.72 if mates else 0.45, not mates
-    for other in self.spots:
-      gap = math.hypot(spot.x - other.x, spot.z - other.z)
-      if gap <= spot.radius + other.radius:
-        return False
-      # Share of the smaller box that the other one covers.
-      cover = _overlap(spot.box, other.box) / min(spot.area, other.area)
-      if cover >= most:
-        return False
-      mated = mated or cover > 0.12 and other.group == spot.group
-    return mated
-
-
-def _furnish(rng, scene):
-  """1–8 things: one or two groups of look-alikes, then singles."""
-  layout = _Layout(rng, scene)
-  colors = _PALETTE[rng.permutation(len(_PALETTE))]
-  goal = int(np.searchsorted(_GOALS, rng.random(), side="right")) + 1
-  kinds = rng.permutation(7)
-  plan = []
-  if goal > 1 and rng.random() < 0.9:
-    plan += [(0, kinds[0], colors[0])] * int(rng.integers(2, min(goal, 4) + 1))
-  if goal - len(plan) >= 2 and rng.random() < 0.5:
-    # Same colour, other category: colour says nothing about the class either.
-    plan += [(1, kinds[1], colors[rng.integers(2)])] * 2
-  while len(plan) < goal:
-    plan.append((-1, rng.integers(7), colors[rng.integers(3)]))
-  for group, label, color in plan[:goal]:
-    for _ in range(3):
-      size = rng.uniform(0.65, 1.45)
-      if layout.place(make_thing(rng, int(label), size, color), group):
-        break
-  if rng.random() < 0.12:
-    layout.place(make_thing(rng, CLUTTER, rng.uniform(0.6, 0.9),
-                        linear(rng.uniform(70, 170, 3))), -1)
-  return layout.things
-
-
-def _image_shape(rng):
-  """Height, width: around 96 × 128, three in ten upright."""
-  long = int(rng.integers(112, 145))
-  short = int(round(long / rng.uniform(1.1, 1.5)))
-  return (long, short) if rng.random() < 0.3 else (short, long)
-
-
-def _window(rng, room, yaw):
-  wall = 2 if rng.random() < 0.6 else int(yaw > 0)
-  span = room[0] if wall == 2 else room[2]
-  half = (rng.uniform(0.5, 0.9), rng.uniform(0.4, 0.6))
-  along = (span * rng.uniform(0.3, 0.7) if wall == 2
-           else span - half[0] - rng.uniform(0.4, 1.2))
-  sky = _SKY * rng.uniform(0.9, 1.25)
-  return Window(wall, (along, rng.uniform(1.45, 1.7)), half,
-                (int(rng.integers(1, 4)), int(rng.integers(1, 3))), sky)
-
-
-def _rug(rng, x, z):
-  pick = _PALETTE[rng.choice(len(_PALETTE), 2, False)]
-  return Rug((x, z), tuple(between(rng, (0.9, 0.7), (1.6, 1.2)).tolist()),
-             rng.uniform(-0.5, 0.5), bool(rng.random() < 0.4),
-             rng.uniform(2, 4), pick * 0.8 + 0.04)
-
-
-def _two_tones(rng, table, spread):
-  base = table[rng.integers(len(table))]
-  return np.array([base, base * rng.uniform(1 - spread, 1 - spread / 3)])
-
-
-def sample(rng, height=None, width=None):
-  """Draws a Scene; `height` and `width` in pixels override the drawn shape."""
-  shape = _image_shape(rng)
-  shape = (height or shape[0], width or shape[1])
-  room = np.float32(between(rng, (3.6, 2.3, 4.2), (6.0, 2.9, 6.5)))
-  eye = np.float32([room[0] * rng.uniform(0.3, 0.7), rng.uniform(1.1, 1.75),
-                    rng.uniform(0.15, 0.5)])
-  # Look across the room, not at the wall one stands next to.
-  yaw = float(rng.uniform(-0.3, 0.3) + 0.9 * (0.5 - eye[0] / room[0]))
-  center = np.float32([rng.uniform(0.25, 0.75) * room[0], room[1] - 0.15,
-                       rng.uniform(0.25, 0.6) * room[2]])
+def _draw_lamp(rng, room):
+  center = np.float32([
+      rng.uniform(0.25, 0.75) * room[0],
+      room[1] - 0.15,
+      rng.uniform(0.25, 0.6) * room[2],
+  ])
   radius = rng.uniform(0.08, 0.22)
-  spin = rng.uniform(0, 2 * np.pi) + np.arange(3) * 2 * np.pi / 3
-  ring = np.array([np.cos(spin), 0 * spin, np.sin(spin)]).T
-  warm = rng.uniform(-0.08, 0.12)
-  focal, pitch = max(shape) * rng.uniform(0.68, 0.95), rng.uniform(0.1, 0.42)
-  scene = Scene(
-      shape=shape, focal=focal, eye=eye, yaw=yaw, pitch=pitch,
-      turn=tuple(np.float32([np.cos(yaw), np.sin(yaw), np.cos(pitch),
-                             np.sin(pitch)])), room=room,
-      lamp=center, spread=radius, lights=np.float32(center + radius * ring),
-      warmth=np.float32([1 + warm, 1, 1 - warm]),
-      ambient=rng.uniform(0.28, 0.42),
-      floor=(int(rng.integers(4)), rng.uniform(0.28, 0.5),
-             _two_tones(rng, _FLOORS, 0.5)),
-      wall=(int(rng.integers(4)), rng.uniform(0.4, 0.7),
-            _two_tones(rng, _WALLS, 0.3)),
-      ceiling=linear(rng.uniform(222, 244)) * np.ones(3, np.float32),
-      rug=None, window=None, things=[], noise=np.float32(rng.random(256)))
-  x, z = _spots(rng, scene, 1)
-  x, z = np.clip(np.array([x[0], z[0]]), np.float32([1.2, 1.8]),
-                 room[::2] - np.float32(1.2)).tolist()
-  rug, window = _rug(rng, x, z), _window(rng, room, yaw)
-  return scene._replace(
-      rug=rug if rng.random() < 0.4 else None,
-      window=window if rng.random() < 0.4 else None,
-      things=_furnish(rng, scene))
+  steps = np.arange(_LAMP_SAMPLES) * 2 * np.pi / _LAMP_SAMPLES
+  angle = rng.uniform(0, 2 * np.pi) + steps
+  ring = np.array([np.cos(angle), 0 * angle, np.sin(angle)]).T
+  warmth = rng.uniform(-0.08, 0.12)
+  return Lamp(
+      center=center,
+      radius=radius,
+      samples_3L=np.float32(center + radius * ring).T,
+      color=np.float32([1 + warmth, 1, 1 - warmth]),
+  )
+
+
+def _draw_texture(rng, size_range, colors, contrast):
+  """A pattern in a color of the table and a darker tone of it."""
+  pattern = int(rng.integers(_NUM_PATTERNS))
+  size = rng.uniform(*size_range)
+  base = colors[rng.integers(len(colors))]
+  darker = base * rng.uniform(1 - contrast, 1 - contrast / 3)
+  return Texture(pattern, size, np.array([base, darker]))
+
+
+def _draw_rug(rng, camera, room):
+  x, z = floor_positions(rng, camera, 1)
+  low = np.float32([1.2, 1.8])
+  high = room[::2] - np.float32(1.2)
+  center = np.clip(np.array([x[0], z[0]]), low, high)
+  colors = PALETTE[rng.choice(len(PALETTE), 2, replace=False)]
+  half = draw_between(rng, (0.9, 0.7), (1.6, 1.2))
+  return Rug(
+      center=tuple(center.tolist()),
+      half=tuple(half.tolist()),
+      yaw=rng.uniform(-0.5, 0.5),
+      is_round=bool(rng.random() < 0.4),
+      bands=rng.uniform(2, 4),
+      colors=colors * 0.8 + 0.04,
+  )
+
+
+def _draw_window(rng, room, yaw):
+  """A window in the back wall, or in the side wall that the camera faces."""
+  is_back = rng.random() < 0.6
+  half_width = rng.uniform(0.5, 0.9)
+  half_height = rng.uniform(0.4, 0.6)
+  if is_back:
+    wall = BACK
+    along = room[0] * rng.uniform(0.3, 0.7)
+  else:
+    wall = RIGHT if yaw > 0 else LEFT
+    # Far from the camera, where it is likely to be seen.
+    along = room[2] - half_width - rng.uniform(0.4, 1.2)
+  sky = SKY * rng.uniform(0.9, 1.25)
+  height = rng.uniform(1.45, 1.7)
+  panes_across = int(rng.integers(1, 4))
+  panes_up = int(rng.integers(1, 3))
+  return Window(
+      wall=wall,
+      center=(along, height),
+      half=(half_width, half_height),
+      panes=(panes_across, panes_up),
+      sky=sky,
+  )
+
+
+def draw_scene(rng, height=None, width=None):
+  """Draws a Scene.
+
+  Args:
+    rng: a Generator, from `make_rng`.
+    height: pixels of the image; None draws it.
+    width: pixels, likewise.
+  """
+  drawn_height, drawn_width = _draw_image_shape(rng)
+  height = height or drawn_height
+  width = width or drawn_width
+  room = np.float32(draw_between(rng, (3.6, 2.3, 4.2), (6.0, 2.9, 6.5)))
+  eye = _draw_eye(rng, room)
+  yaw = _draw_yaw(rng, eye, room)
+  lamp = _draw_lamp(rng, room)
+  focal = max(height, width) * rng.uniform(0.68, 0.95)
+  pitch = rng.uniform(0.1, 0.42)
+  camera = make_camera(height, width, focal, eye, yaw, pitch)
+
+  ambient = rng.uniform(0.28, 0.42)
+  floor = _draw_texture(rng, (0.28, 0.5), FLOORS, contrast=0.5)
+  wall = _draw_texture(rng, (0.4, 0.7), WALLS, contrast=0.3)
+  ceiling = to_linear(rng.uniform(222, 244)) * np.ones(3, np.float32)
+  noise = np.float32(rng.random(256))
+
+  # Drawn in every scene, so that all scenes use as many random numbers.
+  rug = _draw_rug(rng, camera, room)
+  window = _draw_window(rng, room, yaw)
+  has_rug = rng.random() < 0.4
+  has_window = rng.random() < 0.4
+  return Scene(
+      camera=camera,
+      room=room,
+      lamp=lamp,
+      ambient=ambient,
+      floor=floor,
+      wall=wall,
+      ceiling=ceiling,
+      rug=rug if has_rug else None,
+      window=window if has_window else None,
+      things=furnish(rng, camera, room),
+      noise=noise,
+  )

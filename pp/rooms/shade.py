@@ -1,113 +1,218 @@
-"""The colour of what rays meet: its own, and how much light reaches it.
+"""The light that comes from what rays meet: its own color, times what falls on
+it.
 
-Axes: N hits, L samples of the light, K primitives, P pairs of a primitive and
-a ray, 3 = x, y, z or R, G, B. float32; metres; linear light.
+Light falls on a point from the lamp, unless solids are in the way, from
+everywhere (less of it in corners and close to things), and from a weak lamp at
+the camera. Glossy things show a highlight, and the window shows the sky.
+
+Axes: N hits, L samples of the lamp, M things, K solids, P pairs of a solid and
+a ray that may meet, 3 = x, y, z or R, G, B. float32; metres; linear light.
 """
 
 import numpy as np
 
-from pp.rooms import shapes, surfaces
-from pp.rooms.shapes import at, dot, put, where
-from pp.rooms.trace import FLOOR, LEFT, lamp_coordinates
+from pp.rooms import solids as solids_lib
+from pp.rooms import surfaces
+from pp.rooms.normals import hit_normals
+from pp.rooms.scene import FLOOR, LEFT
+from pp.rooms.trace import lamp_coordinates
+from pp.rooms.vectors import (
+  column_dots,
+  set_columns,
+  take_columns,
+  true_indices,
+)
 
-_PLANE_NORMALS = np.float32([
-    (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1)]).T
-
-
-def _albedo_and_normals(view, hits):
-  """Own colour and unit normal of every hit, [3, N] each."""
-  scene, solids, part, p = view.scene, view.solids, hits.part, hits.p
-  albedo = np.empty_like(p)
-  albedo[:] = scene.ceiling[:, None]
-  floor = where(part == FLOOR)
-  put(albedo, floor, surfaces.floor_color(
-      scene, at(p, floor), hits.t.take(floor)))
-  wall = where(part <= LEFT)
-  put(albedo, wall, surfaces.wall_color(
-      scene, part.take(wall), at(p, wall), hits.t.take(wall)))
-  n = at(_PLANE_NORMALS, -1 - np.minimum(part, -1))
-  solid = where(part >= 0)
-  mine = part.take(solid)
-  solid = solid.take(mine.argsort(kind="stable"))
-  count = np.bincount(mine, minlength=len(solids.owner))
-  put(n, solid, shapes.normals(solids, count, at(p, solid)))
-  put(albedo, solid, np.repeat(solids.colors_3K, count, axis=1))
-  return albedo, n
+_OFF_SURFACE = np.float32(4e-3)  # Rays to the lamp start above the surface.
 
 
-def lit(view, p, n, lamps_3LN):
-  """Share of the light samples that reach the surface points, [N].
+def _own_color(prepared, hits):
+  """The color [3, N] of each surface under white light."""
+  scene = prepared.scene
+  surface_N = hits.surface_N
+  color_3N = np.empty_like(hits.point_3N)
+  # All get the color of the ceiling; the other surfaces write over it.
+  color_3N[:] = scene.ceiling[:, None]
+  floor = true_indices(surface_N == FLOOR)
+  set_columns(color_3N, floor, surfaces.floor_color(
+      scene,
+      take_columns(hits.point_3N, floor),
+      hits.depth_N.take(floor)))
+  wall = true_indices(surface_N <= LEFT)
+  set_columns(color_3N, wall, surfaces.wall_color(
+      scene,
+      surface_N.take(wall),
+      take_columns(hits.point_3N, wall),
+      hits.depth_N.take(wall)))
+  on_solid = true_indices(surface_N >= 0)
+  set_columns(color_3N, on_solid, take_columns(
+      prepared.solids.colors_3K, surface_N.take(on_solid)))
+  return color_3N
 
-  `lamps_3LN` holds L samples, the same for all points (N = 1) or one per
-  point.
+
+def lit_share(prepared, point_3N, normal_3N, samples_3LN):
+  """Share of the lamp that points of surfaces see, [N].
+
+  Args:
+    prepared: a PreparedScene.
+    point_3N: the points.
+    normal_3N: normals of their surfaces.
+    samples_3LN: L samples of the lamp; [3, L, 1] for the same at all points.
   """
-  scene, solids = view.scene, view.solids
-  start = p + np.float32(4e-3) * n
-  to_lamp = scene.lamp[:, None] - start
-  facing = dot(to_lamp, n) > -scene.spread
+  lamp = prepared.scene.lamp
+  solids = prepared.solids
+  start_3N = point_3N + _OFF_SURFACE * normal_3N
+  to_lamp_3N = lamp.center[:, None] - start_3N
+  is_facing = column_dots(to_lamp_3N, normal_3N) > -lamp.radius
   # What is above a solid is never in its shadow: the lamp is higher up.
-  below = start[1] < solids.corners_38K[1].max(0)[:, None]
-  count, near = shapes.pairs(*lamp_coordinates(to_lamp), *view.shadow,
-                             facing & below)
-  start = at(start, near)
-  if lamps_3LN.shape[2] > 1:
-    lamps_3LN = lamps_3LN.take(near, axis=2)
-  hit = shapes.intersect(solids, count, start, lamps_3LN - start[:, None]) < 1
-  dark = np.zeros((len(hit), p.shape[1]), np.int8)
-  for row, mine in zip(dark, hit, strict=True):
-    row[near.compress(mine)] = 1
-  return 1 - dark.sum(0, dtype=np.int8) / np.float32(len(hit))
+  solid_top_K1 = solids.corners_38K[1].max(0)[:, None]
+  is_below = start_3N[1] < solid_top_K1
+  first, second = lamp_coordinates(to_lamp_3N)
+  count_K, point_P = solids_lib.pairs_inside(
+      prepared.shadows, first, second, is_facing & is_below)
+
+  start_3P = take_columns(start_3N, point_P)
+  if samples_3LN.shape[2] > 1:
+    samples_3LN = samples_3LN.take(point_P, axis=2)
+  ray_3LP = samples_3LN - start_3P[:, None]
+  # The multiple 1 of the ray is the lamp itself.
+  blocked_LP = solids_lib.enter(solids, count_K, start_3P, ray_3LP) < 1
+  return _share_of_free(blocked_LP, point_P, point_3N.shape[1])
 
 
-def _ambient(view, hits, n):
-  """Share of the sky each point sees: darker in corners and under things."""
-  scene, solids, p = view.scene, view.solids, hits.p
-  # Light from above, and half as much again thrown back by the floor.
-  open_ = np.float32(0.8) + np.float32(0.2) * n[1] - np.minimum(n[1], 0) / 2
-  side = np.minimum(p, scene.room[:, None] - p)
-  side = 1 - (1 - np.abs(n)) / (side * side * 80 + np.float32(3.2))
-  open_ *= side[0] * side[1] * side[2]
-  # M things at once.
-  balls_4M1 = solids.balls_4M[..., None]
-  to, radius_M1 = balls_4M1[:3] - p[:, None], balls_4M1[3] * np.float32(0.8)
-  size = radius_M1 / np.sqrt(dot(to, to))
-  block = np.maximum(dot(to, n[:, None]), 0) * size * np.minimum(
-      size * size, 1)
-  others = hits.who != np.arange(len(size), dtype=np.int8)[:, None]
-  block *= others & (size > 1 / 3)  # None far away.
-  return open_ * np.multiply.reduce(1 - np.float32(0.75) / radius_M1 * block)
+def _share_of_free(blocked_LP, point_P, num_points):
+  """Share of the L rays of each point that no solid blocks, [N]."""
+  num_samples = len(blocked_LP)
+  # Two solids in the way of one ray must not count twice.
+  dark_LN = np.zeros((num_samples, num_points), np.int8)
+  for dark_N, blocked_P in zip(dark_LN, blocked_LP, strict=True):
+    dark_N[point_P.compress(blocked_P)] = 1
+  return 1 - dark_LN.sum(0, dtype=np.int8) / np.float32(num_samples)
 
 
-def _shine(to, view, n):
-  """Highlights [N] of light from `to` in the eye that looks along `view`."""
-  half = to / np.sqrt(dot(to, to)) - view / np.sqrt(dot(view, view))
-  shine = np.maximum(dot(half, n), 0) / np.sqrt(dot(half, half))
+def _openness(prepared, hits, normal_3N):
+  """Share of the light from everywhere that reaches each point, [N]."""
+  up_N = normal_3N[1]
+  # From above, and half as much again thrown back by the floor.
+  from_above = np.float32(0.8) + np.float32(0.2) * up_N
+  openness_N = from_above - np.minimum(up_N, 0) / 2
+  openness_N *= _away_from_planes(prepared.scene.room, hits.point_3N, normal_3N)
+  return openness_N * _away_from_things(prepared, hits, normal_3N)
+
+
+def _away_from_planes(room, point_3N, normal_3N):
+  """A factor [N] that is lower close to floor, ceiling and walls."""
+  distance_3N = np.minimum(point_3N, room[:, None] - point_3N)
+  # A plane darkens what stands across it, not what it faces.
+  across_3N = 1 - np.abs(normal_3N)
+  falloff_3N = distance_3N * distance_3N * 80 + np.float32(3.2)
+  along_x, along_y, along_z = 1 - across_3N / falloff_3N
+  return along_x * along_y * along_z
+
+
+def _away_from_things(prepared, hits, normal_3N):
+  """A factor [N] that is lower close to things: each is taken as a ball."""
+  balls_4M1 = prepared.solids.balls_4M[..., None]
+  radius_M1 = balls_4M1[3] * np.float32(0.8)
+  to_ball_3MN = balls_4M1[:3] - hits.point_3N[:, None]
+  size_MN = radius_M1 / np.sqrt(column_dots(to_ball_3MN, to_ball_3MN))
+  toward_MN = np.maximum(column_dots(to_ball_3MN, normal_3N[:, None]), 0)
+  hidden_MN = toward_MN * size_MN * np.minimum(size_MN * size_MN, 1)
+  # A thing does not hide the sky from itself, nor from points far away.
+  number_M1 = np.arange(len(size_MN), dtype=np.int8)[:, None]
+  is_other = hits.owner_N != number_M1
+  hidden_MN *= is_other & (size_MN > 1 / 3)
+  free_MN = 1 - np.float32(0.75) / radius_M1 * hidden_MN
+  return np.multiply.reduce(free_MN)
+
+
+def _lamp_light(lit_N, to_lamp_3N, normal_3N):
+  """Light of the lamp on points, [N].
+
+  Args:
+    lit_N: share of the lamp that each point sees.
+    to_lamp_3N: ways from the points to the lamp.
+    normal_3N: normals of their surfaces.
+  """
+  square_N = column_dots(to_lamp_3N, to_lamp_3N)
+  cosine_N = np.maximum(column_dots(to_lamp_3N, normal_3N), 0)
+  cosine_N = cosine_N / np.sqrt(square_N)
+  # By the square of the distance, but never too bright close to the lamp.
+  return lit_N * cosine_N * np.float32(4.8) / (square_N + np.float32(2.2))
+
+
+def _camera_light(ray_3N, normal_3N):
+  """Light of a weak lamp at the camera, [N].
+
+  Thanks to it, faces in shadow keep their shape.
+  """
+  cosine_N = np.abs(column_dots(ray_3N, normal_3N))
+  cosine_N = cosine_N / np.sqrt(column_dots(ray_3N, ray_3N))
+  return np.float32(0.12) * cosine_N
+
+
+def _highlight(to_lamp_3N, ray_3N, normal_3N):
+  """Strength [N] of the lamp's mirror image for an eye that looks along rays.
+
+  The closer the normal is to the middle between both ways, the stronger.
+  """
+  to_lamp_length = np.sqrt(column_dots(to_lamp_3N, to_lamp_3N))
+  ray_length = np.sqrt(column_dots(ray_3N, ray_3N))
+  middle_3N = to_lamp_3N / to_lamp_length - ray_3N / ray_length
+  cosine_N = np.maximum(column_dots(middle_3N, normal_3N), 0)
+  shine_N = cosine_N / np.sqrt(column_dots(middle_3N, middle_3N))
   for _ in range(5):  # To the 32nd power.
-    shine = shine * shine
-  return shine
+    shine_N = shine_N * shine_N
+  return shine_N
 
 
-def shade(view, hits, lamps_3LN):
-  """Linear RGB [3, N] of what the rays hit, lit by the given light samples."""
-  scene = view.scene
-  albedo, n = _albedo_and_normals(view, hits)
-  share = lit(view, hits.p, n, lamps_3LN)
-  to = scene.lamp[:, None] - hits.p
-  square = dot(to, to)
-  toward = np.maximum(dot(to, n), 0) / np.sqrt(square)
-  direct = share * toward * np.float32(4.8) / (square + np.float32(2.2))
-  # A weak lamp at the camera: faces in shadow keep their shape.
-  fill = np.abs(dot(hits.d, n)) / np.sqrt(dot(hits.d, hits.d))
-  soft = (np.float32(scene.ambient) * _ambient(view, hits, n)
-          + np.float32(0.12) * fill)
-  color = albedo * (direct * scene.warmth[:, None] + soft)
-  solid = where(hits.part >= 0)
-  shine = _shine(at(to, solid), at(hits.d, solid), at(n, solid))
-  gloss = np.float32([thing.gloss for thing in scene.things] + [0])
-  shine *= gloss.take(hits.who.take(solid)) * share.take(solid)
-  put(color, solid, at(color, solid) + shine)
+def _add_highlights(scene, hits, to_lamp_3N, normal_3N, lit_N, color_3N):
+  """Adds the highlights of things to their colors, in place."""
+  on_solid = true_indices(hits.surface_N >= 0)
+  shine = _highlight(
+      take_columns(to_lamp_3N, on_solid),
+      take_columns(hits.ray_3N, on_solid),
+      take_columns(normal_3N, on_solid))
+  # The 0 at the end gives a scene without things a table.
+  gloss_of_thing = np.float32([thing.gloss for thing in scene.things] + [0])
+  gloss = gloss_of_thing.take(hits.owner_N.take(on_solid))
+  shine *= gloss * lit_N.take(on_solid)
+  without = take_columns(color_3N, on_solid)
+  set_columns(color_3N, on_solid, without + shine)
+
+
+def _open_window(window, hits, color_3N):
+  """Writes the sky, and the bars of the window, over the wall, in place."""
+  in_window = surfaces.window_hits(window, hits.surface_N, hits.point_3N)
+  wall = take_columns(color_3N, in_window.index)
+  bars = wall * np.float32(1.15)
+  sky = surfaces.sky_color(window, in_window)
+  is_bar = surfaces.is_window_bar(window, in_window)
+  set_columns(color_3N, in_window.index, np.where(is_bar, bars, sky))
+
+
+def shade(prepared, hits, samples_3LN):
+  """Shades what rays meet.
+
+  Args:
+    prepared: a PreparedScene.
+    hits: its Hits.
+    samples_3LN: points of the lamp, see `lit_share`.
+
+  Returns:
+    float32 [3, N], linear RGB; above 1 where it is too bright.
+  """
+  scene = prepared.scene
+  lamp = scene.lamp
+  normal_3N = hit_normals(prepared, hits)
+  to_lamp_3N = lamp.center[:, None] - hits.point_3N
+  lit_N = lit_share(prepared, hits.point_3N, normal_3N, samples_3LN)
+  direct_N = _lamp_light(lit_N, to_lamp_3N, normal_3N)
+  ambient_N = np.float32(scene.ambient) * _openness(prepared, hits, normal_3N)
+  soft_N = ambient_N + _camera_light(hits.ray_3N, normal_3N)
+  light_3N = direct_N * lamp.color[:, None] + soft_N
+  color_3N = _own_color(prepared, hits) * light_3N
+  _add_highlights(scene, hits, to_lamp_3N, normal_3N, lit_N, color_3N)
   if scene.window is not None:
-    here, a, b = surfaces.in_window(scene.window, hits.part, hits.p)
-    sky, bar = surfaces.sky(scene.window, a, b)
-    put(color, here, np.where(bar, at(color, here) * np.float32(1.15), sky))
-  return color
+    _open_window(scene.window, hits, color_3N)
+  return color_3N

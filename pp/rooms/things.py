@@ -1,15 +1,20 @@
-"""What stands in a room: categories, and the solids their things are made of.
+"""What stands in a room: the categories, and the shapes of their things.
 
-Every thing is drawn from a numpy Generator, in some size and colour: no colour
-belongs to a category. Lengths are metres, angles radians, colours linear RGB.
+A thing is drawn from a numpy Generator, in some size and color. No color
+belongs to a category. Lengths are metres, angles radians, colors linear RGB.
+
+Here a size `size` is about the largest extent of a thing; all measures are
+fractions of it.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from pp.rooms.shapes import Thing, bounds
+from pp.rooms import shapes
 
-# (id, name, isthing). The label of a segment is the position in this list;
-# ids have gaps as COCO's do, so that nobody confuses the two unnoticed.
+# (id, name, isthing). The label of a segment is the position in this list. Ids
+# have gaps, as those of COCO do: a mix-up of id and label cannot go unnoticed.
 CATEGORIES = [
     (1, "ball", True),
     (2, "box", True),
@@ -25,97 +30,193 @@ CATEGORIES = [
     (98, "window", False),
 ]
 LABEL = {name: label for label, (_, name, _) in enumerate(CATEGORIES)}
-CLUTTER = -1
+NUM_THING_LABELS = sum(isthing for _, _, isthing in CATEGORIES)
+CLUTTER = -1  # The label of things that nobody labelled.
+
+_MATT = 0.06
+_GLOSSY = 0.5
+_DARKER = 0.72  # Legs and rims, relative to the main shape.
 
 
-def linear(srgb):
-  """8-bit sRGB → linear float32."""
-  return ((np.asarray(srgb, np.float32) / 255) ** np.float32(2.2))
+class Thing(NamedTuple):
+  """One solid object, made of shapes in a frame of its own.
+
+  Its shapes are numbered spheres first, then boxes, then frusta.
+  """
+  label: int  # Position in CATEGORIES, or CLUTTER.
+  origin: np.ndarray  # [3] where the frame stands in the room.
+  yaw: float  # Rotation about the vertical axis.
+  spheres: np.ndarray  # [K, 4] center x, y, z; radius.
+  boxes: np.ndarray  # [K, 6] center x, y, z; half sizes.
+  frusta: np.ndarray  # [K, 6] center x, z; bottom, top; radius at each.
+  colors: np.ndarray  # [K, 3] of all its shapes.
+  gloss: float  # Strength of the highlight, 0..1.
+  low: np.ndarray  # [3] lower corner of the box around it, in its frame.
+  high: np.ndarray  # [3] upper corner.
 
 
-def between(rng, low, high):
-  """`rng.uniform` for tuples, four times as fast."""
-  low, high = np.array(low), np.array(high)
+class _Parts(NamedTuple):
+  """The shapes of a thing as tuples of numbers; see Thing."""
+  spheres: list | tuple = ()
+  boxes: list | tuple = ()
+  frusta: list | tuple = ()
+
+
+def draw_between(rng, low, high):
+  """`rng.uniform` for tuples of numbers, four times as fast."""
+  low = np.array(low)
+  high = np.array(high)
   return low + (high - low) * rng.random(len(low))
 
 
-def _f32(values, width):
-  return np.asarray(values, np.float32).reshape(-1, width)
+def _cylinder(radius, bottom, top):
+  return (0.0, 0.0, bottom, top, radius, radius)
 
 
-def _cylinder(r, y0, y1, r_top=None, x=0.0, z=0.0):
-  return (x, z, y0, y1, r, r if r_top is None else r_top)
+def _legs(half_width, half_depth, top, half_thickness):
+  """Four boxes under the corners of a table or a seat."""
+  legs = []
+  for side_x in (-1, 1):
+    for side_z in (-1, 1):
+      x = side_x * (half_width - half_thickness)
+      z = side_z * (half_depth - half_thickness)
+      legs.append(
+          (x, top / 2, z, half_thickness, top / 2, half_thickness))
+  return legs
 
 
-def _legs(x, z, top, thick):
-  return [(i * (x - thick), top / 2, j * (z - thick), thick, top / 2, thick)
-          for i in (-1, 1) for j in (-1, 1)]
+def _ball(rng, size):
+  del rng  # All balls are alike.
+  return _Parts(spheres=[(0, size / 2, 0, size / 2)])
 
 
-def _table(rng, s):
-  w, d = s * rng.uniform(0.72, 0.95), s * rng.uniform(0.55, 0.75)
-  slab, top = 0.07 * s, 0.8 * s
+def _box(rng, size):
+  half_width, half_height, half_depth = size * draw_between(
+      rng, (0.32, 0.28, 0.32), (0.5, 0.46, 0.5))
+  return _Parts(boxes=[
+      (0, half_height, 0, half_width, half_height, half_depth)])
+
+
+def _can(rng, size):
+  radius = size * rng.uniform(0.26, 0.38)
+  body = _cylinder(radius, 0, 0.93 * size)
+  lid = _cylinder(0.86 * radius, 0.93 * size, size)
+  return _Parts(frusta=[body, lid])
+
+
+def _cone(rng, size):
+  radius = size * rng.uniform(0.34, 0.44)
+  return _Parts(frusta=[(0.0, 0.0, 0, size, radius, 0.0)])
+
+
+def _chair(rng, size):
+  half_width = size * rng.uniform(0.27, 0.33)
+  half_back = size * rng.uniform(0.24, 0.28)
+  seat_height = 0.45 * size
+  half_thickness = 0.05 * size
+  seat = (0, seat_height, 0, half_width, half_thickness, half_width)
+  back = (0, size - half_back, half_width - half_thickness,
+          half_width, half_back, half_thickness)
+  legs = _legs(
+      half_width, half_width, seat_height - half_thickness, 0.055 * size)
+  return _Parts(boxes=[seat, back, *legs])
+
+
+def _table(rng, size):
+  half_width = size * rng.uniform(0.72, 0.95)
+  half_depth = size * rng.uniform(0.55, 0.75)
+  half_slab = 0.07 * size
+  top = 0.8 * size
   if rng.random() < 0.5:
-    return [], [(0, top - slab, 0, w, slab, d),
-                *_legs(w, d, top - 2 * slab, 0.075 * s)], []
-  return [], [], [_cylinder(w * 0.85, top - 2 * slab, top),
-                  _cylinder(0.12 * s, 0.06 * s, top - 2 * slab),
-                  _cylinder(0.42 * s, 0, 0.07 * s)]
+    slab = (0, top - half_slab, 0, half_width, half_slab, half_depth)
+    legs = _legs(half_width, half_depth, top - 2 * half_slab, 0.075 * size)
+    return _Parts(boxes=[slab, *legs])
+  # A round table on one leg.
+  slab = _cylinder(half_width * 0.85, top - 2 * half_slab, top)
+  leg = _cylinder(0.12 * size, 0.06 * size, top - 2 * half_slab)
+  foot = _cylinder(0.42 * size, 0, 0.07 * size)
+  return _Parts(frusta=[slab, leg, foot])
 
 
-def _chair(rng, s):
-  w, seat, thick = s * rng.uniform(0.27, 0.33), 0.45 * s, 0.05 * s
-  back = s * rng.uniform(0.24, 0.28)
-  return [], [(0, seat, 0, w, thick, w),
-              (0, s - back, w - thick, w, back, thick),
-              *_legs(w, w, seat - thick, 0.055 * s)], []
+def _lamp(rng, size):
+  shade_bottom = size * rng.uniform(0.5, 0.6)
+  rim = size * rng.uniform(0.27, 0.34)
+  shade = (0.0, 0.0, shade_bottom, size, rim, 0.55 * rim)
+  pole = _cylinder(0.055 * size, 0.05 * size, shade_bottom)
+  foot = _cylinder(0.22 * size, 0, 0.06 * size)
+  return _Parts(frusta=[shade, pole, foot])
 
 
-def _lamp(rng, s):
-  shade, rim = s * rng.uniform(0.5, 0.6), s * rng.uniform(0.27, 0.34)
-  return [], [], [_cylinder(rim, shade, s, r_top=0.55 * rim),
-                  _cylinder(0.055 * s, 0.05 * s, shade),
-                  _cylinder(0.22 * s, 0, 0.06 * s)]
+def _clutter(rng, size):
+  """A heap of four bumps."""
+  low = (-0.3, 0.1, -0.3, 0.16)
+  high = (0.3, 0.2, 0.3, 0.26)
+  bumps = rng.uniform(low, high, (4, 4))
+  return _Parts(spheres=(size * bumps).tolist())
 
 
-def _parts(rng, label, s):
-  """Spheres, boxes and frusta of a thing whose largest extent is about s."""
-  name = "clutter" if label == CLUTTER else CATEGORIES[label][1]
-  if name == "ball":
-    return [(0, s / 2, 0, s / 2)], [], []
-  if name == "box":
-    w, h, d = s * between(rng, (0.32, 0.28, 0.32), (0.5, 0.46, 0.5))
-    return [], [(0, h, 0, w, h, d)], []
-  if name == "can":
-    r = s * rng.uniform(0.26, 0.38)
-    return [], [], [_cylinder(r, 0, 0.93 * s),
-                    _cylinder(0.86 * r, 0.93 * s, s)]
-  if name == "cone":
-    r = s * rng.uniform(0.34, 0.44)
-    return [], [], [_cylinder(r, 0, s, r_top=0.0)]
-  if name in ("table", "chair", "lamp"):
-    return {"table": _table, "chair": _chair, "lamp": _lamp}[name](rng, s)
-  bumps = rng.uniform((-0.3, 0.1, -0.3, 0.16), (0.3, 0.2, 0.3, 0.26), (4, 4))
-  return (s * bumps).tolist(), [], []
+_MAKERS = {
+    LABEL["ball"]: _ball,
+    LABEL["box"]: _box,
+    LABEL["can"]: _can,
+    LABEL["cone"]: _cone,
+    LABEL["chair"]: _chair,
+    LABEL["table"]: _table,
+    LABEL["lamp"]: _lamp,
+    CLUTTER: _clutter,
+}
 
 
-def make_thing(rng, label, s, color):
-  """A thing of `label` at the origin; `_Layout` moves it."""
-  balls, boxes, cones = _parts(rng, label, s)
-  balls, boxes, cones = _f32(balls, 4), _f32(boxes, 6), _f32(cones, 6)
-  low, high = bounds(balls, boxes, cones)
-  # The main part keeps the colour, legs and rims are a touch darker: a hue
-  # of their own would give the category away.
-  tone = np.full((len(low), 1), 0.72, np.float32)
-  tone[:2 if len(boxes) > 1 else 1] = 1
+def _tones(rng, label, num_shapes, num_boxes):
+  """How bright each shape is relative to the color of the thing, [K, 1]."""
   if label == CLUTTER:
-    tone = rng.uniform(0.5, 1.2, tone.shape).astype(np.float32)
-  return Thing(label, np.zeros(3, np.float32), 0.0, balls, boxes, cones,
-               tone * color, (0.06, 0.5)[rng.integers(2)], low.min(0),
-               high.max(0))
+    tones = rng.uniform(0.5, 1.2, (num_shapes, 1))
+    return tones.astype(np.float32)
+  # Legs and rims are a touch darker. A hue of their own would give the category
+  # away. The first two boxes of furniture are the seat and the back of a chair,
+  # or the top and a leg of a table.
+  num_bright = 2 if num_boxes > 1 else 1
+  tones = np.full((num_shapes, 1), _DARKER, np.float32)
+  tones[:num_bright] = 1
+  return tones
+
+
+def make_thing(rng, label, size, color):
+  """Draws a Thing that stands at the origin.
+
+  Args:
+    rng: a numpy Generator.
+    label: position in CATEGORIES, or CLUTTER.
+    size: about its largest extent.
+    color: float32 [3].
+  """
+  parts = _MAKERS[label](rng, size)
+  shapes_of_kinds = []
+  for kind in shapes.KINDS:
+    rows = np.asarray(getattr(parts, kind.field), np.float32)
+    shapes_of_kinds.append(rows.reshape(-1, kind.size))
+  spheres, boxes, frusta = shapes_of_kinds
+  low, high = shapes.bounds(shapes_of_kinds)
+  tones = _tones(rng, label, len(low), len(boxes))
+  gloss = (_MATT, _GLOSSY)[rng.integers(2)]
+  return Thing(
+      label=label,
+      origin=np.zeros(3, np.float32),
+      yaw=0.0,
+      spheres=spheres,
+      boxes=boxes,
+      frusta=frusta,
+      colors=tones * color,
+      gloss=gloss,
+      low=low.min(0),
+      high=high.max(0),
+  )
 
 
 def footprint(thing):
-  """Radius of the upright cylinder that holds `thing`."""
-  x, _, z = np.maximum(-thing.low, thing.high)
-  return float(min(np.hypot(x, z), max(x, z) * 1.15))
+  """Radius of the upright cylinder that holds `thing` at any yaw."""
+  reach_x, _, reach_z = np.maximum(-thing.low, thing.high)
+  to_corner = np.hypot(reach_x, reach_z)
+  # Most things are round or nearly so: their corners are empty.
+  to_side = max(reach_x, reach_z) * 1.15
+  return float(min(to_corner, to_side))

@@ -1,105 +1,175 @@
-"""Casts rays into a room: what each meets first, and where.
+"""Casts rays into a scene: what each ray meets first, and where.
 
-Axes: N rays, K primitives, P pairs of a primitive and a ray that may meet,
-3 = x, y, z. float32; metres.
+What a ray meets is called its *surface*: the number of a solid (≥ 0, see
+`solids`) or the code of a plane of the room (< 0, see `scene`). The *owner* is
+the number of the thing that a solid belongs to; a plane is its own owner.
+
+Axes: N rays, K solids, P pairs of a solid and a ray that may meet, 3 = x, y, z.
+Arrays are float32 unless noted. Lengths are metres.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from pp.rooms import scene as rooms_scene
-from pp.rooms import shapes
-from pp.rooms.shapes import at
+from pp.rooms import scene as scene_lib
+from pp.rooms import solids as solids_lib
+from pp.rooms.camera import ray_directions, to_camera
+from pp.rooms.shapes import EPSILON, FAR
+from pp.rooms.vectors import take_columns, true_indices
 
-# What a ray meets is a primitive (≥ 0) or one of these.
-PLANES = FLOOR, CEILING, LEFT, RIGHT, BACK, FRONT = range(-1, -7, -1)
+_NEAREST = 0.05  # What is closer to the camera has no outline in the image.
 
 
-class View(NamedTuple):
-  """A scene and what all rays into it need."""
-  scene: rooms_scene.Scene
-  solids: shapes.Solids
-  owner: np.ndarray  # [K + 6] primitive → thing; planes' codes stay.
-  screen: tuple  # [2, K], [2, K]: boxes around the primitives in the image.
-  shadow: tuple  # Likewise around their shadows, see `lamp_coordinates`.
+class PreparedScene(NamedTuple):
+  """A scene, and what all rays into it need."""
+  scene: scene_lib.Scene
+  solids: solids_lib.Solids
+  owners: np.ndarray  # int8 [K + 6], owner of each surface.
+  outlines: solids_lib.PlaneBoxes  # Around the solids in the image.
+  shadows: solids_lib.PlaneBoxes  # Around them in `lamp_coordinates`.
 
 
 class Hits(NamedTuple):
   """What each ray meets first."""
-  d: np.ndarray  # [3, N] direction.
-  t: np.ndarray  # [N] distance = planar depth, metres.
-  p: np.ndarray  # [3, N] where.
-  part: np.ndarray  # [N] int8: number of the primitive, or a plane's code.
-  who: np.ndarray  # [N] int8: number of the thing, or a plane's code < 0.
+  ray_3N: np.ndarray  # Direction of the ray.
+  depth_N: np.ndarray  # Planar depth.
+  point_3N: np.ndarray  # Where in the room.
+  surface_N: np.ndarray  # int8
+  owner_N: np.ndarray  # int8
 
 
 def prepare(scene):
-  """The View of a scene."""
-  solids = shapes.solids(scene.things)
-  # Codes < 0 index from the end.
-  owner = np.concatenate([solids.owner, PLANES[::-1]]).astype(np.int8)
-  return View(scene, solids, owner, _screen_boxes(scene, solids),
-              _shadow_boxes(scene, solids))
+  """The PreparedScene of a Scene."""
+  solids = solids_lib.make_solids(scene.things)
+  # The codes of planes are negative: they index from the end.
+  owners = np.concatenate([solids.owner_K, scene_lib.PLANES[::-1]])
+  return PreparedScene(
+      scene=scene,
+      solids=solids,
+      owners=owners.astype(np.int8),
+      outlines=_outline_boxes(scene.camera, solids),
+      shadows=_shadow_boxes(scene.lamp, solids),
+  )
 
 
-def _screen_boxes(scene, solids):
-  x, y, z = rooms_scene.to_camera(scene, *solids.corners_38K)
-  h, w = scene.shape
-  zoom = scene.focal / np.maximum(z, np.float32(0.05))
-  uv = np.array([w / 2 + x * zoom, h / 2 + y * zoom])
-  low, high = uv.min(1), uv.max(1)
-  behind = z.min(0) <= 0.05  # The outline has no finite box.
-  low[:, behind], high[:, behind] = -shapes.FAR, shapes.FAR
-  return low, high
+def _outline_boxes(camera, solids):
+  """Boxes around the solids in the image, in pixels."""
+  right, down, ahead = to_camera(camera, *solids.corners_38K)
+  zoom = camera.focal / np.maximum(ahead, np.float32(_NEAREST))
+  column = camera.width / 2 + right * zoom
+  row = camera.height / 2 + down * zoom
+  corners_28K = np.array([column, row])
+  low_2K = corners_28K.min(1)
+  high_2K = corners_28K.max(1)
+  # The outline of what reaches behind the camera has no finite box.
+  is_behind = ahead.min(0) <= _NEAREST
+  low_2K[:, is_behind] = -FAR
+  high_2K[:, is_behind] = FAR
+  return solids_lib.PlaneBoxes(low_2K, high_2K)
 
 
 def lamp_coordinates(to_lamp):
-  """Two numbers that all points on a line through the lamp share, for points
-  below it; `to_lamp` holds the ways from them to the lamp."""
+  """Two numbers that all points on a line through the lamp share.
+
+  They hold for points below the lamp.
+
+  Args:
+    to_lamp: [3, ...], the ways from the points to the lamp.
+  """
   x, y, z = to_lamp
-  y = np.maximum(y, shapes.EPS)  # Nothing casts shadows on what is above.
+  y = np.maximum(y, EPSILON)  # Nothing casts a shadow on what is above.
   return x / y, z / y
 
 
-def _shadow_boxes(scene, solids):
-  corners = solids.corners_38K
-  ab = np.array(lamp_coordinates(scene.lamp[:, None, None] - corners))
-  # Seen from the rim of the light instead of its middle they lie aside.
-  aside = scene.spread * (1 / (scene.lamp[1] - corners[1].max(0))
-                          - 1 / (scene.lamp[1] + 1))
-  return ab.min(1) - aside, ab.max(1) + aside
+def _shadow_boxes(lamp, solids):
+  """Boxes around the shadows of the solids, in `lamp_coordinates`."""
+  corners_38K = solids.corners_38K
+  to_lamp = lamp.center[:, None, None] - corners_38K
+  corners_28K = np.array(lamp_coordinates(to_lamp))
+  # Seen from the rim of the lamp and not from its middle, shadows lie aside.
+  lamp_height = lamp.center[1]
+  solid_top_K = corners_38K[1].max(0)
+  aside_K = lamp.radius * (
+      1 / (lamp_height - solid_top_K) - 1 / (lamp_height + 1))
+  return solids_lib.PlaneBoxes(
+      low_2K=corners_28K.min(1) - aside_K,
+      high_2K=corners_28K.max(1) + aside_K,
+  )
 
 
-def _room_hits(scene, d):
-  """Distance and plane code of the room's own surface along each ray."""
-  inv = 1 / (d + np.float32(1e-20))
-  # Seen from inside, the wall ahead is the larger of two crossings.
-  tx, ty, tz = np.maximum((scene.room - scene.eye)[:, None] * inv,
-                          -scene.eye[:, None] * inv)
-  t = np.minimum(np.minimum(tx, ty), tz)
-  level = ty == t
-  side = (tx == t) & ~level
-  part = ((np.int8(FLOOR) - (d[1] > 0)) * level
-          + (np.int8(LEFT) - (d[0] > 0)) * side
-          + (np.int8(BACK) - (d[2] <= 0)) * ~(level | side))
-  return t, part
+def _meet_planes(scene, ray_3N):
+  """Depth [N] and code [N] of the plane of the room that each ray meets."""
+  eye = scene.camera.eye
+  inverse = 1 / (ray_3N + np.float32(1e-20))
+  to_high = (scene.room - eye)[:, None] * inverse
+  to_low = -eye[:, None] * inverse
+  # From inside the room, the wall ahead is the farther one of two crossings.
+  depth_x, depth_y, depth_z = np.maximum(to_high, to_low)
+  depth = np.minimum(np.minimum(depth_x, depth_y), depth_z)
+  is_level = depth_y == depth
+  is_side = (depth_x == depth) & ~is_level
+  is_end = ~(is_level | is_side)
+  # Each pair of planes has two codes in sequence: the first less 0 or 1.
+  level = np.int8(scene_lib.FLOOR) - (ray_3N[1] > 0)
+  side = np.int8(scene_lib.LEFT) - (ray_3N[0] > 0)
+  end = np.int8(scene_lib.BACK) - (ray_3N[2] <= 0)
+  return depth, level * is_level + side * is_side + end * is_end
 
 
-def trace(view, u, v):
-  """First hits of the rays through pixel positions (u, v): float32 arrays
-  of the same rank that are broadcast to N rays."""
-  scene, solids = view.scene, view.solids
-  d = rooms_scene.ray_directions(scene, u, v).reshape(3, -1)
-  t, part = _room_hits(scene, d)
-  count, ray = shapes.pairs(u, v, *view.screen)
-  hit = shapes.intersect(
-      solids, count, scene.eye[:, None], at(d, ray)[:, None])[0]
-  which = np.repeat(np.arange(len(count)), count)
-  closer = shapes.where(hit < t.take(ray))
-  hit, ray, which = hit.take(closer), ray.take(closer), which.take(closer)
-  np.minimum.at(t, ray, hit)
-  # Of primitives at the same distance the first: the last one written stays.
-  first = shapes.where(hit == t.take(ray))[::-1]
-  part[ray.take(first)] = which.take(first)
-  return Hits(d, t, scene.eye[:, None] + t * d, part, view.owner.take(part))
+def trace(prepared, column, row):
+  """Traces rays through positions in the image.
+
+  Args:
+    prepared: a PreparedScene.
+    column: float32, horizontal positions in pixels.
+    row: float32, vertical positions. Both have the same rank and are broadcast
+      to the N rays.
+
+  Returns:
+    Hits of the N rays, the last axis running fastest.
+  """
+  scene = prepared.scene
+  solids = prepared.solids
+  eye = scene.camera.eye[:, None]
+  ray_3N = ray_directions(scene.camera, column, row).reshape(3, -1)
+  depth_N, surface_N = _meet_planes(scene, ray_3N)
+
+  count_K, ray_P = solids_lib.pairs_inside(prepared.outlines, column, row)
+  rays_31P = take_columns(ray_3N, ray_P)[:, None]
+  (distance_P,) = solids_lib.enter(solids, count_K, eye, rays_31P)
+  solid_P = np.repeat(np.arange(len(count_K)), count_K)
+  _keep_closest(depth_N, surface_N, distance_P, ray_P, solid_P)
+  return Hits(
+      ray_3N=ray_3N,
+      depth_N=depth_N,
+      point_3N=eye + depth_N * ray_3N,
+      surface_N=surface_N,
+      owner_N=prepared.owners.take(surface_N),
+  )
+
+
+def _keep_closest(depth_N, surface_N, distance_P, ray_P, solid_P):
+  """Writes the closest solid of each ray over its plane, in place."""
+  closer = true_indices(distance_P < depth_N.take(ray_P))
+  distance_P = distance_P.take(closer)
+  ray_P = ray_P.take(closer)
+  solid_P = solid_P.take(closer)
+  np.minimum.at(depth_N, ray_P, distance_P)
+  # Of solids at the same distance the first one counts. The last value that is
+  # written to an element stays, so they are written backwards.
+  closest = true_indices(distance_P == depth_N.take(ray_P))[::-1]
+  surface_N[ray_P.take(closest)] = solid_P.take(closest)
+
+
+def pixel_centers(index):
+  """Positions of the middles of the pixels with these indices."""
+  return index.astype(np.float32) + np.float32(0.5)
+
+
+def trace_pixels(prepared):
+  """Hits of one ray through the middle of each pixel, row by row."""
+  camera = prepared.scene.camera
+  column = pixel_centers(np.arange(camera.width)[None])
+  row = pixel_centers(np.arange(camera.height)[:, None])
+  return trace(prepared, column, row)

@@ -1,9 +1,10 @@
 """Renders and encodes scenes in processes of their own, without TensorFlow.
 
-`python -m pp.rooms.worker SEED START STOP STEP` writes scenes to its standard
-output. Plain subprocesses rather than `multiprocessing`: a spawned pool would
-import the caller's main module again (TensorFlow, JAX, and scripts without a
-main guard) in every worker.
+`python -m pp.rooms.worker SEED START STOP STEP` writes the scenes of
+`range(START, STOP, STEP)` to its standard output, pickled one after another.
+The processes are plain subprocesses and not `multiprocessing`: a spawned pool
+would import the main module of the caller again in each worker, and with it
+TensorFlow, JAX, and scripts without a main guard.
 """
 
 import contextlib
@@ -21,82 +22,129 @@ from PIL import Image
 from pp.rooms.render import render
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
+# The usual zlib level 6 takes twice as long and saves a tenth.
+_ZLIB_LEVEL = 3
 
 
-def _encoded(array, **options):
+def _encode_image(array, **options):
+  """The bytes of an image file; `options` are those of PIL's `save`."""
   file = io.BytesIO()
   Image.fromarray(array).save(file, **options)
   return file.getvalue()
 
 
-def _objects(objects, shape):
-  """`objects` of `render` by field, boxes in fractions of the image."""
-  fields = {key: np.array([item[key] for item in objects], dtype)
-            for key, dtype in (("id", np.int64), ("area", np.int64),
-                               ("label", np.int64), ("is_crowd", np.bool_))}
+def _encode_objects(objects, shape):
+  """The objects of `render` as TFDS stores them: one array for each field.
+
+  Boxes become fractions of the image.
+  """
+  dtypes = {
+      "id": np.int64,
+      "area": np.int64,
+      "label": np.int64,
+      "is_crowd": np.bool_,
+  }
+  fields = {}
+  for name, dtype in dtypes.items():
+    fields[name] = np.array([item[name] for item in objects], dtype)
+  # top, left, bottom, right
   boxes = np.array([item["bbox"] for item in objects]).reshape(-1, 4)
-  return {**fields, "bbox": (boxes / (shape * 2)).astype(np.float32)}
+  fields["bbox"] = (boxes / (shape * 2)).astype(np.float32)
+  return fields
 
 
 def encode(scene):
-  """`scene` of `render` as TFDS stores it; ids are R + 256 G + 65536 B."""
-  ids, depth = scene["segments"], scene["depth"][..., None]
-  colors = ids.astype("<i4")[..., None].view(np.uint8)[..., :3]
-  # JPEG decodes twice as fast as PNG; without chroma subsampling, which would
-  # smear the colours of things this small. The usual level 6 of zlib takes
-  # twice as long to save a tenth.
+  """Encodes a scene of `render` as TFDS stores it.
+
+  Returns:
+    dict: `image`, a JPEG file; `panoptic_image`, a PNG file of the segment ids
+    as R + 256 G + 65536 B; `panoptic_objects`, a dict of arrays; `depth`, shape
+    and compressed values.
+  """
+  segments = scene["segments"]
+  depth = scene["depth"][..., None]
+  # The first three bytes of each little-endian id.
+  id_bytes = segments.astype("<i4")[..., None].view(np.uint8)
+  id_colors = np.ascontiguousarray(id_bytes[..., :3])
+  # JPEG decodes twice as fast as PNG. Chroma subsampling would smear the colors
+  # of things this small.
+  image = _encode_image(
+      scene["image"], format="jpeg", quality=95, subsampling=0)
+  panoptic_image = _encode_image(
+      id_colors, format="png", compress_level=_ZLIB_LEVEL)
   return {
-      "image": _encoded(scene["image"], format="jpeg", quality=95,
-                        subsampling=0),
-      "panoptic_image": _encoded(np.ascontiguousarray(colors), format="png",
-                                 compress_level=3),
-      "panoptic_objects": _objects(scene["objects"], ids.shape),
-      "depth": {"shape": depth.shape, "value": zlib.compress(depth, 3)},
+      "image": image,
+      "panoptic_image": panoptic_image,
+      "panoptic_objects": _encode_objects(scene["objects"], segments.shape),
+      "depth": {
+          "shape": depth.shape,
+          "value": zlib.compress(depth, _ZLIB_LEVEL),
+      },
   }
 
 
-def _start(seed, start, stop, step):
-  path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get(
-      "PYTHONPATH")]))
-  command = [sys.executable, "-m", "pp.rooms.worker",
-             *map(str, (seed, start, stop, step))]
-  return subprocess.Popen(command, stdout=subprocess.PIPE, env={
-      **os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+def _start_worker(seed, start, stop, step):
+  """Starts a process that writes scenes to a pipe."""
+  environment = dict(os.environ)
+  search_path = [str(_ROOT)]
+  if environment.get("PYTHONPATH"):
+    search_path.append(environment["PYTHONPATH"])
+  environment["PYTHONPATH"] = os.pathsep.join(search_path)
+  environment["OMP_NUM_THREADS"] = "1"
+  numbers = [str(number) for number in (seed, start, stop, step)]
+  command = [sys.executable, "-m", "pp.rooms.worker", *numbers]
+  return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+
+
+def _render_here(seed, num):
+  for index in range(num):
+    yield index, encode(render(seed, index))
 
 
 def scenes(seed, num, *, processes=None):
-  """Yields (index, encoded scene) for index 0..num-1 of stream `seed`.
+  """Renders and encodes scenes 0..num-1 of stream `seed`, in order.
 
   Args:
     seed: the stream.
     num: how many scenes.
-    processes: workers; default one per core, 0 to render right here.
+    processes: number of workers; None: one per core; 0: render right here.
+
+  Yields:
+    (index, scene as `encode` returns it).
 
   Raises:
     RuntimeError: when a worker dies; its own message is on standard error.
   """
-  processes = min(os.cpu_count() if processes is None else processes, num)
-  if not processes:
-    yield from ((i, encode(render(seed, i))) for i in range(num))
+  if processes is None:
+    processes = os.cpu_count()
+  processes = min(processes, num)
+  if processes == 0:
+    yield from _render_here(seed, num)
     return
   with contextlib.ExitStack() as stack:
     workers = []
-    for k in range(processes):
-      workers.append(stack.enter_context(_start(seed, k, num, processes)))
-      # Also when the caller stops half-way: a full pipe would block forever.
-      stack.callback(workers[-1].kill)
-    for i in range(num):
+    for first in range(processes):
+      worker = _start_worker(seed, first, num, processes)
+      stack.enter_context(worker)
+      # The caller may stop half-way. A worker with a full pipe would then block
+      # forever, and so would waiting for it.
+      stack.callback(worker.kill)
+      workers.append(worker)
+    for index in range(num):
+      worker = workers[index % processes]
       try:
-        yield i, pickle.load(workers[i % processes].stdout)
+        scene = pickle.load(worker.stdout)
       except (EOFError, pickle.UnpicklingError) as error:
-        raise RuntimeError(f"The process that renders scene {i} of stream "
-                           f"{seed} ended early.") from error
+        raise RuntimeError(
+            f"The process that renders scene {index} of stream {seed} ended "
+            "early.") from error
+      yield index, scene
 
 
 def main():
-  seed, *span = map(int, sys.argv[1:])
-  for i in range(*span):
-    pickle.dump(encode(render(seed, i)), sys.stdout.buffer)
+  seed, start, stop, step = [int(number) for number in sys.argv[1:]]
+  for index in range(start, stop, step):
+    pickle.dump(encode(render(seed, index)), sys.stdout.buffer)
   sys.stdout.buffer.flush()
 
 

@@ -1,0 +1,262 @@
+"""Chooses the things of a room, and where they stand.
+
+The layout serves the one question that `rooms` is made for: can a model tell
+instances apart? Most scenes hold a group of things of one category in one
+color, and each member overlaps another one in the image.
+
+Lengths are metres, angles radians. Boxes in the image are (left, top, right,
+bottom) in pixels.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from pp.rooms.camera import ray_directions, to_camera
+from pp.rooms.colors import PALETTE, to_linear
+from pp.rooms.things import (
+  CLUTTER,
+  NUM_THING_LABELS,
+  footprint,
+  make_thing,
+)
+
+# How many things a scene should get: weights of 1, 2, … 8 things, summed up.
+_COUNT_WEIGHTS = (0.06, 0.1, 0.16, 0.2, 0.18, 0.14, 0.1, 0.06)
+_COUNT_SUMS = np.cumsum(_COUNT_WEIGHTS)
+_COUNT_SUMS /= _COUNT_SUMS[-1]
+
+_NO_GROUP = -1
+_TRIES = 16  # Positions tried for one thing.
+_SIZES_TRIED = 3  # Sizes tried before a thing is left out.
+
+# Shares of an image box, or of the image.
+_MIN_INSIDE = 0.75  # Of a thing's box, inside the image.
+_MIN_IMAGE_SHARE = 0.045  # Of the image, covered by the box.
+_MAX_IMAGE_SHARE = 0.3
+_MAX_COVER = 0.45  # Of the smaller of two boxes, covered by the other.
+_MAX_COVER_IN_GROUP = 0.72
+_MIN_COVER_IN_GROUP = 0.12
+
+
+def _overlap_area(one, other):
+  """Area that two boxes have in common."""
+  width = min(one[2], other[2]) - max(one[0], other[0])
+  height = min(one[3], other[3]) - max(one[1], other[1])
+  if width <= 0 or height <= 0:
+    return 0
+  return width * height
+
+
+def _box_area(box):
+  return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def floor_positions(rng, camera, count):
+  """Draws `count` positions (x, z) on the floor, evenly in the image."""
+  width = camera.width
+  height = camera.height
+  column = rng.uniform(0.08 * width, 0.92 * width, count)
+  row = rng.uniform(0.3 * height, 0.97 * height, count)
+  ray = ray_directions(
+      camera, column.astype(np.float32), row.astype(np.float32))
+  # Rays at or above the horizon meet the floor far behind the room.
+  depth = camera.eye[1] / np.maximum(-ray[1], 1e-3)
+  x = camera.eye[0] + depth * ray[0]
+  z = camera.eye[2] + depth * ray[2]
+  return x, z
+
+
+class _Spot(NamedTuple):
+  """Where a thing stands: an upright cylinder on the floor."""
+  x: float
+  z: float
+  radius: float
+  box: tuple  # About where it is in the image.
+  area: float  # Of the box.
+  group: int  # Number of the group, or _NO_GROUP.
+
+
+class _Layout:
+  """The things placed so far, and the rule for where the next may stand.
+
+  It counts in Python's own numbers: for so few, numpy takes several times as
+  long.
+  """
+
+  def __init__(self, rng, camera, room):
+    self.things = []
+    self._rng = rng
+    self._spots = []
+    self._room_width, _, self._room_depth = room.tolist()
+    self._camera = camera
+    self._plain_camera = camera._replace(
+        eye=camera.eye.tolist(),
+        cos_yaw=float(camera.cos_yaw),
+        sin_yaw=float(camera.sin_yaw),
+        cos_pitch=float(camera.cos_pitch),
+        sin_pitch=float(camera.sin_pitch))
+
+  def place(self, thing, group):
+    """Adds `thing` where it fits; returns False when it fits nowhere.
+
+    A member of a group must overlap another member in the image. This is what
+    makes color useless for telling them apart.
+    """
+    mates = []
+    if group != _NO_GROUP:
+      mates = [spot for spot in self._spots if spot.group == group]
+    spot = self._find_spot(thing, group, mates)
+    if spot is None:
+      return False
+    self._spots.append(spot)
+    self.things.append(thing._replace(
+        origin=np.array([spot.x, 0, spot.z], np.float32),
+        yaw=self._rng.uniform(-np.pi, np.pi)))
+    return True
+
+  def _find_spot(self, thing, group, mates):
+    """The first of some random spots where `thing` fits; None: no such."""
+    radius = footprint(thing)
+    height = float(thing.high[1])
+    if mates:
+      x, z = self._beside(mates, radius)
+    else:
+      x, z = floor_positions(self._rng, self._camera, _TRIES)
+    for spot_x, spot_z in zip(x.tolist(), z.tolist(), strict=True):
+      box = self._image_box(spot_x, spot_z, radius, height)
+      if box is None:
+        continue
+      spot = _Spot(spot_x, spot_z, radius, box, _box_area(box), group)
+      if self._is_free(spot, mates) and self._meets_mates(spot, mates):
+        return spot
+    return None
+
+  def _beside(self, mates, radius):
+    """Draws floor positions (x, z) next to things that already stand."""
+    rng = self._rng
+    mates_3M = np.float32([(mate.x, mate.z, mate.radius) for mate in mates]).T
+    chosen = rng.integers(0, len(mates), _TRIES)
+    mate_x, mate_z, mate_radius = mates_3M.take(chosen, axis=1)
+    angle = rng.uniform(0, 2 * np.pi, _TRIES)
+    distance = (mate_radius + radius) * rng.uniform(1.02, 1.5, _TRIES)
+    x = mate_x + distance * np.cos(angle)
+    z = mate_z + distance * np.sin(angle)
+    return x, z
+
+  def _image_box(self, x, z, radius, height):
+    """About the image box of something that stands at (x, z).
+
+    It is None unless the thing is inside the room, well in front of the camera,
+    mostly inside the image, and neither too small nor too large.
+    """
+    is_in_room = (radius < x < self._room_width - radius
+                  and z < self._room_depth - radius)
+    if not is_in_room:
+      return None
+    box = self._project(x, z, radius, height)
+    if box is None:
+      return None
+    camera = self._plain_camera
+    image_area = camera.height * camera.width
+    area = _box_area(box)
+    if area >= _MAX_IMAGE_SHARE * image_area:
+      return None
+    seen = _overlap_area(box, (0, 0, camera.width, camera.height))
+    if seen <= _MIN_INSIDE * area or seen <= _MIN_IMAGE_SHARE * image_area:
+      return None
+    return box
+
+  def _project(self, x, z, radius, height):
+    """Image box of an upright cylinder; None when it is too close."""
+    camera = self._plain_camera
+    focal = camera.focal
+    right, down, ahead = to_camera(camera, x, 0, z)
+    if ahead <= 1.3 + radius:
+      return None
+    # The top is closer to the camera, which looks down.
+    top_down = down - camera.cos_pitch * height
+    top_ahead = max(ahead - camera.sin_pitch * height, 0.1)
+    middle = camera.width / 2 + focal * right / ahead
+    reach = focal * radius / ahead
+    top = camera.height / 2 + focal * top_down / top_ahead
+    # The front of the foot is seen below its middle.
+    bottom = camera.height / 2 + focal * down / ahead + reach * 0.4
+    return (middle - reach, top, middle + reach, bottom)
+
+  def _is_free(self, spot, mates):
+    """Whether nothing else stands there or hides too much, or is hidden."""
+    max_cover = _MAX_COVER_IN_GROUP if mates else _MAX_COVER
+    for other in self._spots:
+      distance = math.hypot(spot.x - other.x, spot.z - other.z)
+      if distance <= spot.radius + other.radius:
+        return False
+      if _cover(spot, other) >= max_cover:
+        return False
+    return True
+
+  def _meets_mates(self, spot, mates):
+    """Whether it overlaps a member of its group, if it has any yet."""
+    if not mates:
+      return True
+    return any(_cover(spot, mate) > _MIN_COVER_IN_GROUP for mate in mates)
+
+
+def _cover(one, other):
+  """Share of the smaller of two image boxes that the other one covers."""
+  return _overlap_area(one.box, other.box) / min(one.area, other.area)
+
+
+class _Wish(NamedTuple):
+  """A thing that the scene should get, if a spot is found."""
+  group: int
+  label: int
+  color: np.ndarray
+
+
+def _wishes(rng):
+  """Draws 1–8 things: one or two groups of look-alikes, then singles."""
+  colors = PALETTE[rng.permutation(len(PALETTE))]
+  drawn = np.searchsorted(_COUNT_SUMS, rng.random(), side="right")
+  count = int(drawn) + 1
+  labels = rng.permutation(NUM_THING_LABELS)
+  wishes = []
+  if count > 1 and rng.random() < 0.9:
+    group_size = int(rng.integers(2, min(count, 4) + 1))
+    wishes += [_Wish(0, int(labels[0]), colors[0])] * group_size
+  if count - len(wishes) >= 2 and rng.random() < 0.5:
+    # Sometimes the color of the first group, in another category: color says
+    # nothing about the category either.
+    wishes += [_Wish(1, int(labels[1]), colors[rng.integers(2)])] * 2
+  while len(wishes) < count:
+    label = int(rng.integers(NUM_THING_LABELS))
+    color = colors[rng.integers(3)]
+    wishes.append(_Wish(_NO_GROUP, label, color))
+  return wishes
+
+
+def furnish(rng, camera, room):
+  """Draws the things of a scene.
+
+  Args:
+    rng: a numpy Generator.
+    camera: the Camera; things are placed by how they look from it.
+    room: float32 [3], width, height and depth.
+
+  Returns:
+    A list of at most nine Thing, the last perhaps unlabelled clutter.
+  """
+  layout = _Layout(rng, camera, room)
+  for wish in _wishes(rng):
+    for _ in range(_SIZES_TRIED):
+      size = rng.uniform(0.65, 1.45)
+      thing = make_thing(rng, wish.label, size, wish.color)
+      if layout.place(thing, wish.group):
+        break
+  if rng.random() < 0.12:
+    size = rng.uniform(0.6, 0.9)
+    color = to_linear(rng.uniform(70, 170, 3))
+    clutter = make_thing(rng, CLUTTER, size, color)
+    layout.place(clutter, _NO_GROUP)
+  return layout.things

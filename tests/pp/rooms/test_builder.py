@@ -1,0 +1,115 @@
+"""The data set on disk: features, splits, and what TFDS finds by name."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from pp.rooms import builder as rooms
+from pp.rooms import worker
+from uvim.registry import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def test_unknown_config_names_the_known_ones(tmp_path):
+  with pytest.raises(ConfigError, match="default.*tiny"):
+    rooms.build(tmp_path, "huge")
+
+
+def test_the_import_registers_the_names(rooms_tiny_dir):
+  """TFDS resolves `rooms` and `rooms/tiny` after the import, and only then."""
+  code = f"""
+import tensorflow_datasets as tfds
+assert "rooms" not in tfds.list_builders(with_community_datasets=False)
+from pp.rooms import builder
+assert tfds.builder_cls("rooms") is builder.Builder
+data_dir = {str(rooms_tiny_dir)!r}
+assert tfds.builder("rooms", data_dir=data_dir).builder_config.name == "default"
+tiny = tfds.builder("rooms/tiny", data_dir=data_dir)
+assert isinstance(tiny, builder.Builder)
+assert tiny.info.splits["train"].num_examples == 64
+"""
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT,
+                 stderr=subprocess.DEVNULL)
+
+
+def test_features_are_those_of_coco_panoptic_plus_depth(tmp_path):
+  builder = rooms.Builder(config="tiny", data_dir=tmp_path)
+  ours = builder.info.features
+  coco = tfds.builder("coco/2017_panoptic", data_dir=tmp_path).info.features
+  assert set(ours) == set(coco) | {"depth"}
+  assert ours["depth"].np_dtype == np.float32
+  for key in set(coco) - {"panoptic_objects"}:
+    assert repr(ours[key]) == repr(coco[key])
+  our_objects = ours["panoptic_objects"].feature
+  coco_objects = coco["panoptic_objects"].feature
+  assert set(our_objects) == set(coco_objects)
+  for key in set(coco_objects) - {"label"}:
+    assert repr(our_objects[key]) == repr(coco_objects[key])
+  names = [name for _, name, _ in rooms.CATEGORIES]
+  assert our_objects["label"].names == names
+
+
+def check_example(example, truth):
+  colors = example["panoptic_image"].astype(np.int32)
+  ids = colors @ np.int32([1, 256, 65536])
+  np.testing.assert_array_equal(ids, truth["segments"])
+  np.testing.assert_array_equal(example["depth"][..., 0], truth["depth"])
+  # JPEG keeps the image only about.
+  error = np.abs(example["image"].astype(int) - truth["image"].astype(int))
+  assert error.mean() < 3
+  height, width = ids.shape
+  objects = example["panoptic_objects"]
+  assert len(objects["id"]) == len(truth["objects"])
+  for number, item in enumerate(truth["objects"]):
+    for key in ("id", "label", "area", "is_crowd"):
+      assert objects[key][number] == item[key]
+    box = objects["bbox"][number] * [height, width, height, width]
+    np.testing.assert_allclose(box, item["bbox"], rtol=1e-5)
+
+
+def test_tiny_is_the_start_of_each_stream(rooms_tiny_dir):
+  for split, seed in rooms.SEEDS.items():
+    data = tfds.load("rooms/tiny", split=split, data_dir=rooms_tiny_dir)
+    for index, example in enumerate(tfds.as_numpy(data.take(2))):
+      check_example(example, rooms.render(seed, index))
+
+
+def modification_times(folder):
+  return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+def test_data_set_on_disk_is_what_render_gives(tmp_path):
+  sizes = {"train": 4, "holdout": 2, "validation": 2}
+  config = rooms.RoomsConfig(name="few", sizes=sizes)
+  builder = rooms.build(tmp_path, config)
+  splits = builder.info.splits
+  assert {name: splits[name].num_examples for name in splits} == sizes
+  image_ids = set()
+  for split, seed in rooms.SEEDS.items():
+    data = tfds.load("rooms/few", split=split, data_dir=tmp_path)
+    for index, example in enumerate(tfds.as_numpy(data)):
+      check_example(example, rooms.render(seed, index))
+      image_ids.add(int(example["image/id"]))
+  assert len(image_ids) == sum(sizes.values())
+
+
+def test_what_is_on_disk_is_not_rendered_again(tmp_path):
+  calls = []
+
+  def counted_scenes(seed, num):
+    calls.append((seed, num))
+    return worker.scenes(seed, num, processes=0)
+
+  config = rooms.RoomsConfig(
+      name="few", sizes={"train": 1, "holdout": 1}, scenes=counted_scenes)
+  rooms.build(tmp_path, config)
+  assert calls == [(0, 1), (1, 1)]
+  before = modification_times(tmp_path)
+  rooms.build(tmp_path, config)
+  assert modification_times(tmp_path) == before
+  assert len(calls) == 2
