@@ -180,25 +180,26 @@ def evaluate(checkpoint: str, config: TrainConfig, *,
   import jax
 
   from trainers import evaluation
+  from trainers.family import Compiled
   from uvim.learn import sharding
   blocks = choose(config, names)
   stage, variables = load_stage(checkpoint, config, oracle)
   mesh = sharding.make_mesh((("data", -1),))
+  predict = Compiled(stage)
   evaluations = []
   for block in blocks:
-    known = evaluation.prediction_options(
-        stage.predict_fns.get(block.pred, stage.predict_fns["predict"]),
-        stage.task)
+    name = block.pred if block.pred in stage.predictors else "predict"
+    block = changed(block, changes or {}, list(stage.options(name)))
     evaluations.append(evaluation.make_evaluation(
-        changed(block, changes or {}, list(known)), stage, mesh,
-        config.pp_modules))
+        block, stage, predict, mesh, pp_modules=config.pp_modules))
   variables = jax.device_put(variables, sharding.replicated(mesh))
   return [_run(x, variables) for x in evaluations]
 
 
 def _run(item, variables) -> dict[str, Any]:
   started = time.monotonic()
-  metrics = {item.config.prefix + k: v for k, v in item.run(variables)}
+  metrics = {item.config.prefix + name: value
+             for name, value in item.run(variables).items()}
   for name, value in metrics.items():
     print(f"{name:40} {value:.6g}", flush=True)
   fields = dataclasses.asdict(item.config)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from configs import vqvae_rooms_panoptic
-from evaluators import coco_panoptic, common, mean
+from evaluators import base, coco_panoptic, common, mean
 from pp import builder, order, stream
 from tests.pp.fakes import SpoiledSource
 from uvim.registry import ConfigError
@@ -162,11 +162,10 @@ def test_evaluation_leaves_bad_examples_out(validation, bad):
   for (index, prediction), expected in zip(numbered, good, strict=True):
     assert index == expected
     assert prediction["image/id"] == validation.example(index)["image/id"]
-  values = dict(mean.Evaluator(lambda _: level_alone(out)).run(None))
+  values = base.score(mean.Mean(spoiled), level_alone(out))
   assert values["level"] == pytest.approx(
       np.mean([out[index]["level"] for index in good]))
-  scores = dict(coco_panoptic.Evaluator(lambda _: iter(out), spoiled)
-                .run(None))
+  scores = base.score(coco_panoptic.CocoPanoptic(spoiled), out)
   assert 0 <= scores["PQ"] < 100
 
 

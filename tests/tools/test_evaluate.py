@@ -148,7 +148,8 @@ def test_a_workdir_knows_its_config(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("stage,extra,words", [
     ("one", ["--evaluator", "uvmi"], ["'uvmi'", "Did you mean 'uvim'?"]),
-    ("one", ["--set", "merge_stuf=True"], ["merge_stuf", "'merge_stuff'"]),
+    ("one", ["--set", "merge_stuf=True"],
+     ["merge_stuf", "options.merge_stuff'"]),
     ("one", ["--set", "split=test"], ["test", "validation (5)"]),
     ("one", ["--set", "seed"], ["KEY=VALUE"]),
     ("one", ["--config.lrr=1"], ["config.lrr", "'lr'"]),

@@ -18,7 +18,8 @@ from tests.trainers import cli
 from tools import evaluate
 from tools.stress.drill import read_arrays
 from trainers import evaluation, loop, main, preemption
-from trainers.lm import LmStage
+from trainers.family import Compiled
+from trainers.lm import LmFamily
 from trainers.report import recorder as report
 from uvim import files
 from uvim.config import resolve
@@ -26,7 +27,6 @@ from uvim.learn import sharding
 from uvim.registry import ConfigError
 from uvim.store import checkpoint
 from uvim.store import open_model as load
-from uvim.tasks import make_task
 
 STEPS = 8
 
@@ -103,11 +103,9 @@ def test_scores_carry_their_settings(folders):
   del config.uvim.pred_kw.temperature, config.uvim.pred_kw.seed
   stage_config = resolve(config)
   block = next(e for e in stage_config.evals if e.name == "uvim")
-  stage = object.__new__(LmStage)  # No oracle to load for this.
-  stage.predict_fns = {"predict": stage.predict}
-  stage.task = make_task(stage_config.oracle.task, stage_config.oracle.model)
+  family = LmFamily(stage_config)
   made = evaluation.make_evaluation(
-      block, stage, sharding.make_mesh(stage_config.mesh))
+      block, family, Compiled(family), sharding.make_mesh(stage_config.mesh))
   assert made.settings == {
       "temperature": 0.0, "seed": 0, "min_fraction": 0.001,
       "instance_label": "logit_sum", "merge_stuff": False, "official": False}
@@ -182,13 +180,13 @@ def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):
     written(self, step, *args)
     ask(step)
 
-  def predictions(*args, **kwargs):
+  def evaluate(*args):
     ask("evaluation")
-    yield from predicted(*args, **kwargs)
+    return evaluated(*args)
 
-  written, predicted = report.Recorder.scalars, evaluation._predictions
+  written, evaluated = report.Recorder.scalars, evaluation.Evaluation.run
   monkeypatch.setattr(report.Recorder, "scalars", scalars)
-  monkeypatch.setattr(evaluation, "_predictions", predictions)
+  monkeypatch.setattr(evaluation.Evaluation, "run", evaluate)
   before = signal.getsignal(signal.SIGTERM)
   asks = ["evaluation"]
   assert folders.run("vqvae", workdir) == main.EXIT_PREEMPTED == 75

@@ -149,7 +149,8 @@ def run_panoptic(path, parts) -> Iterator[Quantity]:
 def run_metrics(path, parts) -> Iterator[Quantity]:
   """Depth measures, nearest resize and PSNR of small arrays."""
   del parts
-  from evaluators import common, nyu_depth, psnr
+  from evaluators import nyu_depth, psnr
+  from uvim import resize
   theirs, ours = load(path), {}
   if "depth_gt" in theirs:
     ours |= {name: np.float64(value) for name, value in nyu_depth.depth_image(
@@ -160,7 +161,7 @@ def run_metrics(path, parts) -> Iterator[Quantity]:
         zip(theirs["psnr_label"], theirs["psnr_pred"], strict=True)])
   for name in theirs:
     if size := re.fullmatch(r"resize_nearest_(\d+)x(\d+)", name):
-      ours[name] = common.resize_nearest(
+      ours[name] = resize.resize_nearest(
           theirs["resize_in"], (int(size[1]), int(size[2])))
   yield from match(path.stem, theirs, ours,
                    inputs="depth_(gt|pred)|psnr_(label|pred)|resize_in")

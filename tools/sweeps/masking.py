@@ -29,6 +29,7 @@ from evaluators import coco_panoptic, common, pq
 from tools import evaluate
 from tools.sweeps.plan import MASKING_FILE
 from trainers.main import quiet_tensorflow
+from uvim import resize
 from uvim.config import EvalConfig
 from uvim.registry import ConfigError
 
@@ -82,12 +83,13 @@ def measure(predictions: Iterator[Mapping[str, Any]], source: Any,
            for mask in MASKS for side in sides}
   changed = dict.fromkeys(stats, 0.0)
   count = 0
-  for example, raw in common.with_truth(predictions, source):
+  pairs = common.with_truth(predictions, source.num_examples, source.example)
+  for example, raw in pairs:
     truth = coco_panoptic.make_truth(raw, categories)
     count += 1
     for mask in MASKS:
-      panoptic = common.resize_nearest(example[mask], truth.size)
-      plain = common.resize_nearest(example["none"], truth.size)
+      panoptic = resize.resize_nearest(example[mask], truth.size)
+      plain = resize.resize_nearest(example["none"], truth.size)
       for side, part in sides.items():
         columns = slice(*(round(x * truth.size[1])
                           for x in (part.start, part.stop)))
@@ -123,6 +125,7 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
     pred_kw: see `make_predict`.
     side: words along a side of the code.
   """
+  from trainers import evaluation
   from trainers.report import panel
   from trainers.vqvae import render_image
   sizes = sorted({round(side * k / 3) for k in range(4)})
@@ -131,8 +134,7 @@ def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
   # As strings: a tree of pairs of mixed types cannot be sorted.
   predict = make_predict(stage, pred_kw, {
       f"{size} {name}": value for (size, name), value in masks.items()})
-  batch = {k: v for k, v in batch.items() if k != "_mask"}
-  batch["image/id"] = batch["image/id"].astype(np.uint32)
+  batch = evaluation.unmasked(batch)
   found = predict(variables, batch)
   image = render_image(batch["image_ctx" if "image_ctx" in batch else "image"])
   columns = {}
