@@ -25,13 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainers import main as main_lib
-from uvim.config import (
-  EvalConfig,
-  OracleConfig,
-  TrainConfig,
-  check_keys,
-  resolve,
-)
+from uvim.config import TrainConfig, from_json, resolve
 from uvim.registry import ConfigError, unknown
 from uvim.store import open_model as load
 from uvim.store import published as released
@@ -76,19 +70,6 @@ def _load_config(argv):
   except Exception as e:  # Whatever a config file or an override raises.
     raise ConfigError(f"{argv[1]}: {' '.join(str(e).split())}") from e
   return flag.value
-
-
-def from_json(fields: Mapping[str, Any]) -> TrainConfig:
-  """The config that a run left as `TrainConfig.to_json`."""
-  fields = dict(fields)
-  for block in fields.get("evals", ()):
-    check_keys(EvalConfig, block, "config.evals")
-  if fields.get("oracle"):
-    check_keys(OracleConfig, fields["oracle"], "config.oracle")
-    fields["oracle"] = OracleConfig(**fields["oracle"])
-  check_keys(TrainConfig, fields, "config")
-  return TrainConfig(**{
-      **fields, "evals": tuple(EvalConfig(**x) for x in fields["evals"])})
 
 
 def load_stage(checkpoint: str, config: TrainConfig,

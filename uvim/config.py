@@ -1,11 +1,15 @@
 """The frozen form of a config: unknown keys rejected, names resolved.
 
 `configs/*.py` and the command line produce an `ml_collections.ConfigDict`;
-`resolve` turns it once into a `TrainConfig`. Nothing below this file sees a
-ConfigDict, and only `trainers/` sees a TrainConfig.
+`resolve` makes a `TrainConfig` of it, once. No file below this one sees a
+ConfigDict, and only `trainers/` and `tools/` see a TrainConfig.
+
+Each field is described where it is declared. The checks below and
+docs/configs.md are both made from these descriptions; after a change run
+`python -m tools.config_docs`.
 
 Field names follow the listings of Appendix D. Where the listings are silent:
-  * eval blocks fall back to the top level for dataset, data_dir, batch_size;
+  * an evaluator's block takes what FROM_TOP lists from the top level;
   * `val_split` + `pp_eval` + `log_eval_steps` mean a validation-loss
     evaluator, named `val`;
   * stage II has no top-level `task`: its task is the oracle's.
@@ -14,121 +18,232 @@ Field names follow the listings of Appendix D. Where the listings are silent:
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from uvim.registry import ConfigError, lookup, nearest, unknown
+from uvim import fields
+from uvim.fields import check_fields, field, fields_of
+from uvim.registry import ConfigError, lookup
 
-# What may differ between the run in a workdir and the one that resumes it:
-# how often it reports, where its data lies and where it is computed, and what
-# it does about the mishap that stopped it; never what it computes.
+# What may differ between the run in a workdir and the one that resumes it: how
+# often it reports, where its data lies, where it is computed, and what it does
+# about the mishap that stopped it. None of these changes what it computes.
 RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
     "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
     "on_bad_example", "code_cache"})
-ON_BAD_EXAMPLE = ("error", "skip")
 # The family that trains a model, where a config does not say `kind`.
 KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
          "lm": "lm", "proj.uvim.lm": "lm"}
+# A field of an evaluator's block that the block does not name → the field of
+# the top level whose value it has.
+FROM_TOP = {"dataset": "dataset", "data_dir": "data_dir",
+            "batch_size": "batch_size", "log_steps": "log_eval_steps"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OracleConfig:
-  """The frozen stage I model that stage II learns to imitate.
+  """The frozen stage I model that stage II learns to imitate."""
 
-  Attributes:
-    task: name of the task (`panoptic_segmentation`, …).
-    task_options: fields only that task has (depth: its range in metres).
-    model_init: stage I: a workdir, a `.npz`, an address or a published name.
-    model_name: architecture, `proj.uvim.vit`.
-    model: constructor fields of the architecture.
-  """
+  task: str = field(doc="As `task`.", source="L2 `panoptic_segmentation`")
+  task_options: Mapping[str, Any] = field(
+      factory=dict, doc="As `task_options`.")
+  model_init: str = field(
+      doc="The stage I checkpoint: a workdir, a `.npz` in the published "
+      "layout, `gs://`, `https://` or a name (`uvim-panoptic`). Names, shapes "
+      "and dtypes must agree.", source="L2 `oracle.npz`")
+  model_name: str = field(
+      "proj.uvim.vit", doc="As `model_name`.", source="L2 `proj.uvim.vit`")
+  model: Mapping[str, Any] = field(
+      doc="As `model` of stage I. It must have the sizes it was trained with.",
+      source="L2")
 
-  task: str
-  model_init: str
-  model: Mapping[str, Any]
-  model_name: str = "proj.uvim.vit"
-  task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-  """One evaluator: what it measures, on which data and how often.
+  """One evaluator: what it measures, on which data and how often."""
 
-  Attributes:
-    name: the entry of `config.evals`; also the key of its block.
-    type: the evaluator, a name in `evaluators.EVALUATORS`.
-    dataset: data set name.
-    data_dir: where data sets lie; None means the default of TFDS.
-    split: examples to score.
-    pp: preprocessing string.
-    batch_size: global batch size; the last batch is padded and masked.
-    prefix: put before every metric name.
-    log_steps: period in steps; the last step is always evaluated.
-    pred: which of the stage's prediction functions is measured.
-    pred_kw: its options (temperature, seed, min_fraction, …).
-    options: the evaluator's own options.
-  """
+  name: str = field(
+      doc="From `evals`; not written in the block.", source="L1, L2")
+  type: str = field(
+      doc="From `evals`; not written in the block. One of the "
+      "[evaluators](#evaluators-and-their-options).",
+      source="L1, L2 `coco_panoptic`")
+  dataset: str = field(doc="The data set.")
+  data_dir: str | None = field(None, doc="Its folder.")
+  split: str = field(doc="The examples to score.", source="L1, L2")
+  pp: str = field(
+      doc="Preprocessing. `decode` is put in front where no op decodes.",
+      source="L1, L2")
+  batch_size: int = field(
+      doc="Examples per batch, over all devices. The last batch is padded; the "
+      "padding is not scored.")
+  log_steps: int = field(
+      doc="Period in steps. The last step is always evaluated.",
+      source="L1, L2 10 000")
+  prefix: str = field("", doc="Put before every metric's name.",
+                      source="L1, L2")
+  pred: str = field(
+      "predict", doc="What is measured, see [below](#predictions).")
+  pred_kw: Mapping[str, Any] = field(
+      factory=dict, doc="Its options, see [below](#predictions).")
+  options: Mapping[str, Any] = field(
+      factory=dict, doc="The evaluator's own options, see "
+      "[below](#evaluators-and-their-options).")
 
-  name: str
-  type: str
-  dataset: str
-  split: str
-  pp: str
-  batch_size: int
-  log_steps: int
-  data_dir: str | None = None
-  prefix: str = ""
-  pred: str = "predict"
-  pred_kw: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """Everything a run depends on. See docs/configs.md for each field."""
+  """Everything a run depends on."""
 
-  dataset: str
-  train_split: str
-  batch_size: int
-  pp_train: str
-  model_name: str
-  model: Mapping[str, Any]
-  lr: float
-  kind: str = ""
-  task: str | None = None
-  task_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  oracle: OracleConfig | None = None
-  data_dir: str | None = None
-  val_split: str | None = None
-  pp_eval: str | None = None
-  pp_modules: Sequence[str] | None = None
-  shuffle_buffer_size: int | None = None
-  num_epochs: float | None = None
-  total_steps: int | None = None
-  seed: int = 0
-  log_training_steps: int = 50
-  log_eval_steps: int = 1000
-  checkpoint_steps: int = 1000
-  keep_checkpoint_steps: int | None = None
-  panel_steps: int | None = None
-  model_init: Any = None
-  optax_name: str = "scale_by_adafactor"
-  optax: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  wd: float = 0.0
-  lr_mults: Sequence[tuple[str, float]] = ()
-  schedule: Any = dataclasses.field(
-      default_factory=lambda: {"decay_type": "cosine", "warmup_steps": 0})
-  grad_clip_norm: float | None = None
-  evals: tuple[EvalConfig, ...] = ()
-  mesh: Sequence[tuple[str, int]] = (("data", -1),)
-  sharding: Sequence[tuple[str, str]] = ((".*", "replicate"),)
-  grad_accum_steps: int = 1
-  skip_bad_steps: int = 0
-  on_bad_example: str = "error"
-  code_cache: str | None = None
-  codes_per_image: int | None = None
+  # Task and data.
+  kind: str = field(
+      "", doc="The family that trains the model: `vqvae` (stage I) or `lm` "
+      '(stage II). `""`: the family of `model_name`.')
+  task: str | None = field(
+      None, doc="The task of stage I: `panoptic_segmentation`, `depth`, "
+      "`colorization` or `normals` (the first three also as "
+      "`proj.uvim.panoptic_task`, …). Stage II has `oracle.task` instead.",
+      source="L1 `panoptic_segmentation`")
+  task_options: Mapping[str, Any] = field(
+      factory=dict, doc="Fields that only this task has, see "
+      "[below](#task-options).")
+  oracle: OracleConfig | None = field(
+      None, doc="Stage II: the frozen stage I model, see "
+      "[below](#oracle-oracleconfig).", source="L2")
+  dataset: str = field(
+      doc="TFDS name: `coco/2017_panoptic`, `rooms`, `mydata`, "
+      "`mydata:1.0.0`; or `arrays:DIR` for what `tools.cache_arrays` wrote.",
+      source="L1, L2 `coco/2017_panoptic`")
+  data_dir: str | None = field(
+      None, doc="Folder of the TFDS data sets. None: `$TFDS_DATA_DIR`, or "
+      "`~/tensorflow_datasets` where that is not set.")
+  train_split: str = field(
+      doc="Split or sub-split to train on.", source="L1, L2 `train[4096:]`")
+  val_split: str | None = field(
+      None, doc="With `pp_eval`: the split whose loss is reported as `val/…` "
+      "every `log_eval_steps`, and whose first images the panels show.",
+      source="L1, L2 `train[:4096]`")
+  pp_train: str = field(
+      doc="[Preprocessing](data.md#the-preprocessing-language) of training "
+      "examples.", source="L1, L2")
+  pp_eval: str | None = field(
+      None, doc="Preprocessing of `val_split`.", source="L1, L2")
+  pp_modules: Sequence[str] | None = field(
+      None, doc="Tables of ops that the strings may use: `ops_general`, "
+      "`ops_image`, `proj.uvim.pp_ops`. None: all.", source="L2 all three")
+  shuffle_buffer_size: int | None = field(
+      None, doc="No code reads it. It is accepted because both listings set "
+      "it. Here the order of the examples is a permutation of the whole split, "
+      "drawn anew for each epoch, and needs no buffer.",
+      source="L1 25 000, L2 50 000")
+  batch_size: int = field(
+      doc="Examples per step over all devices; a multiple of the devices on "
+      "mesh axis `data`.", source="L1 1024, L2 512", check=fields.integer(1))
+  seed: int = field(
+      0, doc="Seed of the initial parameters, the order of examples, "
+      "augmentation, code dropout and dictionary splits.")
+
+  # Length and periods.
+  num_epochs: float | None = field(
+      None, doc="Length in epochs: steps = epochs × examples / batch size, "
+      "rounded to the nearest.", source="L1 1000, L2 200")
+  total_steps: int | None = field(
+      None, doc="Length in steps. A config must give exactly one of "
+      "`num_epochs` and `total_steps`.")
+  log_training_steps: int = field(
+      50, doc="Period of the `train/…` metrics and of the progress line.",
+      source="L1, L2 50", check=fields.integer(1))
+  log_eval_steps: int = field(
+      1000, doc="Period of the validation loss; default period of evaluators "
+      "and panels.", source="L1 250, L2 1000", check=fields.integer(1))
+  checkpoint_steps: int = field(
+      1000, doc="Period of checkpoints. The newest two are kept.",
+      source="L1, L2 1000", check=fields.integer(1))
+  keep_checkpoint_steps: int | None = field(
+      None, doc="Checkpoints at multiples of this are kept for ever.",
+      source="L1 20 000, L2 5000")
+  panel_steps: int | None = field(
+      None, doc="Period of the panels, which show a few images with their "
+      "predictions. None: `log_eval_steps`.")
+
+  # Model.
+  model_name: str = field(
+      doc="`proj.uvim.vit` or `vit` (stage I), `proj.uvim.lm` or `lm` (stage "
+      "II).", source="L1 `proj.uvim.vit`, L2 `proj.uvim.lm`")
+  model: Mapping[str, Any] = field(
+      doc="Fields of that model, see [stage I](#stage-i-model) and [stage "
+      "II](#stage-ii-model).", source="L1, L2")
+  model_init: Any = field(
+      None, doc="The parameters to start from, see "
+      "[below](#starting-parameters).",
+      source="L2 `{'encoder': 'howto-i21k-L/16'}`")
+
+  # Optimizer.
+  optax_name: str = field(
+      "scale_by_adafactor", doc="How gradients are scaled: "
+      "`scale_by_adafactor` (also `big_vision.scale_by_adafactor`) or "
+      "`scale_by_adam`.", source="L1, L2")
+  optax: Mapping[str, Any] = field(
+      factory=dict, doc="Its options, see [below](#optimizer-options).",
+      source="L1, L2 `beta2_cap=0.95`")
+  lr: float = field(doc="Peak step size.", source="L1 4e-4, L2 1e-3")
+  wd: float = field(0.0, doc="Weight decay.", source="L1 4e-5, L2 1e-6")
+  lr_mults: Sequence[tuple[str, float]] = field(
+      (), doc="Pairs (pattern, factor > 0). A pattern matches whole parameter "
+      "names. The first match wins. A pattern that matches nothing is an "
+      "error.", source="L2: encoder, its position and patch embeddings 0.1, "
+      "`decoder.*` 1.0")
+  schedule: Any = field(
+      factory=lambda: {"decay_type": "cosine", "warmup_steps": 0},
+      doc="Options of one schedule, or pairs (pattern, options) that cover "
+      "every parameter. None in place of options freezes. See "
+      "[below](#schedule-options).",
+      source="L1, L2 `cosine`, `warmup_steps=4_000`")
+  grad_clip_norm: float | None = field(
+      None, doc="Largest global norm of the gradient. None: no limit.",
+      source="L1 1.0; not in L2")
+
+  # Evaluators.
+  evals: tuple[EvalConfig, ...] = field(
+      (), doc="List of (name, type). Each name is also the key of a "
+      "[block](#an-evaluators-block-evalconfig). (One print of Listing 2 says "
+      "`eval`: an error with a hint.)", source="L1, L2")
+
+  # Devices.
+  mesh: Sequence[tuple[str, int]] = field(
+      (("data", -1),), doc="(name, size) pairs, outermost first. One name is "
+      "`data`. One size may be −1, which stands for the rest.")
+  sharding: Sequence[tuple[str, str]] = field(
+      ((".*", "replicate"),), doc="(pattern, rule) pairs over parameter names; "
+      "the first match wins. `replicate`; `fsdp(axis)`: parameter and "
+      "optimizer state are split over that axis, along the largest dimension "
+      "that it divides; `spec(None,axis)`: a mesh axis or None for each "
+      "dimension. The configs of the paper's size set `fsdp(data)`.")
+  grad_accum_steps: int = field(
+      1, doc="The number of parts in which a batch is computed, one after the "
+      "other; it divides `batch_size`. The update is that of the whole batch, "
+      "to float rounding.", check=fields.integer(1))
+
+  # Mishaps.
+  skip_bad_steps: int = field(
+      0, doc="How many steps in a row may have a loss or gradient that is not "
+      "finite. Such a step changes nothing and is counted in `train/skipped`. "
+      "0: the first one stops the run.", check=fields.integer(0))
+  on_bad_example: str = field(
+      "error", doc="`error` names the example and stops. `skip` puts another "
+      "one in its place (training) or leaves it out (evaluation), and counts "
+      "it. See [data](data.md).", check=fields.one_of(("error", "skip")))
+
+  # Codes of stage II.
+  codes_per_image: int | None = field(
+      None, doc="After so many epochs the augmentations of an image repeat. "
+      "None: they never do.", check=fields.optional(fields.integer(1)))
+  code_cache: str | None = field(
+      None, doc="Folder that `tools.cache_codes` wrote. It holds the codes of "
+      "`codes_per_image` augmentations of each image, so the oracle does not "
+      "run. None: the oracle runs.")
 
   def num_steps(self, num_examples: int) -> int:
     """Training steps; epochs × examples / batch, rounded to nearest."""
@@ -141,147 +256,176 @@ class TrainConfig:
     return json.loads(json.dumps(dataclasses.asdict(self), default=list))
 
 
-def check_keys(cls, given: Mapping[str, Any], path: str) -> None:
-  """Raises a ConfigError if `given` does not fit the dataclass `cls`."""
-  fields = {f.name: f for f in dataclasses.fields(cls)}
-  for key, value in given.items():
-    if key not in fields:
-      near = nearest(key, fields)
-      hint = f" Did you mean '{path}.{near}'?" if near else ""
-      raise ConfigError(
-          f"Unknown key '{path}.{key}' = {value!r}.{hint} "
-          f"Known: {', '.join(sorted(fields))}.")
-  missing = [k for k, f in fields.items() if k not in given
-             and f.default is dataclasses.MISSING
-             and f.default_factory is dataclasses.MISSING]
-  if missing:
-    raise ConfigError(f"Missing key '{path}.{missing[0]}' "
-                      f"(all that are missing: {', '.join(missing)}).")
-
-
 def resolve(config) -> TrainConfig:
-  """Turns a ConfigDict (or dict) into a TrainConfig.
+  """Makes a TrainConfig of a ConfigDict (or dict).
 
   Args:
     config: as a config file returns it, after command-line overrides.
 
   Raises:
     ConfigError: an unknown or missing key, with its path, value and the
-      nearest known name; a field of the wrong kind.
+      nearest known name; a value that is not allowed.
   """
-  # Copied once, after the overrides: `outputs = inputs` may be one shared
-  # object and `get_ref` is lazy.
-  if hasattr(config, "copy_and_resolve_references"):
-    config = config.copy_and_resolve_references().to_dict()
-  given = copy.deepcopy(dict(config))
-  if "eval" in given:
+  values = _plain_dict(config)
+  if "eval" in values:
     raise ConfigError(
         "Unknown key 'config.eval'. Did you mean 'config.evals'? One print of "
         "the paper's listing says eval, the other evals; evals it is.")
-  fields = {f.name for f in dataclasses.fields(TrainConfig)}
-  for name, _ in _eval_pairs(given.get("evals", ())):
-    if name in fields:
-      raise ConfigError(f"config.evals names {name!r}, which is a field of the "
-                        "config itself; choose another name.")
-  blocks = {name: given.pop(name, None)
-            for name, _ in _eval_pairs(given.get("evals", ()))}
-  evals = tuple(_resolve_eval(name, kind, blocks[name], given)
-                for name, kind in _eval_pairs(given.pop("evals", ())))
-  if given.get("oracle") is not None:
-    check_keys(OracleConfig, given["oracle"], "config.oracle")
-    given["oracle"] = OracleConfig(**given["oracle"])
-  check_keys(TrainConfig, given, "config")
-  given.pop("evals", None)
-  if not given.get("kind"):
-    given["kind"] = lookup(KINDS, given["model_name"], "config.model_name")
-  out = TrainConfig(**given, evals=_with_validation_loss(evals, given))
-  _check_values(out)
-  return out
+  entries = _eval_entries(values.pop("evals", ()))
+  blocks = [_take_block(entry, values) for entry in entries]
+
+  if values.get("oracle") is not None:
+    check_fields(fields_of(OracleConfig), values["oracle"], "config.oracle")
+    values["oracle"] = OracleConfig(**values["oracle"])
+  check_fields(fields_of(TrainConfig), values, "config")
+  values["kind"] = _kind_of(values)
+  top = TrainConfig(**values)
+
+  evals = []
+  for entry, block in zip(entries, blocks, strict=True):
+    evals.append(_resolve_eval(entry, block, top))
+  if _implies_validation_loss(top, entries):
+    evals.insert(0, _validation_loss(top))
+  resolved = dataclasses.replace(top, evals=tuple(evals))
+  check_together(resolved)
+  return resolved
 
 
-def _eval_pairs(evals) -> list[tuple[str, str]]:
-  pairs = [tuple(pair) for pair in evals or ()]
-  for pair in pairs:
-    if len(pair) != 2 or not all(isinstance(x, str) for x in pair):
+def from_json(values: Mapping[str, Any]) -> TrainConfig:
+  """The inverse of `TrainConfig.to_json`.
+
+  Args:
+    values: what config.json holds.
+
+  Raises:
+    ConfigError: an unknown or missing key, a value that is not allowed.
+  """
+  values = dict(values)
+  check_fields(fields_of(TrainConfig), values, "config")
+  if values.get("oracle"):
+    check_fields(fields_of(OracleConfig), values["oracle"], "config.oracle")
+    values["oracle"] = OracleConfig(**values["oracle"])
+  evals = []
+  for block in values.get("evals", ()):
+    check_fields(fields_of(EvalConfig), block, "config.evals")
+    evals.append(EvalConfig(**block))
+  values["evals"] = tuple(evals)
+  # The files of version 0.1.0 name no kind.
+  values["kind"] = _kind_of(values)
+  return TrainConfig(**values)
+
+
+def _plain_dict(config) -> dict[str, Any]:
+  """A deep copy as dicts, with the references of a ConfigDict resolved."""
+  if hasattr(config, "copy_and_resolve_references"):
+    # References are lazy, and `outputs = inputs` may be one shared object. So
+    # both are resolved here, once, after the overrides.
+    config = config.copy_and_resolve_references().to_dict()
+  return copy.deepcopy(dict(config))
+
+
+def _kind_of(values: Mapping[str, Any]) -> str:
+  """The family that a config names, or else that of its model."""
+  kind = values.get("kind")
+  if kind:
+    return kind
+  return lookup(KINDS, values["model_name"], "config.model_name")
+
+
+class _EvalEntry(NamedTuple):
+  """One entry of `config.evals`."""
+  name: str
+  type: str
+
+
+def _eval_entries(evals: Iterable[Any] | None) -> list[_EvalEntry]:
+  """The entries of `config.evals`, checked."""
+  known = fields_of(TrainConfig)
+  entries = []
+  for pair in evals or ():
+    pair = tuple(pair)
+    if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
       raise ConfigError(f"config.evals holds {pair!r}; each entry must be "
                         "(name, evaluator type).")
-  return pairs
+    entry = _EvalEntry(*pair)
+    if entry.name in known:
+      raise ConfigError(f"config.evals names {entry.name!r}, which is a field "
+                        "of the config itself; choose another name.")
+    entries.append(entry)
+  return entries
 
 
-def _resolve_eval(name, kind, block, top) -> EvalConfig:
-  """One block of `config.evals`, completed from the top level."""
+def _take_block(entry: _EvalEntry, values: dict[str, Any]) -> dict[str, Any]:
+  """Takes the block of an evaluator out of the top level's values."""
+  block = values.pop(entry.name, None)
   if block is None:
-    raise ConfigError(f"config.evals names {name!r}, but there is no block "
-                      f"'config.{name}'.")
-  block = dict(block)
-  for key in ("dataset", "data_dir", "batch_size"):
-    if key not in block and key in top:
-      block[key] = top[key]
-  block.setdefault("log_steps", top.get("log_eval_steps", 1000))
-  block.setdefault("prefix", f"{name}/")
-  fields = {"name": name, "type": kind, **block}
-  check_keys(EvalConfig, fields, f"config.{name}")
-  return EvalConfig(**fields)
+    raise ConfigError(f"config.evals names {entry.name!r}, but there is no "
+                      f"block 'config.{entry.name}'.")
+  return dict(block)
 
 
-def _with_validation_loss(evals, top) -> tuple[EvalConfig, ...]:
-  """Adds the evaluator that val_split + pp_eval + log_eval_steps imply."""
-  if not (top.get("val_split") and top.get("pp_eval")):
-    return evals
-  if any(e.name == "val" for e in evals):
-    return evals
-  val = EvalConfig(
-      name="val", type="mean", dataset=top["dataset"], pred="loss",
-      data_dir=top.get("data_dir"), split=top["val_split"], pp=top["pp_eval"],
-      batch_size=top["batch_size"], prefix="val/",
-      log_steps=top.get("log_eval_steps", 1000))
-  return (val, *evals)
+def _resolve_eval(entry: _EvalEntry, block: Mapping[str, Any],
+                  top: TrainConfig) -> EvalConfig:
+  """An evaluator from its block, completed from the top level."""
+  values = {"name": entry.name, "type": entry.type,
+            "prefix": f"{entry.name}/"}
+  for name, name_at_top in FROM_TOP.items():
+    values[name] = getattr(top, name_at_top)
+  values.update(block)
+  check_fields(fields_of(EvalConfig), values, f"config.{entry.name}")
+  return EvalConfig(**values)
 
 
-def _check_values(config: TrainConfig) -> None:
-  """Cheap checks of single fields, before any data or compile."""
+def _implies_validation_loss(top: TrainConfig,
+                             entries: Iterable[_EvalEntry]) -> bool:
+  """Whether the config asks for the loss on `val_split`.
+
+  An evaluator that the config itself calls `val` takes its place.
+  """
+  is_named = any(entry.name == "val" for entry in entries)
+  return bool(top.val_split and top.pp_eval) and not is_named
+
+
+def _validation_loss(top: TrainConfig) -> EvalConfig:
+  """The evaluator that val_split + pp_eval + log_eval_steps mean."""
+  return _resolve_eval(
+      _EvalEntry("val", "mean"),
+      {"pred": "loss", "split": top.val_split, "pp": top.pp_eval}, top)
+
+
+def check_together(config: TrainConfig) -> None:
+  """Checks fields that depend on each other, before any data or compile.
+
+  Raises:
+    ConfigError: names the fields, what came and what is allowed.
+  """
   if bool(config.num_epochs) == bool(config.total_steps):
     raise ConfigError(
         "Give one of config.num_epochs and config.total_steps; got "
         f"{config.num_epochs!r} and {config.total_steps!r}.")
-  for name in ("batch_size", "log_training_steps", "log_eval_steps",
-               "checkpoint_steps"):
-    _check_integer(config, name, 1)
-  _check_integer(config, "skip_bad_steps", 0)
-  _check_integer(config, "grad_accum_steps", 1)
   if config.batch_size % config.grad_accum_steps:
     raise ConfigError(
         f"config.grad_accum_steps = {config.grad_accum_steps} does not divide "
         f"config.batch_size = {config.batch_size} into equal parts.")
-  if config.on_bad_example not in ON_BAD_EXAMPLE:
-    raise unknown("config.on_bad_example", config.on_bad_example,
-                  ON_BAD_EXAMPLE)
-  if config.codes_per_image is not None:
-    _check_integer(config, "codes_per_image", 1)
   for name in ("code_cache", "codes_per_image"):
     if getattr(config, name) is not None and config.oracle is None:
       raise ConfigError(f"config.{name} is for stage II, which learns an "
                         "oracle's codes; this config has no config.oracle.")
 
 
-def _check_integer(config: TrainConfig, name: str, least: int) -> None:
-  value = getattr(config, name)
-  if type(value) is not int or value < least:
-    raise ConfigError(
-        f"config.{name} = {value!r}; must be an integer ≥ {least}.")
-
-
 def config_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Lines 'path: old → new' for every field that changes what is computed."""
   lines = []
+  for name in sorted({*old, *new} - RESUME_FREE):
+    lines += _diff(old.get(name), new.get(name), f"config.{name}")
+  return lines
 
-  def walk(a, b, path):
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-      for key in sorted({*a, *b}):
-        if path or key not in RESUME_FREE:
-          walk(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-    elif a != b:
-      lines.append(f"config.{path}: {a!r} → {b!r}")
 
-  walk(old, new, "")
+def _diff(old: Any, new: Any, path: str) -> list[str]:
+  """Lines for every leaf that differs below `path`."""
+  if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+    return [f"{path}: {old!r} → {new!r}"] if old != new else []
+  lines = []
+  for name in sorted({*old, *new}):
+    lines += _diff(old.get(name), new.get(name), f"{path}.{name}")
   return lines
