@@ -26,9 +26,11 @@ class Check:
   Attributes:
     allowed: what is allowed; it ends the sentence "it must be …".
     fits: whether a value is allowed.
+    names: the allowed values, where they are a few names.
   """
   allowed: str
   fits: Callable[[Any], bool]
+  names: tuple[Any, ...] = ()
 
 
 def is_integer(value: Any) -> bool:
@@ -73,7 +75,8 @@ def one_of(names: Iterable[Any]) -> Check:
   """One of a few values."""
   names = tuple(names)
   return Check(f"one of {', '.join(map(str, names))}",
-               lambda value: any(value is x or value == x for x in names))
+               lambda value: any(value is x or value == x for x in names),
+               names)
 
 
 def two_integers(least: int = 1) -> Check:
@@ -88,7 +91,7 @@ def two_integers(least: int = 1) -> Check:
 def optional(check: Check) -> Check:
   """None, or what `check` allows."""
   return Check(f"None or {check.allowed}",
-               lambda value: value is None or check.fits(value))
+               lambda value: value is None or check.fits(value), check.names)
 
 
 BOOL = Check("True or False", lambda value: isinstance(value, bool))
@@ -211,6 +214,12 @@ def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
 
 def check_value(known: Field, value: Any, where: str) -> None:
   """Raises a ConfigError if one value is not allowed."""
-  if known.check is not None and not known.check.fits(value):
-    raise ConfigError(f"{where}.{known.name} = {value!r}; it must be "
-                      f"{known.check.allowed}.")
+  check = known.check
+  if check is None or check.fits(value):
+    return
+  hint = ""
+  closest = nearest(value, map(str, check.names))
+  if closest:
+    hint = f" Did you mean {closest!r}?"
+  raise ConfigError(f"{where}.{known.name} = {value!r}; it must be "
+                    f"{check.allowed}.{hint}")
