@@ -1,18 +1,35 @@
 """Architectures by the names that configs use in `model_name`."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from uvim import priors
+from uvim.fields import Field
 from uvim.models import guided
-from uvim.priors import make_prior
 from uvim.registry import lookup
 
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """How the block `config.model` of one architecture is read.
+
+  Attributes:
+    make: (fields, path of the block) → the model.
+    known_fields: (fields, path of the block) → all fields it may have.
+  """
+  make: Callable[[Mapping[str, Any], str], Any]
+  known_fields: Callable[[Mapping[str, Any], str], dict[str, Field]]
+
+
+_GUIDED = Architecture(guided.make_guided_model, guided.known_fields)
+_PRIOR = Architecture(priors.make_prior, priors.known_fields)
 # The second name of each is the released code's own.
 MODELS = {
-    "vit": guided.make_guided_model,
-    "proj.uvim.vit": guided.make_guided_model,
-    "lm": make_prior,
-    "proj.uvim.lm": make_prior,
+    "vit": _GUIDED,
+    "proj.uvim.vit": _GUIDED,
+    "lm": _PRIOR,
+    "proj.uvim.lm": _PRIOR,
 }
 
 
@@ -27,5 +44,15 @@ def make_model(name: str, model_fields: Mapping[str, Any], where: str):
   Raises:
     ConfigError: unknown model or field, missing field, sizes that do not fit.
   """
-  make = lookup(MODELS, name, f"model name in {where}_name")
-  return make(model_fields, where)
+  architecture = lookup(MODELS, name, f"model name in {where}_name")
+  return architecture.make(model_fields, where)
+
+
+def known_fields(name: str, model_fields: Mapping[str, Any],
+                 where: str) -> dict[str, Field]:
+  """All fields that such a block may have, by name.
+
+  Args and errors are those of `make_model`; values are not checked.
+  """
+  architecture = lookup(MODELS, name, f"model name in {where}_name")
+  return architecture.known_fields(model_fields, where)

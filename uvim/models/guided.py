@@ -200,30 +200,53 @@ def make_guided_model(model_fields: Mapping[str, Any],
     ConfigError: an unknown or missing field, a value that is not allowed, a
       field of another quantizer, sizes that do not fit.
   """
-  quantizer_cls = lookup(
-      QUANTIZERS, model_fields.get("quantizer", "vq"), f"{where}.quantizer")
-  network_known = fields_lib.fields_of(ViT)
-  del network_known[_FROM_QUANTIZER]
-  quantizer_known = fields_lib.fields_of(quantizer_cls)
-  known = network_known | quantizer_known | OWN_FIELDS
+  known = known_fields(model_fields, where)
   _refuse_fields_of_other_quantizers(model_fields, known, where)
   fields_lib.check_fields(known, model_fields, where)
-  quantizer = quantizer_cls(**_only(model_fields, quantizer_known))
-  network = ViT(**_only(model_fields, network_known),
+  quantizer_cls = QUANTIZERS[_own_value(model_fields, "quantizer")]
+  quantizer_fields = fields_lib.fields_of(quantizer_cls)
+  quantizer = quantizer_cls(**_only(model_fields, quantizer_fields))
+  network = ViT(**_only(model_fields, _network_fields()),
                 codeword_dim=quantizer.oracle_dim)
   vit_lib.check_vit(network)
   return GuidedModel(network, quantizer,
-                     model_fields.get("code_dropout", "random"))
+                     _own_value(model_fields, "code_dropout"))
+
+
+def known_fields(model_fields: Mapping[str, Any],
+                 where: str) -> dict[str, fields_lib.Field]:
+  """All fields that a block may have, by name; see `make_guided_model`.
+
+  Raises:
+    ConfigError: an unknown quantizer.
+  """
+  quantizer_cls = lookup(QUANTIZERS, _own_value(model_fields, "quantizer"),
+                         f"{where}.quantizer")
+  quantizer_fields = fields_lib.fields_of(quantizer_cls)
+  return _network_fields() | quantizer_fields | OWN_FIELDS
+
+
+def _network_fields() -> dict[str, fields_lib.Field]:
+  """The fields of `ViT` that a config gives."""
+  known = fields_lib.fields_of(ViT)
+  del known[_FROM_QUANTIZER]
+  return known
+
+
+def _own_value(model_fields, name):
+  """What a block says of one of OWN_FIELDS, or its default."""
+  return model_fields.get(name, OWN_FIELDS[name].default)
 
 
 def _refuse_fields_of_other_quantizers(model_fields, known, where):
   """A field that nobody reads must not be set."""
-  for name, cls in QUANTIZERS.items():
-    for field_name in fields_lib.fields_of(cls):
+  quantizer_name = _own_value(model_fields, "quantizer")
+  for other_name, other_cls in QUANTIZERS.items():
+    for field_name in fields_lib.fields_of(other_cls):
       if field_name in model_fields and field_name not in known:
         raise ConfigError(
-            f"{where}.{field_name} is a field of quantizer {name!r}, but "
-            f"{where}.quantizer = {model_fields.get('quantizer', 'vq')!r}.")
+            f"{where}.{field_name} is a field of quantizer {other_name!r}, "
+            f"but {where}.quantizer = {quantizer_name!r}.")
 
 
 def _only(values, names):

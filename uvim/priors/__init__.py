@@ -6,26 +6,41 @@ A new prior is one file with one class and one line in `PRIORS`.
 from collections.abc import Mapping
 from typing import Any
 
+from uvim.fields import Field
 from uvim.priors import autoregressive
 from uvim.priors.base import Prior
 from uvim.registry import lookup
 
 PRIORS = {"ar": autoregressive.AutoregressivePrior}
-DEFAULT_STYLE = "ar"
+STYLE = Field("style", "ar", "How the words are predicted. `ar`: one after the "
+              "other, each given those before it.", "ours")
 
 
 def make_prior(model_fields: Mapping[str, Any], where: str) -> Prior:
   """Builds a prior.
 
   Args:
-    model_fields: such as `config.model` of stage II: `style` (default "ar")
-      and the fields of the prior of that style.
+    model_fields: such as `config.model` of stage II: `style` and the fields of
+      the prior of that style.
     where: path of that block, for messages.
 
   Raises:
     ConfigError: an unknown style, an unknown or missing field, a value that is
       not allowed, sizes that do not fit.
   """
-  fields = dict(model_fields)
-  style = fields.pop("style", DEFAULT_STYLE)
-  return lookup(PRIORS, style, f"{where}.style").from_fields(fields, where)
+  prior_cls = _prior_class(model_fields, where)
+  own_fields = {name: value for name, value in model_fields.items()
+                if name != STYLE.name}
+  return prior_cls.from_fields(own_fields, where)
+
+
+def known_fields(model_fields: Mapping[str, Any],
+                 where: str) -> dict[str, Field]:
+  """All fields that such a block may have, by name; see `make_prior`."""
+  prior_cls = _prior_class(model_fields, where)
+  return prior_cls.known_fields() | {STYLE.name: STYLE}
+
+
+def _prior_class(model_fields, where):
+  style = model_fields.get(STYLE.name, STYLE.default)
+  return lookup(PRIORS, style, f"{where}.style")

@@ -59,12 +59,15 @@ class AutoregressivePrior(base.Prior):
 
   @classmethod
   def from_fields(cls, model_fields, where):
-    fields_lib.check_fields(
-        fields_lib.fields_of(lm_lib.LM), model_fields, where)
+    fields_lib.check_fields(cls.known_fields(), model_fields, where)
     lm = lm_lib.LM(**{name: fields_lib.hashable(value)
                       for name, value in model_fields.items()})
     lm_lib.check_lm(lm)
     return cls(lm)
+
+  @classmethod
+  def known_fields(cls):
+    return fields_lib.fields_of(lm_lib.LM)
 
   @property
   def input_size(self):

@@ -50,6 +50,11 @@ class Prior(abc.ABC):
   def from_fields(cls, model_fields: Mapping[str, Any], where: str) -> "Prior":
     """Builds the prior from a block of fields; see `make_prior`."""
 
+  @classmethod
+  @abc.abstractmethod
+  def known_fields(cls) -> dict[str, fields.Field]:
+    """The fields that such a block may have, by name; `style` left out."""
+
   @property
   @abc.abstractmethod
   def input_size(self) -> tuple[int, int]:
