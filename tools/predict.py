@@ -102,10 +102,10 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
       written.
   """
   num_samples = 1 if rerank else options.get("num_samples", 1)
-  writer = export.Writer(out, num_samples=num_samples, categories=categories,
-                         overwrite=overwrite)
+  writer = export.Writer(out, uvim.task, num_samples=num_samples,
+                         categories=categories, overwrite=overwrite)
   names = file_names(paths)
-  writer.check(names, uvim.output_keys)
+  writer.check(names)
   problems, made = [], options
   pairs = passes.progress(list(zip(names, paths, strict=True)),
                           total=len(paths), desc="Predicting", unit="photos")
@@ -171,9 +171,9 @@ def _run(args) -> list[str]:
   from uvim.inference.api import UViM
   uvim = UViM.from_checkpoint(args.checkpoint, lm=args.lm)
   categories = None
-  if "semantics" in uvim.task.keys:
-    num_classes = uvim.task.outputs_spec["semantics"][0] - 1
-    categories = choose_categories(args.categories, uvim.dataset, num_classes)
+  if uvim.task.num_categories is not None:
+    categories = choose_categories(
+        args.categories, uvim.dataset, uvim.task.num_categories)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
       rerank=args.rerank, settings={"checkpoint": args.checkpoint},

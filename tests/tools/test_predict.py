@@ -229,7 +229,7 @@ def test_depth_in_millimetres_and_colours(tmp_path):
   np.testing.assert_array_equal(
       read(tmp_path / "c/color/a.png"),
       np.rint(color * 127.5 + 127.5))
-  writer = export.Writer(tmp_path / "c", overwrite=False)
+  writer = export.Writer(tmp_path / "c", prediction.task)
   with pytest.raises(Exception, match="there already"):
     writer.add("a", prediction)
 

@@ -1,207 +1,160 @@
 """Predictions as files, in the standard format of their task.
 
 Below OUT, or with S > 1 below OUT/sample0, OUT/sample1, …:
-  panoptic      panoptic/NAME.png, id = R + 256 G + 65536 B, and panoptic.json
-                in COCO's schema, which the official evaluation reads
-  depth         depth/NAME.png, 16 bits, millimetres
-  colorization  color/NAME.png, RGB
-  other tasks   OUTPUT/NAME.npy, the arrays
-  all           pictures/NAME.png, photograph and prediction side by side
+  OUTPUT/NAME.ENDING  an output of the task, in the task's own format:
+                      panoptic    PNG, id = R + 256 G + 65536 B
+                      depth       PNG of 16 bits, millimetres
+                      color       PNG, RGB
+                      normals     NPY
+  panoptic.json       panoptic: COCO's schema, which the official evaluation
+                      reads
+  pictures/NAME.png   image and prediction side by side
 and OUT/predictions.json: settings, codes and their log-likelihoods.
 
-H W pixels of a picture
+S samples per image · H W pixels of an image
 """
 
-import contextlib
-import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from uvim import resize
 from uvim.inference import images
-from uvim.inference.prediction import Prediction
 from uvim.registry import ConfigError
+from uvim.tasks import output_files
+from uvim.tasks.base import AbstractTask
 
-PICTURE_SIDE = 1024  # Of the pictures to look at, in pixels.
+PICTURE_SIDE = 1024  # Of the images to look at, in pixels.
 SUMMARY = "predictions.json"
-_PANOPTIC = "panoptic.json"
+_PICTURES = "pictures"
 
 
 class Writer:
-  """Writes predictions one photograph at a time; `close` writes the lists."""
+  """Writes predictions one image at a time; `close` writes the lists."""
 
-  def __init__(self, folder: str | os.PathLike, *, num_samples: int = 1,
-               categories: Sequence[Any] | None = None,
+  def __init__(self, folder: str | os.PathLike, task: AbstractTask, *,
+               num_samples: int = 1, categories: Sequence[Any] | None = None,
                overwrite: bool = False):
-    """Writes nothing yet; arguments as in `Prediction.save`."""
+    """Writes nothing yet.
+
+    Args:
+      folder: OUT.
+      task: of the predictions.
+      num_samples: S of every prediction.
+      categories: as in `Prediction.save`.
+      overwrite: replaces files that are there.
+    """
     self._folder = pathlib.Path(folder)
-    self._folders = [self._folder] if num_samples == 1 else [
-        self._folder / f"sample{s}" for s in range(num_samples)]
+    self._task = task
     self._categories = categories
     self._overwrite = overwrite
-    self._summary, self._records = [], [[] for _ in self._folders]
+    self._folders = [self._folder]
+    if num_samples > 1:
+      self._folders = [self._folder / f"sample{s}" for s in range(num_samples)]
+    # What `close` writes: a row per image, and per sample what the task
+    # wants to list of each image.
     self._images = []
+    self._summary = []
+    self._records = [[] for _ in self._folders]
 
-  def check(self, names: Iterable[str], keys: Iterable[str]) -> None:
+  def check(self, names: Iterable[str]) -> None:
     """Raises a ConfigError if any file for these names is there already."""
     if self._overwrite:
       return
-    there = [p for p in self._planned(names, keys) if p.exists()]
-    if there:
-      more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-      raise ConfigError(f"{there[0]}{more}: there already; nothing is "
+    present = [path for path in self._planned(names) if path.exists()]
+    if present:
+      more = ""
+      if len(present) > 1:
+        more = f" and {len(present) - 1} more"
+      raise ConfigError(f"{present[0]}{more}: there already; nothing is "
                         "overwritten unless asked for (overwrite).")
 
-  def _planned(self, names, keys):
+  def _planned(self, names: Iterable[str]) -> Iterator[pathlib.Path]:
+    """All files that the predictions of these names make."""
     yield self._folder / SUMMARY
     for folder in self._folders:
-      if "panoptic" in keys:
-        yield folder / _PANOPTIC
+      if self._task.list_file:
+        yield folder / self._task.list_file
       for name in names:
-        for key in (*keys, "pictures"):
-          ending = "png" if key in (*_WRITERS, "pictures") else "npy"
-          yield folder / key / f"{name}.{ending}"
+        for key in self._task.output_keys:
+          yield self._output_path(folder, key, name)
+        yield self._picture_path(folder, name)
 
-  def add(self, name: str, prediction: Prediction,
-          source: str | None = None) -> None:
-    """Writes the samples of one photograph.
+  def _output_path(self, folder, key, name) -> pathlib.Path:
+    return folder / key / f"{name}.{self._task.file_ending}"
+
+  def _picture_path(self, folder, name) -> pathlib.Path:
+    return folder / _PICTURES / f"{name}.png"
+
+  def add(self, name: str, prediction: Any, source: str | None = None) -> None:
+    """Writes the samples of one image.
 
     Args:
       name: of its files, without an ending; whole numbers become COCO's
         image ids.
-      prediction: of this photograph alone.
-      source: the photograph's path, for the lists.
+      prediction: a `Prediction` of this image alone.
+      source: the image's path, for the lists.
 
     Raises:
       ConfigError: a file is there, or cannot be written.
     """
-    self.check([name], prediction.outputs)
-    height, width = prediction.photos[0].shape[:2]
-    number = int(name) if name.isdecimal() else len(self._images) + 1
-    self._images.append({"id": number, "file_name": source or name,
+    self.check([name])
+    image = prediction.photos[0]
+    height, width = image.shape[:2]
+    image_id = len(self._images) + 1
+    if name.isdecimal():
+      image_id = int(name)
+    self._images.append({"id": image_id, "file_name": source or name,
                          "height": height, "width": width})
-    drawn = prediction.pictures()[0]
+    image_bytes = resize.to_bytes(image)
+    drawings = prediction.pictures()[0]
     for s, folder in enumerate(self._folders):
-      for key, arrays in prediction.outputs.items():
-        write = _WRITERS.get(key, _write_array)
-        record = write(folder / key, name, arrays[0][s], self._categories)
-        if record:
-          self._records[s].append({"image_id": number, **record})
-      look = _beside(images.to_bytes(prediction.photos[0]), drawn[s])
-      _write_png(folder / "pictures" / f"{name}.png", look)
-    entry = {"name": name, "file": source or name, "height": height,
-             "width": width, "codes": prediction.codes[0].tolist()}
-    if prediction.logprob is not None:
-      entry["log_likelihood"] = prediction.log_likelihood[0].tolist()
-    self._summary.append(entry)
+      outputs = {key: arrays[0][s]
+                 for key, arrays in prediction.outputs.items()}
+      self._records[s] += self._write_outputs(folder, name, outputs, image_id)
+      output_files.write_png(self._picture_path(folder, name),
+                             _beside(image_bytes, drawings[s]))
+    self._summary.append({"name": name, "file": source or name,
+                          "height": height, "width": width,
+                          **_code_entry(prediction)})
+
+  def _write_outputs(self, folder, name, outputs, image_id
+                     ) -> list[dict[str, Any]]:
+    """Writes one sample; returns what the task's list needs to know."""
+    records = []
+    for key, output in outputs.items():
+      path = self._output_path(folder, key, name)
+      record = self._task.write(path, output, self._categories)
+      if record is not None:
+        records.append({"image_id": image_id, **record})
+    return records
 
   def close(self, settings: Mapping[str, Any]) -> None:
     """Writes the lists; `settings` is all that the numbers depend on."""
     for folder, records in zip(self._folders, self._records, strict=True):
       if records:
-        _write_json(folder / _PANOPTIC, {
-            "images": self._images, "annotations": records,
-            "categories": self._category_records()})
-    _write_json(self._folder / SUMMARY,
-                {"settings": dict(settings), "images": self._summary})
-
-  def _category_records(self):
-    return [{"id": c.id, "name": c.name, "isthing": int(c.isthing)}
-            for c in self._categories or ()]
+        self._task.write_list(folder / self._task.list_file, self._images,
+                              records, self._categories)
+    output_files.write_json(
+        self._folder / SUMMARY,
+        {"settings": dict(settings), "images": self._summary})
 
 
-def _write_panoptic(folder, name, x, categories) -> dict[str, Any]:
-  """The PNG of the ids; returns its record for the JSON.
-
-  A segment is a (class, instance) pair; class 0 is void.
-  """
-  sem_HW, ins_HW = x[..., 0].astype(np.int64), x[..., 1].astype(np.int64)
-  if categories is not None and sem_HW.max() > len(categories):
-    raise ConfigError(f"Class {sem_HW.max()} was predicted, but there are "
-                      f"{len(categories)} categories.")
-  stride = int(ins_HW.max()) + 1
-  pairs, index = np.unique(
-      np.where(sem_HW > 0, sem_HW * stride + ins_HW, 0), return_inverse=True)
-  # Numbered 1, 2, …; 0 stays 0.
-  ids = np.where(pairs > 0, np.arange(len(pairs)) + (pairs[0] > 0), 0)
-  ids_HW = ids[index].reshape(sem_HW.shape)
-  segments = []
-  for number, pair in zip(ids.tolist(), pairs.tolist(), strict=True):
-    if number:
-      label = pair // stride
-      segments.append({
-          "id": number, "category_id": label if categories is None
-          else categories[label - 1].id, "iscrowd": 0,
-          **_extent(ids_HW == number)})
-  rgb = np.stack([ids_HW >> shift & 255 for shift in (0, 8, 16)], -1)
-  _write_png(folder / f"{name}.png", rgb.astype(np.uint8))
-  return {"file_name": f"{name}.png", "segments_info": segments}
+def _code_entry(prediction: Any) -> dict[str, Any]:
+  """The codes [S, L] of one image and their log-likelihoods [S], if any."""
+  entry = {}
+  if prediction.codes is not None:
+    entry["codes"] = prediction.codes[0].tolist()
+  if prediction.logprob is not None:
+    entry["log_likelihood"] = prediction.log_likelihood[0].tolist()
+  return entry
 
 
-def _extent(mask_HW) -> dict[str, Any]:
-  """COCO's area and bbox (left, top, width, height)."""
-  rows, columns = (np.flatnonzero(mask_HW.any(axis)) for axis in (1, 0))
-  return {"area": int(mask_HW.sum()), "bbox": [
-      int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1),
-      int(rows[-1] - rows[0] + 1)]}
-
-
-def _write_depth(folder, name, x, categories):
-  del categories
-  millimetres = np.clip(np.rint(x.astype(np.float64) * 1000), 0, 65535)
-  _write_png(folder / f"{name}.png", millimetres.astype(np.uint16))
-
-
-def _write_color(folder, name, x, categories):
-  del categories
-  _write_png(folder / f"{name}.png", images.to_bytes(x))
-
-
-def _write_array(folder, name, x, categories):
-  del categories
-  _write(folder / f"{name}.npy", lambda file: np.save(file, x))
-
-
-_WRITERS = {"panoptic": _write_panoptic, "depth": _write_depth,
-            "color": _write_color}
-
-
-def _beside(photo, drawn):
-  """Both in one picture of a size to look at."""
-  return np.concatenate(
-      [images.fit(photo, PICTURE_SIDE), images.fit(drawn, PICTURE_SIDE)], 1)
-
-
-def _write_png(path: pathlib.Path, array: np.ndarray) -> None:
-  from PIL import Image
-  _write(path, lambda file: Image.fromarray(array).save(file, "PNG"))
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-  # One item of a list per line: a code of 256 words is one line of text.
-  parts = []
-  for key, value in content.items():
-    text = json.dumps(value)
-    if isinstance(value, list):
-      text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
-    parts.append(f"{json.dumps(key)}: {text}")
-  text = "{" + ",\n".join(parts) + "}\n"
-  _write(path, lambda file: file.write(text.encode()))
-
-
-def _write(path: pathlib.Path, save: Callable[[Any], Any]) -> None:
-  """Under another name first: a reader never sees half a file."""
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "wb") as file:
-      save(file)
-    os.replace(partial, path)
-  except OSError as e:
-    raise ConfigError(f"Cannot write {path}: {e.strerror or e}.") from e
-  finally:
-    with contextlib.suppress(OSError):
-      partial.unlink()
+def _beside(image_HWC: np.ndarray, drawing_HWC: np.ndarray) -> np.ndarray:
+  """Both side by side, of a size to look at."""
+  left = images.fit(image_HWC, PICTURE_SIDE)
+  right = images.fit(drawing_HWC, PICTURE_SIDE)
+  return np.concatenate([left, right], axis=1)

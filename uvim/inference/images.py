@@ -1,9 +1,7 @@
-"""Photographs as the models see them, read and resized without TensorFlow.
+"""Reads images of any kind from files and arrays, without TensorFlow.
 
-The numbers are those of the preprocessing ops of the evaluation strings
-(decode, resize, rgb_to_grayscale_to_rgb, value_range): a photograph gives the
-same prediction here as in an evaluation. A JPEG does so where the string says
-`decode(precise=True)`: plain `decode` is TensorFlow's faster, coarser way, as
+A JPEG gives the same numbers as in an evaluation whose string says
+`decode(precise=True)`. Plain `decode` is TensorFlow's faster, coarser way, as
 released, and differs by a few levels.
 
 H W pixels · C channels
@@ -19,18 +17,21 @@ from typing import Any
 import numpy as np
 
 from uvim.registry import ConfigError
+from uvim.resize import resize_nearest, to_bytes, to_model  # noqa: F401
 
 # Not all that Pillow opens: some formats start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
             ".ppm", ".pgm")
-MAX_PIXELS = 178_956_970  # 512 MB as RGB; twice what Pillow warns of.
-# Of red, green and blue, as tf.image.rgb_to_grayscale has them.
-_LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
+MAX_PIXELS = 178_956_970  # 512 MB as RGB; twice the limit of Pillow's warning.
+_NAMELESS = "the picture"
+_ALLOWED_CHANNELS = (1, 3, 4)
+# Resized images may leave their range by a rounding error.
+_TOLERANCE = 1e-3
 
 
 def read(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-  """A picture as [H, W, 3]: uint8, or float32 if it is an array of floats.
+  """An image as [H, W, 3]: uint8, or float32 if it is an array of floats.
 
   Args:
     image: a path, an open binary file, a PIL image or an array. Files and PIL
@@ -42,40 +43,57 @@ def read(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     max_pixels: a larger one is refused.
 
   Raises:
-    ConfigError: not there, not a picture, too large; one line.
+    ConfigError: not there, not an image, too large; one line.
   """
-  if isinstance(image, np.ndarray) or hasattr(image, "__array__") and not (
-      hasattr(image, "convert")):
+  if _is_pil(image):
+    return _from_pil(image, _NAMELESS, max_pixels)
+  # Arrays of any library. PIL images have `__array__` too.
+  if hasattr(image, "__array__"):
     return _from_array(np.asarray(image), max_pixels)
-  if hasattr(image, "convert"):
-    return _from_pil(image, "the picture", max_pixels)
-  name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else (
-      "the picture")
+  name = _NAMELESS
+  if isinstance(image, (str, os.PathLike)):
+    name = os.fspath(image)
   with _opened(image, name) as picture:
     return _from_pil(picture, name, max_pixels)
 
 
 def read_all(images: Any) -> list[np.ndarray]:
-  """`read` of one picture or of each of several.
+  """`read` of one image or of each of several.
 
   An array of rank 4, a list, a tuple or any other iterable is several; all
   else is one.
   """
-  several = (images.ndim == 4 if hasattr(images, "ndim") else
-             not isinstance(images, (str, bytes, os.PathLike)) and not
-             hasattr(images, "convert") and not hasattr(images, "read"))
-  photos = [read(x) for x in images] if several else [read(images)]
-  if not photos:
+  if not _is_several(images):
+    return [read(images)]
+  found = [read(image) for image in images]
+  if not found:
     raise ConfigError("No images: the list is empty.")
-  return photos
+  return found
+
+
+def _is_several(images: Any) -> bool:
+  if hasattr(images, "ndim"):
+    return images.ndim == 4
+  is_path = isinstance(images, (str, bytes, os.PathLike))
+  is_file = hasattr(images, "read")
+  return not (is_path or is_file or _is_pil(images))
+
+
+def _is_pil(image: Any) -> bool:
+  """Whether it is a PIL image; needs no import of PIL."""
+  return hasattr(image, "convert")
+
+
+# ── From PIL ────────────────────────────────────────────────────────────────
 
 
 @contextlib.contextmanager
-def _opened(file, name: str) -> Iterator[Any]:
+def _opened(file: Any, name: str) -> Iterator[Any]:
   from PIL import Image, UnidentifiedImageError
   try:
     with warnings.catch_warnings():
-      # Its limit, or our own, which is checked before anything is decoded.
+      # Pillow warns of large images. Our own limit is checked before any
+      # pixel is decoded.
       warnings.simplefilter("ignore")
       picture = Image.open(file, formats=FORMATS)
   except FileNotFoundError:
@@ -83,13 +101,14 @@ def _opened(file, name: str) -> Iterator[Any]:
   except UnidentifiedImageError:
     raise ConfigError(f"{name}: not a picture; allowed: "
                       f"{', '.join(FORMATS)}.") from None
-  except Exception as e:  # Of nonsense, every decoder raises its own.
-    raise ConfigError(f"{name}: cannot be read: {_reason(e)}.") from e
+  except Exception as error:  # Each decoder has its own for corrupt data.
+    raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
   with picture:
     yield picture
 
 
-def _from_pil(picture, name: str, max_pixels: int) -> np.ndarray:
+def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
+  """`read` of a PIL image, whose pixels are decoded here."""
   from PIL import ImageOps
   width, height = picture.size
   if width * height > max_pixels:
@@ -99,211 +118,120 @@ def _from_pil(picture, name: str, max_pixels: int) -> np.ndarray:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Of broken EXIF and the like.
       upright = ImageOps.exif_transpose(picture)
-      return _from_array(_to_array(upright), max_pixels)
-  except ConfigError as e:
-    raise ConfigError(f"{name}: {e}") from e
-  except Exception as e:
-    raise ConfigError(f"{name}: cannot be read: {_reason(e)}.") from e
+      return _from_array(_pixels_of(upright), max_pixels)
+  except ConfigError as error:
+    raise ConfigError(f"{name}: {error}") from error
+  except Exception as error:
+    raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
 
 
-def _to_array(picture) -> np.ndarray:
+def _pixels_of(picture: Any) -> np.ndarray:
+  """uint8 [H, W, 3] of a PIL image, or uint16 [H, W] if it has 16 bits."""
   if picture.mode == "F":
     raise ConfigError("pixels are floats, of which nobody knows the range; "
                       "save it as 8 or 16 bits.")
-  if picture.mode.startswith("I"):  # 16 bits, in one of Pillow's ways.
+  # Pillow has several modes for 16 bits: I, I;16, I;16B.
+  if picture.mode.startswith("I"):
     return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
-  if picture.mode == "P":  # A palette may hold transparency as bytes.
+  if picture.mode == "P":
+    # A palette may hold transparency as bytes: RGB alone would warn of it.
     picture = picture.convert("RGBA")
   return np.asarray(picture.convert("RGB"))
 
 
-def _from_array(x: np.ndarray, max_pixels: int) -> np.ndarray:
-  x = x[..., None] if x.ndim == 2 else x
-  if x.ndim != 3 or x.shape[-1] not in (1, 3, 4) or not x.size:
-    raise ConfigError(f"An array of shape {x.shape} is no picture; allowed: "
-                      "[H, W] and [H, W, C] with 1, 3 or 4 channels.")
-  if x.shape[0] * x.shape[1] > max_pixels:
-    raise ConfigError(f"{x.shape[1]}×{x.shape[0]} pixels are more than "
-                      f"{max_pixels:,}; make it smaller.")
-  x = np.broadcast_to(x[..., :3], (*x.shape[:2], 3))
-  if x.dtype == np.uint16:
-    return (x >> 8).astype(np.uint8)
-  if x.dtype == bool:
-    return np.uint8(255) * x
-  low, high = (-1, 1) if x.dtype.kind == "f" else (0, 255)
-  # Not `min < low`: NaN must fail too.
-  if x.dtype.kind not in "iuf" or not (
-      low - 1e-3 <= x.min() and x.max() <= high + 1e-3):
-    raise ConfigError(
-        f"An array of {x.dtype} from {x.min()} to {x.max()} is no picture; "
-        "allowed: whole numbers in 0..255, floats in [-1, 1].")
-  return x.astype(np.float32 if x.dtype.kind == "f" else np.uint8)
-
-
 def _reason(error: Exception) -> str:
-  text = getattr(error, "strerror", None) or str(error) or (
-      type(error).__name__)
+  """What went wrong, in one line."""
+  system_text = getattr(error, "strerror", None)
+  text = system_text or str(error) or type(error).__name__
   return " ".join(text.split()).rstrip(".")
 
 
+# ── From arrays ─────────────────────────────────────────────────────────────
+
+
+def _from_array(values: np.ndarray, max_pixels: int) -> np.ndarray:
+  """`read` of an array."""
+  if values.ndim == 2:
+    values = values[..., None]
+  _check_shape(values.shape, max_pixels)
+  height, width = values.shape[:2]
+  # Drops transparency, and makes three channels of one.
+  image_HWC = np.broadcast_to(values[..., :3], (height, width, 3))
+  if image_HWC.dtype == np.uint16:
+    return (image_HWC >> 8).astype(np.uint8)
+  if image_HWC.dtype == bool:
+    return np.uint8(255) * image_HWC
+  _check_range(image_HWC)
+  is_float = image_HWC.dtype.kind == "f"
+  return image_HWC.astype(np.float32 if is_float else np.uint8)
+
+
+def _check_shape(shape: Sequence[int], max_pixels: int) -> None:
+  is_image = (len(shape) == 3 and shape[-1] in _ALLOWED_CHANNELS
+              and 0 not in shape)
+  if not is_image:
+    raise ConfigError(f"An array of shape {shape} is no picture; allowed: "
+                      "[H, W] and [H, W, C] with 1, 3 or 4 channels.")
+  height, width = shape[:2]
+  if height * width > max_pixels:
+    raise ConfigError(f"{width}×{height} pixels are more than "
+                      f"{max_pixels:,}; make it smaller.")
+
+
+def _check_range(values: np.ndarray) -> None:
+  kind = values.dtype.kind
+  lowest, highest = (-1, 1) if kind == "f" else (0, 255)
+  fits = kind in "iuf"
+  if fits:
+    # Not `min < lowest`: NaN must fail too.
+    fits = (lowest - _TOLERANCE <= values.min()
+            and values.max() <= highest + _TOLERANCE)
+  if not fits:
+    raise ConfigError(
+        f"An array of {values.dtype} from {values.min()} to {values.max()} is "
+        "no picture; allowed: whole numbers in 0..255, floats in [-1, 1].")
+
+
+# ── Files and sizes ─────────────────────────────────────────────────────────
+
+
 def find(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
-  """The pictures that these files and folders (searched through) hold.
+  """The images that these files and folders (searched through) hold.
 
   Raises:
-    ConfigError: nothing there, or a folder without a picture.
+    ConfigError: nothing there, or a folder without an image.
   """
-  out = []
-  for given in map(pathlib.Path, paths):
-    if not given.exists():
-      raise ConfigError(f"{given}: there is no such file or folder.")
-    found = [given]
-    if given.is_dir():
-      found = sorted(p for p in given.rglob("*")
-                     if p.suffix.lower() in SUFFIXES and p.is_file())
-      if not found:
-        raise ConfigError(f"{given}: no picture in this folder; looked for "
-                          f"{', '.join(SUFFIXES)}.")
-    out += found
-  return list(dict.fromkeys(out))
+  found = []
+  for path in map(pathlib.Path, paths):
+    if not path.exists():
+      raise ConfigError(f"{path}: there is no such file or folder.")
+    if path.is_dir():
+      found += _find_in_folder(path)
+    else:
+      found.append(path)
+  # A file may be named and lie in a named folder too. A dict keeps the order.
+  return list(dict.fromkeys(found))
 
 
-def to_model(photo: np.ndarray, size: tuple[int, int], *,
-             antialias: bool = False, grey: bool = False) -> np.ndarray:
-  """float32 [*size, 3] in [-1, 1] of what `read` gives, whatever its aspect.
-
-  Args:
-    photo: [H, W, 3].
-    size: height and width.
-    antialias: as the run's preprocessing had it.
-    grey: only the luma, in all three channels (colorization).
-  """
-  x = resize(photo, size, antialias=antialias)
-  if grey:
-    x = luma(x)
-  if x.dtype == np.uint8:
-    x = np.float32(-1) + x.astype(np.float32) / np.float32(255) * np.float32(2)
-  return x
+def _find_in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+  found = sorted(path for path in folder.rglob("*")
+                 if path.suffix.lower() in SUFFIXES and path.is_file())
+  if not found:
+    raise ConfigError(f"{folder}: no picture in this folder; looked for "
+                      f"{', '.join(SUFFIXES)}.")
+  return found
 
 
-def luma(x: np.ndarray) -> np.ndarray:
-  """The grey level in all three channels; keeps dtype and range."""
-  if x.dtype == np.uint8:
-    # 255.5 and a cut: how TensorFlow comes back to 8 bits.
-    grey = x.astype(np.float32) * np.float32(1 / 255) @ _LUMA
-    grey = (grey * np.float32(255.5)).astype(np.uint8)
-  else:
-    grey = x @ _LUMA
-  return np.repeat(grey[..., None], 3, -1)
-
-
-def resize(x: np.ndarray, size: tuple[int, int], *,
-           antialias: bool = False) -> np.ndarray:
-  """Bilinear resize of [H, W, C], as the op of that name.
-
-  Whole numbers are cut, not rounded, as in the released implementation.
-  """
-  size = tuple(size)
-  if x.shape[:2] == size:
-    return x
-  out = _shrink(x, size) if antialias else _interpolate(x, size)
-  return out.astype(x.dtype)
-
-
-def _interpolate(x, size) -> np.ndarray:
-  """Between the four pixels around each new centre; float32."""
-  (top, bottom, dy), (left, right, dx) = (
-      _neighbours(old, new) for old, new in zip(x.shape, size, strict=False))
-  dy, dx = dy[:, None, None], dx[None, :, None]
-
-  def row(rows):
-    first = x[rows[:, None], left].astype(np.float32)
-    return first + (x[rows[:, None], right].astype(np.float32) - first) * dx
-
-  upper = row(top)
-  return upper + (row(bottom) - upper) * dy
-
-
-def _neighbours(old: int, new: int):
-  """(lower index, upper index, share of the upper), each [new]."""
-  scale = np.float32(old) / np.float32(new)
-  place = (np.arange(new, dtype=np.float32) + np.float32(.5)) * scale
-  place -= np.float32(.5)
-  lower = np.floor(place)
-  upper = np.minimum(np.ceil(place), old - 1).astype(np.int64)
-  return np.maximum(lower, 0).astype(np.int64), upper, place - lower
-
-
-def _shrink(x, size) -> np.ndarray:
-  """With a kernel as wide as the step between new centres; float32."""
-  rows = _weighted_rows(x, size[0])
-  return _weighted_rows(rows.swapaxes(0, 1), size[1]).swapaxes(0, 1)
-
-
-def _weighted_rows(x, new: int) -> np.ndarray:
-  """One output row at a time: a large photograph never becomes floats."""
-  old = len(x)
-  if old == new:
-    return x.astype(np.float32)
-  step = np.float32(1) / (np.float32(new) / np.float32(old))
-  width = max(step, np.float32(1))
-  out = np.empty((new, *x.shape[1:]), np.float32)
-  for i in range(new):
-    centre = np.float32(i + .5) * step
-    start = int(np.clip(np.ceil(centre - width - np.float32(.5)), 0, old - 1))
-    end = int(np.clip(np.floor(centre + width - np.float32(.5)), 0, old - 1))
-    place = np.arange(start, end + 1, dtype=np.float32) + np.float32(.5)
-    weight = np.maximum(0, 1 - np.abs(place - centre) / width)
-    weight = (weight / weight.sum()).astype(np.float32)
-    out[i] = np.tensordot(weight, x[start:end + 1].astype(np.float32), 1)
-  return out
-
-
-def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """[H, W, ...] by the pixel under each new centre; no new values.
-
-  In integers, so that rounding cannot move a border: as the evaluators do.
-  """
-  if x.shape[:2] == tuple(size):
-    return x
-  rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new)
-                   for old, new in zip(x.shape[:2], size, strict=True))
-  return x.take(rows, axis=0).take(columns, axis=1)
-
-
-def resize_colors(x: np.ndarray, photo: np.ndarray, *,
-                  full_luma: bool = False) -> np.ndarray:
-  """Predicted colours [h, w, 3] in [-1, 1] at the size of the photograph.
-
-  Args:
-    x: float32.
-    photo: what `read` gave.
-    full_luma: takes the luma from the photograph: sharp, though the model saw
-      less, and only the colours are the model's.
-  """
-  out = resize(x, photo.shape[:2])
-  if full_luma:
-    levels = photo.astype(np.float32)
-    if photo.dtype == np.uint8:
-      levels = levels / np.float32(127.5) - 1
-    out = out + ((levels - out) @ _LUMA)[..., None] / _LUMA.sum()
-  return np.clip(out, -1, 1)
-
-
-def fit(picture: np.ndarray, side: int) -> np.ndarray:
+def fit(image_HWC: np.ndarray, side: int) -> np.ndarray:
   """uint8 [H, W, 3] with its long side at most `side` pixels, for a look."""
   from PIL import Image
-  height, width = picture.shape[:2]
+  height, width = image_HWC.shape[:2]
   scale = side / max(height, width)
   if scale >= 1:
-    return picture
-  small = Image.fromarray(picture).resize(
-      (max(1, round(width * scale)), max(1, round(height * scale))),
-      Image.Resampling.BOX)
+    return image_HWC
+  # A very thin image keeps at least one pixel.
+  new_width = max(1, round(width * scale))
+  new_height = max(1, round(height * scale))
+  small = Image.fromarray(image_HWC).resize(
+      (new_width, new_height), Image.Resampling.BOX)
   return np.asarray(small)
-
-
-def to_bytes(photo: np.ndarray) -> np.ndarray:
-  """uint8 [H, W, 3] of what `read` gives."""
-  if photo.dtype == np.uint8:
-    return photo
-  return np.uint8(np.clip(np.rint(photo * 127.5 + 127.5), 0, 255))

@@ -1,6 +1,6 @@
-"""What UViM saw in some photographs: to look at, to rank, to keep.
+"""What UViM saw in some images: to look at, to rank, to keep.
 
-n images · S samples per image · L code length · H W pixels of a picture
+n images · S samples per image · L code length · H W pixels of an image
 """
 
 import dataclasses
@@ -10,25 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from uvim.inference import images
+from uvim import resize
+from uvim.inference import export, sheet
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask
 from uvim.typing import Float, Int
 
-_GAP = 6
-_PAPER = 255
+_GAP = 6  # Pixels between the images of a plot.
+_MAX_ASPECT = 8  # Of an image in a plot: width over height.
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What UViM sees in n photographs.
+  """What UViM sees in n images.
 
   Attributes:
     task: draws the outputs.
-    photos: [H, W, 3] each, as `uvim.inference.images.read` gives them.
-    outputs: the task's outputs by name: per photograph an array [S, H, W, …]
-      of its size.
-    codes: the guiding codes behind them; -1 is no word.
+    photos: the images, [H, W, 3] each, as `uvim.inference.images.read` gives
+      them.
+    outputs: the task's outputs by name: per image an array [S, H, W, …] of
+      its size.
+    codes: the guiding codes behind them, -1 is no word; None where the model
+      has no codes.
     logprob: log-probability of each word in nats; None where no language model
       wrote the code.
     settings: what the samples depend on: temperature, seed, ….
@@ -36,7 +39,7 @@ class Prediction:
   task: AbstractTask
   photos: Sequence[np.ndarray]
   outputs: Mapping[str, Sequence[np.ndarray]]
-  codes: Int[np.ndarray, "n S L"]
+  codes: Int[np.ndarray, "n S L"] | None
   logprob: Float[np.ndarray, "n S L"] | None
   settings: Mapping[str, Any]
 
@@ -45,7 +48,9 @@ class Prediction:
 
   @property
   def num_samples(self) -> int:
-    return self.codes.shape[1]
+    """S."""
+    arrays = next(iter(self.outputs.values()))
+    return len(arrays[0])
 
   @property
   def log_likelihood(self) -> Float[np.ndarray, "n S"]:
@@ -56,40 +61,45 @@ class Prediction:
     return self.logprob.sum(-1)
 
   def best(self) -> "Prediction":
-    """The likeliest of each photograph's samples alone, as S = 1."""
-    pick = self.log_likelihood.argmax(-1)
-    keep = np.arange(len(self)), pick
+    """The likeliest of each image's samples alone, as S = 1."""
+    best_n = self.log_likelihood.argmax(-1)
+    outputs = {}
+    for key, arrays in self.outputs.items():
+      outputs[key] = [samples[best:best + 1] for samples, best
+                      in zip(arrays, best_n, strict=True)]
     return dataclasses.replace(
-        self, codes=self.codes[keep][:, None],
-        logprob=self.logprob[keep][:, None],
-        outputs={key: [x[i:i + 1] for x, i in zip(xs, pick, strict=True)]
-                 for key, xs in self.outputs.items()},
+        self, outputs=outputs, codes=_choose(self.codes, best_n),
+        logprob=_choose(self.logprob, best_n),
         settings={**self.settings, "rerank": True})
 
+  def one(self, i: int) -> "Prediction":
+    """Image i alone, as n = 1."""
+    outputs = {key: [arrays[i]] for key, arrays in self.outputs.items()}
+    codes = None if self.codes is None else self.codes[i:i + 1]
+    logprob = None if self.logprob is None else self.logprob[i:i + 1]
+    return dataclasses.replace(
+        self, photos=[self.photos[i]], outputs=outputs, codes=codes,
+        logprob=logprob)
+
   def pictures(self) -> list[np.ndarray]:
-    """The outputs as the task draws them, uint8 [S, H, W, 3] per photograph."""
-    return [self.task.render({k: xs[i] for k, xs in self.outputs.items()})
-            for i in range(len(self))]
+    """The outputs as the task draws them, uint8 [S, H, W, 3] per image."""
+    drawings = []
+    for i in range(len(self)):
+      samples = {key: arrays[i] for key, arrays in self.outputs.items()}
+      drawings.append(self.task.render(samples))
+    return drawings
 
   def plot(self, height: int = 200):
-    """A PIL image: a row per photograph, the photograph first.
+    """A PIL image: a row per image, the image first, then its samples.
 
     Args:
       height: of a row, in pixels.
     """
-    from PIL import Image
-    rows = [[images.to_bytes(photo), *drawn] for photo, drawn in
-            zip(self.photos, self.pictures(), strict=True)]
-    rows = [[_to_height(x, height) for x in row] for row in rows]
-    width = max(sum(x.width + _GAP for x in row) for row in rows) - _GAP
-    sheet = Image.new("RGB", (width, len(rows) * (height + _GAP) - _GAP),
-                      (_PAPER,) * 3)
-    for i, row in enumerate(rows):
-      left = 0
-      for x in row:
-        sheet.paste(x, (left, i * (height + _GAP)))
-        left += x.width + _GAP
-    return sheet
+    rows = []
+    for photo, drawings in zip(self.photos, self.pictures(), strict=True):
+      images = [resize.to_bytes(photo), *drawings]
+      rows.append([_to_height(image, height) for image in images])
+    return sheet.draw_sheet(rows, gap=_GAP)
 
   def save(self, folder: str | os.PathLike, *,
            names: Sequence[str] | None = None,
@@ -99,7 +109,7 @@ class Prediction:
 
     Args:
       folder: made if need be.
-      names: of the photographs, without an ending; None: 0, 1, 2, ….
+      names: of the images, without an ending; None: 0, 1, 2, ….
       categories: panoptic: rows with .id, .name and .isthing, where class c
         is categories[c - 1]; None: the classes' own numbers.
       overwrite: replaces files that are there.
@@ -107,28 +117,30 @@ class Prediction:
     Raises:
       ConfigError: a file is there, or cannot be written.
     """
-    from uvim.inference import export
     names = names or [str(i) for i in range(len(self))]
-    writer = export.Writer(folder, num_samples=self.num_samples,
-                           categories=categories, overwrite=overwrite)
+    writer = export.Writer(
+        folder, self.task, num_samples=self.num_samples,
+        categories=categories, overwrite=overwrite)
     for i, name in enumerate(names):
       writer.add(name, self.one(i))
     writer.close(self.settings)
 
-  def one(self, i: int) -> "Prediction":
-    """Photograph i alone, as n = 1."""
-    return dataclasses.replace(
-        self, photos=[self.photos[i]], codes=self.codes[i:i + 1],
-        logprob=None if self.logprob is None else self.logprob[i:i + 1],
-        outputs={key: [xs[i]] for key, xs in self.outputs.items()})
+
+def _choose(values_nSL, best_n):
+  """[n, 1, L] of the best samples; None of None."""
+  if values_nSL is None:
+    return None
+  return values_nSL[np.arange(len(best_n)), best_n][:, None]
 
 
-def _to_height(picture, height):
+def _to_height(image_HWC: np.ndarray, height: int):
+  """A PIL image of this height, its aspect kept unless it is very wide."""
   from PIL import Image
-  width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-  grows = height > picture.shape[0]
-  # A 20,000 pixel wide strip must not make a sheet of that width.
-  width = min(width, 8 * height)
-  return Image.fromarray(picture).resize(
-      (width, height), Image.Resampling.NEAREST if grows else
-      Image.Resampling.BOX)
+  old_height, old_width = image_HWC.shape[:2]
+  width = max(1, round(old_width * height / old_height))
+  # A strip 20,000 pixels wide must not make a sheet of that width.
+  width = min(width, _MAX_ASPECT * height)
+  # Small images keep sharp pixels.
+  is_larger = height > old_height
+  method = Image.Resampling.NEAREST if is_larger else Image.Resampling.BOX
+  return Image.fromarray(image_HWC).resize((width, height), method)

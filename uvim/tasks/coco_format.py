@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from uvim import categories as categories_lib
+from uvim import pixels
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
 
@@ -43,7 +44,7 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
     segments.append({
         "id": segment_id, "category_id": category, "iscrowd": 0,
         **_extent(ids_HW == segment_id)})
-  output_files.write_png(path, _ids_to_rgb(ids_HW))
+  output_files.write_png(path, pixels.rgb_from_ids(ids_HW))
   return {"file_name": pathlib.Path(path).name, "segments_info": segments}
 
 
@@ -73,12 +74,6 @@ def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
   numbers = np.cumsum(is_segment) * is_segment
   ids_HW = numbers[place].reshape(classes_HW.shape)
   return ids_HW, (pairs[is_segment] // stride).tolist()
-
-
-def _ids_to_rgb(ids_HW: np.ndarray) -> np.ndarray:
-  """uint8 [H, W, 3] with the low byte in red."""
-  channels = [ids_HW >> shift & 255 for shift in (0, 8, 16)]
-  return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def _extent(mask_HW: np.ndarray) -> dict[str, Any]:

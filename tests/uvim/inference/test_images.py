@@ -1,4 +1,4 @@
-"""Reading and resizing photographs: the same numbers as preprocessing."""
+"""Reading images of every kind, and what is refused."""
 
 import io
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluators import common
-from pp import builder
 from uvim.inference import images
 from uvim.registry import ConfigError
 
@@ -15,42 +13,6 @@ from uvim.registry import ConfigError
 def noise(height, width, seed=0):
   return np.random.default_rng(seed).integers(
       0, 256, (height, width, 3), np.uint8)
-
-
-@pytest.mark.parametrize("old,new", [
-    ((37, 53), (48, 48)), ((101, 64), (33, 48)), ((1, 1), (8, 8)),
-    ((97, 1200), (48, 48)), ((48, 48), (48, 48)), ((64, 64), (48, 64))])
-@pytest.mark.parametrize("antialias", [False, True])
-def test_a_photo_becomes_what_the_evaluation_string_makes_of_it(
-    old, new, antialias):
-  photo = noise(*old)
-  op = builder.build(f"decode|resize({new}, antialias={antialias})|"
-                     "value_range(-1, 1)")
-  expected = op({"image": builder.tf.constant(photo)})["image"].numpy()
-  got = images.to_model(photo, new, antialias=antialias)
-  if not antialias:
-    np.testing.assert_array_equal(got, expected)
-  # Where a sum of weights times levels is a whole number but for rounding,
-  # the cut may fall on either side of it.
-  assert np.abs(got - expected).max() < 1.01 * 2 / 255
-  assert (got != expected).mean() < 0.01
-
-
-def test_the_luma_is_that_of_the_op():
-  photo = noise(40, 50, 1)
-  op = builder.build("resize(24)|rgb_to_grayscale_to_rgb|value_range(-1, 1)")
-  expected = op({"image": builder.tf.constant(photo)})["image"].numpy()
-  got = images.to_model(photo, (24, 24), grey=True)
-  assert (got != expected).mean() < 0.01
-  assert np.abs(got - expected).max() < 1.01 * 2 / 255
-
-
-@pytest.mark.parametrize("old,new", [
-    ((512, 512), (427, 640)), ((48, 48), (1, 999)), ((5, 7), (5, 7))])
-def test_outputs_are_resized_as_the_evaluators_do(old, new):
-  x = np.arange(old[0] * old[1]).reshape(old)
-  np.testing.assert_array_equal(
-      images.resize_nearest(x, new), common.resize_nearest(x, new))
 
 
 def save(picture, *args, **kwargs):
@@ -94,7 +56,6 @@ def test_cmyk_animation_and_rotation():
 def test_floats_are_taken_as_they_are_and_others_refused():
   x = np.linspace(-1, 1, 27, dtype=np.float32).reshape(3, 3, 3)
   np.testing.assert_array_equal(images.read(x), x)
-  np.testing.assert_array_equal(images.to_model(x, (3, 3)), x)
   for bad in (2 * x, np.full((3, 3), np.nan), np.full((3, 3), 300),
               np.zeros((3, 3, 2)), np.zeros((0, 3, 3)), np.zeros(3)):
     with pytest.raises(ConfigError, match="no picture"):
@@ -120,20 +81,6 @@ def test_unreadable_files(tmp_path):
   fails(save(Image.new("F", (3, 3)), "TIFF"), "floats")
   with pytest.raises(ConfigError, match="20000×1 pixels are more than 9"):
     images.read(save(Image.new("L", (20000, 1)), "PNG"), max_pixels=9)
-
-
-def test_full_luma_keeps_the_sharp_edges_of_the_photograph():
-  photo = noise(40, 60, 3)
-  small = images.resize(photo, (5, 5)).astype(np.float32) / 127.5 - 1
-  small = small * .2  # Far from the ends of the range: nothing is clipped.
-  photo = np.uint8(96 + photo // 4)
-  plain = images.resize_colors(small, photo)
-  sharp = images.resize_colors(small, photo, full_luma=True)
-  weights = [0.2989, 0.587, 0.114]
-  np.testing.assert_allclose(
-      sharp @ weights, (photo / 127.5 - 1) @ weights, atol=1e-4)
-  np.testing.assert_allclose(  # The colours are still the small picture's.
-      sharp[..., 0] - sharp[..., 2], plain[..., 0] - plain[..., 2], atol=1e-5)
 
 
 def test_finding_pictures(tmp_path):

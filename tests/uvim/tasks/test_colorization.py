@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from uvim import tasks
+from uvim import resize, tasks
 from uvim.nn import embedding
 from uvim.registry import ConfigError
 
@@ -101,6 +101,34 @@ def test_pictures_are_the_bytes_they_came_from():
       task.render({"color": labels - 0.3 / 127.5}), colors)
   np.testing.assert_array_equal(
       task.render({"color": np.float32([-1.5, 1.5])}), [0, 255])
+
+
+def _noise(height, width):
+  return np.random.default_rng(3).integers(
+      0, 256, (height, width, 3), np.uint8)
+
+
+def test_full_luma_keeps_the_sharp_edges_of_the_image():
+  image = _noise(40, 60)
+  small = resize.resize_bilinear(image, (5, 5)).astype(np.float32) / 127.5 - 1
+  small = small * .2  # Far from the ends of the range: nothing is clipped.
+  image = np.uint8(96 + image // 4)
+  plain = _task().to_image_size(small, image)
+  sharp = _task().to_image_size(small, image, full_luma=True)
+  weights = [0.2989, 0.587, 0.114]
+  np.testing.assert_allclose(
+      sharp @ weights, (image / 127.5 - 1) @ weights, atol=1e-4)
+  np.testing.assert_allclose(  # The colors are still the small image's.
+      sharp[..., 0] - sharp[..., 2], plain[..., 0] - plain[..., 2], atol=1e-5)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_an_image_is_its_own_label_in_color(antialias):
+  image = _noise(40, 60)
+  label = _task().label_at(image, (8, 12), antialias=antialias)
+  np.testing.assert_array_equal(
+      label, resize.to_model(image, (8, 12), antialias=antialias))
+  assert _task().labels_from_image and _task().sees_grey
 
 
 def test_channels_that_are_no_colours_are_named():

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
+from pp import builder
 from uvim import tasks
+from uvim.categories import Category
 from uvim.registry import ConfigError
 from uvim.tasks import base, instances, panoptic
 
@@ -206,3 +209,82 @@ def test_unknown_names_show_the_known_ones():
                     instance_label="logitsum")
   with pytest.raises(ConfigError, match="32x24"):
     _task().inputs({"labels": np.zeros((1, 32, 24, 2), np.int32)})
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(min_fraction=2), r"min_fraction = 2; .*\[0, 1\)"),
+    (dict(min_fraction=1.0), r"min_fraction = 1.0"),
+    (dict(min_fraction=-0.1), r"min_fraction = -0.1"),
+    (dict(min_fraction=float("nan")), "min_fraction = nan"),
+    (dict(instance_label=0), "instance_label = 0; .*logit_sum, majority"),
+])
+def test_options_out_of_their_range_are_one_line(options, message):
+  task = _task()
+  logits = _spikes(task, np.zeros((1, 16, 24, 2), np.int32))
+  with pytest.raises(ConfigError, match=message) as error:
+    task.outputs(logits, **options)
+  assert "\n" not in str(error.value)
+
+
+# Labels of one image.
+
+
+def test_instances_are_numbered_as_the_op_does():
+  make_canonical = builder.build("make_canonical")
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    label = np.int32(rng.integers(0, 9, (13, 17, 2)))
+    expected = make_canonical({"labels": builder.tf.constant(label)})["labels"]
+    np.testing.assert_array_equal(panoptic.canonical_order(label), expected)
+
+
+def test_a_label_of_any_size_becomes_one_of_the_models_size():
+  label = np.zeros((32, 48, 2), np.int32)
+  label[:, 24:] = 5, 70
+  label[:, :24] = 3, 80
+  small = _task().label_at(label, (16, 24))
+  assert small.shape == (16, 24, 2) and small.dtype == np.int32
+  np.testing.assert_array_equal(small[0, 0], [3, 1])  # The left one is first.
+  np.testing.assert_array_equal(small[0, -1], [5, 2])
+  with pytest.raises(ConfigError, match=r"shape \(3,\)"):
+    _task().label_at([1, 2, 3], (16, 24))
+
+
+# Files.
+
+
+def _category(number):
+  return Category(number, f"class {number}", True)
+
+
+def test_files_in_cocos_format(tmp_path):
+  output = np.zeros((4, 6, 2), np.int32)
+  output[1:3, 2:5] = 2, 7
+  output[3] = 1, 300
+  categories = [_category(11), _category(22)]
+  path = tmp_path / "deep" / "a.png"
+  record = _task().write(path, output, categories)
+  assert record == {"file_name": "a.png", "segments_info": [
+      {"id": 1, "category_id": 11, "iscrowd": 0, "area": 6,
+       "bbox": [0, 3, 6, 1]},
+      {"id": 2, "category_id": 22, "iscrowd": 0, "area": 6,
+       "bbox": [2, 1, 3, 2]}]}
+  with Image.open(path) as file:
+    ids = np.asarray(file)
+  np.testing.assert_array_equal(ids[..., 0], [
+      [0, 0, 0, 0, 0, 0], [0, 0, 2, 2, 2, 0], [0, 0, 2, 2, 2, 0],
+      [1, 1, 1, 1, 1, 1]])
+  assert not ids[..., 1:].any()
+  images = [{"id": 5, "file_name": "a.jpg", "height": 4, "width": 6}]
+  listed = tmp_path / "panoptic.json"
+  _task().write_list(listed, images, [{"image_id": 5, **record}], categories)
+  content = json.loads(listed.read_text())
+  assert content["images"] == images
+  assert content["annotations"] == [{"image_id": 5, **record}]
+  assert content["categories"][1] == {
+      "id": 22, "name": "class 22", "isthing": 1}
+  # Without categories the class is its own id.
+  record = _task().write(path, output)
+  assert [x["category_id"] for x in record["segments_info"]] == [1, 2]
+  with pytest.raises(ConfigError, match="Class 2 .* 1 categories"):
+    _task().write(path, output, categories[:1])
