@@ -249,7 +249,7 @@ class Run:
     for item in self.evaluations:
       if self._is_due(item.config.log_steps):
         values = {item.config.prefix + name: value
-                  for name, value in item.run(variables)}
+                  for name, value in item.run(variables).items()}
         self.metrics.update(values)
         self.recorder.scalars(self.step, values, item.settings)
         self.recorder.say(

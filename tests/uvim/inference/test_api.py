@@ -1,7 +1,7 @@
 """UViM.from_checkpoint: every form of checkpoint gives the same predictions."""
 
-import functools
 import json
+import shutil
 import sys
 
 import jax
@@ -10,22 +10,19 @@ import pytest
 
 from pp import builder
 from tests.trainers import tiny
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
-from uvim import files
-from uvim.codes import vq as quantizer
+from trainers.lm import LmFamily
+from trainers.vqvae import VqvaeFamily
+from uvim import files, resize
+from uvim.codes import masking
 from uvim.inference.api import UViM
-from uvim.models import make_model, vit
-from uvim.priors import lm
+from uvim.models import make_model
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import fields_of as infer
-from uvim.store import published as released
+from uvim.store import checkpoint, fields_of, published
 
 
 @pytest.fixture(scope="module")
 def stage_i(tmp_path_factory):
-  stage = VqvaeStage(tiny.stage_i_config())
+  stage = VqvaeFamily(tiny.stage_i_config())
   path = tmp_path_factory.mktemp("weights") / "one.npz"
   tiny.save_stage_i(stage, path)
   return stage, path
@@ -34,7 +31,7 @@ def stage_i(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stage_ii(stage_i):
   _, path = stage_i
-  stage = LmStage(tiny.stage_ii_config(path))
+  stage = LmFamily(tiny.stage_ii_config(path))
   params, _ = jax.jit(stage.init)(jax.random.key(5))
   file = path.with_name("two.npz")
   files.save_npz(file, {"params": params})
@@ -49,7 +46,8 @@ def uvim(stage_i, stage_ii):
 def test_predicts_what_the_stages_predict(stage_ii, uvim):
   stage, params, _ = stage_ii
   batch = tiny.batch()
-  expected = stage.predict({"params": params, "frozen": stage.frozen}, batch)
+  frozen = tiny.open_family(stage).frozen
+  expected = stage.predict(stage.variables(params, {}, frozen), batch)
   got = uvim.predict(batch["image"], num_samples=2)
   for i, panoptic in enumerate(got.outputs["panoptic"]):
     for sample in (0, 1):  # At temperature 0 they are equal.
@@ -59,25 +57,25 @@ def test_predicts_what_the_stages_predict(stage_ii, uvim):
 
 
 def test_encodes_and_decodes(stage_i, uvim):
-  stage, _ = stage_i
+  stage, path = stage_i
   batch = tiny.batch(1)
   make = builder.build("make_canonical")
   batch["labels"] = np.stack([
       make({"labels": builder.tf.constant(x)})["labels"]
       for x in batch["labels"]])
-  frozen = {"params": uvim._stage_i["params"],
-            "codebook": uvim._stage_i["codebook"]}
+  arrays = checkpoint.load_params(path)
   codes = uvim.encode(batch["image"], batch["labels"])
-  np.testing.assert_array_equal(codes, stage.encode(frozen, batch))
-  expected = stage.predict(frozen, batch, min_fraction=0.1)["panoptic"]
-  got = uvim.priors.sampling(batch["image"], codes, min_fraction=0.1)
+  np.testing.assert_array_equal(codes, stage.encode(arrays, batch))
+  expected = stage.predict(arrays, batch, min_fraction=0.1)["panoptic"]
+  got = uvim.decode(batch["image"], codes, min_fraction=0.1)
   np.testing.assert_array_equal(
       np.concatenate(got.outputs["panoptic"]), expected)
   # Labels of any size, their instances in any order.
   large = batch["labels"].repeat(3, 1).repeat(2, 2)
   large[..., 1] = np.where(large[..., 1] > 0, 99 - large[..., 1], 0)
   for i in range(8):
-    np.testing.assert_array_equal(uvim._label(large[i]), batch["labels"][i])
+    label = uvim.task.label_at(large[i], uvim.model.vit.input_size)
+    np.testing.assert_array_equal(label, batch["labels"][i])
   np.testing.assert_array_equal(
       uvim.encode(batch["image"][0], large[0]), codes[:1])
 
@@ -129,18 +127,20 @@ def test_likelihoods_and_the_best_sample(uvim, photos):
 
 
 @pytest.mark.parametrize("mode", ["zeros", 3])
-def test_masked_codes_are_those_of_the_quantizer(uvim, photos, mode):
+def test_masked_codes_are_those_of_the_quantizer(stage_i, uvim, photos, mode):
   codes = np.array([[1, 2, 3, 4]])
   masked = uvim.mask_codes(codes, (0, 1, 2, 2), mode)
   assert masked[0, [0, 2]].tolist() == [1, 3]
   same = uvim.mask_codes(codes, [[False, True]] * 2, mode)
   np.testing.assert_array_equal(masked, same)
-  z_BLE = quantizer.mask_code(
-      uvim._stage_i["codebook"], codes, mode, region=(0, 1, 2, 2))
-  logits = jax.jit(functools.partial(vit.decode_vectors, uvim.model))(
-      uvim._stage_i["params"], z_BLE, uvim._context(photos[2]))
+  arrays = checkpoint.load_params(stage_i[1])
+  code, dropped = masking.mask_code(
+      codes, mode, tiny.WORDS, region=(0, 1, 2, 2))
+  z_BLE = uvim.model.embed(arrays, code, dropped)
+  context = resize.to_model(photos[2], uvim.model.vit.input_size)[None]
+  logits = jax.jit(uvim.model.base_model)(arrays, z_BLE, context)
   np.testing.assert_array_equal(
-      uvim.priors.sampling(photos[2], masked).outputs["panoptic"][0],
+      uvim.decode(photos[2], masked).outputs["panoptic"][0],
       uvim.task.outputs(logits)["panoptic"])
 
 
@@ -163,7 +163,7 @@ def test_codes_that_cannot_be(uvim, photos):
   for bad in (np.zeros((1, 3), int), np.full((1, 4), 8), np.full((1, 4), -2),
               np.zeros((1, 4)), np.zeros((2, 4), int)):
     with pytest.raises(ConfigError, match="Codes of"):
-      uvim.priors.sampling(photos[0], bad)
+      uvim.decode(photos[0], bad)
 
 
 def test_the_plot_shows_photo_and_samples(uvim, photos):
@@ -187,13 +187,13 @@ def test_no_tensorflow_is_needed(uvim, photos, monkeypatch):
     {}, {"with_encoder_ctx": False}, {"with_decoder_ctx": False},
     {"bottleneck_resize": False, "code_len": 3}, {"base_model_depth": 2}])
 def test_fields_are_read_off_the_arrays(changes):
-  stage = VqvaeStage(tiny.stage_i_config(model=changes))
+  stage = VqvaeFamily(tiny.stage_i_config(model=changes))
   shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
       stage.wanted_arrays()).items()}
-  fields = infer.stage_i_fields(shapes, stage.model.code_len)
-  for name, value in fields.items():
-    assert value == getattr(stage.model, name), name
-  assert infer.task_name(fields) == "panoptic_segmentation"
+  fields = fields_of.stage_i_fields(shapes, stage.model.spec.length)
+  made = make_model("vit", fields, "model")
+  assert made == stage.model
+  assert fields_of.task_name(fields) == "panoptic_segmentation"
 
 
 @pytest.mark.parametrize("changes", [
@@ -203,11 +203,10 @@ def test_fields_are_read_off_the_arrays(changes):
 def test_fields_of_the_language_model_are_read_off_the_arrays(changes):
   config = tiny.stage_ii_config("none", changes)
   model = make_model("lm", config.model, "config.model")
-  params = jax.eval_shape(
-      functools.partial(lm.init_params, model), jax.random.key(0))
+  params = jax.eval_shape(model.init, jax.random.key(0))
   shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
       {"params": params}).items()}
-  assert make_model("lm", infer.stage_ii_fields(shapes), "model") == model
+  assert make_model("lm", fields_of.stage_ii_fields(shapes), "model") == model
 
 
 @pytest.mark.parametrize("name,task", [
@@ -221,8 +220,9 @@ def test_the_published_layouts_are_understood(fixtures, name, task):
                                    .replace(")", "]")))
             for name, shape, _ in rows}
 
-  one, two = infer.stage_i_fields(shapes(1)), infer.stage_ii_fields(shapes(2))
-  assert infer.task_name(one) == task
+  one = fields_of.stage_i_fields(shapes(1))
+  two = fields_of.stage_ii_fields(shapes(2))
+  assert fields_of.task_name(one) == task
   assert one["input_size"] == two["input_size"] == (512, 512)
   assert (one["oracle_depth"], one["base_model_depth"]) == (6, 12)
   assert (one["width"], one["num_heads"], one["mlp_dim"]) == (768, 12, 3072)
@@ -230,12 +230,15 @@ def test_the_published_layouts_are_understood(fixtures, name, task):
   assert (two["seq_len"], two["vocab_size"]) == (256, 4097)
 
 
-def test_a_name_means_both_stages(stage_i, stage_ii, monkeypatch, uvim):
-  files = {"uvim-panoptic-stage1": stage_i[1], "uvim-panoptic-stage2":
-           stage_ii[2]}
-  monkeypatch.setattr(released, "fetch", lambda address: next(
-      path for name, path in files.items()
-      if released.MODELS[name] == address))
+def test_a_name_means_both_stages(stage_i, stage_ii, monkeypatch, uvim,
+                                  tmp_path):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  for name, path in (("uvim-panoptic-stage1", stage_i[1]),
+                     ("uvim-panoptic-stage2", stage_ii[2])):
+    # As if they were fetched before.
+    fetched = published.cache_path(published.MODELS[name])
+    fetched.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, fetched)
   named = UViM.from_checkpoint("uvim-panoptic")
   image = tiny.batch(2)["image"]
   np.testing.assert_array_equal(
