@@ -22,9 +22,6 @@ COLLECTIVE = re.compile(
     r"= (?P<type>.*?) (?P<op>all-reduce|all-gather|reduce-scatter|all-to-all|"
     r"collective-permute)(?:-start)?\(")
 ARRAY = re.compile(r"(?P<item>\w+)\[(?P<shape>[\d,]*)\]")
-# Channels and kind of the labels that a task's preprocessing makes.
-LABELS = {"panoptic_segmentation": (2, "int32"), "depth": (1, "float32"),
-          "colorization": (3, "float32"), "normals": (3, "float32")}
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:
@@ -64,20 +61,19 @@ def batch_shapes(config, stage, sharding):
   """ShapeDtypeStructs of a batch as `config.pp_train` makes it."""
   import jax
 
-  from uvim.registry import lookup
-  task = config.task or config.oracle.task
-  channels, kind = lookup(LABELS, task, "task of tools.aot")
+  def array(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-  def array(size, depth, dtype="float32"):
-    return jax.ShapeDtypeStruct(
-        (config.batch_size, *size, depth), dtype, sharding=sharding)
+  def image(size):
+    return array((config.batch_size, *size, 3), "float32")
 
-  size = tuple(stage.model.input_size)
-  if config.oracle is None:
-    return {"image": array(size, 3), "labels": array(size, channels, kind)}
-  label_size = tuple(stage.oracle.model.input_size)
-  return {"image": array(size, 3), "image_ctx": array(label_size, 3),
-          "labels": array(label_size, channels, kind)}
+  labels = stage.task.label_spec(config.batch_size)
+  batch = {"image": image(stage.model.input_size),
+           "labels": array(labels.shape, labels.dtype)}
+  if config.oracle is not None:
+    # Stage II's own image may be larger than the labels.
+    batch["image_ctx"] = image(stage.task.input_size)
+  return batch
 
 
 def compile_step(config):
