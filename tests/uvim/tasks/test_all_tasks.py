@@ -7,16 +7,28 @@ import pytest
 
 from uvim import tasks
 from uvim.registry import ConfigError
+from uvim.tasks import base
 
-# Heads of small models, channels or classes of each quantity.
-HEADS = {
-    "panoptic_segmentation": {"semantics": 5, "instances": 4},
-    "depth": {"depth": 6},
-    "colorization": {"color": 3},
-    "normals": {"normals": 3},
-}
 SIZE = (8, 12)
 PATCH = (4, 4)
+NUM_CLASSES = 6
+
+
+def small_heads():
+  """Task → channels or classes of each quantity, for every class once."""
+  heads = {}
+  seen = set()
+  for name in tasks.TASKS:
+    cls = tasks.task_class(name)
+    if cls not in seen:
+      seen.add(cls)
+      is_real = issubclass(cls, base.RealTask)
+      size = cls.label_channels if is_real else NUM_CLASSES
+      heads[name] = dict.fromkeys(cls.keys, size)
+  return heads
+
+
+HEADS = small_heads()
 
 
 def make(name, **options):
@@ -33,11 +45,6 @@ def logits_of(name, batch=1):
             for key, size in HEADS[name].items()}
   return {key: jnp.float32(rng.normal(size=shape))
           for key, shape in shapes.items()}
-
-
-def test_every_task_is_tried_here():
-  classes = {tasks.task_class(name) for name in tasks.TASKS}
-  assert classes == {tasks.task_class(name) for name in HEADS}
 
 
 def test_the_released_names_are_names_of_the_same_tasks():
