@@ -43,10 +43,11 @@ def seed(shared):
 def data_dir(shared, tmp_path_factory):
   """coco/2017_panoptic with the five photographs as its validation split."""
   raw, folder = shared / "data" / "coco_panoptic", tmp_path_factory.mktemp("d")
-  prepare_data.prepare_coco(
-      images=str(raw / "val2017"), panoptic=str(raw / "panoptic_val2017"),
-      annotations=str(raw / "panoptic_val2017.json"),
-      name="coco/2017_panoptic", split="validation", data_dir=str(folder))
+  assert prepare_data.main([
+      "coco", "--images", str(raw / "val2017"), "--panoptic",
+      str(raw / "panoptic_val2017"), "--annotations",
+      str(raw / "panoptic_val2017.json"), "--split", "validation",
+      "--data_dir", str(folder)]) == 0
   return folder
 
 

@@ -1,74 +1,85 @@
-"""Passes over many files: in threads, in order, with a bar; problems together.
+"""Passes over many files: in threads, in order, with all problems at once.
 
-Threads suffice: decoding, compressing and numpy release the interpreter's
+Threads are enough: decoding, compressing and numpy release the interpreter's
 lock.
 """
 
 import collections
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TypeVar
 
-from tqdm import tqdm
-
+from uvim import progress as progress_lib
 from uvim.registry import ConfigError
 
-_SHOWN = 5  # Problems listed in an error; the rest are counted.
-_AHEAD = 64  # Results that may wait: Executor.map would queue a million.
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+_NUM_SHOWN = 5  # An error lists so many problems and counts the others.
+_MAX_WAITING = 64  # Results that may wait for the caller.
 
 
-def progress(items: Iterable[Any], *, total: int, desc: str, unit: str = ""
-             ) -> Iterable[Any]:
-  """`items` with a bar."""
-  # A log file keeps every line of the bar; a terminal overwrites them.
-  interval = 0.1 if sys.stderr.isatty() else 15
-  return tqdm(items, desc, total, unit=f" {unit or 'files'}",
-              mininterval=interval)
+def progress(items: Iterable[T], *, total: int, desc: str, unit: str = "files"
+             ) -> Iterable[T]:
+  """Yields `items` and draws a bar; see `uvim.progress.bar`."""
+  return progress_lib.bar(items, total=total, label=desc, unit=unit)
 
 
-def map_ahead(fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-  """`map(fn, items)` in threads, a bounded number of results ahead."""
+def map_in_threads(function: Callable[[T], Result], items: Iterable[T]
+                   ) -> Iterator[Result]:
+  """Yields `function(item)` in the order of `items`, computed in threads.
+
+  Only a few results wait at a time. `Executor.map` would start all of them,
+  and a million examples do not fit into memory.
+  """
   with futures.ThreadPoolExecutor() as pool:
     waiting = collections.deque()
     try:
       for item in items:
-        waiting.append(pool.submit(fn, item))
-        if len(waiting) > _AHEAD:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > _MAX_WAITING:
           yield waiting.popleft().result()
       while waiting:
         yield waiting.popleft().result()
     finally:
-      for future in waiting:  # After an error, or when the caller stops.
+      # Something is left after an error, or if the caller stops early.
+      for future in waiting:
         future.cancel()
 
 
-def raise_problems(problems: Sequence[str], what: str) -> None:
-  """One ConfigError for all problems of a pass, showing the first few."""
-  if problems:
-    more = len(problems) - _SHOWN
-    tail = [f"… and {more} more."] if more > 0 else []
-    raise ConfigError("\n  ".join(
-        [f"{what}: {len(problems)} problem(s)."] + list(problems[:_SHOWN])
-        + tail))
-
-
-def check_each(check: Callable[[Any], Sequence[str]], items: Sequence[Any]
-               ) -> None:
-  """Looks at every item before anything is written.
-
-  A wrong file found after an hour of writing, or not at all, costs more than
-  looking at each one first.
+def raise_problems(problems: Sequence[str], title: str) -> None:
+  """Raises one ConfigError for all problems of a pass, if there are any.
 
   Args:
-    check: item → its problems, as sentences.
+    problems: sentences. The message lists the first few.
+    title: starts the message; it says what is wrong in general.
+  """
+  if not problems:
+    return
+  lines = [f"{title}: {len(problems)} problem(s)."]
+  lines += problems[:_NUM_SHOWN]
+  num_more = len(problems) - _NUM_SHOWN
+  if num_more > 0:
+    lines.append(f"… and {num_more} more.")
+  raise ConfigError("\n  ".join(lines))
+
+
+def check_each(find_problems: Callable[[T], Sequence[str]], items: Sequence[T]
+               ) -> None:
+  """Checks every item, in threads, before anything is written.
+
+  A wrong file that is found after an hour of writing costs more than a look
+  at each file first.
+
+  Args:
+    find_problems: item → its problems, as sentences.
     items: what to check.
 
   Raises:
-    ConfigError: listing the first problems and how many there are.
+    ConfigError: lists the first problems and says how many there are.
   """
   problems = []
-  for some in progress(map_ahead(check, items), total=len(items),
-                       desc="Checking"):
+  per_item = map_in_threads(find_problems, items)
+  for some in progress(per_item, total=len(items), desc="Checking"):
     problems += some
   raise_problems(problems, "The files are not consistent")

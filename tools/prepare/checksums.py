@@ -1,5 +1,6 @@
-"""Files against a list of checksums, as md5sum or sha256sum write it."""
+"""Compares files with a list of checksums, as md5sum or sha256sum write it."""
 
+import functools
 import hashlib
 import pathlib
 import re
@@ -8,54 +9,69 @@ from collections.abc import Iterable, Sequence
 from tools import passes
 from uvim.registry import ConfigError
 
-_KINDS = {32: "md5", 40: "sha1", 64: "sha256"}  # By the number of digits.
+# Number of hexadecimal digits → algorithm.
+_ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}
+# A star marks a file that was read as binary.
 _LINE = re.compile(r"([0-9a-fA-F]+) [ *](.+)")
 
 
 def check(list_path: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
-  """Compares every listed file; those that are not listed are left alone.
+  """Compares every file that is listed. It ignores all other files.
 
   Args:
-    list_path: text, a line 'CHECKSUM  NAME' per file.
-    folders: where to look for NAME, after the folder of the list.
+    list_path: a text with a line 'CHECKSUM  NAME' for each file.
+    folders: where to look for NAME, after the folder of the list itself.
 
   Raises:
-    ConfigError: the list cannot be read, or files are absent or differ.
+    ConfigError: the list is not readable, or files are absent or differ.
   """
   places = [list_path.parent, *folders]
-  passes.check_each(lambda item: _problems(*item, places), _read(list_path))
+  find_problems = functools.partial(_problems, places=places)
+  passes.check_each(find_problems, _read_list(list_path))
 
 
-def _read(list_path: pathlib.Path) -> list[tuple[str, str]]:
+def _read_list(list_path: pathlib.Path) -> list[tuple[str, str]]:
   """(checksum, name) of each line."""
   try:
     lines = list_path.read_text().splitlines()
   except (OSError, ValueError) as error:
     raise ConfigError(f"--checksums: cannot read {str(list_path)!r}: "
                       f"{error}.") from error
-  out = []
+  entries = []
   for number, line in enumerate(lines, 1):
-    found = _LINE.fullmatch(line)
-    if found and len(found[1]) in _KINDS:
-      out.append((found[1].lower(), found[2]))
+    match = _LINE.fullmatch(line)
+    if match and len(match[1]) in _ALGORITHMS:
+      entries.append((match[1].lower(), match[2]))
     elif line.strip():
       raise ConfigError(
           f"--checksums: line {number} of {str(list_path)!r} is not 'CHECKSUM  "
           "NAME' as md5sum, sha1sum or sha256sum write it.")
-  if not out:
+  if not entries:
     raise ConfigError(f"--checksums: {str(list_path)!r} names no file.")
-  return out
+  return entries
 
 
-def _problems(want: str, name: str, places: Sequence[pathlib.Path]
+def _problems(entry: tuple[str, str], places: Sequence[pathlib.Path]
               ) -> list[str]:
-  path = next((place / name for place in places if (place / name).is_file()),
-              None)
+  """What is wrong with the file of one (checksum, name)."""
+  expected, name = entry
+  path = _first_file(name, places)
   if path is None:
     return [f"{name}: not in {', '.join(map(str, places))}."]
-  kind = _KINDS[len(want)]
+  algorithm = _ALGORITHMS[len(expected)]
   with open(path, "rb") as file:
-    got = hashlib.file_digest(file, kind).hexdigest()
-  if got == want:
+    actual = hashlib.file_digest(file, algorithm).hexdigest()
+  if actual == expected:
     return []
-  return [f"{name}: its {kind} is {got}, the list says {want}. Copy it again."]
+  return [f"{name}: its {algorithm} is {actual}, the list says {expected}. "
+          "Copy it again."]
+
+
+def _first_file(name: str, places: Sequence[pathlib.Path]
+                ) -> pathlib.Path | None:
+  """The file of this name in the first folder that has one."""
+  for place in places:
+    path = place / name
+    if path.is_file():
+      return path
+  return None

@@ -1,28 +1,44 @@
-"""Raw panoptic files in COCO's format: read, checked, as TFDS examples.
+"""Panoptic files in COCO's format: read, matched, checked, as examples.
 
-The format: a JSON with `images`, `annotations` (one per image, with
-`segments_info`) and `categories`, and one PNG per image in which the colour is
-the segment id: R + 256 G + 65536 B, 0 for void.
+The format: a JSON with `images`, `annotations` (one for each image, with
+`segments_info`) and `categories`, and one PNG for each image. The color of a
+pixel is its segment id: R + 256 G + 65536 B, and 0 for void.
+
+H W pixels of an image · M pixels of one segment
 """
 
-import contextlib
 import dataclasses
-import io
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from tools.passes import check_each, progress, raise_problems
+from tools.passes import raise_problems
+from uvim import pixels
+from uvim.categories import Category
 from uvim.registry import ConfigError
+
+_LISTS = ("images", "annotations", "categories")
+_NEEDED_KEYS = {"images": ("id", "file_name"),
+                "annotations": ("image_id", "file_name", "segments_info")}
+# TFDS decodes no other formats.
+_FORMATS = ("JPEG", "PNG", "BMP")
+_UPRIGHT = 1  # The EXIF orientation of an image that needs no rotation.
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """One image with its annotation, as paths and JSON dicts."""
+  """One image with its annotation.
+
+  Attributes:
+    image_path: the image file.
+    panoptic_path: the panoptic PNG.
+    image: its dict in the JSON's list `images`.
+    annotation: its dict in the JSON's list `annotations`.
+  """
   image_path: pathlib.Path
   panoptic_path: pathlib.Path
   image: dict[str, Any]
@@ -30,15 +46,24 @@ class Record:
 
   @property
   def name(self) -> str:
-    """How messages call it."""
-    return f"image {self.image['id']} ({self.image['file_name']})"
+    """Its name in messages."""
+    return _name_in_messages(self.image)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The annotation file, with its three lists.
+def _name_in_messages(image: dict[str, Any]) -> str:
+  return f"image {image['id']} ({image['file_name']})"
+
+
+def file_name_of(record: Record) -> str:
+  """The name of the image file in the JSON."""
+  return record.image["file_name"]
+
+
+def read_annotations(path: pathlib.Path) -> dict[str, Any]:
+  """The annotation file, a dict with three lists.
 
   Raises:
-    ConfigError: when it is absent, not JSON, or lacks a list.
+    ConfigError: it is absent, not JSON, or lacks a list.
   """
   try:
     data = json.loads(path.read_text())
@@ -48,48 +73,51 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   except ValueError as error:
     raise ConfigError(
         f"--annotations: {str(path)!r} is not JSON: {error}.") from error
-  keys = ("images", "annotations", "categories")
-  absent = [key for key in keys if not isinstance(data, dict)
-            or not isinstance(data.get(key), list)]
+  lists = data if isinstance(data, dict) else {}
+  absent = [key for key in _LISTS if not isinstance(lists.get(key), list)]
   if absent:
     raise ConfigError(
         f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
-        f"COCO panoptic file has {', '.join(keys)}.")
+        f"COCO panoptic file has {', '.join(_LISTS)}.")
   return data
 
 
 def match_records(data: dict[str, Any], images: pathlib.Path,
                   panoptic: pathlib.Path) -> list[Record]:
-  """Pairs images with annotations by id; looks whether the files exist.
+  """Pairs images with annotations by id, and checks that the files exist.
+
+  Args:
+    data: from `read_annotations`.
+    images: folder of the images.
+    panoptic: folder of the panoptic PNGs.
+
+  Returns:
+    One record for each image, sorted by id.
 
   Raises:
-    ConfigError: listing what does not pair or is not there.
+    ConfigError: lists what has no partner and which files are absent.
   """
   for flag, folder in (("--images", images), ("--panoptic", panoptic)):
     if not folder.is_dir():
       raise ConfigError(f"{flag}: {str(folder)!r} is not a folder.")
-  problems = _missing_keys(data)
-  raise_problems(problems, "--annotations")
-  problems += _repeated("image id", (x["id"] for x in data["images"]))
-  problems += _repeated("file name", (x["file_name"] for x in data["images"]))
-  problems += _repeated("annotation of image",
-                        (x["image_id"] for x in data["annotations"]))
-  by_id = {x["image_id"]: x for x in data["annotations"]}
+  raise_problems(_missing_keys(data), "--annotations")
+  problems = _repeated_names(data)
+  unused = {annotation["image_id"]: annotation
+            for annotation in data["annotations"]}
   records = []
-  for image in sorted(data["images"], key=lambda x: x["id"]):
-    annotation = by_id.pop(image["id"], None)
+  for image in sorted(data["images"], key=lambda image: image["id"]):
+    annotation = unused.pop(image["id"], None)
     if annotation is None:
-      problems.append(f"image {image['id']} ({image['file_name']}): no "
-                      "annotation has this image_id.")
+      problems.append(f"{_name_in_messages(image)}: no annotation has this "
+                      "image_id.")
       continue
     record = Record(images / image["file_name"],
                     panoptic / annotation["file_name"], image, annotation)
-    problems += [f"{record.name}: no file {str(path)!r}."
-                 for path in (record.image_path, record.panoptic_path)
-                 if not path.is_file()]
+    problems += _absent_files(record)
     records.append(record)
-  problems += [f"annotation {x.get('file_name')}: no image has the id "
-               f"{x['image_id']}." for x in by_id.values()]
+  for annotation in unused.values():
+    problems.append(f"annotation {annotation.get('file_name')}: no image has "
+                    f"the id {annotation['image_id']}.")
   raise_problems(problems, "The files do not fit together")
   if not records:
     raise ConfigError("--annotations: the list of images is empty.")
@@ -97,123 +125,169 @@ def match_records(data: dict[str, Any], images: pathlib.Path,
 
 
 def _missing_keys(data: dict[str, Any]) -> list[str]:
-  needs = {"images": ("id", "file_name"),
-           "annotations": ("image_id", "file_name", "segments_info")}
-  return [f"{kind}[{i}] has no {key!r}."
-          for kind, keys in needs.items() for i, item in enumerate(data[kind])
-          for key in keys if key not in item]
+  problems = []
+  for list_name, keys in _NEEDED_KEYS.items():
+    for position, item in enumerate(data[list_name]):
+      for key in keys:
+        if key not in item:
+          problems.append(f"{list_name}[{position}] has no {key!r}.")
+  return problems
+
+
+def _repeated_names(data: dict[str, Any]) -> list[str]:
+  images = data["images"]
+  annotations = data["annotations"]
+  image_ids = [image["id"] for image in images]
+  file_names = [image["file_name"] for image in images]
+  annotated_ids = [annotation["image_id"] for annotation in annotations]
+  return [*_repeated("image id", image_ids),
+          *_repeated("file name", file_names),
+          *_repeated("annotation of image", annotated_ids)]
 
 
 def _repeated(what: str, values: Iterable[Any]) -> list[str]:
-  seen, twice = set(), []
+  """A problem for each time that a value comes again."""
+  seen = set()
+  problems = []
   for value in values:
     if value in seen:
-      twice.append(f"{what} {value} appears twice.")
+      problems.append(f"{what} {value} appears twice.")
     seen.add(value)
-  return twice
+  return problems
 
 
-def read_ids(path: pathlib.Path) -> np.ndarray:
-  """Segment ids of a panoptic PNG: int32 [H, W], 0 is void.
-
-  Raises:
-    ValueError: when the file is no RGB picture.
-  """
-  with Image.open(path) as picture:
-    if picture.mode not in ("RGB", "RGBA"):
-      raise ValueError(f"its mode is {picture.mode}, not RGB")
-    rgb_HW3 = np.asarray(picture, np.int32)[..., :3]
-  return rgb_HW3 @ np.array([1, 256, 65536], np.int32)
-
-
-def _present(ids_HW: np.ndarray) -> set[int]:
-  """The ids in a picture. Sorting run starts, not pixels, is 20x faster."""
-  flat = ids_HW.ravel()
-  starts = np.flatnonzero(np.diff(flat, prepend=-1))
-  return set(np.unique(flat[starts]).tolist()) - {0}
-
-
-def _check_sizes(record: Record, size_HW: tuple[int, int]) -> list[str]:
-  """Compares the PNG with the photograph and with the JSON."""
-  with Image.open(record.image_path) as picture:
-    sizes = {"the image": picture.size[::-1]}
-    kind = picture.format
-    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
-  out = []
-  if kind not in ("JPEG", "PNG", "BMP"):
-    out.append(f"{record.name}: is {kind}; allowed: JPEG, PNG, BMP.")
-  if "height" in record.image and "width" in record.image:
-    sizes["the JSON"] = (record.image["height"], record.image["width"])
-  return out + [
-      f"{record.name}: {what} has height x width {size[0]}x{size[1]}, its "
-      f"panoptic PNG {size_HW[0]}x{size_HW[1]}." + turned * (
-          " EXIF says to turn the image; ids belong to the pixels as they are "
-          "stored.")
-      for what, size in sizes.items() if tuple(size) != size_HW]
+def _absent_files(record: Record) -> list[str]:
+  return [f"{record.name}: no file {str(path)!r}."
+          for path in (record.image_path, record.panoptic_path)
+          if not path.is_file()]
 
 
 def check_record(record: Record, category_ids: set[int]) -> list[str]:
   """Problems of one image: unreadable files, sizes, segment ids, categories.
 
-  Segments without `area` or `bbox` get them from the PNG.
+  If there are none, `height` and `width` of the image, and `area`, `bbox` and
+  `iscrowd` of a segment, are filled in from the PNG where the JSON lacks them.
   """
   try:
     ids_HW = read_ids(record.panoptic_path)
-    problems = _check_sizes(record, ids_HW.shape)
+    problems = _check_image(record, ids_HW.shape)
   # Pillow reports broken files with many types: OSError, ValueError,
   # SyntaxError, DecompressionBombError, struct.error, ….
   except Exception as error:  # noqa: BLE001
     return [f"{record.name}: cannot be read: {error}."]
   record.image.update(height=ids_HW.shape[0], width=ids_HW.shape[1])
   segments = record.annotation["segments_info"]
-  if any("id" not in x or "category_id" not in x for x in segments):
-    return problems + [f"{record.name}: a segment has no id or category_id."]
-  present, listed = _present(ids_HW), {x["id"] for x in segments}
-  problems += _repeated(f"{record.name}: segment",
-                        (x["id"] for x in segments))
-  problems += [f"{record.name}: segment {i} is in the PNG but not in the JSON."
-               for i in sorted(present - listed)]
-  problems += [f"{record.name}: segment {i} is in the JSON but has no pixel in "
-               "the PNG." for i in sorted(listed - present)]
-  problems += [f"{record.name}: segment {x['id']} has category_id "
-               f"{x['category_id']}, which the JSON's categories lack."
-               for x in segments if x["category_id"] not in category_ids]
+  if not all("id" in segment and "category_id" in segment
+             for segment in segments):
+    problems.append(f"{record.name}: a segment has no id or category_id.")
+    return problems
+  problems += _check_ids(record.name, segments, ids_HW)
+  for segment in segments:
+    if segment["category_id"] not in category_ids:
+      problems.append(
+          f"{record.name}: segment {segment['id']} has category_id "
+          f"{segment['category_id']}, which the JSON's categories lack.")
   if not problems:
-    _complete(segments, ids_HW)
+    for segment in segments:
+      _complete(segment, ids_HW)
   return problems
 
 
-def _complete(segments: Sequence[dict[str, Any]], ids_HW: np.ndarray) -> None:
-  """Fills in what a segment may leave out: area, bbox [x, y, w, h], crowd."""
-  for segment in segments:
-    segment.setdefault("iscrowd", 0)
-    if "area" in segment and "bbox" in segment:
-      continue
-    y_M, x_M = np.nonzero(ids_HW == segment["id"])
-    segment.setdefault("area", len(y_M))
-    x, y = int(x_M.min()), int(y_M.min())
-    segment.setdefault("bbox", [x, y, int(x_M.max()) + 1 - x,
-                                int(y_M.max()) + 1 - y])
-
-
-def check_records(records: Sequence[Record], category_ids: set[int]) -> None:
-  """Opens every file once; see `check_record`.
+def read_ids(path: pathlib.Path) -> np.ndarray:
+  """Segment ids of a panoptic PNG: int32 [H, W], 0 is void.
 
   Raises:
-    ConfigError: listing the first problems and how many there are.
+    ValueError: the file is not an RGB image.
   """
-  check_each(lambda record: check_record(record, category_ids), records)
+  with Image.open(path) as image:
+    if image.mode not in ("RGB", "RGBA"):
+      raise ValueError(f"its mode is {image.mode}, not RGB")
+    return pixels.ids_from_rgb(np.asarray(image)[..., :3])
+
+
+def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
+  """Checks the image's format; compares its size and the JSON's with the PNG's.
+
+  Args:
+    record: the image.
+    size_HW: height and width of the panoptic PNG.
+  """
+  with Image.open(record.image_path) as image:
+    file_format = image.format
+    image_HW = (image.height, image.width)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+  problems = []
+  if file_format not in _FORMATS:
+    problems.append(f"{record.name}: is {file_format}; allowed: "
+                    f"{', '.join(_FORMATS)}.")
+  sizes = {"the image": image_HW}
+  if "height" in record.image and "width" in record.image:
+    sizes["the JSON"] = (record.image["height"], record.image["width"])
+  hint = ""
+  if orientation != _UPRIGHT:
+    hint = (" EXIF says to turn the image; ids belong to the pixels as they "
+            "are stored.")
+  for source, (height, width) in sizes.items():
+    if (height, width) != size_HW:
+      problems.append(
+          f"{record.name}: {source} has height x width {height}x{width}, its "
+          f"panoptic PNG {size_HW[0]}x{size_HW[1]}.{hint}")
+  return problems
+
+
+def _check_ids(name: str, segments: Sequence[dict[str, Any]],
+               ids_HW: np.ndarray) -> list[str]:
+  """Compares the ids of the PNG with those of the JSON."""
+  listed_ids = [segment["id"] for segment in segments]
+  problems = _repeated(f"{name}: segment", listed_ids)
+  listed = set(listed_ids)
+  present = _present_ids(ids_HW)
+  for number in sorted(present - listed):
+    problems.append(f"{name}: segment {number} is in the PNG but not in the "
+                    "JSON.")
+  for number in sorted(listed - present):
+    problems.append(f"{name}: segment {number} is in the JSON but has no pixel "
+                    "in the PNG.")
+  return problems
+
+
+def _present_ids(ids_HW: np.ndarray) -> set[int]:
+  """The ids in an image, without 0."""
+  # Ids come in long runs. It is 20 times faster to sort the starts of the runs
+  # than all pixels.
+  flat_ids = ids_HW.ravel()
+  run_starts = np.flatnonzero(np.diff(flat_ids, prepend=-1))
+  present = np.unique(flat_ids[run_starts])
+  return set(present.tolist()) - {0}
+
+
+def _complete(segment: dict[str, Any], ids_HW: np.ndarray) -> None:
+  """Fills in what a segment may leave out: area, bbox [x, y, w, h], crowd."""
+  segment.setdefault("iscrowd", 0)
+  if "area" in segment and "bbox" in segment:
+    return
+  y_M, x_M = np.nonzero(ids_HW == segment["id"])
+  left = int(x_M.min())
+  top = int(y_M.min())
+  width = int(x_M.max()) + 1 - left
+  height = int(y_M.max()) + 1 - top
+  segment.setdefault("area", len(y_M))
+  segment.setdefault("bbox", [left, top, width, height])
 
 
 def num_bytes(records: Sequence[Record]) -> int:
   """The size of all files."""
-  return sum(path.stat().st_size for record in records
-             for path in (record.image_path, record.panoptic_path))
+  total = 0
+  for record in records:
+    total += record.image_path.stat().st_size
+    total += record.panoptic_path.stat().st_size
+  return total
 
 
-def _features(categories: Sequence[Any]) -> Any:
+def make_features(categories: Sequence[Category]) -> Any:
   """The features of TFDS's coco/2017_panoptic, name by name."""
   import tensorflow_datasets as tfds
+  category_names = [category.name for category in categories]
   return tfds.features.FeaturesDict({
       "image": tfds.features.Image(encoding_format="jpeg"),
       "image/filename": tfds.features.Text(),
@@ -224,80 +298,41 @@ def _features(categories: Sequence[Any]) -> Any:
           "id": np.int64,
           "area": np.int64,
           "bbox": tfds.features.BBoxFeature(),
-          "label": tfds.features.ClassLabel(
-              names=[category.name for category in categories]),
+          "label": tfds.features.ClassLabel(names=category_names),
           "is_crowd": np.bool_,
       }),
   })
 
 
-def _examples(records: Sequence[Record], categories: Sequence[Any]
-              ) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Keys and examples; files go in byte for byte."""
+def make_example(record: Record, categories: Sequence[Category]
+                 ) -> dict[str, Any]:
+  """What `make_features` encodes. The files go in byte for byte."""
+  label_of = {category.id: label for label, category in enumerate(categories)}
+  objects = []
+  for segment in record.annotation["segments_info"]:
+    objects.append({
+        "id": segment["id"],
+        "area": int(segment["area"]),
+        "bbox": _relative_box(segment["bbox"], record.image),
+        "label": label_of[segment["category_id"]],
+        "is_crowd": bool(segment["iscrowd"]),
+    })
+  return {
+      "image": str(record.image_path),
+      "image/filename": record.image["file_name"],
+      "image/id": record.image["id"],
+      "panoptic_image": str(record.panoptic_path),
+      "panoptic_image/filename": record.annotation["file_name"],
+      "panoptic_objects": objects,
+  }
+
+
+def _relative_box(box: Sequence[float], image: dict[str, Any]) -> Any:
+  """COCO's [x, y, width, height] as TFDS's box of shares of the image."""
   import tensorflow_datasets as tfds
-  label_of = {category.id: i for i, category in enumerate(categories)}
-
-  def box(segment, image):
-    x, y, width, height = segment["bbox"]
-    # Some annotators' boxes end a pixel outside, which TFDS refuses.
-    ends = (y / image["height"], x / image["width"],
-            (y + height) / image["height"], (x + width) / image["width"])
-    return tfds.features.BBox(*(min(1.0, max(0.0, end)) for end in ends))
-
-  for record in progress(records, total=len(records), desc="Writing",
-                         unit="examples"):
-    yield record.image["file_name"], {
-        "image": str(record.image_path),
-        "image/filename": record.image["file_name"],
-        "image/id": record.image["id"],
-        "panoptic_image": str(record.panoptic_path),
-        "panoptic_image/filename": record.annotation["file_name"],
-        "panoptic_objects": [{
-            "id": segment["id"],
-            "area": int(segment["area"]),
-            "bbox": box(segment, record.image),
-            "label": label_of[segment["category_id"]],
-            "is_crowd": bool(segment["iscrowd"]),
-        } for segment in record.annotation["segments_info"]],
-    }
-
-
-def make_builder(name: str, version: str, split: str, data_dir: str, *,
-                 records: Sequence[Record], categories: Sequence[Any]) -> Any:
-  """A TFDS builder of one split.
-
-  TFDS's own, not `tfds_folder.write`: its order of the examples decides which
-  of COCO's images 'train[:4096]' holds out.
-  """
-  import tensorflow_datasets as tfds
-  dataset, _, config = name.partition("/")
-
-  class Panoptic(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Panoptic segmentation in COCO's format."""
-    VERSION = tfds.core.Version(version)
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(
-        name=config, version=version)] if config else []
-
-    def _info(self):
-      return tfds.core.DatasetInfo(builder=self,
-                                   features=_features(categories))
-
-    def _split_generators(self, dl_manager):
-      return {split: self._generate_examples()}
-
-    def _generate_examples(self):
-      return _examples(records, categories)
-
-  Panoptic.name = dataset
-  return Panoptic(data_dir=data_dir, **({"config": config} if config else {}))
-
-
-def run_builder(builder: Any) -> None:
-  """`download_and_prepare` without TFDS's announcements and nested bars."""
-  import tensorflow_datasets as tfds
-  tfds.display_progress_bar(False)
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare()
-  finally:
-    tfds.display_progress_bar(True)
+  x, y, width, height = box
+  edges = [y / image["height"], x / image["width"],
+           (y + height) / image["height"], (x + width) / image["width"]]
+  # Some annotators' boxes end a pixel outside, and TFDS refuses them.
+  edges = [min(1.0, max(0.0, edge)) for edge in edges]
+  return tfds.features.BBox(*edges)

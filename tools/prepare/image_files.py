@@ -1,49 +1,66 @@
-"""Folders of photographs: found, checked, as TFDS examples.
+"""Folders of images: found, checked, encoded, as TFDS examples.
 
-Bytes are copied as they are wherever `decode` (TensorFlow) and Pillow read the
-same from them: JPEG and PNG with 8 bits, grey or coloured. The rest is written
-anew in RGB: CMYK, other formats, and pictures that EXIF says to turn. 16-bit
-and floating-point pictures are refused: what is white in them is not known.
+The bytes of a file are copied if `decode` (TensorFlow) and Pillow read the
+same pixels from them: JPEG and PNG with 8 bits, gray or in color. Other files
+are encoded again in RGB: CMYK, other formats, and images that EXIF says to
+rotate. Images with 16 bits or floats are refused, because nobody knows which
+value is white.
 """
 
 import collections
 import dataclasses
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from tools.passes import raise_problems
 from uvim.registry import ConfigError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_FORMATS = ("JPEG", "MPO", "PNG")  # MPO: a JPEG with more pictures behind it.
+# MPO is a JPEG with further images behind it.
+_JPEG_FORMATS = ("JPEG", "MPO")
+_COPIED_FORMATS = (*_JPEG_FORMATS, "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_ORIENTATION = 274  # EXIF tag; 1 is upright.
+# EXIF orientations: 1 is upright, 2 to 8 are rotated or mirrored.
+_NOT_UPRIGHT = range(2, 9)
+_FEATURES = ("image", "image/id", "file_name", "label")
+_NO_CLASS = -1  # TFDS's label for an image without a class.
 
 
 @dataclasses.dataclass(frozen=True)
-class Photo:
-  """A photograph: where it is, what it is called, the name of its class."""
+class ImageFile:
+  """An image on disk.
+
+  Attributes:
+    path: the file.
+    name: its name in messages and in the data set.
+    label: the name of its class, or None.
+  """
   path: pathlib.Path
   name: str
   label: str | None
 
 
 def check(path: pathlib.Path, name: str) -> list[str]:
-  """Problems of one picture: unreadable, cut short, not 8 bits."""
+  """Problems of an image: unreadable, cut short, not 8 bits.
+
+  Args:
+    path: the file.
+    name: its name in the messages.
+  """
   try:
-    with Image.open(path) as picture:
-      if picture.mode not in _MODES:
-        return [f"{name}: its mode is {picture.mode}; photographs need 8 bits "
+    with Image.open(path) as image:
+      if image.mode not in _MODES:
+        return [f"{name}: its mode is {image.mode}; photographs need 8 bits "
                 "per channel (a depth map?)."]
-      # Of a JPEG only an eighth of the pixels, but all its bytes are looked
-      # at, so one that ends early is found.
-      picture.draft(None, tuple(max(1, n // 8) for n in picture.size))
-      picture.load()
+      # A JPEG is decoded at an eighth of its size. That is quick, and it still
+      # reads all bytes, so a file that is cut short is found.
+      image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+      image.load()
   # Pillow reports broken files with many types: OSError, ValueError,
   # SyntaxError, DecompressionBombError, struct.error, ….
   except Exception as error:  # noqa: BLE001
@@ -52,26 +69,31 @@ def check(path: pathlib.Path, name: str) -> list[str]:
 
 
 def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
-  """The file's bytes, or the picture written anew (see above).
+  """The file's bytes, or the image encoded again; see the module's text.
 
   Args:
-    path: of a picture that `check` found no problem with.
-    upright: turns a picture as EXIF says. Off where a depth map was drawn on
-      the stored pixels.
+    path: an image that has no problems; see `check`.
+    upright: rotates the image as EXIF says. False if a depth map lies on the
+      stored pixels.
   """
-  with Image.open(path) as picture:
-    kind = picture.format
-    turned = upright and picture.getexif().get(_ORIENTATION) in range(2, 9)
-    if kind in _FORMATS and picture.mode != "CMYK" and not turned:
+  with Image.open(path) as image:
+    file_format = image.format
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    must_rotate = upright and orientation in _NOT_UPRIGHT
+    is_plain = file_format in _COPIED_FORMATS and image.mode != "CMYK"
+    if is_plain and not must_rotate:
       return path.read_bytes()
-    out = ImageOps.exif_transpose(picture) if turned else picture
-    # Without the profile: that of CMYK does not fit RGB.
-    out = Image.fromarray(np.asarray(out.convert("RGB")))
+    if must_rotate:
+      rgb_HW3 = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    else:
+      rgb_HW3 = np.asarray(image.convert("RGB"))
+  # An array has no color profile. That of a CMYK image would not fit RGB.
+  new_image = Image.fromarray(rgb_HW3)
   file = io.BytesIO()
-  if kind in ("JPEG", "MPO"):
-    out.save(file, "JPEG", quality=95, subsampling=0)
+  if file_format in _JPEG_FORMATS:
+    new_image.save(file, "JPEG", quality=95, subsampling=0)
   else:
-    out.save(file, "PNG")
+    new_image.save(file, "PNG")
   return file.getvalue()
 
 
@@ -79,101 +101,148 @@ def list_files(folder: pathlib.Path, flag: str,
                suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
   """The files below a folder that have one of these suffixes, sorted.
 
+  Args:
+    folder: where to look; hidden files are left out.
+    flag: the option that names the folder, for the message.
+    suffixes: in small letters, with the dot.
+
   Raises:
-    ConfigError: when there is no such folder.
+    ConfigError: there is no such folder.
   """
   if not folder.is_dir():
     raise ConfigError(f"{flag}: {str(folder)!r} is not a folder.")
-  return sorted(path for path in folder.rglob("*")
-                if path.suffix.lower() in suffixes
-                and not path.name.startswith("."))
+  paths = []
+  for path in folder.rglob("*"):
+    is_hidden = path.name.startswith(".")
+    if path.suffix.lower() in suffixes and not is_hidden:
+      paths.append(path)
+  return sorted(paths)
 
 
-def find(folders: Sequence[pathlib.Path]) -> list[Photo]:
-  """The photographs below some folders.
+def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
+  """The images below some folders.
 
-  They have labels when each lies in a folder of its class, FOLDER/CLASS/FILE.
-  They are called by their file names, as TFDS's imagenet2012 calls them, or,
-  where two share one, by their paths below the folder.
+  They have classes if each image lies in a folder of its class, as in
+  FOLDER/CLASS/FILE. Their names are their file names, as in TFDS's
+  imagenet2012. If two images share one, the names are the paths below the
+  folder.
 
   Raises:
-    ConfigError: when there are none, or two under one path.
+    ConfigError: there are none, or two have the same path below their folders.
   """
   paths = {}
   for folder in folders:
     for path in list_files(folder, "--images"):
-      short = path.relative_to(folder)
-      if short in paths:
-        raise ConfigError(f"--images: {str(short)!r} is in {str(folder)!r} and "
-                          "in an earlier folder.")
-      paths[short] = path
+      short_path = path.relative_to(folder)
+      if short_path in paths:
+        raise ConfigError(f"--images: {str(short_path)!r} is in "
+                          f"{str(folder)!r} and in an earlier folder.")
+      paths[short_path] = path
   if not paths:
     raise ConfigError(
         f"--images: no picture below {', '.join(map(str, folders))}; looked "
         f"for {', '.join(SUFFIXES)}.")
-  classes = all(len(short.parts) == 2 for short in paths)
-  unique = len({short.name for short in paths}) == len(paths)
-  return [Photo(path, short.name if unique else short.as_posix(),
-                short.parts[0] if classes else None)
-          for short, path in paths.items()]
+  have_classes = all(len(short_path.parts) == 2 for short_path in paths)
+  file_names = {short_path.name for short_path in paths}
+  names_are_unique = len(file_names) == len(paths)
+  image_files = []
+  for short_path, path in paths.items():
+    name = short_path.name if names_are_unique else short_path.as_posix()
+    label = short_path.parts[0] if have_classes else None
+    image_files.append(ImageFile(path, name, label))
+  return image_files
 
 
-def pick(photos: Sequence[Photo], list_path: pathlib.Path) -> list[Photo]:
-  """The photographs a file names, one per line, in its order.
+def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
+         ) -> list[ImageFile]:
+  """The images that a list names, in its order.
+
+  Args:
+    image_files: from `find`.
+    list_path: a text with one name a line. A name is that of the image or, if
+      this is a path, its last part.
 
   Raises:
-    ConfigError: for names that no photograph has, or two, or that repeat.
+    ConfigError: no image or several images have a name, or a name repeats.
   """
-  try:
-    names = list(filter(None, map(str.strip,
-                                  list_path.read_text().splitlines())))
-  except OSError as error:
-    raise ConfigError(f"--list: cannot read {str(list_path)!r}: "
-                      f"{error.strerror}.") from error
-  by_name = collections.defaultdict(dict)
-  for photo in photos:
-    for name in (photo.name, pathlib.PurePath(photo.name).name):
-      by_name[name][photo.path] = photo
-  problems = [f"{name}: {len(by_name[name]) or 'no'} photographs have this "
-              "name." for name in names if len(by_name[name]) != 1]
-  problems += [f"{name}: named {count} times." for name, count in
-               collections.Counter(names).items() if count > 1]
+  names = _read_names(list_path)
+  by_name = _by_name(image_files)
+  problems = []
+  for name in names:
+    num_images = len(by_name[name])
+    if num_images != 1:
+      problems.append(
+          f"{name}: {num_images or 'no'} photographs have this name.")
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      problems.append(f"{name}: named {count} times.")
   raise_problems(problems, f"--list {str(list_path)!r}")
   if not names:
     raise ConfigError(f"--list: {str(list_path)!r} names no file.")
-  return [next(iter(by_name[name].values())) for name in names]
+  return [by_name[name][0] for name in names]
 
 
-def make_features(photos: Sequence[Photo]) -> Any:
-  """image, image/id, file_name; label where the photographs have classes."""
+def _read_names(list_path: pathlib.Path) -> list[str]:
+  try:
+    text = list_path.read_text()
+  except OSError as error:
+    raise ConfigError(f"--list: cannot read {str(list_path)!r}: "
+                      f"{error.strerror}.") from error
+  lines = [line.strip() for line in text.splitlines()]
+  return [line for line in lines if line]
+
+
+def _by_name(image_files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
+  """The images of each name; a name that is a path also counts in short."""
+  by_name = collections.defaultdict(list)
+  for image_file in image_files:
+    by_name[image_file.name].append(image_file)
+    short_name = pathlib.PurePath(image_file.name).name
+    if short_name != image_file.name:
+      by_name[short_name].append(image_file)
+  return by_name
+
+
+def make_features(image_files: Iterable[ImageFile]) -> Any:
+  """image, image/id, file_name; and label if the images have classes."""
   import tensorflow_datasets as tfds
-  features = {"image": tfds.features.Image(), "image/id": np.int64,
-              "file_name": tfds.features.Text()}
-  classes = sorted({photo.label for photo in photos} - {None})
+  features = {
+      "image": tfds.features.Image(),
+      "image/id": np.int64,
+      "file_name": tfds.features.Text(),
+  }
+  classes = _classes(image_files)
   if classes:
     features["label"] = tfds.features.ClassLabel(names=classes)
   return tfds.features.FeaturesDict(features)
 
 
-def check_fits(features: Any, photos: Sequence[Photo]) -> None:
-  """ConfigError when a data set on disk cannot take these photographs."""
-  known = ("image", "image/id", "file_name", "label")
-  strange = [key for key in features if key not in known]
-  if strange or "image" not in features:
+def _classes(image_files: Iterable[ImageFile]) -> list[str]:
+  labels = {image_file.label for image_file in image_files}
+  return sorted(labels - {None})
+
+
+def check_fits(features: Any, image_files: Iterable[ImageFile]) -> None:
+  """Checks that a data set with these features can take these images.
+
+  Raises:
+    ConfigError: it has features that images lack, or lacks their classes.
+  """
+  foreign = [key for key in features if key not in _FEATURES]
+  if foreign or "image" not in features:
     raise ConfigError(
         f"--name: that data set has the features {', '.join(features)}; "
-        f"photographs have {', '.join(known)}. Choose another --name.")
-  if "label" in features:
-    new = {photo.label for photo in photos} - {None}
-    raise_problems([f"{name}: not a class of the data set that is there."
-                    for name in sorted(new - set(features["label"].names))],
-                   "--images")
+        f"photographs have {', '.join(_FEATURES)}. Choose another --name.")
+  if "label" not in features:
+    return
+  known = features["label"].names
+  raise_problems([f"{label}: not a class of the data set that is there."
+                  for label in _classes(image_files) if label not in known],
+                 "--images")
 
 
-def make_example(position: int, photo: Photo, features: Any
-                 ) -> dict[str, Any]:
-  """What the features hold; the label of no class is −1, as in TFDS."""
-  example = {"image": encoded(photo.path), "image/id": position,
-             "file_name": photo.name,
-             "label": -1 if photo.label is None else photo.label}
-  return {key: example[key] for key in features}
+def make_example(position: int, image_file: ImageFile) -> dict[str, Any]:
+  """What `make_features` encodes; `image/id` is the position."""
+  label = _NO_CLASS if image_file.label is None else image_file.label
+  return {"image": encoded(image_file.path), "image/id": position,
+          "file_name": image_file.name, "label": label}

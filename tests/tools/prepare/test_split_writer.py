@@ -1,0 +1,151 @@
+"""Splits are written whole or not at all, and stopped runs go on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.tools.prepare import raw_files
+from tools.prepare import tfds_folder
+from tools.prepare.images import ImagesReader
+from tools.prepare.split_writer import SplitWriter
+from tools.prepare.writer import Target
+from uvim.registry import ConfigError
+
+NUM_IMAGES = 40
+# Many small files, and all examples measured first.
+SMALL_SHARDS = SplitWriter(shard_bytes=1000, sample_size=NUM_IMAGES)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppingReader(ImagesReader):
+  """A reader that is stopped when it makes an example for the second time.
+
+  The first time the example is measured, the second time it is written.
+  """
+  stop_at: int | None = None
+  error: type[BaseException] = RuntimeError
+  made: list[int] = dataclasses.field(default_factory=list)
+
+  def make_example(self, position, item):
+    self.made.append(position)
+    if position == self.stop_at and self.made.count(position) > 1:
+      raise self.error("stopped")
+    return super().make_example(position, item)
+
+
+def save_images(folder, count=NUM_IMAGES):
+  for number in range(count):
+    raw_files.save(folder / f"{number}.png", raw_files.gradient() + number)
+
+
+def target_in(folder, name="photos"):
+  return Target(name, str(folder / "out"))
+
+
+def left_overs(folder):
+  return list((folder / "out").glob(".*"))
+
+
+def shards(target):
+  return sorted(target.folder.glob("*.tfrecord*"))
+
+
+def test_a_stopped_run_goes_on_with_the_missing_files(tmp_path, capsys):
+  raw = tmp_path / "raw"
+  save_images(raw)
+  whole = target_in(tmp_path, "whole")
+  ImagesReader([raw], "train").prepare(whole, SMALL_SHARDS)
+  target = target_in(tmp_path)
+  stopped = StoppingReader([raw], "train", stop_at=30)
+  with pytest.raises(RuntimeError, match="stopped"):
+    stopped.prepare(target, SMALL_SHARDS)
+  assert not target.folder.exists()
+  capsys.readouterr()
+  resumed = StoppingReader([raw], "train")
+  resumed.prepare(target, SMALL_SHARDS)
+  assert "Going on where a run was stopped" in capsys.readouterr().out
+  # The sample is made again, and less than half of the examples.
+  assert NUM_IMAGES < len(resumed.made) < 1.5 * NUM_IMAGES
+  assert len(shards(target)) > 4
+  for path, whole_path in zip(shards(target), shards(whole), strict=True):
+    assert path.read_bytes() == whole_path.read_bytes()
+  assert not left_overs(tmp_path)
+
+
+def test_a_torn_run_leaves_the_data_set_as_it_was(tmp_path):
+  raw = tmp_path / "raw"
+  save_images(raw, 3)
+  target = target_in(tmp_path)
+  ImagesReader([raw], "train").prepare(target)
+
+  def contents():
+    return {path.name: path.read_bytes() for path in target.folder.iterdir()}
+
+  before = contents()
+  torn = StoppingReader([raw], "validation", stop_at=1,
+                        error=KeyboardInterrupt)
+  with pytest.raises(KeyboardInterrupt):
+    torn.prepare(target)
+  assert contents() == before
+  assert not list((tmp_path / "out").glob(".prepare_*"))
+
+
+def fail_to_merge(*arguments):
+  raise RuntimeError("merge")
+
+
+def test_what_is_left_of_other_files_is_not_gone_on_with(tmp_path):
+  path = tmp_path / "raw/x.png"
+  reader = ImagesReader([tmp_path / "raw"], "train")
+  target = target_in(tmp_path)
+  for number in range(2):
+    raw_files.save(path, raw_files.gradient() + number)
+    with pytest.raises(RuntimeError, match="merge"):
+      reader.prepare(target, SplitWriter(merge=fail_to_merge))
+    (left,) = [path for path in left_overs(tmp_path) if path.is_dir()]
+    assert len(list(left.glob("*.tfrecord-*"))) == 1
+  # Another split is none of its business.
+  ImagesReader([tmp_path / "raw"], "test").prepare(target)
+  assert left.is_dir()
+  reader.prepare(target)
+  assert not left_overs(tmp_path)
+  (example,) = raw_files.read_examples("photos", "train", target.data_dir)
+  assert example["image"] == path.read_bytes()
+
+
+def test_a_running_command_is_not_disturbed(tmp_path):
+  save_images(tmp_path / "raw", 3)
+  reader = ImagesReader([tmp_path / "raw"], "train")
+  target = target_in(tmp_path)
+
+  def run_again(*arguments):
+    with pytest.raises(ConfigError, match="another command writes the same"):
+      reader.prepare(target)
+    tfds_folder.merge(*arguments)
+
+  reader.prepare(target, SplitWriter(merge=run_again))
+  assert len(raw_files.read_examples("photos", "train", target.data_dir)) == 3
+
+
+def test_a_disk_that_is_too_small_is_an_error(tmp_path):
+  save_images(tmp_path / "raw", 3)
+  reader = ImagesReader([tmp_path / "raw"], "train")
+  full_disk = SplitWriter(free_bytes=lambda folder: 0)
+  with pytest.raises(ConfigError, match="need about 0 MB, 0 MB are free") as e:
+    reader.prepare(target_in(tmp_path), full_disk)
+  assert "--data_dir" in str(e.value)
+  assert not (tmp_path / "out").exists()
+
+
+def test_files_hold_nearly_equal_numbers_of_examples(tmp_path):
+  save_images(tmp_path / "raw", 10)
+  sizes = [path.stat().st_size for path in (tmp_path / "raw").iterdir()]
+  target = target_in(tmp_path)
+  ImagesReader([tmp_path / "raw"], "train").prepare(
+      target, SplitWriter(shard_bytes=sum(sizes) // 3))
+  info = tfds_folder.read_info(target.folder)
+  lengths = [int(length) for length in info["splits"][0]["shardLengths"]]
+  assert sum(lengths) == 10
+  assert len(lengths) == len(shards(target)) > 2
+  assert np.ptp(lengths) <= 1

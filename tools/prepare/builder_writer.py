@@ -1,0 +1,112 @@
+"""Writes a split with TFDS's own builder, in TFDS's own order.
+
+The order decides which of COCO's images 'train[:4096]' holds out, so a data
+set that TFDS has too must be in the order in which TFDS would write it.
+"""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tools import passes
+from tools.prepare import tfds_folder
+from tools.prepare.writer import Found, MakeExample, Target
+
+
+@dataclasses.dataclass(frozen=True)
+class BuilderWriter:
+  """Writes splits in the order of a hash of their keys, as TFDS does.
+
+  Attributes:
+    key_of: item → its key, a text that no other item of the split has.
+    num_bytes: items → size of their files.
+    free_bytes: existing folder → free space of its disk.
+  """
+  key_of: Callable[[Any], str]
+  num_bytes: Callable[[Sequence[Any]], int]
+  free_bytes: Callable[[pathlib.Path], int] = tfds_folder.free_bytes
+
+  def write(self, target: Target, found: Found, make_example: MakeExample
+            ) -> None:
+    """Writes all splits or, after an error, none.
+
+    Args:
+      target: the data set.
+      found: the items of each split, and the features.
+      make_example: (position, item) → what the features encode.
+
+    Raises:
+      ConfigError: the disk is too small.
+    """
+    items = found.all_items()
+    # TFDS sorts in files of its own before it writes the final ones.
+    tfds_folder.check_space(target.data_dir, len(items),
+                            2 * self.num_bytes(items),
+                            free_bytes=self.free_bytes)
+
+    def generate_examples(split):
+      items = found.splits[split]
+      shown = passes.progress(items, total=len(items), desc="Writing",
+                              unit="examples")
+      for position, item in enumerate(shown):
+        yield self.key_of(item), make_example(position, item)
+
+    with tfds_folder.work_folder(target.data_dir) as work:
+      builder = make_builder(target.name, work, found, generate_examples)
+      run_builder(builder)
+      new_folder = pathlib.Path(builder.data_dir)
+      found.write_extra_files(new_folder)
+      tfds_folder.merge(new_folder, target.folder, list(found.splits))
+      shutil.rmtree(new_folder)
+
+
+def make_builder(name: str, data_dir: str, found: Found,
+                 generate_examples: Callable[[str], Any]) -> Any:
+  """A TFDS builder of the splits that were found.
+
+  Args:
+    name: TFDS name, with an optional config after a slash.
+    data_dir: root folder for the new files.
+    found: the splits and the features.
+    generate_examples: split → iterator of (key, example).
+  """
+  import tensorflow_datasets as tfds
+  version = tfds_folder.version_of(name)
+  dataset, _, config = name.partition("/")
+  configs = []
+  if config:
+    configs.append(tfds.core.BuilderConfig(name=config, version=version))
+
+  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Files that were prepared by `python -m tools.prepare_data`."""
+    VERSION = tfds.core.Version(version)
+    BUILDER_CONFIGS = configs
+
+    def _info(self):
+      return tfds.core.DatasetInfo(builder=self, features=found.features)
+
+    def _split_generators(self, dl_manager):
+      return {split: self._generate_examples(split) for split in found.splits}
+
+    def _generate_examples(self, split):
+      return generate_examples(split)
+
+  Builder.name = dataset
+  if config:
+    return Builder(data_dir=data_dir, config=config)
+  return Builder(data_dir=data_dir)
+
+
+def run_builder(builder: Any) -> None:
+  """Runs `download_and_prepare` without TFDS's announcements and bars."""
+  import tensorflow_datasets as tfds
+  tfds.display_progress_bar(False)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare()
+  finally:
+    tfds.display_progress_bar(True)

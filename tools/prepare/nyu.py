@@ -1,0 +1,222 @@
+"""The reader of NYU Depth V2, which can hold out whole scenes."""
+
+import argparse
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from tools.passes import raise_problems
+from tools.prepare import depth_files, image_files, reader, tfds_folder
+from tools.prepare.depth_files import Pair
+from tools.prepare.writer import Found, Target
+from uvim import files
+from uvim.registry import ConfigError
+
+SCENES_FILE = "scenes.json"  # {split: names of its scenes}, beside the data.
+_NAME = "nyu_scenes"
+_MILLIMETERS_PER_METER = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NyuReader(reader.FileReader):
+  """NYU Depth V2, as the splits train, holdout and validation.
+
+  Attributes:
+    train: folder of the training scenes. None: only `validation` is written.
+    validation: folder of the validation frames, in sub-folders or not. None:
+      only the other splits are written.
+    holdout_scenes: how many scenes of `train` make up the split `holdout`: 14
+      of 280 in the paper (section 3.3). 0: there is no such split.
+    size_HW: height and width of every frame.
+  """
+  train: pathlib.Path | None
+  validation: pathlib.Path | None
+  holdout_scenes: int = 14
+  size_HW: tuple[int, int] = (480, 640)
+
+  command = "nyu"
+  summary = "NYU Depth V2 with its scenes"
+
+  @classmethod
+  def add_options(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--train", type=pathlib.Path,
+                        help="folder of the training scenes")
+    parser.add_argument("--validation", type=pathlib.Path,
+                        help="folder of the validation frames")
+    parser.add_argument(
+        "--holdout_scenes", type=int, default=cls.holdout_scenes,
+        help="how many scenes of --train become the split `holdout` (default: "
+        "%(default)s)")
+    reader.add_name_option(parser, default=_NAME)
+    super().add_options(parser)
+
+  @classmethod
+  def from_options(cls, options: argparse.Namespace) -> Self:
+    return cls(options.train, options.validation, options.holdout_scenes)
+
+  def source_folders(self) -> list[pathlib.Path]:
+    folders = [self.train, self.validation]
+    return [folder for folder in folders if folder is not None]
+
+  def split_names(self) -> list[str]:
+    names = []
+    if self.train is not None:
+      names.append("train")
+      if self.holdout_scenes:
+        names.append("holdout")
+    if self.validation is not None:
+      names.append("validation")
+    if not names:
+      raise ConfigError("--train, --validation: give at least one of them.")
+    return names
+
+  def find(self, target: Target) -> Found:
+    splits = {}
+    if self.train is not None:
+      pairs = find_frames(self.train, "--train")
+      splits = split_scenes(pairs, self.holdout_scenes)
+    if self.validation is not None:
+      splits["validation"] = find_frames(self.validation, "--validation")
+    scenes = _read_scenes(target.folder)
+    for split, pairs in splits.items():
+      scenes[split] = sorted({pair.scene for pair in pairs})
+    check_no_common_scene(scenes)
+    features = depth_files.make_features()
+    tfds_folder.check_features(target.folder, features)
+    mixed = {split: tfds_folder.in_hash_order(pairs, lambda pair: pair.name)
+             for split, pairs in splits.items()}
+    write_scenes = functools.partial(files.write_json, content=scenes)
+    return Found(mixed, features, {SCENES_FILE: write_scenes})
+
+  def problems(self, item: Pair) -> list[str]:
+    return depth_files.check(item, self.size_HW)
+
+  def make_example(self, position: int, item: Pair) -> dict[str, Any]:
+    return depth_files.make_example(position, item)
+
+
+def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
+  """The frames below a folder, in either layout.
+
+  SCENE/*.h5 with 'rgb' and 'depth', as TFDS's nyu_depth_v2 unpacks them; or
+  SCENE/rgb_*.jpg beside SCENE/sync_depth_*.png in millimeters.
+
+  Args:
+    folder: holds the folders of the scenes, or the frames themselves.
+    flag: the option that names the folder, for the message.
+
+  Raises:
+    ConfigError: there is no frame, a depth map is absent, or h5py is needed
+      and not installed.
+  """
+  pairs = []
+  problems = []
+  for path in image_files.list_files(folder, flag, (".h5", ".jpg", ".png")):
+    if depth_files.is_hdf5(path):
+      depth_path = path
+    elif path.name.startswith("rgb_"):
+      number = path.stem.removeprefix("rgb_")
+      depth_path = path.with_name(f"sync_depth_{number}.png")
+    else:
+      continue
+    if not depth_path.is_file():
+      problems.append(f"{path}: no {depth_path.name} beside it.")
+    pairs.append(depth_files.make_pair(folder, path, depth_path,
+                                       _MILLIMETERS_PER_METER))
+  raise_problems(problems, f"{flag}: depth maps are absent")
+  if not pairs:
+    raise ConfigError(
+        f"{flag}: {str(folder)!r} has neither SCENE/*.h5 nor SCENE/rgb_*.jpg "
+        "with SCENE/sync_depth_*.png.")
+  if any(depth_files.is_hdf5(pair.image) for pair in pairs):
+    depth_files.import_h5py()
+  return pairs
+
+
+def split_scenes(pairs: Sequence[Pair], num_holdout: int
+                 ) -> dict[str, list[Pair]]:
+  """The frames of `num_holdout` scenes as `holdout`, the others as `train`.
+
+  Raises:
+    ConfigError: frames have no scene; or see `choose_holdout`.
+  """
+  if not num_holdout:
+    return {"train": list(pairs)}
+  without_scene = [pair.name for pair in pairs if not pair.scene]
+  if without_scene:
+    raise ConfigError(
+        f"--train: {len(without_scene)} frames, like {without_scene[0]!r}, lie "
+        "in no folder of a scene, so no scene can be held out. Sort them, or "
+        "give --holdout_scenes 0.")
+  holdout = choose_holdout([pair.scene for pair in pairs], num_holdout)
+  splits = {"train": [], "holdout": []}
+  for pair in pairs:
+    split = "holdout" if pair.scene in holdout else "train"
+    splits[split].append(pair)
+  return splits
+
+
+def choose_holdout(scenes: Sequence[str], count: int) -> list[str]:
+  """Chooses scenes by a hash of their names, the same on every machine.
+
+  Recordings such as basement_0001a and basement_0001b show the same room. All
+  of them are held out, or none.
+
+  Args:
+    scenes: names; they may repeat.
+    count: how many scenes to choose.
+
+  Raises:
+    ConfigError: no scene is left to train on, or the recordings of whole rooms
+      do not add up to `count`.
+  """
+  num_scenes = len(set(scenes))
+  if not 0 <= count < num_scenes:
+    raise ConfigError(
+        f"--holdout_scenes: {count}; allowed: 0 to {num_scenes - 1}, as there "
+        f"are {num_scenes} scenes.")
+  scenes_of_room = collections.defaultdict(list)
+  for scene in set(scenes):
+    room = re.sub(r"(?<=\d)[a-z]$", "", scene)
+    scenes_of_room[room].append(scene)
+  chosen = []
+  for room in sorted(scenes_of_room, key=_hash_of):
+    if len(chosen) + len(scenes_of_room[room]) <= count:
+      chosen += scenes_of_room[room]
+  if len(chosen) != count:
+    raise ConfigError(f"--holdout_scenes: {count} cannot be reached without "
+                      "parting one room's recordings; choose another number.")
+  return sorted(chosen)
+
+
+def _hash_of(text: str) -> bytes:
+  return hashlib.sha256(text.encode()).digest()
+
+
+def _read_scenes(folder: pathlib.Path) -> dict[str, list[str]]:
+  """The scenes of the splits that are there."""
+  path = folder / SCENES_FILE
+  if not path.is_file():
+    return {}
+  return json.loads(path.read_text())
+
+
+def check_no_common_scene(scenes: Mapping[str, Sequence[str]]) -> None:
+  """Raises a ConfigError if two splits share a scene.
+
+  Args:
+    scenes: split → names of its scenes.
+  """
+  problems = []
+  for first, second in itertools.combinations(sorted(scenes), 2):
+    common = set(scenes[first]) & set(scenes[second])
+    for scene in sorted(common):
+      problems.append(f"{scene}: in {first} and in {second}.")
+  raise_problems(problems, "Scenes in more than one split")

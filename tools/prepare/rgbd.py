@@ -1,0 +1,66 @@
+"""The reader of images with depth maps; see `depth_files`."""
+
+import argparse
+import dataclasses
+import pathlib
+from typing import Any, Self
+
+from tools.prepare import depth_files, reader, tfds_folder
+from tools.prepare.depth_files import Pair
+from tools.prepare.writer import Found, Target
+
+
+@dataclasses.dataclass(frozen=True)
+class RgbdReader(reader.FileReader):
+  """Images with depth maps, as one split.
+
+  Attributes:
+    images: folder of images.
+    depth: folder of their depth maps; it may be the same.
+    split: the split to write.
+    depth_scale: whole numbers in a depth map per meter.
+  """
+  images: pathlib.Path
+  depth: pathlib.Path
+  split: str
+  depth_scale: float = 1000.0
+
+  command = "rgbd"
+  summary = "photographs with depth maps"
+
+  @classmethod
+  def add_options(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, type=pathlib.Path,
+                        help="folder of photographs")
+    parser.add_argument("--depth", required=True, type=pathlib.Path,
+                        help="folder of depth maps")
+    parser.add_argument(
+        "--depth_scale", type=float, default=cls.depth_scale,
+        help="whole numbers per metre (default: %(default)g)")
+    reader.add_name_option(parser)
+    reader.add_split_option(parser)
+    super().add_options(parser)
+
+  @classmethod
+  def from_options(cls, options: argparse.Namespace) -> Self:
+    return cls(options.images, options.depth, options.split,
+               options.depth_scale)
+
+  def source_folders(self) -> list[pathlib.Path]:
+    return [self.images, self.depth]
+
+  def split_names(self) -> list[str]:
+    return [self.split]
+
+  def find(self, target: Target) -> Found:
+    pairs = depth_files.match_rgbd(self.images, self.depth, self.depth_scale)
+    features = depth_files.make_features()
+    tfds_folder.check_features(target.folder, features)
+    mixed = tfds_folder.in_hash_order(pairs, lambda pair: pair.name)
+    return Found({self.split: mixed}, features)
+
+  def problems(self, item: Pair) -> list[str]:
+    return depth_files.check(item)
+
+  def make_example(self, position: int, item: Pair) -> dict[str, Any]:
+    return depth_files.make_example(position, item)

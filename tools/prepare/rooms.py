@@ -1,0 +1,48 @@
+"""The reader of `rooms`, which renders scenes instead of reading files."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Self
+
+from tools.prepare import reader, tfds_folder
+from tools.prepare.writer import Target
+
+_NAME = "rooms"
+_CONFIG = "default"
+_NUM_BYTES = 140e6  # Of all splits, about.
+
+
+@dataclasses.dataclass(frozen=True)
+class RoomsReader(reader.Reader):
+  """The procedural data set; see `pp.rooms`.
+
+  Attributes:
+    free_bytes: existing folder → free space of its disk.
+  """
+  free_bytes: Callable[[pathlib.Path], int] = tfds_folder.free_bytes
+
+  command = "rooms"
+  summary = "render the procedural data set"
+
+  @classmethod
+  def add_options(cls, parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(name=_NAME, overwrite=False, checksums=None)
+
+  @classmethod
+  def from_options(cls, options: argparse.Namespace) -> Self:
+    return cls()
+
+  def source_folders(self) -> list[pathlib.Path]:
+    return []
+
+  def prepare(self, target: Target) -> list[str]:
+    from pp.rooms import builder
+    tfds_builder = builder.Builder(data_dir=target.data_dir)
+    if not tfds_builder.is_prepared():
+      num_examples = sum(builder.SIZES[_CONFIG].values())
+      tfds_folder.check_space(target.data_dir, num_examples, _NUM_BYTES,
+                              free_bytes=self.free_bytes)
+    builder.build(target.data_dir, _CONFIG)
+    return ["validation"]

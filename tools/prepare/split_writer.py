@@ -1,0 +1,263 @@
+"""Writes the splits of a data set as TFRecord files, in the order given.
+
+TFDS's own writer keeps a given order only by sorting a whole split in memory;
+otherwise it needs the space on disk twice. This writer puts the examples into
+the files one by one, and TFDS reads the result.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import itertools
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tools import passes
+from tools.prepare import tfds_folder
+from tools.prepare.writer import Found, MakeExample, Target
+from uvim import files
+from uvim.registry import ConfigError
+
+# How the name of a folder with unfinished files begins. It is private to this
+# writer; the next run resumes from it.
+_RESUME_PREFIX = ".resume_"
+# TFRecord: a length of 8 bytes and two checksums of 4 around each example.
+_BYTES_AROUND_RECORD = 16
+
+# (position in the split, item) → the serialized example.
+Serialize = Callable[[tuple[int, Any]], bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitWriter:
+  """Writes splits in the order of their items.
+
+  If a run is stopped, the next one keeps the files that were complete.
+
+  Attributes:
+    shard_bytes: size of one file, about.
+    sample_size: how many examples of a split are measured first, to estimate
+      the size of all.
+    free_bytes: existing folder → free space of its disk.
+    merge: moves the finished files; see `tfds_folder.merge`.
+  """
+  shard_bytes: int = 2**29
+  sample_size: int = 16
+  free_bytes: Callable[[pathlib.Path], int] = tfds_folder.free_bytes
+  merge: Callable[..., None] = tfds_folder.merge
+
+  def write(self, target: Target, found: Found, make_example: MakeExample
+            ) -> None:
+    """Writes all splits or, after an error, none.
+
+    Args:
+      target: the data set.
+      found: the items of each split, and the features.
+      make_example: (position, item) → what the features encode. It runs in
+        threads.
+
+    Raises:
+      ConfigError: the disk is too small, or another run writes the same.
+    """
+    def serialize(numbered_item):
+      position, item = numbered_item
+      example = make_example(position, item)
+      return found.features.serialize_example(example)
+
+    samples = {}
+    for name, items in found.splits.items():
+      samples[name] = self._sample(serialize, items)
+    new_folder = _resume_folder(target, found, samples)
+    splits = []
+    for name, items in found.splits.items():
+      splits.append(
+          self._plan_split(target, new_folder, name, items, samples[name]))
+    self._check_space(target, splits)
+    with _locked(new_folder):
+      for split in splits:
+        split.write(serialize)
+      _write_metadata(new_folder, target, found.features, splits)
+      found.write_extra_files(new_folder)
+      self.merge(new_folder, target.folder, list(found.splits))
+
+  def _sample(self, serialize: Serialize, items: Sequence[Any]) -> list[bytes]:
+    """A few examples, spread over the split.
+
+    They tell the size of all, and whether all is as it was when a run was
+    stopped.
+    """
+    step = max(1, len(items) // self.sample_size)
+    positions = range(0, len(items), step)[:self.sample_size]
+    return [serialize((position, items[position])) for position in positions]
+
+  def _plan_split(self, target: Target, folder: pathlib.Path, name: str,
+                  items: Sequence[Any], sample: Sequence[bytes]) -> "_Split":
+    sample_bytes = sum(len(record) for record in sample)
+    num_bytes = len(items) * sample_bytes / len(sample)
+    num_shards = math.ceil(num_bytes / self.shard_bytes)
+    # No file is without an example, however large the examples are.
+    num_shards = min(num_shards, len(items))
+    dataset = target.name.partition("/")[0]
+    file_name = f"{dataset}-{name}.tfrecord"
+    return _Split(name, items, num_bytes,
+                  _plan_shards(folder / file_name, len(items), num_shards))
+
+  def _check_space(self, target: Target, splits: Sequence["_Split"]) -> None:
+    num_examples = sum(len(split.items) for split in splits)
+    num_bytes = sum(split.num_bytes for split in splits)
+    num_written = sum(split.written_bytes() for split in splits)
+    if num_written:
+      print("Going on where a run was stopped: "
+            f"{tfds_folder.readable_size(num_written)} are written")
+    tfds_folder.check_space(
+        target.data_dir, num_examples, max(0, num_bytes - num_written),
+        free_bytes=self.free_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """One file of a split. If it is there, it is complete.
+
+  Attributes:
+    path: where it is or will be.
+    positions: which examples of the split it holds.
+  """
+  path: pathlib.Path
+  positions: range
+
+  def is_written(self) -> bool:
+    return self.path.is_file()
+
+  def written_bytes(self) -> int:
+    """Size of the examples in the file; 0 if it is not there."""
+    if not self.is_written():
+      return 0
+    file_bytes = self.path.stat().st_size
+    return file_bytes - _BYTES_AROUND_RECORD * len(self.positions)
+
+  def write(self, records: Iterator[bytes]) -> None:
+    """Writes the file with the next of `records`."""
+    import tensorflow as tf
+    # TensorFlow opens the file itself, so `files.replace_file` cannot.
+    partial_path = f"{self.path}.part"
+    with tf.io.TFRecordWriter(partial_path) as writer:
+      for record in itertools.islice(records, len(self.positions)):
+        writer.write(record)
+    os.replace(partial_path, self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  """The files of a split.
+
+  Attributes:
+    name: of the split.
+    items: in the order to write.
+    num_bytes: expected size of all examples.
+    shards: the files, in the order of their examples.
+  """
+  name: str
+  items: Sequence[Any]
+  num_bytes: float
+  shards: Sequence[_Shard]
+
+  def written_bytes(self) -> int:
+    """Size of the examples in the files that are there."""
+    return sum(shard.written_bytes() for shard in self.shards)
+
+  def write(self, serialize: Serialize) -> None:
+    """Writes the files that are not there."""
+    missing_shards = [shard for shard in self.shards if not shard.is_written()]
+    positions = []
+    for shard in missing_shards:
+      positions += shard.positions
+    numbered_items = ((position, self.items[position])
+                      for position in positions)
+    records = passes.map_in_threads(serialize, numbered_items)
+    records = iter(passes.progress(
+        records, total=len(positions), desc=f"Writing {self.name}",
+        unit="examples"))
+    for shard in missing_shards:
+      shard.write(records)
+    # The bar closes only when it sees that there are no more.
+    next(records, None)
+
+
+def _plan_shards(prefix: pathlib.Path, num_examples: int, num_shards: int
+                 ) -> list[_Shard]:
+  """Files of nearly equal numbers of examples, under TFDS's names."""
+  shards = []
+  for number in range(num_shards):
+    start = num_examples * number // num_shards
+    stop = num_examples * (number + 1) // num_shards
+    path = prefix.with_name(
+        f"{prefix.name}-{number:05d}-of-{num_shards:05d}")
+    shards.append(_Shard(path, range(start, stop)))
+  return shards
+
+
+def _write_metadata(folder: pathlib.Path, target: Target, features: Any,
+                    splits: Sequence[_Split]) -> None:
+  """Writes what TFDS needs to read the files."""
+  import tensorflow_datasets as tfds
+  split_infos = []
+  for split in splits:
+    lengths = [len(shard.positions) for shard in split.shards]
+    split_infos.append(tfds.core.SplitInfo(
+        name=split.name, shard_lengths=lengths,
+        num_bytes=split.written_bytes()))
+  tfds.folder_dataset.write_metadata(
+      data_dir=folder, features=features, check_data=False,
+      version=tfds_folder.version_of(target.name), split_infos=split_infos)
+  config = target.name.partition("/")[2]
+  if config:
+    info = tfds_folder.read_info(folder)
+    info["configName"] = config
+    files.write_json(folder / tfds_folder.INFO_FILE, info)
+
+
+def _resume_folder(target: Target, found: Found,
+                   samples: dict[str, list[bytes]]) -> pathlib.Path:
+  """The folder of unfinished files, which a stopped run leaves to the next.
+
+  Its name ends with a hash of all that decides what is written. So files of
+  other sources are never resumed.
+  """
+  content = (found.features.to_json(), dict(found.splits), samples)
+  digest = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+  name = target.name.replace("/", ".")
+  splits = "+".join(found.splits)
+  # It is on the same disk, so that moving a finished file is only a rename.
+  folder_name = f"{_RESUME_PREFIX}{name}-{splits}-{digest}"
+  return pathlib.Path(target.data_dir) / folder_name
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+  """Makes a resume folder; removes it if the block ends without an error.
+
+  Folders of the same splits with other sources are removed at once.
+
+  Raises:
+    ConfigError: another run uses the folder.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  lock_path = pathlib.Path(f"{folder}.lock")
+  with open(lock_path, "w") as lock_file:
+    try:
+      fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ConfigError(f"--name: another command writes the same to {folder}. "
+                        "Wait for it.") from None
+    name_and_splits = folder.name.rpartition("-")[0]
+    for other_path in folder.parent.glob(f"{name_and_splits}-*.lock"):
+      if other_path != lock_path:
+        tfds_folder.remove_if_abandoned(other_path)
+    yield
+    shutil.rmtree(folder)
+    lock_path.unlink()
