@@ -46,13 +46,13 @@ class AbstractRecorder(abc.ABC):
     """Records a uint8 image."""
 
   @abc.abstractmethod
-  def review(self, step: int, usage_Q: np.ndarray) -> None:
+  def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
     """Writes report.html, after the evaluators of a step have reported.
 
     Args:
       step: of the evaluation.
-      usage_Q: how often each word was used since the epoch began; zeros if
-        there is no code.
+      usage_Q: how often each word was used since the epoch began; None or
+        zeros if the model learns no code.
     """
 
   @abc.abstractmethod
@@ -80,7 +80,7 @@ class NullRecorder(AbstractRecorder):
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
     pass
 
-  def review(self, step: int, usage_Q: np.ndarray) -> None:
+  def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
     pass
 
   def say(self, text: str) -> None:
@@ -170,13 +170,14 @@ class Recorder(AbstractRecorder):
     path = self.workdir / run_files.IMAGES / f"{name}_{step:07d}.png"
     files.replace_file(path, lambda file: image.save(file, format="PNG"))
 
-  def review(self, step: int, usage_Q: np.ndarray) -> None:
-    # Zeros: this stage has no code, and a histogram would say nothing.
-    if usage_Q.any():
+  def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
+    # Without a code, a histogram would say nothing.
+    if usage_Q is not None and usage_Q.any():
       for board in self._boards:
         board.add_histogram("code/uses_per_word", usage_Q, step)
     try:
-      run_files.note_usage(self.workdir, step, usage_Q)
+      if usage_Q is not None:
+        run_files.note_usage(self.workdir, step, usage_Q)
       run_page.write_page(self.workdir)
     except Exception as error:  # Reporting must never end a run.
       path = self.workdir / run_page.PAGE

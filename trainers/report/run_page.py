@@ -21,6 +21,8 @@ from trainers.report.html_page import (
 from trainers.report.run_files import Evaluator, EvaluatorGroup, Run
 
 PAGE = "report.html"
+# What a person calls the families of models; others go by their own name.
+_STAGES = {"vqvae": "Stage I", "lm": "Stage II"}
 _SIZES = ("width", "emb_dim", "num_layers", "oracle_depth",
           "base_model_depth", "code_len", "seq_len", "dict_size")
 _MAX_TIMES = 5  # How often an alarm is quoted.
@@ -37,9 +39,12 @@ def write_page(workdir: str | os.PathLike) -> None:
 def title(run: Run) -> str:
   """The stage, the task and the data set, as text."""
   oracle = run.config.get("oracle") or {}
-  stage = "Stage II" if oracle else "Stage I"
+  # The config of an older run does not name its kind.
+  kind = run.config.get("kind") or ("lm" if oracle else "vqvae")
+  stage = _STAGES.get(kind, kind)
   task = run.config.get("task") or oracle.get("task", "")
-  return f"{stage}: {task.replace('_', ' ')} on {run.config.get('dataset')}"
+  task_words = task.replace("_", " ")
+  return f"{stage}: {task_words} on {run.config.get('dataset')}"
 
 
 def body(run: Run) -> list[str]:

@@ -82,6 +82,12 @@ def test_the_order_of_the_evaluators_does_not_matter():
   assert alarms_of(swapped) == [(200, "oracle_gap")]
 
 
+def test_only_scores_of_the_same_step_are_compared():
+  both_fell = [(100, {"uvim/PQ": 39.0}), (100, {"oracle_code/PQ": 40.0}),
+               (200, {"uvim/PQ": 20.0}), (200, {"oracle_code/PQ": 21.0})]
+  assert not alarms_of(both_fell)
+
+
 def loss_reports(train_losses, val_losses):
   """Ten training reports at each loss, then one of unseen data."""
   reports = []

@@ -49,6 +49,14 @@ def test_lines_hold_settings_only_of_evaluators(tmp_path):
       {"step": 2, "val/loss": 1.0, "settings": {}}]
 
 
+def test_a_model_without_a_code_has_a_page_too(tmp_path):
+  writer = runs.make_recorder(tmp_path)
+  writer.review(1)
+  writer.close()
+  assert (tmp_path / "report.html").exists()
+  assert not (tmp_path / "code_usage.json").exists()
+
+
 def test_a_page_that_cannot_be_made_does_not_end_the_run(tmp_path, capsys):
   writer = runs.make_recorder(tmp_path)
   (tmp_path / "config.json").write_text("{")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainers.report import runs
 from tools import report
-from trainers.report import run_page
+from trainers.report import run_files, run_page
 from uvim.cli import app
 
 # A line of the page's text for each of its parts.
@@ -50,6 +50,22 @@ def test_scores_stand_side_by_side(workdir):
   assert ["SQ", "50", ""] in cells  # Only one evaluator has it.
 
 
+def test_a_score_belongs_to_the_evaluator_with_the_longest_prefix(tmp_path):
+  whole = runs.evaluator("whole", prefix="")
+  part = runs.evaluator("part", prefix="p")
+  config = dict(evals=[whole, part, runs.evaluator("p1")])
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  runs.write_lines(tmp_path, [
+      (1, {"RQ": 1.0, "alarm/oracle_gap": 2.0, "settings": {}}),
+      (1, {"pPQ": 3.0, "settings": {}}),
+      (1, {"p1/SQ": 4.0, "train/loss": 5.0, "settings": {}}),
+      (2, {"train/lr": 5.0})])
+  run = run_files.read_run(tmp_path)
+  assert run.score_names(whole) == ["RQ", "train/loss"]
+  assert run.score_names(part) == ["PQ"]
+  assert run.score_names(whole, part) == ["RQ", "train/loss", "PQ"]
+
+
 @pytest.mark.parametrize("splits,life", [
     ([9] * 5 + [0, 1] * 5, "one lives for 128 steps"), ([0], "all live on")])
 def test_how_long_a_word_lives(tmp_path, splits, life):
@@ -65,6 +81,19 @@ def test_how_long_a_word_lives(tmp_path, splits, life):
 def test_a_run_with_nothing_yet_has_a_page(tmp_path):
   run_page.write_page(tmp_path)
   assert not runs.PageReader(read_page(tmp_path)).open_tags
+
+
+@pytest.mark.parametrize("config,words", [
+    (dict(task="depth", kind="vqvae"), "Stage I: depth on rooms"),
+    (dict(oracle=dict(task="depth"), kind="lm"), "Stage II: depth on rooms"),
+    (dict(task="depth", kind="diffusion"), "diffusion: depth on rooms"),
+    # Older runs have no kind.
+    (dict(task="depth"), "Stage I: depth on rooms"),
+    (dict(oracle=dict(task="a_b")), "Stage II: a b on rooms")])
+def test_the_title_says_what_is_trained(tmp_path, config, words):
+  config = config | dict(dataset="rooms")
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  assert run_page.title(run_files.read_run(tmp_path)) == words
 
 
 def test_only_some_earlier_panels_are_shown(workdir):
