@@ -129,7 +129,7 @@ class _Axes(NamedTuple):
 
   Attributes:
     x_range: lowest and highest x.
-    y_range: the same of y; of its decimal logarithm on a log axis.
+    y_range: lowest and highest y; on a log axis their decimal logarithms.
     log_y: whether y is drawn as its logarithm.
   """
   x_range: tuple[float, float]
