@@ -128,7 +128,8 @@ class Field:
     check: which values are allowed, or None.
   """
   name: str
-  default: Any = REQUIRED
+  # By a factory: as a plain default, REQUIRED would mean that there is none.
+  default: Any = dataclasses.field(default_factory=lambda: REQUIRED)
   doc: str = ""
   source: str = ""
   check: Check | None = None

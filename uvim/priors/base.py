@@ -51,9 +51,12 @@ class Prior(abc.ABC):
     """Builds the prior from a block of fields; see `make_prior`."""
 
   @classmethod
-  @abc.abstractmethod
   def known_fields(cls) -> dict[str, fields.Field]:
-    """The fields that such a block may have, by name; `style` left out."""
+    """The fields that such a block may have, by name; `style` left out.
+
+    docs/configs.md and tools.show_config list them.
+    """
+    return {}
 
   @property
   @abc.abstractmethod
