@@ -1,17 +1,48 @@
-"""Arguments of config files: `configs/name.py:runlocal,key=value`."""
+"""What several config files share: arguments, evaluators, small variants.
 
+A config file is `configs/NAME.py[:flag,key=value…]`; what stands behind the
+colon is read by `parse_arg`.
+"""
+
+import dataclasses
 import difflib
+import types
+from typing import NamedTuple
 
 import ml_collections as mlc
 
-ROOMS_RES = 48
-ROOMS_PATCH = 8
+# Appendix D holds the first 4096 training images out. It scores as many of
+# those that it trains on, to compare.
+TRAIN_SPLIT = "train[4096:]"
+HOLDOUT_SPLIT = "train[:4096]"
+SCORED_TRAIN_SPLIT = "train[4096:8192]"
 
 # Pieces of the preprocessing strings of Appendix D.
 LOAD = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
 FLIP = ('randu("fliplr")|'
         'det_fliplr(key="image")|det_fliplr(key="labels")|')
 CROP = 'inception_box|crop_box(key="image")|crop_box(key="labels")|'
+
+ROOMS_RES = 48
+ROOMS_PATCH = 8
+TINY_ROOMS = "rooms/tiny"
+
+
+class Preprocessing(NamedTuple):
+  """The preprocessing strings of a config.
+
+  Attributes:
+    train: with augmentation.
+    eval: without augmentation; keeps the labels.
+    predict: as `eval`, but keeps the image alone. "" where no evaluator uses
+      it.
+  """
+  train: str
+  eval: str
+  predict: str = ""
+
+
+# ── Arguments ───────────────────────────────────────────────────────────────
 
 
 def parse_arg(arg, **defaults):
@@ -23,24 +54,29 @@ def parse_arg(arg, **defaults):
       the default is the type of the argument; a bare name sets a bool to True.
 
   Returns:
-    A dict with the keys of `defaults`.
+    A namespace with an attribute for each of `defaults`.
 
   Raises:
     ValueError: an unknown name, or a value of another type.
   """
   values = dict(defaults)
-  for item in filter(None, (arg or "").split(",")):
+  for item in (arg or "").split(","):
+    if not item:
+      continue
     name, equals, text = item.partition("=")
     if name not in defaults:
       near = difflib.get_close_matches(name, defaults, 1)
       hint = f" Did you mean {near[0]!r}?" if near else ""
       raise ValueError(f"Unknown config argument {name!r}.{hint} "
                        f"Known: {', '.join(defaults)}.")
-    values[name] = _cast(name, text if equals else "true", defaults[name])
-  return values
+    if not equals:
+      text = "true"
+    values[name] = _cast(name, text, defaults[name])
+  return types.SimpleNamespace(**values)
 
 
 def _cast(name, text, default):
+  """The text as a value of the type of `default`."""
   if isinstance(default, bool):
     if text.lower() not in ("true", "false", "1", "0"):
       raise ValueError(f"Config argument {name}={text!r} must be true or "
@@ -53,69 +89,22 @@ def _cast(name, text, default):
                      f"{type(default).__name__}.") from e
 
 
-def add_panoptic_evals(config, pp):
-  """The three evaluators both listings of Appendix D share.
+# ── Parts of the recipes of Appendix D ──────────────────────────────────────
+
+
+def set_labels(model, classes):
+  """What the oracle reads and the base model predicts.
 
   Args:
-    config: the ConfigDict to add to.
-    pp: preprocessing of the evaluated examples.
+    model: a `config.model` of stage I that has its `patch_size`.
+    classes: name of a quantity → its number of classes, bins or channels.
   """
-  config.evals = [
-      ("panoptic_train", "coco_panoptic"),
-      ("panoptic_holdout", "coco_panoptic"),
-      ("panoptic_val", "coco_panoptic"),
-  ]
-  splits = {
-      "panoptic_train": ("coco_panoptic_train/", "train[4096:8192]"),
-      "panoptic_holdout": ("coco_panoptic_holdout/", "train[:4096]"),
-      "panoptic_val": ("coco_panoptic/", "validation"),
-  }
-  for name, (prefix, split) in splits.items():
-    config[name] = dict(
-        pp=pp, log_steps=10_000, prefix=prefix, split=split,
-        # The paper drops objects under 0.1 % of the picture, the released
-        # configs drop none: the released figure is the default.
-        pred_kw=dict(min_fraction=0.0))
-
-
-def drop_evals(config, keep=None):
-  """Takes all evaluators but `keep` out of a config."""
-  for name, _ in config.evals:
-    if name != keep:
-      del config[name]
-  config.evals = [pair for pair in config.evals if pair[0] == keep]
-
-
-def overfit(config, split, *, evaluator, batch_size, total_steps):
-  """Turns a config into one that learns a handful of pictures by heart."""
-  config.train_split = config.val_split = split
-  config.batch_size = batch_size
-  del config.num_epochs
-  config.total_steps = total_steps
-  drop_evals(config, keep=evaluator)
-  config[evaluator].split = split
-  config[evaluator].log_steps = max(1, total_steps // 4)
-  config.log_training_steps = 10
-  config.log_eval_steps = total_steps // 4
-  config.checkpoint_steps = 100
-  config.optax_name = "scale_by_adam"
-  config.optax = dict()
-  config.lr = 1e-3
-  config.schedule = dict(decay_type="cosine", warmup_steps=50)
-
-
-def small_stage_i(res, patch):
-  """Sizes of the stage I model of the `:runlocal` configs."""
-  return dict(
-      input_size=(res, res), patch_size=(patch, patch), code_len=256, width=192,
-      oracle_depth=1, base_model_depth=3, mlp_dim=512, num_heads=3,
-      dict_size=256, codeword_dim=32)
-
-
-def small_stage_ii(res):
-  """Sizes of the language model of the `:runlocal` configs."""
-  return dict(num_layers=2, num_heads=4, mlp_dim=512, emb_dim=192,
-              input_size=(res, res), patches=dict(size=(16, 16)))
+  height, width = model.patch_size
+  model.inputs = mlc.ConfigDict()
+  for name, num_classes in classes.items():
+    model.inputs[name] = (num_classes, height * width)
+  # One object: an override of `inputs` changes both.
+  model.outputs = model.inputs
 
 
 def stage_i_switches():
@@ -133,19 +122,19 @@ def stage_ii_switches():
 
 
 def speed_switches():
-  """How a model computes what it computes; ours, of no listing."""
+  """How a model computes what it computes. The listings have none of these."""
   return dict(dtype="float32", attention="chunked", scan_layers=False,
               remat="none")
 
 
 def set_devices(config, sharding="replicate"):
-  """One axis for all devices, and what a run does about bad steps and inputs.
+  """One mesh axis for all devices, and what a run does about mishaps.
 
   Args:
     config: the ConfigDict to add to.
-    sharding: of all parameters. The large configs give "fsdp(data)": each
-      device keeps 1/n of parameters and optimizer. On one device that is the
-      whole, so they run there as they are.
+    sharding: the rule for all parameters. The large configs set "fsdp(data)":
+      each device keeps 1/n of parameters and optimizer. On one device that is
+      the whole, so they also run there.
   """
   config.mesh = (("data", -1),)
   config.sharding = ((".*", sharding),)
@@ -167,40 +156,170 @@ def two_images(res, label_res):
           'value_range(-1, 1)|')
 
 
-def rooms_stage_i(arg, task, labels, pp):
-  """Stage I on `rooms`: the recipe of Appendix D at a size for two cores.
+def add_panoptic_evals(config, pp):
+  """The three evaluators that both listings of Appendix D have.
 
   Args:
-    arg: of the config file: `tiny` (a few steps on a few scenes, for tests).
+    config: the ConfigDict to add to.
+    pp: preprocessing of the evaluated examples.
+  """
+  config.evals = [
+      ("panoptic_train", "coco_panoptic"),
+      ("panoptic_holdout", "coco_panoptic"),
+      ("panoptic_val", "coco_panoptic"),
+  ]
+  _add_panoptic_eval(
+      config, "panoptic_train", pp, SCORED_TRAIN_SPLIT, "coco_panoptic_train/")
+  _add_panoptic_eval(
+      config, "panoptic_holdout", pp, HOLDOUT_SPLIT, "coco_panoptic_holdout/")
+  _add_panoptic_eval(
+      config, "panoptic_val", pp, "validation", "coco_panoptic/")
+
+
+def _add_panoptic_eval(config, name, pp, split, prefix):
+  config[name] = dict(
+      pp=pp, log_steps=10_000, prefix=prefix, split=split,
+      # The paper drops objects under 0.1 % of the image, the released configs
+      # drop none. The released value is the default.
+      pred_kw=dict(min_fraction=0.0))
+
+
+def drop_evals(config, keep=None):
+  """Takes all evaluators but `keep` out of a config."""
+  kept = []
+  for name, evaluator in config.evals:
+    if name == keep:
+      kept.append((name, evaluator))
+    else:
+      del config[name]
+  config.evals = kept
+
+
+# ── `singlehost` and `runlocal` ─────────────────────────────────────────────
+
+
+def single_host(config, num_epochs):
+  """`singlehost`: a batch that fits into one host, and fewer epochs."""
+  is_stage_ii = "oracle" in config
+  config.batch_size = 32 if is_stage_ii else 128
+  config.num_epochs = num_epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+  """Sizes of a `runlocal` config: a small model that overfits, on a CPU.
+
+  Attributes:
+    evaluator: the evaluator that stays.
+    batch_size: as many examples as the split has.
+    total_steps: of stage I. Stage II takes half as many.
+    res: height and width of images and labels.
+    patch: height and width of a patch of stage I.
+  """
+  evaluator: str
+  batch_size: int
+  total_steps: int
+  res: int = 128
+  patch: int = 8
+
+
+def run_local_stage_i(config, split, local, pp):
+  """`runlocal`: a small model that learns a few images by heart.
+
+  Args:
+    config: a config of stage I.
+    split: the images.
+    local: the sizes.
+    pp: `Preprocessing` at `local.res`. Training takes `pp.eval` too: an image
+      that changes is harder to learn by heart.
+  """
+  _overfit(config, split, local, local.total_steps)
+  config.pp_train = pp.eval
+  config.pp_eval = pp.eval
+  config[local.evaluator].pp = pp.eval
+  _shrink_stage_i(config.model, local)
+
+
+def run_local_stage_ii(config, split, local, pp):
+  """The same for stage II, on the oracle of the `runlocal` stage I config."""
+  _overfit(config, split, local, local.total_steps // 2)
+  config.pp_train = pp.eval
+  config.pp_eval = pp.eval
+  config[local.evaluator].pp = pp.predict
+  _shrink_stage_i(config.oracle.model, local)
+  config.model.update(
+      num_layers=2, num_heads=4, mlp_dim=512, emb_dim=192,
+      input_size=(local.res, local.res), patches=dict(size=(16, 16)))
+  # No pretrained encoder has this size.
+  config.model_init = None
+  config.lr_mults = []
+
+
+def _overfit(config, split, local, total_steps):
+  """Trains on a handful of images, and evaluates on the same."""
+  config.train_split = split
+  config.val_split = split
+  config.batch_size = local.batch_size
+  del config.num_epochs
+  config.total_steps = total_steps
+  drop_evals(config, keep=local.evaluator)
+  config[local.evaluator].split = split
+  config[local.evaluator].log_steps = total_steps // 4
+  config.log_training_steps = 10
+  config.log_eval_steps = total_steps // 4
+  config.checkpoint_steps = 100
+  config.optax_name = "scale_by_adam"
+  config.optax = dict()
+  config.lr = 1e-3
+  config.schedule = dict(decay_type="cosine", warmup_steps=50)
+
+
+def _shrink_stage_i(model, local):
+  """The stage I model of the `runlocal` configs."""
+  classes = {name: num_classes
+             for name, (num_classes, _) in model.inputs.items()}
+  model.update(
+      input_size=(local.res, local.res), patch_size=(local.patch, local.patch),
+      code_len=256, width=192, oracle_depth=1, base_model_depth=3, mlp_dim=512,
+      num_heads=3, dict_size=256, codeword_dim=32)
+  # The patches have fewer pixels now.
+  set_labels(model, classes)
+
+
+# ── `rooms`: the recipe of Appendix D at a size for two cores ───────────────
+
+
+def rooms_stage_i(task, classes, pp, tiny=False):
+  """Stage I on `rooms`.
+
+  Args:
     task: name of the task.
-    labels: name → classes of the model's inputs and outputs.
-    pp: (train, eval) preprocessing strings.
+    classes: as of `set_labels`.
+    pp: `Preprocessing`.
+    tiny: a few steps on a few scenes, for tests.
 
   Returns:
-    A config without evaluators; see `add_rooms_evals`.
+    A config without evaluators; see `add_rooms_stage_i_evals`.
   """
-  arg = parse_arg(arg, tiny=False)
   config = mlc.ConfigDict()
   config.task = task
-  _rooms_data(config, "rooms/tiny" if arg["tiny"] else "rooms")
-  config.pp_train, config.pp_eval = pp
+  _set_rooms_data(config, TINY_ROOMS if tiny else "rooms", pp)
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
   config.batch_size = 8
   config.total_steps = 10_000
   config.log_eval_steps = 5000
   config.checkpoint_steps = 2500
 
-  labels = {key: (classes, ROOMS_PATCH**2) for key, classes in labels.items()}
   config.model_name = "vit"
   config.model = dict(
       input_size=(ROOMS_RES, ROOMS_RES), patch_size=(ROOMS_PATCH, ROOMS_PATCH),
       code_len=36, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
       num_heads=4, dict_size=256, codeword_dim=32, dict_momentum=0.98,
-      with_encoder_ctx=True, with_decoder_ctx=True,
-      inputs=labels, outputs=labels, **stage_i_switches())
-  _rooms_optimizer(config)
-  if arg["tiny"]:
-    _rooms_tiny(config)
+      with_encoder_ctx=True, with_decoder_ctx=True, **stage_i_switches())
+  set_labels(config.model, classes)
+  _set_rooms_optimizer(config)
+  if tiny:
+    _shrink_rooms(config)
     config.model.update(oracle_depth=1, base_model_depth=1, width=32,
                         mlp_dim=32, dict_size=16)
   return config
@@ -210,31 +329,21 @@ def rooms_stage_ii(stage_i, pp):
   """Stage II on `rooms`, for the code of a `rooms_stage_i` config.
 
   Args:
-    stage_i: the stage I config.
-    pp: (train, eval) preprocessing strings.
+    stage_i: the stage I config. If it is tiny, so is the new one.
+    pp: `Preprocessing`.
 
   Returns:
-    A config without evaluators; see `add_rooms_evals`.
+    A config without evaluators; see `add_rooms_stage_ii_evals`.
   """
   config = mlc.ConfigDict()
-  _rooms_data(config, stage_i.dataset)
-  config.pp_train, config.pp_eval = pp
+  _set_rooms_data(config, stage_i.dataset, pp)
   config.batch_size = 16
   config.total_steps = 2400
   config.log_eval_steps = 1200
   config.checkpoint_steps = 600
-
   set_codes(config)
-  config.oracle = mlc.ConfigDict()
-  config.oracle.task = stage_i.task
-  config.oracle.model_init = "stage1"
-  config.oracle.model_name = stage_i.model_name
-  config.oracle.model = stage_i.model
+  _set_rooms_oracle(config, stage_i)
 
-  # `rooms` has no ImageNet-21k model to start from. The base model is a ViT
-  # that knows the scenes, so the encoder starts from that.
-  # `+ ""`: a reference that follows the oracle until it is set to "" itself.
-  config.model_init = {"base_model": config.oracle.get_ref("model_init") + ""}
   config.model_name = "lm"
   config.model = dict(
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
@@ -242,24 +351,44 @@ def rooms_stage_ii(stage_i, pp):
       input_size=(ROOMS_RES, ROOMS_RES), **stage_ii_switches())
   config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
   config.model.seq_len = config.oracle.model.get_ref("code_len")
-  _rooms_optimizer(config)
-  if stage_i.dataset == "rooms/tiny":
-    _rooms_tiny(config)
+  _set_rooms_optimizer(config)
+  if is_tiny_rooms(config):
+    _shrink_rooms(config)
     config.model.update(num_layers=1, emb_dim=32, mlp_dim=32)
   return config
 
 
-def _rooms_data(config, dataset):
+def is_tiny_rooms(config):
+  """Whether this is a `tiny` config, for tests."""
+  return config.dataset == TINY_ROOMS
+
+
+def _set_rooms_oracle(config, stage_i):
+  """The oracle, and the encoder that starts as its base model."""
+  config.oracle = mlc.ConfigDict()
+  config.oracle.task = stage_i.task
+  config.oracle.model_init = "stage1"
+  config.oracle.model_name = stage_i.model_name
+  config.oracle.model = stage_i.model
+  # `rooms` has no ImageNet-21k model to start from. The base model is a ViT
+  # that knows the scenes, so the encoder starts from that.
+  # `+ ""` makes a reference that follows the oracle until somebody sets it.
+  config.model_init = {"base_model": config.oracle.get_ref("model_init") + ""}
+
+
+def _set_rooms_data(config, dataset, pp):
   config.dataset = dataset
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
   config.train_split = "train"
   config.val_split = "validation"
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
   config.log_training_steps = 200
   set_devices(config)
 
 
-def _rooms_optimizer(config):
+def _set_rooms_optimizer(config):
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.99)
   config.lr = 1.5e-3
@@ -268,44 +397,58 @@ def _rooms_optimizer(config):
   config.grad_clip_norm = 1.0
 
 
-def _rooms_tiny(config):
-  """Shrinks a `rooms` config to a few seconds."""
+def _shrink_rooms(config):
+  """Makes a `rooms` config last a few seconds."""
   config.batch_size = 8
   config.total_steps = 4
   config.log_training_steps = 1
-  config.log_eval_steps = config.checkpoint_steps = 2
+  config.log_eval_steps = 2
+  config.checkpoint_steps = 2
   config.schedule.warmup_steps = 1
 
 
-def add_rooms_evals(config, evaluator, preds, **fields):
-  """One evaluator of unseen scenes per prediction function.
+def add_rooms_stage_i_evals(config, evaluator, **fields):
+  """Scores the oracle's code, and no code at all.
 
   Args:
-    config: of `rooms_stage_i` or `rooms_stage_ii`.
-    evaluator: its name.
-    preds: name → (prediction function, preprocessing).
+    config: of `rooms_stage_i`.
+    evaluator: its type.
     **fields: further fields of every evaluator's block.
   """
-  fields = dict(fields, split="validation", log_steps=config.log_eval_steps)
-  if config.dataset == "rooms/tiny":
-    fields.update(split="validation[:8]", log_steps=config.total_steps)
-  config.evals = [(name, evaluator) for name in preds]
-  for name, (pred, pp) in preds.items():
-    config[name] = dict(fields, pp=pp, pred=pred)
-
-
-def add_rooms_stage_i_evals(config, evaluator, **fields):
-  """Scores the oracle's code, and no code at all."""
-  add_rooms_evals(config, evaluator, {
-      "oracle_code": ("predict", config.pp_eval),
-      "zero_code": ("zero_code", config.pp_eval)}, **fields)
+  config.evals = []
+  _add_rooms_eval(config, "oracle_code", evaluator, fields, pred="predict",
+                  pp=config.pp_eval)
+  _add_rooms_eval(config, "zero_code", evaluator, fields, pred="zero_code",
+                  pp=config.pp_eval)
 
 
 def add_rooms_stage_ii_evals(config, evaluator, pp_predict, **fields):
-  """Scores UViM at T = 0, the oracle's code, and no code at all."""
-  add_rooms_evals(config, evaluator, {
-      "uvim": ("predict", pp_predict),
-      "oracle_code": ("oracle", config.pp_eval),
-      "zero_code": ("zero_code", pp_predict)}, **fields)
-  config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}),
-                             temperature=0.0, seed=0)
+  """Scores UViM at T = 0, the oracle's code, and no code at all.
+
+  Args:
+    config: of `rooms_stage_ii`.
+    evaluator: its type.
+    pp_predict: preprocessing that keeps the image alone.
+    **fields: further fields of every evaluator's block.
+  """
+  config.evals = []
+  _add_rooms_eval(config, "uvim", evaluator, fields, pred="predict",
+                  pp=pp_predict)
+  _add_rooms_eval(config, "oracle_code", evaluator, fields, pred="oracle",
+                  pp=config.pp_eval)
+  _add_rooms_eval(config, "zero_code", evaluator, fields, pred="zero_code",
+                  pp=pp_predict)
+  sampling = dict(temperature=0.0, seed=0)
+  config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}), **sampling)
+
+
+def _add_rooms_eval(config, name, evaluator, fields, *, pred, pp):
+  """One evaluator of unseen scenes."""
+  split = "validation"
+  log_steps = config.log_eval_steps
+  if is_tiny_rooms(config):
+    split = "validation[:8]"
+    log_steps = config.total_steps
+  config.evals = [*config.evals, (name, evaluator)]
+  config[name] = dict(
+      fields, split=split, log_steps=log_steps, pp=pp, pred=pred)

@@ -1,62 +1,104 @@
 """Stage II on COCO panoptic: Appendix D, Listing 2, to the letter.
 
 Arguments: `singlehost`, `runlocal` (see configs/vqvae_coco_panoptic.py) and
-`res` (side of the language model's picture; the paper's best model has 1280).
+`res` (side of the language model's image; the paper's best model has 1280).
 """
 
 import ml_collections as mlc
 
-from configs import common, vqvae_coco_panoptic
+from configs import common
+from configs import vqvae_coco_panoptic as stage_i
 
 LM_MODELS = {
     "base": dict(num_layers=12, num_heads=12, mlp_dim=3072, emb_dim=768),
     "large": dict(num_layers=24, num_heads=16, mlp_dim=4096, emb_dim=1024),
 }
-STAGE_I_MODELS = {
-    "base": dict(oracle_depth=6, base_model_depth=12, num_heads=12,
-                 mlp_dim=3072, width=768),
-}
-LABEL_RES = 512
-PATCH_SIZE = LABEL_PATCH_SIZE = 16
+# Oracle and base model see labels and image at this size, whatever `res` is.
+LABEL_RES = stage_i.RES
+PATCH_SIZE = 16
 
 
 def pp_strings(res, label_res):
-  """The listing's preprocessing: (train, eval, predict)."""
+  """The listing's preprocessing."""
   images = (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
             f'resize({res})|')
   values = 'value_range(-1, 1, key="image_ctx")|value_range(-1, 1)|'
   finish = (
       images + f'resize({label_res}, key="labels", method="nearest")|' +
       values + 'make_canonical|keep("image", "image_ctx", "labels")')
-  predict = images + values + 'keep("image", "image_ctx", "image/id")'
-  train = common.LOAD + common.FLIP + common.CROP + finish
-  return train, common.LOAD + finish, predict
+  augment = common.FLIP + common.CROP
+  return common.Preprocessing(
+      train=common.LOAD + augment + finish, eval=common.LOAD + finish,
+      predict=images + values + 'keep("image", "image_ctx", "image/id")')
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, singlehost=False, runlocal=False, res=512,
-                         split="validation")
+  args = common.parse_arg(arg, singlehost=False, runlocal=False, res=512,
+                          split="validation")
   config = mlc.ConfigDict()
-  config.pp_modules = ["ops_general", "ops_image", "proj.uvim.pp_ops"]
-  config.pp_train, config.pp_eval, pp_predict = pp_strings(
-      arg["res"], LABEL_RES)
+  pp = pp_strings(args.res, LABEL_RES)
+  set_data(config, pp)
 
-  config.dataset = "coco/2017_panoptic"
-  config.data_dir = mlc.config_dict.placeholder(str)
-  config.seed = 0
-  common.set_devices(config, sharding="fsdp(data)")
-  common.set_codes(config)
-  config.train_split = "train[4096:]"
-  config.val_split = "train[:4096]"
-  config.shuffle_buffer_size = 50_000
+  # Length and periods.
   config.batch_size = 512
   config.num_epochs = 200
-
   config.log_training_steps = 50
   config.log_eval_steps = 1000
   config.checkpoint_steps = 1000
   config.keep_checkpoint_steps = 5000
 
+  set_oracle(config)
+
+  config.model_name = "proj.uvim.lm"
+  config.model_init = {"encoder": "howto-i21k-L/16"}
+  config.model = LM_MODELS["large"]
+  config.model.patches = dict(size=(PATCH_SIZE, PATCH_SIZE))
+  config.model.posemb_type = "learn"
+  config.model.input_size = (args.res, args.res)
+  # References: they follow what the command line makes of the oracle.
+  config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
+  config.model.seq_len = config.oracle.model.get_ref("code_len")
+  config.model.update(common.stage_ii_switches())
+  set_optimizer(config)
+
+  common.add_panoptic_evals(config, pp.predict)
+
+  if args.singlehost:
+    common.single_host(config, num_epochs=50)
+  if args.runlocal:
+    local = stage_i.LOCAL
+    common.run_local_stage_ii(
+        config, args.split, local, pp_strings(local.res, local.res))
+  return config
+
+
+def set_data(config, pp):
+  """The data set, its splits and its preprocessing."""
+  config.pp_modules = ["ops_general", "ops_image", "proj.uvim.pp_ops"]
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  config.dataset = "coco/2017_panoptic"
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  common.set_devices(config, sharding="fsdp(data)")
+  config.train_split = common.TRAIN_SPLIT
+  config.val_split = common.HOLDOUT_SPLIT
+  config.shuffle_buffer_size = 50_000
+
+
+def set_oracle(config):
+  """The oracle, whose code is learned."""
+  common.set_codes(config)
+  config.oracle = mlc.ConfigDict()
+  config.oracle.task = "panoptic_segmentation"
+  config.oracle.model_init = "oracle.npz"
+  config.oracle.model_name = "proj.uvim.vit"
+  config.oracle.model = mlc.ConfigDict()
+  stage_i.set_model(config.oracle.model)
+
+
+def set_optimizer(config):
+  """Adafactor; the pretrained encoder takes a tenth of the steps."""
   config.optax_name = "scale_by_adafactor"
   config.optax = dict(beta2_cap=0.95)
   config.lr = 0.001
@@ -68,51 +110,3 @@ def get_config(arg=None):
       ("decoder.*", 1.0),
   ]
   config.schedule = dict(decay_type="cosine", warmup_steps=4_000)
-
-  config.oracle = mlc.ConfigDict()
-  config.oracle.task = "panoptic_segmentation"
-  config.oracle.model_init = "oracle.npz"
-  config.oracle.model_name = "proj.uvim.vit"
-  config.oracle.model = STAGE_I_MODELS["base"]
-  config.oracle.model.input_size = (LABEL_RES, LABEL_RES)
-  config.oracle.model.patch_size = (LABEL_PATCH_SIZE, LABEL_PATCH_SIZE)
-  config.oracle.model.code_len = 256
-  config.oracle.model.dict_size = 4096
-  config.oracle.model.codeword_dim = 768
-  config.oracle.model.with_encoder_ctx = True
-  config.oracle.model.with_decoder_ctx = True
-  config.oracle.model.update(common.stage_i_switches())
-  vqvae_coco_panoptic.set_labels(config.oracle.model)
-
-  config.model_name = "proj.uvim.lm"
-  config.model_init = {"encoder": "howto-i21k-L/16"}
-  config.model = LM_MODELS["large"]
-  config.model.patches = dict(size=(PATCH_SIZE, PATCH_SIZE))
-  config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
-  config.model.posemb_type = "learn"
-  config.model.input_size = (arg["res"], arg["res"])
-  config.model.seq_len = config.oracle.model.get_ref("code_len")
-  config.model.update(common.stage_ii_switches())
-
-  common.add_panoptic_evals(config, pp_predict)
-
-  if arg["singlehost"]:
-    config.batch_size = 32
-    config.num_epochs = 50
-  if arg["runlocal"]:
-    _runlocal(config, arg["split"])
-  return config
-
-
-def _runlocal(config, split):
-  """The second half of `vqvae_coco_panoptic.py:runlocal`."""
-  res, patch = 128, 8
-  common.overfit(config, split, evaluator="panoptic_val", batch_size=5,
-                 total_steps=300)
-  _, config.pp_eval, config.panoptic_val.pp = pp_strings(res, res)
-  config.pp_train = config.pp_eval
-  config.oracle.model.update(common.small_stage_i(res, patch))
-  vqvae_coco_panoptic.set_labels(config.oracle.model)
-  config.model.update(common.small_stage_ii(res))
-  config.model_init = None
-  config.lr_mults = []

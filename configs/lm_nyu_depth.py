@@ -1,53 +1,46 @@
-"""Stage II on NYU Depth V2: panoptic's but for what is here.
+"""Stage II on NYU Depth V2.
 
-Arguments: see configs/vqvae_nyu_depth.py.
+Like configs/lm_coco_panoptic.py, except for what stands here. Arguments: see
+configs/vqvae_nyu_depth.py.
 """
 
-from configs import common, lm_coco_panoptic, vqvae_nyu_depth
+from configs import common, lm_coco_panoptic
+from configs import vqvae_nyu_depth as stage_i
 
 LABEL_RES = lm_coco_panoptic.LABEL_RES
 
 
 def pp_strings(res, label_res):
-  """Preprocessing: (train, eval, predict)."""
+  """Preprocessing."""
   images = common.two_images(res, label_res)
   finish = (images + f'resize({label_res}, key="labels", method="nearest")|'
             'keep("image", "image_ctx", "labels")')
-  crop = "decode|nyu_depth|nyu_eval_crop|"
-  return ("decode|nyu_depth|" + common.FLIP + common.CROP + finish,
-          crop + finish, crop + images + 'keep("image", "image_ctx")')
+  load = "decode|nyu_depth|"
+  augment = common.FLIP + common.CROP
+  crop = "nyu_eval_crop|"
+  return common.Preprocessing(
+      train=load + augment + finish, eval=load + crop + finish,
+      predict=load + crop + images + 'keep("image", "image_ctx")')
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, singlehost=False, scenes=False, runlocal=False,
-                         split="validation")
+  args = common.parse_arg(arg, singlehost=False, scenes=False, runlocal=False,
+                          split="validation")
   config = lm_coco_panoptic.get_config()
-  vqvae_nyu_depth.set_data(config, arg["scenes"])
+  stage_i.set_data(config, args.scenes)
   config.num_epochs = 50
-  config.pp_train, config.pp_eval, pp_predict = pp_strings(
-      config.model.input_size[0], LABEL_RES)
+  pp = pp_strings(config.model.input_size[0], LABEL_RES)
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
   config.oracle.task = "depth"
-  config.oracle.task_options = vqvae_nyu_depth.TASK_OPTIONS
-  vqvae_nyu_depth.set_labels(config.oracle.model)
-  vqvae_nyu_depth.add_evals(config, pp_predict)
+  config.oracle.task_options = stage_i.TASK_OPTIONS
+  common.set_labels(config.oracle.model, stage_i.CLASSES)
+  stage_i.set_evals(config, pp.predict)
 
-  if arg["singlehost"]:
-    config.batch_size = 32
-    config.num_epochs = 20
-  if arg["runlocal"]:
-    _runlocal(config, arg["split"])
+  if args.singlehost:
+    common.single_host(config, num_epochs=20)
+  if args.runlocal:
+    local = stage_i.LOCAL
+    common.run_local_stage_ii(
+        config, args.split, local, pp_strings(local.res, local.res))
   return config
-
-
-def _runlocal(config, split):
-  """The second half of `vqvae_nyu_depth.py:runlocal`."""
-  res, patch = 192, 12
-  common.overfit(config, split, evaluator="nyu_depth", batch_size=2,
-                 total_steps=300)
-  _, config.pp_eval, config.nyu_depth.pp = pp_strings(res, res)
-  config.pp_train = config.pp_eval
-  config.oracle.model.update(common.small_stage_i(res, patch))
-  vqvae_nyu_depth.set_labels(config.oracle.model)
-  config.model.update(common.small_stage_ii(res))
-  config.model_init = None
-  config.lr_mults = []

@@ -8,10 +8,11 @@ from configs import vqvae_rooms_colorization as stage_i
 
 
 def get_config(arg=None):
-  *pp, pp_predict, _ = stage_i.pp_strings(common.ROOMS_RES)
+  args = common.parse_arg(arg, tiny=False, fid=False)
+  pp = stage_i.pp_strings(common.ROOMS_RES)
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
   common.add_rooms_stage_ii_evals(
-      config, "psnr", pp_predict, options=stage_i.options())
-  if common.parse_arg(arg, tiny=False, fid=False)["fid"]:
+      config, "psnr", pp.predict, options=stage_i.options())
+  if args.fid:
     stage_i.add_fid(config)
   return config

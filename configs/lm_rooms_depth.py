@@ -8,9 +8,9 @@ from configs import vqvae_rooms_depth as stage_i
 
 
 def get_config(arg=None):
-  *pp, pp_predict = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(common.ROOMS_RES)
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
   config.oracle.task_options = stage_i.TASK_OPTIONS
   common.add_rooms_stage_ii_evals(
-      config, "nyu_depth", pp_predict, options=stage_i.OPTIONS)
+      config, "nyu_depth", pp.predict, options=stage_i.OPTIONS)
   return config

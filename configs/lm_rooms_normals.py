@@ -1,11 +1,14 @@
-"""Stage II on `rooms`; the partner of configs/vqvae_rooms_normals.py."""
+"""Stage II on `rooms`; the partner of configs/vqvae_rooms_normals.py.
+
+Arguments: `tiny` (a few steps on a few scenes, for tests).
+"""
 
 from configs import common
 from configs import vqvae_rooms_normals as stage_i
 
 
 def get_config(arg=None):
-  *pp, pp_predict = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(common.ROOMS_RES)
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
-  common.add_rooms_stage_ii_evals(config, "normals", pp_predict)
+  common.add_rooms_stage_ii_evals(config, "normals", pp.predict)
   return config

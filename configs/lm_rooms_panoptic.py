@@ -8,8 +8,8 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 
 def get_config(arg=None):
-  *pp, pp_predict = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(common.ROOMS_RES)
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
   common.add_rooms_stage_ii_evals(
-      config, "coco_panoptic", pp_predict, pred_kw=stage_i.PRED_KW)
+      config, "coco_panoptic", pp.predict, pred_kw=stage_i.PRED_KW)
   return config

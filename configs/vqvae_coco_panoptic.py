@@ -10,38 +10,35 @@ from configs import common
 
 RES = 512
 PATCH_SIZE = 16
+# Two ids per pixel. One class is void; no image of COCO has more than 98
+# segments.
+CLASSES = {"semantics": 133 + 1, "instances": 100}
+LOCAL = common.Local(evaluator="panoptic_val", batch_size=5, total_steps=600)
 
 
 def pp_strings(res):
-  """The listing's preprocessing at a resolution: (train, eval)."""
+  """The listing's preprocessing at a resolution."""
+  # Both the labels and the image are resized, the labels without mixing ids.
   finish = (
       f'resize({res})|'
       f'resize({res}, key="labels", method="nearest")|'
       'value_range(-1, 1)|make_canonical|'
       'keep("image","labels")')
-  return common.LOAD + common.FLIP + common.CROP + finish, common.LOAD + finish
+  augment = common.FLIP + common.CROP
+  return common.Preprocessing(
+      train=common.LOAD + augment + finish, eval=common.LOAD + finish)
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(
+  args = common.parse_arg(
       arg, singlehost=False, runlocal=False, split="validation")
   config = mlc.ConfigDict()
-
   config.task = "panoptic_segmentation"
+  set_data(config)
 
-  config.dataset = "coco/2017_panoptic"
-  config.data_dir = mlc.config_dict.placeholder(str)
-  config.seed = 0
-  common.set_devices(config, sharding="fsdp(data)")
-  config.val_split = "train[:4096]"
-  config.train_split = "train[4096:]"
-
+  # Length and periods.
   config.batch_size = 1024
   config.num_epochs = 1000
-
-  config.pp_train, config.pp_eval = pp_strings(RES)
-  config.shuffle_buffer_size = 25_000
-
   config.log_training_steps = 50
   config.log_eval_steps = 250
   config.checkpoint_steps = 1000
@@ -49,54 +46,57 @@ def get_config(arg=None):
 
   config.model_name = "proj.uvim.vit"
   config.model = mlc.ConfigDict()
-  config.model.input_size = (RES, RES)
-  config.model.patch_size = (PATCH_SIZE, PATCH_SIZE)
-  config.model.code_len = 256
-  config.model.width = 768
-  config.model.oracle_depth = 6
-  config.model.base_model_depth = 12
-  config.model.mlp_dim = 3072
-  config.model.num_heads = 12
-  config.model.dict_size = 4096  # Number of words in the dictionary.
-  config.model.codeword_dim = 768
+  set_model(config.model)
   config.model.dict_momentum = 0.995
-  config.model.with_encoder_ctx = True
-  config.model.with_decoder_ctx = True
-  config.model.update(common.stage_i_switches())
-  set_labels(config.model)
+  set_optimizer(config)
 
+  # The evaluators put `decode` in front by themselves.
+  common.add_panoptic_evals(config, config.pp_eval.replace("decode|", ""))
+
+  if args.singlehost:
+    common.single_host(config, num_epochs=100)
+  if args.runlocal:
+    common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
+  return config
+
+
+def set_data(config):
+  """The data set, its splits and its preprocessing."""
+  config.dataset = "coco/2017_panoptic"
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  common.set_devices(config, sharding="fsdp(data)")
+  config.val_split = common.HOLDOUT_SPLIT
+  config.train_split = common.TRAIN_SPLIT
+  pp = pp_strings(RES)
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  config.shuffle_buffer_size = 25_000
+
+
+def set_model(model):
+  """The network of stage I, which stage II has as its oracle."""
+  model.input_size = (RES, RES)
+  model.patch_size = (PATCH_SIZE, PATCH_SIZE)
+  model.code_len = 256
+  model.width = 768
+  model.oracle_depth = 6  # The oracle is half a ViT-B,
+  model.base_model_depth = 12  # the base model a whole one.
+  model.mlp_dim = 3072
+  model.num_heads = 12
+  model.dict_size = 4096  # Number of words in the dictionary.
+  model.codeword_dim = 768
+  model.with_encoder_ctx = True  # Both see the image.
+  model.with_decoder_ctx = True
+  model.update(common.stage_i_switches())
+  common.set_labels(model, CLASSES)
+
+
+def set_optimizer(config):
+  """Adafactor, with a cosine schedule and clipped gradients."""
   config.optax_name = "scale_by_adafactor"
   config.optax = dict(beta2_cap=0.95)
   config.lr = 4e-4
   config.wd = 4e-5
   config.schedule = dict(decay_type="cosine", warmup_steps=4_000)
   config.grad_clip_norm = 1.0
-
-  common.add_panoptic_evals(config, config.pp_eval.replace("decode|", ""))
-
-  if arg["singlehost"]:
-    config.batch_size = 128
-    config.num_epochs = 100
-  if arg["runlocal"]:
-    _runlocal(config, arg["split"])
-  return config
-
-
-def set_labels(model):
-  """What the oracle reads and the base model writes: two ids per pixel."""
-  height, width = model.patch_size
-  model.inputs = mlc.ConfigDict({
-      "semantics": (133 + 1, height * width),  # +1 for void.
-      "instances": (100, height * width),  # COCO has at most 98 a picture.
-  })
-  model.outputs = model.inputs
-
-
-def _runlocal(config, split):
-  """A model small enough for two cores that learns a few pictures by heart."""
-  res, patch = 128, 8
-  common.overfit(config, split, evaluator="panoptic_val", batch_size=5,
-                 total_steps=600)
-  config.pp_train = config.pp_eval = config.panoptic_val.pp = pp_strings(res)[1]
-  config.model.update(common.small_stage_i(res, patch))
-  set_labels(config.model)

@@ -1,71 +1,73 @@
-"""Stage I on ImageNet colorization (section 3.2): panoptic's but for this.
+"""Stage I on ImageNet colorization (paper, section 3.2).
+
+Like configs/vqvae_coco_panoptic.py, except for what stands here.
 
 Arguments: `singlehost` (one host), `runlocal` (a small model that overfits the
 few images of `split`, on a CPU), `fid` (also scores FID-5k; needs the splits
 and the Inception network that docs/data.md tells how to get).
 """
 
-import ml_collections as mlc
-
 from configs import common, vqvae_coco_panoptic
 
 DATASET = "imagenet2012"
-# Labels are the colours, the picture keeps only the luma.
+CLASSES = {"color": 3}  # R, G, B per pixel.
+LOCAL = common.Local(evaluator="color_val", batch_size=8, total_steps=400)
+# The labels are the colors; the image keeps only the luma.
 SPLIT_COLOR = ('copy("image", "labels")|rgb_to_grayscale_to_rgb|'
                'value_range(-1, 1)|value_range(-1, 1, key="labels")|')
-# Whoever is scored sees the central square (section 3, "Data augmentations").
+# Evaluation sees the central square (section 3, "Data augmentations").
 SQUARE = "decode|central_crop|"
 
 
 def pp_strings(res):
-  """Preprocessing at a resolution: (train, eval)."""
+  """Preprocessing at a resolution."""
   keep = 'keep("image","labels")'
-  return (f"decode_jpeg_and_inception_crop({res})|flip_lr|" + SPLIT_COLOR +
-          keep, f"{SQUARE}resize({res})|" + SPLIT_COLOR + keep)
+  augment = f"decode_jpeg_and_inception_crop({res})|flip_lr|"
+  return common.Preprocessing(
+      train=augment + SPLIT_COLOR + keep,
+      eval=f"{SQUARE}resize({res})|" + SPLIT_COLOR + keep)
 
 
 def truth_string(res):
-  """Preprocessing that makes the colours a prediction is compared with."""
+  """Preprocessing that makes the colors a prediction is compared with."""
   return f"{SQUARE}resize({res})|" + SPLIT_COLOR + 'keep("labels")'
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, singlehost=False, runlocal=False, fid=False,
-                         split="validation")
+  args = common.parse_arg(arg, singlehost=False, runlocal=False, fid=False,
+                          split="validation")
   config = vqvae_coco_panoptic.get_config()
   config.task = "colorization"
   config.dataset = DATASET
   config.num_epochs = 100
-  config.pp_train, config.pp_eval = pp_strings(vqvae_coco_panoptic.RES)
-  set_labels(config.model)
-  add_evals(config, config.pp_eval, vqvae_coco_panoptic.RES, arg["fid"])
+  res = vqvae_coco_panoptic.RES
+  pp = pp_strings(res)
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  common.set_labels(config.model, CLASSES)
+  set_evals(config, pp.eval, res, fid=args.fid)
 
-  if arg["singlehost"]:
-    config.batch_size = 128
-    config.num_epochs = 20
-  if arg["runlocal"]:
-    _runlocal(config, arg["split"])
+  if args.singlehost:
+    common.single_host(config, num_epochs=20)
+  if args.runlocal:
+    common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
+    config.color_val.options.pp_truth = truth_string(LOCAL.res)
   return config
 
 
-def set_labels(model):
-  """What the oracle reads and the base model writes: R, G, B per pixel."""
-  height, width = model.patch_size
-  model.inputs = mlc.ConfigDict({"color": (3, height * width)})
-  model.outputs = model.inputs
-
-
-def add_evals(config, pp, res, fid=False):
-  """PSNR, and FID-5k if asked for, in place of panoptic's evals."""
+def set_evals(config, pp, res, fid):
+  """PSNR, and FID-5k if asked for, in place of panoptic's evaluators."""
   common.drop_evals(config)
-  splits = {"color_train": "train[4096:8192]", "color_holdout": "train[:4096]",
-            "color_val": "validation"}
-  config.evals = [(name, "psnr") for name in splits]
-  for name, split in splits.items():
-    config[name] = dict(pp=pp, split=split, log_steps=2500,
-                        options=dict(pp_truth=truth_string(res)))
+  config.evals = [
+      ("color_train", "psnr"),
+      ("color_holdout", "psnr"),
+      ("color_val", "psnr"),
+  ]
+  _add_psnr(config, "color_train", pp, res, common.SCORED_TRAIN_SPLIT)
+  _add_psnr(config, "color_holdout", pp, res, common.HOLDOUT_SPLIT)
+  _add_psnr(config, "color_val", pp, res, "validation")
   if fid:
-    config.evals = (*config.evals, ("fid", "coltran_fid"))
+    config.evals = [*config.evals, ("fid", "coltran_fid")]
     config.fid = dict(
         pp=pp, split="fid_eval", log_steps=100_000,
         options=dict(features="inception.pb", reference_split="fid_reference",
@@ -73,12 +75,6 @@ def add_evals(config, pp, res, fid=False):
                      reference_files="fid_reference.txt"))
 
 
-def _runlocal(config, split):
-  """A model small enough for two cores that learns a few pictures by heart."""
-  res, patch = 128, 8
-  common.overfit(config, split, evaluator="color_val", batch_size=8,
-                 total_steps=400)
-  config.pp_train = config.pp_eval = config.color_val.pp = pp_strings(res)[1]
-  config.color_val.options.pp_truth = truth_string(res)
-  config.model.update(common.small_stage_i(res, patch))
-  set_labels(config.model)
+def _add_psnr(config, name, pp, res, split):
+  config[name] = dict(pp=pp, split=split, log_steps=2500,
+                      options=dict(pp_truth=truth_string(res)))

@@ -1,47 +1,57 @@
 """Stage I on `rooms`, colorization.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests), `fid` (also scores
-how far the predicted colours are from those of other scenes).
+how far the predicted colors are from those of other scenes).
 """
 
 from configs import common
 
+CLASSES = {"color": 3}  # R, G, B per pixel.
+# The labels are the colors; the image keeps only the luma.
+SPLIT_COLOR = ('copy("image", "labels")|rgb_to_grayscale_to_rgb|'
+               'value_range(-1, 1)|value_range(-1, 1, key="labels")|')
+
 
 def pp_strings(res):
-  """Preprocessing at a resolution: (train, eval, predict, truth)."""
-  load = f"decode|resize({res}, antialias=True)|"
-  split = ('copy("image", "labels")|rgb_to_grayscale_to_rgb|'
-           'value_range(-1, 1)|value_range(-1, 1, key="labels")|')
-  flip = 'flip_lr|'
+  """Preprocessing at a resolution."""
+  load = _load(res)
   keep = 'keep("image","labels")'
-  return (load + flip + split + keep, load + split + keep,
-          load + split + 'keep("image")', load + split + 'keep("labels")')
+  return common.Preprocessing(
+      train=load + "flip_lr|" + SPLIT_COLOR + keep,
+      eval=load + SPLIT_COLOR + keep,
+      predict=load + SPLIT_COLOR + 'keep("image")')
+
+
+def _load(res):
+  return f"decode|resize({res}, antialias=True)|"
 
 
 def options():
-  """What the colours of a prediction are compared with."""
-  return dict(pp_truth=pp_strings(common.ROOMS_RES)[-1])
+  """What the colors of a prediction are compared with."""
+  truth = _load(common.ROOMS_RES) + SPLIT_COLOR + 'keep("labels")'
+  return dict(pp_truth=truth)
 
 
 def add_fid(config):
-  """A Fréchet distance beside each PSNR, which a grey mean would win.
+  """Adds a Fréchet distance beside each PSNR, which a grey mean would win.
 
-  Of the mean colours of quarters: Inception's weights come with no package.
+  It is the distance between mean colors of quarters, because no package has
+  the weights of Inception.
   """
-  size = 8 if config.dataset == "rooms/tiny" else 512
+  num_references = 8 if common.is_tiny_rooms(config) else 512
   for name, _ in list(config.evals):
+    block = config[name].copy_and_resolve_references()
+    block.options = dict(features="quadrants",
+                         reference_split=f"train[:{num_references}]")
+    config[f"{name}_fid"] = block
     config.evals = [*config.evals, (f"{name}_fid", "coltran_fid")]
-    config[f"{name}_fid"] = dict(
-        {k: v for k, v in config[name].items() if k != "options"},
-        options=dict(features="quadrants", reference_split=f"train[:{size}]"))
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, tiny=False, fid=False)
-  *pp, _, _ = pp_strings(common.ROOMS_RES)
+  args = common.parse_arg(arg, tiny=False, fid=False)
   config = common.rooms_stage_i(
-      "tiny" if arg["tiny"] else None, "colorization", {"color": 3}, pp)
+      "colorization", CLASSES, pp_strings(common.ROOMS_RES), tiny=args.tiny)
   common.add_rooms_stage_i_evals(config, "psnr", options=options())
-  if arg["fid"]:
+  if args.fid:
     add_fid(config)
   return config

@@ -1,19 +1,30 @@
-"""Stage I on `rooms`, surface normals. Argument: `tiny`, for tests."""
+"""Stage I on `rooms`, surface normals.
+
+Arguments: `tiny` (a few steps on a few scenes, for tests).
+"""
 
 from configs import common
 
+CLASSES = {"normals": 3}  # x, y, z per pixel.
+
 
 def pp_strings(res):
-  """Preprocessing at a resolution: (train, eval, predict)."""
+  """Preprocessing at a resolution."""
   image = f"resize({res}, antialias=True)|value_range(-1, 1)|"
-  labels = f'resize({res}, key="labels", method="nearest")|'
-  load, keep = "decode|rooms_normals|", 'keep("image","labels")'
-  return (f"{load}{common.FLIP}mirror_normals|{image}{labels}{keep}",
-          load + image + labels + keep, f'decode|{image}keep("image")')
+  labels = (f'resize({res}, key="labels", method="nearest")|'
+            'keep("image","labels")')
+  load = "decode|rooms_normals|"
+  # A mirrored scene has mirrored normals, not only normals elsewhere.
+  flip = common.FLIP + "mirror_normals|"
+  return common.Preprocessing(
+      train=load + flip + image + labels,
+      eval=load + image + labels,
+      predict=f'decode|{image}keep("image")')
 
 
 def get_config(arg=None):
-  *pp, _ = pp_strings(common.ROOMS_RES)
-  config = common.rooms_stage_i(arg, "normals", {"normals": 3}, pp)
+  args = common.parse_arg(arg, tiny=False)
+  config = common.rooms_stage_i(
+      "normals", CLASSES, pp_strings(common.ROOMS_RES), tiny=args.tiny)
   common.add_rooms_stage_i_evals(config, "normals")
   return config
