@@ -1,5 +1,8 @@
 """Draws rows of images with titles as one image.
 
+For columns of unlike images, draw each column as a sheet of its own, and then
+these sheets as one row.
+
 H W pixels of one image · C channels
 """
 
@@ -33,8 +36,7 @@ def draw_sheet(rows: Rows, *, titles: Sequence[Sequence[str]] = (),
   """Lays out images in rows, each image to the right of the one before it.
 
   The images of a row share their upper edge. Rows may differ in length, and
-  images in size. For columns of unlike images, draw each column as a sheet
-  and give these sheets as one row.
+  images in size.
 
   Args:
     rows: images: uint8 [H, W] or [H, W, 3], or PIL images.
@@ -43,8 +45,7 @@ def draw_sheet(rows: Rows, *, titles: Sequence[Sequence[str]] = (),
     row_names: texts to the left of the rows; may be fewer than the rows.
     gap: pixels between neighbors, and beside the row names.
     margin: pixels around everything; one number for all four sides.
-    background: red, green and blue, 0 to 255.
-    text_color: red, green and blue, 0 to 255.
+    background, text_color: red, green and blue, 0 to 255.
     title_height: pixels from the top of a title to its image.
     font_size: in pixels.
 
@@ -84,10 +85,12 @@ def _lay_out(rows, titles, left, top, gap, title_height):
   cells = []
   row_tops = []
   row_top = top
+  # The titles may end before the rows do.
   for row, row_titles in itertools.zip_longest(rows, titles, fillvalue=()):
     if row_titles:
       row_top += title_height
     else:
+      # No text, and no space for one.
       row_titles = [""] * len(row)
     row_tops.append(row_top)
     title_top = row_top - title_height
