@@ -1,8 +1,8 @@
 """The preprocessing language: `op|op(literal, key="x")|op` on dicts of tensors.
 
-An op is made once from its literal arguments and is then a pure function of
-an example. What is random about it comes from the example's seed and the op's
-place in the string, so an example's result depends on nothing else.
+An op is made once from its literal arguments; then it is a pure function of an
+example. Its random numbers come from the example's seed and from the op's
+place in the string, so the result for an example depends on nothing else.
 """
 
 import ast
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from uvim.registry import ConfigError, lookup, nearest
+from uvim.registry import ConfigError, lookup, unknown
 
 Data = dict[str, Any]
 
-# The names the listings of the paper's Appendix D use, and where ours live.
+# The names that the listings of the paper's Appendix D use, and our modules.
 MODULES = {
     "ops_general": "pp.ops.general",
     "ops_image": "pp.ops.image",
@@ -26,18 +26,35 @@ MODULES = {
     "proj.uvim.pp_ops": "pp.ops.labels",
 }
 _KEY_ARGS = ("key", "inkey", "outkey")
+_TENSORFLOW_NOISE = re.compile(
+    r"\{\{.*?\}\}|\[Op:.*|Error in user-defined .*iterator: \S*: ")
 
 
 class Op(NamedTuple):
-  """An entry of the table of ops."""
-  factory: Callable[..., Callable]  # literal arguments → function
+  """An entry of the table of ops.
+
+  Attributes:
+    factory: makes the op's function of literal arguments.
+    module: the module that defines it.
+    on_key: if set, the function maps one tensor; this is its default key. Else
+      it maps the example.
+    random: whether the function also takes a seed, int64 [2].
+  """
+  factory: Callable[..., Callable]
   module: str
-  on_key: str | None  # if set, the function maps a tensor; its default key
-  random: bool        # if set, the function also takes a seed, int64 [2]
+  on_key: str | None
+  random: bool
 
 
 class Call(NamedTuple):
-  """One section of a preprocessing string."""
+  """One section of a preprocessing string.
+
+  Attributes:
+    name: of the op.
+    args: its positional arguments.
+    kwargs: its arguments by name.
+    text: the section as it was written.
+  """
   name: str
   args: tuple[Any, ...]
   kwargs: dict[str, Any]
@@ -45,7 +62,13 @@ class Call(NamedTuple):
 
 
 class Step(NamedTuple):
-  """One op made ready: `fn(data, seed)` → data."""
+  """One op made ready.
+
+  Attributes:
+    name: of the op.
+    text: the section as it was written.
+    fn: (data, seed) → data.
+  """
   name: str
   text: str
   fn: Callable[[Data, tf.Tensor | None], Data]
@@ -68,50 +91,68 @@ def register(*, on_key: str | None = None, random: bool = False):
       raise ValueError(f"Two ops are called {name!r}.")
     OPS[name] = Op(factory, factory.__module__, on_key, random)
     return factory
+
   return enter
 
 
 def _sections(string: str) -> list[str]:
-  """Splits at pipes outside quotes; drops empty sections."""
-  parts, start, quote, escaped = [], 0, "", False
-  for i, char in enumerate(string):
-    if escaped:
-      escaped = False
-    elif quote:
-      escaped = char == "\\"
-      quote = "" if char == quote else quote
-    elif char in "'\"":
+  """Splits at pipes outside of quotes; drops empty sections."""
+  sections = [""]
+  quote = ""  # The one that is open, if any.
+  is_escaped = False
+  for char in string:
+    if char == "|" and not quote:
+      sections.append("")
+      continue
+    sections[-1] += char
+    if is_escaped:
+      is_escaped = False
+    elif quote and char == "\\":
+      is_escaped = True
+    elif char == quote:
+      quote = ""
+    elif char in "'\"" and not quote:
       quote = char
-    elif char == "|":
-      parts.append(string[start:i])
-      start = i + 1
-  parts.append(string[start:])
-  return [part.strip() for part in parts if part.strip()]
+  stripped = [section.strip() for section in sections]
+  return [section for section in stripped if section]
 
 
 def _parse_call(text: str) -> Call:
-  """`name` or `name(literals)`; anything else is a ConfigError."""
+  """Parses `name` or `name(literals)`.
+
+  Raises:
+    ConfigError: it is anything else.
+  """
+  not_a_call = "is not of the form name or name(arguments)"
   try:
     node = ast.parse(text, mode="eval").body
-  # The last two: hundreds of brackets.
+  # The last two errors come from hundreds of nested brackets.
   except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-    raise ConfigError("is not of the form name or name(arguments)") from error
+    raise ConfigError(not_a_call) from error
   if isinstance(node, ast.Name):
     return Call(node.id, (), {}, text)
   if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-    raise ConfigError("is not of the form name or name(arguments)")
+    raise ConfigError(not_a_call)
   try:
-    args = tuple(ast.literal_eval(arg) for arg in node.args)
-    kwargs = {}
-    for pair in node.keywords:
-      if pair.arg is None or pair.arg in kwargs:
-        raise ValueError("** or the same name twice")
-      kwargs[pair.arg] = ast.literal_eval(pair.value)
+    args = tuple(ast.literal_eval(argument) for argument in node.args)
+    kwargs = _literal_kwargs(node.keywords)
   except (ValueError, TypeError, RecursionError) as error:
     raise ConfigError(
         "takes only literal arguments (numbers, strings, True, False, None, "
         "tuples and lists of these), each name once") from error
   return Call(node.func.id, args, kwargs, text)
+
+
+def _literal_kwargs(keywords: Iterable[ast.keyword]) -> dict[str, Any]:
+  """Arguments by name; a ValueError if one is no literal or comes twice."""
+  kwargs = {}
+  for keyword in keywords:
+    if keyword.arg is None:
+      raise ValueError("**")
+    if keyword.arg in kwargs:
+      raise ValueError(f"{keyword.arg} comes twice")
+    kwargs[keyword.arg] = ast.literal_eval(keyword.value)
+  return kwargs
 
 
 def _where(position: int, text: str) -> str:
@@ -142,42 +183,46 @@ def _known_ops(modules: Iterable[str] | None) -> Mapping[str, Op]:
   """The ops of the named modules (None: of all), imported on first use."""
   if isinstance(modules, str):
     raise ConfigError(f"pp_modules is a list of names, not {modules!r}.")
-  names = MODULES if modules is None else modules
-  paths = {lookup(MODULES, name, "pp_modules entry") for name in names}
+  if modules is None:
+    modules = MODULES
+  paths = {lookup(MODULES, name, "pp_modules entry") for name in modules}
   for path in paths:
-    importlib.import_module(path)
+    importlib.import_module(path)  # Its ops enter OPS.
   return {name: op for name, op in OPS.items() if op.module in paths}
 
 
 def _check_arguments(op: Op, call: Call) -> None:
-  """ConfigError if the factory cannot be called like this."""
+  """Raises a ConfigError if the factory cannot be called like this."""
   signature = inspect.signature(op.factory)
-  extra = _KEY_ARGS if op.on_key else ()
-  known = [p.name for p in signature.parameters.values()
-           if p.kind != p.VAR_POSITIONAL] + list(extra)
+  known = [parameter.name for parameter in signature.parameters.values()
+           if parameter.kind != parameter.VAR_POSITIONAL]
+  # These are taken by the builder, not by the factory.
+  key_args = _KEY_ARGS if op.on_key else ()
+  known += key_args
   for name in call.kwargs:
     if name not in known:
-      near = nearest(name, known)
-      hint = f" Did you mean {near!r}?" if near else ""
-      raise ConfigError(f"unknown argument {name!r}.{hint} Known: "
-                        f"{', '.join(known) or 'none'}.")
-  kwargs = {k: v for k, v in call.kwargs.items() if k not in extra}
+      raise unknown("argument", name, known)
+  kwargs = {name: value for name, value in call.kwargs.items()
+            if name not in key_args}
   try:
     signature.bind(*call.args, **kwargs)
   except TypeError as error:
-    raise ConfigError(f"{error}. Known: {', '.join(known) or 'none'}.") \
-        from error
+    listing = ", ".join(known) or "none"
+    raise ConfigError(f"{error}. Known: {listing}.") from error
 
 
-def _keys(op: Op, kwargs: dict[str, Any]) -> tuple[str, str]:
+def _pop_keys(op: Op, kwargs: dict[str, Any]) -> tuple[str, str]:
   """Where an op on one tensor reads and writes; removes these arguments."""
-  key, inkey, outkey = (kwargs.pop(name, None) for name in _KEY_ARGS)
+  key = kwargs.pop("key", None)
+  inkey = kwargs.pop("inkey", None)
+  outkey = kwargs.pop("outkey", None)
   if key is not None and (inkey is not None or outkey is not None):
     raise ConfigError("give either key, or inkey and outkey.")
   for name in (key, inkey, outkey):
     if name is not None and not isinstance(name, str):
       raise ConfigError(f"a key is a string, not {name!r}.")
-  return inkey or key or op.on_key, outkey or key or op.on_key
+  default = key or op.on_key
+  return inkey or default, outkey or default
 
 
 def get(data: Data, key: str) -> Any:
@@ -190,28 +235,31 @@ def first_line(error: Exception) -> str:
   if isinstance(error, ConfigError):
     return str(error)
   text = str(getattr(error, "message", "") or error)
-  text = re.sub(r"\{\{.*?\}\}|\[Op:.*|Error in user-defined .*iterator: \S*: ",
-                "\n", text)
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  return f"{type(error).__name__}: {lines[0] if lines else ''}"
+  # What TensorFlow writes around a message ends its line here.
+  text = _TENSORFLOW_NOISE.sub("\n", text)
+  lines = [line.strip() for line in text.splitlines()]
+  first = next(filter(None, lines), "")
+  return f"{type(error).__name__}: {first}"
 
 
 def _make_fn(op: Op, call: Call, position: int):
   """The step's `fn(data, seed)`."""
   kwargs = dict(call.kwargs)
-  inkey, outkey = _keys(op, kwargs) if op.on_key else (None, None)
-  core = op.factory(*call.args, **kwargs)
+  if op.on_key:
+    inkey, outkey = _pop_keys(op, kwargs)
+  function = op.factory(*call.args, **kwargs)
 
   def fn(data: Data, seed: tf.Tensor | None) -> Data:
-    extra = ()
+    seeds = ()
     if op.random:
       if seed is None:
         raise ConfigError("is random and needs a seed.")
       # Two random ops of one string must not draw the same numbers.
-      extra = (tf.random.experimental.stateless_fold_in(seed, position),)
-    if op.on_key:
-      return {**data, outkey: core(get(data, inkey), *extra)}
-    return core(dict(data), *extra)
+      seeds = (tf.random.experimental.stateless_fold_in(seed, position),)
+    if not op.on_key:
+      return function(dict(data), *seeds)
+    tensor = get(data, inkey)
+    return {**data, outkey: function(tensor, *seeds)}
 
   return fn
 
@@ -230,9 +278,7 @@ def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
     try:
       with tf.name_scope(call.name):
         return inner(data, seed)
-    except ConfigError as error:
-      raise ConfigError(f"{where}: {error}") from error
-    # An op on the wrong kind of tensor: TensorFlow has many ways to say so.
+    # TensorFlow has many errors for an op on the wrong kind of tensor.
     except Exception as error:
       raise ConfigError(f"{where}: {first_line(error)}") from error
 
@@ -248,10 +294,10 @@ def build(string: str, modules: Iterable[str] | None = None
     modules: which tables of ops to use, names of MODULES; None: all.
 
   Returns:
-    `preprocess(data, seed=None)` → data, for tensors by name of one example
-    and its seed, int64 [2] (None will do if no op is random). It works eagerly
-    and inside tf.data, and leaves its input as it is. `preprocess.steps` is
-    the list of ops, and `preprocess.string` the string.
+    `preprocess(data, seed=None)` → data. `data` holds the tensors of one
+    example by name; the seed is int64 [2], or None if no op is random. It
+    works eagerly and inside tf.data, and does not change its input.
+    `preprocess.steps` is the list of ops, `preprocess.string` the string.
 
   Raises:
     ConfigError: for a string that does not parse, an unknown module, op or
@@ -261,7 +307,8 @@ def build(string: str, modules: Iterable[str] | None = None
   steps = [_make_step(known, call, position)
            for position, call in enumerate(parse(string), 1)]
 
-  # Autograph would wrap our errors and rewrite Python we mean as Python.
+  # Autograph would wrap our errors, and it would rewrite ifs and loops that are
+  # meant for Python.
   @tf.autograph.experimental.do_not_convert
   def preprocess(data: Data, seed: tf.Tensor | None = None) -> Data:
     data = dict(data)

@@ -1,10 +1,14 @@
 """Where examples come from: random access to TFDS data sets on disk.
 
 A shuffle buffer makes the order depend on what was read before, so a resumed
-run must replay it. Here a one-time scan of the TFRecord headers gives the
-place of every example, and any example is one seek away: the order can be a
-pure function of (seed, step). Layout of a record: length u64, its checksum
-u32, the bytes, their checksum u32.
+run has to read it again. Here a scan of the TFRecord headers, done once, gives
+the place of every example. Then any example is one seek away, and the order
+can be a pure function of (seed, step).
+
+A TFRecord file is a row of records: length uint64, checksum of the length
+uint32, the bytes, their checksum uint32.
+
+Dimensions: N examples of the split.
 """
 
 import hashlib
@@ -21,10 +25,9 @@ import tensorflow_datasets as tfds
 
 from pp.builder import first_line
 from uvim import categories as categories_lib
+from uvim import files
 from uvim.categories import Category
 from uvim.registry import ConfigError
-
-__all__ = ["Category", "Source", "default_data_dir", "make_source"]
 
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
@@ -34,14 +37,22 @@ _REMOTE_READS = 64  # At the same time, from an object store.
 
 def default_data_dir(data_dir: str | os.PathLike | None = None) -> str:
   """`data_dir`, else $TFDS_DATA_DIR, else TFDS's own ~/tensorflow_datasets."""
-  chosen = (data_dir or os.environ.get("TFDS_DATA_DIR")
-            or "~/tensorflow_datasets")
+  chosen = data_dir or os.environ.get("TFDS_DATA_DIR")
+  if not chosen:
+    chosen = "~/tensorflow_datasets"
   return os.path.expanduser(os.fspath(chosen))
 
 
-def _open(path: str):
+def _is_remote(path: str) -> bool:
+  """Whether a path lies in an object store, such as gs://."""
+  return "://" in path
+
+
+def _open_file(path: str):
   """A binary file; TF's file layer only where Python's cannot reach."""
-  return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
+  if _is_remote(path):
+    return tf.io.gfile.GFile(path, "rb")
+  return open(path, "rb")
 
 
 def scan_records(path: str) -> np.ndarray:
@@ -50,59 +61,69 @@ def scan_records(path: str) -> np.ndarray:
   Only the headers are read.
 
   Raises:
-    ConfigError: when the file ends inside a record.
+    ConfigError: the file ends inside a record.
   """
   size = tf.io.gfile.stat(path).length
-  places, position = [], 0
-  with _open(path) as file:
+  places = []
+  position = 0
+  with _open_file(path) as file:
     while position < size:
       file.seek(position)
-      header = file.read(_HEADER_BYTES)
-      length = struct.unpack("<Q", header[:8])[0] if len(header) > 7 else size
-      end = position + _HEADER_BYTES + length + _FOOTER_BYTES
+      length = _record_length(file.read(_HEADER_BYTES))
+      start = position + _HEADER_BYTES
+      end = start + length + _FOOTER_BYTES
       if end > size:
         raise ConfigError(
             f"{path}: cut short inside record {len(places)} (needs {end} "
             f"bytes, has {size}). Copy or prepare this file again.")
-      places.append((position + _HEADER_BYTES, length))
+      places.append((start, length))
       position = end
   return np.asarray(places, np.int64).reshape(-1, 2)
+
+
+def _record_length(header: bytes) -> int:
+  """Length of a record; 0 where the file ends inside the header.
+
+  Then the record ends behind the file in any case.
+  """
+  if len(header) < 8:
+    return 0
+  return struct.unpack("<Q", header[:8])[0]
 
 
 def _index_paths(instructions: Sequence[Any], folder: str) -> list[str]:
   """Where the index of these files may lie: beside the data, else the user's.
 
-  The name holds sizes and times of the files, so rewritten data never meets a
-  stale index.
+  The name depends on sizes and times of the files, so data that was written
+  again never meets a stale index.
   """
   digest = hashlib.sha256()
   for item in instructions:
     stat = tf.io.gfile.stat(str(item.filename))
-    digest.update(repr((os.path.basename(item.filename), item.skip, item.take,
-                        stat.length, stat.mtime_nsec)).encode())
+    facts = (os.path.basename(item.filename), item.skip, item.take,
+             stat.length, stat.mtime_nsec)
+    digest.update(repr(facts).encode())
   name = f"{digest.hexdigest()[:24]}.npy"
+  paths = []
+  if not _is_remote(folder):
+    paths.append(os.path.join(folder, ".offsets", name))
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  folders = [os.path.join(cache, "uvim", "offsets")]
-  if "://" not in folder:
-    folders.insert(0, os.path.join(folder, ".offsets"))
-  return [os.path.join(place, name) for place in folders]
+  paths.append(os.path.join(cache, "uvim", "offsets", name))
+  return paths
 
 
 def _save_index(paths: Sequence[str], places: np.ndarray) -> None:
-  """Writes the index to the first folder that lets us; none is fine too."""
+  """Writes the index to the first folder that permits it; none is fine too."""
   for path in paths:
-    # A name of our own, then a rename: two processes may build it at once.
-    partial = f"{path}.{os.getpid()}.partial.npy"
     try:
-      os.makedirs(os.path.dirname(path), exist_ok=True)
-      np.save(partial, places)
-      os.replace(partial, path)
-      return
+      files.replace_file(path, lambda file: np.save(file, places))
     except OSError:
       continue
+    return
 
 
 def _load_index(paths: Sequence[str], num_examples: int) -> np.ndarray | None:
+  """The index, left on disk; None where there is none that fits."""
   for path in paths:
     try:
       places = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -152,18 +173,21 @@ class Source:
     self.categories = tuple(categories)
     self.folder = str(builder.data_dir)
     self._features = builder.info.features
-    instructions = [item for item in _split_info(builder, dataset, split)
-                    .file_instructions if item.take]
-    self.num_examples = sum(item.take for item in instructions)
+    # One instruction for each file that has examples of the split.
+    info = _split_info(builder, dataset, split)
+    instructions = [item for item in info.file_instructions if item.take]
+    examples_in_files = [item.take for item in instructions]
+    self.num_examples = sum(examples_in_files)
     if not self.num_examples:
       raise ConfigError(f"{dataset}: split {split!r} has no examples.")
     self._files = [str(item.filename) for item in instructions]
-    self._ends = np.cumsum([item.take for item in instructions])
+    self._ends = np.cumsum(examples_in_files)
     self._places = _make_index(instructions, self.folder)
-    self._skip = {}
+    # The ops decode the image, so that they need not decode all of it.
+    self._decoders = {}
     features = dict(self._features.items())
     if isinstance(features.get("image"), tfds.features.Image):
-      self._skip["image"] = tfds.decode.SkipDecoding()
+      self._decoders["image"] = tfds.decode.SkipDecoding()
 
   def __len__(self) -> int:
     return self.num_examples
@@ -175,7 +199,7 @@ class Source:
       IndexError: for an index outside 0..num_examples-1.
     """
     indices = np.asarray(indices, np.int64).tolist()
-    if "://" not in self.folder or len(indices) == 1:
+    if not _is_remote(self.folder) or len(indices) == 1:
       return [self._read_one(index) for index in indices]
     # An object store answers each request after tens of milliseconds, but
     # many at once.
@@ -186,13 +210,13 @@ class Source:
     if not 0 <= index < self.num_examples:
       raise IndexError(f"{self.dataset} {self.split}: example {index} of "
                        f"{self.num_examples}")
-    file = int(np.searchsorted(self._ends, index, side="right"))
+    file_number = int(np.searchsorted(self._ends, index, side="right"))
     offset, length = self._places[index]
-    # Opened anew each time: needs no lock between threads and never runs
-    # out of handles, and costs 1 % of decoding one photograph.
-    with _open(self._files[file]) as handle:
-      handle.seek(int(offset))
-      return handle.read(int(length))
+    # Opening the file each time needs no lock between threads and never runs
+    # out of handles. It costs 1 % of decoding an image.
+    with _open_file(self._files[file_number]) as file:
+      file.seek(int(offset))
+      return file.read(int(length))
 
   def parse(self, raw: tf.Tensor, index: tf.Tensor | int = -1
             ) -> dict[str, Any]:
@@ -200,16 +224,18 @@ class Source:
 
     'image' stays encoded, so an op can decode just the part it needs; the rest
     is decoded by the data set's own features. 'image/id' int64 is the data
-    set's, or else `index`.
+    set's own where that is an integer, and `index` otherwise.
 
     Args:
       raw: scalar string tensor.
       index: position in the split.
     """
-    data = dict(self._features.deserialize_example(raw, decoders=self._skip))
-    own = data.get("image/id")
-    number = own is not None and own.dtype.is_integer
-    data["image/id"] = tf.cast(own if number else index, tf.int64)
+    data = dict(self._features.deserialize_example(
+        raw, decoders=self._decoders))
+    image_id = data.get("image/id")
+    if image_id is None or not image_id.dtype.is_integer:
+      image_id = index
+    data["image/id"] = tf.cast(image_id, tf.int64)
     return data
 
   def tensors(self, index: int) -> dict[str, Any]:
@@ -219,7 +245,8 @@ class Source:
       ConfigError: it cannot be read.
     """
     try:
-      return self.parse(tf.constant(self.read([index])[0]), index)
+      record = self.read([index])[0]
+      return self.parse(tf.constant(record), index)
     except (OSError, tf.errors.OpError) as error:
       raise ConfigError(f"{self.dataset} {self.split}: example {index} cannot "
                         f"be read: {first_line(error)}") from error
@@ -241,17 +268,23 @@ def _split_info(builder: Any, dataset: str, split: str) -> Any:
     return builder.info.splits[split]
   # TFDS reports a slice outside the split with an assertion.
   except (KeyError, ValueError, AssertionError) as error:
-    sizes = ", ".join(f"{name} ({builder.info.splits[name].num_examples})"
-                      for name in known)
+    sizes = []
+    for name in known:
+      num_examples = builder.info.splits[name].num_examples
+      sizes.append(f"{name} ({num_examples})")
     raise ConfigError(
-        f"{dataset}: cannot read split {split!r}: {_first_line(error)} "
-        f"Splits there: {sizes or 'none'}.") from error
+        f"{dataset}: cannot read split {split!r}: {_first_sentence(error)} "
+        f"Splits there: {', '.join(sizes) or 'none'}.") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
+  """The first line of an error's text, with a full stop."""
+  # str() of a KeyError would put its text in quotes.
   text = str(error.args[0] if error.args else error).strip()
-  line = text.splitlines()[0] if text else type(error).__name__
-  return line if line.endswith(".") else f"{line}."
+  if not text:
+    return f"{type(error).__name__}."
+  line = text.splitlines()[0]
+  return f"{line.removesuffix('.')}."
 
 
 # How to make a data set from files, by how its name begins.
@@ -259,16 +292,19 @@ _COMMANDS = {
     "nyu": "for NYU Depth V2 run `{} nyu --train DIR --validation DIR",
     "imagenet": "for a folder of photographs run `{} images --images DIR "
                 "--split SPLIT",
-    "": "for COCO-format panoptic files run `{} coco --images DIR --panoptic "
-        "DIR --annotations JSON --split SPLIT",
 }
+_OTHER_COMMAND = (
+    "for COCO-format panoptic files run `{} coco --images DIR --panoptic "
+    "DIR --annotations JSON --split SPLIT")
 
 
-def _missing(dataset: str, data_dir: str) -> ConfigError:
+def _not_prepared(dataset: str, data_dir: str) -> ConfigError:
   """The one message for data that is not there: where, and how to get it."""
   name = dataset.split(":")[0]
-  command = next(text for start, text in _COMMANDS.items()
-                 if name.startswith(start))
+  command = _OTHER_COMMAND
+  for start, text in _COMMANDS.items():
+    if name.startswith(start):
+      command = text
   return ConfigError(
       f"dataset: {dataset!r} is not prepared in data_dir {data_dir!r}. "
       f"To get it: {command.format('python -m tools.prepare_data')} "
@@ -281,6 +317,7 @@ def _missing(dataset: str, data_dir: str) -> ConfigError:
 
 
 def _find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
+  """Panoptic categories: those beside the data, or of a known data set."""
   path = pathlib.Path(folder) / categories_lib.FILE_NAME
   if path.is_file():
     return categories_lib.load(path)
@@ -293,21 +330,26 @@ def _find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
 
 
 def _is_rooms(dataset: str) -> bool:
-  return dataset.split(":")[0].split("/")[0] == "rooms"
+  """Whether it is our own data set: 'rooms', 'rooms/CONFIG:VERSION', …"""
+  name = dataset.split(":")[0]
+  return name.split("/")[0] == "rooms"
 
 
 def _open_builder(dataset: str, data_dir: str) -> Any:
   """The TFDS builder of a data set on disk, made from its files alone."""
   if _is_rooms(dataset):
     from pp.rooms import builder as rooms
-    config = dataset.split(":")[0].partition("/")[2]
-    return rooms.build(data_dir, *([config] if config else []))
+    name = dataset.split(":")[0]
+    config = name.partition("/")[2]
+    if not config:
+      return rooms.build(data_dir)
+    return rooms.build(data_dir, config)
   try:
     return tfds.core.read_only_builder.builder_from_files(
         dataset, data_dir=data_dir)
   # The name may be malformed (ValueError) or simply absent.
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
-    raise _missing(dataset, data_dir) from error
+    raise _not_prepared(dataset, data_dir) from error
 
 
 def make_source(dataset: str, split: str,
