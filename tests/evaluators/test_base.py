@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import evaluators
 from evaluators import base, common, mean
+from uvim import fields
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
@@ -202,3 +203,9 @@ def test_mistakes_in_options_name_their_place_in_the_config():
                               {"num_files": 0}, "config.fid.options")
   with pytest.raises(ConfigError, match=r"'nyu_depth\.options\.corp'.*crop'"):
     evaluators.make_evaluator("nyu_depth", ToySplit("eval"), {"corp": "none"})
+
+
+@pytest.mark.parametrize("name", evaluators.EVALUATORS)
+def test_defaults_of_options_are_allowed(name):
+  for option in fields.options_of(evaluators.evaluator_class(name)).values():
+    fields.check_value(option, option.default, name)

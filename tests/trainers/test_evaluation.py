@@ -1,0 +1,153 @@
+"""Evaluators bound to a family: passes, settings, mistakes, panels."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import vqvae_rooms_panoptic
+from evaluators import mean
+from trainers import evaluation
+from trainers.family import Compiled, Family
+from uvim.config import EvalConfig, resolve
+from uvim.learn import sharding
+from uvim.registry import ConfigError
+
+MESH = (("data", -1),)
+NUM_DEVICES = 8
+PP = 'decode|resize(16)|value_range(-1, 1)|keep("image")'
+
+
+def outputs(logits, *, min_fraction: float = 0.0, title=None):
+  """As a task's: its options belong to the predictor too."""
+  del title
+  return {"level": logits * (1 + min_fraction)}
+
+
+def predict_level(variables, batch, *, seed=0, **options):
+  """The mean level of an image, scaled."""
+  level_B = jnp.mean(batch["image"], (1, 2, 3)) * variables["scale"]
+  return outputs(level_B + seed, **options)
+
+
+class ToyFamily(Family):
+  """Nothing is trained; one prediction can be scored."""
+
+  kind = "toy"
+  task = types.SimpleNamespace(outputs=outputs)
+  predictors = {"loss": predict_level}
+
+  def init(self, rng):
+    return {}, {}
+
+  def check_batch(self, batch):
+    pass
+
+  def loss(self, *args):
+    raise NotImplementedError
+
+  def panel(self, *args):
+    raise NotImplementedError
+
+
+@pytest.fixture
+def make(rooms_tiny_dir):
+  """Builds an evaluation of 16 images of `rooms`, with changes."""
+  def build(mesh=MESH, on_batch=None, **changes):
+    block = dict(
+        name="val", type="mean", dataset="rooms/tiny", split="validation",
+        data_dir=rooms_tiny_dir, pp=PP, batch_size=NUM_DEVICES, log_steps=1,
+        pred="loss")
+    family = ToyFamily(types.SimpleNamespace(evals=()))
+    return evaluation.make_evaluation(
+        EvalConfig(**{**block, **changes}), family, Compiled(family),
+        sharding.make_mesh(mesh), on_batch=on_batch)
+  return build
+
+
+def test_a_pass_scores_the_whole_split(make):
+  calls = []
+  made = make(on_batch=lambda: calls.append(1))
+  first = made.run({"scale": 1.0})
+  assert set(first) == {"level"} and first["level"] != 0
+  assert len(calls) == 2  # 16 examples in batches of 8.
+  # Other variables, the same pass.
+  assert made.run({"scale": 2.0})["level"] == pytest.approx(
+      2 * first["level"], rel=1e-5)
+
+
+def test_a_pass_can_be_stopped_before_any_batch(make):
+  class Stop(Exception):
+    pass
+
+  def stop():
+    raise Stop
+
+  with pytest.raises(Stop):
+    make(on_batch=stop).run({"scale": 1.0})
+
+
+def test_settings_tell_every_switch(make):
+  made = make(pred_kw={"min_fraction": 0.5})
+  assert made.settings == {"seed": 0, "min_fraction": 0.5}
+  made = make(type="nyu_depth", options={"crop": "none"})
+  assert made.settings == {
+      "crop": "none", "crop_top": 45, "min_depth": 0.001, "max_depth": 10.0,
+      "seed": 0, "min_fraction": 0.0}
+  # What is None changes nothing and is left out.
+  made = make(type="coltran_fid", options={
+      "features": "quadrants", "reference_split": "train"})
+  assert set(made.settings) == {
+      "features", "reference_split", "num_files", "pixel_scale",
+      "input_tensor", "output_tensor", "seed", "min_fraction"}
+
+
+@pytest.mark.parametrize("changes,message", [
+    ({"pred": "predict"}, r"prediction in config\.val\.pred 'predict'.*loss"),
+    ({"pred_kw": {"min_fractoin": 1}},
+     r"'config\.val\.pred_kw\.min_fractoin' = 1.*min_fraction'"),
+    ({"options": {"merge": 1}}, r"'config\.val\.options\.merge'.*none"),
+    ({"type": "maen"}, "evaluator 'maen'.*'mean'"),
+    ({"batch_size": 9}, r"config\.val\.batch_size = 9"),
+    ({"split": "test"}, "test"),
+    ({"pp": "decoed"}, "decoed"),
+])
+def test_mistakes_are_named(make, changes, message):
+  with pytest.raises(ConfigError, match=message):
+    make(**changes)
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_skipped_examples_are_counted_anew_in_each_pass(reports):
+  """Only where the config lets bad examples pass."""
+  def batches():
+    yield {"x": np.arange(8.0), "_mask": np.arange(8) > 2,
+           "_skipped": np.arange(8) < 3}
+    yield {"x": np.arange(8.0), "_mask": np.arange(8) < 2,
+           "_skipped": np.zeros(8, bool)}
+
+  made = evaluation.Evaluation(
+      config=None,
+      evaluator=mean.Mean(types.SimpleNamespace(num_examples=10)),
+      settings={},
+      predict=jax.jit(lambda variables, batch: {"x": batch["x"] + variables}),
+      start_batches=batches,
+      mesh=sharding.make_mesh(MESH),
+      reports_skipped=reports)
+  skipped = {"skipped": 3.0} if reports else {}
+  total = sum(range(3, 8)) + 1
+  assert made.run(0.0) == {"x": total / 7, **skipped}
+  assert made.run(1.0) == {"x": total / 7 + 1, **skipped}
+
+
+def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):
+  config = vqvae_rooms_panoptic.get_config("tiny")
+  config.data_dir = str(rooms_tiny_dir)
+  batch = evaluation.panel_batch(resolve(config))
+  assert not {"_mask", "_skipped"} & set(batch)
+  assert batch["image/id"].dtype == np.uint32
+  assert len(batch["image"]) == config.batch_size
+  del config.val_split
+  assert evaluation.panel_batch(resolve(config)) is None
