@@ -9,8 +9,7 @@ import pytest
 from flax import traverse_util
 
 from uvim import tasks
-from uvim.codes.vq import Codebook
-from uvim.models import make_model, vit
+from uvim.models.guided import make_guided_model
 from uvim.nn import embedding
 from uvim.registry import ConfigError
 
@@ -88,16 +87,14 @@ def test_the_oracle_says_the_released_words(released):
   fields = {changes.get(k, k): v for k, v in fields.items()
             if k != "statistics_axis_name"}
   file = files["params"]
-  params = traverse_util.unflatten_dict(
-      {tuple(k.split("/")[1:]): file[k] for k in file.files
-       if k.startswith("params/")})
-  codebook = Codebook(file["state/dictionary"], file["state/counts"])
-  model = make_model("vit", fields, "config.model")
+  arrays = traverse_util.unflatten_dict(
+      {tuple(name.split("/")): file[name] for name in file.files
+       if name.startswith(("params/", "state/"))})
+  model = make_guided_model(fields, "config.model")
   data = task.inputs({"labels": file["batch/labels"],
                       "image": file["batch/image"]})
-  code = jax.jit(vit.oracle_code, static_argnums=0)(
-      model, params, codebook, data["x"], data["ctx"])
-  np.testing.assert_array_equal(code, files["out"]["code"])
+  coded = jax.jit(model.oracle)(arrays, data["x"], data["ctx"])
+  np.testing.assert_array_equal(coded.code, files["out"]["code"])
 
 
 # Behaviour.
