@@ -49,9 +49,10 @@ def to_camera(camera, x, y, z):
   Returns:
     Distances to the right of, below and in front of the camera, in metres.
   """
-  x = x - camera.eye[0]
-  y = y - camera.eye[1]
-  z = z - camera.eye[2]
+  eye_x, eye_y, eye_z = camera.eye
+  x = x - eye_x
+  y = y - eye_y
+  z = z - eye_z
   # Undo the yaw first, then the pitch.
   right = camera.cos_yaw * x - camera.sin_yaw * z
   level = camera.sin_yaw * x + camera.cos_yaw * z
@@ -75,8 +76,10 @@ def ray_directions(camera, column, row):
     of the point in metres.
   """
   focal = np.float32(camera.focal)
-  x = (column - np.float32(camera.width / 2)) / focal
-  y = (np.float32(camera.height / 2) - row) / focal
+  middle_column = np.float32(camera.width / 2)
+  middle_row = np.float32(camera.height / 2)
+  x = (column - middle_column) / focal
+  y = (middle_row - row) / focal
   # Pitch first, then yaw.
   level = camera.cos_pitch + camera.sin_pitch * y
   up = camera.cos_pitch * y - camera.sin_pitch

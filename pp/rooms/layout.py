@@ -4,8 +4,7 @@ The layout serves the one question that `rooms` is made for: can a model tell
 instances apart? Most scenes hold a group of things of one category in one
 color, and each member overlaps another one in the image.
 
-Lengths are metres, angles radians. Boxes in the image are (left, top, right,
-bottom) in pixels.
+Lengths are metres, angles radians.
 """
 
 import math
@@ -40,17 +39,27 @@ _MAX_COVER_IN_GROUP = 0.72
 _MIN_COVER_IN_GROUP = 0.12
 
 
+class _ImageBox(NamedTuple):
+  """A box in the image, in pixels."""
+  left: float
+  top: float
+  right: float
+  bottom: float
+
+
 def _overlap_area(one, other):
   """Area that two boxes have in common."""
-  width = min(one[2], other[2]) - max(one[0], other[0])
-  height = min(one[3], other[3]) - max(one[1], other[1])
-  if width <= 0 or height <= 0:
+  left = max(one.left, other.left)
+  right = min(one.right, other.right)
+  top = max(one.top, other.top)
+  bottom = min(one.bottom, other.bottom)
+  if right <= left or bottom <= top:
     return 0
-  return width * height
+  return (right - left) * (bottom - top)
 
 
 def _box_area(box):
-  return (box[2] - box[0]) * (box[3] - box[1])
+  return (box.right - box.left) * (box.bottom - box.top)
 
 
 def floor_positions(rng, camera, count):
@@ -59,12 +68,14 @@ def floor_positions(rng, camera, count):
   height = camera.height
   column = rng.uniform(0.08 * width, 0.92 * width, count)
   row = rng.uniform(0.3 * height, 0.97 * height, count)
-  ray = ray_directions(
+  ray_x, ray_y, ray_z = ray_directions(
       camera, column.astype(np.float32), row.astype(np.float32))
-  # Rays at or above the horizon meet the floor far behind the room.
-  depth = camera.eye[1] / np.maximum(-ray[1], 1e-3)
-  x = camera.eye[0] + depth * ray[0]
-  z = camera.eye[2] + depth * ray[2]
+  eye_x, eye_y, eye_z = camera.eye
+  # Rays at or above the horizon are taken to meet the floor far away.
+  fall = np.maximum(-ray_y, 1e-3)
+  depth = eye_y / fall
+  x = eye_x + depth * ray_x
+  z = eye_z + depth * ray_z
   return x, z
 
 
@@ -73,7 +84,7 @@ class _Spot(NamedTuple):
   x: float
   z: float
   radius: float
-  box: tuple  # About where it is in the image.
+  box: _ImageBox  # About where it is in the image.
   area: float  # Of the box.
   group: int  # Number of the group, or _NO_GROUP.
 
@@ -111,9 +122,9 @@ class _Layout:
     if spot is None:
       return False
     self._spots.append(spot)
-    self.things.append(thing._replace(
-        origin=np.array([spot.x, 0, spot.z], np.float32),
-        yaw=self._rng.uniform(-np.pi, np.pi)))
+    origin = np.array([spot.x, 0, spot.z], np.float32)
+    yaw = self._rng.uniform(-np.pi, np.pi)
+    self.things.append(thing._replace(origin=origin, yaw=yaw))
     return True
 
   def _find_spot(self, thing, group, mates):
@@ -124,6 +135,7 @@ class _Layout:
       x, z = self._beside(mates, radius)
     else:
       x, z = floor_positions(self._rng, self._camera, _TRIES)
+    # The first that fits is taken.
     for spot_x, spot_z in zip(x.tolist(), z.tolist(), strict=True):
       box = self._image_box(spot_x, spot_z, radius, height)
       if box is None:
@@ -163,7 +175,8 @@ class _Layout:
     area = _box_area(box)
     if area >= _MAX_IMAGE_SHARE * image_area:
       return None
-    seen = _overlap_area(box, (0, 0, camera.width, camera.height))
+    image = _ImageBox(0, 0, camera.width, camera.height)
+    seen = _overlap_area(box, image)
     if seen <= _MIN_INSIDE * area or seen <= _MIN_IMAGE_SHARE * image_area:
       return None
     return box
@@ -178,12 +191,17 @@ class _Layout:
     # The top is closer to the camera, which looks down.
     top_down = down - camera.cos_pitch * height
     top_ahead = max(ahead - camera.sin_pitch * height, 0.1)
-    middle = camera.width / 2 + focal * right / ahead
     reach = focal * radius / ahead
+    middle = camera.width / 2 + focal * right / ahead
     top = camera.height / 2 + focal * top_down / top_ahead
-    # The front of the foot is seen below its middle.
-    bottom = camera.height / 2 + focal * down / ahead + reach * 0.4
-    return (middle - reach, top, middle + reach, bottom)
+    foot = camera.height / 2 + focal * down / ahead
+    return _ImageBox(
+        left=middle - reach,
+        top=top,
+        right=middle + reach,
+        # The front of the foot is seen below its middle.
+        bottom=foot + reach * 0.4,
+    )
 
   def _is_free(self, spot, mates):
     """Whether nothing else stands there or hides too much, or is hidden."""

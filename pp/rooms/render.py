@@ -26,12 +26,15 @@ from pp.rooms.vectors import set_columns, true_indices
 _OFFSETS = np.float32([(-0.1, -0.36), (0.36, 0.1), (-0.26, 0.26)])
 _MAX_JUMP = 0.1  # Between neighbors that need no finer rays, as square root.
 _DEPTH_STEPS = 256  # Per metre; depth in steps compresses twice as well.
+_SHADOW_SLOPE = 0.5  # Metres of depth per pixel, from near to far.
 
 
 def _to_image(color_3N, height, width):
   """Linear RGB in 0..1 → uint8 [H, W, 3]."""
   image = np.empty((height, width, 3), np.uint8)
-  set_columns(image.reshape(-1, 3).T, slice(None), to_bytes(color_3N))
+  # A view: what is written to it is in the image.
+  image_3N = image.reshape(-1, 3).T
+  set_columns(image_3N, slice(None), to_bytes(color_3N))
   return image
 
 
@@ -40,7 +43,8 @@ def _rough_pixels(color_3N, surface_N, height, width):
 
   They differ in what they show, or clearly in brightness.
   """
-  edge_HW = find_edges(surface_N.reshape(height, width))
+  surface_HW = surface_N.reshape(height, width)
+  edge_HW = find_edges(surface_HW)
   # The square root is about as even to the eye as the final bytes.
   tone_3HW = np.sqrt(color_3N).reshape(3, height, width)
   mark_both_sides(edge_HW, _jumps(tone_3HW))
@@ -71,8 +75,9 @@ def _refine(prepared, hits, color_3N):
   # The first rays of all pixels see the first sample of the lamp, and so on.
   samples = np.repeat(scene.lamp.samples_3L[:, None], len(pixels), axis=2)
   fine_color = np.minimum(shade(prepared, fine_hits, samples), 1)
-  of_ray = fine_color.reshape(3, len(_OFFSETS), -1).swapaxes(0, 1)
-  set_columns(color_3N, pixels, np.add.reduce(of_ray) / len(_OFFSETS))
+  by_ray = fine_color.reshape(3, len(_OFFSETS), -1).swapaxes(0, 1)
+  mean_color = np.add.reduce(by_ray) / len(_OFFSETS)
+  set_columns(color_3N, pixels, mean_color)
 
 
 def _beside_near_things(depth_HW):
@@ -83,8 +88,10 @@ def _beside_near_things(depth_HW):
   """
   gap_HW = np.zeros(depth_HW.shape, bool)
   for step in (1, 2):
-    drop = depth_HW[:, :-step] - depth_HW[:, step:]
-    gap_HW[:, :-step] |= drop > 0.5 * step
+    left_HW = depth_HW[:, :-step]
+    right_HW = depth_HW[:, step:]
+    is_shaded = left_HW - right_HW > _SHADOW_SLOPE * step
+    gap_HW[:, :-step] |= is_shaded
   return gap_HW
 
 
@@ -95,7 +102,9 @@ def _mark_blobs(rng, gap_HW):
   columns = np.arange(width)
   num_blobs = rng.integers(4)
   # Each is a row, a column and two radii.
-  blobs = rng.random((num_blobs, 4)) * (height, width, 3, 4) + (0, 0, 1, 1)
+  span = (height, width, 3, 4)
+  least = (0, 0, 1, 1)
+  blobs = rng.random((num_blobs, 4)) * span + least
   for middle_row, middle_column, row_radius, column_radius in blobs:
     down = (rows - middle_row) / row_radius
     across = (columns - middle_column) / column_radius

@@ -99,13 +99,17 @@ def make_rng(seed, index):
   return np.random.Generator(np.random.Philox(sequence))
 
 
-def _draw_image_shape(rng):
-  """Height and width: around 96 × 128 pixels, three images in ten upright."""
+def _draw_image_shape(rng, height, width):
+  """Height and width, drawn where None is given.
+
+  They are around 96 × 128 pixels, and three images in ten are upright.
+  """
   long_side = int(rng.integers(112, 145))
   short_side = int(round(long_side / rng.uniform(1.1, 1.5)))
-  if rng.random() < 0.3:
-    return long_side, short_side
-  return short_side, long_side
+  is_upright = rng.random() < 0.3
+  drawn_height = long_side if is_upright else short_side
+  drawn_width = short_side if is_upright else long_side
+  return height or drawn_height, width or drawn_width
 
 
 def _draw_eye(rng, room):
@@ -152,9 +156,10 @@ def _draw_texture(rng, size_range, colors, contrast):
 
 def _draw_rug(rng, camera, room):
   x, z = floor_positions(rng, camera, 1)
+  spot = np.array([x[0], z[0]])
   low = np.float32([1.2, 1.8])
   high = room[::2] - np.float32(1.2)
-  center = np.clip(np.array([x[0], z[0]]), low, high)
+  center = np.clip(spot, low, high)
   colors = PALETTE[rng.choice(len(PALETTE), 2, replace=False)]
   half = draw_between(rng, (0.9, 0.7), (1.6, 1.2))
   return Rug(
@@ -200,9 +205,7 @@ def draw_scene(rng, height=None, width=None):
     height: pixels of the image; None draws it.
     width: pixels, likewise.
   """
-  drawn_height, drawn_width = _draw_image_shape(rng)
-  height = height or drawn_height
-  width = width or drawn_width
+  height, width = _draw_image_shape(rng, height, width)
   room = np.float32(draw_between(rng, (3.6, 2.3, 4.2), (6.0, 2.9, 6.5)))
   eye = _draw_eye(rng, room)
   yaw = _draw_yaw(rng, eye, room)
@@ -210,13 +213,11 @@ def draw_scene(rng, height=None, width=None):
   focal = max(height, width) * rng.uniform(0.68, 0.95)
   pitch = rng.uniform(0.1, 0.42)
   camera = make_camera(height, width, focal, eye, yaw, pitch)
-
   ambient = rng.uniform(0.28, 0.42)
   floor = _draw_texture(rng, (0.28, 0.5), FLOORS, contrast=0.5)
   wall = _draw_texture(rng, (0.4, 0.7), WALLS, contrast=0.3)
   ceiling = to_linear(rng.uniform(222, 244)) * np.ones(3, np.float32)
   noise = np.float32(rng.random(256))
-
   # Drawn in every scene, so that all scenes use as many random numbers.
   rug = _draw_rug(rng, camera, room)
   window = _draw_window(rng, room, yaw)

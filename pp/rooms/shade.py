@@ -24,6 +24,19 @@ from pp.rooms.vectors import (
 )
 
 _OFF_SURFACE = np.float32(4e-3)  # Rays to the lamp start above the surface.
+_BAR_BRIGHTNESS = np.float32(1.15)  # Of window bars, relative to the wall.
+
+# Strengths and reaches of the light, found by looking at many rooms.
+_LAMP_STRENGTH = np.float32(4.8)
+_LAMP_NEAR = np.float32(2.2)  # Square metres; no nearer point is much brighter.
+_CAMERA_STRENGTH = np.float32(0.12)
+_LEVEL_SHARE = np.float32(0.8)  # What a wall sees of the light from above.
+_UP_SHARE = np.float32(0.2)  # What a floor sees more than a wall.
+_PLANE_MIN = np.float32(3.2)  # Next to a plane 1 / this of the light is lost.
+_PLANE_FALLOFF = 80  # Per square metre.
+_THING_RADIUS = np.float32(0.8)  # Of the ball that holds it.
+_THING_STRENGTH = np.float32(0.75)
+_THING_REACH = 1 / 3  # Least size, radius by distance, that darkens.
 
 
 def _own_color(prepared, hits):
@@ -33,20 +46,26 @@ def _own_color(prepared, hits):
   color_3N = np.empty_like(hits.point_3N)
   # All get the color of the ceiling; the other surfaces write over it.
   color_3N[:] = scene.ceiling[:, None]
-  floor = true_indices(surface_N == FLOOR)
-  set_columns(color_3N, floor, surfaces.floor_color(
+
+  on_floor = true_indices(surface_N == FLOOR)
+  floor_color = surfaces.floor_color(
       scene,
-      take_columns(hits.point_3N, floor),
-      hits.depth_N.take(floor)))
-  wall = true_indices(surface_N <= LEFT)
-  set_columns(color_3N, wall, surfaces.wall_color(
+      take_columns(hits.point_3N, on_floor),
+      hits.depth_N.take(on_floor))
+  set_columns(color_3N, on_floor, floor_color)
+
+  on_wall = true_indices(surface_N <= LEFT)  # The four walls come last.
+  wall_color = surfaces.wall_color(
       scene,
-      surface_N.take(wall),
-      take_columns(hits.point_3N, wall),
-      hits.depth_N.take(wall)))
+      surface_N.take(on_wall),
+      take_columns(hits.point_3N, on_wall),
+      hits.depth_N.take(on_wall))
+  set_columns(color_3N, on_wall, wall_color)
+
   on_solid = true_indices(surface_N >= 0)
-  set_columns(color_3N, on_solid, take_columns(
-      prepared.solids.colors_3K, surface_N.take(on_solid)))
+  solid = surface_N.take(on_solid)
+  solid_color = take_columns(prepared.solids.colors_3K, solid)
+  set_columns(color_3N, on_solid, solid_color)
   return color_3N
 
 
@@ -63,13 +82,14 @@ def lit_share(prepared, point_3N, normal_3N, samples_3LN):
   solids = prepared.solids
   start_3N = point_3N + _OFF_SURFACE * normal_3N
   to_lamp_3N = lamp.center[:, None] - start_3N
-  is_facing = column_dots(to_lamp_3N, normal_3N) > -lamp.radius
+  # A face may see the rim of the lamp when it does not see the middle.
+  is_facing_N = column_dots(to_lamp_3N, normal_3N) > -lamp.radius
   # What is above a solid is never in its shadow: the lamp is higher up.
-  solid_top_K1 = solids.corners_38K[1].max(0)[:, None]
-  is_below = start_3N[1] < solid_top_K1
-  first, second = lamp_coordinates(to_lamp_3N)
+  solid_top_K = solids.corners_38K[1].max(0)
+  is_below_KN = start_3N[1] < solid_top_K[:, None]
+  first_N, second_N = lamp_coordinates(to_lamp_3N)
   count_K, point_P = solids_lib.pairs_inside(
-      prepared.shadows, first, second, is_facing & is_below)
+      prepared.shadows, first_N, second_N, is_facing_N & is_below_KN)
 
   start_3P = take_columns(start_3N, point_P)
   if samples_3LN.shape[2] > 1:
@@ -93,37 +113,43 @@ def _share_of_free(blocked_LP, point_P, num_points):
 def _openness(prepared, hits, normal_3N):
   """Share of the light from everywhere that reaches each point, [N]."""
   up_N = normal_3N[1]
-  # From above, and half as much again thrown back by the floor.
-  from_above = np.float32(0.8) + np.float32(0.2) * up_N
-  openness_N = from_above - np.minimum(up_N, 0) / 2
+  from_above_N = _LEVEL_SHARE + _UP_SHARE * up_N
+  # The floor throws some of it back to what faces down.
+  from_below_N = -np.minimum(up_N, 0) / 2
+  openness_N = from_above_N + from_below_N
   openness_N *= _away_from_planes(prepared.scene.room, hits.point_3N, normal_3N)
   return openness_N * _away_from_things(prepared, hits, normal_3N)
 
 
 def _away_from_planes(room, point_3N, normal_3N):
   """A factor [N] that is lower close to floor, ceiling and walls."""
-  distance_3N = np.minimum(point_3N, room[:, None] - point_3N)
+  to_far_3N = room[:, None] - point_3N
+  distance_3N = np.minimum(point_3N, to_far_3N)
   # A plane darkens what stands across it, not what it faces.
   across_3N = 1 - np.abs(normal_3N)
-  falloff_3N = distance_3N * distance_3N * 80 + np.float32(3.2)
-  along_x, along_y, along_z = 1 - across_3N / falloff_3N
-  return along_x * along_y * along_z
+  square_3N = distance_3N * distance_3N
+  falloff_3N = square_3N * _PLANE_FALLOFF + _PLANE_MIN
+  factor_x, factor_y, factor_z = 1 - across_3N / falloff_3N
+  return factor_x * factor_y * factor_z
 
 
 def _away_from_things(prepared, hits, normal_3N):
   """A factor [N] that is lower close to things: each is taken as a ball."""
   balls_4M1 = prepared.solids.balls_4M[..., None]
-  radius_M1 = balls_4M1[3] * np.float32(0.8)
+  radius_M1 = balls_4M1[3] * _THING_RADIUS
   to_ball_3MN = balls_4M1[:3] - hits.point_3N[:, None]
-  size_MN = radius_M1 / np.sqrt(column_dots(to_ball_3MN, to_ball_3MN))
-  toward_MN = np.maximum(column_dots(to_ball_3MN, normal_3N[:, None]), 0)
-  hidden_MN = toward_MN * size_MN * np.minimum(size_MN * size_MN, 1)
-  # A thing does not hide the sky from itself, nor from points far away.
-  number_M1 = np.arange(len(size_MN), dtype=np.int8)[:, None]
-  is_other = hits.owner_N != number_M1
-  hidden_MN *= is_other & (size_MN > 1 / 3)
-  free_MN = 1 - np.float32(0.75) / radius_M1 * hidden_MN
-  return np.multiply.reduce(free_MN)
+  square_MN = column_dots(to_ball_3MN, to_ball_3MN)
+  # How large the ball looks from the point, and how far in front of it.
+  size_MN = radius_M1 / np.sqrt(square_MN)
+  ahead_MN = np.maximum(column_dots(to_ball_3MN, normal_3N[:, None]), 0)
+  area_MN = np.minimum(size_MN * size_MN, 1)
+  hidden_MN = ahead_MN * size_MN * area_MN
+  # A thing does not hide the light from itself, nor from points far away.
+  number_M = np.arange(len(size_MN), dtype=np.int8)
+  is_other_MN = hits.owner_N != number_M[:, None]
+  hidden_MN *= is_other_MN & (size_MN > _THING_REACH)
+  factor_MN = 1 - _THING_STRENGTH / radius_M1 * hidden_MN
+  return np.multiply.reduce(factor_MN)
 
 
 def _lamp_light(lit_N, to_lamp_3N, normal_3N):
@@ -138,7 +164,8 @@ def _lamp_light(lit_N, to_lamp_3N, normal_3N):
   cosine_N = np.maximum(column_dots(to_lamp_3N, normal_3N), 0)
   cosine_N = cosine_N / np.sqrt(square_N)
   # By the square of the distance, but never too bright close to the lamp.
-  return lit_N * cosine_N * np.float32(4.8) / (square_N + np.float32(2.2))
+  strength_N = lit_N * cosine_N * _LAMP_STRENGTH
+  return strength_N / (square_N + _LAMP_NEAR)
 
 
 def _camera_light(ray_3N, normal_3N):
@@ -147,8 +174,8 @@ def _camera_light(ray_3N, normal_3N):
   Thanks to it, faces in shadow keep their shape.
   """
   cosine_N = np.abs(column_dots(ray_3N, normal_3N))
-  cosine_N = cosine_N / np.sqrt(column_dots(ray_3N, ray_3N))
-  return np.float32(0.12) * cosine_N
+  length_N = np.sqrt(column_dots(ray_3N, ray_3N))
+  return _CAMERA_STRENGTH * (cosine_N / length_N)
 
 
 def _highlight(to_lamp_3N, ray_3N, normal_3N):
@@ -156,11 +183,12 @@ def _highlight(to_lamp_3N, ray_3N, normal_3N):
 
   The closer the normal is to the middle between both ways, the stronger.
   """
-  to_lamp_length = np.sqrt(column_dots(to_lamp_3N, to_lamp_3N))
-  ray_length = np.sqrt(column_dots(ray_3N, ray_3N))
-  middle_3N = to_lamp_3N / to_lamp_length - ray_3N / ray_length
+  to_lamp_length_N = np.sqrt(column_dots(to_lamp_3N, to_lamp_3N))
+  ray_length_N = np.sqrt(column_dots(ray_3N, ray_3N))
+  middle_3N = to_lamp_3N / to_lamp_length_N - ray_3N / ray_length_N
+  middle_length_N = np.sqrt(column_dots(middle_3N, middle_3N))
   cosine_N = np.maximum(column_dots(middle_3N, normal_3N), 0)
-  shine_N = cosine_N / np.sqrt(column_dots(middle_3N, middle_3N))
+  shine_N = cosine_N / middle_length_N
   for _ in range(5):  # To the 32nd power.
     shine_N = shine_N * shine_N
   return shine_N
@@ -185,10 +213,11 @@ def _open_window(window, hits, color_3N):
   """Writes the sky, and the bars of the window, over the wall, in place."""
   in_window = surfaces.window_hits(window, hits.surface_N, hits.point_3N)
   wall = take_columns(color_3N, in_window.index)
-  bars = wall * np.float32(1.15)
+  bars = wall * _BAR_BRIGHTNESS
   sky = surfaces.sky_color(window, in_window)
   is_bar = surfaces.is_window_bar(window, in_window)
-  set_columns(color_3N, in_window.index, np.where(is_bar, bars, sky))
+  visible = np.where(is_bar, bars, sky)
+  set_columns(color_3N, in_window.index, visible)
 
 
 def shade(prepared, hits, samples_3LN):

@@ -24,13 +24,24 @@ from pp.rooms.vectors import column_dots, stack_xyz, true_indices
 
 EPSILON = np.float32(1e-3)  # Rays meet nothing closer than this multiple.
 FAR = np.float32(1e9)  # The distance of a miss.
-_TINY = np.float32(1e-20)  # Keeps a divisor from being 0.
+TINY = np.float32(1e-20)  # Keeps a divisor from being 0.
 _LID_TOLERANCE = np.float32(2e-3)  # Metres from a lid that still are on it.
+_NO_RADIUS = np.float32(1e-6)  # Metres; keeps the axis from dividing by 0.
 
 
 def _far_unless(is_hit, distance):
   """`np.where(is_hit, distance, FAR)` for distances ≥ 0 at hits, but faster."""
   return np.maximum(distance, ~is_hit * FAR)
+
+
+def _solve(a, b, c):
+  """Discriminant of a · t² + 2 · b · t + c = 0, and its square root.
+
+  The root is 0 where there is no solution.
+  """
+  discriminant = b * b - a * c
+  root = np.sqrt(np.maximum(discriminant, 0))
+  return discriminant, root
 
 
 # Spheres: center x, y, z; radius.
@@ -39,12 +50,11 @@ def _far_unless(is_hit, distance):
 def _sphere_enter(sphere_4P, start_3P, ray_3LP):
   radius = sphere_4P[3]
   offset = start_3P - sphere_4P[:3]
-  # |offset + t · ray|² = radius² is a · t² + 2 · b · t + c = 0.
+  # |offset + t · ray|² = radius²
   a = column_dots(ray_3LP, ray_3LP)
   b = column_dots(offset[:, None], ray_3LP)
   c = column_dots(offset, offset) - radius * radius
-  discriminant = b * b - a * c
-  root = np.sqrt(np.maximum(discriminant, 0))
+  discriminant, root = _solve(a, b, c)
   distance = (-b - root) / a
   is_hit = (discriminant > 0) & (distance > EPSILON)
   return _far_unless(is_hit, distance)
@@ -68,12 +78,16 @@ def _box_enter(box_6P, start_3P, ray_3LP):
   center = box_6P[:3]
   half = box_6P[3:6]
   # A ray exactly parallel to a side would otherwise make 0 · inf.
-  inverse = 1 / (ray_3LP + _TINY)
-  to_low = (center - half - start_3P)[:, None] * inverse
-  to_high = (center + half - start_3P)[:, None] * inverse
+  inverse = 1 / (ray_3LP + TINY)
+  low = center - half - start_3P
+  high = center + half - start_3P
+  to_low = low[:, None] * inverse
+  to_high = high[:, None] * inverse
   # The ray is inside where it is between both sides of all three axes.
-  enters = np.maximum.reduce(np.minimum(to_low, to_high))
-  leaves = np.minimum.reduce(np.maximum(to_low, to_high))
+  first = np.minimum(to_low, to_high)
+  second = np.maximum(to_low, to_high)
+  enters = np.maximum.reduce(first)
+  leaves = np.minimum.reduce(second)
   is_hit = (enters < leaves) & (enters > EPSILON)
   return _far_unless(is_hit, enters)
 
@@ -104,8 +118,15 @@ def _frustum_columns(frusta_K6):
   height = top - bottom
   slope = (top_radius - bottom_radius) / height
   return np.array([
-      x, bottom, z, slope, np.zeros_like(top), height, bottom_radius,
-      top_radius])
+      x,
+      bottom,
+      z,
+      slope,
+      np.zeros_like(top),
+      height,
+      bottom_radius,
+      top_radius,
+  ])
 
 
 def _frustum_enter(frustum_8P, start_3P, ray_3LP):
@@ -122,27 +143,29 @@ def _side_enter(frustum_8P, offset_3P, ray_3LP):
   ray_x, ray_y, ray_z = ray_3LP
   slope = frustum_8P[3]
   top_height = frustum_8P[5]
-  # x² + z² = radius(y)², and the radius is linear in y: with the radius at the
-  # start and its change along the ray this is a · t² + 2 · b · t + c = 0.
-  radius = frustum_8P[6] + slope * y
+  bottom_radius = frustum_8P[6]
+  # x² + z² = radius², and the radius is linear in y. So it has a value at the
+  # start and a change along the ray, as x and z do.
+  radius = bottom_radius + slope * y
   ray_radius = slope * ray_y
   a = ray_x * ray_x + ray_z * ray_z - ray_radius * ray_radius
   b = x * ray_x + z * ray_z - radius * ray_radius
   c = x * x + z * z - radius * radius
-  discriminant = b * b - a * c
-  root = np.sqrt(np.maximum(discriminant, 0))
-  a = a + _TINY
+  discriminant, root = _solve(a, b, c)
+  a = a + TINY
   distance = (-b - root) / a
   # The equation also holds on the mirror cone above the tip. A ray steeper
   # than the side meets it once, and the cone itself at the other root.
-  on_mirror = (a < 0) & (radius + distance * ray_radius < 0)
+  hit_radius = radius + distance * ray_radius
+  on_mirror = (a < 0) & (hit_radius < 0)
   steep = true_indices(on_mirror.reshape(-1))
   if len(steep):
     other_distance = (root - b) / a
     np.put(distance, steep, other_distance.take(steep))
   height = y + distance * ray_y
-  is_hit = ((discriminant > 0) & (distance > EPSILON)
-            & (height >= 0) & (height <= top_height))
+  is_hit = (discriminant > 0) & (distance > EPSILON)
+  is_hit &= height >= 0
+  is_hit &= height <= top_height
   return _far_unless(is_hit, distance)
 
 
@@ -152,12 +175,14 @@ def _lids_enter(frustum_8P, offset_3P, ray_3LP):
   ray_x, ray_y, ray_z = ray_3LP
   heights_2P = frustum_8P[4:6]
   radii_2P = frustum_8P[6:]
-  squares_21P = (radii_2P * radii_2P)[:, None]
-  distance_2LP = (heights_2P - y)[:, None] * (1 / (ray_y + _TINY))
-  at_x = x + distance_2LP * ray_x
-  at_z = z + distance_2LP * ray_z
-  is_inside = at_x * at_x + at_z * at_z < squares_21P
-  is_hit = (distance_2LP > EPSILON) & is_inside
+  squares_2P = radii_2P * radii_2P
+  inverse = 1 / (ray_y + TINY)
+  to_lids_2P = heights_2P - y
+  distance_2LP = to_lids_2P[:, None] * inverse
+  hit_x = x + distance_2LP * ray_x
+  hit_z = z + distance_2LP * ray_z
+  is_inside = hit_x * hit_x + hit_z * hit_z < squares_2P[:, None]
+  is_hit = is_inside & (distance_2LP > EPSILON)
   return _far_unless(is_hit, distance_2LP)
 
 
@@ -166,7 +191,7 @@ def _frustum_normals(frustum_8P, point_3P):
   slope = frustum_8P[3]
   heights_2P = frustum_8P[4:6]
   radii_2P = frustum_8P[6:]
-  radius = np.sqrt(x * x + z * z) + np.float32(1e-6)
+  radius = np.sqrt(x * x + z * z) + _NO_RADIUS
   # A point on a lid is on its plane and inside its rim.
   on_plane = np.abs(y - heights_2P) < _LID_TOLERANCE
   inside_rim = radius < radii_2P - _LID_TOLERANCE / 2
@@ -174,8 +199,11 @@ def _frustum_normals(frustum_8P, point_3P):
   on_side = ~(on_top | on_bottom)
   # The normal of the side is (x / radius, -slope, z / radius), made unit.
   side = on_side / np.sqrt(1 + slope * slope)
-  up = on_top.astype(np.float32) - on_bottom - slope * side
-  return stack_xyz(x / radius * side, up, z / radius * side)
+  lid = on_top.astype(np.float32) - on_bottom
+  return stack_xyz(
+      x / radius * side,
+      lid - slope * side,
+      z / radius * side)
 
 
 class Kind(NamedTuple):
@@ -190,11 +218,30 @@ class Kind(NamedTuple):
 
 # The order is that in which a thing and a scene number their shapes.
 KINDS = (
-    Kind("spheres", 4, _center_bounds, np.transpose, _sphere_enter,
-         _sphere_normals),
-    Kind("boxes", 6, _center_bounds, np.transpose, _box_enter, _box_normals),
-    Kind("frusta", 6, _frustum_bounds, _frustum_columns, _frustum_enter,
-         _frustum_normals),
+    Kind(
+        field="spheres",
+        size=4,
+        bounds=_center_bounds,
+        columns=np.transpose,
+        enter=_sphere_enter,
+        normals=_sphere_normals,
+    ),
+    Kind(
+        field="boxes",
+        size=6,
+        bounds=_center_bounds,
+        columns=np.transpose,
+        enter=_box_enter,
+        normals=_box_normals,
+    ),
+    Kind(
+        field="frusta",
+        size=6,
+        bounds=_frustum_bounds,
+        columns=_frustum_columns,
+        enter=_frustum_enter,
+        normals=_frustum_normals,
+    ),
 )
 
 

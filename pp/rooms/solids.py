@@ -24,6 +24,7 @@ from pp.rooms.vectors import column_dots, rotate_y, take_columns
 # The frame is the origin x, y, z and the cosine and sine of the yaw.
 _FRAME = slice(0, 5)
 _SHAPE = slice(5, 13)
+_NO_COLORS = np.zeros((0, 3), np.float32)
 # Which of the eight corners of a box are at its upper side, by axis.
 _IS_HIGH_381 = np.indices((2, 2, 2)).reshape(3, 8, 1) == 1
 
@@ -40,17 +41,20 @@ class Solids(NamedTuple):
 
 def to_frame(frame_5P, point_3P):
   """Changes room coordinates to coordinates in the frames of things."""
-  return _turn_to_frame(frame_5P, point_3P - frame_5P[:3])
+  offset_3P = point_3P - frame_5P[:3]
+  return _rotate_to_frame(frame_5P, offset_3P)
 
 
-def _turn_to_frame(frame_5P, vector_3P):
+def _rotate_to_frame(frame_5P, vector_3P):
   """Changes directions of the room to directions in the frames of things."""
-  return rotate_y(vector_3P, frame_5P[3], -frame_5P[4])
+  cosine, sine = frame_5P[3:]
+  return rotate_y(vector_3P, cosine, -sine)
 
 
-def _turn_to_room(frame_5P, vector_3P):
+def _rotate_to_room(frame_5P, vector_3P):
   """Changes directions in the frames of things to directions of the room."""
-  return rotate_y(vector_3P, frame_5P[3], frame_5P[4])
+  cosine, sine = frame_5P[3:]
+  return rotate_y(vector_3P, cosine, sine)
 
 
 def make_solids(things):
@@ -61,20 +65,15 @@ def make_solids(things):
   frames_5M = _thing_frames(things)
 
   table_13K = np.zeros((13, len(owner_K)), np.float32)
-  table_13K[_FRAME] = take_columns(frames_5M, owner_K)
+  frame_5K = take_columns(frames_5M, owner_K)
+  table_13K[_FRAME] = frame_5K
   _fill_shapes(table_13K[_SHAPE], starts, shapes_of_kinds)
-
-  low_K3, high_K3 = bounds(shapes_of_kinds)
-  corners_38K = np.where(_IS_HIGH_381, high_K3.T[:, None], low_K3.T[:, None])
-  frame_5K = table_13K[_FRAME]
-  corners_38K = _turn_to_room(frame_5K, corners_38K)
-  corners_38K = corners_38K + frame_5K[:3, None]
   return Solids(
       owner_K=owner_K,
       starts=starts,
       table_13K=table_13K,
       colors_3K=colors_3K,
-      corners_38K=corners_38K,
+      corners_38K=_bounding_corners(shapes_of_kinds, frame_5K),
       balls_4M=_bounding_balls(things, frames_5M),
   )
 
@@ -84,7 +83,7 @@ def _gather(things):
   shapes_of_kinds = []
   owners = []
   # The empty arrays give a scene without things its types.
-  colors = [np.zeros((0, 3), np.float32)]
+  colors = [_NO_COLORS]
   num_gathered = [0] * len(things)
   for kind in KINDS:
     shapes_of_kind = [np.zeros((0, kind.size), np.float32)]
@@ -120,13 +119,23 @@ def _thing_frames(things):
   return frames_5M
 
 
+def _bounding_corners(shapes_of_kinds, frame_5K):
+  """Corners, in the room, of the boxes around the shapes: [3, 8, K]."""
+  low_K3, high_K3 = bounds(shapes_of_kinds)
+  low_31K = low_K3.T[:, None]
+  high_31K = high_K3.T[:, None]
+  corners_38K = np.where(_IS_HIGH_381, high_31K, low_31K)
+  corners_38K = _rotate_to_room(frame_5K, corners_38K)
+  return corners_38K + frame_5K[:3, None]
+
+
 def _bounding_balls(things, frames_5M):
   """Centers in the room and radii of balls around the things, [4, M]."""
   low = np.array([thing.low for thing in things], np.float32)
   high = np.array([thing.high for thing in things], np.float32)
   middle_3M = ((low + high) / 2).reshape(-1, 3).T
   half_3M = high.reshape(-1, 3).T - middle_3M
-  center_3M = _turn_to_room(frames_5M, middle_3M) + frames_5M[:3]
+  center_3M = _rotate_to_room(frames_5M, middle_3M) + frames_5M[:3]
   radius_M = np.sqrt(column_dots(half_3M, half_3M))
   return np.concatenate([center_3M, radius_M[None]])
 
@@ -210,7 +219,7 @@ def enter(solids, count_K, start_3P, ray_3LP):
   """
   frame_5P, shape_8P = _spread(solids, count_K)
   start_3P = to_frame(frame_5P, start_3P)
-  ray_3LP = _turn_to_frame(frame_5P, ray_3LP)
+  ray_3LP = _rotate_to_frame(frame_5P, ray_3LP)
   distance_LP = np.empty(ray_3LP.shape[1:], np.float32)
   for kind, span in _kinds_of_pairs(solids, count_K):
     distance_LP[:, span] = kind.enter(
@@ -231,4 +240,4 @@ def normals(solids, count_K, point_3P):
   normal_3P = np.empty_like(point_3P)
   for kind, span in _kinds_of_pairs(solids, count_K):
     normal_3P[:, span] = kind.normals(shape_8P[:, span], point_3P[:, span])
-  return _turn_to_room(frame_5P, normal_3P)
+  return _rotate_to_room(frame_5P, normal_3P)

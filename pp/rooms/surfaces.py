@@ -14,15 +14,36 @@ import numpy as np
 from pp.rooms.scene import BACK, LEFT, RIGHT
 from pp.rooms.vectors import set_columns, take_columns, true_indices
 
-_EVEN = np.float32(0.4)  # The mix to which floors fade.
+_UNRESOLVED = np.float32(0.4)  # Thirds of a period in a pixel: none is seen.
 _SKIRTING_HEIGHT = 0.09
 _SKIRTING_COLOR = (0.72, 0.72, 0.72)
+
+# Mixes of the two colors.
+_FADED_FLOOR = np.float32(0.4)
+_MAX_PLANK = np.float32(0.8)
+_MAX_TILE = np.float32(0.25)
+_CARPET_WAVE = np.float32(0.25)
+_RAIL = np.float32(0.6)
+_JOINT = np.float32(0.9)
+
+# Sizes in metres, or as a share of what they belong to.
+_PLANK_LENGTH = 1.4
+_GROUT_WIDTH = 0.1
+_RUG_BORDER = 0.93
+_RAIL_HEIGHT = 0.95
+_RAIL_HALF = 0.03
+_JOINT_WIDTH = 0.17
+_FRAME_ACROSS = 0.88
+_FRAME_UP = 0.85
+_BAR_ACROSS = 0.06
+_BAR_UP = 0.08
 
 
 def _visibility(camera, period, depth_N):
   """How much of a texture of this period a pixel still resolves, 0..1."""
-  pixels_per_third = period * camera.focal / (3 * depth_N)
-  return np.minimum(np.maximum(pixels_per_third - np.float32(0.4), 0), 1)
+  pixels = period * camera.focal / (3 * depth_N)
+  visibility_N = np.maximum(pixels - _UNRESOLVED, 0)
+  return np.minimum(visibility_N, 1)
 
 
 def _is_odd(whole):
@@ -32,7 +53,8 @@ def _is_odd(whole):
 
 def _random_tone(noise, whole):
   """A random number for each whole number; equal ones get the same."""
-  return noise.take(whole.astype(np.intp) & 255)
+  place = whole.astype(np.intp) & 255  # The table has 256 numbers.
+  return noise.take(place)
 
 
 def _blend(two_colors, mix_N):
@@ -49,31 +71,39 @@ def _planks(noise, x, z, size):
   width = size / 2
   plank = np.floor(x / width)
   # Each row of planks starts somewhere else.
-  along = np.floor(z / 1.4 + _random_tone(noise, plank))
+  shift = _random_tone(noise, plank)
+  along = np.floor(z / _PLANK_LENGTH + shift)
   tone = _random_tone(noise, plank * 37 + along * 11)
-  return tone * np.float32(0.8), width
+  return tone * _MAX_PLANK, width
 
 
 def _checkers(noise, x, z, size):
   del noise
-  return _is_odd(np.floor(x / size) + np.floor(z / size)), size
+  tile_x = np.floor(x / size)
+  tile_z = np.floor(z / size)
+  return _is_odd(tile_x + tile_z), size
 
 
 def _tiles(noise, x, z, size):
   """Tiles of slightly different tones, with grout on two sides."""
-  tile_x = np.floor(x / size)
-  tile_z = np.floor(z / size)
-  in_tile = np.minimum(x / size - tile_x, z / size - tile_z)
-  grout = (in_tile < 0.1).astype(np.float32)
+  tiles_x = x / size
+  tiles_z = z / size
+  tile_x = np.floor(tiles_x)
+  tile_z = np.floor(tiles_z)
+  to_side = np.minimum(tiles_x - tile_x, tiles_z - tile_z)
+  is_grout = to_side < _GROUT_WIDTH
   tone = _random_tone(noise, tile_x * 17 + tile_z * 5)
-  return np.maximum(grout, tone * np.float32(0.25)), size
+  mix = np.maximum(is_grout.astype(np.float32), tone * _MAX_TILE)
+  return mix, size
 
 
 def _carpet(noise, x, z, size):
   """Slow waves."""
   del noise
-  waves = 2 + np.sin(x * 3 + z) + np.sin(z * 4 - x)
-  return np.float32(0.25) * waves, size
+  first_wave = np.sin(x * 3 + z)
+  second_wave = np.sin(z * 4 - x)
+  waves = 2 + first_wave + second_wave
+  return _CARPET_WAVE * waves, size
 
 
 _FLOOR_PATTERNS = (_planks, _checkers, _tiles, _carpet)
@@ -83,10 +113,11 @@ def floor_color(scene, point_3N, depth_N):
   """Colors [3, N] of points on the floor or the rug at these depths."""
   floor = scene.floor
   pattern = _FLOOR_PATTERNS[floor.pattern]
-  mix_N, period = pattern(
-      scene.noise, point_3N[0], point_3N[2], np.float32(floor.size))
+  x, _, z = point_3N
+  mix_N, period = pattern(scene.noise, x, z, np.float32(floor.size))
   visibility_N = _visibility(scene.camera, period, depth_N)
-  mix_N = _EVEN + (mix_N - _EVEN) * visibility_N
+  contrast_N = mix_N - _FADED_FLOOR
+  mix_N = _FADED_FLOOR + contrast_N * visibility_N
   color_3N = _blend(floor.colors, mix_N)
   if scene.rug is not None:
     _lay_rug(scene.rug, point_3N, color_3N)
@@ -95,12 +126,15 @@ def floor_color(scene, point_3N, depth_N):
 
 def rug_distance(rug, point_3N):
   """Distance of floor points from the middle of the rug; 1 at its rim."""
-  x = point_3N[0] - rug.center[0]
-  z = point_3N[2] - rug.center[1]
+  x, _, z = point_3N
+  center_x, center_z = rug.center
+  half_across, half_along = rug.half
+  x = x - center_x
+  z = z - center_z
   cosine = np.float32(np.cos(rug.yaw))
   sine = np.float32(np.sin(rug.yaw))
-  across = (cosine * x - sine * z) / rug.half[0]
-  along = (sine * x + cosine * z) / rug.half[1]
+  across = (cosine * x - sine * z) / half_across
+  along = (sine * x + cosine * z) / half_along
   if rug.is_round:
     return np.sqrt(across * across + along * along)
   return np.maximum(np.abs(across), np.abs(along))
@@ -111,10 +145,11 @@ def _lay_rug(rug, point_3N, color_3N):
   distance = rug_distance(rug, point_3N)
   on_rug = true_indices(distance < 1)
   distance = distance.take(on_rug)
-  is_even_band = _is_odd(np.floor(distance * rug.bands)) == 0
-  # A border in the other color.
-  is_second = is_even_band ^ (distance > 0.93)
-  set_columns(color_3N, on_rug, take_columns(rug.colors.T, 1 - is_second))
+  band = np.floor(distance * rug.bands)
+  is_even = _is_odd(band) == 0
+  is_border = distance > _RUG_BORDER  # The border swaps the colors.
+  color_number = 1 - (is_even ^ is_border)
+  set_columns(color_3N, on_rug, take_columns(rug.colors.T, color_number))
 
 
 # Patterns of walls: (scene, along, height, depth) → mix [N], where `along` is
@@ -137,8 +172,9 @@ def _stripes(scene, along, height, depth):
 def _wainscot(scene, along, height, depth):
   """The second color below a rail, and some of it on the rail."""
   del scene, along, depth
-  is_rail = np.abs(height - 0.95) < 0.03
-  return (height < 0.95) + np.float32(0.6) * is_rail
+  is_below = height < _RAIL_HEIGHT
+  is_rail = np.abs(height - _RAIL_HEIGHT) < _RAIL_HALF
+  return is_below + _RAIL * is_rail
 
 
 def _bricks(scene, along, height, depth):
@@ -148,9 +184,9 @@ def _bricks(scene, along, height, depth):
   shifted = along / size + row / 2
   in_brick = 2 * (shifted - np.floor(shifted))
   in_row = height / size * 2 - row
-  joint = np.minimum(in_brick, in_row) < 0.17
+  is_joint = np.minimum(in_brick, in_row) < _JOINT_WIDTH
   visibility = _visibility(scene.camera, size / 3, depth)
-  return joint * np.float32(0.9) * visibility
+  return is_joint * _JOINT * visibility
 
 
 _WALL_PATTERNS = (_plain, _stripes, _wainscot, _bricks)
@@ -165,9 +201,9 @@ def wall_color(scene, surface_N, point_3N, depth_N):
     point_3N: the points.
     depth_N: their depths.
   """
-  height_N = point_3N[1]
+  x_N, height_N, z_N = point_3N
   is_side = (surface_N == LEFT) | (surface_N == RIGHT)
-  along_N = point_3N[0] * ~is_side + point_3N[2] * is_side
+  along_N = x_N * ~is_side + z_N * is_side
   pattern = _WALL_PATTERNS[scene.wall.pattern]
   mix_N = pattern(scene, along_N, height_N, depth_N)
   color_3N = _blend(scene.wall.colors, mix_N)
@@ -186,12 +222,15 @@ class WindowHits(NamedTuple):
 def window_hits(window, surface_N, point_3N):
   """The WindowHits among hits with these surfaces and points."""
   on_wall = true_indices(surface_N == window.wall)
-  axis = 0 if window.wall == BACK else 2
-  along = point_3N[axis].take(on_wall)
-  height = point_3N[1].take(on_wall)
-  across = (along - window.center[0]) / window.half[0]
-  up = (height - window.center[1]) / window.half[1]
-  inside = true_indices((np.abs(across) < 1) & (np.abs(up) < 1))
+  x_N, y_N, z_N = point_3N
+  along_N = x_N if window.wall == BACK else z_N
+  center_along, center_height = window.center
+  half_width, half_height = window.half
+  across = (along_N.take(on_wall) - center_along) / half_width
+  up = (y_N.take(on_wall) - center_height) / half_height
+  is_across = np.abs(across) < 1
+  is_up = np.abs(up) < 1
+  inside = true_indices(is_across & is_up)
   return WindowHits(
       index=on_wall.take(inside),
       across=across.take(inside),
@@ -201,20 +240,22 @@ def window_hits(window, surface_N, point_3N):
 
 def sky_color(window, hits):
   """Light [3, N] that comes through the window at WindowHits."""
-  return _blend(window.sky, (hits.up + 1) / 2)
+  height = (hits.up + 1) / 2
+  return _blend(window.sky, height)
 
 
 def is_window_bar(window, hits):
   """Which WindowHits are on the frame or on a bar between panes."""
   panes_across, panes_up = window.panes
-  is_frame = (np.abs(hits.across) > 0.88) | (np.abs(hits.up) > 0.85)
-  is_upright = _is_bar(hits.across, panes_across, 0.06)
-  is_level = _is_bar(hits.up, panes_up, 0.08)
-  return is_frame | is_upright | is_level
+  is_bar = np.abs(hits.across) > _FRAME_ACROSS
+  is_bar |= np.abs(hits.up) > _FRAME_UP
+  is_bar |= _is_pane_border(hits.across, panes_across, _BAR_ACROSS)
+  is_bar |= _is_pane_border(hits.up, panes_up, _BAR_UP)
+  return is_bar
 
 
-def _is_bar(position, num_panes, width):
+def _is_pane_border(position, num_panes, width):
   """Whether positions in -1..1 are close to a border of a pane."""
-  in_panes = (position + 1) / 2 * num_panes
-  to_border = np.abs(in_panes - np.round(in_panes)) * 2 / num_panes
-  return to_border < width
+  panes = (position + 1) / 2 * num_panes
+  to_border = np.abs(panes - np.round(panes))
+  return to_border * 2 / num_panes < width

@@ -15,9 +15,10 @@ import numpy as np
 from pp.rooms import scene as scene_lib
 from pp.rooms import solids as solids_lib
 from pp.rooms.camera import ray_directions, to_camera
-from pp.rooms.shapes import EPSILON, FAR
+from pp.rooms.shapes import EPSILON, FAR, TINY
 from pp.rooms.vectors import take_columns, true_indices
 
+_HALF_PIXEL = np.float32(0.5)
 _NEAREST = 0.05  # What is closer to the camera has no outline in the image.
 
 
@@ -90,8 +91,9 @@ def _shadow_boxes(lamp, solids):
   # Seen from the rim of the lamp and not from its middle, shadows lie aside.
   lamp_height = lamp.center[1]
   solid_top_K = corners_38K[1].max(0)
-  aside_K = lamp.radius * (
-      1 / (lamp_height - solid_top_K) - 1 / (lamp_height + 1))
+  nearest_K = 1 / (lamp_height - solid_top_K)
+  farthest = 1 / (lamp_height + 1)
+  aside_K = lamp.radius * (nearest_K - farthest)
   return solids_lib.PlaneBoxes(
       low_2K=corners_28K.min(1) - aside_K,
       high_2K=corners_28K.max(1) + aside_K,
@@ -100,21 +102,24 @@ def _shadow_boxes(lamp, solids):
 
 def _meet_planes(scene, ray_3N):
   """Depth [N] and code [N] of the plane of the room that each ray meets."""
-  eye = scene.camera.eye
-  inverse = 1 / (ray_3N + np.float32(1e-20))
-  to_high = (scene.room - eye)[:, None] * inverse
-  to_low = -eye[:, None] * inverse
+  eye_31 = scene.camera.eye[:, None]
+  room_31 = scene.room[:, None]
+  inverse_3N = 1 / (ray_3N + TINY)
+  to_high_3N = (room_31 - eye_31) * inverse_3N
+  to_low_3N = -eye_31 * inverse_3N
   # From inside the room, the wall ahead is the farther one of two crossings.
-  depth_x, depth_y, depth_z = np.maximum(to_high, to_low)
-  depth = np.minimum(np.minimum(depth_x, depth_y), depth_z)
-  is_level = depth_y == depth
-  is_side = (depth_x == depth) & ~is_level
+  depth_x, depth_y, depth_z = np.maximum(to_high_3N, to_low_3N)
+  depth_N = np.minimum(np.minimum(depth_x, depth_y), depth_z)
+  is_level = depth_y == depth_N
+  is_side = (depth_x == depth_N) & ~is_level
   is_end = ~(is_level | is_side)
   # Each pair of planes has two codes in sequence: the first less 0 or 1.
-  level = np.int8(scene_lib.FLOOR) - (ray_3N[1] > 0)
-  side = np.int8(scene_lib.LEFT) - (ray_3N[0] > 0)
-  end = np.int8(scene_lib.BACK) - (ray_3N[2] <= 0)
-  return depth, level * is_level + side * is_side + end * is_end
+  ray_x, ray_y, ray_z = ray_3N
+  level = np.int8(scene_lib.FLOOR) - (ray_y > 0)
+  side = np.int8(scene_lib.LEFT) - (ray_x > 0)
+  end = np.int8(scene_lib.BACK) - (ray_z <= 0)
+  code_N = level * is_level + side * is_side + end * is_end
+  return depth_N, code_N
 
 
 def trace(prepared, column, row):
@@ -131,19 +136,19 @@ def trace(prepared, column, row):
   """
   scene = prepared.scene
   solids = prepared.solids
-  eye = scene.camera.eye[:, None]
+  eye_31 = scene.camera.eye[:, None]
   ray_3N = ray_directions(scene.camera, column, row).reshape(3, -1)
   depth_N, surface_N = _meet_planes(scene, ray_3N)
 
   count_K, ray_P = solids_lib.pairs_inside(prepared.outlines, column, row)
   rays_31P = take_columns(ray_3N, ray_P)[:, None]
-  (distance_P,) = solids_lib.enter(solids, count_K, eye, rays_31P)
+  (distance_P,) = solids_lib.enter(solids, count_K, eye_31, rays_31P)
   solid_P = np.repeat(np.arange(len(count_K)), count_K)
   _keep_closest(depth_N, surface_N, distance_P, ray_P, solid_P)
   return Hits(
       ray_3N=ray_3N,
       depth_N=depth_N,
-      point_3N=eye + depth_N * ray_3N,
+      point_3N=eye_31 + depth_N * ray_3N,
       surface_N=surface_N,
       owner_N=prepared.owners.take(surface_N),
   )
@@ -164,12 +169,12 @@ def _keep_closest(depth_N, surface_N, distance_P, ray_P, solid_P):
 
 def pixel_centers(index):
   """Positions of the middles of the pixels with these indices."""
-  return index.astype(np.float32) + np.float32(0.5)
+  return index.astype(np.float32) + _HALF_PIXEL
 
 
 def trace_pixels(prepared):
   """Hits of one ray through the middle of each pixel, row by row."""
   camera = prepared.scene.camera
-  column = pixel_centers(np.arange(camera.width)[None])
-  row = pixel_centers(np.arange(camera.height)[:, None])
-  return trace(prepared, column, row)
+  column = pixel_centers(np.arange(camera.width))
+  row = pixel_centers(np.arange(camera.height))
+  return trace(prepared, column[None], row[:, None])
