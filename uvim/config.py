@@ -143,7 +143,7 @@ class TrainConfig:
       "mesh axis `data`.", source="L1 1024, L2 512", check=fields.integer(1))
   seed: int = field(
       0, doc="Seed of the initial parameters, the order of examples, "
-      "augmentation, code dropout and dictionary splits.")
+      "augmentation, code dropout and codebook splits.")
 
   # Length and periods.
   num_epochs: float | None = field(
