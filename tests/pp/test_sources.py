@@ -11,7 +11,14 @@ from uvim.registry import ConfigError
 
 
 def values(source, indices):
-  return [int(source.example(i)["value"]) for i in indices]
+  return [int(source.example(index)["value"]) for index in indices]
+
+
+def copy_without_index(tiny_data, folder):
+  """A copy of the data set that nobody has opened yet; its folder."""
+  shutil.copytree(tiny_data / "tiny", folder / "tiny",
+                  ignore=shutil.ignore_patterns(".offsets"))
+  return folder / "tiny" / "1.0.0"
 
 
 @pytest.mark.parametrize("split", [
@@ -44,31 +51,30 @@ def test_image_stays_encoded_and_id_is_the_position(tiny_data):
   assert example["name"] == f"number {example['value']}".encode()
 
 
-def test_index_is_scanned_once_and_follows_the_files(tiny_data, tmp_path,
-                                                     monkeypatch):
-  shutil.copytree(tiny_data / "tiny", tmp_path / "tiny",
-                  ignore=shutil.ignore_patterns(".offsets"))
+def test_the_saved_index_is_used_and_follows_the_files(tiny_data, tmp_path):
+  folder = copy_without_index(tiny_data, tmp_path)
   first = sources.make_source("tiny", "train", tmp_path)
-  scanned = []
-  scan = sources.scan_records
-  monkeypatch.setattr(sources, "scan_records",
-                      lambda path: scanned.append(path) or scan(path))
+  index_path, = (folder / ".offsets").glob("*.npy")
+  # Swapped examples show that the index is read and the files are not.
+  places = np.load(index_path)
+  places[[0, 1]] = places[[1, 0]]
+  np.save(index_path, places)
   again = sources.make_source("tiny", "train", tmp_path)
-  assert not scanned
-  assert again.read([0, 10]) == first.read([0, 10])
+  assert again.read([0, 1, 10]) == first.read([1, 0, 10])
+
   # Same name and size, other content and time: a stale index would not show.
-  file = next((tmp_path / "tiny" / "1.0.0").glob("*train*00000*"))
+  file = next(folder.glob("*train*00000*"))
   shutil.copyfile(file, tmp_path / "copy")
   (tmp_path / "copy").replace(file)
-  sources.make_source("tiny", "train", tmp_path)
-  assert len(scanned) == 3
+  new = sources.make_source("tiny", "train", tmp_path)
+  assert new.read([0, 1, 10]) == first.read([0, 1, 10])
+  assert len(list((folder / ".offsets").glob("*.npy"))) == 2
 
 
 def test_index_falls_back_to_the_users_cache(tiny_data, tmp_path, monkeypatch):
-  shutil.copytree(tiny_data / "tiny", tmp_path / "tiny",
-                  ignore=shutil.ignore_patterns(".offsets"))
+  folder = copy_without_index(tiny_data, tmp_path)
   # A file where the folder should be stands for a read-only data_dir.
-  (tmp_path / "tiny" / "1.0.0" / ".offsets").write_text("")
+  (folder / ".offsets").write_text("")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   source = sources.make_source("tiny", "train", tmp_path)
   assert sorted(values(source, range(11))) == list(range(11))
@@ -77,18 +83,16 @@ def test_index_falls_back_to_the_users_cache(tiny_data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cut", [3, 40])
 def test_a_truncated_file_is_named(tiny_data, tmp_path, cut):
-  shutil.copytree(tiny_data / "tiny", tmp_path / "tiny",
-                  ignore=shutil.ignore_patterns(".offsets"))
-  file = next((tmp_path / "tiny" / "1.0.0").glob("*train*00001*"))
+  folder = copy_without_index(tiny_data, tmp_path)
+  file = next(folder.glob("*train*00001*"))
   file.write_bytes(file.read_bytes()[:-cut])
   with pytest.raises(ConfigError, match="00001-of-00003: cut short"):
     sources.make_source("tiny", "train", tmp_path)
 
 
 def test_a_lost_record_is_noticed(tiny_data, tmp_path):
-  shutil.copytree(tiny_data / "tiny", tmp_path / "tiny",
-                  ignore=shutil.ignore_patterns(".offsets"))
-  file = next((tmp_path / "tiny" / "1.0.0").glob("*train*00001*"))
+  folder = copy_without_index(tiny_data, tmp_path)
+  file = next(folder.glob("*train*00001*"))
   offset, length = sources.scan_records(str(file))[-1]
   file.write_bytes(file.read_bytes()[:offset - 12])
   with pytest.raises(ConfigError, match="says"):
