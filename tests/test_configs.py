@@ -1,18 +1,28 @@
 """Every shipped config builds; Appendix D is followed to the letter."""
 
+import dataclasses
 import functools
 import importlib
+import json
 import pathlib
 
 import jax
-import ml_collections as mlc
 import pytest
 
 from pp import builder
 from tests import listings
-from uvim.config import config_diff, resolve
-from uvim.models import make_model, vit
-from uvim.priors import lm
+from tools import config_docs
+from uvim import fields
+from uvim.config import (
+  EvalConfig,
+  OracleConfig,
+  TrainConfig,
+  config_diff,
+  from_json,
+  resolve,
+)
+from uvim.models import make_model
+from uvim.models.guided import GuidedModel
 from uvim.registry import ConfigError
 
 CONFIGS = {
@@ -32,11 +42,33 @@ CONFIGS = {
     "lm_rooms_normals": ("", "tiny"),
 }
 # Examples of the train splits.
-COCO_TRAIN, NYU_TRAIN, IMAGENET_TRAIN = 118_287, 47_584, 1_281_167
+COCO_TRAIN = 118_287
+NYU_TRAIN = 47_584
+IMAGENET_TRAIN = 1_281_167
 
 
 def get(name, arg=None):
   return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+def names_and_arguments():
+  """Every config file with each of its arguments."""
+  pairs = []
+  for name, arguments in CONFIGS.items():
+    for argument in arguments:
+      pairs.append((name, argument))
+  return pairs
+
+
+def model_of(config):
+  return make_model(config.model_name, config.model, "config.model")
+
+
+@functools.cache
+def shapes_of(model):
+  """The shapes of a model's parameters."""
+  arrays = jax.eval_shape(model.init, jax.random.key(0))
+  return arrays["params"] if isinstance(model, GuidedModel) else arrays
 
 
 def test_every_config_file_is_listed():
@@ -45,26 +77,30 @@ def test_every_config_file_is_listed():
   assert names == set(CONFIGS)
 
 
-@pytest.mark.parametrize(
-    "name,arg", [(n, a) for n, args in CONFIGS.items() for a in args])
+@pytest.mark.parametrize("name,arg", names_and_arguments())
 def test_config_builds(name, arg):
   config = resolve(get(name, arg))
-  model = make_model(config.model_name, config.model, "config.model")
-  assert jax.tree.leaves(shapes_of(model))
-  for pp in (config.pp_train, config.pp_eval, *(e.pp for e in config.evals)):
+  assert config.kind == ("vqvae" if config.oracle is None else "lm")
+  assert jax.tree.leaves(shapes_of(model_of(config)))
+  strings = [config.pp_train, config.pp_eval]
+  strings += [block.pp for block in config.evals]
+  for pp in strings:
     builder.build(pp, config.pp_modules)
-
-
-@functools.cache
-def shapes_of(model):
-  module = lm if isinstance(model, lm.LM) else vit
-  return jax.eval_shape(
-      functools.partial(module.init_params, model), jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def seeds(shared):
   return shared / "seeds" / "000_ca110d2b4088f852.txt"
+
+
+def leaves(node, path="config"):
+  """The values of nested dicts by path."""
+  if not isinstance(node, dict):
+    return {path: node}
+  found = {}
+  for key, value in node.items():
+    found |= leaves(value, f"{path}.{key}")
+  return found
 
 
 @pytest.mark.parametrize("number,name", [(1, "vqvae_coco_panoptic"),
@@ -73,31 +109,26 @@ def test_equals_appendix_d(seeds, number, name):
   listing = listings.load(seeds, number).get_config()
   listing = listing.copy_and_resolve_references().to_dict()
   ours = get(name).copy_and_resolve_references().to_dict()
-  seen = []
+  ours_by_path = leaves(ours)
+  listing_by_path = leaves(listing)
+  assert len(listing_by_path) > 40
+  for path, value in listing_by_path.items():
+    assert path in ours_by_path, f"{path} is missing"
+    found = ours_by_path[path]
+    if path.split(".")[-1] in ("pp_train", "pp_eval", "pp"):
+      value = builder.parse(value)
+      found = builder.parse(found)
+    assert value == found, f"{path}: {found!r}, the listing has {value!r}"
 
-  def compare(a, b, path):
-    if isinstance(a, dict):
-      for key in a:
-        assert key in b, f"{path}.{key} is missing"
-        compare(a[key], b[key], f"{path}.{key}")
-    elif path.split(".")[-1] in ("pp_train", "pp_eval", "pp"):
-      seen.append(path)
-      assert builder.parse(a) == builder.parse(b), path
-    else:
-      seen.append(path)
-      assert a == b, f"{path}: {b!r}, the listing has {a!r}"
-
-  compare(listing, ours, "config")
-  assert len(seen) > 40
   # What we add to the listing, so that nothing else creeps in.
-  extra = {k for k in ours if k not in listing}
   ours_only = {"data_dir", "seed", "mesh", "sharding", "grad_accum_steps",
                "skip_bad_steps", "on_bad_example"}
   if "oracle" in ours:
     ours_only |= {"code_cache", "codes_per_image"}
-  assert extra == ours_only
-  for name, _ in ours["evals"]:
-    assert set(ours[name]) - set(listing[name]) == {"pred_kw"}
+  assert set(ours) - set(listing) == ours_only
+  for block_name, _ in ours["evals"]:
+    added = set(ours[block_name]) - set(listing[block_name])
+    assert added == {"pred_kw"}
 
 
 def test_the_other_print_says_eval(seeds):
@@ -130,8 +161,7 @@ def test_step_counts(name, arg, examples, steps):
     ("lm_nyu_depth", None, 715_729_921),
     ("lm_imagenet_colorization", None, 715_729_921)])
 def test_parameter_counts(name, arg, count):
-  config = resolve(get(name, arg))
-  model = make_model(config.model_name, config.model, "config.model")
+  model = model_of(resolve(get(name, arg)))
   assert sum(x.size for x in jax.tree.leaves(shapes_of(model))) == count
 
 
@@ -157,7 +187,7 @@ def test_held_out_scenes_are_never_trained_on(name):
 
 @pytest.mark.parametrize("name", ["vqvae_imagenet_colorization",
                                   "lm_imagenet_colorization"])
-def test_scored_colour_pictures_are_squares_first(name):
+def test_scored_color_images_are_squares_first(name):
   """BEHAVIOURS 15: centre-cropped before the resize, and so is the truth."""
   config = resolve(get(name))
   for block in config.evals:
@@ -210,7 +240,7 @@ def test_config_arguments():
   with pytest.raises(ValueError, match="int"):
     get("lm_coco_panoptic", "res=big")
   assert get("lm_coco_panoptic", "res=1280").model.input_size == (1280, 1280)
-  # The picture of f and the oracle stays at label size (BEHAVIOURS 31).
+  # The image of f and the oracle stays at label size (BEHAVIOURS 31).
   assert "resize(512, inkey" in get("lm_coco_panoptic", "res=1280").pp_train
 
 
@@ -220,15 +250,56 @@ def test_config_diff_ignores_what_may_change():
   assert config_diff(a, b) == ["config.lr: 0.0015 → 2.0"]
 
 
-def test_fields_are_frozen():
-  """A new field is a decision: it needs a line in the docs."""
-  import dataclasses
+def test_config_comes_back_from_json():
+  config = resolve(get("lm_rooms_panoptic"))
+  saved = json.loads(json.dumps(config.to_json()))
+  assert from_json(saved).to_json() == saved
+  # Version 0.1.0 wrote no kind.
+  del saved["kind"]
+  assert from_json(saved).kind == "lm"
+  saved["oracle"]["tsak"] = "depth"
+  with pytest.raises(ConfigError, match="config.oracle.tsak.*oracle.task'"):
+    from_json(saved)
 
-  from uvim.config import TrainConfig
-  folder = pathlib.Path(__file__).parents[1] / "docs"
-  docs = "".join((folder / name).read_text()
-                 for name in ("configs.md", "scaling.md"))
-  missing = [f.name for f in dataclasses.fields(TrainConfig)
-             if f"`{f.name}`" not in docs]
-  assert not missing
-  assert isinstance(get("vqvae_rooms_panoptic"), mlc.ConfigDict)
+
+@pytest.mark.parametrize("change,message", [
+    ({"batch_size": 0}, "config.batch_size = 0; it must be an integer ≥ 1"),
+    ({"batch_size": 8.0}, "config.batch_size = 8.0"),
+    ({"skip_bad_steps": -1}, "config.skip_bad_steps = -1.*≥ 0"),
+    ({"on_bad_example": "skpi"}, "error, skip. Did you mean 'skip'"),
+    ({"grad_accum_steps": 3}, "grad_accum_steps = 3 does not divide"),
+    ({"num_epochs": 3}, "num_epochs and config.total_steps; got 3 and 10000"),
+    ({"codes_per_image": 2}, "codes_per_image is for stage II"),
+    ({"model_name": "vti"}, "config.model_name 'vti'. Did you mean 'vit'"),
+    ({"evals": [("zero_code",)]}, r"holds \('zero_code',\)"),
+    ({"evals": [("seed", "mean")]}, "names 'seed', which is a field"),
+    ({"evals": [("loss", "mean")]}, "no block 'config.loss'"),
+    ({"zero_code": {"split": "train"}}, "Missing key 'config.zero_code.pp'")])
+def test_wrong_values_are_named(change, message):
+  config = get("vqvae_rooms_panoptic").to_dict()
+  config.update(change)
+  with pytest.raises(ConfigError, match=message):
+    resolve(config)
+
+
+@pytest.mark.parametrize("config_class",
+                         [TrainConfig, EvalConfig, OracleConfig])
+def test_fields_are_described(config_class):
+  for field in fields.fields_of(config_class).values():
+    assert field.doc.endswith((".", ")")), field.name
+    assert field.source
+
+
+def test_docs_are_those_of_the_code():
+  """A new field is a decision: its description gets into docs/configs.md."""
+  is_current = config_docs.PAGE.read_text() == config_docs.page()
+  assert is_current, "run: python -m tools.config_docs"
+
+
+def test_docs_name_every_field():
+  page = config_docs.page()
+  for config_class in (TrainConfig, EvalConfig, OracleConfig):
+    prefix = "oracle." if config_class is OracleConfig else ""
+    for field in dataclasses.fields(config_class):
+      rows = page.count(f"\n| `{prefix}{field.name}` |")
+      assert rows >= 1, field.name
