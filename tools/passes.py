@@ -80,6 +80,8 @@ def check_each(find_problems: Callable[[T], Sequence[str]], items: Sequence[T]
   """
   problems = []
   per_item = map_in_threads(find_problems, items)
-  for some in progress(per_item, total=len(items), desc="Checking"):
-    problems += some
+  per_item = progress_lib.bar(
+      per_item, total=len(items), label="Checking", unit="files")
+  for problems_of_one in per_item:
+    problems += problems_of_one
   raise_problems(problems, "The files are not consistent")

@@ -1,13 +1,11 @@
 """Progress bars, and the one rule for how often they are drawn.
 
-Layer 0: no imports but the standard library and tqdm.
+Layer 0: no imports but the standard library and tqdm, where a bar is drawn.
 """
 
 import sys
 from collections.abc import Iterable
 from typing import TypeVar
-
-from tqdm import tqdm
 
 T = TypeVar("T")
 
@@ -30,4 +28,5 @@ def bar(items: Iterable[T], *, total: int, label: str, unit: str
     label: stands in front of the bar.
     unit: what is counted, in the plural, such as "files".
   """
+  from tqdm import tqdm
   return tqdm(items, label, total, unit=f" {unit}", mininterval=interval())

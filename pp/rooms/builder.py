@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from pp.rooms import worker
 from pp.rooms.render import render
 from pp.rooms.scene import image_id
 from pp.rooms.things import CATEGORIES
+from uvim import progress
 from uvim.registry import lookup
 
 __all__ = ["Builder", "CATEGORIES", "RoomsConfig", "build", "render"]
@@ -79,11 +79,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split, num):
     seed = SEEDS[split]
     scenes = self.builder_config.scenes(seed, num)
-    # A log file keeps every line of the bar; a terminal overwrites them.
-    interval = 0.1 if sys.stderr.isatty() else 15
-    bar = tqdm(
-        scenes, f"rooms {split}", num, unit=" scenes", mininterval=interval)
-    for index, scene in bar:
+    scenes = progress.bar(
+        scenes, total=num, label=f"rooms {split}", unit="scenes")
+    for index, scene in scenes:
       number = image_id(seed, index)
       yield index, {
           **scene,

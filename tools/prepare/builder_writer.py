@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tools import passes
 from tools.prepare import tfds_folder
 from tools.prepare.writer import Found, MakeExample, Target
+from uvim import progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class BuilderWriter:
 
     def generate_examples(split):
       items = found.splits[split]
-      shown = passes.progress(items, total=len(items), desc="Writing",
-                              unit="examples")
+      shown = progress.bar(items, total=len(items), label="Writing",
+                           unit="examples")
       for position, item in enumerate(shown):
         yield self.key_of(item), make_example(position, item)
 

@@ -1,6 +1,5 @@
 """Compares files with a list of checksums, as md5sum or sha256sum write it."""
 
-import functools
 import hashlib
 import pathlib
 import re
@@ -26,7 +25,10 @@ def check(list_path: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
     ConfigError: the list is not readable, or files are absent or differ.
   """
   places = [list_path.parent, *folders]
-  find_problems = functools.partial(_problems, places=places)
+
+  def find_problems(entry):
+    return _problems(entry, places)
+
   passes.check_each(find_problems, _read_list(list_path))
 
 

@@ -102,8 +102,8 @@ def match_records(data: dict[str, Any], images: pathlib.Path,
       raise ConfigError(f"{flag}: {str(folder)!r} is not a folder.")
   raise_problems(_missing_keys(data), "--annotations")
   problems = _repeated_names(data)
-  unused = {annotation["image_id"]: annotation
-            for annotation in data["annotations"]}
+  # An annotation leaves this dict when its image is found.
+  unused = {item["image_id"]: item for item in data["annotations"]}
   records = []
   for image in sorted(data["images"], key=lambda image: image["id"]):
     annotation = unused.pop(image["id"], None)
@@ -135,14 +135,13 @@ def _missing_keys(data: dict[str, Any]) -> list[str]:
 
 
 def _repeated_names(data: dict[str, Any]) -> list[str]:
-  images = data["images"]
-  annotations = data["annotations"]
-  image_ids = [image["id"] for image in images]
-  file_names = [image["file_name"] for image in images]
-  annotated_ids = [annotation["image_id"] for annotation in annotations]
-  return [*_repeated("image id", image_ids),
-          *_repeated("file name", file_names),
-          *_repeated("annotation of image", annotated_ids)]
+  image_ids = [image["id"] for image in data["images"]]
+  file_names = [image["file_name"] for image in data["images"]]
+  annotated_ids = [item["image_id"] for item in data["annotations"]]
+  problems = _repeated("image id", image_ids)
+  problems += _repeated("file name", file_names)
+  problems += _repeated("annotation of image", annotated_ids)
+  return problems
 
 
 def _repeated(what: str, values: Iterable[Any]) -> list[str]:
@@ -157,9 +156,11 @@ def _repeated(what: str, values: Iterable[Any]) -> list[str]:
 
 
 def _absent_files(record: Record) -> list[str]:
-  return [f"{record.name}: no file {str(path)!r}."
-          for path in (record.image_path, record.panoptic_path)
-          if not path.is_file()]
+  problems = []
+  for path in (record.image_path, record.panoptic_path):
+    if not path.is_file():
+      problems.append(f"{record.name}: no file {str(path)!r}.")
+  return problems
 
 
 def check_record(record: Record, category_ids: set[int]) -> list[str]:
@@ -202,7 +203,8 @@ def read_ids(path: pathlib.Path) -> np.ndarray:
   with Image.open(path) as image:
     if image.mode not in ("RGB", "RGBA"):
       raise ValueError(f"its mode is {image.mode}, not RGB")
-    return pixels.ids_from_rgb(np.asarray(image)[..., :3])
+    colors = np.asarray(image)
+  return pixels.ids_from_rgb(colors[..., :3])
 
 
 def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
@@ -221,8 +223,9 @@ def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
     problems.append(f"{record.name}: is {file_format}; allowed: "
                     f"{', '.join(_FORMATS)}.")
   sizes = {"the image": image_HW}
-  if "height" in record.image and "width" in record.image:
-    sizes["the JSON"] = (record.image["height"], record.image["width"])
+  listed = record.image
+  if "height" in listed and "width" in listed:
+    sizes["the JSON"] = (listed["height"], listed["width"])
   hint = ""
   if orientation != _UPRIGHT:
     hint = (" EXIF says to turn the image; ids belong to the pixels as they "
@@ -267,12 +270,17 @@ def _complete(segment: dict[str, Any], ids_HW: np.ndarray) -> None:
   if "area" in segment and "bbox" in segment:
     return
   y_M, x_M = np.nonzero(ids_HW == segment["id"])
-  left = int(x_M.min())
-  top = int(y_M.min())
-  width = int(x_M.max()) + 1 - left
-  height = int(y_M.max()) + 1 - top
+  x, width = _start_and_length(x_M)
+  y, height = _start_and_length(y_M)
   segment.setdefault("area", len(y_M))
-  segment.setdefault("bbox", [left, top, width, height])
+  segment.setdefault("bbox", [x, y, width, height])
+
+
+def _start_and_length(positions_M: np.ndarray) -> tuple[int, int]:
+  """The first position, and how far it is to the end of the last."""
+  start = int(positions_M.min())
+  last = int(positions_M.max())
+  return start, last + 1 - start
 
 
 def num_bytes(records: Sequence[Record]) -> int:
@@ -331,8 +339,10 @@ def _relative_box(box: Sequence[float], image: dict[str, Any]) -> Any:
   """COCO's [x, y, width, height] as TFDS's box of shares of the image."""
   import tensorflow_datasets as tfds
   x, y, width, height = box
-  edges = [y / image["height"], x / image["width"],
-           (y + height) / image["height"], (x + width) / image["width"]]
+  image_height = image["height"]
+  image_width = image["width"]
+  edges = [y / image_height, x / image_width,
+           (y + height) / image_height, (x + width) / image_width]
   # Some annotators' boxes end a pixel outside, and TFDS refuses them.
-  edges = [min(1.0, max(0.0, edge)) for edge in edges]
-  return tfds.features.BBox(*edges)
+  inside = np.clip(edges, 0.0, 1.0)
+  return tfds.features.BBox(*inside.tolist())

@@ -43,16 +43,21 @@ def write(source: Source, path: str | os.PathLike, *, max_examples: int = 12,
   """
   count = min(max_examples, source.num_examples)
   last = source.num_examples - 1
-  positions = np.linspace(0, last, count).round().astype(int)
-  panels = [_draw_example(source, index) for index in positions.tolist()]
-  columns = _fill_columns(panels, min(num_columns, count))
-  column_sheets = []
-  for column in columns:
+  positions = np.linspace(0, last, count).round()
+  panels = []
+  for position in positions:
+    panels.append(_draw_example(source, int(position)))
+  columns = []
+  for column in _fill_columns(panels, min(num_columns, count)):
     rows = [[panel] for panel in column]
-    column_sheets.append(draw_sheet(rows, gap=_GAP, background=_BACKGROUND))
-  sheet = draw_sheet([column_sheets], gap=_GAP, margin=_GAP,
-                     background=_BACKGROUND)
-  files.replace_file(path, lambda file: sheet.save(file, "PNG"))
+    columns.append(draw_sheet(rows, gap=_GAP, background=_BACKGROUND))
+  sheet = draw_sheet(
+      [columns], gap=_GAP, margin=_GAP, background=_BACKGROUND)
+
+  def write_png(file):
+    sheet.save(file, "PNG")
+
+  files.replace_file(path, write_png)
 
 
 def _fill_columns(panels: list[Image.Image], num_columns: int
@@ -70,15 +75,17 @@ def _fill_columns(panels: list[Image.Image], num_columns: int
 def _draw_example(source: Source, index: int) -> Image.Image:
   """The image of one example, its segments and its depth, side by side."""
   example = source.example(index)
-  image = Image.open(io.BytesIO(example["image"])).convert("RGB")
+  image = Image.open(io.BytesIO(example["image"]))
+  image = image.convert("RGB")
   tiles = [_fit(image)]
   if "panoptic_image" in example:
-    tiles.append(_draw_segments(np.asarray(image, np.float32), example,
-                                source))
+    image_HW3 = np.asarray(image, np.float32)
+    tiles.append(_draw_segments(image_HW3, example, source))
   if "depth" in example:
-    depth = example["depth"].astype(np.float32)
     # It comes as [H, W] or [H, W, 1].
-    tiles.append(_draw_depth(depth.reshape(depth.shape[:2])))
+    depth = example["depth"].astype(np.float32)
+    depth_HW = depth.reshape(depth.shape[:2])
+    tiles.append(_draw_depth(depth_HW))
   return draw_sheet([tiles], gap=0, background=_BACKGROUND)
 
 
@@ -89,18 +96,22 @@ def _draw_segments(image_HW3: np.ndarray, example: dict[str, Any],
   gray_HW1 = image_HW3.mean(-1, keepdims=True)
   canvas_HW3 = np.broadcast_to(0.25 * gray_HW1, image_HW3.shape).copy()
   objects = example["panoptic_objects"]
-  numbers = objects["id"].tolist()
+  ids = objects["id"].tolist()
   labels = objects["label"].tolist()
   names = []
-  for order, (number, label) in enumerate(zip(numbers, labels, strict=True)):
+  for order, label in enumerate(labels):
     category = _category(source, label)
-    mask_HW = ids_HW == number
     color_3 = _color(label, order, category.isthing)
-    canvas_HW3[mask_HW] = 0.35 * gray_HW1[mask_HW] + 0.65 * color_3
+    mask_HW = ids_HW == ids[order]
+    gray_M1 = gray_HW1[mask_HW]
+    canvas_HW3[mask_HW] = 0.35 * gray_M1 + 0.65 * color_3
     if mask_HW.mean() > _NAMED_SHARE:
       y_M, x_M = np.nonzero(mask_HW)
-      names.append(_Text(float(x_M.mean()), float(y_M.mean()), category.name))
-  canvas_HW3[_borders(ids_HW)] = _BORDER
+      x = float(x_M.mean())
+      y = float(y_M.mean())
+      names.append(_Text(x, y, category.name))
+  borders_HW = _borders(ids_HW)
+  canvas_HW3[borders_HW] = _BORDER
   canvas = Image.fromarray(canvas_HW3.astype(np.uint8))
   return _fit_and_write(canvas, names)
 
@@ -125,15 +136,16 @@ def _color(label: int, order: int, isthing: bool) -> np.ndarray:
     hue += order * _HUE_STEP_OF_THING
     saturation = 0.85
     brightness = 1.0
-  return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, saturation, brightness))
+  shares = colorsys.hsv_to_rgb(hue % 1, saturation, brightness)
+  return 255 * np.array(shares)
 
 
 def _borders(ids_HW: np.ndarray) -> np.ndarray:
   """Where the left or the upper neighbor has another id: bool [H, W]."""
-  borders_HW = np.zeros(ids_HW.shape, bool)
-  borders_HW[:, 1:] |= ids_HW[:, 1:] != ids_HW[:, :-1]
-  borders_HW[1:] |= ids_HW[1:] != ids_HW[:-1]
-  return borders_HW
+  # The first column and the first row have no such neighbor: no difference.
+  from_left_HW = np.diff(ids_HW, axis=1, prepend=ids_HW[:, :1])
+  from_above_HW = np.diff(ids_HW, axis=0, prepend=ids_HW[:1])
+  return (from_left_HW != 0) | (from_above_HW != 0)
 
 
 def _draw_depth(depth_HW: np.ndarray) -> Image.Image:
@@ -147,19 +159,22 @@ def _draw_depth(depth_HW: np.ndarray) -> Image.Image:
     depth_M = depth_HW[known_HW]
     nearest = float(depth_M.min())
     farthest = float(depth_M.max())
-    nearness_M = (farthest - depth_M) / max(farthest - nearest, 1e-6)
-    colors_M4 = matplotlib.colormaps["viridis"](nearness_M, bytes=True)
+    span = max(farthest - nearest, 1e-6)
+    nearness_M = (farthest - depth_M) / span
+    color_map = matplotlib.colormaps["viridis"]
+    colors_M4 = color_map(nearness_M, bytes=True)
     canvas_HW3[known_HW] = colors_M4[:, :3]
     percent_known = 100 * known_HW.mean()
     text = f"{nearest:.3g} to {farthest:.3g} m in {percent_known:.0f} %"
   canvas = Image.fromarray(canvas_HW3)
-  return _fit_and_write(canvas, [_Text(width / 2, 0.95 * height, text)])
+  lower_middle = _Text(width / 2, 0.95 * height, text)
+  return _fit_and_write(canvas, [lower_middle])
 
 
 def _fit(image: Image.Image) -> Image.Image:
   """The image at the width of the sheet's images."""
-  height = max(1, round(image.height * _WIDTH / image.width))
-  return image.resize((_WIDTH, height))
+  height = round(image.height * _WIDTH / image.width)
+  return image.resize((_WIDTH, max(1, height)))
 
 
 def _fit_and_write(image: Image.Image, texts: list[_Text]) -> Image.Image:
@@ -169,7 +184,7 @@ def _fit_and_write(image: Image.Image, texts: list[_Text]) -> Image.Image:
   pen = ImageDraw.Draw(resized)
   font = ImageFont.load_default(size=13)
   for text in texts:
-    pen.text((text.x * scale, text.y * scale), text.text, font=font,
-             anchor="mm", fill="white", stroke_width=2,
-             stroke_fill=_BACKGROUND)
+    middle = (text.x * scale, text.y * scale)
+    pen.text(middle, text.text, font=font, anchor="mm", fill="white",
+             stroke_width=2, stroke_fill=_BACKGROUND)
   return resized

@@ -47,6 +47,10 @@ class Pair:
   scale: float
 
 
+def name_of(pair: Pair) -> str:
+  return pair.name
+
+
 def make_pair(folder: pathlib.Path, image: pathlib.Path, depth: pathlib.Path,
               scale: float) -> Pair:
   """The pair of an image below `folder`."""
@@ -103,13 +107,18 @@ def match_rgbd(images: pathlib.Path, depth: pathlib.Path, scale: float
   depth_paths = sorted(set(depth_paths) - set(image_paths))
   image_of = _by_key(image_paths, images, _IMAGE_WORDS, "--images")
   depth_of = _by_key(depth_paths, depth, _DEPTH_WORDS, "--depth")
-  raise_problems([f"{path}: no depth map {key}_depth or {key} (.png, .npy)."
-                  for key, path in image_of.items() if key not in depth_of],
-                 f"--depth: {str(depth)!r} lacks some")
-  if not image_of:
+  pairs = []
+  problems = []
+  for key, path in image_of.items():
+    if key in depth_of:
+      pairs.append(make_pair(images, path, depth_of[key], scale))
+    else:
+      problems.append(f"{path}: no depth map {key}_depth or {key} (.png, "
+                      ".npy).")
+  raise_problems(problems, f"--depth: {str(depth)!r} lacks some")
+  if not pairs:
     raise ConfigError(f"--images: no picture below {str(images)!r}.")
-  return [make_pair(images, path, depth_of[key], scale)
-          for key, path in image_of.items()]
+  return pairs
 
 
 def _by_key(paths: Iterable[pathlib.Path], folder: pathlib.Path, words: str,
@@ -129,7 +138,8 @@ def _by_key(paths: Iterable[pathlib.Path], folder: pathlib.Path, words: str,
   problems = []
   for path in paths:
     stem = re.sub(f"_({words})$", "", path.stem)
-    key = path.relative_to(folder).with_name(stem).as_posix()
+    short_path = path.relative_to(folder)
+    key = short_path.with_name(stem).as_posix()
     if key in by_key:
       problems.append(f"{key}: both {by_key[key].name} and {path.name}.")
     by_key[key] = path
@@ -179,11 +189,12 @@ def _read_hdf5_sizes(path: pathlib.Path
     if absent:
       raise ValueError(f"has no {' and no '.join(absent)}")
     image = file["rgb"]
-    is_rgb = image.ndim == 3 and image.shape[0] == 3
-    if not is_rgb or image.dtype != np.uint8:
-      raise ValueError(f"'rgb' is {image.dtype} {image.shape}, not uint8 "
+    shape = image.shape
+    has_3_channels = len(shape) == 3 and shape[0] == 3
+    if not has_3_channels or image.dtype != np.uint8:
+      raise ValueError(f"'rgb' is {image.dtype} {shape}, not uint8 "
                        "(3, height, width)")
-    return image.shape[1:], file["depth"].shape
+    return shape[1:], file["depth"].shape
 
 
 def read_depth(pair: Pair) -> np.ndarray:
@@ -209,10 +220,11 @@ def _to_meters(values: np.ndarray, scale: float) -> np.ndarray:
   """float32 [H, W]; whole numbers are scaled, floats are meters already."""
   if values.ndim == 3 and values.shape[-1] == 1:
     values = values[..., 0]
-  if values.ndim != 2 or values.dtype.kind not in "iuf":
+  kind = values.dtype.kind  # i and u are whole numbers, f is floats.
+  if values.ndim != 2 or kind not in "iuf":
     raise ValueError(f"its shape is {values.shape} of {values.dtype}, not "
                      "[H, W] of numbers")
-  if values.dtype.kind != "f":
+  if kind != "f":
     values = values / scale
   depth_HW = values.astype(np.float32)
   is_measured_HW = np.isfinite(depth_HW) & (depth_HW > 0)

@@ -45,6 +45,10 @@ class ImageFile:
   label: str | None
 
 
+def name_of(image_file: ImageFile) -> str:
+  return image_file.name
+
+
 def check(path: pathlib.Path, name: str) -> list[str]:
   """Problems of an image: unreadable, cut short, not 8 bits.
 
@@ -179,6 +183,7 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
   raise_problems(problems, f"--list {str(list_path)!r}")
   if not names:
     raise ConfigError(f"--list: {str(list_path)!r} names no file.")
+  # Each name has one image now.
   return [by_name[name][0] for name in names]
 
 
@@ -236,13 +241,21 @@ def check_fits(features: Any, image_files: Iterable[ImageFile]) -> None:
   if "label" not in features:
     return
   known = features["label"].names
-  raise_problems([f"{label}: not a class of the data set that is there."
-                  for label in _classes(image_files) if label not in known],
-                 "--images")
+  problems = []
+  for label in _classes(image_files):
+    if label not in known:
+      problems.append(f"{label}: not a class of the data set that is there.")
+  raise_problems(problems, "--images")
 
 
 def make_example(position: int, image_file: ImageFile) -> dict[str, Any]:
   """What `make_features` encodes; `image/id` is the position."""
-  label = _NO_CLASS if image_file.label is None else image_file.label
-  return {"image": encoded(image_file.path), "image/id": position,
-          "file_name": image_file.name, "label": label}
+  label = image_file.label
+  if label is None:
+    label = _NO_CLASS
+  return {
+      "image": encoded(image_file.path),
+      "image/id": position,
+      "file_name": image_file.name,
+      "label": label,
+  }

@@ -52,7 +52,7 @@ class ImagesReader(reader.FileReader):
   def find(self, target: Target) -> Found:
     found = image_files.find(self.images)
     if self.list_file is None:
-      chosen = tfds_folder.in_hash_order(found, lambda image: image.name)
+      chosen = tfds_folder.in_hash_order(found, image_files.name_of)
     else:
       chosen = image_files.pick(found, self.list_file)
     features = tfds_folder.existing_features(target.folder)

@@ -84,14 +84,16 @@ class NyuReader(reader.FileReader):
       splits = split_scenes(pairs, self.holdout_scenes)
     if self.validation is not None:
       splits["validation"] = find_frames(self.validation, "--validation")
+    # Splits that are there and stay may not share a scene with new ones.
     scenes = _read_scenes(target.folder)
     for split, pairs in splits.items():
       scenes[split] = sorted({pair.scene for pair in pairs})
     check_no_common_scene(scenes)
     features = depth_files.make_features()
     tfds_folder.check_features(target.folder, features)
-    mixed = {split: tfds_folder.in_hash_order(pairs, lambda pair: pair.name)
-             for split, pairs in splits.items()}
+    mixed = {}
+    for split, pairs in splits.items():
+      mixed[split] = tfds_folder.in_hash_order(pairs, depth_files.name_of)
     write_scenes = functools.partial(files.write_json, content=scenes)
     return Found(mixed, features, {SCENES_FILE: write_scenes})
 
@@ -124,12 +126,13 @@ def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
     elif path.name.startswith("rgb_"):
       number = path.stem.removeprefix("rgb_")
       depth_path = path.with_name(f"sync_depth_{number}.png")
-    else:
+    else:  # A depth map, or something else that lies there.
       continue
     if not depth_path.is_file():
       problems.append(f"{path}: no {depth_path.name} beside it.")
-    pairs.append(depth_files.make_pair(folder, path, depth_path,
-                                       _MILLIMETERS_PER_METER))
+    pair = depth_files.make_pair(
+        folder, path, depth_path, _MILLIMETERS_PER_METER)
+    pairs.append(pair)
   raise_problems(problems, f"{flag}: depth maps are absent")
   if not pairs:
     raise ConfigError(
@@ -177,19 +180,23 @@ def choose_holdout(scenes: Sequence[str], count: int) -> list[str]:
     ConfigError: no scene is left to train on, or the recordings of whole rooms
       do not add up to `count`.
   """
-  num_scenes = len(set(scenes))
+  distinct_scenes = set(scenes)
+  num_scenes = len(distinct_scenes)
   if not 0 <= count < num_scenes:
     raise ConfigError(
         f"--holdout_scenes: {count}; allowed: 0 to {num_scenes - 1}, as there "
         f"are {num_scenes} scenes.")
   scenes_of_room = collections.defaultdict(list)
-  for scene in set(scenes):
+  for scene in distinct_scenes:
+    # The letter of a recording follows the number of its room.
     room = re.sub(r"(?<=\d)[a-z]$", "", scene)
     scenes_of_room[room].append(scene)
   chosen = []
+  # A room that would be too many is left out; a later one may still fit.
   for room in sorted(scenes_of_room, key=_hash_of):
-    if len(chosen) + len(scenes_of_room[room]) <= count:
-      chosen += scenes_of_room[room]
+    recordings = scenes_of_room[room]
+    if len(chosen) + len(recordings) <= count:
+      chosen += recordings
   if len(chosen) != count:
     raise ConfigError(f"--holdout_scenes: {count} cannot be reached without "
                       "parting one room's recordings; choose another number.")
@@ -216,7 +223,8 @@ def check_no_common_scene(scenes: Mapping[str, Sequence[str]]) -> None:
   """
   problems = []
   for first, second in itertools.combinations(sorted(scenes), 2):
-    common = set(scenes[first]) & set(scenes[second])
-    for scene in sorted(common):
+    in_first = set(scenes[first])
+    in_both = in_first.intersection(scenes[second])
+    for scene in sorted(in_both):
       problems.append(f"{scene}: in {first} and in {second}.")
   raise_problems(problems, "Scenes in more than one split")

@@ -56,7 +56,7 @@ class RgbdReader(reader.FileReader):
     pairs = depth_files.match_rgbd(self.images, self.depth, self.depth_scale)
     features = depth_files.make_features()
     tfds_folder.check_features(target.folder, features)
-    mixed = tfds_folder.in_hash_order(pairs, lambda pair: pair.name)
+    mixed = tfds_folder.in_hash_order(pairs, depth_files.name_of)
     return Found({self.split: mixed}, features)
 
   def problems(self, item: Pair) -> list[str]:

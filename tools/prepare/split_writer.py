@@ -20,7 +20,7 @@ from typing import Any
 from tools import passes
 from tools.prepare import tfds_folder
 from tools.prepare.writer import Found, MakeExample, Target
-from uvim import files
+from uvim import files, progress
 from uvim.registry import ConfigError
 
 # How the name of a folder with unfinished files begins. It is private to this
@@ -92,20 +92,25 @@ class SplitWriter:
     stopped.
     """
     step = max(1, len(items) // self.sample_size)
-    positions = range(0, len(items), step)[:self.sample_size]
-    return [serialize((position, items[position])) for position in positions]
+    positions = range(0, len(items), step)
+    sample = []
+    for position in positions[:self.sample_size]:
+      numbered_item = (position, items[position])
+      sample.append(serialize(numbered_item))
+    return sample
 
   def _plan_split(self, target: Target, folder: pathlib.Path, name: str,
                   items: Sequence[Any], sample: Sequence[bytes]) -> "_Split":
-    sample_bytes = sum(len(record) for record in sample)
-    num_bytes = len(items) * sample_bytes / len(sample)
+    count = len(items)
+    sample_bytes = sum(map(len, sample))
+    num_bytes = count * sample_bytes / len(sample)
     num_shards = math.ceil(num_bytes / self.shard_bytes)
     # No file is without an example, however large the examples are.
-    num_shards = min(num_shards, len(items))
-    dataset = target.name.partition("/")[0]
-    file_name = f"{dataset}-{name}.tfrecord"
-    return _Split(name, items, num_bytes,
-                  _plan_shards(folder / file_name, len(items), num_shards))
+    num_shards = min(num_shards, count)
+    dataset, _, _ = target.name.partition("/")
+    prefix = folder / f"{dataset}-{name}.tfrecord"
+    shards = _plan_shards(prefix, count, num_shards)
+    return _Split(name, items, num_bytes, shards)
 
   def _check_space(self, target: Target, splits: Sequence["_Split"]) -> None:
     num_examples = sum(len(split.items) for split in splits)
@@ -173,15 +178,19 @@ class _Split:
   def write(self, serialize: Serialize) -> None:
     """Writes the files that are not there."""
     missing_shards = [shard for shard in self.shards if not shard.is_written()]
-    positions = []
-    for shard in missing_shards:
-      positions += shard.positions
-    numbered_items = ((position, self.items[position])
-                      for position in positions)
-    records = passes.map_in_threads(serialize, numbered_items)
-    records = iter(passes.progress(
-        records, total=len(positions), desc=f"Writing {self.name}",
-        unit="examples"))
+    num_missing = sum(len(shard.positions) for shard in missing_shards)
+
+    def numbered_items():
+      for shard in missing_shards:
+        for position in shard.positions:
+          yield position, self.items[position]
+
+    records = passes.map_in_threads(serialize, numbered_items())
+    records = progress.bar(
+        records, total=num_missing, label=f"Writing {self.name}",
+        unit="examples")
+    # All files take from one iterator, so that threads work ahead across them.
+    records = iter(records)
     for shard in missing_shards:
       shard.write(records)
     # The bar closes only when it sees that there are no more.
@@ -195,9 +204,9 @@ def _plan_shards(prefix: pathlib.Path, num_examples: int, num_shards: int
   for number in range(num_shards):
     start = num_examples * number // num_shards
     stop = num_examples * (number + 1) // num_shards
-    path = prefix.with_name(
-        f"{prefix.name}-{number:05d}-of-{num_shards:05d}")
-    shards.append(_Shard(path, range(start, stop)))
+    name = f"{prefix.name}-{number:05d}-of-{num_shards:05d}"
+    shard = _Shard(prefix.with_name(name), range(start, stop))
+    shards.append(shard)
   return shards
 
 
@@ -228,12 +237,12 @@ def _resume_folder(target: Target, found: Found,
   Its name ends with a hash of all that decides what is written. So files of
   other sources are never resumed.
   """
-  content = (found.features.to_json(), dict(found.splits), samples)
-  digest = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+  content = repr((found.features.to_json(), dict(found.splits), samples))
+  digest = hashlib.sha256(content.encode()).hexdigest()
   name = target.name.replace("/", ".")
   splits = "+".join(found.splits)
+  folder_name = f"{_RESUME_PREFIX}{name}-{splits}-{digest[:16]}"
   # It is on the same disk, so that moving a finished file is only a rename.
-  folder_name = f"{_RESUME_PREFIX}{name}-{splits}-{digest}"
   return pathlib.Path(target.data_dir) / folder_name
 
 

@@ -212,6 +212,7 @@ def _merged_info(new_info: dict[str, Any], old_info: dict[str, Any] | None,
   """The old description with the new splits."""
   if not old_info:
     return new_info
-  kept = [item for item in old_info.get("splits", [])
-          if item["name"] not in splits]
-  return {**old_info, "splits": kept + new_info["splits"]}
+  old_splits = old_info.get("splits", [])
+  kept = [item for item in old_splits if item["name"] not in splits]
+  all_splits = kept + new_info["splits"]
+  return {**old_info, "splits": all_splits}

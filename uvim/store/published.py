@@ -11,14 +11,13 @@ import http.client
 import os
 import pathlib
 import re
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from uvim import registry
+from uvim import progress, registry
 from uvim.store import checkpoint
 
 HOST = "https://storage.googleapis.com"
@@ -173,10 +172,8 @@ def _read(address: str) -> Iterator[bytes]:
     size = reply.headers.get("Content-Length")
     if size is None:
       raise OSError("the server does not say how large it is")
-    # A log file keeps every line of the bar; a terminal overwrites them.
     with tqdm(total=int(size), desc=address.rpartition("/")[2], unit="B",
-              unit_scale=True,
-              mininterval=0.1 if sys.stderr.isatty() else 15) as bar:
+              unit_scale=True, mininterval=progress.interval()) as bar:
       while chunk := reply.read(CHUNK_BYTES):
         bar.update(len(chunk))
         yield chunk
