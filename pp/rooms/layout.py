@@ -135,7 +135,6 @@ class _Layout:
       x, z = self._beside(mates, radius)
     else:
       x, z = floor_positions(self._rng, self._camera, _TRIES)
-    # The first that fits is taken.
     for spot_x, spot_z in zip(x.tolist(), z.tolist(), strict=True):
       box = self._image_box(spot_x, spot_z, radius, height)
       if box is None:
@@ -152,7 +151,8 @@ class _Layout:
     chosen = rng.integers(0, len(mates), _TRIES)
     mate_x, mate_z, mate_radius = mates_3M.take(chosen, axis=1)
     angle = rng.uniform(0, 2 * np.pi, _TRIES)
-    distance = (mate_radius + radius) * rng.uniform(1.02, 1.5, _TRIES)
+    stretch = rng.uniform(1.02, 1.5, _TRIES)  # At 1 they would touch.
+    distance = (mate_radius + radius) * stretch
     x = mate_x + distance * np.cos(angle)
     z = mate_z + distance * np.sin(angle)
     return x, z
@@ -163,9 +163,9 @@ class _Layout:
     It is None unless the thing is inside the room, well in front of the camera,
     mostly inside the image, and neither too small nor too large.
     """
-    is_in_room = (radius < x < self._room_width - radius
-                  and z < self._room_depth - radius)
-    if not is_in_room:
+    if not radius < x < self._room_width - radius:
+      return None
+    if z >= self._room_depth - radius:
       return None
     box = self._project(x, z, radius, height)
     if box is None:
@@ -177,7 +177,9 @@ class _Layout:
       return None
     image = _ImageBox(0, 0, camera.width, camera.height)
     seen = _overlap_area(box, image)
-    if seen <= _MIN_INSIDE * area or seen <= _MIN_IMAGE_SHARE * image_area:
+    if seen <= _MIN_INSIDE * area:
+      return None
+    if seen <= _MIN_IMAGE_SHARE * image_area:
       return None
     return box
 

@@ -19,8 +19,9 @@ _VOID = 255
 _NUMBERS = 256  # All numbers are below.
 _NUM_IDS = 1 << 24  # An id is stored as three bytes, R, G and B.
 
-MIN_VISIBLE = 0.004  # Segments with less of the image than this become void.
-_MIN_SLOPPY = 0.03  # So do rims, if the segment has more of it than this.
+# Shares of the image.
+MIN_VISIBLE = 0.004  # Smaller segments become void.
+_MIN_SLOPPY = 0.03  # Only the rims of larger segments become void.
 
 _RUG = _STUFF + LABEL["rug"]
 _WINDOW = _STUFF + LABEL["window"]
@@ -44,10 +45,11 @@ def segment_numbers(scene, hits):
   number_of_owner += _PLANE_NUMBERS
   number_N = np.array(number_of_owner).take(hits.owner_N)
   if scene.rug is not None:
-    floor = true_indices(hits.surface_N == FLOOR)
-    distance = surfaces.rug_distance(
-        scene.rug, take_columns(hits.point_3N, floor))
-    number_N[floor.compress(distance < 1)] = _RUG
+    on_floor = true_indices(hits.surface_N == FLOOR)
+    points = take_columns(hits.point_3N, on_floor)
+    distance = surfaces.rug_distance(scene.rug, points)
+    on_rug = on_floor.compress(distance < 1)
+    number_N[on_rug] = _RUG
   if scene.window is not None:
     in_window = surfaces.window_hits(
         scene.window, hits.surface_N, hits.point_3N)
@@ -99,7 +101,7 @@ def _make_rims_void(rng, number_HW):
 def _draw_ids(rng):
   """An id for each number: random, and often above 255, as in COCO."""
   ids = rng.choice(_NUM_IDS, _NUMBERS, replace=False) + 1
-  # 0 is void, and so is whatever three bytes cannot hold.
+  # Brings 1..2^24 to 1..2^24 - 1: 0 is void, and 2^24 needs a fourth byte.
   return ids % (_NUM_IDS - 1) + 1
 
 

@@ -1,5 +1,4 @@
-"""The light that comes from what rays meet: its own color, times what falls on
-it.
+"""The light that surfaces send to the camera: own color times light on them.
 
 Light falls on a point from the lamp, unless solids are in the way, from
 everywhere (less of it in corners and close to things), and from a weak lamp at
@@ -26,7 +25,7 @@ from pp.rooms.vectors import (
 _OFF_SURFACE = np.float32(4e-3)  # Rays to the lamp start above the surface.
 _BAR_BRIGHTNESS = np.float32(1.15)  # Of window bars, relative to the wall.
 
-# Strengths and reaches of the light, found by looking at many rooms.
+# Strengths and reaches of the light.
 _LAMP_STRENGTH = np.float32(4.8)
 _LAMP_NEAR = np.float32(2.2)  # Square metres; no nearer point is much brighter.
 _CAMERA_STRENGTH = np.float32(0.12)
@@ -95,9 +94,10 @@ def lit_share(prepared, point_3N, normal_3N, samples_3LN):
   if samples_3LN.shape[2] > 1:
     samples_3LN = samples_3LN.take(point_P, axis=2)
   ray_3LP = samples_3LN - start_3P[:, None]
-  # The multiple 1 of the ray is the lamp itself.
-  blocked_LP = solids_lib.enter(solids, count_K, start_3P, ray_3LP) < 1
-  return _share_of_free(blocked_LP, point_P, point_3N.shape[1])
+  distance_LP = solids_lib.enter(solids, count_K, start_3P, ray_3LP)
+  is_blocked_LP = distance_LP < 1  # The multiple 1 of a ray is the lamp.
+  num_points = point_3N.shape[1]
+  return _share_of_free(is_blocked_LP, point_P, num_points)
 
 
 def _share_of_free(blocked_LP, point_P, num_points):
@@ -107,7 +107,8 @@ def _share_of_free(blocked_LP, point_P, num_points):
   dark_LN = np.zeros((num_samples, num_points), np.int8)
   for dark_N, blocked_P in zip(dark_LN, blocked_LP, strict=True):
     dark_N[point_P.compress(blocked_P)] = 1
-  return 1 - dark_LN.sum(0, dtype=np.int8) / np.float32(num_samples)
+  num_dark_N = dark_LN.sum(0, dtype=np.int8)
+  return 1 - num_dark_N / np.float32(num_samples)
 
 
 def _openness(prepared, hits, normal_3N):
@@ -117,7 +118,8 @@ def _openness(prepared, hits, normal_3N):
   # The floor throws some of it back to what faces down.
   from_below_N = -np.minimum(up_N, 0) / 2
   openness_N = from_above_N + from_below_N
-  openness_N *= _away_from_planes(prepared.scene.room, hits.point_3N, normal_3N)
+  openness_N *= _away_from_planes(
+      prepared.scene.room, hits.point_3N, normal_3N)
   return openness_N * _away_from_things(prepared, hits, normal_3N)
 
 
@@ -125,7 +127,7 @@ def _away_from_planes(room, point_3N, normal_3N):
   """A factor [N] that is lower close to floor, ceiling and walls."""
   to_far_3N = room[:, None] - point_3N
   distance_3N = np.minimum(point_3N, to_far_3N)
-  # A plane darkens what stands across it, not what it faces.
+  # A plane darkens what is at a right angle to it, not what faces it.
   across_3N = 1 - np.abs(normal_3N)
   square_3N = distance_3N * distance_3N
   falloff_3N = square_3N * _PLANE_FALLOFF + _PLANE_MIN
@@ -137,11 +139,13 @@ def _away_from_things(prepared, hits, normal_3N):
   """A factor [N] that is lower close to things: each is taken as a ball."""
   balls_4M1 = prepared.solids.balls_4M[..., None]
   radius_M1 = balls_4M1[3] * _THING_RADIUS
-  to_ball_3MN = balls_4M1[:3] - hits.point_3N[:, None]
+  center_3M1 = balls_4M1[:3]
+  to_ball_3MN = center_3M1 - hits.point_3N[:, None]
   square_MN = column_dots(to_ball_3MN, to_ball_3MN)
   # How large the ball looks from the point, and how far in front of it.
   size_MN = radius_M1 / np.sqrt(square_MN)
-  ahead_MN = np.maximum(column_dots(to_ball_3MN, normal_3N[:, None]), 0)
+  along_normal_MN = column_dots(to_ball_3MN, normal_3N[:, None])
+  ahead_MN = np.maximum(along_normal_MN, 0)
   area_MN = np.minimum(size_MN * size_MN, 1)
   hidden_MN = ahead_MN * size_MN * area_MN
   # A thing does not hide the light from itself, nor from points far away.
@@ -185,7 +189,9 @@ def _highlight(to_lamp_3N, ray_3N, normal_3N):
   """
   to_lamp_length_N = np.sqrt(column_dots(to_lamp_3N, to_lamp_3N))
   ray_length_N = np.sqrt(column_dots(ray_3N, ray_3N))
-  middle_3N = to_lamp_3N / to_lamp_length_N - ray_3N / ray_length_N
+  unit_lamp_3N = to_lamp_3N / to_lamp_length_N
+  unit_ray_3N = ray_3N / ray_length_N
+  middle_3N = unit_lamp_3N - unit_ray_3N
   middle_length_N = np.sqrt(column_dots(middle_3N, middle_3N))
   cosine_N = np.maximum(column_dots(middle_3N, normal_3N), 0)
   shine_N = cosine_N / middle_length_N
@@ -203,7 +209,8 @@ def _add_highlights(scene, hits, to_lamp_3N, normal_3N, lit_N, color_3N):
       take_columns(normal_3N, on_solid))
   # The 0 at the end gives a scene without things a table.
   gloss_of_thing = np.float32([thing.gloss for thing in scene.things] + [0])
-  gloss = gloss_of_thing.take(hits.owner_N.take(on_solid))
+  thing_number = hits.owner_N.take(on_solid)
+  gloss = gloss_of_thing.take(thing_number)
   shine *= gloss * lit_N.take(on_solid)
   without = take_columns(color_3N, on_solid)
   set_columns(color_3N, on_solid, without + shine)
@@ -237,7 +244,8 @@ def shade(prepared, hits, samples_3LN):
   to_lamp_3N = lamp.center[:, None] - hits.point_3N
   lit_N = lit_share(prepared, hits.point_3N, normal_3N, samples_3LN)
   direct_N = _lamp_light(lit_N, to_lamp_3N, normal_3N)
-  ambient_N = np.float32(scene.ambient) * _openness(prepared, hits, normal_3N)
+  openness_N = _openness(prepared, hits, normal_3N)
+  ambient_N = np.float32(scene.ambient) * openness_N
   soft_N = ambient_N + _camera_light(hits.ray_3N, normal_3N)
   light_3N = direct_N * lamp.color[:, None] + soft_N
   color_3N = _own_color(prepared, hits) * light_3N

@@ -60,8 +60,9 @@ def _rotate_to_room(frame_5P, vector_3P):
 def make_solids(things):
   """The Solids of a list of Thing."""
   shapes_of_kinds, owner_K, colors_3K = _gather(things)
-  counts = [len(shapes) for shapes in shapes_of_kinds]
-  starts = (0, counts[0], counts[0] + counts[1], len(owner_K))
+  starts = [0]
+  for shapes in shapes_of_kinds:
+    starts.append(starts[-1] + len(shapes))
   frames_5M = _thing_frames(things)
 
   table_13K = np.zeros((13, len(owner_K)), np.float32)
@@ -70,7 +71,7 @@ def make_solids(things):
   _fill_shapes(table_13K[_SHAPE], starts, shapes_of_kinds)
   return Solids(
       owner_K=owner_K,
-      starts=starts,
+      starts=tuple(starts),
       table_13K=table_13K,
       colors_3K=colors_3K,
       corners_38K=_bounding_corners(shapes_of_kinds, frame_5K),
@@ -122,9 +123,10 @@ def _thing_frames(things):
 def _bounding_corners(shapes_of_kinds, frame_5K):
   """Corners, in the room, of the boxes around the shapes: [3, 8, K]."""
   low_K3, high_K3 = bounds(shapes_of_kinds)
-  low_31K = low_K3.T[:, None]
-  high_31K = high_K3.T[:, None]
-  corners_38K = np.where(_IS_HIGH_381, high_31K, low_31K)
+  low_3K = low_K3.T
+  high_3K = high_K3.T
+  corners_38K = np.where(
+      _IS_HIGH_381, high_3K[:, None], low_3K[:, None])
   corners_38K = _rotate_to_room(frame_5K, corners_38K)
   return corners_38K + frame_5K[:3, None]
 
@@ -133,9 +135,13 @@ def _bounding_balls(things, frames_5M):
   """Centers in the room and radii of balls around the things, [4, M]."""
   low = np.array([thing.low for thing in things], np.float32)
   high = np.array([thing.high for thing in things], np.float32)
-  middle_3M = ((low + high) / 2).reshape(-1, 3).T
-  half_3M = high.reshape(-1, 3).T - middle_3M
-  center_3M = _rotate_to_room(frames_5M, middle_3M) + frames_5M[:3]
+  # With no things there are no rows to tell the 3 columns by.
+  low_3M = low.reshape(-1, 3).T
+  high_3M = high.reshape(-1, 3).T
+  middle_3M = (low_3M + high_3M) / 2
+  half_3M = high_3M - middle_3M
+  center_3M = _rotate_to_room(frames_5M, middle_3M)
+  center_3M = center_3M + frames_5M[:3]
   radius_M = np.sqrt(column_dots(half_3M, half_3M))
   return np.concatenate([center_3M, radius_M[None]])
 
@@ -161,10 +167,10 @@ def pairs_inside(boxes, first, second, allowed=None):
   """
   # The solids get an axis in front of those of the points.
   box_shape = boxes.low_2K.shape + (1,) * first.ndim
-  low = boxes.low_2K.reshape(box_shape)
-  high = boxes.high_2K.reshape(box_shape)
-  in_first = (first > low[0]) & (first < high[0])
-  in_second = (second > low[1]) & (second < high[1])
+  low_first, low_second = boxes.low_2K.reshape(box_shape)
+  high_first, high_second = boxes.high_2K.reshape(box_shape)
+  in_first = (first > low_first) & (first < high_first)
+  in_second = (second > low_second) & (second < high_second)
   inside = in_first & in_second
   if allowed is not None:
     inside &= allowed
@@ -223,7 +229,9 @@ def enter(solids, count_K, start_3P, ray_3LP):
   distance_LP = np.empty(ray_3LP.shape[1:], np.float32)
   for kind, span in _kinds_of_pairs(solids, count_K):
     distance_LP[:, span] = kind.enter(
-        shape_8P[:, span], start_3P[:, span], ray_3LP[:, :, span])
+        shape_8P[:, span],
+        start_3P[:, span],
+        ray_3LP[:, :, span])
   return distance_LP
 
 
@@ -239,5 +247,7 @@ def normals(solids, count_K, point_3P):
   point_3P = to_frame(frame_5P, point_3P)
   normal_3P = np.empty_like(point_3P)
   for kind, span in _kinds_of_pairs(solids, count_K):
-    normal_3P[:, span] = kind.normals(shape_8P[:, span], point_3P[:, span])
+    normal_3P[:, span] = kind.normals(
+        shape_8P[:, span],
+        point_3P[:, span])
   return _rotate_to_room(frame_5P, normal_3P)
