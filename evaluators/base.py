@@ -22,10 +22,9 @@ from typing import Any, ClassVar
 import jax
 
 from evaluators import common
+from evaluators.common import Prediction, Truth
 from uvim.fields import Check
 
-Prediction = Mapping[str, Any]
-Truth = Mapping[str, Any]
 State = Any  # Each evaluator has its own kind.
 
 
@@ -124,6 +123,8 @@ def run_pass(
   """
   num_examples = evaluator.split.num_examples
   state = evaluator.initial()
+  # `with_truth` raises unless there are as many predictions as examples, so
+  # what was not scored was skipped.
   num_scored = 0
   pairs = common.with_truth(predictions, num_examples, evaluator.read_truth)
   for prediction, truth in pairs:

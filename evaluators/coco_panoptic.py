@@ -23,6 +23,9 @@ from evaluators import base, panoptic_files, pq
 from uvim import fields, files, pixels, resize
 from uvim.registry import ConfigError
 
+Segments = list[dict[str, int]]
+Records = list[dict[str, Any]]  # The 'annotations' of the official JSON.
+
 # Group of categories → how the names of its metrics end.
 _ENDINGS = {"All": "", "Things": "_things", "Stuff": "_stuff"}
 
@@ -36,11 +39,14 @@ class PackedIds(NamedTuple):
   @classmethod
   def pack(cls, ids_HW: np.ndarray) -> "PackedIds":
     """Compresses a map."""
-    return cls(ids_HW.shape, ids_HW.dtype, zlib.compress(ids_HW.tobytes(), 1))
+    # The fastest level: these maps are simple.
+    packed = zlib.compress(ids_HW.tobytes(), 1)
+    return cls(ids_HW.shape, ids_HW.dtype, packed)
 
   def unpack(self) -> np.ndarray:
     """The map [H,W], read-only."""
-    flat = np.frombuffer(zlib.decompress(self.packed), self.dtype)
+    content = zlib.decompress(self.packed)
+    flat = np.frombuffer(content, self.dtype)
     return flat.reshape(self.size)
 
 
@@ -54,7 +60,7 @@ class Truth(NamedTuple):
   """
   image_id: int
   packed_ids: PackedIds
-  segments: tuple[dict[str, int], ...]
+  segments: Segments
 
   @property
   def size(self) -> tuple[int, int]:
@@ -65,7 +71,7 @@ class Truth(NamedTuple):
     return self.packed_ids.unpack()
 
 
-def make_truth(example: Mapping[str, Any], categories: Sequence[Any]) -> Truth:
+def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
   """Ground truth of an example with the features of coco/2017_panoptic."""
   ids_HW = pixels.ids_from_rgb(np.asarray(example["panoptic_image"]))
   objects = example["panoptic_objects"]
@@ -80,7 +86,7 @@ def make_truth(example: Mapping[str, Any], categories: Sequence[Any]) -> Truth:
         "iscrowd": int(is_crowd),
     })
   image_id = int(example["image/id"])
-  return Truth(image_id, PackedIds.pack(index_HW), tuple(segments))
+  return Truth(image_id, PackedIds.pack(index_HW), segments)
 
 
 def make_segments(
@@ -88,7 +94,7 @@ def make_segments(
     categories: Sequence[Any],
     *,
     merge_stuff: bool = False,
-) -> tuple[np.ndarray, list[dict[str, int]]]:
+) -> tuple[np.ndarray, Segments]:
   """Ids and segments, as `pq.pq_image` takes them, of a two-channel map.
 
   Args:
@@ -103,8 +109,12 @@ def make_segments(
   semantics_HW, instances_HW = np.moveaxis(panoptic, -1, 0)
   _check_range(semantics_HW, instances_HW, len(categories))
   if merge_stuff:
-    is_thing_V = np.array([False] + [bool(c.isthing) for c in categories])
+    # Void is no thing.
+    is_thing = [False]
+    is_thing += [bool(category.isthing) for category in categories]
+    is_thing_V = np.array(is_thing)
     instances_HW = instances_HW * is_thing_V[semantics_HW]
+  # Ids of pairs: an instance is smaller than the stride between classes.
   stride = int(instances_HW.max()) + 1
   pair_ids_HW = semantics_HW * stride + instances_HW
   ids_HW = np.where(semantics_HW > 0, pair_ids_HW, pq.VOID)
@@ -130,11 +140,11 @@ def _check_range(semantics_HW: np.ndarray, instances_HW: np.ndarray,
         "0.")
 
 
-class Prediction(NamedTuple):
-  """What is kept of a scored prediction that will be written to a file."""
+class ScoredMap(NamedTuple):
+  """A prediction that will be written to a file, and its truth."""
   truth: Truth
   packed_ids: PackedIds
-  segments: list[dict[str, int]]
+  segments: Segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +153,11 @@ class State:
 
   Attributes:
     stat: our own statistics.
-    predictions: in order; empty if no file will be written.
+    maps: the predictions in order; empty if no file will be written.
   """
 
   stat: pq.PQStat
-  predictions: tuple[Prediction, ...] = ()
+  maps: tuple[ScoredMap, ...] = ()
 
 
 class CocoPanoptic(base.Evaluator):
@@ -201,8 +211,12 @@ class CocoPanoptic(base.Evaluator):
   def initial(self) -> State:
     return State(pq.PQStat.zeros(self.split.categories))
 
-  def update(self, state: State, prediction: Mapping[str, Any],
-             truth: Mapping[str, Any]) -> State:
+  def update(
+      self,
+      state: State,
+      prediction: base.Prediction,
+      truth: base.Truth,
+  ) -> State:
     """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
     true: Truth = truth["panoptic"]
     categories = self.split.categories
@@ -211,33 +225,37 @@ class CocoPanoptic(base.Evaluator):
         panoptic, categories, merge_stuff=self._merge_stuff)
     stat = pq.pq_image(
         true.ids(), true.segments, ids_HW, segments, categories=categories)
-    predictions = state.predictions
-    if self._official or self._saves():
-      kept = Prediction(true, PackedIds.pack(ids_HW), segments)
-      predictions = (*predictions, kept)
-    return State(state.stat + stat, predictions)
+    maps = state.maps
+    if self._needs_files():
+      scored = ScoredMap(true, PackedIds.pack(ids_HW), segments)
+      maps = (*maps, scored)
+    return State(state.stat + stat, maps)
 
   def merge(self, first: State, second: State) -> State:
-    return State(first.stat + second.stat,
-                 first.predictions + second.predictions)
+    return State(first.stat + second.stat, first.maps + second.maps)
 
   def result(self, state: State) -> dict[str, float]:
     """PQ, SQ, RQ and the same with _things and _stuff, in percent."""
     found = state.stat.result()
     metrics = _percent(found)
-    if not (self._official or self._saves()):
+    if not self._needs_files():
       return metrics
+    # All at the end: `panoptic.json` then tells that all maps are there.
     with self._open_folder() as folder:
-      records = _write_predictions(folder / "panoptic", state.predictions)
+      records = _write_maps(folder / "panoptic", state.maps)
       if self._saves():
         files.write_json(
             folder / "panoptic.json", {"annotations": records}, indent=1)
         files.write_json(folder / "results.json", found, indent=1)
       if self._official:
         # Last, because the official code changes the records.
-        official = self._official_result(folder, state.predictions, records)
+        official = self._official_result(folder, state.maps, records)
         metrics |= _percent(official, "_official")
     return metrics
+
+  def _needs_files(self) -> bool:
+    """Whether this process writes the predictions, if only for a moment."""
+    return self._official or self._saves()
 
   def _saves(self) -> bool:
     """Whether this process keeps the files."""
@@ -245,7 +263,8 @@ class CocoPanoptic(base.Evaluator):
 
   @contextlib.contextmanager
   def _open_folder(self) -> Iterator[pathlib.Path]:
-    """Where this process writes its predictions, perhaps for a moment only."""
+    """Where this process writes its predictions: `save_dir`, or a folder that
+    is gone afterwards."""
     if self._saves():
       yield self._save_dir
     else:
@@ -255,13 +274,13 @@ class CocoPanoptic(base.Evaluator):
   def _official_result(
       self,
       folder: pathlib.Path,
-      predictions: Sequence[Prediction],
-      records: list[dict[str, Any]],
+      maps: Sequence[ScoredMap],
+      records: Records,
   ) -> dict[str, Any]:
     """What panopticapi makes of the written predictions."""
     with tempfile.TemporaryDirectory() as truth_folder:
       truth_dir = pathlib.Path(truth_folder)
-      truths = [prediction.truth for prediction in predictions]
+      truths = [scored.truth for scored in maps]
       truth_records = _write_truths(truth_dir, truths)
       return panoptic_files.official_scores(
           truth_records, records,
@@ -280,28 +299,29 @@ def _percent(result: Mapping[str, Any], ending: str = "") -> dict[str, float]:
   return metrics
 
 
-def _write_predictions(folder: pathlib.Path, predictions: Sequence[Prediction]
-                       ) -> list[dict[str, Any]]:
+def _write_maps(folder: pathlib.Path, maps: Sequence[ScoredMap]) -> Records:
   """One PNG for each prediction; returns their records for the JSON."""
   records = []
-  for prediction in predictions:
-    ids_HW = prediction.packed_ids.unpack()
+  for scored in maps:
+    ids_HW = scored.packed_ids.unpack()
     # Copies, for the official code writes areas into them.
-    segments = [dict(segment) for segment in prediction.segments]
-    image_id = prediction.truth.image_id
+    segments = [dict(segment) for segment in scored.segments]
+    image_id = scored.truth.image_id
     records.append(_write_map(folder, image_id, ids_HW, segments))
   return records
 
 
-def _write_truths(folder: pathlib.Path, truths: Sequence[Truth]
-                  ) -> list[dict[str, Any]]:
+def _write_truths(folder: pathlib.Path, truths: Sequence[Truth]) -> Records:
   """One PNG for each truth; returns their records, segments with an area."""
   records = []
   for truth in truths:
     ids_HW = truth.ids()
-    area_of = np.bincount(ids_HW.ravel(), minlength=len(truth.segments) + 1)
-    segments = [{**segment, "area": int(area_of[segment["id"]])}
-                for segment in truth.segments]
+    num_ids = len(truth.segments) + 1
+    area_of = np.bincount(ids_HW.ravel(), minlength=num_ids)
+    segments = []
+    for segment in truth.segments:
+      area = int(area_of[segment["id"]])
+      segments.append({**segment, "area": area})
     records.append(_write_map(folder, truth.image_id, ids_HW, segments))
   return records
 
@@ -310,7 +330,7 @@ def _write_map(
     folder: pathlib.Path,
     image_id: int,
     ids_HW: np.ndarray,
-    segments: list[dict[str, int]],
+    segments: Segments,
 ) -> dict[str, Any]:
   """Writes one PNG; returns its record for the JSON."""
   file_name = panoptic_files.write_png(folder, image_id, ids_HW)

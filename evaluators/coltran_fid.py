@@ -8,7 +8,7 @@ Suffixes: d features of an image.
 """
 
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,14 @@ State = tuple[np.ndarray, ...]
 def area_resize(image: np.ndarray, size: int = _SIZE) -> np.ndarray:
   """[H,W,3] → float32 [size,size,3]: means over the area under each pixel."""
   import tensorflow as tf
-  return tf.image.resize(image, (size, size), method="area").numpy()
+  resized = tf.image.resize(image, (size, size), method="area")
+  return resized.numpy()
 
 
 def to_bytes(levels: np.ndarray) -> np.ndarray:
   """Rounds to the nearest of 0..255: uint8."""
-  return np.clip(np.round(levels), 0, 255).astype(np.uint8)
+  rounded = np.round(levels)
+  return np.clip(rounded, 0, 255).astype(np.uint8)
 
 
 class ColtranFid(base.Evaluator):
@@ -128,11 +130,17 @@ class ColtranFid(base.Evaluator):
           np.stack(reference))
     return ()
 
-  def update(self, state: State, prediction: Mapping[str, Any],
-             truth: None) -> State:
+  def update(
+      self,
+      state: State,
+      prediction: base.Prediction,
+      truth: None,
+  ) -> State:
     """`prediction` has 'color' float [h,w,3] in [-1,1]."""
     del truth
-    levels = (area_resize(prediction["color"]) + 1) * self._pixel_scale
+    color = area_resize(prediction["color"])
+    # Rounded to 8 bits, as if the prediction came from a file.
+    levels = (color + 1) * self._pixel_scale
     features_d = self._extract(to_bytes(levels))
     return (*state, features_d)
 
@@ -149,7 +157,8 @@ class ColtranFid(base.Evaluator):
   def _reference_image(self, place: int) -> np.ndarray:
     """uint8 [256,256,3]."""
     import tensorflow as tf
-    encoded = tf.constant(self._reference.example(place)["image"])
+    example = self._reference.example(place)
+    encoded = tf.constant(example["image"])
     square = self._crop_square({"image": encoded})["image"]
     return to_bytes(area_resize(square))
 
@@ -193,7 +202,8 @@ def _file_names(split: Any) -> list[str]:
       raise ConfigError(
           f"coltran_fid: the examples of {split.dataset} have no file name "
           f"({' or '.join(_NAME_KEYS)}); they have {', '.join(example)}.")
-    names.append(bytes(example[keys[0]]).decode())
+    name = bytes(example[keys[0]])
+    names.append(name.decode())
   return names
 
 
@@ -210,9 +220,11 @@ def _check_files(
   """
   names = _file_names(split)
   reference_names = _file_names(reference)
+  # Without lists, all images of the two splits are compared.
   wanted = eval_list or frozenset(names)
   wanted_reference = reference_list or frozenset(reference_names)
 
+  # An image that is its own reference makes the distance too small.
   in_both = wanted & wanted_reference
   if in_both:
     raise ConfigError(

@@ -11,7 +11,9 @@ import numpy as np
 from uvim.learn import sharding
 
 Batch = Mapping[str, np.ndarray]
+Arrays = dict[str, Any]
 Prediction = Mapping[str, Any]
+Truth = Mapping[str, Any]
 
 _ID = "image/id"
 _HIGH_BITS = "image/id_high"
@@ -21,10 +23,12 @@ _NUM_LOW_BITS = np.uint64(32)
 
 
 def predict_all(
-    predict_fn: Callable[[Any, dict[str, Any]], dict[str, Any]],
-    variables: Any, batches: Iterable[Batch], *,
-    put: Callable[[dict[str, np.ndarray]], dict[str, Any]],
-) -> Iterator[dict[str, Any] | None]:
+    predict_fn: Callable[[Any, Arrays], Arrays],
+    variables: Any,
+    batches: Iterable[Batch],
+    *,
+    put: Callable[[Arrays], Arrays],
+) -> Iterator[Arrays | None]:
   """Predictions example by example on the host, in order, without padding.
 
   One batch is being computed while the previous one is consumed. Every
@@ -47,7 +51,8 @@ def predict_all(
   previous = None
   for batch in batches:
     # Dispatched first: the device works on it while `previous` is consumed.
-    current = _start(predict_fn, variables, put(_split_ids(batch)))
+    on_device = put(_split_ids(batch))
+    current = _start(predict_fn, variables, on_device)
     if previous is not None:
       yield from _finish(previous)
     previous = current
@@ -60,18 +65,20 @@ def seed_ids(ids_B: np.ndarray) -> np.ndarray:
 
   JAX without x64 would cut an int64 silently. Here it happens on purpose.
   """
-  return np.asarray(ids_B).astype(np.int64).astype(np.uint32)
+  whole_B = np.asarray(ids_B, np.int64)
+  return whole_B.astype(np.uint32)
 
 
 def _high_bits(ids_B: np.ndarray) -> np.ndarray:
   """The other 32 bits of the ids: uint32 [B]."""
-  bits_B = np.asarray(ids_B).astype(np.int64).view(np.uint64)
+  # Unsigned, so that the shift fills up with zeros.
+  bits_B = np.asarray(ids_B, np.int64).view(np.uint64)
   return (bits_B >> _NUM_LOW_BITS).astype(np.uint32)
 
 
-def _split_ids(batch: Batch) -> dict[str, np.ndarray]:
+def _split_ids(batch: Batch) -> Arrays:
   """The batch with its ids in two halves, and with a mask."""
-  batch = dict(batch)
+  batch = dict(batch)  # The caller keeps its own.
   if _MASK not in batch:
     batch_size = len(next(iter(batch.values())))
     batch[_MASK] = np.ones(batch_size, bool)
@@ -88,7 +95,7 @@ def _join_ids(low_B: np.ndarray, high_B: np.ndarray) -> np.ndarray:
   return (bits_B | low_B).view(np.int64)
 
 
-def _start(predict_fn, variables, batch: dict[str, Any]) -> dict[str, Any]:
+def _start(predict_fn, variables, batch: Arrays) -> Arrays:
   """Dispatches a prediction; does not wait for it.
 
   Masks and ids go through the device too: with several processes, what comes
@@ -104,13 +111,14 @@ def _start(predict_fn, variables, batch: dict[str, Any]) -> dict[str, Any]:
   return {**predicted, **aside}
 
 
-def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+def _finish(pending: Arrays) -> Iterator[Arrays | None]:
   """Waits for a batch and yields its examples."""
   arrays = sharding.gather_to_host(pending)
   is_real_B = arrays.pop(_MASK)
   is_skipped_B = arrays.pop(_SKIPPED, np.zeros_like(is_real_B))
   if _ID in arrays:
-    arrays[_ID] = _join_ids(arrays[_ID], arrays.pop(_HIGH_BITS))
+    high_B = arrays.pop(_HIGH_BITS)
+    arrays[_ID] = _join_ids(arrays[_ID], high_B)
   # A skipped example is masked like padding, but has a place in the split.
   for row in np.flatnonzero(is_real_B | is_skipped_B):
     if is_skipped_B[row]:
@@ -119,7 +127,7 @@ def _finish(pending: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
       yield _example(arrays, row)
 
 
-def _example(arrays: Batch, row: int) -> dict[str, Any]:
+def _example(arrays: Arrays, row: int) -> Arrays:
   """One row of a batch, its id as a plain int."""
   example = {key: array[row] for key, array in arrays.items()}
   if _ID in example:
@@ -127,8 +135,10 @@ def _example(arrays: Batch, row: int) -> dict[str, Any]:
   return example
 
 
-def numbered(predictions: Iterable[Prediction | None], num_examples: int
-             ) -> Iterator[tuple[int, Prediction]]:
+def numbered(
+    predictions: Iterable[Prediction | None],
+    num_examples: int,
+) -> Iterator[tuple[int, Prediction]]:
   """(place, prediction) of as many predictions as there are examples.
 
   None stands for a skipped example; it is counted and left out.
@@ -159,9 +169,11 @@ def check_id(index: int, prediction: Prediction, image_id: int) -> None:
                      f"truth of image {image_id}")
 
 
-def with_truth(predictions: Iterable[Prediction | None], num_examples: int,
-               read_truth: Callable[[int], Mapping[str, Any] | None],
-               ) -> Iterator[tuple[Prediction, Mapping[str, Any] | None]]:
+def with_truth(
+    predictions: Iterable[Prediction | None],
+    num_examples: int,
+    read_truth: Callable[[int], Truth | None],
+) -> Iterator[tuple[Prediction, Truth | None]]:
   """Each prediction with the truth of its example, read one at a time.
 
   Args:
@@ -179,6 +191,7 @@ def with_truth(predictions: Iterable[Prediction | None], num_examples: int,
     ValueError: the predictions differ from the examples in order or number.
   """
   for index, prediction in numbered(predictions, num_examples):
+    # Only of examples that were predicted: a skipped one cannot be read.
     truth = read_truth(index)
     if truth is not None:
       check_id(index, prediction, int(truth[_ID]))

@@ -24,8 +24,9 @@ def mean_and_covariance(features: np.ndarray
   mean_d = features_nd.mean(0)
   centered_nd = features_nd - mean_d
   scatter_dd = centered_nd.T @ centered_nd
-  covariance_dd = scatter_dd / (len(features_nd) - 1)
-  return mean_d, covariance_dd
+  # One less than the number of images: the covariance is unbiased.
+  num_free = len(features_nd) - 1
+  return mean_d, scatter_dd / num_free
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
@@ -36,11 +37,15 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
   factors F Fᵀ = C. So nothing is inverted, no root of a non-symmetric matrix
   is taken, and fewer images than features do no harm.
   """
-  offset_d = np.asarray(mean1, np.float64) - np.asarray(mean2, np.float64)
-  product_rr = _factor(cov1).T @ _factor(cov2)
-  trace_of_root = np.linalg.svd(product_rr, compute_uv=False).sum()
+  mean1_d = np.asarray(mean1, np.float64)
+  mean2_d = np.asarray(mean2, np.float64)
+  offset_d = mean1_d - mean2_d
+  factor1_dr = _factor(cov1)
+  factor2_dr = _factor(cov2)
+  product_rr = factor1_dr.T @ factor2_dr
+  singular_values = np.linalg.svd(product_rr, compute_uv=False)
   distance = offset_d @ offset_d + np.trace(cov1) + np.trace(cov2)
-  distance = distance - 2 * trace_of_root
+  distance -= 2 * singular_values.sum()
   # Rounding may leave −1e-13.
   return max(float(distance), 0.0)
 
@@ -51,6 +56,9 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
   values_d, vectors_dd = np.linalg.eigh(covariance_dd)
   # Rounding makes something tiny of a zero eigenvalue. Its root would count.
   epsilon = np.finfo(np.float64).eps
-  floor = len(values_d) * epsilon * values_d.max(initial=0)
+  largest = values_d.max(initial=0)
+  floor = len(values_d) * epsilon * largest
   is_kept_d = values_d > floor
-  return vectors_dd[:, is_kept_d] * np.sqrt(values_d[is_kept_d])
+  vectors_dr = vectors_dd[:, is_kept_d]
+  roots_r = np.sqrt(values_d[is_kept_d])
+  return vectors_dr * roots_r

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from evaluators import base
 
@@ -28,11 +27,16 @@ class Mean(base.Evaluator):
   def initial(self) -> Totals:
     return Totals(0, {})
 
-  def update(self, state: Totals, prediction: Mapping[str, Any],
-             truth: None) -> Totals:
+  def update(
+      self,
+      state: Totals,
+      prediction: base.Prediction,
+      truth: None,
+  ) -> Totals:
     del truth
     sums = dict(state.sums)
     for name, value in prediction.items():
+      # The id comes along with every prediction and is no measure.
       if name != "image/id":
         sums[name] = sums.get(name, 0.0) + float(value)
     return Totals(state.num_examples + 1, sums)

@@ -3,7 +3,6 @@
 Suffixes: H W pixels · K pixels of known truth · 3 the axes of a normal.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from evaluators import base
 from uvim import resize
 
 _LIMITS = (11.25, 22.5, 30.0)  # Degrees, as the literature reports them.
-_SMALLEST_LENGTH = 1e-12
+_SMALLEST = 1e-12
 
 # For each image, the angles at its known pixels.
 State = tuple[np.ndarray, ...]
@@ -36,24 +35,30 @@ class Normals(base.Evaluator):
   def initial(self) -> State:
     return ()
 
-  def update(self, state: State, prediction: Mapping[str, Any],
-             truth: Mapping[str, Any]) -> State:
+  def update(
+      self,
+      state: State,
+      prediction: base.Prediction,
+      truth: base.Truth,
+  ) -> State:
     """`prediction` has 'normals' float [h,w,3]; they are resized."""
     import tensorflow as tf
     tensors = tf.nest.map_structure(tf.constant, truth)
     true_HW3 = self._preprocess(tensors)["labels"].numpy()
-    return (*state, angles(true_HW3, prediction["normals"]))
+    degrees = angles(true_HW3, prediction["normals"])
+    return (*state, degrees)
 
   def merge(self, first: State, second: State) -> State:
     return first + second
 
   def result(self, state: State) -> dict[str, float]:
     degrees = np.concatenate(state)
-    metrics = {"mean_angle": float(degrees.mean()),
-               "median_angle": float(np.median(degrees))}
+    metrics = {}
+    metrics["mean_angle"] = float(degrees.mean())
+    metrics["median_angle"] = float(np.median(degrees))
     for limit in _LIMITS:
-      share = np.mean(degrees < limit)
-      metrics[f"below_{limit:g}"] = float(100 * share)
+      percent = 100 * np.mean(degrees < limit)
+      metrics[f"below_{limit:g}"] = float(percent)
     return metrics
 
 
@@ -66,8 +71,11 @@ def angles(true_HW3: np.ndarray, predicted: np.ndarray) -> np.ndarray:
   predicted_HW3 = resize.resize_nearest(predicted, known_HW.shape)
   true_K3 = true_HW3[known_HW].astype(np.float64)
   predicted_K3 = predicted_HW3[known_HW].astype(np.float64)
-  length_K = (np.linalg.norm(true_K3, axis=-1)
-              * np.linalg.norm(predicted_K3, axis=-1))
+  true_length_K = np.linalg.norm(true_K3, axis=-1)
+  predicted_length_K = np.linalg.norm(predicted_K3, axis=-1)
   product_K = np.sum(true_K3 * predicted_K3, -1)
-  cosine_K = product_K / np.maximum(length_K, _SMALLEST_LENGTH)
-  return np.rad2deg(np.arccos(np.clip(cosine_K, -1, 1)))
+  # Not 0, so that a zero prediction has the cosine 0.
+  lengths_K = np.maximum(true_length_K * predicted_length_K, _SMALLEST)
+  # Rounding may leave a cosine just above 1.
+  cosine_K = np.clip(product_K / lengths_K, -1, 1)
+  return np.rad2deg(np.arccos(cosine_K))

@@ -8,7 +8,6 @@ Suffixes: H W pixels · K valid pixels of one image.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,7 +66,8 @@ class DepthStat:
                        "depth, so there is nothing to measure.")
     means = self.totals / self.images
     metrics = dict(zip(METRICS, means.tolist(), strict=True))
-    metrics["RMSE_pooled"] = float(np.sqrt(self.squares / self.pixels))
+    mean_square = self.squares / self.pixels
+    metrics["RMSE_pooled"] = float(np.sqrt(mean_square))
     metrics["num_skipped"] = float(self.skipped)
     return metrics
 
@@ -93,15 +93,16 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   true_K = truth[is_valid_HW].astype(np.float64)
   predicted_K = prediction[is_valid_HW].astype(np.float64)
   if not true_K.size:
+    # An average over no pixel would be NaN for the whole split.
     return dataclasses.replace(DepthStat.zeros(), skipped=1)
   _check_positive(predicted_K)
 
   error_K = true_K - predicted_K
-  log_error_K = np.log10(true_K) - np.log10(predicted_K)
   squares = float(np.sum(error_K ** 2))
+  log_error_K = np.log10(true_K) - np.log10(predicted_K)
+  ratio_K = np.maximum(true_K / predicted_K, predicted_K / true_K)
   # In float32: of a truth stored so, 2.5 m against 1.6 m is just the limit.
-  ratio_K = np.maximum(true_K / predicted_K, predicted_K / true_K).astype(
-      np.float32)
+  ratio_K = ratio_K.astype(np.float32)
   totals = np.array([
       np.sqrt(squares / true_K.size),
       np.mean(np.abs(error_K) / true_K),
@@ -161,8 +162,12 @@ class NyuDepth(base.Evaluator):
   def initial(self) -> DepthStat:
     return DepthStat.zeros()
 
-  def update(self, state: DepthStat, prediction: Mapping[str, Any],
-             truth: Mapping[str, Any]) -> DepthStat:
+  def update(
+      self,
+      state: DepthStat,
+      prediction: base.Prediction,
+      truth: base.Truth,
+  ) -> DepthStat:
     """`prediction` has 'depth' float [h,w] in metres.
 
     It is resized (nearest) to the truth after its crop.
@@ -179,7 +184,7 @@ class NyuDepth(base.Evaluator):
   def result(self, state: DepthStat) -> dict[str, float]:
     return state.result()
 
-  def _scored_part(self, example: Mapping[str, Any]) -> np.ndarray:
+  def _scored_part(self, example: base.Truth) -> np.ndarray:
     """float32 [H,W] in metres: of the example, the part that is scored."""
     depth = np.asarray(registry.lookup(example, "depth", "feature"))
     depth_HW = depth.reshape(depth.shape[:2]).astype(np.float32)

@@ -20,6 +20,8 @@ from uvim.registry import ConfigError
 
 Ids = Sequence[int] | np.ndarray
 Segments = Sequence[Mapping[str, Any]]
+Qualities = Mapping[str, np.ndarray]  # 'pq', 'sq', 'rq' → f64 [K].
+Result = dict[str, Any]
 
 VOID = 0
 _MAX_TABLE_SIZE = 2**16  # Entries of the largest table of ids.
@@ -30,15 +32,16 @@ _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
 def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
   """Flat positions where any of the maps takes a new value; the first is 0."""
-  first, *others = [ids_HW.ravel() for ids_HW in maps_HW]
+  size = maps_HW[0].size
   # Padded to whole words, for `_true_positions`.
-  num_words = -(-first.size // _WORD_BYTES)
+  num_words = -(-size // _WORD_BYTES)
   is_start = np.zeros(num_words * _WORD_BYTES, bool)
   is_start[:1] = True
-  after_first = is_start[1:first.size]  # A view: what follows fills is_start.
-  np.not_equal(first[1:], first[:-1], out=after_first)
-  for other in others:
-    after_first |= other[1:] != other[:-1]
+  # A view: what changes it changes `is_start`.
+  is_later_start = is_start[1:size]
+  for ids_HW in maps_HW:
+    flat = ids_HW.ravel()
+    is_later_start |= flat[1:] != flat[:-1]
   return _true_positions(is_start)
 
 
@@ -76,8 +79,10 @@ def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
   """
   starts = run_starts(ids_HW)
   lengths = run_lengths(starts, ids_HW.size)
-  places_R = _places(ids_HW.ravel()[starts], known).astype(np.uint16)
-  return np.repeat(places_R, lengths).reshape(ids_HW.shape)
+  ids_R = ids_HW.ravel()[starts]
+  places_R = _places(ids_R, known)
+  flat = np.repeat(places_R.astype(np.uint16), lengths)
+  return flat.reshape(ids_HW.shape)
 
 
 def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
@@ -94,24 +99,29 @@ def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
 def _places_by_table(ids_R: np.ndarray, known: np.ndarray, highest: int
                      ) -> np.ndarray:
   """`_places` of ids in 0..highest."""
-  table = np.full(highest + 1, len(known) + 1, np.int64)
+  num_known = len(known)
+  table = np.full(highest + 1, num_known + 1, np.int64)
   # Backwards, so that of equal ids the first one counts.
-  table[known[::-1]] = np.arange(len(known), 0, -1)
+  backwards = known[::-1]
+  table[backwards] = np.arange(num_known, 0, -1)
   table[VOID] = 0
   return table[ids_R]
 
 
 def _places_by_search(ids_R: np.ndarray, known: np.ndarray) -> np.ndarray:
   """`_places` of any ids."""
+  num_known = len(known)
   order = np.argsort(known, kind="stable")
   slot_R = np.searchsorted(known[order], ids_R)
   # A guard at the end that equals no id: the search may point past the last.
-  order = np.append(order, len(known))
+  order = np.append(order, num_known)
   known = np.append(known, -1)
   index_R = order[slot_R]
+  # The search finds the nearest id, which need not be the same.
   is_known_R = known[index_R] == ids_R
-  index_R = np.where(is_known_R, index_R, len(known) - 1)
-  return np.where(ids_R == VOID, 0, index_R + 1)
+  index_R = np.where(is_known_R, index_R, num_known)
+  is_void_R = ids_R == VOID
+  return np.where(is_void_R, 0, index_R + 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +161,7 @@ class PQStat:
         fp=self.fp + other.fp,
         fn=self.fn + other.fn)
 
-  def result(self) -> dict[str, Any]:
+  def result(self) -> Result:
     """Fractions of 1 as plain numbers, ready for JSON.
 
     Returns:
@@ -162,48 +172,49 @@ class PQStat:
     """
     weight_K = self.tp + 0.5 * self.fp + 0.5 * self.fn
     occurs_K = weight_K > 0
-    # Where a category does not occur the numerators are 0 too: any divisor
-    # that is not 0 will do.
+    # Where a category does not occur, the numerators are 0 too. Any divisor
+    # but 0 will do there.
     divisor_K = np.where(occurs_K, weight_K, 1)
     qualities = {
         "pq": self.iou / divisor_K,
         "sq": self.iou / np.maximum(self.tp, 1),
         "rq": self.tp / divisor_K,
     }
-    is_thing_K = np.array([bool(c.isthing) for c in self.categories], bool)
+    is_thing = [bool(category.isthing) for category in self.categories]
+    is_thing_K = np.array(is_thing, bool)
     result = {}
     for group, kinds in _GROUPS.items():
       in_group_K = occurs_K & np.isin(is_thing_K, kinds)
       result[group] = _group_means(qualities, in_group_K)
-    result["per_class"] = {
-        int(category.id): self._category_result(place, qualities)
-        for place, category in enumerate(self.categories)}
+    per_class = {}
+    for index, category in enumerate(self.categories):
+      per_class[int(category.id)] = self._category_result(index, qualities)
+    result["per_class"] = per_class
     return result
 
-  def _category_result(self, place: int, qualities: Mapping[str, np.ndarray]
-                       ) -> dict[str, Any]:
-    """One entry of 'per_class', of the category at this place in the list."""
-    numbers = {name: float(values_K[place])
-               for name, values_K in qualities.items()}
-    return {
-        "name": self.categories[place].name,
-        **numbers,
-        "iou": float(self.iou[place]),
-        "tp": int(self.tp[place]),
-        "fp": int(self.fp[place]),
-        "fn": int(self.fn[place]),
-    }
+  def _category_result(self, index: int, qualities: Qualities) -> Result:
+    """One entry of 'per_class', of the category at this index."""
+    result = {"name": self.categories[index].name}
+    for name, values_K in qualities.items():
+      result[name] = float(values_K[index])
+    result["iou"] = float(self.iou[index])
+    result["tp"] = int(self.tp[index])
+    result["fp"] = int(self.fp[index])
+    result["fn"] = int(self.fn[index])
+    return result
 
 
-def _group_means(qualities: Mapping[str, np.ndarray], in_group_K: np.ndarray
-                 ) -> dict[str, float]:
+def _group_means(qualities: Qualities, in_group_K: np.ndarray) -> Result:
   """The means over some categories, and 'n', how many they are."""
   num_categories = int(in_group_K.sum())
+  # A group without categories has sums of 0.
+  divisor = max(num_categories, 1)
   means = {}
   for name, values_K in qualities.items():
     total = values_K[in_group_K].sum()
-    means[name] = float(total / max(num_categories, 1))
-  return means | {"n": num_categories}
+    means[name] = float(total / divisor)
+  means["n"] = num_categories
+  return means
 
 
 def pq_image(
@@ -243,6 +254,7 @@ def pq_image(
   category_P = _category_indices(pred_segments, categories, "prediction")
   is_crowd_G = _crowd_flags(gt_segments)
   is_ignored_P = _ignored(overlap, category_G, is_crowd_G, category_P)
+  # Segments match within one category, and crowd regions not at all.
   may_match_GP = category_G[:, None] == category_P
   may_match_GP &= ~is_crowd_G[:, None]
   iou_GP = np.where(may_match_GP, _iou(overlap), 0.0)
@@ -296,6 +308,7 @@ def _overlaps(
   pred_known = [segment["id"] for segment in pred_segments]
   gt_place_R = _places(gt_ids.ravel()[starts], gt_known)
   pred_place_R = _places(pred_ids.ravel()[starts], pred_known)
+  # One row and one column more for void, and one more for ids in no list.
   num_rows = len(gt_known) + 2
   num_columns = len(pred_known) + 2
   cell_R = gt_place_R * num_columns + pred_place_R
@@ -311,8 +324,11 @@ def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
   if num_unlisted:
     raise ConfigError(f"{num_unlisted} predicted pixels have an id that is "
                       "not among the predicted segments.")
-  area_P = area_by_place[1:-1]
-  empty = [int(pred_segments[i]["id"]) for i in np.flatnonzero(area_P == 0)]
+  empty = []
+  areas = area_by_place[1:-1].tolist()
+  for segment, area in zip(pred_segments, areas, strict=True):
+    if area == 0:
+      empty.append(int(segment["id"]))
   if empty:
     raise ConfigError(f"Predicted segments without a pixel: {empty}.")
 
@@ -320,7 +336,9 @@ def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
 def _category_indices(segments: Segments, categories: Sequence[Any],
                       what: str) -> np.ndarray:
   """Index in the category list of each segment's category: int64."""
-  index_of = {category.id: i for i, category in enumerate(categories)}
+  index_of = {}
+  for index, category in enumerate(categories):
+    index_of[category.id] = index
   indices = []
   for segment in segments:
     category_id = segment["category_id"]
@@ -349,7 +367,10 @@ def _ignored(
 ) -> np.ndarray:
   """Bool [P]: lies by more than half on void or its category's crowd region."""
   # One crowd region per category counts, the last: as in the official code.
-  crowd_of = {int(category_G[i]): i for i in np.flatnonzero(is_crowd_G)}
+  crowd_of = {}
+  for crowd in np.flatnonzero(is_crowd_G):
+    category = int(category_G[crowd])
+    crowd_of[category] = crowd
   area_P = overlap.sum(0)[1:-1]
   forgiven_P = overlap[VOID, 1:-1].copy()
   for category, crowd in crowd_of.items():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ _RANGE = 2.0  # From -1 to 1.
 
 def psnr_image(truth: np.ndarray, prediction: np.ndarray) -> float:
   """PSNR in dB of two arrays in [-1, 1]; infinite where they are equal."""
+  # In float64: the sum of a million small squares loses digits in float32.
   mean_square = np.mean((truth.astype(np.float64) - prediction) ** 2)
   if not mean_square:
     return math.inf
@@ -56,8 +56,12 @@ class Psnr(base.Evaluator):
   def initial(self) -> Total:
     return Total()
 
-  def update(self, state: Total, prediction: Mapping[str, Any],
-             truth: Mapping[str, Any]) -> Total:
+  def update(
+      self,
+      state: Total,
+      prediction: base.Prediction,
+      truth: base.Truth,
+  ) -> Total:
     """`prediction` has 'color' float [h,w,3] in [-1,1].
 
     Raises:
@@ -78,7 +82,7 @@ class Psnr(base.Evaluator):
   def result(self, state: Total) -> dict[str, float]:
     return {"PSNR": state.decibels / state.num_images}
 
-  def _labels(self, example: Mapping[str, Any]) -> np.ndarray:
+  def _labels(self, example: base.Truth) -> np.ndarray:
     """The truth [h,w,3] of a raw example."""
     import tensorflow as tf
     tensors = tf.nest.map_structure(tf.constant, example)

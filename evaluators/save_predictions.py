@@ -41,8 +41,12 @@ class SavePredictions(base.Evaluator):
   def initial(self) -> int:
     return 0
 
-  def update(self, state: int, prediction: Mapping[str, Any],
-             truth: None) -> int:
+  def update(
+      self,
+      state: int,
+      prediction: base.Prediction,
+      truth: None,
+  ) -> int:
     del truth
     if self.is_writer:
       arrays = {name: value for name, value in prediction.items()

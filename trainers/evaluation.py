@@ -50,6 +50,8 @@ class Evaluation:
     """
     predictions = common.predict_all(
         self.predict, variables, self.start_batches(), put=self._put)
+    # Here and not in `predict_all`: a generator that is left half-way would
+    # leave the mesh set.
     with jax.set_mesh(self.mesh):
       outcome = base.run_pass(self.evaluator, predictions)
     metrics = self.evaluator.result(outcome.state)
@@ -110,6 +112,7 @@ def make_evaluation(
   """
   from pp import splits
   where = f"config.{config.name}"
+  # What can be told from the config comes first, before data is opened.
   sharding.check_batch_size(config.batch_size, mesh, what=f"{where}.batch_size")
   lookup(family.predictors, config.pred, f"prediction in {where}.pred")
   predict_options = family.options(config.pred)
