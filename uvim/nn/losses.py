@@ -20,6 +20,11 @@ CPU_CHUNK = 2**21
 CHUNK = 2**25
 
 
+# A loss and the logs beside it: of each example, or their means.
+LossOfEach = tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]
+MeanLoss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+
+
 @jax.custom_vjp
 def softmax_cross_entropy(
     logits: Float[Array, "*b K P"], ids: Int[Array, "*b P"]
@@ -124,15 +129,15 @@ class ChunkedLoss:
   Attributes:
     loss_fn: (params, x_BND, labels) → (loss [B], logs of [B]), each a mean
       over the pixels, for any number of pixels. It must not close over traced
-      values: `mean` differentiates it outside of their trace.
+      values, because `mean` differentiates it outside of their trace.
     chunk_size: p, a divisor of P.
   """
-  loss_fn: Callable
+  loss_fn: Callable[..., LossOfEach]
   chunk_size: int
 
   def of_each(
       self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
-  ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  ) -> LossOfEach:
     """The loss and the logs of each example.
 
     Args:
@@ -151,7 +156,7 @@ class ChunkedLoss:
 
   def mean(
       self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
-  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  ) -> MeanLoss:
     """The mean of `of_each` over the batch; made to be differentiated.
 
     Only `params` and `x_BND` have a gradient, and only from the loss: the logs
@@ -234,7 +239,7 @@ def _mean_backward(chunked, residuals, grads):
   d_params, d_x_BND, scale, like_x = residuals
   d_loss, _ = grads  # The logs have no gradient.
   scale *= d_loss
-  d_params = jax.tree.map(lambda d_param: d_param * scale, d_params)
+  d_params = jax.tree.map(lambda gradient: gradient * scale, d_params)
   d_x_BND = (d_x_BND * scale).astype(like_x.dtype)
   return d_params, d_x_BND, None
 

@@ -72,6 +72,13 @@ def test_blocks_equal_the_whole(num_queries, num_keys, causal):
   assert_same(ours, theirs)
 
 
+def test_blocks_share_the_queries_evenly():
+  attend = functools.partial(attention.attention, block_size=4)
+  program = str(jax.make_jaxpr(attend)(*make_qkv(9)))
+  assert "length=3" in program  # Blocks of the scan.
+  assert "f32[2,2,3,9]" in program  # Scores of one block.
+
+
 @pytest.mark.parametrize("causal", (False, True))
 def test_the_fused_implementation_is_the_same(causal):
   attend = functools.partial(
