@@ -14,7 +14,7 @@ def tiny_data(tmp_path_factory):
   import tensorflow_datasets as tfds
 
   class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Numbers as pictures."""
+    """Numbers as images."""
     name = "tiny"
     VERSION = tfds.core.Version("1.0.0")
 

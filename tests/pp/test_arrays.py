@@ -10,8 +10,10 @@ import pytest
 from evaluators import coco_panoptic
 from pp import splits
 from tests.trainers import cli
-from tools import cache_arrays, evaluate
-from trainers import main
+from tools import cache_arrays
+from trainers import config_file
+from uvim.cli import app
+from uvim.config import resolve
 from uvim.registry import ConfigError
 
 SEED = 5
@@ -31,7 +33,8 @@ def cached(tmp_path_factory, rooms_tiny_dir):
           "--out", str(folder / "out")]
   assert cache_arrays.main(argv) == 0
   assert cache_arrays.main(argv) == 0  # Nothing is left to do.
-  return path, evaluate.read_config("", str(path)), f"arrays:{folder / 'out'}"
+  config = resolve(config_file.load_config(str(path)))
+  return path, config, f"arrays:{folder / 'out'}"
 
 
 def assert_same(ours, theirs):
@@ -91,8 +94,7 @@ import sys
 for name in ("tensorflow", "tensorflow_datasets"):
   sys.modules[name] = None  # An import of it raises.
 from trainers import main
-from trainers.vqvae import VqvaeStage
-sys.exit(main.command(VqvaeStage, "", sys.argv))
+sys.exit(main.main("vqvae", "", sys.argv[1:]))
 """
 
 
@@ -121,7 +123,7 @@ def test_what_is_not_there_is_told(cached, tmp_path, capsys):
     arrays.example(0)
   assert cache_arrays.main([
       "--config", str(path), "--augmentations", "3", "--out",
-      name.removeprefix("arrays:")]) == main.EXIT_BAD_INPUT
+      name.removeprefix("arrays:")]) == app.EXIT_BAD_INPUT
   assert "augmentations = 2" in capsys.readouterr().err
 
 

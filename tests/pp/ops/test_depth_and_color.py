@@ -1,4 +1,4 @@
-"""Depth and colour: the strings of the configs, on TFDS's data and on real."""
+"""Depth and color: the strings of the configs, on TFDS's data and on real."""
 
 import contextlib
 import io
@@ -105,7 +105,7 @@ def test_depth_strings_give_batches_of_tfds_s_own(nyu, module):
 
 
 def coordinates():
-  """A frame whose pixels tell, in colour and in depth, where they are."""
+  """A frame whose pixels tell, in color and in depth, where they are."""
   y, x = np.mgrid[:480, :640].astype(np.float32)
   image = np.stack([x / 639, y / 479, 0 * x], -1) * 255
   return {"image": png(image.round().astype(np.uint8)),
@@ -161,14 +161,14 @@ def test_holes_stay_holes(shared):
 
 @pytest.fixture(scope="module")
 def photos(shared, tmp_path_factory):
-  """Four grey and four coloured photographs, in this order."""
+  """Four grey and four colored images, in this order."""
   folder = tmp_path_factory.mktemp("photos")
   raw = shared / "data/photos"
-  grey, coloured = [], []
+  grey, colored = [], []
   for path in sorted(raw.glob("*.JPEG")):
-    with Image.open(path) as picture:
-      (grey if picture.mode == "L" else coloured).append(path.name)
-  (folder / "list.txt").write_text("\n".join(grey + coloured[:4]))
+    with Image.open(path) as image:
+      (grey if image.mode == "L" else colored).append(path.name)
+  (folder / "list.txt").write_text("\n".join(grey + colored[:4]))
   assert len(grey) == 4 and prepare_data.main([
       "images", "--images", str(raw), "--list", str(folder / "list.txt"),
       "--name", "photos", "--split", "train", "--data_dir", str(folder)]) == 0
@@ -177,8 +177,8 @@ def photos(shared, tmp_path_factory):
 
 @pytest.mark.parametrize("module", COLOR)
 @pytest.mark.parametrize("field", ["pp_train", "pp_eval"])
-def test_colour_strings_on_real_photographs(photos, module, field):
-  """Input: luma in three channels; target: its colours, in [−1, 1]."""
+def test_color_strings_on_real_images(photos, module, field):
+  """Input: luma in three channels; target: its colors, in [−1, 1]."""
   if field == "pp_train":
     batches = photos.train_batches(
         string(module, field), batch_size=8, seed=0)
@@ -202,7 +202,7 @@ def test_colour_strings_on_real_photographs(photos, module, field):
 
 @pytest.mark.parametrize("module", COLOR)
 @pytest.mark.parametrize("height, width", [(41, 100), (100, 41)])
-def test_colour_is_evaluated_on_the_middle_square(module, height, width):
+def test_color_is_evaluated_on_the_middle_square(module, height, width):
   y, x = np.mgrid[:height, :width]
   array = np.stack([2 * x, 2 * y, 0 * x], -1).astype(np.uint8)
   out = builder.build(string(module, "pp_eval"))(
@@ -219,8 +219,8 @@ def test_colour_is_evaluated_on_the_middle_square(module, height, width):
 
 
 @pytest.mark.parametrize("module", COLOR)
-def test_colour_is_trained_on_flipped_crops(module):
-  """Whole photographs would be seen whole: corners tell flips and crops."""
+def test_color_is_trained_on_flipped_crops(module):
+  """Whole images would be seen whole: corners tell flips and crops."""
   y, x = np.mgrid[:120, :160]
   array = np.stack([x, y, 0 * x], -1).astype(np.uint8)
   preprocess = builder.build(string(module, "pp_train"))

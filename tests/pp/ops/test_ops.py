@@ -90,20 +90,20 @@ def _encode(array, kind, **kw):
   return tf.constant(file.getvalue())
 
 
-def _picture(height=24, width=36, channels=3):
+def _image(height=24, width=36, channels=3):
   y, x = np.mgrid[:height, :width]
   planes = [6 * x, 9 * y, 3 * (x + y), 255 - 2 * x]
   return np.stack(planes[:channels], -1).astype(np.uint8)
 
 
 def test_decode_gives_three_channels_whatever_the_kind():
-  rgb = _picture()
+  rgb = _image()
   deep = (rgb[..., 0].astype(np.uint16) << 8) + 77
   frame = [Image.fromarray(rgb[..., 1])]
   cases = {
       "png": (_encode(rgb, "PNG"), rgb),
       "grey": (_encode(rgb[..., 0], "PNG"), rgb[..., [0, 0, 0]]),
-      "rgba": (_encode(_picture(channels=4), "PNG"), rgb),
+      "rgba": (_encode(_image(channels=4), "PNG"), rgb),
       "16 bit": (_encode(deep, "PNG"), rgb[..., [0, 0, 0]]),
       "animation": (_encode(rgb[..., 0], "GIF", save_all=True,
                             append_images=frame), rgb[..., [0, 0, 0]]),
@@ -118,7 +118,7 @@ def test_decode_gives_three_channels_whatever_the_kind():
 
 
 def test_decode_passes_what_is_decoded():
-  image = tf.constant(_picture())
+  image = tf.constant(_image())
   assert builder.build("decode")({"image": image})["image"] is image
 
 
@@ -284,7 +284,7 @@ def _panoptic_example(height=40, width=60):
   chosen[:, : width // 3], chosen[: height // 2, width // 2:] = 70000, 300
   image = np.stack([chosen & 255, chosen >> 8 & 255, chosen >> 16], -1)
   return {
-      "image": _encode(_picture(height, width), "JPEG"),
+      "image": _encode(_image(height, width), "JPEG"),
       "image/id": tf.constant(3, tf.int64),
       "panoptic_image": tf.constant(image.astype(np.uint8)),
       "panoptic_objects": {"id": tf.constant([300, 70000], tf.int64),
@@ -324,7 +324,7 @@ def test_smallest_and_emptiest_images_pass():
 
 
 def test_crop_before_decoding_equals_crop_after():
-  image = _picture(120, 160)
+  image = _image(120, 160)
   jpeg = _encode(image, "JPEG", quality=95, subsampling=0)
   preprocess = builder.build("decode_jpeg_and_inception_crop")
   decoded = builder.build("decode")({"image": jpeg})["image"]
@@ -343,7 +343,7 @@ def test_crop_before_decoding_equals_crop_after():
 
 def test_flip_lr_flips_about_half():
   preprocess = builder.build("flip_lr")
-  image = tf.constant(_picture())
+  image = tf.constant(_image())
   flips = 0
   for i in range(60):
     out = preprocess({"image": image}, _seed(i))["image"].numpy()
