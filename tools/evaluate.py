@@ -14,209 +14,19 @@ top_k, top_p, min_fraction, mask, …) or of the evaluator (merge_stuff, crop_to
 
 import argparse
 import ast
-import dataclasses
 import importlib.metadata
-import json
-import os
 import pathlib
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from trainers import main as main_lib
-from uvim.config import TrainConfig, from_json, resolve
-from uvim.registry import ConfigError, unknown
-from uvim.store import open_model as load
-from uvim.store import published as released
-
-EXIT_BAD_INPUT = 2
-_FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
+from uvim import files
+from uvim.cli import app
+from uvim.registry import ConfigError
 
 
-def read_config(checkpoint: str, config: str | None,
-                overrides: Sequence[str] = ()) -> TrainConfig:
-  """The config file named, or else the one in the workdir.
-
-  Args:
-    checkpoint: as `--checkpoint`.
-    config: as `--config`, or None.
-    overrides: `--config.field=value`, for a config file.
-  """
-  if config:
-    return resolve(_load_config(["evaluate", f"--config={config}", *overrides]))
-  if overrides:
-    raise ConfigError(f"{overrides[0]} needs --config; what --set changes "
-                      "needs none.")
-  fields = load.read_config(checkpoint)
-  if not fields:
-    raise ConfigError(f"--checkpoint {checkpoint} has no config.json; name the "
-                      "config with --config configs/NAME.py.")
-  return from_json(fields)
-
-
-def _load_config(argv):
-  from absl import flags
-  from ml_collections import config_flags
-  values = flags.FlagValues()
-  try:
-    main_lib.check_overrides(argv)
-    flag = config_flags.DEFINE_config_file(
-        "config", None, "", lock_config=True, flag_values=values,
-        sys_argv=argv)
-    values(argv)
-  except ConfigError:
-    raise
-  except Exception as e:  # Whatever a config file or an override raises.
-    raise ConfigError(f"{argv[1]}: {' '.join(str(e).split())}") from e
-  return flag.value
-
-
-def load_stage(checkpoint: str, config: TrainConfig,
-               oracle: str | None = None) -> tuple[Any, dict[str, Any]]:
-  """(stage, its variables) of a checkpoint.
-
-  Args:
-    checkpoint: as `--checkpoint`.
-    config: of the stage; its own starting point is not read.
-    oracle: stage II: the stage I checkpoint, where it is not as the config
-      says.
-
-  Raises:
-    ConfigError: nothing there, or of another model, task or stage.
-  """
-  import jax
-
-  from trainers import lm, vqvae
-  from uvim import tree
-  from uvim.codes.vq import Codebook
-  from uvim.store import start_from as model_init
-  config = dataclasses.replace(config, model_init=None)
-  if config.oracle is None:
-    stage = vqvae.VqvaeStage(config)
-    arrays = tree.unflatten(model_init.load_all(
-        checkpoint, stage.wanted_arrays(), "--checkpoint"))
-    return stage, {"params": arrays["params"], "frozen": None,
-                   "codebook": Codebook(**arrays["state"])}
-  path = oracle or _oracle_of(checkpoint, config)
-  stage = lm.LmStage(dataclasses.replace(
-      config, oracle=dataclasses.replace(config.oracle, model_init=path)))
-  params, _ = jax.eval_shape(stage.init, jax.random.key(0))
-  arrays = tree.unflatten(model_init.load_all(
-      checkpoint, {"params": params}, "--checkpoint"))
-  if meta := load.read_meta(checkpoint):
-    load.check_oracle(meta, tree.fingerprint(stage.frozen), checkpoint)
-  return stage, {"params": arrays["params"], "codebook": None,
-                 "frozen": stage.frozen}
-
-
-def _oracle_of(checkpoint, config) -> str:
-  """Stage I by the same name, beside the workdir, or as the config says."""
-  if load.is_name(checkpoint) or checkpoint in released.MODELS:
-    return f"{checkpoint.removesuffix('-stage2')}-stage1"
-  return load.oracle_path(checkpoint, {"oracle": {
-      "model_init": config.oracle.model_init}})
-
-
-def changed(block: EvalConfig, changes: Mapping[str, Any],
-            predict_options: Sequence[str]) -> EvalConfig:
-  """The evaluator with other fields or options; see --set."""
-  fields = {k: v for k, v in changes.items() if k in _FIELDS}
-  pred = {k: v for k, v in changes.items() if k in predict_options}
-  rest = {k: v for k, v in changes.items() if k not in {*fields, *pred}}
-  return dataclasses.replace(
-      block, **fields, pred_kw={**block.pred_kw, **pred},
-      options={**block.options, **rest})
-
-
-def choose(config: TrainConfig, names: Sequence[str] | None
-           ) -> list[EvalConfig]:
-  """The evaluators of these names; all of them by default."""
-  blocks = {block.name: block for block in config.evals}
-  for name in names or ():
-    if name not in blocks:
-      raise unknown("evaluator (of this config)", name, blocks)
-  return [blocks[name] for name in names or blocks]
-
-
-def evaluate(checkpoint: str, config: TrainConfig, *,
-             names: Sequence[str] | None = None,
-             changes: Mapping[str, Any] | None = None,
-             oracle: str | None = None) -> list[dict[str, Any]]:
-  """Runs the evaluators.
-
-  Args:
-    checkpoint: as `--checkpoint`.
-    config: the stage's.
-    names: of `config.evals`; None: all.
-    changes: key → value, as `--set`.
-    oracle: see `load_stage`.
-
-  Returns:
-    Per evaluator: its name, type, data, metrics and every setting.
-
-  Raises:
-    ConfigError: as `load_stage`; an unknown evaluator or option; no data.
-  """
-  import jax
-
-  from trainers import evaluation
-  from trainers.family import Compiled
-  from uvim.learn import sharding
-  blocks = choose(config, names)
-  stage, variables = load_stage(checkpoint, config, oracle)
-  mesh = sharding.make_mesh((("data", -1),))
-  predict = Compiled(stage)
-  evaluations = []
-  for block in blocks:
-    name = block.pred if block.pred in stage.predictors else "predict"
-    block = changed(block, changes or {}, list(stage.options(name)))
-    evaluations.append(evaluation.make_evaluation(
-        block, stage, predict, mesh, pp_modules=config.pp_modules))
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  return [_run(x, variables) for x in evaluations]
-
-
-def _run(item, variables) -> dict[str, Any]:
-  started = time.monotonic()
-  metrics = {item.config.prefix + name: value
-             for name, value in item.run(variables).items()}
-  for name, value in metrics.items():
-    print(f"{name:40} {value:.6g}", flush=True)
-  fields = dataclasses.asdict(item.config)
-  return {"metrics": metrics, "settings": dict(item.settings),
-          **{k: fields[k] for k in ("name", "type", *_FIELDS)},
-          "seconds": round(time.monotonic() - started, 1)}
-
-
-def _changes(texts: Sequence[str]) -> dict[str, Any]:
-  out = {}
-  for text in texts:
-    key, equals, value = text.partition("=")
-    if not equals:
-      raise ConfigError(f"--set {text}: it must be KEY=VALUE.")
-    try:
-      out[key] = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-      out[key] = value  # A bare word or string.
-  return out
-
-
-def _write(path: pathlib.Path, content: Any) -> None:
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(content, indent=1, default=str) + "\n")
-    os.replace(partial, path)
-  except OSError as e:
-    raise ConfigError(f"--out {path} cannot be written: {e.strerror}.") from e
-
-
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-      prog="python -m tools.evaluate", description=__doc__,
-      allow_abbrev=False,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+  parser = app.make_parser("tools.evaluate", __doc__)
   add = parser.add_argument
   add("--checkpoint", required=True)
   add("--config", help="configs/NAME.py[:argument]; default: the workdir's")
@@ -230,32 +40,52 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command; 0, or 2 after a mistake that the message explains."""
-  args, overrides = _parser().parse_known_args(argv)
-  main_lib.quiet_tensorflow()
-  from absl import logging
-  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
+  """The command; returns the exit code."""
+  return app.run(make_parser(), evaluate, argv, takes_overrides=True)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+  """What the command does."""
   out = pathlib.Path(args.out)
+  if out.exists() and not args.overwrite:
+    raise ConfigError(f"--out {out} is there already; --overwrite replaces it.")
+  changes = parse_changes(args.changes)
+  # Imported late: a typo on the command line need not wait for JAX.
+  from trainers import config_file, scoring
+  from uvim.config import resolve
+  config_file.quiet_absl()  # TFDS warns of its own calls.
+  if args.config:
+    config = resolve(config_file.load_config(args.config, args.overrides))
+  elif args.overrides:
+    raise ConfigError(f"{args.overrides[0]} needs --config; what --set changes "
+                      "needs none.")
+  else:
+    config = scoring.config_of(args.checkpoint)
+  results = scoring.score(
+      args.checkpoint, config, names=args.evaluator, changes=changes,
+      oracle=args.oracle)
+  versions = {name: importlib.metadata.version(name)
+              for name in ("jax", "flax", "numpy")}
   try:
-    if out.exists() and not args.overwrite:
-      raise ConfigError(f"--out {out} is there already; --overwrite replaces "
-                        "it.")
-    wrong = [x for x in overrides if not x.startswith("--config.")]
-    if wrong:
-      raise ConfigError(f"Unexpected argument {wrong[0]!r}.")
-    config = read_config(args.checkpoint, args.config, overrides)
-    results = evaluate(
-        args.checkpoint, config, names=args.evaluator, oracle=args.oracle,
-        changes=_changes(args.changes))
-    _write(out, {
+    files.write_json(out, {
         "checkpoint": args.checkpoint, "config": config.to_json(),
-        "versions": {name: importlib.metadata.version(name)
-                     for name in ("jax", "flax", "numpy")},
-        "evaluations": results})
-  except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return EXIT_BAD_INPUT
-  return 0
+        "versions": versions, "evaluations": results}, indent=1, default=str)
+  except OSError as e:
+    raise ConfigError(f"--out {out} cannot be written: {e.strerror}.") from e
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+  """{KEY: value} of what --set says; a value is a literal or a bare word."""
+  changes = {}
+  for text in texts:
+    key, equals, value = text.partition("=")
+    if not equals:
+      raise ConfigError(f"--set {text}: it must be KEY=VALUE.")
+    try:
+      changes[key] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      changes[key] = value
+  return changes
 
 
 if __name__ == "__main__":

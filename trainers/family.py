@@ -77,6 +77,20 @@ class Family(abc.ABC):
   def __init__(self, config: TrainConfig):
     self.config = config
 
+  @classmethod
+  def config_for(cls, config: TrainConfig, checkpoint: str,
+                 oracle: str | None = None) -> TrainConfig:
+    """The config to open a trained checkpoint with.
+
+    Args:
+      config: of the run.
+      checkpoint: what is to be opened.
+      oracle: where the oracle is, if not where the config says; families
+        without an oracle do not look at it.
+    """
+    del checkpoint, oracle
+    return dataclasses.replace(config, model_init=None)
+
   @abc.abstractmethod
   def init(self, rng: jax.Array) -> tuple[PyTree, dict[str, PyTree]]:
     """Parameters and `TrainState.extra` at step 0; traceable."""

@@ -29,7 +29,7 @@ from uvim.config import TrainConfig
 from uvim.models import make_model
 from uvim.priors.base import Prior, example_seeds
 from uvim.registry import ConfigError
-from uvim.store import code_cache
+from uvim.store import code_cache, open_model, published
 
 
 class LmFamily(Family):
@@ -65,6 +65,13 @@ class LmFamily(Family):
         "predict": self.predict, "loss": self.eval_loss,
         "oracle": self._of_oracle(self.oracle.predict),
         "zero_code": self._of_oracle(self.oracle.predict_zero_code)}
+
+  @classmethod
+  def config_for(cls, config, checkpoint, oracle=None):
+    oracle = oracle or _oracle_of(checkpoint, config)
+    return dataclasses.replace(
+        config, model_init=None, code_cache=None,
+        oracle=dataclasses.replace(config.oracle, model_init=oracle))
 
   def _of_oracle(self, function):
     """A predictor of stage I, on stage II's variables."""
@@ -177,6 +184,15 @@ class LmFamily(Family):
     for title, options in self.prior.panel.items():
       outputs[title] = output("predict", unlabelled, **options)
     return draw_columns(self.task, batch, outputs)
+
+
+def _oracle_of(checkpoint: str, config: TrainConfig) -> str:
+  """Stage I by the same name, beside the workdir, or as the config says."""
+  is_published = checkpoint in published.MODELS
+  if open_model.is_name(checkpoint) or is_published:
+    return f"{checkpoint.removesuffix('-stage2')}-stage1"
+  return open_model.oracle_path(
+      checkpoint, {"oracle": {"model_init": config.oracle.model_init}})
 
 
 def _oracle_config(config: TrainConfig) -> TrainConfig:

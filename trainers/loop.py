@@ -257,9 +257,10 @@ class Run:
     if self.panel_batch is not None and self._is_due(self._panel_steps):
       columns = self.family.panel(self.predict, variables, self.panel_batch)
       self.recorder.image(self.step, "panel", panel.draw_panel(columns, rows=6))
-    if "usage" in self.state.extra:
-      usage_Q = sharding.gather_to_host(self.state.extra["usage"])
-      self.recorder.review(self.step, usage_Q)
+    usage_Q = self.state.extra.get("usage")
+    if usage_Q is not None:
+      usage_Q = sharding.gather_to_host(usage_Q)
+    self.recorder.review(self.step, usage_Q)
     self.is_scoring = False
 
 

@@ -38,9 +38,11 @@ class Prior(abc.ABC):
   Attributes:
     options: what `sample` can be told, by name, with defaults and ranges. The
       command line, the explorer and the evaluators read them from here.
+    input_size: height and width in pixels of the image it sees.
     panel: title → options and seed of the samples that a run's panels show.
   """
 
+  input_size: tuple[int, int]
   options: ClassVar[Mapping[str, fields.Field]] = {}
   panel: ClassVar[Mapping[str, Mapping[str, Any]]] = {
       "LM, seed 0": {"seed": 0}, "LM, seed 1": {"seed": 1}}
@@ -57,11 +59,6 @@ class Prior(abc.ABC):
     docs/configs.md and tools.show_config list them.
     """
     return {}
-
-  @property
-  @abc.abstractmethod
-  def input_size(self) -> tuple[int, int]:
-    """Height and width in pixels of the image it sees."""
 
   @property
   def encoder_grid(self) -> tuple[int, int] | None:

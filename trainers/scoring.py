@@ -1,0 +1,104 @@
+"""Scores of a trained checkpoint: what a run's evaluators say of it."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from trainers import evaluation
+from trainers.families import open_checkpoint
+from trainers.family import Compiled
+from uvim.config import EvalConfig, TrainConfig, from_json
+from uvim.learn import sharding
+from uvim.registry import ConfigError, unknown
+from uvim.store import open_model
+
+# Fields of an evaluator's block that may be changed.
+FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
+
+
+def config_of(checkpoint: str) -> TrainConfig:
+  """The config that a run left in its workdir.
+
+  Raises:
+    ConfigError: it has none.
+  """
+  fields = open_model.read_config(checkpoint)
+  if not fields:
+    raise ConfigError(f"--checkpoint {checkpoint} has no config.json; name the "
+                      "config with --config configs/NAME.py.")
+  return from_json(fields)
+
+
+def score(checkpoint: str, config: TrainConfig, *,
+          names: Sequence[str] | None = None,
+          changes: Mapping[str, Any] | None = None,
+          oracle: str | None = None) -> list[dict[str, Any]]:
+  """Runs evaluators on a checkpoint.
+
+  Args:
+    checkpoint: a run's workdir, a `.npz`, an address or a published name.
+    config: of its family.
+    names: of `config.evals`; None: all.
+    changes: what to change in every one of them: a field of FIELDS, an option
+      of the prediction or of the evaluator.
+    oracle: stage II: its stage I checkpoint, if not where the config says.
+
+  Returns:
+    Per evaluator: its name, type, data, metrics and every setting.
+
+  Raises:
+    ConfigError: as `trainers.families.open_checkpoint`; an unknown evaluator
+      or option; no data.
+  """
+  blocks = choose(config, names)
+  family, variables = open_checkpoint(checkpoint, config, oracle=oracle)
+  mesh = sharding.make_mesh((("data", -1),))
+  predict = Compiled(family)
+  evaluations = []
+  for block in blocks:
+    # A wrong name is an error of `make_evaluation`, which knows the field.
+    predictor = block.pred if block.pred in family.predictors else "predict"
+    block = changed(block, changes or {}, list(family.options(predictor)))
+    evaluations.append(evaluation.make_evaluation(
+        block, family, predict, mesh, pp_modules=config.pp_modules))
+  variables = jax.device_put(variables, sharding.replicated(mesh))
+  return [_run(item, variables) for item in evaluations]
+
+
+def choose(config: TrainConfig,
+           names: Sequence[str] | None) -> list[EvalConfig]:
+  """The evaluators of these names; all of them by default."""
+  blocks = {block.name: block for block in config.evals}
+  for name in names or ():
+    if name not in blocks:
+      raise unknown("evaluator (of this config)", name, blocks)
+  return [blocks[name] for name in names or blocks]
+
+
+def changed(block: EvalConfig, changes: Mapping[str, Any],
+            predict_options: Sequence[str]) -> EvalConfig:
+  """An evaluator's block with other fields or options; see `score`."""
+  fields, pred_kw, options = {}, dict(block.pred_kw), dict(block.options)
+  for name, value in changes.items():
+    if name in FIELDS:
+      fields[name] = value
+    elif name in predict_options:
+      pred_kw[name] = value
+    else:
+      options[name] = value
+  return dataclasses.replace(block, **fields, pred_kw=pred_kw, options=options)
+
+
+def _run(item: evaluation.Evaluation, variables) -> dict[str, Any]:
+  started = time.monotonic()
+  metrics = {}
+  for name, value in item.run(variables).items():
+    metrics[item.config.prefix + name] = value
+    print(f"{item.config.prefix + name:40} {value:.6g}", flush=True)
+  block = dataclasses.asdict(item.config)
+  kept = {name: block[name] for name in ("name", "type", *FIELDS)}
+  return {"metrics": metrics, "settings": dict(item.settings), **kept,
+          "seconds": round(time.monotonic() - started, 1)}
