@@ -158,13 +158,17 @@ def fields_of(cls: type) -> dict[str, Field]:
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
   """The arguments of a function that have a default, by name.
 
-  `check` comes from a `checks` attribute of the function, a mapping from
-  option to Check, where it has one.
+  `check` and `doc` come from the attributes `checks` and `docs` of the
+  function, where it has them: mappings from option to Check and to a sentence.
   """
   checks = getattr(function, "checks", {})
-  parameters = inspect.signature(function).parameters.values()
-  return {p.name: Field(p.name, p.default, check=checks.get(p.name))
-          for p in parameters if p.default is not p.empty}
+  docs = getattr(function, "docs", {})
+  options = {}
+  for name, parameter in inspect.signature(function).parameters.items():
+    if parameter.default is not parameter.empty:
+      options[name] = Field(name, parameter.default, docs.get(name, ""),
+                            check=checks.get(name))
+  return options
 
 
 def takes_any_option(function: Callable[..., Any]) -> bool:

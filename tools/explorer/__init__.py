@@ -1,0 +1,1 @@
+"""The explorer of a checkout: `uvim explore` with examples of a data set."""

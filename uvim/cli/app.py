@@ -49,11 +49,21 @@ def make_parser(module: str,
   """A parser for `python -m MODULE`.
 
   Args:
-    module: name of the module, such as "tools.predict".
+    module: name of the module, such as "tools.evaluate".
     description: shown as it is by --help; usually the module's docstring.
   """
-  return _Parser(prog=f"python -m {module}", description=description,
-                 allow_abbrev=False,
+  return make_command_parser(f"python -m {module}", description)
+
+
+def make_command_parser(program: str,
+                        description: str | None) -> argparse.ArgumentParser:
+  """A parser for a command of any name.
+
+  Args:
+    program: what a user types to start it, such as "uvim predict".
+    description: see `make_parser`.
+  """
+  return _Parser(prog=program, description=description, allow_abbrev=False,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

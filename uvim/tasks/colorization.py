@@ -73,6 +73,8 @@ class ColorizationTask(base.RealTask):
     return np.clip(color_HWC, -1, 1)
 
   to_image_size.checks = {"full_luma": fields.BOOL}
+  to_image_size.docs = {
+      "full_luma": "Keeps the luma of the image, at its full resolution."}
 
   def write(self, path, output, categories=None):
     """An RGB PNG."""

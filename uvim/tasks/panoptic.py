@@ -71,6 +71,10 @@ class PanopticTask(base.AbstractTask):
     }
 
   outputs.checks = OPTION_CHECKS
+  outputs.docs = {
+      "min_fraction": "Drops segments under this share of the image.",
+      "instance_label": "How the pixels of a class become instances.",
+  }
 
   def truth(self, batch):
     return {"panoptic": batch["labels"]}

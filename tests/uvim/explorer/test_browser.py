@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.explorer import __main__ as explorer
-from tools.explorer import session as explorer_session
+from uvim.explorer import server as server_lib
+from uvim.explorer.session import Session
 from uvim.inference.api import UViM
 
 OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-sync",
@@ -40,11 +40,11 @@ def browser():
 def address(browser, weights):
   """Of a server in a thread of this process."""
   import uvicorn
-  session = explorer_session.Session(
-      UViM.from_checkpoint(weights[0], lm=weights[1]), "tiny")
+  uvim = UViM.from_checkpoint(weights[0], lm=weights[1])
+  session = Session(uvim, "tiny")
   with socket.create_server(("127.0.0.1", 0)) as sock:
     server = uvicorn.Server(uvicorn.Config(
-        explorer.make_app(session), log_level="warning", ws="none"))
+        server_lib.make_app(session), log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     yield f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -67,11 +67,11 @@ def test_load_upload_predict_paint(browser, address, tmp_path):
   from selenium.webdriver import ActionChains
   from selenium.webdriver.common.by import By
   levels = np.linspace(0, 255, 30 * 40 * 3).reshape(30, 40, 3)
-  Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "photo.png")
+  Image.fromarray(levels.astype(np.uint8)).save(tmp_path / "image.png")
   browser.get(address)
   wait(browser, "document.body.dataset.ready === 'yes'")
   assert "4 words of 8" in browser.find_element(By.ID, "title").text
-  browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+  browser.find_element(By.ID, "file").send_keys(str(tmp_path / "image.png"))
   # An upload is predicted at once.
   wait(browser, "document.querySelectorAll('#cards figure').length === 2 && "
        "!document.getElementById('predict').disabled")

@@ -1,30 +1,34 @@
 """Runs and published files turn into each other without a bit lost."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from tools import convert_checkpoint
-from trainers.lm import load_oracle
-from trainers.vqvae import VqvaeStage
+from trainers import families
+from trainers.lm import LmFamily
+from trainers.step import make_init
+from trainers.vqvae import VqvaeFamily
 from uvim import files, tree
-from uvim.codes import vq as quantizer
-from uvim.learn import optim, state
+from uvim.cli import convert
+from uvim.inference.api import UViM
 from uvim.store import checkpoint
+from uvim.store.start_from import Store
 
 
 @pytest.fixture(scope="module")
 def stage_i():
-  return VqvaeStage(tiny.stage_i_config())
+  return VqvaeFamily(tiny.stage_i_config())
 
 
 @pytest.fixture
 def call(capsys):
   """The command: (exit code, what it printed, its error)."""
   def call(*argv):
-    code = convert_checkpoint.main([str(arg) for arg in argv])
+    code = convert.main([str(arg) for arg in argv])
     return code, *capsys.readouterr()
   return call
 
@@ -76,29 +80,69 @@ def test_a_converted_workdir_is_an_oracle_and_a_start(tmp_path, call, stage_i):
   assert "\nparams/encoder/encoder_norm/bias\t(32,)\tfloat32\n" in printed
   total = sum(x.size for k, x in arrays.items() if k.startswith("params/"))
   assert f"{total:,} parameters, 72 numbers of the dictionary's" in printed
-  oracle = tree.flatten(load_oracle(stage_i, workdir))
+  start = VqvaeFamily(tiny.stage_i_config(model_init=str(workdir)))
+  assert bits(start.open(Store()).initial) == bits(arrays)
+  oracle = tiny.open_family(LmFamily(tiny.stage_ii_config(workdir))).frozen
+  assert bits(oracle) == bits(arrays)
+  # A user opens it as the .npz it came from.
+  opened = UViM.from_checkpoint(workdir, code_len=tiny.LENGTH)
+  image = np.zeros((16, 16, 3), np.uint8)
+  code = np.arange(tiny.LENGTH)[None]
+  output = opened.decode(image, code).outputs["panoptic"][0]
+  other = UViM.from_checkpoint(tmp_path / "w.npz", code_len=tiny.LENGTH)
   np.testing.assert_array_equal(
-      oracle["codebook/dictionary"], arrays["state/dictionary"])
-  stage = VqvaeStage(tiny.stage_i_config(model_init=str(workdir)))
-  assert bits(stage.initial) == bits(arrays)
+      output, other.decode(image, code).outputs["panoptic"][0])
 
 
-def test_a_run_leaves_its_optimizer_behind(tmp_path, call):
-  params = {"encoder": {"kernel": jnp.ones((40, 40))}}
-  tx, _ = optim.make_optimizer(
-      params=params, optax_name="scale_by_adafactor", lr=0.1,
-      schedule={"decay_type": "cosine"}, total_steps=10)
-  run = state.TrainState.create(
-      params=params, tx=tx, rng=jax.random.PRNGKey(0),
-      codebook=quantizer.init_codebook(jax.random.PRNGKey(0), 8, 4))
+def test_a_converted_workdir_is_evaluated(tmp_path, call, weights, stage_i):
+  workdir = tmp_path / "run"
+  assert call(weights[0], workdir)[0] == 0
+  family, variables = families.open_checkpoint(
+      str(workdir), stage_i.config)
+  arrays = checkpoint.load_params(weights[0])
+  assert bits(variables["params"]) == bits(arrays["params"])
+  assert bits(variables["state"]) == bits(arrays["state"])
+
+
+def test_a_run_leaves_its_optimizer_behind(tmp_path, call, stage_i):
+  init, _, _ = make_init(stage_i, stage_i.config, 10)
+  run = jax.jit(init)(jax.random.PRNGKey(0))
   with checkpoint.Checkpointer(tmp_path / "run") as checkpointer:
     checkpointer.save(7, run, {})
   assert call(tmp_path / "run", tmp_path / "w.npz")[0] == 0
-  with np.load(tmp_path / "w.npz", allow_pickle=False) as file:
-    assert sorted(file.files) == [
-        "params/encoder/kernel", "state/counts", "state/dictionary"]
-    np.testing.assert_array_equal(
-        file["state/dictionary"], run.codebook.dictionary)
+  written = files.load_npz(tmp_path / "w.npz")
+  assert sorted(written) == ["params", "state"]
+  assert bits(written["params"]) == bits(run.params)
+  assert bits(written["state"]) == bits(run.extra["state"])
+
+
+def test_averaged_parameters_are_the_ones_that_are_written(tmp_path, call,
+                                                           stage_i):
+  params = tree.unflatten(stage_i_arrays(stage_i))["params"]
+  average = jax.tree.map(lambda x: x + 1, params)
+  with checkpoint.Checkpointer(tmp_path / "run") as checkpointer:
+    checkpointer.save(7, {"params": params, "extra": {"ema": average}}, {})
+  assert call(tmp_path / "run", tmp_path / "w.npz")[0] == 0
+  assert bits(files.load_npz(tmp_path / "w.npz")["params"]) == bits(average)
+
+
+def test_a_run_of_an_older_version_is_refused(tmp_path, call):
+  """Its dictionary lies under another name and would be left out."""
+  (tmp_path / "config.json").write_text(json.dumps({"task": "depth"}))
+  code, printed, error = call(tmp_path, tmp_path / "w.npz")
+  assert (code, printed) == (2, "") and "version 0.1.0" in error
+  assert not (tmp_path / "w.npz").exists()
+
+
+def test_the_config_of_a_run_tells_its_kind(tmp_path, call):
+  """Also where the names of the arrays say nothing."""
+  workdir = tmp_path / "run"
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    checkpointer.save(1, {"params": {"table": np.ones((3, 4))}}, {})
+  assert "No UViM checkpoint" in call(workdir, tmp_path / "w.npz")[2]
+  (workdir / "config.json").write_text(json.dumps({"kind": "lm"}))
+  code, printed, _ = call(workdir, tmp_path / "w.npz")
+  assert code == 0 and "stage II: 1 arrays, 12 parameters" in printed
 
 
 def test_nothing_is_overwritten(tmp_path, call):

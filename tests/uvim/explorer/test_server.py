@@ -4,9 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
-import json
 import re
-import socket
 
 import httpx
 import numpy as np
@@ -15,23 +13,25 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.trainers import tiny
-from tools.explorer import __main__ as explorer
-from tools.explorer import session as explorer_session
+from uvim import fields
+from uvim.explorer import server
+from uvim.explorer import session as session_lib
 from uvim.inference.api import UViM
+from uvim.registry import ConfigError
 
 
-def photo(height=20, width=31, seed=0):
+def noise_image(height=20, width=31, seed=0):
   return np.random.default_rng(seed).integers(
       0, 256, (height, width, 3), np.uint8)
 
 
-def png(picture, **kwargs):
+def png(image, **kwargs):
   out = io.BytesIO()
-  Image.fromarray(picture).save(out, "PNG", **kwargs)
+  Image.fromarray(image).save(out, "PNG", **kwargs)
   return out.getvalue()
 
 
-def picture_of(url):
+def image_of(url):
   assert url.startswith("data:image/png;base64,")
   data = base64.b64decode(url.partition(",")[2])
   with Image.open(io.BytesIO(data)) as file:
@@ -43,12 +43,23 @@ def uvim(weights):
   return UViM.from_checkpoint(weights[0], lm=weights[1])
 
 
+class Variant:
+  """A model with other attributes than those of the real one."""
+
+  def __init__(self, uvim, **attributes):
+    self._uvim = uvim
+    self.__dict__.update(attributes)
+
+  def __getattr__(self, name):
+    return getattr(self._uvim, name)
+
+
 class Client:
   """Requests to an app of its own."""
 
   def __init__(self, uvim, **kwargs):
-    self.session = explorer_session.Session(uvim, "tiny")
-    self.app = explorer.make_app(self.session, **kwargs)
+    self.session = session_lib.Session(uvim, "tiny")
+    self.app = server.make_app(self.session, **kwargs)
 
   def reply(self, method, path, **kwargs):
     async def send():
@@ -59,13 +70,18 @@ class Client:
 
     return asyncio.run(send())
 
-  def post(self, path, fields):
-    out = self.reply("POST", path, json=fields)
+  def get(self, path):
+    out = self.reply("GET", path)
+    assert out.status_code == 200, out.text
+    return out.json()
+
+  def post(self, path, given):
+    out = self.reply("POST", path, json=given)
     assert out.status_code == 200, out.text
     return out.json()
 
   def upload(self, data):
-    return self.reply("POST", "/photos", content=data)
+    return self.reply("POST", "/images", content=data)
 
   def refuses(self, method, path, status=400, **kwargs):
     out = self.reply(method, path, **kwargs)
@@ -92,15 +108,16 @@ def test_the_page_runs_its_own_script_and_loads_nothing(client):
                        reply.text)
 
 
-def test_what_a_photograph_gets(client, uvim):
-  x = photo()
+def test_what_an_image_gets(client, uvim):
+  x = noise_image()
   got = client.upload(png(x)).json()
-  np.testing.assert_array_equal(picture_of(got["photo"]), x)
+  np.testing.assert_array_equal(image_of(got["image"]), x)
   assert (got["width"], got["height"]) == (31, 20)
   assert "truth" not in got and "oracle" not in got
-  fields = dict(id=got["id"], temperature=1.0, seed=4, num_samples=2)
-  samples = client.post("/predict", fields)["samples"]
+  given = dict(id=got["id"], temperature=1.0, seed=4, num_samples=2)
+  samples = client.post("/predict", given)["samples"]
   expected = uvim.predict(x, temperature=1.0, seed=4, num_samples=2)
+  assert len(samples) == 2
   for s, sample in enumerate(samples):
     assert sample["code"] == expected.codes[0, s].tolist()
     np.testing.assert_allclose(
@@ -108,42 +125,90 @@ def test_what_a_photograph_gets(client, uvim):
     assert sample["bits"] == pytest.approx(
         -expected.logprob[0, s].mean() / np.log(2))
     np.testing.assert_array_equal(
-        picture_of(sample["picture"]), expected.pictures()[0][s])
-  info = client.reply("GET", "/info").json()
+        image_of(sample["output"]), expected.pictures()[0][s])
+  info = client.get("/info")
   assert info["words"] == len(info["counts"]) == tiny.WORDS
   assert info["perplexity"] == pytest.approx(tiny.WORDS)  # Untrained: even.
-  assert info["grid"] == [2, 2]
+  assert info["grid"] == [2, 2] and info["paintable"] and info["prior"]
+  assert [option["name"] for option in info["options"]] == [
+      "temperature", "top_k", "top_p"]
 
 
 def test_a_painted_code_changes_the_output(client, uvim):
-  x = photo()
+  x = noise_image()
   number = client.upload(png(x)).json()["id"]
-  pictures = []
+  outputs = []
   for code in ([1, 2, 3, 4], [-1, -1, -1, -1], [1, -1, 3, 5]):
     got = client.post("/decode", {"id": number, "code": code})
-    drawn = picture_of(got["picture"])
+    drawn = image_of(got["output"])
     np.testing.assert_array_equal(
-        drawn, uvim.priors.sampling(x, [code]).pictures()[0][0])
+        drawn, uvim.decode(x, [code]).pictures()[0][0])
     # The likelihood of a whole code, whoever wrote it.
     assert ("bits" in got) == (-1 not in code)
-    pictures.append(drawn.tobytes())
-  assert len(set(pictures)) == 3
+    outputs.append(drawn.tobytes())
+  assert len(set(outputs)) == 3
 
 
 def test_truth_and_oracle_of_examples(client, uvim):
-  x, labels = photo(16, 16), tiny.batch(3)["labels"][0]
-  number = client.session.add_entry(x, labels)
-  got = client.reply("GET", f"/photos/{number}").json()
+  x, labels = noise_image(16, 16), tiny.batch(3)["labels"][0]
+  # Instances numbered as the oracle takes them.
+  labels = uvim.task.label_at(labels, (16, 16))
+  number = client.session.add_example(x, labels)
+  got = client.get(f"/images/{number}")
   codes = uvim.encode([x], [labels])
   assert got["oracle"]["code"] == codes[0].tolist()
   np.testing.assert_array_equal(
-      picture_of(got["oracle"]["picture"]),
-      uvim.priors.sampling(x, codes).pictures()[0][0])
+      image_of(got["oracle"]["output"]),
+      uvim.decode(x, codes).pictures()[0][0])
   np.testing.assert_array_equal(
-      picture_of(got["truth"]), uvim.task.render({"panoptic": labels[None]})[0])
-  # Dropped in again, it is the same photograph, and still has its truth.
+      image_of(got["truth"]), uvim.task.render({"panoptic": labels[None]})[0])
+  # Dropped in again, it is the same image, and still has its truth.
   again = client.upload(png(x)).json()
   assert again["id"] == number and again["truth"] == got["truth"]
+  assert client.get("/info")["examples"] == [number]
+
+
+# ── Models that lack something ──────────────────────────────────────────────
+
+
+def test_a_model_without_a_prior(uvim):
+  client = Client(Variant(uvim, prior=None))
+  info = client.get("/info")
+  assert not info["prior"] and info["options"] == []
+  number = client.upload(png(noise_image())).json()["id"]
+  got = client.post("/decode", {"id": number, "code": [1, 2, 3, 4]})
+  assert "bits" not in got
+
+
+def test_a_prior_of_other_options_and_without_likelihood(uvim):
+  """The page makes its controls of what the prior has, and sends no other."""
+  asked = {}
+
+  def predict(images, **options):
+    asked.update(options)
+    codes = np.zeros((1, 2, tiny.LENGTH), np.int32)
+    return uvim.decode(images, codes)
+
+  def log_prob(images, codes):
+    raise ConfigError("This prior gives no likelihoods.")
+
+  option = fields.Field("sharpness", 1.0, "How sharp.",
+                        check=fields.number(0))
+  client = Client(Variant(
+      uvim, prior=Variant(uvim.prior, options={"sharpness": option}),
+      predict=predict, log_prob=log_prob, word_counts=None, grid=None))
+  info = client.get("/info")
+  assert info["options"] == [{
+      "name": "sharpness", "default": 1.0, "doc": "How sharp.",
+      "allowed": "a number ≥ 0", "choices": []}]
+  assert info["counts"] is None and info["grid"] is None
+  number = client.upload(png(noise_image())).json()["id"]
+  samples = client.post("/predict", dict(
+      id=number, sharpness=2, temperature=1, num_samples=2))["samples"]
+  assert asked == dict(sharpness=2, num_samples=2, seed=0)
+  assert len(samples) == 2 and "bits" not in samples[0]
+  got = client.post("/decode", {"id": number, "code": [1, 2, 3, 4]})
+  assert "bits" not in got
 
 
 # ── What it refuses ──────────────────────────────────────────────────────────
@@ -154,33 +219,34 @@ def test_nonsense_uploads(uvim):
   for data, words in (
       (b"", "not a picture"), (b"<svg onload=alert(1)>", "not a picture"),
       (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
-      (png(photo(64, 64))[:3000], "cannot be read"),
+      (png(noise_image(64, 64))[:3000], "cannot be read"),
       (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "")):
-    assert words in client.refuses("POST", "/photos", content=data)
+    assert words in client.refuses("POST", "/images", content=data)
   big = "larger than 0.0954 MB"
   assert big in client.refuses(
-      "POST", "/photos", 413, content=b"x" * 100_001)
+      "POST", "/images", 413, content=b"x" * 100_001)
 
   async def endless():  # Announces no length.
     while True:
       yield b"x" * 30_000
 
-  assert big in client.refuses("POST", "/photos", 413, content=endless())
+  assert big in client.refuses("POST", "/images", 413, content=endless())
   wide = io.BytesIO()
   Image.new("1", (60_000, 1000)).save(wide, "PNG")
   assert "60000×1000 pixels are more than" in client.refuses(
-      "POST", "/photos", content=wide.getvalue())
-  assert client.upload(png(photo())).status_code == 200  # Still alive.
+      "POST", "/images", content=wide.getvalue())
+  assert client.upload(png(noise_image())).status_code == 200  # Still alive.
 
 
-def test_odd_pictures_are_taken(client):
-  frames = [Image.fromarray(photo(8, 9, s)).convert("P") for s in (1, 2)]
-  movie, ink = io.BytesIO(), io.BytesIO()
+def test_odd_images_are_taken(client):
+  frames = [Image.fromarray(noise_image(8, 9, s)).convert("P") for s in (1, 2)]
+  movie = io.BytesIO()
   frames[0].save(movie, "GIF", save_all=True, append_images=frames[1:])
+  ink = io.BytesIO()
   Image.new("CMYK", (9, 8)).save(ink, "JPEG")
-  for data, size in ((png(photo(1, 1)), (1, 1)), (movie.getvalue(), (9, 8)),
-                     (ink.getvalue(), (9, 8)),
-                     (png(photo(2, 20_000)), (1024, 1))):
+  for data, size in ((png(noise_image(1, 1)), (1, 1)),
+                     (movie.getvalue(), (9, 8)), (ink.getvalue(), (9, 8)),
+                     (png(noise_image(2, 20_000)), (1024, 1))):
     got = client.upload(data).json()
     assert (got["width"], got["height"]) == size
     client.post("/predict", {"id": got["id"]})
@@ -189,42 +255,48 @@ def test_odd_pictures_are_taken(client):
 def test_nothing_of_a_file_is_sent_back_but_its_pixels(client):
   notes = PngInfo()
   notes.add_text("Comment", "where I live")
-  reply = client.upload(png(photo(), pnginfo=notes))
-  data = base64.b64decode(reply.json()["photo"].partition(",")[2])
+  reply = client.upload(png(noise_image(), pnginfo=notes))
+  data = base64.b64decode(reply.json()["image"].partition(",")[2])
   assert b"where I live" not in data
 
 
 def test_nonsense_requests(client):
-  number = client.upload(png(photo())).json()["id"]
-  for path, fields in (
+  number = client.upload(png(noise_image())).json()["id"]
+  for path, given in (
       ("/predict", dict(id=number, temperature=-1)),
       ("/predict", dict(id=number, temperature="hot")),
+      ("/predict", dict(id=number, temperature=10**400)),
+      ("/predict", dict(id=number, temperature=None)),
       ("/predict", dict(id=number, num_samples=9)),
       ("/predict", dict(id=number, num_samples=True)),
       ("/predict", dict(id=number, seed=1.5)),
+      ("/predict", dict(id=number, seed=2**31)),
       ("/predict", dict(id=number, temperature=1, top_k=99)),
       ("/predict", dict(id=number, temperature=1, top_p=0)),
       ("/predict", dict(id=["x"])), ("/predict", dict()), ("/predict", []),
       ("/decode", dict(id=number)), ("/decode", dict(id=number, code=[1, 2])),
+      ("/decode", dict(id=number, code=[])),
       ("/decode", dict(id=number, code=[1, 2, 3, tiny.WORDS])),
       ("/decode", dict(id=number, code=[1, 2, 3, -2])),
       ("/decode", dict(id=number, code=["1"] * 4)),
       ("/decode", dict(id="../../etc/passwd", code=[1, 2, 3, 4]))):
-    client.refuses("POST", path, json=fields)
+    client.refuses("POST", path, json=given)
   for content in (b"", b"{", b"NaN", b"\xff", b"[" * 100_000,
-                  b'{"temperature": NaN, "id": "' + number.encode() + b'"}'):
+                  b"1" * 10_000,
+                  b'{"temperature": NaN, "id": "' + number.encode() + b'"}',
+                  b'{"temperature": 1e999, "id": "' + number.encode() + b'"}'):
     client.refuses("POST", "/predict", content=content)
   client.refuses("POST", "/predict", 413, content=b" " * (1 << 21))
-  assert client.reply("GET", "/photos/../explorer.py").status_code == 404
-  assert client.reply("GET", "/tools/explorer/__main__.py").status_code == 404
-  client.refuses("GET", "/photos/passwd")
+  assert client.reply("GET", "/images/../server.py").status_code == 404
+  assert client.reply("GET", "/uvim/explorer/server.py").status_code == 404
+  client.refuses("GET", "/images/passwd")
 
 
 def test_other_pages_and_other_names_are_refused(client, uvim):
   assert "other pages" in client.refuses(
-      "POST", "/photos", content=png(photo()),
+      "POST", "/images", content=png(noise_image()),
       headers={"origin": "http://elsewhere.example"})
-  assert client.reply("POST", "/photos", content=png(photo()), headers={
+  assert client.reply("POST", "/images", content=png(noise_image()), headers={
       "origin": "http://localhost"}).status_code == 200
   rebound = client.reply("GET", "/info", base="http://elsewhere.example")
   assert rebound.status_code == 400
@@ -233,74 +305,21 @@ def test_other_pages_and_other_names_are_refused(client, uvim):
       "GET", "/info", base="http://elsewhere.example").status_code == 200
 
 
-def test_a_bug_does_not_end_the_session(client, monkeypatch, capsys):
-  number = client.upload(png(photo())).json()["id"]
-  monkeypatch.setattr(client.session, "predict", lambda *a, **k: 1 / 0)
+def test_a_bug_does_not_end_the_session(uvim, capsys):
+  client = Client(Variant(uvim, predict=lambda *args, **options: 1 / 0))
+  number = client.upload(png(noise_image())).json()["id"]
   error = client.refuses("POST", "/predict", 500, json={"id": number})
   assert "division" not in error
   assert "ZeroDivisionError" in capsys.readouterr().err
   assert client.reply("GET", "/info").status_code == 200
 
 
-def test_old_photographs_are_forgotten_but_not_the_examples(uvim):
-  session = explorer_session.Session(uvim, "tiny")
-  first = session.add_entry(photo(2, 2, 0))
-  session.examples.append(first)
-  numbers = [session.add_entry(photo(2, 2, seed))
-             for seed in range(1, explorer_session.MAX_PHOTOS + 9)]
-  assert len(session._entries) == explorer_session.MAX_PHOTOS
-  assert first in session._entries and numbers[-1] in session._entries
-  with pytest.raises(Exception, match="not here any more"):
+def test_old_images_are_forgotten_but_not_the_examples(uvim):
+  session = session_lib.Session(uvim, "tiny")
+  first = session.add_example(noise_image(2, 2, 0), None)
+  numbers = [session.add_entry(noise_image(2, 2, seed))
+             for seed in range(1, session_lib.MAX_IMAGES + 9)]
+  assert len(session) == session_lib.MAX_IMAGES
+  assert first in session and numbers[-1] in session
+  with pytest.raises(ConfigError, match="not here any more"):
     session.describe(numbers[0])
-
-
-# ── The command ──────────────────────────────────────────────────────────────
-
-
-def command_fails(capsys, *argv):
-  assert explorer.main(list(argv)) == 2
-  error = capsys.readouterr().err
-  assert error.startswith("error: ") and error.count("\n") == 1
-  return error
-
-
-def test_commands_that_cannot_be(weights, capsys):
-  with socket.create_server(("127.0.0.1", 0)) as taken:
-    port = str(taken.getsockname()[1])
-    error = command_fails(capsys, "--checkpoint", "nowhere", "--port", port)
-  assert f"127.0.0.1:{port}" in error and "in use" in error
-  port = ["--port", "0", "--checkpoint"]
-  assert "No checkpoint at nowhere.npz" in command_fails(
-      capsys, *port, "nowhere.npz")
-  assert "stage 2; stage 1 is needed" in command_fails(
-      capsys, *port, str(weights[1]))
-  assert "70000" in command_fails(capsys, "--port", "70000", "--checkpoint", "")
-
-
-def test_the_command_serves_this_computer_alone(weights, capsys, monkeypatch):
-  served = []
-  monkeypatch.setattr(explorer, "_serve", lambda sock, app: served.append(
-      sock.getsockname()[0]))
-  assert explorer.main(["--checkpoint", str(weights[0]), "--lm",
-                        str(weights[1]), "--port", "0"]) == 0
-  printed = capsys.readouterr()
-  assert served == ["127.0.0.1"] and "http://127.0.0.1:" in printed.out
-  assert "no examples: the checkpoint does not tell" in printed.err
-
-
-def test_examples_come_from_the_split_never_trained_on(
-    uvim, rooms_tiny_dir, tmp_path):
-  pp = ('decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
-        'resize(16, antialias=True)|value_range(-1, 1)|'
-        'resize(16, key="labels", method="nearest")|make_canonical|'
-        'keep("image","labels")')
-  config = dict(dataset="rooms/tiny", val_split="validation", pp_eval=pp,
-                data_dir=str(rooms_tiny_dir))
-  (tmp_path / "config.json").write_text(json.dumps(config))
-  session = explorer_session.Session(uvim, "tiny")
-  assert explorer_session.add_examples(session, str(tmp_path), 2) == ""
-  entry = session._entries[session.examples[1]]
-  assert entry.photo.shape[0] > 48 and entry.labels.shape == (16, 16, 2)
-  config["dataset"] = "rooms/none"
-  (tmp_path / "config.json").write_text(json.dumps(config))
-  assert "none" in explorer_session.add_examples(session, str(tmp_path), 2)

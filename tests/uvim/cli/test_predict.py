@@ -1,5 +1,6 @@
-"""Photographs in, files in the task's format out; mistakes are one line."""
+"""Images in, files in the task's format out; mistakes are one line."""
 
+import argparse
 import errno
 import json
 import os
@@ -12,27 +13,28 @@ import pytest
 from PIL import Image
 
 from tests.trainers import tiny
-from tools import predict
+from uvim import categories as categories_lib
+from uvim.cli import convert, options, predict
 from uvim.inference import export
 from uvim.inference.api import UViM
 from uvim.inference.prediction import Prediction
+from uvim.registry import ConfigError
 from uvim.tasks import make_task
 
-pytestmark = pytest.mark.usefixtures("load_once")
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 
 
-def photo(height, width, seed=0):
+def noise_image(height, width, seed=0):
   return np.random.default_rng(seed).integers(
       0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.fixture
-def photos(tmp_path):
-  folder = tmp_path / "photos"
+def folder(tmp_path):
+  folder = tmp_path / "images"
   (folder / "more").mkdir(parents=True)
-  Image.fromarray(photo(20, 31)).save(folder / "7.png")
-  Image.fromarray(photo(16, 18, 1)).save(folder / "more" / "b.jpg")
+  Image.fromarray(noise_image(20, 31)).save(folder / "7.png")
+  Image.fromarray(noise_image(16, 18, 1)).save(folder / "more" / "b.jpg")
   return folder
 
 
@@ -42,18 +44,27 @@ def arguments(weights, out, *paths):
 
 
 @pytest.fixture
-def fails(weights, tmp_path, capsys):
+def call(load_once):
+  """The command: its exit code."""
+  def call(argv):
+    return predict.main(argv, load=load_once)
+
+  return call
+
+
+@pytest.fixture
+def fails(call, weights, tmp_path, capsys):
   """Calls the command, which must refuse in one line; returns that."""
-  def call(*paths, code=2, **flags):
+  def expect_failure(*paths, code=2, **flags):
     extra = [f"--{k}={v}" for k, v in flags.items()]
     argv = arguments(weights, tmp_path / "out", *paths)
-    assert predict.main([*argv, *extra]) == code
+    assert call([*argv, *extra]) == code
     error = [x for x in capsys.readouterr().err.splitlines()
              if x.strip() and "Predicting" not in x]
     assert len(error) == 1 and error[0].startswith("error: "), error
     return error[0]
 
-  return call
+  return expect_failure
 
 
 def read(path):
@@ -61,20 +72,21 @@ def read(path):
     return np.asarray(picture)
 
 
-def test_the_command_as_a_user_meets_it(weights, photos, tmp_path):
+def test_the_command_as_a_user_meets_it(weights, folder, tmp_path):
   """Without TensorFlow; the files say what the model says."""
   out = tmp_path / "out"
   code = ("import sys\nfor name in ('tensorflow', 'tensorflow_datasets'):\n"
-          "  sys.modules[name] = None\nfrom tools import predict\n"
-          "sys.exit(predict.main(sys.argv[1:]))")
+          "  sys.modules[name] = None\nfrom uvim.cli import main\n"
+          "sys.exit(main.main(sys.argv[1:]))")
   done = subprocess.run(
-      [sys.executable, "-c", code, *arguments(weights, out, photos)],
+      [sys.executable, "-c", code, "predict",
+       *arguments(weights, out, folder)],
       cwd=ROOT, capture_output=True, text=True, timeout=300,
       env={**os.environ, "JAX_PLATFORMS": "cpu"})
   assert done.returncode == 0, done.stderr
-  assert "2 of 2 photographs predicted" in done.stdout
+  assert "2 of 2 images predicted" in done.stdout
   expected = UViM.from_checkpoint(weights[0], lm=weights[1]).predict(
-      photos / "7.png").outputs["panoptic"][0][0]
+      folder / "7.png").outputs["panoptic"][0][0]
   written = json.loads((out / "panoptic.json").read_text())
   assert [(x["id"], x["height"], x["width"]) for x in written["images"]] == [
       (7, 20, 31), (2, 16, 18)]
@@ -106,10 +118,10 @@ def test_the_command_as_a_user_meets_it(weights, photos, tmp_path):
   assert len(summary["images"][0]["codes"][0]) == tiny.LENGTH
 
 
-def test_samples_and_their_best(weights, photos, tmp_path, capsys):
+def test_samples_and_their_best(call, weights, folder, tmp_path):
   def run(out, *extra):
-    argv = arguments(weights, out, photos / "7.png")
-    assert predict.main([*argv, "--num_samples=3", "--temperature=1",
+    argv = arguments(weights, out, folder / "7.png")
+    assert call([*argv, "--num_samples=3", "--temperature=1",
                          "--seed=4", "--min_fraction=0.01", *extra]) == 0
     return json.loads((out / "predictions.json").read_text())
 
@@ -125,14 +137,14 @@ def test_samples_and_their_best(weights, photos, tmp_path, capsys):
         tmp_path / "best" / name).read_bytes()
 
 
-def test_nothing_is_overwritten_unasked(weights, photos, tmp_path, fails):
-  argv = arguments(weights, tmp_path / "out", photos / "7.png")
-  assert predict.main(argv) == 0
+def test_nothing_is_overwritten_unasked(call, weights, folder, tmp_path, fails):
+  argv = arguments(weights, tmp_path / "out", folder / "7.png")
+  assert call(argv) == 0
   before = (tmp_path / "out/panoptic/7.png").read_bytes()
-  message = fails(photos / "7.png", seed=9, temperature=2)
+  message = fails(folder / "7.png", seed=9, temperature=2)
   assert "predictions.json and 3 more: there already" in message
   assert (tmp_path / "out/panoptic/7.png").read_bytes() == before
-  assert predict.main([*argv, "--overwrite"]) == 0
+  assert call([*argv, "--overwrite"]) == 0
   assert not list((tmp_path / "out").rglob("*.partial"))
 
 
@@ -146,63 +158,88 @@ def test_inputs_that_are_not_there(fails, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_file_does_not_stop_the_others(fails, photos, tmp_path):
-  (photos / "bad.jpg").write_text("not an image")
-  assert "bad.jpg: not a picture" in fails(photos)
+def test_a_bad_file_does_not_stop_the_others(fails, folder, tmp_path):
+  (folder / "bad.jpg").write_text("not an image")
+  assert "bad.jpg: not a picture" in fails(folder)
   summary = json.loads((tmp_path / "out/predictions.json").read_text())
   assert [x["name"] for x in summary["images"]] == ["7", "b"]
 
 
-def test_odd_pictures_are_predicted(weights, tmp_path):
+def test_odd_images_are_predicted(call, weights, tmp_path):
   folder = tmp_path / "odd"
   folder.mkdir()
   Image.new("RGB", (1, 1), "red").save(folder / "one.png")
   Image.new("L", (20000, 3)).save(folder / "wide.png")
   Image.new("CMYK", (9, 8)).save(folder / "print.jpg")
-  frames = [Image.fromarray(photo(8, 9, s)).convert("P") for s in (1, 2)]
+  frames = [Image.fromarray(noise_image(8, 9, s)).convert("P") for s in (1, 2)]
   frames[0].save(folder / "movie.gif", save_all=True, append_images=frames[1:])
-  assert predict.main(arguments(weights, tmp_path / "out", folder)) == 0
+  assert call(arguments(weights, tmp_path / "out", folder)) == 0
   for name, size in (("one", (1, 1)), ("wide", (3, 20000)),
                      ("print", (8, 9)), ("movie", (8, 9))):
     assert read(tmp_path / f"out/panoptic/{name}.png").shape == (*size, 3)
   assert read(tmp_path / "out/pictures/wide.png").shape == (1, 2048, 3)
 
 
-def test_options_of_another_task_and_out_of_range(fails, photos):
+def test_options_of_another_task_and_out_of_range(fails, folder):
   assert "full_luma is an option of colorization" in (
-      fails(photos, "--full_luma"))
-  assert "temperature = -1" in fails(photos, temperature=-1)
-  assert "top_k = 99" in fails(photos, top_k=99, temperature=1)
+      fails(folder, "--full_luma"))
+  assert "temperature = -1" in fails(folder, temperature=-1)
+  assert "top_k = 99" in fails(folder, top_k=99, temperature=1)
+  assert "temperature = hot" in fails(folder, temperature="hot")
+  assert "top_p = 2; it must be None or a number in (0, 1]" in (
+      fails(folder, top_p=2, temperature=1))
 
 
-def test_a_full_disk(fails, photos, monkeypatch, tmp_path):
+def test_options_come_from_priors_and_tasks(weights, load_once):
+  """Whatever a prior or a task lists can be said; names stay as they were."""
+  sampling = options.sampling_options()
+  outputs = options.output_options()
+  assert list(sampling) == ["temperature", "top_k", "top_p"]
+  assert {"min_fraction", "instance_label", "full_luma"} == set(outputs)
+  parser = argparse.ArgumentParser()
+  options.add_options(parser, "codes", sampling)
+  options.add_options(parser, "outputs", outputs)
+  args = parser.parse_args(["--temperature=1", "--top_k", "3", "--full_luma",
+                            "--instance_label=majority"])
+  given = options.given_options(args, sampling)
+  assert given == {"temperature": 1.0, "top_k": 3}
+  assert isinstance(given["temperature"], float)
+  given = options.given_options(args, outputs)
+  assert given == {"full_luma": True, "instance_label": "majority"}
+  assert "Default: 0.0" in parser.format_help()
+  task = load_once(weights[0], lm=str(weights[1])).task
+  del given["full_luma"]
+  options.check_task_options(given, outputs, task)
+
+
+def test_a_full_disk(fails, folder, monkeypatch, tmp_path):
   def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   monkeypatch.setattr(Image.Image, "save", full)
-  message = fails(photos / "7.png")
+  message = fails(folder / "7.png")
   assert "Cannot write" in message and "No space left on device" in message
   assert not list((tmp_path / "out").rglob("*.p*"))
 
 
-def test_stages_that_do_not_go_together(weights, tmp_path, photos, capsys):
-  argv = ["--out", str(tmp_path / "out"), str(photos), "--checkpoint"]
+def test_stages_that_do_not_go_together(call, weights, tmp_path, folder,
+                                        capsys):
+  argv = ["--out", str(tmp_path / "out"), str(folder), "--checkpoint"]
   for path, words in ((weights[1], "checkpoint of stage 2; stage 1"),
                       (weights[0], "no language model"),
                       (tmp_path / "no.npz", "No checkpoint at")):
-    assert predict.main([*argv, str(path)]) == 2
+    assert call([*argv, str(path)]) == 2
     assert words in capsys.readouterr().err
   # Codes of one size, but of two tasks: only the config tells.
   workdir = tmp_path / "lm"
-  workdir.mkdir()
-  (workdir / "config.json").write_text(json.dumps({
-      "oracle": {"task": "depth", "model_init": str(weights[0])}, "model": {}}))
-  from uvim.store import open_model as load
-  with pytest.raises(Exception, match="do not go together"):
-    load._check_task(weights[0], "panoptic_segmentation", workdir,
-                     load.read_config(workdir))
+  convert.convert(str(weights[1]), str(workdir))
+  config = tiny.stage_ii_config(weights[0]).to_json()
+  config["oracle"]["task"] = "depth"
+  (workdir / "config.json").write_text(json.dumps(config))
+  assert call([*argv, str(workdir)]) == 2
+  assert "do not go together" in capsys.readouterr().err
   # One of two language models would have been left out, silently.
-  assert predict.main([*argv, str(workdir), "--lm", str(weights[1])]) == 2
+  assert call([*argv, str(workdir), "--lm", str(weights[1])]) == 2
   assert "another was given" in capsys.readouterr().err
 
 
@@ -213,11 +250,12 @@ def one_prediction(task, key, output):
   spec = {key: ({"depth": 4, "color": 3}[key], 64)}
   task = make_task(task, dict(inputs=spec, outputs=spec, input_size=(8, 8),
                               patch_size=(8, 8)))
-  return Prediction(task, [photo(*output.shape[:2])], {key: [output[None]]},
-                    np.zeros((1, 1, 4), np.int32), None, {})
+  image = noise_image(*output.shape[:2])
+  codes = np.zeros((1, 1, 4), np.int32)
+  return Prediction(task, [image], {key: [output[None]]}, codes, None, {})
 
 
-def test_depth_in_millimetres_and_colours(tmp_path):
+def test_depth_in_millimetres_and_colors(tmp_path):
   depth = np.array([[0.0204, 1.5], [9.98, 80.0]], np.float32)
   one_prediction("depth", "depth", depth).save(tmp_path, names=["a"])
   with Image.open(tmp_path / "depth/a.png") as file:
@@ -230,21 +268,39 @@ def test_depth_in_millimetres_and_colours(tmp_path):
       read(tmp_path / "c/color/a.png"),
       np.rint(color * 127.5 + 127.5))
   writer = export.Writer(tmp_path / "c", prediction.task)
-  with pytest.raises(Exception, match="there already"):
+  with pytest.raises(ConfigError, match="there already"):
     writer.add("a", prediction)
 
 
+class Model:
+  """What `choose_categories` asks a model."""
+
+  def __init__(self, num_classes, categories=(), dataset=""):
+    self.task = self
+    self.num_categories = num_classes
+    self.categories = categories
+    self.dataset = dataset
+
+
 def test_categories(tmp_path):
-  assert predict.choose_categories(None, "", 133)[132].id == 200
-  assert predict.choose_categories(None, "rooms/tiny", 12)[3].id == 5
-  assert predict.choose_categories(None, "mydata", 133) is None
+  choose = predict.choose_categories
+  # The model's own.
+  rows = ((7, "cup", True), (9, "sky", False))
+  assert choose(None, Model(2, rows, "mydata")) == [
+      categories_lib.Category(*row) for row in rows]
+  assert choose(None, Model(3, rows, "mydata")) is None
+  # Published weights do not tell theirs: they are COCO's.
+  assert choose(None, Model(133))[132].id == 200
+  assert choose(None, Model(12)) is None
+  assert choose(None, Model(133, dataset="mydata")) is None
+  # A file comes first.
   path = tmp_path / "categories.json"
   path.write_text('[{"id": 9, "name": "cup", "isthing": 1}]')
-  assert predict.choose_categories(str(path), "mydata", 1)[0].id == 9
-  with pytest.raises(Exception, match="1 categories, the model has 2"):
-    predict.choose_categories(str(path), "mydata", 2)
-  with pytest.raises(Exception, match="--categories nowhere"):
-    predict.choose_categories("nowhere", "mydata", 2)
+  assert choose(str(path), Model(1, rows[:1]))[0].id == 9
+  with pytest.raises(ConfigError, match="1 categories, the model has 2"):
+    choose(str(path), Model(2))
+  with pytest.raises(ConfigError, match="--categories nowhere"):
+    choose("nowhere", Model(2))
 
 
 def test_files_of_one_name():

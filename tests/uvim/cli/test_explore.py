@@ -1,0 +1,79 @@
+"""`uvim explore`: what it serves, and how it fails before it does."""
+
+import socket
+
+import numpy as np
+
+from uvim.cli import explore
+from uvim.registry import ConfigError
+
+
+def command_fails(capsys, *argv):
+  assert explore.main(list(argv)) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: ") and error.count("\n") == 1
+  return error
+
+
+def test_commands_that_cannot_be(weights, capsys):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = str(taken.getsockname()[1])
+    error = command_fails(capsys, "--checkpoint", "nowhere", "--port", port)
+  assert f"127.0.0.1:{port}" in error and "in use" in error
+  port = ["--port", "0", "--checkpoint"]
+  assert "No checkpoint at nowhere.npz" in command_fails(
+      capsys, *port, "nowhere.npz")
+  assert "stage 2; stage 1 is needed" in command_fails(
+      capsys, *port, str(weights[1]))
+  assert "70000" in command_fails(capsys, "--port", "70000", "--checkpoint", "")
+
+
+class Server:
+  """Notes what it is to serve, instead of serving it."""
+
+  def __init__(self):
+    self.address = None
+    self.application = None
+
+  def __call__(self, listener, application):
+    self.address = listener.getsockname()[0]
+    self.application = application
+
+
+def serve(weights, load_once, **kwargs):
+  server = Server()
+  argv = ["--checkpoint", str(weights[0]), "--lm", str(weights[1]), "--port",
+          "0"]
+  assert explore.main(argv, load=load_once, serve=server, **kwargs) == 0
+  return server
+
+
+def test_it_serves_this_computer_alone(weights, load_once, capsys):
+  server = serve(weights, load_once)
+  assert server.address == "127.0.0.1" and server.application is not None
+  printed = capsys.readouterr()
+  assert "http://127.0.0.1:" in printed.out
+  # The installed package reads no data sets, and says who does.
+  assert "no examples: " in printed.err
+  assert "python -m tools.explorer" in printed.err
+
+
+def test_examples_are_those_that_are_found(weights, load_once, capsys):
+  asked = []
+
+  def find(checkpoint, task, count):
+    asked.append((checkpoint, task.keys, count))
+    yield np.zeros((8, 9, 3), np.uint8), np.ones((8, 9, 2), np.int32)
+    raise ConfigError("the others\nare broken")
+
+  serve(weights, load_once, find_examples=find)
+  assert asked == [(str(weights[0]), ("semantics", "instances"), 6)]
+  assert capsys.readouterr().err == "no examples: the others are broken\n"
+
+
+def test_the_user_may_end_it(weights, load_once):
+  def interrupted(listener, application):
+    raise KeyboardInterrupt
+
+  argv = ["--checkpoint", str(weights[0]), "--port", "0", "--examples", "0"]
+  assert explore.main(argv, load=load_once, serve=interrupted) == 0

@@ -1,0 +1,52 @@
+"""Images with truth for the explorer, from a run's own data set."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from uvim.inference import images
+from uvim.registry import ConfigError
+from uvim.store import open_model
+from uvim.tasks.base import AbstractTask
+
+
+def find_examples(checkpoint: str, task: AbstractTask, count: int
+                  ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+  """Reads examples of the split that the run never trained on.
+
+  Args:
+    checkpoint: a run's workdir; no other checkpoint tells its data set.
+    task: of the model.
+    count: how many at most.
+
+  Yields:
+    (image [H, W, 3], labels as the oracle takes them). The labels are None
+    where an image is its own label.
+
+  Raises:
+    ConfigError: the data set is unknown or not there.
+  """
+  config = open_model.read_config(checkpoint)
+  pp = config.get("pp_eval")
+  if not (config.get("val_split") and pp):
+    raise ConfigError("the checkpoint does not tell its data set")
+  # Imported late: TensorFlow takes seconds.
+  import tensorflow as tf
+
+  from pp import stream
+  from trainers import config_file
+  config_file.quiet_absl()  # TFDS warns of its own calls.
+  split = stream.open_tfds_split(
+      config["dataset"], config["val_split"], config.get("data_dir"))
+  preprocess = split.make_preprocess(pp, config.get("pp_modules"))
+  for index in range(min(count, split.num_examples)):
+    example = split.source.tensors(index)
+    seen = preprocess(example, tf.zeros([2], tf.int64))
+    if "crop" in pp:
+      # Only what the string leaves of the image fits the labels.
+      image = seen.get("image_ctx", seen["image"]).numpy()
+    else:
+      image = images.read(io.BytesIO(example["image"].numpy()))
+    labels = None if task.labels_from_image else seen["labels"].numpy()
+    yield image, labels

@@ -1,0 +1,127 @@
+"""Turns a run into a .npz in the published layout, and the other way round.
+
+  uvim convert SRC DST
+
+SRC is the workdir of a run, a .npz, an https:// address, or a name such as
+uvim-panoptic-stage1. DST is a new .npz if it ends so, else a new workdir that
+`config.model_init` and `config.oracle.model_init` take. Not a bit of an array
+changes. Optimizer, step and random state are not part of the published layout:
+a converted workdir can be started from, not resumed. Where a run averages its
+parameters, the average is what is written.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uvim import files
+from uvim.cli import app
+from uvim.registry import ConfigError
+
+# What the arrays of each kind must have, where only their names tell the kind.
+_SIGNS = {"vqvae": "params/decoder_stem/kernel",
+          "lm": "params/decoder/EmbedTargets/embedding"}
+_TITLES = {"vqvae": "stage I", "lm": "stage II"}
+
+
+def main(argv: Sequence[str] | None = None, *,
+         program: str = "uvim convert") -> int:
+  """The command; returns the exit code."""
+  parser = app.make_command_parser(program, __doc__)
+  parser.add_argument("source", metavar="SRC")
+  parser.add_argument("target", metavar="DST")
+  return app.run(parser, _command, argv)
+
+
+def _command(args: argparse.Namespace) -> None:
+  # Imported late: a typo on the command line need not wait for JAX.
+  import jax
+
+  # An accelerator may be busy with a run, and is of no use here.
+  jax.config.update("jax_platforms", "cpu")
+  kind, specs = convert(args.source, args.target)
+  print(describe(kind, specs))
+  print(f"wrote {args.target}")
+
+
+def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
+  """Writes the parameters at `source` to `target`.
+
+  Args:
+    source: whatever `uvim.store.published.locate` takes.
+    target: '….npz' or a folder to be made; must not exist.
+
+  Returns:
+    The kind of the model, and {name: [shape, dtype]} of what was written, in
+    the published names.
+
+  Raises:
+    ConfigError: nothing to read, no UViM checkpoint, something at `target`.
+  """
+  from etils import epath
+
+  from uvim.store import checkpoint, published
+  if epath.Path(target).exists():
+    raise ConfigError(f"{target} exists already; nothing is overwritten.")
+  # Read first: a run of version 0.1.0 would lose its dictionary silently.
+  kind = _kind_of_run(source)
+  arrays = published.load_params(source)
+  specs = checkpoint.array_specs(arrays)
+  if kind is None:
+    kind = kind_of_arrays(specs)
+  if target.endswith(".npz"):
+    files.save_npz(target, arrays)
+  else:
+    _save_workdir(target, arrays, source)
+  return kind, specs
+
+
+def _kind_of_run(source: str) -> str | None:
+  """The kind that a run's config names; None for anything but a run."""
+  from uvim.store import open_model
+  return open_model.read_config(source).get("kind")
+
+
+def kind_of_arrays(specs: Mapping[str, Any]) -> str:
+  """The kind of bare arrays.
+
+  Raises:
+    ConfigError: these are no UViM's names.
+  """
+  from uvim.store import fields_of
+  kind = fields_of.kind_of(specs)
+  if kind == "lm" and _SIGNS["lm"] not in specs:
+    raise ConfigError(
+        f"No UViM checkpoint: it has neither {' nor '.join(_SIGNS.values())}, "
+        f"but {', '.join(sorted(specs)[:3]) or 'nothing'}.")
+  return kind
+
+
+def _save_workdir(workdir: str, arrays: Mapping[str, Any],
+                  source: str) -> None:
+  """Saves arrays as a run does; see `uvim.learn.state.TrainState`."""
+  from uvim.store import checkpoint
+  state = {"params": arrays[files.PARAMS]}
+  if files.STATE in arrays:
+    state["extra"] = {"state": arrays[files.STATE]}
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    checkpointer.save(0, state, {"converted_from": str(source)})
+
+
+def describe(kind: str, specs: Mapping[str, list]) -> str:
+  """A line per array as name, shape, dtype; then the totals."""
+  lines = []
+  num_parameters = 0
+  num_state = 0
+  for name, (shape, dtype) in specs.items():
+    lines.append(f"{name}\t{tuple(shape)}\t{dtype}")
+    if name.startswith(f"{files.STATE}/"):
+      num_state += math.prod(shape)
+    else:
+      num_parameters += math.prod(shape)
+  total = f"{num_parameters:,} parameters"
+  if num_state:
+    total += f", {num_state:,} numbers of the dictionary's state"
+  title = _TITLES.get(kind, kind)
+  return "\n".join([*lines, f"{title}: {len(specs)} arrays, {total}"])

@@ -1,0 +1,140 @@
+"""A page to look at a model's guiding code and to paint over its words.
+
+  uvim explore --checkpoint W [--port 8008]
+
+Serves one page at http://127.0.0.1:8008: drop in an image, see truth (of the
+examples), the oracle's and the prior's predictions, paint over words of the
+code and watch the output change (paper, Fig 10). Only this computer can reach
+it unless --host says otherwise; nothing is written to disk, and the page loads
+nothing from elsewhere.
+"""
+
+import argparse
+import importlib.util
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from uvim.cli import app
+from uvim.cli.predict import Loader, load_model
+from uvim.registry import ConfigError
+
+DEFAULT_PORT = 8008
+MEGABYTE = 2**20
+
+# (checkpoint, task, number of examples) → (image, labels or None) of each.
+ExampleFinder = Callable[[str, Any, int], Iterable[tuple[Any, Any]]]
+# (listening socket, Starlette application) → returns when the user ends it.
+Server = Callable[[socket.socket, Any], None]
+
+
+def find_no_examples(checkpoint: str, task: Any, count: int
+                     ) -> Iterable[tuple[Any, Any]]:
+  """The finder of the installed package, which cannot read data sets."""
+  del checkpoint, task, count
+  raise ConfigError("the data set of a run is read from a checkout of the "
+                    "repository: python -m tools.explorer")
+
+
+def serve(listener: socket.socket, application: Any) -> None:
+  """Answers requests until the user ends it."""
+  import uvicorn
+  config = uvicorn.Config(application, log_level="warning")
+  uvicorn.Server(config).run(sockets=[listener])
+
+
+def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
+         load: Loader = load_model,
+         find_examples: ExampleFinder = find_no_examples,
+         serve: Server = serve) -> int:
+  """The command; returns the exit code.
+
+  Args:
+    argv: the arguments; None: those of the process.
+    program: what the user typed to start it.
+    load: opens a checkpoint.
+    find_examples: reads images with their truth.
+    serve: answers requests.
+  """
+  def command(args):
+    _check_installed()
+    with _listen(args.host, args.port) as listener:
+      session = _make_session(args, load, find_examples)
+      application = _make_application(args, session)
+      _say_address(args.host, listener)
+      try:
+        serve(listener, application)
+      except KeyboardInterrupt:  # How a user ends it.
+        pass
+
+  return app.run(_make_parser(program), command, argv)
+
+
+def _make_parser(program: str) -> argparse.ArgumentParser:
+  from uvim.explorer import server
+  parser = app.make_command_parser(program, __doc__)
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="a workdir, .npz, address or name")
+  add("--lm", help="stage II, where --checkpoint is stage I alone")
+  add("--host", default="127.0.0.1",
+      help="default: %(default)s, this computer alone")
+  add("--port", type=int, default=DEFAULT_PORT,
+      help="default: %(default)s; 0: any")
+  add("--examples", type=int, default=6,
+      help="images with truth, of the run's validation split; default: "
+      "%(default)s")
+  add("--max_upload_mb", type=float,
+      default=server.MAX_UPLOAD_BYTES / MEGABYTE, help="default: %(default)g")
+  return parser
+
+
+def _check_installed() -> None:
+  for package in ("starlette", "uvicorn"):
+    if importlib.util.find_spec(package) is None:
+      raise ConfigError(f"The explorer needs the package {package}, which is "
+                        "not installed: pip install 'uvim[explorer]'.")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+  """Bound before the model is loaded: a port in use costs no minute."""
+  if not 0 <= port <= 65535:
+    raise ConfigError(f"--port {port}; it must be in 0..65535.")
+  family = socket.AF_INET6 if ":" in host else socket.AF_INET
+  try:
+    return socket.create_server((host, port), family=family)
+  except OSError as error:
+    raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. "
+                      "Choose another --port.") from error
+
+
+def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
+  from uvim.explorer.session import Session
+  uvim = load(args.checkpoint, lm=args.lm)
+  session = Session(uvim, str(args.checkpoint))
+  if args.examples <= 0:
+    return session
+  try:
+    examples = find_examples(args.checkpoint, session.task, args.examples)
+    for image, labels in examples:
+      session.add_example(image, labels)
+  except (ImportError, ConfigError) as error:
+    one_line = " ".join(str(error).split())
+    print(f"no examples: {one_line}", file=sys.stderr)
+  return session
+
+
+def _make_application(args, session: Any) -> Any:
+  from uvim.explorer import server
+  is_local = args.host in server.LOOPBACK
+  if not is_local:
+    print(f"warning: whoever reaches {args.host} can use this page.",
+          file=sys.stderr)
+  return server.make_app(session, any_host=not is_local,
+                         max_bytes=int(args.max_upload_mb * MEGABYTE))
+
+
+def _say_address(host: str, listener: socket.socket) -> None:
+  name = f"[{host}]" if ":" in host else host
+  port = listener.getsockname()[1]
+  print(f"http://{name}:{port}  (Ctrl-C ends it)", flush=True)

@@ -1,0 +1,119 @@
+"""Options of a prediction, made from what priors and tasks say of themselves.
+
+The command line is read before the checkpoint is. So every option of every
+prior and task is allowed at first; once the model is there, those that it does
+not have are refused. A new prior or task brings its options along.
+"""
+
+import argparse
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from uvim import fields
+from uvim.fields import Field
+from uvim.priors import PRIORS
+from uvim.registry import ConfigError
+from uvim.tasks import TASKS, task_class
+from uvim.tasks.base import AbstractTask
+
+# Option → its owner, a prior's style or a task's name → what is known of it.
+Known = Mapping[str, Mapping[str, Field]]
+
+
+def sampling_options() -> Known:
+  """The options of all priors."""
+  known = {}
+  for style, prior_class in PRIORS.items():
+    for name, option in prior_class.options.items():
+      known.setdefault(name, {})[style] = option
+  return known
+
+
+def output_options() -> Known:
+  """The options of all tasks."""
+  known = {}
+  seen = set()
+  for task_name in TASKS:
+    cls = task_class(task_name)
+    # The first name of a class is its own; the others are the released code's.
+    if cls in seen:
+      continue
+    seen.add(cls)
+    for name, option in cls.prediction_options().items():
+      known.setdefault(name, {})[task_name] = option
+  return known
+
+
+def add_options(parser: argparse.ArgumentParser, title: str,
+                known: Known) -> None:
+  """Adds a group of options; one that is not given is None."""
+  group = parser.add_argument_group(title)
+  for name, owners in known.items():
+    help_text = _help_text(owners)
+    if _is_switch(owners):
+      group.add_argument(f"--{name}", action="store_true", default=None,
+                         help=help_text)
+    else:
+      group.add_argument(f"--{name}", type=_Reader(name, owners),
+                         help=help_text)
+
+
+def given_options(args: argparse.Namespace, known: Known) -> dict[str, Any]:
+  """The options of a group that the user gave, with their values."""
+  values = {name: getattr(args, name) for name in known}
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def check_task_options(given: Mapping[str, Any], known: Known,
+                       task: AbstractTask) -> None:
+  """Raises a ConfigError if an option is one of another task."""
+  for name in given:
+    if name not in task.prediction_options():
+      owners = ", ".join(known[name])
+      raise ConfigError(f"--{name}: {name} is an option of {owners}, but the "
+                        "model's task is another one.")
+
+
+class _Reader:
+  """Reads the value of an option; argparse calls it."""
+
+  def __init__(self, name: str, owners: Mapping[str, Field]):
+    self._name = name
+    self._owners = owners
+
+  def __call__(self, text: str) -> Any:
+    for option in self._owners.values():
+      value = _parse(text, option)
+      if option.check is None or option.check.fits(value):
+        return value
+    rules = {option.check.allowed for option in self._owners.values()}
+    raise argparse.ArgumentTypeError(
+        f"{self._name} = {text}; it must be {' or '.join(sorted(rules))}")
+
+
+def _parse(text: str, option: Field) -> Any:
+  """The value that a text stands for: a Python literal, or the text itself."""
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+  # `--temperature 1` means the same number as `--temperature 1.0`.
+  if isinstance(option.default, float) and fields.is_integer(value):
+    return float(value)
+  return value
+
+
+def _is_switch(owners: Mapping[str, Field]) -> bool:
+  return all(option.default is False for option in owners.values())
+
+
+def _help_text(owners: Mapping[str, Field]) -> str:
+  texts = []
+  for owner, option in owners.items():
+    text = f"{owner}: {option.doc}"
+    if option.default is not False:
+      text += f" Default: {option.default}."
+    texts.append(text)
+  # argparse takes a percent sign for a placeholder.
+  return " ".join(texts).replace("%", "%%")

@@ -1,0 +1,6 @@
+"""A page to look at a model's guiding code and to paint over its words.
+
+  session   the model, and the images of one session
+  server    answers the page's requests
+  page.html the page itself: one file, which loads nothing from elsewhere
+"""

@@ -1,0 +1,234 @@
+"""Answers the requests of the explorer's page.
+
+  GET  /              the page
+  GET  /info          what the model is; see `Session.info`
+  POST /images        an uploaded file; gives `Session.describe`
+  GET  /images/ID     the same of an image that is there
+  POST /predict       {"id", options}; gives samples
+  POST /decode        {"id", "code"}; gives the output for a painted code
+
+Every answer but the page is JSON. A mistake gives {"error": one line}.
+"""
+
+import base64
+import hashlib
+import json
+import pathlib
+import re
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from uvim.explorer.session import Session
+from uvim.registry import ConfigError
+
+PAGE = pathlib.Path(__file__).with_name("page.html")
+MAX_UPLOAD_BYTES = 32 << 20
+MAX_JSON_BYTES = 1 << 20
+# Larger whole numbers are no exact floats; no option needs them.
+_MAX_INTEGER = 2**53
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# As they stand in a request; the last is what a test client says.
+_LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+_HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+
+# A request → what becomes JSON.
+Endpoint = Callable[[Any], Awaitable[dict[str, Any]]]
+
+
+class TooLarge(ConfigError):
+  """A request whose body exceeds the limit."""
+
+
+def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
+             any_host: bool = False) -> Any:
+  """The Starlette application.
+
+  Args:
+    session: what it serves.
+    max_bytes: of an upload.
+    any_host: whether it answers to names other than this computer's own.
+  """
+  from starlette.applications import Starlette
+  from starlette.middleware import Middleware
+  from starlette.middleware.trustedhost import TrustedHostMiddleware
+  from starlette.routing import Route
+  endpoints = Endpoints(session, max_bytes)
+  routes = [
+      Route("/", _page_endpoint(PAGE.read_text())),
+      Route("/info", _answer(endpoints.info)),
+      Route("/images", _answer(endpoints.add), methods=["POST"]),
+      Route("/images/{number}", _answer(endpoints.describe)),
+      Route("/predict", _answer(endpoints.predict), methods=["POST"]),
+      Route("/decode", _answer(endpoints.decode), methods=["POST"])]
+  # Another site must not reach us through a name of its own (DNS rebinding).
+  hosts = ["*"] if any_host else _LOCAL_NAMES
+  guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+  return Starlette(routes=routes, middleware=[guard])
+
+
+class Endpoints:
+  """What the server does for each request; results become JSON."""
+
+  def __init__(self, session: Session, max_bytes: int):
+    self._session = session
+    self._max_bytes = max_bytes
+
+  async def info(self, request) -> dict[str, Any]:
+    del request
+    return {**self._session.info(), "max_bytes": self._max_bytes}
+
+  async def add(self, request) -> dict[str, Any]:
+    data = await _read_body(request, self._max_bytes)
+    number = await _compute(self._session.add, data)
+    return await _compute(self._session.describe, number)
+
+  async def describe(self, request) -> dict[str, Any]:
+    number = request.path_params["number"]
+    return await _compute(self._session.describe, number)
+
+  async def predict(self, request) -> dict[str, Any]:
+    given = await _read_json(request)
+    number = _text(given, "id")
+    known = ("seed", "num_samples", *self._session.sampling_options)
+    options = {name: given[name] for name in known if name in given}
+    samples = await _compute(self._session.predict, number, **options)
+    return {"samples": samples}
+
+  async def decode(self, request) -> dict[str, Any]:
+    given = await _read_json(request)
+    number = _text(given, "id")
+    code = _code(given)
+    return await _compute(self._session.decode, number, code)
+
+
+async def _compute(function: Callable[..., Any], *args: Any,
+                   **kwargs: Any) -> Any:
+  """In a thread: the page stays responsive while the model works."""
+  from starlette.concurrency import run_in_threadpool
+  return await run_in_threadpool(function, *args, **kwargs)
+
+
+# ── Answers ─────────────────────────────────────────────────────────────────
+
+
+def _page_endpoint(page: str) -> Callable[[Any], Awaitable[Any]]:
+  from starlette.responses import HTMLResponse
+  headers = {**_HEADERS, "Content-Security-Policy": _content_policy(page)}
+
+  async def send_page(request):
+    del request
+    return HTMLResponse(page, headers=headers)
+
+  return send_page
+
+
+def _content_policy(page: str) -> str:
+  """Only this page's own script and style run; nothing is loaded."""
+  rules = [
+      "default-src 'none'",
+      f"script-src {_digests(page, 'script')}",
+      f"style-src {_digests(page, 'style')}",
+      "img-src data: blob:",
+      "connect-src 'self'",
+      "base-uri 'none'",
+      "form-action 'none'",
+      "frame-ancestors 'none'"]
+  return "; ".join(rules)
+
+
+def _digests(page: str, tag: str) -> str:
+  """The hashes of the texts between all <tag> and </tag>."""
+  sources = []
+  for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL):
+    digest = hashlib.sha256(text.encode()).digest()
+    sources.append(f"'sha256-{base64.b64encode(digest).decode()}'")
+  return " ".join(sources)
+
+
+def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
+  """Results become JSON, mistakes one line; the server survives all else."""
+  from starlette.responses import JSONResponse
+
+  async def send(request):
+    status = 200
+    try:
+      _check_origin(request)
+      content = await endpoint(request)
+    except TooLarge as error:
+      content = {"error": str(error)}
+      status = 413
+    except ConfigError as error:
+      content = {"error": str(error)}
+      status = 400
+    except Exception:  # noqa: BLE001 - a bug must not end the session.
+      traceback.print_exc()
+      content = {"error": "This failed; the terminal tells more."}
+      status = 500
+    return JSONResponse(content, status, headers=_HEADERS)
+
+  return send
+
+
+# ── Requests ────────────────────────────────────────────────────────────────
+
+
+def _check_origin(request) -> None:
+  """A page of another site may not post here in the user's name."""
+  origin = request.headers.get("origin")
+  if not origin:
+    return
+  _, _, host = origin.partition("://")
+  if host != request.headers.get("host"):
+    raise ConfigError("Requests of other pages are refused.")
+
+
+async def _read_body(request, limit: int) -> bytes:
+  """The body; refused as soon as it is too long, whatever was announced."""
+  parts = []
+  size = 0
+  async for part in request.stream():
+    size += len(part)
+    if size > limit:
+      raise TooLarge(f"The upload is larger than {limit / 2**20:.3g} MB.")
+    parts.append(part)
+  return b"".join(parts)
+
+
+async def _read_json(request) -> dict[str, Any]:
+  text = await _read_body(request, MAX_JSON_BYTES)
+  try:
+    content = json.loads(text, parse_int=_parse_integer)
+  except ConfigError:
+    raise
+  except (ValueError, RecursionError) as error:
+    raise ConfigError("The request is not JSON.") from error
+  if not isinstance(content, dict):
+    raise ConfigError("The request must be a JSON object.")
+  return content
+
+
+def _parse_integer(digits: str) -> int:
+  # Python refuses to read thousands of digits; no option needs them.
+  too_long = len(digits) > 20
+  if too_long or abs(int(digits)) > _MAX_INTEGER:
+    raise ConfigError(f"{digits[:20]}…: whole numbers must lie within "
+                      f"±{_MAX_INTEGER}.")
+  return int(digits)
+
+
+def _text(given: dict[str, Any], name: str) -> str:
+  value = given.get(name)
+  if not isinstance(value, str):
+    raise ConfigError(f"{name} = {value!r}; it must be a text.")
+  return value
+
+
+def _code(given: dict[str, Any]) -> list[int]:
+  code = given.get("code")
+  is_code = isinstance(code, list) and all(
+      type(word) is int and abs(word) < 2**31 for word in code)
+  if not is_code:
+    raise ConfigError("code must be a list of whole numbers.")
+  return code

@@ -1,0 +1,242 @@
+"""What the explorer knows: the model, and the images of this session.
+
+S samples per image · L code length · Q number of words · H W pixels of an image
+"""
+
+import base64
+import collections
+import dataclasses
+import hashlib
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from uvim import fields, resize
+from uvim.inference import images
+from uvim.registry import ConfigError
+from uvim.tasks.base import AbstractTask
+
+MAX_IMAGES = 24  # The oldest is forgotten first.
+MAX_PIXELS = 50_000_000  # Of an upload, before it is shrunk.
+SIDE = 1024  # Pixels of the long side of what is kept.
+MAX_SAMPLES = 8
+MAX_SEED = 2**31 - 1
+
+_CHECKS = {"num_samples": fields.integer(1, MAX_SAMPLES),
+           "seed": fields.integer(0, MAX_SEED)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """An image of the session.
+
+  Attributes:
+    image: uint8 [H, W, 3].
+    labels: the truth, as the oracle takes it; None where nobody knows.
+  """
+  image: np.ndarray
+  labels: np.ndarray | None = None
+
+
+class Session:
+  """Every method may be called from any thread; one computes at a time."""
+
+  def __init__(self, uvim: Any, title: str):
+    """Starts without images.
+
+    Args:
+      uvim: `uvim.inference.api.UViM`.
+      title: what the page calls the model.
+    """
+    self._uvim = uvim
+    self._title = title
+    self._entries: dict[str, Entry] = collections.OrderedDict()
+    self._examples: list[str] = []
+    self._lock = threading.Lock()
+
+  def __len__(self) -> int:
+    """How many images there are."""
+    return len(self._entries)
+
+  def __contains__(self, number: str) -> bool:
+    return number in self._entries
+
+  @property
+  def task(self) -> AbstractTask:
+    return self._uvim.task
+
+  @property
+  def sampling_options(self) -> Mapping[str, fields.Field]:
+    """What the prior can be told; nothing where there is none."""
+    prior = self._uvim.prior
+    return {} if prior is None else prior.options
+
+  def info(self) -> dict[str, Any]:
+    """What the page needs to know about the model."""
+    uvim = self._uvim
+    spec = uvim.model.spec
+    is_one_word_a_place = spec.is_discrete and spec.words_per_place == 1
+    options = [_describe_option(option)
+               for option in self.sampling_options.values()]
+    return {
+        "title": self._title,
+        "task": "/".join(uvim.task.keys),
+        "grid": uvim.grid,
+        "length": spec.length,
+        "words": spec.num_words,
+        "paintable": is_one_word_a_place,
+        "prior": uvim.prior is not None,
+        "options": options,
+        "max_samples": MAX_SAMPLES,
+        "examples": self._examples,
+        **_usage(uvim.word_counts)}
+
+  # ── The images ──────────────────────────────────────────────────────────
+
+  def add(self, data: bytes) -> str:
+    """Reads an uploaded image; returns its id.
+
+    Raises:
+      ConfigError: not an image, or one of too many pixels.
+    """
+    image = images.read(io.BytesIO(data), max_pixels=MAX_PIXELS)
+    return self.add_entry(image)
+
+  def add_example(self, image: np.ndarray, labels: Any) -> str:
+    """Keeps an image with its truth for the whole session."""
+    number = self.add_entry(image, labels)
+    self._examples.append(number)
+    return number
+
+  def add_entry(self, image: np.ndarray, labels: Any = None) -> str:
+    """Keeps an image; the same one has the same id."""
+    image = images.fit(resize.to_bytes(image), SIDE)
+    if labels is None and self.task.labels_from_image:
+      labels = image
+    content = repr(image.shape).encode() + image.tobytes()
+    number = hashlib.sha256(content).hexdigest()[:16]
+    with self._lock:
+      old = self._entries.pop(number, None)
+      if labels is None and old is not None:
+        labels = old.labels
+      self._entries[number] = Entry(image, labels)
+      self._forget_the_oldest()
+    return number
+
+  def _forget_the_oldest(self) -> None:
+    num_spare = max(0, len(self._entries) - MAX_IMAGES)
+    uploads = [key for key in self._entries if key not in self._examples]
+    for key in uploads[:num_spare]:
+      del self._entries[key]
+
+  def _entry(self, number: str) -> Entry:
+    with self._lock:
+      if number not in self._entries:
+        raise ConfigError("This image is not here any more; drop it in again.")
+      return self._entries[number]
+
+  # ── What the model makes of them ────────────────────────────────────────
+
+  def describe(self, number: str) -> dict[str, Any]:
+    """The image; with labels the truth, and what the oracle makes of it."""
+    entry = self._entry(number)
+    height, width = entry.image.shape[:2]
+    description = {"id": number, "width": width, "height": height,
+                   "image": _data_url(entry.image)}
+    if entry.labels is None:
+      return description
+    with self._lock:
+      description["truth"] = self._draw_labels(entry)
+      if self._uvim.model.has_oracle:
+        codes = self._uvim.encode([entry.image], [entry.labels])
+        description["oracle"] = self._decoded(entry, codes)
+    return description
+
+  def predict(self, number: str, *, seed: int = 0, num_samples: int = 1,
+              **options: Any) -> list[dict[str, Any]]:
+    """Samples of the prior; options as of `UViM.predict`."""
+    for name, value in (("seed", seed), ("num_samples", num_samples)):
+      check = _CHECKS[name]
+      if not check.fits(value):
+        raise ConfigError(f"{name} = {value!r}; it must be {check.allowed}.")
+    entry = self._entry(number)
+    with self._lock:
+      prediction = self._uvim.predict(
+          [entry.image], seed=seed, num_samples=num_samples, **options)
+    logprob_SL = [None] * num_samples
+    if prediction.logprob is not None:
+      logprob_SL = prediction.logprob[0]
+    return _samples(prediction, logprob_SL)
+
+  def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
+    """What the base model makes of a code that somebody has painted."""
+    entry = self._entry(number)
+    with self._lock:
+      return self._decoded(entry, np.array([code]))
+
+  def _decoded(self, entry, codes_1L) -> dict[str, Any]:
+    """The output for one code, and how likely the prior finds the code."""
+    prediction = self._uvim.decode([entry.image], codes_1L)
+    return _samples(prediction, [self._logprob(entry, codes_1L)])[0]
+
+  def _logprob(self, entry, codes_1L) -> np.ndarray | None:
+    """Log-probabilities [L] under the prior, where there are any."""
+    has_gaps = codes_1L.min() < 0
+    if self._uvim.prior is None or has_gaps:
+      return None
+    try:
+      return self._uvim.log_prob([entry.image], codes_1L)[0, 0]
+    except ConfigError:  # Not every prior has a likelihood.
+      return None
+
+  def _draw_labels(self, entry) -> str:
+    height, width = entry.image.shape[:2]
+    label = self.task.label_at(entry.labels, (height, width))
+    truth = self.task.truth({"labels": label[None]})
+    return _data_url(self.task.render(truth)[0])
+
+
+def _describe_option(option: fields.Field) -> dict[str, Any]:
+  """What the page needs to make a control of an option."""
+  check = option.check
+  return {"name": option.name, "default": option.default, "doc": option.doc,
+          "allowed": check.allowed if check else "",
+          "choices": list(check.names) if check else []}
+
+
+def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
+  """How often training uses the words; None where nobody counts."""
+  if counts_Q is None:
+    return {"counts": None, "perplexity": None}
+  share_Q = counts_Q / max(counts_Q.sum(), 1e-9)
+  # The limit keeps the logarithm finite; 0 · log 0 counts as 0.
+  entropy = -np.sum(share_Q * np.log(np.maximum(share_Q, 1e-30)))
+  return {"counts": np.round(counts_Q, 3).tolist(),
+          "perplexity": float(np.exp(entropy))}
+
+
+def _samples(prediction: Any, logprob_SL: Sequence[np.ndarray | None]
+             ) -> list[dict[str, Any]]:
+  """The samples of a prediction of one image, as the page takes them."""
+  drawings = prediction.pictures()[0]
+  samples = []
+  for code_L, drawing, logprob_L in zip(
+      prediction.codes[0], drawings, logprob_SL, strict=True):
+    sample = {"code": code_L.tolist(), "output": _data_url(drawing)}
+    if logprob_L is not None:
+      sample["confidence"] = np.round(np.exp(logprob_L), 4).tolist()
+      sample["bits"] = float(-logprob_L.mean() / np.log(2))
+    samples.append(sample)
+  return samples
+
+
+def _data_url(image_HWC: np.ndarray) -> str:
+  """Encoded anew: nothing of an uploaded file is ever sent back."""
+  from PIL import Image
+  buffer = io.BytesIO()
+  Image.fromarray(image_HWC).save(buffer, "PNG", compress_level=1)
+  encoded = base64.b64encode(buffer.getvalue()).decode()
+  return f"data:image/png;base64,{encoded}"
