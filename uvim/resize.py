@@ -45,8 +45,9 @@ def to_luma(image_HWC: np.ndarray) -> np.ndarray:
   """The grey level in all three channels; keeps dtype and range."""
   if image_HWC.dtype == np.uint8:
     levels = image_HWC.astype(np.float32) * np.float32(1 / 255)
+    luma_HW = levels @ LUMA_WEIGHTS
     # 255.5 and a cut: how TensorFlow comes back to 8 bits.
-    grey_HW = (levels @ LUMA_WEIGHTS * np.float32(255.5)).astype(np.uint8)
+    grey_HW = (luma_HW * np.float32(255.5)).astype(np.uint8)
   else:
     grey_HW = image_HWC @ LUMA_WEIGHTS
   return np.repeat(grey_HW[..., None], 3, axis=-1)
@@ -136,20 +137,31 @@ def _average_rows(image_HWC, new: int) -> np.ndarray:
   if old == new:
     return image_HWC.astype(np.float32)
   step = _ONE / (np.float32(new) / np.float32(old))
-  # A kernel narrower than a pixel, when the image grows, would miss all.
-  reach = max(step, _ONE)
   resized = np.empty((new, *image_HWC.shape[1:]), np.float32)
   for i in range(new):
-    centre = np.float32(i + .5) * step
-    start = int(np.clip(np.ceil(centre - reach - _HALF), 0, old - 1))
-    last = int(np.clip(np.floor(centre + reach - _HALF), 0, old - 1))
-    covered = image_HWC[start:last + 1].astype(np.float32)
-    centres = np.arange(start, last + 1, dtype=np.float32) + _HALF
-    # A triangle: 1 at the centre, 0 at the ends of its reach.
-    weights = np.maximum(0, 1 - np.abs(centres - centre) / reach)
-    weights = (weights / weights.sum()).astype(np.float32)
-    resized[i] = np.tensordot(weights, covered, 1)
+    start, weights = _triangle(i, step, old)
+    covered = image_HWC[start:start + len(weights)]
+    resized[i] = np.tensordot(weights, covered.astype(np.float32), 1)
   return resized
+
+
+def _triangle(i: int, step: np.float32, old: int):
+  """(first old row, weights of it and of those after it) of new row i.
+
+  The weights are 1 at the centre and 0 at the ends of their reach, before
+  they are divided by their sum.
+  """
+  # A kernel narrower than a pixel, when the image grows, would miss all.
+  reach = max(step, _ONE)
+  centre = np.float32(i + .5) * step
+  first = np.ceil(centre - reach - _HALF)
+  last = np.floor(centre + reach - _HALF)
+  start = int(np.clip(first, 0, old - 1))
+  end = int(np.clip(last, 0, old - 1)) + 1
+  distance = np.arange(start, end, dtype=np.float32) + _HALF - centre
+  weights = np.maximum(0, 1 - np.abs(distance) / reach)
+  weights = weights / weights.sum()
+  return start, weights.astype(np.float32)
 
 
 def to_bytes(image_HWC: np.ndarray) -> np.ndarray:

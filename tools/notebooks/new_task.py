@@ -53,7 +53,7 @@ import numpy as np
 
 from pp.rooms.render import render
 from pp.rooms.things import CATEGORIES
-from uvim.inference import images
+from uvim import resize
 
 SIZE, RANKS = 32, 9
 
@@ -74,9 +74,9 @@ def examples(stream, count):
   """What the models see: image f32 [n, SIZE, SIZE, 3] in [-1, 1], labels."""
   scenes = [render(stream, i) for i in range(count)]
   return {
-      "image": np.stack([images.to_model(
+      "image": np.stack([resize.to_model(
           scene["image"], (SIZE, SIZE), antialias=True) for scene in scenes]),
-      "labels": np.stack([images.resize_nearest(
+      "labels": np.stack([resize.resize_nearest(
           label_of(scene), (SIZE, SIZE)) for scene in scenes])}
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from uvim.registry import ConfigError
-from uvim.resize import resize_nearest, to_bytes, to_model  # noqa: F401
 
 # Not all that Pillow opens: some formats start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

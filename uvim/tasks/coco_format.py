@@ -40,10 +40,12 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
   ids_HW, classes = number_segments(panoptic_HW2)
   segments = []
   for segment_id, label in enumerate(classes, start=1):
-    category = label if categories is None else categories[label - 1].id
-    segments.append({
-        "id": segment_id, "category_id": category, "iscrowd": 0,
-        **_extent(ids_HW == segment_id)})
+    category_id = label
+    if categories is not None:
+      category_id = categories[label - 1].id
+    segment = {"id": segment_id, "category_id": category_id, "iscrowd": 0}
+    segment.update(_extent(ids_HW == segment_id))
+    segments.append(segment)
   output_files.write_png(path, pixels.rgb_from_ids(ids_HW))
   return {"file_name": pathlib.Path(path).name, "segments_info": segments}
 
