@@ -6,11 +6,12 @@ import pytest
 
 from tests.tools.conftest import save_noise
 from tests.trainers import tiny
-from tools import convert_checkpoint, evaluate, predict
+from tools import evaluate, predict
 from tools.prepare import __main__ as prepare_data
 from trainers.lm import LmStage
 from trainers.vqvae import VqvaeStage
-from uvim import files
+from uvim import categories, files
+from uvim.cli import convert
 from uvim.config import resolve
 from uvim.learn import sharding
 from uvim.store import checkpoint
@@ -50,7 +51,7 @@ def foresee(path):
   """Heads that mostly say "grass" or "playingfield": some of it is true."""
   arrays = checkpoint.load_params(path)
   heads = arrays["params"]
-  for i, category in enumerate(predict.categories_lib.coco_panoptic()):
+  for i, category in enumerate(categories.coco_panoptic()):
     if category.name in ("grass-merged", "playingfield"):
       heads["head_semantics"]["bias"][i + 1] += 5
   heads["head_instances"]["bias"][1] += 4.5
@@ -131,7 +132,7 @@ def test_written_predictions_score_what_evaluate_says(run, data, tmp_path):
 
 def test_a_workdir_knows_its_config(run, tmp_path, capsys):
   workdir = tmp_path / "run"
-  convert_checkpoint.convert(str(run / "one.npz"), str(workdir))
+  convert.convert(str(run / "one.npz"), str(workdir))
   config = evaluate.read_config("", str(run / "one.py"))
   (workdir / "config.json").write_text(json.dumps(config.to_json()))
   assert evaluate.read_config(str(workdir), None).to_json() == config.to_json()
