@@ -136,7 +136,8 @@ class GuidedModel:
                           method="decode")
 
   def loss(self, arrays: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
-           x: Mapping[str, Label], loss_fn: Callable
+           x: Mapping[str, Label], loss_fn: Callable, *,
+           chunk_logits: int | None = None
            ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss of f, averaged over the batch; for training.
 
@@ -150,12 +151,13 @@ class GuidedModel:
       x: what to predict, per key of `outputs`.
       loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over the
         pixels of a patch: a task's `loss`.
+      chunk_logits: the most logits at a time; None: as suits the device.
 
     Returns:
       The mean loss and the means of the logs, which have no gradient.
     """
     x_BND = self._tokens(arrays, z_BLE, ctx)
-    loss_of_heads = self._loss_of_heads(loss_fn, x_BND)
+    loss_of_heads = self._loss_of_heads(loss_fn, x_BND, chunk_logits)
     return loss_of_heads.mean(self._head_params(arrays), x_BND, x)
 
   def loss_of_each(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
@@ -174,7 +176,7 @@ class GuidedModel:
     params = arrays["params"]
     return {key: params[f"head_{key}"] for key in self.vit.outputs}
 
-  def _loss_of_heads(self, loss_fn, x_BND):
+  def _loss_of_heads(self, loss_fn, x_BND, chunk_logits=None):
     """`loss_fn` as a function of the heads' parameters, by chunks of pixels."""
     outputs = self.vit.outputs
 
@@ -183,7 +185,7 @@ class GuidedModel:
       return loss_fn(logits, x)
 
     num_tokens = x_BND.shape[0] * x_BND.shape[1]
-    chunk_size = losses.chunk_size(num_tokens, outputs)
+    chunk_size = losses.chunk_size(num_tokens, outputs, chunk_logits)
     return losses.ChunkedLoss(loss_of_heads, chunk_size)
 
 

@@ -1,4 +1,4 @@
-"""The dictionary: look-up, learning, splitting, dropout (BEHAVIOURS 20-24)."""
+"""The dictionary: look-up, learning, splitting (BEHAVIOURS 20-23)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from uvim.codes import vq as quantizer
+from uvim.codes import vq
 from uvim.codes.vq import Codebook
-from uvim.registry import ConfigError
 
 
 def make_codebook(dictionary, counts=None):
@@ -29,23 +28,23 @@ def assert_same(ours, theirs):
 
 def test_codewords_have_unit_norm_whatever_the_counts():
   sums = normal(0, 5, 3)
-  few = quantizer.codewords(make_codebook(sums, [1, 1e-3, 2, 50, 1]))
+  few = vq.codewords(make_codebook(sums, [1, 1e-3, 2, 50, 1]))
   np.testing.assert_allclose(np.linalg.norm(few, axis=1), 1, atol=1e-6)
-  np.testing.assert_array_equal(few, quantizer.codewords(make_codebook(sums)))
+  np.testing.assert_array_equal(few, vq.codewords(make_codebook(sums)))
 
 
 def test_an_entry_without_direction_is_zero_not_nan():
   # Of a vector of 1e-25 float32 cannot hold the squared norm.
   for size in (0, 1e-25, 1e-42):
     sums = np.full((2, 3), size)
-    assert not np.any(quantizer.codewords(make_codebook(sums))), size
+    assert not np.any(vq.codewords(make_codebook(sums))), size
 
 
 def test_lookup_is_the_nearest_codeword():
   codebook, x_BLE = make_codebook(normal(1, 40, 8)), normal(2, 3, 50, 8)
-  words = np.float64(quantizer.codewords(codebook))
+  words = np.float64(vq.codewords(codebook))
   distance = np.sum((x_BLE[:, :, None] - words[None, None]) ** 2, axis=-1)
-  code = quantizer.lookup(codebook, x_BLE)
+  code = vq.lookup(codebook, x_BLE)
   assert code.dtype == jnp.int32
   np.testing.assert_array_equal(code, distance.argmin(-1))
 
@@ -53,18 +52,18 @@ def test_lookup_is_the_nearest_codeword():
 def test_ties_go_to_the_lowest_index():
   word = normal(3, 6)
   codebook = make_codebook(np.stack([-word, word, 2 * word, word]))
-  assert quantizer.lookup(codebook, word[None, None]).item() == 1
+  assert vq.lookup(codebook, word[None, None]).item() == 1
 
 
 def test_quantize_gives_codewords_and_passes_the_gradient_through():
   codebook, x_BLE = make_codebook(normal(4, 7, 4)), normal(5, 2, 3, 4)
   weight = normal(6, 2, 3, 4)
-  z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
+  z_BLE, code_BL = vq.quantize(codebook, x_BLE)
   np.testing.assert_array_equal(
-      z_BLE, np.asarray(quantizer.codewords(codebook))[np.asarray(code_BL)])
+      z_BLE, np.asarray(vq.codewords(codebook))[np.asarray(code_BL)])
 
   def loss(codebook, x_BLE):
-    return jnp.sum(quantizer.quantize(codebook, x_BLE)[0] * weight)
+    return jnp.sum(vq.quantize(codebook, x_BLE)[0] * weight)
 
   d_codebook, d_x = jax.grad(loss, argnums=(0, 1))(codebook, x_BLE)
   np.testing.assert_array_equal(d_x, weight)
@@ -74,7 +73,7 @@ def test_quantize_gives_codewords_and_passes_the_gradient_through():
 
 def test_commitment_pulls_only_the_encoder():
   x_BLE, z_BLE = normal(7, 2, 3, 4), normal(8, 2, 3, 4)
-  loss_B, grads = jax.vjp(quantizer.commitment_loss, x_BLE, z_BLE)
+  loss_B, grads = jax.vjp(vq.commitment_loss, x_BLE, z_BLE)
   np.testing.assert_allclose(loss_B, ((x_BLE - z_BLE) ** 2).mean((1, 2)),
                              rtol=1e-6)
   d_x, d_z = grads(jnp.ones(2))
@@ -84,7 +83,7 @@ def test_commitment_pulls_only_the_encoder():
 
 def test_a_code_outside_the_dictionary_is_not_some_other_word():
   codebook = make_codebook(normal(9, 4, 3))
-  z_BLE = quantizer.embed_code(codebook, jnp.array([[-1, 0, 3, 4]]))
+  z_BLE = vq.embed_code(codebook, jnp.array([[-1, 0, 3, 4]]))
   np.testing.assert_array_equal(np.isnan(z_BLE).all(-1),
                                 [[True, False, False, True]])
 
@@ -92,8 +91,8 @@ def test_a_code_outside_the_dictionary_is_not_some_other_word():
 def test_update_discounts_and_adds_sums_and_counts():
   codebook = make_codebook(normal(10, 3, 2), [1.0, 2.0, 4.0])
   x_BLE = normal(11, 1, 3, 2)
-  new = quantizer.update(
-      codebook, *quantizer.statistics(x_BLE, jnp.array([[2, 0, 2]]), 3),
+  new = vq.update(
+      codebook, *vq.statistics(x_BLE, jnp.array([[2, 0, 2]]), 3),
       momentum=0.5)
   np.testing.assert_allclose(new.counts, [1.5, 1.0, 4.0])
   sums = np.stack([x_BLE[0, 1], np.zeros(2), x_BLE[0, 0] + x_BLE[0, 2]])
@@ -107,12 +106,12 @@ def test_without_splitting_an_unused_entry_keeps_its_codeword():
 
   def step(_, codebook):
     x_BLE = jnp.broadcast_to(before.dictionary[0], (1, 8, 4))
-    return quantizer.update(
-        codebook, *quantizer.statistics(x_BLE, used, 3), momentum=0.98)
+    return vq.update(
+        codebook, *vq.statistics(x_BLE, used, 3), momentum=0.98)
 
   after = jax.lax.fori_loop(0, 10_000, step, before)
-  np.testing.assert_allclose(quantizer.codewords(after),
-                             quantizer.codewords(before), rtol=0, atol=1e-5)
+  np.testing.assert_allclose(vq.codewords(after),
+                             vq.codewords(before), rtol=0, atol=1e-5)
   assert 0 < np.max(after.counts[1:]) < 1e-6
 
 
@@ -120,10 +119,10 @@ def test_one_and_eight_devices_learn_the_same_dictionary():
   codebook, x_BLE = make_codebook(normal(12, 16, 8)), normal(13, 8, 4, 8)
   # A tiny momentum leaves dead entries, so that splits happen too.
   def step(codebook, x_BLE):
-    code_BL = quantizer.lookup(codebook, x_BLE)
-    codebook = quantizer.update(
-        codebook, *quantizer.statistics(x_BLE, code_BL, 16), momentum=0.05)
-    return quantizer.split_dead(codebook, jax.random.key(0))
+    code_BL = vq.lookup(codebook, x_BLE)
+    codebook = vq.update(
+        codebook, *vq.statistics(x_BLE, code_BL, 16), momentum=0.05)
+    return vq.split_dead(codebook, jax.random.key(0))
 
   mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
   everywhere = NamedSharding(mesh, P())
@@ -140,7 +139,7 @@ def test_one_and_eight_devices_learn_the_same_dictionary():
 def test_an_unused_entry_dies_at_step_460():
   count, steps = np.float32(1), 0
   momentum = np.float32(0.995)
-  unused = jax.jit(lambda c: quantizer.split_dead(
+  unused = jax.jit(lambda c: vq.split_dead(
       make_codebook(jnp.ones((2, 2)), jnp.stack([c, 5.0])),
       jax.random.key(0))[1])
   while unused(count) == 0:
@@ -150,7 +149,7 @@ def test_an_unused_entry_dies_at_step_460():
 
 def test_split_halves_the_parent_and_keeps_its_codeword():
   before = make_codebook(normal(14, 4, 64), [3.0, 8.0, 0.05, 0.5])
-  after, num_splits = quantizer.split_dead(before, jax.random.key(1))
+  after, num_splits = vq.split_dead(before, jax.random.key(1))
   assert num_splits == 1
   np.testing.assert_allclose(after.counts, [3.0, 4.0, 4.0, 0.5])
   np.testing.assert_array_equal(after.dictionary[1], before.dictionary[1] / 2)
@@ -163,7 +162,7 @@ def test_split_halves_the_parent_and_keeps_its_codeword():
 
 def test_without_dead_entries_nothing_changes():
   before = make_codebook(normal(15, 3, 4), [0.1, 7.0, 1.0])
-  after, num_splits = quantizer.split_dead(before, jax.random.key(0))
+  after, num_splits = vq.split_dead(before, jax.random.key(0))
   assert num_splits == 0
   jax.tree.map(np.testing.assert_array_equal, before, after)
 
@@ -171,7 +170,7 @@ def test_without_dead_entries_nothing_changes():
 @pytest.mark.parametrize("counts", ([0.05, 0.06, 0.07], [0.01, 0.19, 0.01]))
 def test_splitting_ends_when_there_is_nothing_left_to_split(counts):
   before = make_codebook(normal(16, 3, 4), counts)
-  after, num_splits = quantizer.split_dead(before, jax.random.key(0))
+  after, num_splits = vq.split_dead(before, jax.random.key(0))
   assert num_splits == 0
   np.testing.assert_array_equal(after.counts, before.counts)
 
@@ -180,65 +179,16 @@ def test_splitting_ends_when_there_is_nothing_left_to_split(counts):
 def test_splits_equal_the_original(fixtures, kind, perturb):
   file = np.load(fixtures / f"stage1_panoptic_resize16_split_{kind}.npz")
   codebook = Codebook(file["state_ema/dictionary"], file["state_ema/counts"])
-  after, num_splits = quantizer.split_dead(
+  after, num_splits = vq.split_dead(
       codebook, file["rng_key"], perturb=perturb)
   assert num_splits == len(file["i_max_i_min"])
   assert_same(after.counts, file["state_after/counts"])
   assert_same(after.dictionary, file["state_after/dictionary"])
 
 
-def test_dropout_draws_the_number_and_the_places_uniformly():
-  length, batch = 4, 20_000
-  z_BLE = jnp.ones((batch, length, 2))
-  rngs_B = jax.random.split(jax.random.key(2), batch)
-  kept = np.asarray(quantizer.drop_code(rngs_B, z_BLE, "random"))
-  assert set(np.unique(kept)) == {0, 1}
-  np.testing.assert_array_equal(kept[..., 0], kept[..., 1])
-  dropped = 1 - kept[..., 0]
-  share = np.bincount(dropped.sum(1).astype(int), minlength=5) / batch
-  np.testing.assert_allclose(share, 1 / 5, atol=0.015)
-  pairs = dropped[dropped.sum(1) == 2]
-  _, counts = np.unique(pairs, axis=0, return_counts=True)
-  np.testing.assert_allclose(counts / len(pairs), np.full(6, 1 / 6), atol=0.03)
-
-
-def test_ordered_dropout_takes_a_suffix_and_keeps_the_rest_exact():
-  z_BLE = normal(17, 500, 3, 2)
-  rngs_B = jax.random.split(jax.random.key(3), 500)
-  kept = np.asarray(quantizer.drop_code(rngs_B, z_BLE, "ordered"))
-  alive = (kept != 0).all(-1)
-  np.testing.assert_array_equal(alive, np.sort(alive, axis=1)[:, ::-1])
-  assert set(alive.sum(1)) == {0, 1, 2, 3}
-  np.testing.assert_array_equal(kept[alive], z_BLE[alive])
-
-
-def test_what_an_example_loses_depends_on_no_other():
-  z_BLE = normal(19, 6, 9, 2)
-  rngs_B = jax.random.split(jax.random.key(5), 6)
-  whole = quantizer.drop_code(rngs_B, z_BLE, "random")
-  part = quantizer.drop_code(rngs_B[1::2], z_BLE[1::2], "random")
-  np.testing.assert_array_equal(part, whole[1::2])
-  assert len({tuple(row) for row in np.asarray(whole[..., 0] == 0)}) > 3
-
-
 def test_statistics_of_parts_add_up_to_those_of_the_whole():
   x_BLE = normal(20, 6, 4, 3)
   code_BL = jax.random.randint(jax.random.key(6), (6, 4), 0, 5)
-  whole = quantizer.statistics(x_BLE, code_BL, 5)
-  parts = [quantizer.statistics(x_BLE[i::2], code_BL[i::2], 5) for i in (0, 1)]
+  whole = vq.statistics(x_BLE, code_BL, 5)
+  parts = [vq.statistics(x_BLE[i::2], code_BL[i::2], 5) for i in (0, 1)]
   jax.tree.map(assert_same, whole, jax.tree.map(jnp.add, *parts))
-
-
-def test_no_dropout_and_unknown_dropout():
-  z_BLE, rngs_B = normal(18, 2, 3, 4), jax.random.split(jax.random.key(0), 2)
-  np.testing.assert_array_equal(
-      quantizer.drop_code(rngs_B, z_BLE, "none"), z_BLE)
-  with pytest.raises(ConfigError, match="code_dropout 'randon'.*'random'"):
-    quantizer.drop_code(rngs_B, z_BLE, "randon")
-
-
-def test_usage_statistics():
-  histogram = quantizer.code_histogram(jnp.array([[0, 2], [2, 2]]), 4)
-  np.testing.assert_array_equal(histogram, [1, 0, 3, 0])
-  assert quantizer.perplexity(jnp.array([5.0, 5, 5, 5])) == pytest.approx(4)
-  assert quantizer.perplexity(jnp.array([0.0, 9, 0, 0])) == pytest.approx(1)

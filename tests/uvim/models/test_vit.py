@@ -1,5 +1,6 @@
 """Stage I against the original's numbers, and what it must not do."""
 
+import dataclasses
 import json
 import math
 import re
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from uvim.codes import vq as quantizer
-from uvim.codes.vq import Codebook
+from uvim.codes import vq
 from uvim.models import make_model, vit
 from uvim.nn import losses
 from uvim.registry import ConfigError
@@ -32,21 +32,29 @@ ORACLE = re.compile(
 
 
 def make(base=TINY, **fields):
-  fields = {**base, **fields}
-  vit.check_vit(**fields)
-  return vit.ViT(**fields)
+  return make_model("vit", {**base, **fields}, "model")
+
+
+def with_network(model, **changes):
+  """The model with other fields of its network."""
+  return dataclasses.replace(model, vit=model.vit.copy(**changes))
+
+
+def bottleneck(model, params, x, ctx):
+  """The oracle's vectors, as the quantizer compares them with its words."""
+  x_BLE = model.vit.apply({"params": params}, x, ctx, method="encode")
+  return jax.nn.standardize(x_BLE, axis=-1)
 
 
 def shapes(model):
-  params = jax.eval_shape(lambda rng: vit.init_params(model, rng),
-                          jax.random.key(0))
+  params = jax.eval_shape(model.init, jax.random.key(0))["params"]
   assert {p.dtype.name for p in jax.tree.leaves(params)} == {"float32"}
   return {name: p.shape
           for name, p in traverse_util.flatten_dict(params, sep="/").items()}
 
 
 def random_params(model):
-  """Parameters drawn by numpy: compiling `init_params` takes seconds."""
+  """Parameters drawn by numpy: compiling `init` takes seconds."""
   rng = np.random.default_rng(0)
   return traverse_util.unflatten_dict(
       {name: np.float32(rng.normal(size=shape) * 0.2)
@@ -60,20 +68,21 @@ def count(shapes, pattern=".*"):
 
 @pytest.fixture(scope="module")
 def tiny():
-  """A model, random parameters, a dictionary and a batch."""
+  """A model, random arrays and a batch."""
   model = make()
-  codebook = quantizer.init_codebook(jax.random.key(1), 8, 6)
+  codebook = vq.init_codebook(jax.random.key(1), 8, 6)
+  arrays = {"params": random_params(model), "state": vq.as_state(codebook)}
   rng = np.random.default_rng(0)
   x = {"seg": jnp.asarray(rng.integers(0, 3, (2, 8, 16)), jnp.int32)}
   ctx = jnp.asarray(rng.uniform(-1, 1, (2, 16, 8, 3)), jnp.float32)
-  return model, random_params(model), codebook, x, ctx
+  return model, arrays, x, ctx
 
 
 # Parity with the released implementation.
 
 
 def load_case(fixtures, name):
-  """Model, params, codebook and arrays of one parity fixture."""
+  """Model, its arrays and the batch of one parity fixture."""
   meta = json.loads((fixtures / f"stage1_{name}.json").read_text())
   fields = meta["model"]
   fields["oracle_depth"] = fields.pop("enc_depth")
@@ -87,9 +96,10 @@ def load_case(fixtures, name):
   params = traverse_util.unflatten_dict(
       {tuple(k.split("/")[1:]): file[k] for k in file.files
        if k.startswith("params/")})
-  codebook = Codebook(file["state/dictionary"], file["state/counts"])
+  arrays = {"params": params, "state": {
+      "dictionary": file["state/dictionary"], "counts": file["state/counts"]}}
   x, target = labels_of(file["batch/labels"], meta)
-  return make(fields), params, codebook, x, target, file["batch/image"]
+  return make(fields), arrays, x, target, file["batch/image"]
 
 
 def labels_of(labels, meta):
@@ -110,27 +120,26 @@ def labels_of(labels, meta):
   return {"depth": x}, {"depth": np.where(x == 0, -1, x)}
 
 
-def training_pass(model, codebook, x, target, ctx):
+def training_pass(model, state, x, target, ctx):
   """A function of (params, commitment weight) -> loss and all it met."""
   def loss(params, weight):
-    out = {"bottleneck": vit.encode_vectors(model, params, x, ctx)}
-    z_BLE, out["code"] = quantizer.quantize(codebook, out["bottleneck"])
-    out["bottleneck_q"] = z_BLE
-    for key, logits in vit.decode_vectors(model, params, z_BLE, ctx).items():
+    arrays = {"params": params, "state": state}
+    coded = model.oracle(arrays, x, ctx)
+    out = {"bottleneck": bottleneck(model, params, x, ctx),
+           "code": coded.code, "bottleneck_q": coded.z_BLE}
+    for key, logits in model.base_model(arrays, coded.z_BLE, ctx).items():
       out[f"logits/{key}"] = logits
       out[f"loss/loss_{key}"] = losses.softmax_cross_entropy(
           logits, target[key])
-    by_code = vit.decode_code(model, params, codebook, out["code"], ctx)
-    for key, logits in by_code.items():
+    z_BLE = model.embed(arrays, coded.code)
+    for key, logits in model.base_model(arrays, z_BLE, ctx).items():
       out[f"logits_from_code/{key}"] = logits
-    commitment = jnp.mean(
-        quantizer.commitment_loss(out["bottleneck"], z_BLE))
-    out["loss_commitment"] = commitment
-    new = quantizer.statistics(
-        out["bottleneck"], out["code"], len(codebook.counts))
-    out["after"] = quantizer.update(codebook, *new, momentum=0.995)
+    out["loss_commitment"] = coded.logs["code/commitment"]
+    # Without splitting, as the recordings.
+    learner = dataclasses.replace(model.quantizer, dict_splitting=False)
+    out["after"], _ = learner.learn(state, coded.stats, jax.random.key(0))
     total = sum(jnp.mean(v) for k, v in out.items() if k.startswith("loss/"))
-    return total + weight * commitment, out
+    return total + weight * out["loss_commitment"], out
   return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
@@ -154,19 +163,20 @@ def assert_same_grads(grads, file):
 @pytest.mark.parametrize("name", (
     "panoptic_resize16", "panoptic_einsum9", "depth"))
 def test_a_training_pass_equals_the_original(fixtures, name):
-  model, params, codebook, x, target, ctx = load_case(fixtures, name)
+  model, arrays, x, target, ctx = load_case(fixtures, name)
+  params, state = arrays["params"], arrays["state"]
   file = np.load(fixtures / f"stage1_{name}_out.npz")
   grad_file = np.load(fixtures / f"stage1_{name}_grad.npz")
-  step = training_pass(model, codebook, x, target, ctx)
+  step = training_pass(model, state, x, target, ctx)
   (loss, out), grads = step(params, 0.0)
   after = out.pop("after")
   np.testing.assert_array_equal(out.pop("code"), file["code"])
   for key, value in out.items():
     assert_same(value, file[key])
   assert_same(loss, grad_file["loss"])
-  assert_same(quantizer.codewords(codebook), file["codewords"])
-  assert_same(after.dictionary, grad_file["state_after/dictionary"])
-  assert_same(after.counts, grad_file["state_after/counts"])
+  assert_same(vq.codewords(vq.from_state(state)), file["codewords"])
+  assert_same(after["dictionary"], grad_file["state_after/dictionary"])
+  assert_same(after["counts"], grad_file["state_after/counts"])
   assert_same_grads(grads, grad_file)
   if name == "panoptic_resize16":
     file = np.load(fixtures / f"stage1_{name}_grad_wcommit025.npz")
@@ -184,11 +194,9 @@ def test_paper_size_parameters_have_the_published_names(fixtures, task):
     assert dtype == "float32"
     published[name] = tuple(int(n) for n in re.findall(r"\d+", shape))
   model = make(BASE, inputs=LABELS[task], outputs=LABELS[task])
-  codebook = jax.eval_shape(
-      lambda rng: quantizer.init_codebook(rng, 4096, 768), jax.random.key(0))
+  state = jax.eval_shape(model.init, jax.random.key(0))["state"]
   ours = {f"params/{k}": v for k, v in shapes(model).items()}
-  ours["state/dictionary"] = codebook.dictionary.shape
-  ours["state/counts"] = codebook.counts.shape
+  ours |= {f"state/{k}": v.shape for k, v in state.items()}
   assert ours == published
 
 
@@ -216,14 +224,13 @@ def new_panoptic():
   """A small model with the paper's classes as training starts with it."""
   spec = {"semantics": (134, 16), "instances": (100, 16)}
   model = make(inputs=spec, outputs=spec, bottleneck_resize=False)
-  return model, jax.jit(lambda rng: vit.init_params(model, rng))(
-      jax.random.key(0))
+  return model, jax.jit(model.init)(jax.random.key(0))
 
 
 def test_the_first_loss_is_that_of_uniform_predictions(new_panoptic):
-  model, params = new_panoptic
-  logits = vit.decode_vectors(model, params, jnp.ones((1, 4, 6)),
-                              jnp.ones((1, 16, 8, 3)))
+  model, arrays = new_panoptic
+  logits = model.base_model(arrays, jnp.ones((1, 4, 6)),
+                            jnp.ones((1, 16, 8, 3)))
   ids = jnp.full((1, 8, 16), 5)
   loss = sum(jnp.mean(losses.softmax_cross_entropy(x, ids))
              for x in logits.values())
@@ -231,8 +238,8 @@ def test_the_first_loss_is_that_of_uniform_predictions(new_panoptic):
 
 
 def test_parameters_start_at_the_published_scale(new_panoptic):
-  _, params = new_panoptic
-  params = traverse_util.flatten_dict(params, sep="/")
+  _, arrays = new_panoptic
+  params = traverse_util.flatten_dict(arrays["params"], sep="/")
 
   def xavier(fan_in, fan_out):
     return (2 / (fan_in + fan_out)) ** 0.5
@@ -254,89 +261,78 @@ def test_parameters_start_at_the_published_scale(new_panoptic):
 # Behaviour.
 
 
-def test_oracle_vectors_are_standardised(tiny):
-  model, params, _, x, ctx = tiny
-  x_BLE = np.float64(vit.encode_vectors(model, params, x, ctx))
-  assert x_BLE.shape == (2, 4, 6)
-  np.testing.assert_allclose(x_BLE.mean(-1), 0, atol=1e-5)
-  np.testing.assert_allclose(x_BLE.var(-1), 1, atol=1e-3)
-
-
 def cross_entropy(logits, x):
   loss_B = losses.per_example_mean(
       losses.softmax_cross_entropy(logits["seg"], x["seg"]))
   return loss_B, {"loss_seg": loss_B}
 
 
-def test_the_loss_without_logits_is_that_of_the_logits(tiny, monkeypatch):
-  model, params, _, x, ctx = tiny
-  monkeypatch.setattr(losses, "CPU_CHUNK", 2)
+def test_the_loss_without_logits_is_that_of_the_logits(tiny):
+  model, arrays, x, ctx = tiny
   # As large models run: layers in a scan, blocks computed twice.
-  lean = model.copy(scan_layers=True, remat="block")
+  lean = with_network(model, scan_layers=True, remat="block")
   z_BLE = np.random.default_rng(2).normal(size=(2, 4, 6)).astype(np.float32)
 
   def of_logits(params, z_BLE):
-    logits = vit.decode_vectors(model, params, z_BLE, ctx)
+    logits = model.base_model({**arrays, "params": params}, z_BLE, ctx)
     loss_B, logs = cross_entropy(logits, x)
     return jnp.mean(loss_B), jax.tree.map(jnp.mean, logs)
 
   def chunked(params, z_BLE):
-    return vit.decode_loss(lean, params, z_BLE, ctx, x, cross_entropy)
+    return lean.loss({**arrays, "params": params}, z_BLE, ctx, x,
+                     cross_entropy, chunk_logits=2)
 
   ours, theirs = (
-      jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, z_BLE)
-      for loss in (chunked, of_logits))
+      jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(
+          arrays["params"], z_BLE) for loss in (chunked, of_logits))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
                ours, theirs)
-  of_each, _ = vit.decode_loss_of_each(
-      model, params, z_BLE, ctx, x, cross_entropy)
+  of_each, _ = model.loss_of_each(arrays, z_BLE, ctx, x, cross_entropy)
   assert of_each.shape == (2,)
   np.testing.assert_allclose(jnp.mean(of_each), theirs[0][0], rtol=1e-5)
 
 
 def test_the_label_reaches_f_through_the_words_only(tiny):
-  model, params, codebook, x, ctx = tiny
-  z_BLE, code_BL = quantizer.quantize(
-      codebook, vit.encode_vectors(model, params, x, ctx))
-  np.testing.assert_array_equal(
-      vit.oracle_code(model, params, codebook, x, ctx), code_BL)
-  for ours, other in zip(
-      vit.decode_code(model, params, codebook, code_BL, ctx).values(),
-      vit.decode_vectors(model, params, z_BLE, ctx).values(), strict=True):
-    np.testing.assert_array_equal(ours, other)
+  model, arrays, x, ctx = tiny
+  coded = model.oracle(arrays, x, ctx)
+  by_code = model.base_model(arrays, model.embed(arrays, coded.code), ctx)
+  by_vectors = model.base_model(arrays, coded.z_BLE, ctx)
+  jax.tree.map(np.testing.assert_array_equal, by_code, by_vectors)
 
 
 @pytest.mark.parametrize("with_image", (True, False))
 def test_the_image_is_seen_where_it_should_be(tiny, with_image):
-  model, params, codebook, x, ctx = tiny
-  model = model.copy(with_encoder_ctx=with_image, with_decoder_ctx=with_image)
+  model, arrays, x, ctx = tiny
+  model = with_network(model, with_encoder_ctx=with_image,
+                       with_decoder_ctx=with_image)
+  z_BLE = model.embed(arrays, jnp.array([[0, 1, 2, 3]] * 2))
 
   def run(ctx):
-    return (vit.encode_vectors(model, params, x, ctx),
-            vit.decode_vectors(model, params, z_BLE, ctx)["seg"])
+    return (bottleneck(model, arrays["params"], x, ctx),
+            model.base_model(arrays, z_BLE, ctx)["seg"])
 
-  z_BLE = quantizer.embed_code(codebook, jnp.array([[0, 1, 2, 3]] * 2))
   for ours, other in zip(run(ctx), run(-ctx), strict=True):
     assert np.array_equal(ours, other) != with_image
 
 
 def test_the_model_without_oracle_says_nothing(tiny):
-  model, params, codebook, x, ctx = tiny
-  model = model.copy(oracle_depth=0)
+  model, arrays, x, ctx = tiny
+  model = with_network(model, oracle_depth=0)
+  assert not model.has_oracle
   np.testing.assert_array_equal(
-      vit.encode_vectors(model, params, x, ctx), np.zeros((2, 4, 6)))
-  with pytest.raises(ConfigError, match="model.oracle_depth is 0"):
-    vit.oracle_code(model, params, codebook, x, ctx)
+      model.embed_no_code(arrays, 2), np.zeros((2, 4, 6)))
+  with pytest.raises(ConfigError, match="model.oracle_depth = 0"):
+    model.oracle(arrays, x, ctx)
 
 
 def test_bfloat16_decides_between_words_in_float32(tiny):
-  model, params, _, x, ctx = tiny
-  half = model.copy(dtype="bfloat16")
-  x_BLE = vit.encode_vectors(half, params, x, ctx)
+  model, arrays, x, ctx = tiny
+  half = with_network(model, dtype="bfloat16")
+  x_BLE = bottleneck(half, arrays["params"], x, ctx)
   assert x_BLE.dtype == jnp.float32
   np.testing.assert_allclose(
-      x_BLE, vit.encode_vectors(model, params, x, ctx), atol=0.15)
-  logits = vit.decode_vectors(half, params, x_BLE, ctx)["seg"]
+      x_BLE, bottleneck(model, arrays["params"], x, ctx), atol=0.15)
+  logits = half.base_model(arrays, x_BLE, ctx)["seg"]
   assert logits.dtype == jnp.bfloat16
 
 
@@ -354,27 +350,28 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
 
 
 @pytest.mark.parametrize("fields,message", (
-    (dict(input_size=(16, 10)), r"model.patch_size is \(4, 4\).*\(16, 10\)"),
-    (dict(code_len=6), "model.code_len is 6.*square"),
-    (dict(num_heads=3), "model.num_heads is 3.*width 16"),
-    (dict(width=0), "model.width is 0.*positive"),
-    (dict(oracle_depth=-1), "model.oracle_depth is -1"),
-    (dict(dict_momentum=1.0), "model.dict_momentum is 1.0"),
-    (dict(code_dropout="randon"), "model.code_dropout is 'randon'.*random"),
-    (dict(dtype="float16"), "model.dtype is 'float16'.*bfloat16"),
-    (dict(attention="flash"), "model.attention is 'flash'.*fused"),
-    (dict(remat="all"), "model.remat is 'all'.*block"),
-    (dict(scan_layers="yes"), "model.scan_layers is 'yes'.*False, True"),
-    (dict(inputs={"seg": (3, 9)}), r"model.inputs.seg is \(3, 9\).*16"),
-    (dict(outputs={}), "model.outputs is {}"),
+    (dict(input_size=(16, 10)), r"patch_size = \(4, 4\).*\(16, 10\)"),
+    (dict(code_len=6), "code_len = 6.*square"),
+    (dict(num_heads=3), "num_heads = 3.*width 16"),
+    (dict(width=0), "model.width = 0.*integer ≥ 1"),
+    (dict(oracle_depth=-1), "model.oracle_depth = -1"),
+    (dict(base_model_depth=2000), "model.base_model_depth = 2000.*1..1024"),
+    (dict(dict_momentum=1.0), "model.dict_momentum = 1.0"),
+    (dict(code_dropout="randon"), "model.code_dropout = 'randon'.*random"),
+    (dict(dtype="float16"), "model.dtype = 'float16'.*bfloat16"),
+    (dict(attention="flash"), "model.attention = 'flash'.*fused"),
+    (dict(remat="all"), "model.remat = 'all'.*block"),
+    (dict(scan_layers="yes"), "model.scan_layers = 'yes'.*True or False"),
+    (dict(inputs={"seg": (3, 9)}), r"inputs\['seg'\] is for patches of 9"),
+    (dict(outputs={}), "model.outputs = {}"),
 ))
 def test_sizes_that_do_not_fit_are_named(fields, message):
   with pytest.raises(ConfigError, match=message):
-    vit.check_vit(**{**TINY, **fields})
+    make(**fields)
 
 
 def test_any_code_length_goes_with_learned_maps():
-  vit.check_vit(**{**TINY, "code_len": 6, "bottleneck_resize": False})
+  make(code_len=6, bottleneck_resize=False)
 
 
 def test_a_config_block_makes_a_model_that_hashes():

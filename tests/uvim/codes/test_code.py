@@ -1,0 +1,112 @@
+"""What is done to a code: dropout, masking, usage (BEHAVIOURS 24)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from uvim.codes import QUANTIZERS, dropout, masking, usage
+from uvim.codes.base import CodeArrays
+from uvim.registry import ConfigError
+
+
+def test_dropout_draws_the_number_and_the_places_uniformly():
+  length, batch = 4, 20_000
+  rngs_B = jax.random.split(jax.random.key(2), batch)
+  dropped = np.asarray(dropout.draw_dropped(rngs_B, length, "random"))
+  share = np.bincount(dropped.sum(1), minlength=5) / batch
+  np.testing.assert_allclose(share, 1 / 5, atol=0.015)
+  pairs = dropped[dropped.sum(1) == 2]
+  _, counts = np.unique(pairs, axis=0, return_counts=True)
+  np.testing.assert_allclose(counts / len(pairs), np.full(6, 1 / 6), atol=0.03)
+
+
+def test_ordered_dropout_takes_a_suffix():
+  rngs_B = jax.random.split(jax.random.key(3), 500)
+  dropped = np.asarray(dropout.draw_dropped(rngs_B, 3, "ordered"))
+  np.testing.assert_array_equal(dropped, np.sort(dropped, axis=1))
+  assert set(dropped.sum(1)) == {0, 1, 2, 3}
+
+
+def test_what_an_example_loses_depends_on_no_other():
+  rngs_B = jax.random.split(jax.random.key(5), 6)
+  whole = dropout.draw_dropped(rngs_B, 9, "random")
+  part = dropout.draw_dropped(rngs_B[1::2], 9, "random")
+  np.testing.assert_array_equal(part, whole[1::2])
+  assert len({tuple(row) for row in np.asarray(whole)}) > 3
+
+
+def test_no_dropout_drops_nothing():
+  rngs_B = jax.random.split(jax.random.key(0), 2)
+  assert not np.any(dropout.draw_dropped(rngs_B, 3, "none"))
+
+
+QUANTIZER_FIELDS = {"vq": dict(dict_size=8, codeword_dim=6)}
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_quantizer_keeps_the_contract(name):
+  quantizer = QUANTIZERS[name](**QUANTIZER_FIELDS[name])
+  arrays = quantizer.init(jax.random.key(0))
+  assert isinstance(arrays, CodeArrays)
+  x_BLE = np.random.default_rng(0).normal(
+      size=(4, 3, quantizer.oracle_dim)).astype(np.float32)
+  coded = quantizer.encode(arrays, x_BLE)
+  spec = quantizer.spec(3)
+  assert coded.code.shape == (4, *spec.shape)
+  assert coded.code.dtype == spec.dtype
+  assert coded.z_BLE.shape == (4, 3, spec.vector_dim)
+  # The code alone gives the vectors.
+  np.testing.assert_array_equal(
+      quantizer.embed(arrays, coded.code), coded.z_BLE)
+  # Sums of parts are those of the whole.
+  parts = [quantizer.encode(arrays, part).stats for part in (
+      x_BLE[:1], x_BLE[1:])]
+  whole = jax.tree.map(jnp.add, *parts)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+               whole, coded.stats)
+  # Dropped places say the same, whatever their word.
+  dropped = np.ones((4, 3), bool)
+  nothing = quantizer.embed(arrays, coded.code, dropped)
+  assert len(np.unique(np.asarray(nothing).reshape(12, -1), axis=0)) == 1
+  # The gradient reaches the oracle.
+  gradient = jax.grad(lambda x: jnp.sum(
+      jnp.sin(quantizer.encode(arrays, x).z_BLE)))(jnp.asarray(x_BLE))
+  assert np.abs(gradient).max() > 0
+  # A word outside of the dictionary is not some other word.
+  if spec.is_discrete:
+    outside = np.full_like(coded.code, spec.num_words)
+    assert np.isnan(quantizer.embed(arrays, outside)).all()
+
+
+def test_masks():
+  code_BL = np.array([[1, 2, 3, 4], [5, 6, 7, 0]])
+  right = (0, 1, 2, 2)
+  code, dropped = masking.mask_code(code_BL, "zeros", 8, region=right)
+  np.testing.assert_array_equal(code, code_BL)
+  np.testing.assert_array_equal(dropped, [[False, True, False, True]] * 2)
+  code, dropped = masking.mask_code(code_BL, 3, 8, region=right)
+  np.testing.assert_array_equal(code, [[1, 3, 3, 3], [5, 3, 7, 3]])
+  assert not dropped.any()
+  seeds = np.array([1, 2], np.uint32)
+  one, _ = masking.mask_code(code_BL, "random", 8, seeds_B=seeds)
+  again, _ = masking.mask_code(code_BL[1:], "random", 8, seeds_B=seeds[1:])
+  np.testing.assert_array_equal(one[1:], again)
+  assert one.min() >= 0 and one.max() < 8
+  for bad in ((0, 0, 3, 1), (1, 0, 0, 1), (0, 0, 1)):
+    with pytest.raises(ConfigError, match="mask_region"):
+      masking.mask_code(code_BL, "zeros", 8, region=bad)
+  for bad in ("zero", 8, -1, True):
+    with pytest.raises(ConfigError, match="'zeros', 'random' or"):
+      masking.mask_code(code_BL, bad, 8)
+
+
+def test_usage_statistics():
+  histogram = usage.histogram(jnp.array([[0, 2], [2, 2]]), 4)
+  np.testing.assert_array_equal(histogram, [1, 0, 3, 0])
+  assert usage.perplexity(jnp.array([5.0, 5, 5, 5])) == pytest.approx(4)
+  assert usage.perplexity(jnp.array([0.0, 9, 0, 0])) == pytest.approx(1)
+  counted, logs = usage.count_usage(
+      jnp.array([1, 0, 0, 0]), jnp.array([0.0, 2, 0, 0]), False)
+  np.testing.assert_array_equal(counted, [1, 2, 0, 0])
+  assert logs["code/usage"] == 0.5
