@@ -1,13 +1,14 @@
 """The listings of Appendix D as config modules, read from the paper's text.
 
-What the print did to them is undone and nothing else: line numbers, the
-indentation lost at page breaks, and one `config.eval`.
+What the print did to them is undone, and nothing else is changed: line numbers,
+the indentation lost at page breaks, and one `config.eval`.
 """
 
 import re
 import types
 
 HEADER = "import ml_collections as mlc\n"
+INDENT = "    "
 
 
 def read(path, number):
@@ -16,13 +17,18 @@ def read(path, number):
   body = text.split("Listing 1:")[number - 1]
   blocks = re.findall(r"```\n(.*?)```", body, flags=re.S)
   lines = []
-  for i, block in enumerate(blocks):
-    for line in block.splitlines():
-      match = re.fullmatch(r"\s*\d+\b ?( *)(\S.*)", line)
+  for block_number, block in enumerate(blocks):
+    # A page break eats the four spaces of the function.
+    is_after_break = block_number > 0
+    for printed in block.splitlines():
+      match = re.fullmatch(r"\s*\d+\b ?( *)(\S.*)", printed)
       if match:
-        # The numbers' width eats a space, the page break the function's four.
-        steps = -(-len(match[1]) // 4) + (i > 0)
-        lines.append("    " * steps + match[2])
+        spaces, code = match.groups()
+        # A wide line number eats a space, so the indentation is rounded up.
+        depth = (len(spaces) + 3) // 4
+        if is_after_break:
+          depth += 1
+        lines.append(INDENT * depth + code)
   return HEADER + "\n".join(lines) + "\n"
 
 
