@@ -1,172 +1,213 @@
 """Compiles a config's train step for devices that are not there.
 
   python -m tools.aot --config configs/lm_coco_panoptic.py --devices 256
+    [--config.field=value …]
 
-Nothing is computed and no data or weights are read, so that the paper's sizes
-can be looked at on a small machine: what a device has to hold, the FLOPs of a
-step, and what the devices say to each other. The devices are virtual CPU ones:
+Nothing is computed, and no data or weights are read. So the paper's sizes can
+be studied on a small machine: what a device holds, the FLOPs of a step, and
+what the devices send to each other. The devices are virtual CPU devices:
 shapes, shardings and collectives are those of any backend, but how much memory
-temporaries take depends on the compiler's scheduling.
+temporaries take depends on the scheduling of the compiler.
 """
 
 import argparse
+import dataclasses
 import math
 import re
 import sys
 import time
-from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4,
-              "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-COLLECTIVE = re.compile(
+from uvim import tree
+from uvim.cli import app
+from uvim.store.start_from import Store
+
+_ITEM_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4,
+               "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+# Parts of the text of a compiled program.
+_COLLECTIVE = re.compile(
     r"= (?P<type>.*?) (?P<op>all-reduce|all-gather|reduce-scatter|all-to-all|"
     r"collective-permute)(?:-start)?\(")
-ARRAY = re.compile(r"(?P<item>\w+)\[(?P<shape>[\d,]*)\]")
+_ARRAY = re.compile(r"(?P<item>\w+)\[(?P<shape>[\d,]*)\]")
+
+# The length of a run, where only its data would tell.
+_ANY_STEPS = 10**6
+_MEBIBYTE = 2**20
 
 
-def collectives(program: str) -> dict[str, tuple[int, int]]:
-  """Name → (how many, bytes of their results on one device).
+class ShapesOnly(Store):
+  """A store that returns the shapes it is asked for, in place of arrays."""
 
-  Args:
-    program: text of a compiled module. What stands in a loop counts once.
+  def read_all(self, path, wanted, where, *, kind):
+    del path, where, kind
+    return tree.flatten(wanted)
+
+  def read_start(self, model_init, wanted, *, kind, encoder_grid=None):
+    del model_init, wanted, kind, encoder_grid
+    return {}
+
+
+class Arguments(NamedTuple):
+  """The arguments of a train step, as trees of ShapeDtypeStructs."""
+  state: Any
+  frozen: Any
+  batch: dict[str, Any]
+
+
+class Collectives(NamedTuple):
+  """What the devices send to each other by one kind of operation.
+
+  Attributes:
+    count: operations in the text of the program. A loop counts once.
+    num_bytes: of their results on one device.
   """
-  found = defaultdict(lambda: (0, 0))
-  for match in COLLECTIVE.finditer(program):
-    size = sum(
-        math.prod(int(n) for n in array["shape"].split(",") if n)
-        * ITEM_BYTES.get(array["item"], 0)
-        for array in ARRAY.finditer(match["type"]))
-    count, total = found[match["op"]]
-    found[match["op"]] = count + 1, total + size
-  return dict(found)
-
-
-def abstract_stage(config):
-  """The stage of a resolved config, its oracle being shapes only."""
-  from trainers import lm, vqvae
-  if config.oracle is None:
-    return vqvae.VqvaeStage(config)
-
-  def shapes(stage, path):
-    del path
-    import jax
-    params, codebook = jax.eval_shape(stage.init, jax.random.key(0))
-    return {"params": params, "codebook": codebook}
-
-  lm.load_oracle = shapes
-  return lm.LmStage(config)
-
-
-def batch_shapes(config, stage, sharding):
-  """ShapeDtypeStructs of a batch as `config.pp_train` makes it."""
-  import jax
-
-  def array(shape, dtype):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-  def image(size):
-    return array((config.batch_size, *size, 3), "float32")
-
-  labels = stage.task.label_spec(config.batch_size)
-  batch = {"image": image(stage.model.input_size),
-           "labels": array(labels.shape, labels.dtype)}
-  if config.oracle is not None:
-    # Stage II's own image may be larger than the labels.
-    batch["image_ctx"] = image(stage.task.input_size)
-  return batch
+  count: int
+  num_bytes: int
 
 
 def compile_step(config):
-  """The compiled train step of a resolved config, and its arguments."""
+  """Compiles the train step of a resolved config.
+
+  Returns:
+    (the compiled step, its `Arguments`).
+
+  Raises:
+    ConfigError: whatever the family finds wrong with the config.
+  """
   import jax
 
+  from trainers.families import make_family
   from trainers.step import make_init, make_train_step
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
-  stage = abstract_stage(config)
-  init, tx, _ = make_init(stage, config, config.total_steps or 10**6)
+  replicated = sharding.replicated(mesh)
+  # A cache of codes belongs to the arrays of its oracle, which are not read.
+  config = dataclasses.replace(config, code_cache=None)
+  family = make_family(config)
+  frozen = family.open(ShapesOnly()).frozen
+  init, tx, _ = make_init(family, config, config.total_steps or _ANY_STEPS)
   state = jax.eval_shape(init, jax.random.PRNGKey(0))
   shardings = sharding.state_shardings(state, mesh, config.sharding)
-  frozen = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=sharding.replicated(mesh)), stage.frozen)
-  args = (sharding.with_shardings(state, shardings), frozen,
-          batch_shapes(config, stage, sharding.batch_sharding(mesh)))
+  arguments = Arguments(
+      state=sharding.with_shardings(state, shardings),
+      frozen=_with_sharding(frozen, replicated),
+      batch=_batch_shapes(family, sharding.batch_sharding(mesh)))
   step = jax.jit(
-      make_train_step(stage, tx, epoch_steps=10**6, shardings=shardings),
+      make_train_step(
+          family, tx, epoch_steps=_ANY_STEPS, shardings=shardings),
       donate_argnums=0,
-      out_shardings=(shardings, sharding.replicated(mesh)))
+      out_shardings=(shardings, replicated))
   with jax.set_mesh(mesh):
-    return step.lower(*args).compile(), args
+    return step.lower(*arguments).compile(), arguments
 
 
-def bytes_per_device(tree) -> int:
-  """Of a tree of ShapeDtypeStructs with shardings."""
+def _with_sharding(shapes, sharding):
+  """A tree of ShapeDtypeStructs, all with this sharding."""
   import jax
-  return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-             for x in jax.tree.leaves(tree))
+
+  def shard(leaf):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(shard, shapes)
 
 
-def report(config, compiled, args, seconds: float) -> None:
+def _batch_shapes(family, sharding) -> dict[str, Any]:
+  """ShapeDtypeStructs of a batch as `config.pp_train` makes it."""
+  import jax
+  batch_size = family.config.batch_size
+
+  def image_of(size):
+    return jax.ShapeDtypeStruct((batch_size, *size, 3), "float32")
+
+  labels = family.task.label_spec(batch_size)
+  image_at_label_size = image_of(family.task.input_size)
+  batch = {"image": image_at_label_size, "labels": labels}
+  if family.kind == "lm":
+    # The image of stage II may be larger than the labels.
+    batch["image"] = image_of(family.prior.input_size)
+    batch["image_ctx"] = image_at_label_size
+  return _with_sharding(batch, sharding)
+
+
+def collectives(program: str) -> dict[str, Collectives]:
+  """Finds what the devices send to each other, by the kind of operation.
+
+  Args:
+    program: the text of a compiled module.
+  """
+  found = {}
+  for match in _COLLECTIVE.finditer(program):
+    num_bytes = 0
+    for array in _ARRAY.finditer(match["type"]):
+      num_bytes += _num_bytes(array)
+    count, total = found.get(match["op"], (0, 0))
+    found[match["op"]] = Collectives(count + 1, total + num_bytes)
+  return found
+
+
+def _num_bytes(array: re.Match) -> int:
+  """Bytes of an array as _ARRAY finds it, such as 'f32[8,16]'."""
+  sizes = [int(size) for size in array["shape"].split(",") if size]
+  return math.prod(sizes) * _ITEM_BYTES.get(array["item"], 0)
+
+
+def bytes_per_device(shapes) -> int:
+  """Bytes of a tree of ShapeDtypeStructs with shardings, on one device."""
+  import jax
+  total = 0
+  for leaf in jax.tree.leaves(shapes):
+    shard_shape = leaf.sharding.shard_shape(leaf.shape)
+    total += math.prod(shard_shape) * leaf.dtype.itemsize
+  return total
+
+
+def report(compiled, arguments: Arguments, seconds: float) -> None:
   """Prints what a device holds, computes and sends."""
-  state, frozen, batch = args
-  memory = compiled.memory_analysis()
-  rows = [(name, bytes_per_device(tree), "") for name, tree in (
-      ("parameters", state.params), ("optimizer", state.opt_state),
-      ("dictionary", state.codebook), ("frozen oracle", frozen),
-      ("batch", batch))]
-  rows += [("all arguments", memory.argument_size_in_bytes, ""),
-           ("temporaries", memory.temp_size_in_bytes, "")]
-  rows += [(name, size, f" in {count}") for name, (count, size) in sorted(
-      collectives(compiled.as_text()).items())]
   print(f"compiled in {seconds:.0f} s; per device:")
-  for name, size, note in rows:
-    print(f"  {name:20} {size / 2**20:10.1f} MiB{note}")
+  state = arguments.state
+  _print_size("parameters", bytes_per_device(state.params))
+  _print_size("optimizer", bytes_per_device(state.opt_state))
+  _print_size("dictionary", bytes_per_device(state.extra.get("state", {})))
+  _print_size("frozen oracle", bytes_per_device(arguments.frozen))
+  _print_size("batch", bytes_per_device(arguments.batch))
+  memory = compiled.memory_analysis()
+  _print_size("all arguments", memory.argument_size_in_bytes)
+  _print_size("temporaries", memory.temp_size_in_bytes)
+  for name, sent in sorted(collectives(compiled.as_text()).items()):
+    _print_size(name, sent.num_bytes, f" in {sent.count}")
   flops = compiled.cost_analysis().get("flops", 0)
   print(f"  {'FLOPs, loops once':20} {flops / 1e12:10.3f} T")
 
 
-def load_config(argv):
-  """The resolved config of `--config` and `--config.…` arguments."""
-  from absl import flags
-  from ml_collections import config_flags
-
-  from trainers.main import check_overrides
-  from uvim.config import resolve
-  check_overrides(argv)
-  values = flags.FlagValues()
-  flag = config_flags.DEFINE_config_file(
-      "config", None, lock_config=True, flag_values=values, sys_argv=argv)
-  values(argv)
-  config = flag.value
-  if "oracle" in config:
-    config.model_init = None  # Whatever weights it starts from.
-  return resolve(config)
+def _print_size(name: str, num_bytes: int, note: str = "") -> None:
+  print(f"  {name:20} {num_bytes / _MEBIBYTE:10.1f} MiB{note}")
 
 
-def main(argv=None) -> int:
-  parser = argparse.ArgumentParser(
-      description=__doc__.split("\n\n")[0], prog="python -m tools.aot",
-      epilog="Further arguments: --config.field=value.")
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns the exit code."""
+  parser = app.make_parser("tools.aot", __doc__)
   parser.add_argument("--config", required=True,
                       help="configs/NAME.py[:argument]")
   parser.add_argument("--devices", type=int, default=1)
-  args, overrides = parser.parse_known_args(argv)
+  return app.run(parser, compile_and_report, argv, takes_overrides=True)
+
+
+def compile_and_report(args: argparse.Namespace) -> None:
+  """What the command does."""
   import jax
 
-  from uvim.registry import ConfigError
+  from trainers import config_file
+  from uvim.config import resolve
+  # Before anything asks JAX for its devices.
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", args.devices)
-  try:
-    config = load_config(["aot", "--config", args.config, *overrides])
-    began = time.monotonic()
-    compiled, shapes = compile_step(config)
-  except ConfigError as e:
-    print(f"error: {e}", file=sys.stderr)
-    return 2
+  config = resolve(config_file.load_config(args.config, args.overrides))
+  began = time.monotonic()
+  compiled, arguments = compile_step(config)
+  seconds = time.monotonic() - began
   print(f"{args.config}, batch {config.batch_size} on {args.devices} device(s)")
-  report(config, compiled, shapes, time.monotonic() - began)
-  return 0
+  report(compiled, arguments, seconds)
 
 
 if __name__ == "__main__":
