@@ -4,13 +4,14 @@
     [--config.field=value …] --augmentations K --out DIR
 
 Where there is no TensorFlow, --config.dataset=arrays:DIR then trains and
-evaluates from them, in the same order and with the same augmentations, of which
-there are K for each example. Several configs may share DIR: what is there is
+evaluates from them, in the same order and with the same augmentations. There
+are K of them for each example. Several configs may share DIR: what is there is
 kept. pp/arrays.py tells what is written.
+
+R augmentations of an example · N examples of a split
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -20,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from pp import arrays
-from tools import evaluate, passes
-from trainers.main import quiet_tensorflow
+from uvim import files, progress
+from uvim.cli import app
 from uvim.config import TrainConfig
 from uvim.registry import ConfigError
 
-EXIT_BAD_INPUT = 2
-_BATCH = 64
+_BATCH_SIZE = 64
+# Between the parts of a nested feature's name, as pp/arrays.py reads it.
+_SEPARATOR = "|"
 
 
 def write(config: TrainConfig, out: str | os.PathLike,
@@ -34,7 +36,7 @@ def write(config: TrainConfig, out: str | os.PathLike,
   """Writes all splits that the config trains on or evaluates.
 
   Args:
-    config: of either stage.
+    config: of any kind.
     out: DIR.
     augmentations: of each training example, ≥ 1; others have one.
 
@@ -43,48 +45,57 @@ def write(config: TrainConfig, out: str | os.PathLike,
       of another seed or number of augmentations.
   """
   from pp import sources
-  blocks = [(block.split, block.pp) for block in config.evals]
-  if config.val_split and config.pp_eval:
-    blocks.append((config.val_split, config.pp_eval))
-  for split, pp in dict.fromkeys(blocks):
-    _write_part(config, out, split, pp, None)
-  _write_part(config, out, config.train_split, config.pp_train, augmentations)
-  for split in {x.split for x in config.evals if x.type != "mean"}:
+  for split, pp in _evaluated(config):
+    _write_examples(config, out, split, pp, None)
+  _write_examples(
+      config, out, config.train_split, config.pp_train, augmentations)
+  # The evaluator 'mean' averages what the model says and needs no truth.
+  scored_splits = {block.split for block in config.evals
+                   if block.type != "mean"}
+  for split in scored_splits:
     source = sources.make_source(config.dataset, split, config.data_dir)
     _write_truth(source, arrays.truth_of(out, split))
 
 
-def _write_part(config, out, split, pp, augmentations: int | None) -> None:
+def _evaluated(config: TrainConfig) -> list[tuple[str, str]]:
+  """(split, preprocessing) of the evaluators and of the panel, each once."""
+  pairs = [(block.split, block.pp) for block in config.evals]
+  if config.val_split and config.pp_eval:
+    pairs.append((config.val_split, config.pp_eval))
+  return list(dict.fromkeys(pairs))
+
+
+def _write_examples(config: TrainConfig, out, split_name: str, pp: str,
+                    augmentations: int | None) -> None:
   """One split through one string; None: the one pass of an evaluation."""
   from pp import stream
-  source = stream.open_tfds_split(config.dataset, split, config.data_dir)
-  header = {"dataset": config.dataset, "split": split, "pp": pp,
+  split = stream.open_tfds_split(config.dataset, split_name, config.data_dir)
+  header = {"dataset": config.dataset, "split": split_name, "pp": pp,
             "seed": config.seed, "augmentations": augmentations or 1,
-            "num_examples": source.num_examples,
-            "categories": [list(x) for x in source.categories]}
-  folder = arrays.folder_of(out, split, pp)
+            "num_examples": split.num_examples,
+            "categories": [list(category) for category in split.categories]}
+  folder = arrays.folder_of(out, split_name, pp)
   if _is_there(folder, header):
     return
-  preprocess = source.make_preprocess(pp, config.pp_modules)
+  preprocess = split.make_preprocess(pp, config.pp_modules)
   if augmentations is None:
-    batches = source.eval_batches(preprocess, batch_size=_BATCH).start()
+    batches = split.eval_batches(preprocess, batch_size=_BATCH_SIZE).start()
   else:
-    batches = source.train_batches(
-        preprocess, batch_size=_BATCH, seed=config.seed, shuffle=False,
+    batches = split.train_batches(
+        preprocess, batch_size=_BATCH_SIZE, seed=config.seed, shuffle=False,
         codes_per_image=augmentations)
   folder.mkdir(parents=True, exist_ok=True)
-  files = _write_rows(folder, batches,
-                      (header["augmentations"], source.num_examples))
-  new = folder / f".{arrays.HEADER}"
-  new.write_text(json.dumps({**header, "files": files}, indent=1))
-  os.replace(new, folder / arrays.HEADER)  # Last: it says that all is there.
+  shape = header["augmentations"], split.num_examples
+  header["files"] = _write_arrays(folder, batches, shape)
+  # Last: the header says that all is there.
+  files.write_json(folder / arrays.HEADER, header, indent=1)
 
 
 def _is_there(folder: pathlib.Path, header: Mapping[str, Any]) -> bool:
-  path = folder / arrays.HEADER
-  if not path.exists():
+  """Whether the arrays are there; a ConfigError if they are of another run."""
+  old = files.read_json(folder / arrays.HEADER)
+  if old is None:
     return False
-  old = json.loads(path.read_text())
   for key, value in header.items():
     if old[key] != value:
       raise ConfigError(f"--out {folder} was written with {key} = {old[key]!r},"
@@ -92,87 +103,110 @@ def _is_there(folder: pathlib.Path, header: Mapping[str, Any]) -> bool:
   return True
 
 
-def _write_rows(folder: pathlib.Path, stream: Iterable[Mapping[str, Any]],
-                shape: tuple[int, int]) -> dict[str, str]:
-  """Fills one file per key, [R, N, …]; returns key → file."""
-  files, stores, total = {}, {}, shape[0] * shape[1]
-  done = 0
-  for batch in passes.progress(
-      stream, total=-(-total // _BATCH), desc=folder.name, unit="batches"):
-    rows = min(total - done, len(batch["image/id"]))
-    for key, value in batch.items():
-      if key.startswith("_"):
-        continue
-      value = _smaller(key, arrays.pack(key, np.asarray(value)))[:rows]
-      if key not in stores:
-        files[key] = f"{key.replace('/', '_')}.npy"
-        stores[key] = np.lib.format.open_memmap(
-            folder / files[key], "w+", value.dtype, (*shape, *value.shape[1:]))
-      flat = stores[key].reshape(total, *value.shape[1:])
-      flat[done:done + rows] = value
-    done += rows
-    if done == total:  # Those of training never end.
+def _write_arrays(folder: pathlib.Path, batches: Iterable[Mapping[str, Any]],
+                  shape: tuple[int, int]) -> dict[str, str]:
+  """Fills one file [R, N, …] for each key.
+
+  Args:
+    folder: where the files go.
+    batches: all examples of the first augmentation, then of the next, …
+    shape: (R, N).
+
+  Returns:
+    key → name of its file.
+  """
+  total = shape[0] * shape[1]
+  num_batches = -(-total // _BATCH_SIZE)
+  stored = {}
+  num_done = 0
+  for batch in progress.bar(
+      batches, total=num_batches, label=folder.name, unit="batches"):
+    # The last batch may run over the end.
+    num_new = min(total - num_done, len(batch["image/id"]))
+    for key, values in _packed(batch).items():
+      if key not in stored:
+        stored[key] = np.lib.format.open_memmap(
+            folder / _file_name(key), "w+", values.dtype,
+            (*shape, *values.shape[1:]))
+      # A view: what is written to it goes to the file.
+      flat = stored[key].reshape(total, *values.shape[1:])
+      flat[num_done:num_done + num_new] = values[:num_new]
+    num_done += num_new
+    if num_done == total:  # The batches of training never end.
       break
-  for store in stores.values():
-    store.flush()
-  return files
+  for array in stored.values():
+    array.flush()
+  return {key: _file_name(key) for key in stored}
 
 
-def _smaller(key: str, value: np.ndarray) -> np.ndarray:
-  """Labels as int16."""
-  if key == "image/id" or value.dtype not in (np.int32, np.int64):
-    return value
-  small = value.astype(np.int16)
-  if (small != value).any():
-    raise ConfigError(f"{key!r} has values beyond 16 bits: {value.min()} … "
-                      f"{value.max()}.")
+def _file_name(key: str) -> str:
+  return f"{key.replace('/', '_')}.npy"
+
+
+def _packed(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """What is stored of a batch, in small types."""
+  packed = {}
+  for key, values in batch.items():
+    if not key.startswith("_"):
+      packed[key] = _smaller(key, arrays.pack(key, np.asarray(values)))
+  return packed
+
+
+def _smaller(key: str, values: np.ndarray) -> np.ndarray:
+  """Labels as int16; other values as they are."""
+  if key == "image/id" or values.dtype not in (np.int32, np.int64):
+    return values
+  small = values.astype(np.int16)
+  if (small != values).any():
+    raise ConfigError(f"{key!r} has values beyond 16 bits: {values.min()} … "
+                      f"{values.max()}.")
   return small
 
 
 def _write_truth(source: Any, folder: pathlib.Path) -> None:
-  """What evaluators look up of each raw example: its numbers, no picture."""
-  folder.mkdir(parents=True, exist_ok=True)
+  """What evaluators look up of each raw example: its numbers, no image."""
   for index in range(source.num_examples):
     path = folder / f"{index}.npz"
-    if path.exists():
-      continue
-    new = folder / ".partial.npz"
-    np.savez_compressed(new, **_flat(source.example(index)))
-    os.replace(new, path)
+    if not path.exists():
+      _write_numbers(path, _numbers_of(source.example(index)))
 
 
-def _flat(example: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  out = {}
+def _write_numbers(path: pathlib.Path, numbers: Mapping[str, Any]) -> None:
+  files.replace_file(
+      path, lambda file: np.savez_compressed(file, **numbers))
+
+
+def _numbers_of(example: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """The numeric features of an example, nested names joined to one."""
+  numbers = {}
   for key, value in example.items():
     if isinstance(value, Mapping):
-      out |= _flat(value, f"{prefix}{key}|")
+      numbers |= _numbers_of(value, f"{prefix}{key}{_SEPARATOR}")
     elif np.asarray(value).dtype.kind in "biuf":
-      out[prefix + key] = value
-  return out
+      numbers[prefix + key] = value
+  return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """0, or 2 after a mistake that the message explains."""
-  from absl import logging
-  parser = argparse.ArgumentParser(
-      prog="python -m tools.cache_arrays", description=__doc__,
-      allow_abbrev=False,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--config", required=True)
-  parser.add_argument("--augmentations", type=int, required=True)
-  parser.add_argument("--out", required=True)
-  args, overrides = parser.parse_known_args(argv)
-  quiet_tensorflow()
-  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
-  try:
-    if args.augmentations < 1:
-      raise ConfigError("--augmentations must be at least 1.")
-    config = evaluate.read_config("", args.config, overrides)
-    write(config, args.out, args.augmentations)
-  except (ConfigError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return EXIT_BAD_INPUT
-  return 0
+  """The command; returns the exit code."""
+  parser = app.make_parser("tools.cache_arrays", __doc__)
+  add = parser.add_argument
+  add("--config", required=True, help="configs/NAME.py[:argument]")
+  add("--augmentations", type=int, required=True,
+      help="of each training example")
+  add("--out", required=True, help="the folder of the arrays")
+  return app.run(parser, cache_arrays, argv, takes_overrides=True)
+
+
+def cache_arrays(args: argparse.Namespace) -> None:
+  """What the command does."""
+  if args.augmentations < 1:
+    raise ConfigError("--augmentations must be at least 1.")
+  from trainers import config_file
+  from uvim.config import resolve
+  config_file.quiet_absl()  # TFDS warns of its own calls.
+  config = resolve(config_file.load_config(args.config, args.overrides))
+  write(config, args.out, args.augmentations)
 
 
 if __name__ == "__main__":
