@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields, resize
+from uvim import resize, tasks
 from uvim.codes import masking
 from uvim.inference import images as images_lib
 from uvim.inference.prediction import Prediction
 from uvim.priors import base as priors_base
-from uvim.registry import ConfigError, unknown
+from uvim.registry import ConfigError
 from uvim.store import open_model
 from uvim.typing import Bool, Float, Int
 
@@ -237,11 +237,7 @@ class UViM:
     return self.prior
 
   def _check_task_options(self, options):
-    known = self.task.prediction_options()
-    for name, value in options.items():
-      if name not in known:
-        raise unknown("option of this task's outputs", name, known)
-      fields.check_value(known[name], value, "outputs")
+    tasks.check_prediction_options(self.task, options)
 
   def _checked_codes(self, codes, num_images):
     codes = np.asarray(codes)

@@ -14,7 +14,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from uvim import progress, registry
@@ -41,19 +41,22 @@ CHUNK_BYTES = 1 << 20
 
 
 def load_params(path: str | os.PathLike, *,
-                kind: str | None = None) -> dict[str, Any]:
+                kind: str | None = None,
+                load: Callable[[str], dict[str, Any]] = checkpoint.load_params
+                ) -> dict[str, Any]:
   """`checkpoint.load_params` of whatever `path` names.
 
   Args:
     path: see `locate`.
     kind: see `locate`.
+    load: reads what lies at the path.
 
   Raises:
     ConfigError: as `locate` and `checkpoint.load_params`.
   """
   path = locate(path, kind=kind)
   try:
-    return checkpoint.load_params(path)
+    return load(path)
   except registry.ConfigError:
     raise
   except Exception as e:  # Every client of a remote storage has its own.
@@ -112,11 +115,14 @@ def cache_path(address: str) -> pathlib.Path:
   return pathlib.Path(base).expanduser() / "uvim" / name
 
 
-def fetch(address: str) -> pathlib.Path:
+def fetch(address: str,
+          read: Callable[[str], Iterator[bytes]] | None = None
+          ) -> pathlib.Path:
   """The local copy of a file, downloaded if it is not there yet.
 
   Args:
     address: https://….
+    read: gives the bytes at an address; None: asks the server.
 
   Returns:
     `cache_path(address)`; it exists only when it is complete.
@@ -131,7 +137,7 @@ def fetch(address: str) -> pathlib.Path:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as f:
-      for chunk in _read(address):
+      for chunk in (read or _read)(address):
         f.write(chunk)
       f.flush()
       os.fsync(f.fileno())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from uvim.priors import lm
+from uvim.priors import autoregressive, lm, make_prior
 from uvim.registry import ConfigError
 
 TINY = dict(num_layers=2, num_heads=2, mlp_dim=16, emb_dim=8,
@@ -29,7 +29,8 @@ SIZES = {"tiny": TINY, "base": BASE, "large": LARGE}
 def random_params(model, seed=0):
   """Parameters that are all at work: a fresh model's logit head is zero."""
   rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(lambda r: lm.init_params(model, r), jax.random.key(0))
+  shapes = jax.eval_shape(
+      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
   return jax.tree.map(
       lambda x: rng.normal(0, 0.5, x.shape).astype(x.dtype), shapes)
 
@@ -122,7 +123,8 @@ def test_fixed_position_embedding_is_not_a_parameter():
 @functools.cache
 def shapes_of(size, **fields):
   model = lm.LM(**(SIZES[size] | fields))
-  tree = jax.eval_shape(lambda r: lm.init_params(model, r), jax.random.key(0))
+  tree = jax.eval_shape(
+      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
   return traverse_util.flatten_dict(tree, sep="/")
 
 
@@ -153,7 +155,7 @@ def test_large_encoder_count():
 def test_a_fresh_model_is_uniform_over_the_vocabulary():
   model = lm.LM(**TINY | dict(num_layers=1))
   image, text = random_batch(model)
-  params = jax.jit(lambda r: lm.init_params(model, r))(jax.random.key(0))
+  params = autoregressive.init_lm(model, jax.random.key(0))
   loss = nll(model.apply({"params": params}, image, text), text)
   np.testing.assert_allclose(loss, math.log(model.vocab_size), rtol=1e-6)
   # The paper's dictionary: 4096 words and the start word.
@@ -207,29 +209,31 @@ def test_bfloat16_changes_precision_only():
 
 
 @pytest.mark.parametrize("fields,words", [
-    (dict(num_heads=3), ["num_heads = 3", "emb_dim = 8"]),
+    (dict(num_heads=3), ["num_heads = 3", "emb_dim 8"]),
+    (dict(decoder_heads=3), ["decoder_heads = 3", "emb_dim 8"]),
     (dict(num_layers=0), ["num_layers = 0"]),
     (dict(seq_len=2.5), ["seq_len = 2.5"]),
-    (dict(vocab_size=1), ["vocab_size = 1", "dict_size"]),
+    (dict(vocab_size=1), ["vocab_size = 1", "integer ≥ 2"]),
     (dict(input_size=(8, 10)), ["patches.size", "(8, 10)"]),
     (dict(input_size=64), ["input_size = 64"]),
-    (dict(patches=(4, 4)), ["patches.size"]),
-    (dict(patches={"size": [4]}), ["patches.size = [4]"]),
-    (dict(posemb_type="learned"), ["posemb_type", "Did you mean 'learn'"]),
+    (dict(patches=(4, 4)), ["patches = (4, 4)", "size"]),
+    (dict(patches={"size": [4]}), ["patches = {'size': [4]}"]),
+    (dict(posemb_type="learned"), ["posemb_type = 'learned'", "learn"]),
     (dict(posemb_type="sincos2d", emb_dim=6), ["emb_dim = 6"]),
     (dict(dtype="float16"), ["dtype", "bfloat16"]),
     (dict(autoregressive="no"), ["autoregressive = 'no'"]),
-    (dict(attention="flash"), ["model.attention 'flash'", "fused"]),
-    (dict(remat="all"), ["model.remat 'all'", "block"]),
-    (dict(scan_layers="yes"), ["scan_layers = 'yes'"])])
+    (dict(attention="flash"), ["model.attention = 'flash'", "fused"]),
+    (dict(remat="all"), ["model.remat = 'all'", "block"]),
+    (dict(scan_layers="yes"), ["scan_layers = 'yes'"]),
+    (dict(style="arr"), ["model.style 'arr'", "Did you mean 'ar'"])])
 def test_sizes_that_do_not_fit_are_named(fields, words):
   with pytest.raises(ConfigError) as error:
-    lm.check_lm(**TINY | fields)
+    make_prior(TINY | fields, "config.model")
   for word in words:
     assert word in str(error.value)
 
 
 def test_sizes_that_fit_pass():
-  lm.check_lm(**TINY)
-  lm.check_lm(**LARGE, posemb_type="sincos2d", autoregressive=False,
-              dtype="bfloat16")
+  make_prior(TINY, "config.model")
+  make_prior(LARGE | dict(posemb_type="sincos2d", autoregressive=False,
+                          dtype="bfloat16"), "config.model")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from uvim.priors import decoder, lm
-from uvim.priors import sampling as decode
+from uvim.priors import autoregressive, base, decoder, lm, sampling
 from uvim.registry import ConfigError
 
 TINY = dict(num_layers=1, num_heads=2, mlp_dim=16, emb_dim=8,
@@ -27,7 +26,8 @@ def tiny():
   """A small model with random parameters, and images for it."""
   model = lm.LM(**TINY)
   rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda r: lm.init_params(model, r), jax.random.key(0))
+  shapes = jax.eval_shape(
+      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
   params = jax.tree.map(
       lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype), shapes)
   image = rng.uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
@@ -66,7 +66,7 @@ def picked(log_probs, code):
 
 def choose(logits, uniform=None, *, temperature=1.0, greedy=False, top_k=None,
            top_p=None):
-  return np.asarray(decode.choose_code(
+  return np.asarray(sampling.choose_code(
       jnp.asarray(logits, jnp.float32), uniform, temperature=temperature,
       greedy=greedy, top_k=top_k, top_p=top_p))
 
@@ -92,7 +92,7 @@ def softmax(x):
 
 def test_greedy_codes_equal_the_released_ones(released):
   model, params, image, want = released
-  got = decode.sample(model, params, image, np.arange(3), num_samples=2)
+  got = sampling.sample(model, params, image, np.arange(3), num_samples=2)
   for s in range(2):
     np.testing.assert_array_equal(got.code[:, s] + 1, want["greedy_seqs"][:, 0])
     for have, name in ((got.logprob[:, s], "greedy_logprobs"),
@@ -112,8 +112,8 @@ def test_temperature_0_takes_the_larger_of_two_close_logits():
 
 def test_temperature_0_ignores_the_seed_and_is_argmax(tiny):
   model, params, image = tiny
-  first = decode.sample(model, params, image, np.arange(5))
-  other = decode.sample(model, params, image, np.arange(5) + 99)
+  first = sampling.sample(model, params, image, np.arange(5))
+  other = sampling.sample(model, params, image, np.arange(5) + 99)
   np.testing.assert_array_equal(first.code, other.code)
   code = np.asarray(first.code)
   log_probs = teacher_forced(model, params, image, code)
@@ -157,7 +157,7 @@ def test_caches_that_grow_on_the_way_lose_nothing(tiny):
   model = lm.LM(**TINY | dict(seq_len=150))  # Room for 64, 128, 150 words.
   places = np.random.default_rng(5).normal(0, 0.4, (1, 150, 8))
   params = {**params, "pos_embedding_decoder": places.astype(np.float32)}
-  got = decode.sample(model, params, image[:2], np.arange(2), temperature=1.0)
+  got = sampling.sample(model, params, image[:2], np.arange(2), temperature=1.0)
   code = np.asarray(got.code)
   want = picked(teacher_forced(model, params, image[:2], code), code)
   np.testing.assert_allclose(got.logprob, want, atol=1e-4)
@@ -165,7 +165,7 @@ def test_caches_that_grow_on_the_way_lose_nothing(tiny):
 
 def test_logprob_is_the_models_own_at_any_temperature(tiny):
   model, params, image = tiny
-  got = decode.sample(model, params, image, np.arange(5), temperature=1.7)
+  got = sampling.sample(model, params, image, np.arange(5), temperature=1.7)
   code = np.asarray(got.code)
   want = picked(teacher_forced(model, params, image, code), code)
   np.testing.assert_allclose(got.logprob, want, atol=1e-5)
@@ -174,7 +174,7 @@ def test_logprob_is_the_models_own_at_any_temperature(tiny):
 def test_bfloat16_samples_follow_the_bfloat16_model(tiny):
   _, params, image = tiny
   model = lm.LM(**TINY, dtype="bfloat16")
-  got = decode.sample(model, params, image, np.arange(5), temperature=1.0)
+  got = sampling.sample(model, params, image, np.arange(5), temperature=1.0)
   code = np.asarray(got.code)
   want = picked(teacher_forced(model, params, image, code), code)
   np.testing.assert_allclose(got.logprob, want, atol=0.1)
@@ -196,8 +196,8 @@ def test_frequencies_match_the_softmax(temperature):
 def test_sequences_follow_the_models_distribution(tiny):
   model, params, image = tiny
   num_samples = 4000
-  got = decode.sample(model, params, image[:1], [7], temperature=1.0,
-                      num_samples=num_samples)
+  got = sampling.sample(model, params, image[:1], [7], temperature=1.0,
+                        num_samples=num_samples)
   code = np.asarray(got.code)
   # Word by word: the first, and the second after the commonest first.
   first = code[0, :, 0]
@@ -255,7 +255,7 @@ def test_the_start_word_is_never_drawn(tiny, options):
   head = params["decoder"]["LogitsDense"]
   biased = {**params, "decoder": {**params["decoder"], "LogitsDense": {
       **head, "bias": head["bias"] + 50 * np.eye(10, dtype=np.float32)[0]}}}
-  got = decode.sample(model, biased, image, np.arange(5), **options)
+  got = sampling.sample(model, biased, image, np.arange(5), **options)
   assert np.all(got.code >= 0) and np.all(got.code < NUM_CODES)
   assert np.all(got.logprob < -20), "the model itself wants the start word"
 
@@ -268,7 +268,7 @@ def test_a_sample_does_not_depend_on_its_batch(tiny):
   seeds = np.arange(5, dtype=np.uint32) * 77
 
   def draw(order, num_samples=1):
-    return np.asarray(decode.sample(
+    return np.asarray(sampling.sample(
         model, params, image[order], seeds[order], temperature=1.0,
         num_samples=num_samples).code)
 
@@ -287,27 +287,28 @@ def test_a_sample_does_not_depend_on_the_number_of_devices(tiny):
   mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
   seeds = np.arange(4, dtype=np.uint32)
-  one = decode.sample(model, params, image[:4], seeds, temperature=1.0)
-  two = decode.sample(model, params, *jax.device_put((image[:4], seeds), rows),
-                      temperature=1.0)
+  one = sampling.sample(model, params, image[:4], seeds, temperature=1.0)
+  on_two = jax.device_put((image[:4], seeds), rows)
+  two = sampling.sample(model, params, *on_two,
+                        temperature=1.0)
   np.testing.assert_array_equal(one.code, two.code)
 
 
 def test_seeds_come_from_the_id_and_the_run(tiny):
-  seeds = np.asarray(decode.example_seeds(np.array([4, 9, 4]), 1))
+  seeds = np.asarray(base.example_seeds(np.array([4, 9, 4]), 1))
   assert seeds.dtype == np.uint32
   assert seeds[0] == seeds[2] != seeds[1]
-  assert seeds[0] != decode.example_seeds(np.array([4]), 2)[0]
+  assert seeds[0] != base.example_seeds(np.array([4]), 2)[0]
   # The same under jit, where a run's seed may be traced.
-  traced = jax.jit(decode.example_seeds)(np.array([4, 9, 4]), 1)
+  traced = jax.jit(base.example_seeds)(np.array([4, 9, 4]), 1)
   np.testing.assert_array_equal(traced, seeds)
 
 
 def test_sampling_inside_another_jit_is_the_same(tiny):
   model, params, image = tiny
-  inside = jax.jit(lambda p, i, s: decode.sample(
+  inside = jax.jit(lambda p, i, s: sampling.sample(
       model, p, i, s, temperature=1.0))(params, image, np.arange(5))
-  outside = decode.sample(model, params, image, np.arange(5), temperature=1.0)
+  outside = sampling.sample(model, params, image, np.arange(5), temperature=1.0)
   np.testing.assert_array_equal(inside.code, outside.code)
 
 
@@ -319,10 +320,10 @@ def test_without_autoregression_words_are_drawn_independently(tiny):
   model = lm.LM(**TINY, autoregressive=False)
   nothing = np.zeros((5, 1, model.seq_len), np.int32)
   log_probs = teacher_forced(model, params, image, nothing)
-  greedy = decode.sample(model, params, image, np.arange(5))
+  greedy = sampling.sample(model, params, image, np.arange(5))
   np.testing.assert_array_equal(greedy.code, log_probs[..., 1:].argmax(-1))
-  drawn = decode.sample(model, params, image[:1], [0], temperature=1.0,
-                        num_samples=800)
+  drawn = sampling.sample(model, params, image[:1], [0], temperature=1.0,
+                          num_samples=800)
   code = np.asarray(drawn.code)
   want = picked(np.repeat(log_probs[:1], 800, axis=1), code)
   np.testing.assert_allclose(drawn.logprob, want, atol=1e-5)
@@ -341,5 +342,28 @@ def test_without_autoregression_words_are_drawn_independently(tiny):
 def test_options_out_of_range_are_named(tiny, options, words):
   model, params, image = tiny
   with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
-    decode.sample(model, params, image, np.arange(5),
-                  **dict(temperature=1.0) | options)
+    prior = autoregressive.AutoregressivePrior(model)
+    prior.sample(params, image, np.arange(5),
+                 **dict(temperature=1.0) | options)
+
+
+@pytest.mark.parametrize("is_autoregressive", [True, False])
+def test_given_words_stay_and_the_words_before_them_too(
+    tiny, is_autoregressive):
+  _, params, image = tiny
+  model = lm.LM(**TINY, autoregressive=is_autoregressive)
+  free = sampling.sample(model, params, image, np.arange(5), temperature=1.0)
+  given = np.full((5, model.seq_len), -1)
+  given[:, 2] = (np.asarray(free.code)[:, 0, 2] + 1) % NUM_CODES
+  got = sampling.sample(model, params, image, np.arange(5), temperature=1.0,
+                        num_samples=2, given=given)
+  code = np.asarray(got.code)
+  np.testing.assert_array_equal(code[:, :, 2], given[:, [2, 2]])
+  # A word does not know those after it.
+  np.testing.assert_array_equal(code[:, 0, :2], free.code[:, 0, :2])
+  changed = (code[:, 0, 3:] != np.asarray(free.code)[:, 0, 3:]).any()
+  assert changed == is_autoregressive
+  # The log-probability is that of the words that were given.
+  if is_autoregressive:
+    want = picked(teacher_forced(model, params, image, code), code)
+    np.testing.assert_allclose(got.logprob, want, atol=1e-5)

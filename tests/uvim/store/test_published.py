@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import published as released
+from uvim.store import checkpoint, published
 
 DATA = bytes(range(256)) * 4000
 
@@ -65,16 +64,16 @@ def files(folder):
 
 
 def test_a_file_is_fetched_once_and_then_found_offline(server, cache):
-  path = released.locate(f"{server.address}/x/w.npz")
+  path = published.locate(f"{server.address}/x/w.npz")
   with open(path, "rb") as f:
     assert f.read() == DATA
-  assert files(cache) == [released.cache_path(f"{server.address}/x/w.npz")]
-  assert released.locate(f"{server.address}/x/w.npz") == path
+  assert files(cache) == [published.cache_path(f"{server.address}/x/w.npz")]
+  assert published.locate(f"{server.address}/x/w.npz") == path
   assert server.asked == ["/x/w.npz"]
 
 
 def test_two_addresses_are_two_files():
-  paths = {released.cache_path(f"https://h/{name}") for name in (
+  paths = {published.cache_path(f"https://h/{name}") for name in (
       "a/w.npz", "b/w.npz", "a/w.npz?v=2", "a%2Fw.npz")}
   assert len(paths) == 4
 
@@ -88,85 +87,82 @@ def test_two_addresses_are_two_files():
 def test_a_failed_download_leaves_nothing(server, cache, fault, reason):
   address = f"{server.address}/{fault}/w.npz"
   with pytest.raises(ConfigError, match=re.escape(reason)) as e:
-    released.fetch(address)
+    published.fetch(address)
   # What to do about it.
   assert address in str(e.value)
-  assert str(released.cache_path(address)) in str(e.value)
+  assert str(published.cache_path(address)) in str(e.value)
   assert files(cache) == []
 
 
 def test_an_interrupted_download_is_not_taken_for_the_file(
-    server, cache, monkeypatch):
+    server, cache):
   address = f"{server.address}/x/w.npz"
 
   def stop(address):
     yield DATA[:100]
     raise KeyboardInterrupt
 
-  with monkeypatch.context() as patch:
-    patch.setattr(released, "_read", stop)
-    with pytest.raises(KeyboardInterrupt):
-      released.fetch(address)
+  with pytest.raises(KeyboardInterrupt):
+    published.fetch(address, read=stop)
   assert files(cache) == []
-  assert released.fetch(address).read_bytes() == DATA
+  assert published.fetch(address).read_bytes() == DATA
 
 
 def test_without_a_network_the_error_says_what_to_do(server):
   server.server_close()
   with pytest.raises(ConfigError, match="Without a network.*put it at"):
-    released.fetch(f"{server.address}/x/w.npz")
+    published.fetch(f"{server.address}/x/w.npz")
 
 
 def test_names_stand_for_the_published_addresses(shared):
   text = (shared / "seeds" / "002_38986ca12c94b84a.txt").read_text()
-  published = set(re.findall(r"https://storage\S+?\.npz", text))
-  assert len(published) == 6
-  assert set(released.MODELS.values()) == published
-  assert released.MODELS["uvim-color-stage2"].endswith(
+  addresses = set(re.findall(r"https://storage\S+?\.npz", text))
+  assert len(addresses) == 6
+  assert set(published.MODELS.values()) == addresses
+  assert published.MODELS["uvim-color-stage2"].endswith(
       "/color_stageII_params.npz")
-  assert released.VITS["howto-i21k-L/16"] == (
+  assert published.VITS["howto-i21k-L/16"] == (
       "https://storage.googleapis.com/vit_models/augreg/"
       "L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz")
 
 
 def test_a_short_name_is_that_of_the_stage():
   for stage, file in (1, b"one"), (2, b"two"):
-    address = released.MODELS[f"uvim-depth-stage{stage}"]
-    path = released.cache_path(address)
+    address = published.MODELS[f"uvim-depth-stage{stage}"]
+    path = published.cache_path(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file)
-  for stage, file in (1, b"one"), (2, b"two"):
-    with open(released.locate("uvim-depth", stage=stage), "rb") as f:
+  for kind, file in ("vqvae", b"one"), ("lm", b"two"):
+    with open(published.locate("uvim-depth", kind=kind), "rb") as f:
       assert f.read() == file
   with pytest.raises(ConfigError, match="Did you mean 'uvim-depth-stage"):
-    released.locate("uvim-depth")
+    published.locate("uvim-depth")
 
 
 def test_unknown_names_and_addresses_are_refused():
   with pytest.raises(ConfigError, match="Did you mean 'howto-i21k-L/16'"):
-    released.locate("howto-i21k-L/61")
+    published.locate("howto-i21k-L/61")
   with pytest.raises(ConfigError, match="https:// only"):
-    released.locate("http://h/w.npz")
+    published.locate("http://h/w.npz")
   with pytest.raises(ConfigError, match="must not hold"):
-    released.locate("https://h/../../w.npz")
+    published.locate("https://h/../../w.npz")
 
 
 def test_paths_stay_as_they_are(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "uvim-run").mkdir()
   for path in "uvim-run", "w.npz", "gs://bucket/w.npz", "./uvim-depth":
-    assert released.locate(path, stage=1) == path
+    assert published.locate(path, kind="vqvae") == path
 
 
-def test_a_storage_that_cannot_be_reached_is_explained(monkeypatch):
+def test_a_storage_that_cannot_be_reached_is_explained():
   def no_package(path):
     raise ImportError("Please install gcsfs to access Google Storage")
 
-  monkeypatch.setattr(checkpoint, "load_params", no_package)
   with pytest.raises(ConfigError, match="gs://b/w.npz: Please.*googleapis"):
-    released.load_params("gs://b/w.npz")
+    published.load_params("gs://b/w.npz", load=no_package)
   with pytest.raises(ImportError):  # Not the storage's fault.
-    released.load_params("w.npz")
+    published.load_params("w.npz", load=no_package)
 
 
 @pytest.mark.parametrize("prefix", ["params/", "", "opt/target/",
@@ -177,7 +173,7 @@ def test_older_names_are_read_as_todays(tmp_path, prefix):
   old = {"opt/state/step": np.array(7)} if "opt/" in prefix else {}
   path = tmp_path / "w.npz"
   np.savez(path, **{prefix + k: x for k, x in arrays.items()}, **state, **old)
-  loaded = released.load_params(path)
+  loaded = published.load_params(path)
   assert checkpoint.array_specs(loaded) == {
       "params/a/kernel": [[2, 3], "float32"], "params/b": [[2], "float64"],
       "state/counts": [[4], "float64"], "state/dictionary": [[4, 2], "float64"]}

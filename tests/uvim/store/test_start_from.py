@@ -9,44 +9,45 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers import lm as lm_trainer
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
+from trainers.lm import LmFamily
+from trainers.vqvae import VqvaeFamily
 from uvim import files, tree
-from uvim.encoders import augreg as pretrained
-from uvim.models import vit
-from uvim.priors import lm
+from uvim.encoders import augreg
+from uvim.encoders.base import POSITIONS
+from uvim.models import make_model
+from uvim.priors import make_prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import published as released
-from uvim.store import start_from as model_init
+from uvim.store import checkpoint, published
+from uvim.store.start_from import Store
 
 # Names and sizes of a bare ViT that fits TINY, as linen writes them.
 TINY = dict(num_layers=2, num_heads=2, mlp_dim=24, emb_dim=16,
             patches={"size": (8, 8)}, vocab_size=9, seq_len=4)
 NORMS = ("LayerNorm_0", "LayerNorm_1")
-POSITIONS = pretrained.POSITIONS
 
 
 @pytest.fixture(autouse=True)
 def no_network(tmp_path, monkeypatch):
   """An empty cache, and whoever wants to fill it fails."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  monkeypatch.setattr(released, "_read", lambda address: pytest.fail(address))
+  monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nobody listens.
+
+
+def load(model_init, arrays, kind="lm", grid=None):
+  return Store().read_start(model_init, arrays, kind=kind, encoder_grid=grid)
 
 
 @functools.cache
 def wanted(input_size=(112, 112), **changes):
   """(shapes of a language model's parameters, its grid)."""
-  model = lm.LM(**{**TINY, "input_size": input_size, **changes})
-  params = jax.eval_shape(
-      lambda rng: lm.init_params(model, rng), jax.random.key(0))
-  return {"params": params}, (input_size[0] // 8, input_size[1] // 8)
+  prior = make_prior({**TINY, "input_size": input_size, **changes}, "model")
+  params = jax.eval_shape(prior.init, jax.random.key(0))
+  return {"params": params}, prior.encoder_grid
 
 
 @pytest.fixture(scope="module")
 def stage_i():
-  return VqvaeStage(tiny.stage_i_config())
+  return VqvaeFamily(tiny.stage_i_config())
 
 
 def linen_vit(side=14, seed=0):
@@ -106,7 +107,7 @@ def test_a_vit_gives_encoder_patches_and_positions(write, capsys):
   """BEHAVIOURS 32: class token and head not loaded; equal grids exact."""
   vit_arrays = linen_vit()
   arrays, grid = wanted()
-  loaded = model_init.load({"encoder": write(vit_arrays)}, arrays, grid=grid)
+  loaded = load({"encoder": write(vit_arrays)}, arrays, grid=grid)
   want = {}
   for name, x in vit_arrays.items():
     if name.startswith("Transformer/encoder"):
@@ -137,7 +138,7 @@ def test_every_spelling_gives_the_same_parameters(write, respell):
   """Pre-linen names, other places of the position embedding, no class token."""
   arrays, grid = wanted()
   want, got = (
-      model_init.load({"encoder": write(spelt, name)}, arrays, grid=grid)
+      load({"encoder": write(spelt, name)}, arrays, grid=grid)
       for name, spelt in (("linen.npz", linen_vit()),
                           ("other.npz", respell(linen_vit()))))
   assert_equal(got, want)
@@ -159,14 +160,14 @@ def test_positions_are_resampled_to_the_grid_of_the_model(write):
   path = write(vit_arrays)
   for size in (40, 64), (16, 16), (160, 256), (112, 80):
     arrays, grid = wanted(size)
-    loaded = model_init.load({"encoder": path}, arrays, grid=grid)
+    loaded = load({"encoder": path}, arrays, grid=grid)
     np.testing.assert_allclose(loaded[POSITIONS], ramp(*grid), atol=1e-6)
     assert loaded[POSITIONS].dtype == np.float32
 
 
 def test_a_patch_between_two_has_their_mean():
   old_1ND = np.random.default_rng(0).normal(size=(1, 14, 8))
-  new_1ND = pretrained.resample_grid(old_1ND, (1, 14), (1, 27))
+  new_1ND = augreg.resample_grid(old_1ND, (1, 14), (1, 27))
   np.testing.assert_allclose(new_1ND[:, ::2], old_1ND, atol=1e-12)
   np.testing.assert_allclose(
       new_1ND[:, 1::2], (old_1ND[:, 1:] + old_1ND[:, :-1]) / 2, atol=1e-12)
@@ -177,12 +178,12 @@ def test_no_grid_has_an_edge_of_zeros():
   for new in range(1, 60):
     ones = np.ones((1, 64, 1))
     np.testing.assert_allclose(
-        pretrained.resample_grid(ones, (8, 8), (new, new)), 1, rtol=1e-12)
+        augreg.resample_grid(ones, (8, 8), (new, new)), 1, rtol=1e-12)
 
 
 def test_fixed_positions_need_none_of_the_vit(write):
   arrays, grid = wanted(posemb_type="sincos2d")
-  loaded = model_init.load({"encoder": write(linen_vit())}, arrays, grid=grid)
+  loaded = load({"encoder": write(linen_vit())}, arrays, grid=grid)
   assert len(loaded) == 36 and POSITIONS not in loaded
 
 
@@ -200,30 +201,33 @@ def test_fixed_positions_need_none_of_the_vit(write):
 def test_a_vit_that_does_not_fit_is_refused(write, change, message):
   arrays, grid = wanted()
   with pytest.raises(ConfigError, match=message):
-    model_init.load({"encoder": write(change(linen_vit()))}, arrays, grid=grid)
+    load({"encoder": write(change(linen_vit()))}, arrays, grid=grid)
 
 
 def test_a_vit_is_nothing_but_stage_ii_s_encoder(write, stage_i):
   stage_i = stage_i.wanted_arrays()
+  stage_ii, _ = wanted()
   for path in write(linen_vit()), "howto-i21k-L/16":  # Not even fetched.
-    for init, arrays in ((path, wanted()[0]), ({"decoder": path}, wanted()[0]),
-                         ({"encoder": path}, stage_i), (path, stage_i)):
+    for init, arrays, kind in (
+        (path, stage_ii, "lm"), ({"decoder": path}, stage_ii, "lm"),
+        ({"encoder": path}, stage_i, "vqvae"), (path, stage_i, "vqvae")):
       with pytest.raises(ConfigError, match="bare ViT.*'encoder'"):
-        model_init.load(init, arrays)
+        load(init, arrays, kind)
 
 
 def test_listing_2_starts_from_a_vit_by_name(write, stage_i):
   """The listing's own line, through the stage: it knows its grid."""
   oracle = write({})
   random_npz(pathlib.Path(oracle), stage_i.wanted_arrays())
-  path = released.cache_path(released.VITS["howto-i21k-L/16"])
+  path = published.cache_path(published.VITS["howto-i21k-L/16"])
   path.parent.mkdir(parents=True)
   np.savez(path, **linen_vit())
-  stage = LmStage(tiny.stage_ii_config(
+  stage = LmFamily(tiny.stage_ii_config(
       oracle, {**TINY, "input_size": (16, 24)},
       model_init={"encoder": "howto-i21k-L/16"}))
   old_1ND = linen_vit()["Transformer/posembed_input/pos_embedding"][:, 1:]
-  new_1ND = stage.initial[POSITIONS]  # 2 rows of 3: the corners stay.
+  initial = tiny.open_family(stage).initial
+  new_1ND = initial[POSITIONS]  # 2 rows of 3: the corners stay.
   np.testing.assert_array_equal(
       new_1ND[0, [0, 2, 3, 5]], old_1ND[0, [0, 13, 182, 195]])
 
@@ -231,7 +235,7 @@ def test_listing_2_starts_from_a_vit_by_name(write, stage_i):
 # ── Files of exactly the released layout ─────────────────────────────────────
 
 
-def published(fixtures, stage, task):
+def published_names(fixtures, stage, task):
   text = (fixtures / f"param_tree_stage{stage}_{task}.txt").read_text()
   return [line.split("\t")[0] for line in text.splitlines()[1:]]
 
@@ -257,40 +261,37 @@ LABELS = {"panoptic": {"instances": (3, 256), "semantics": (3, 256)},
 @pytest.mark.parametrize("task", LABELS)
 def test_stage_i_loads_the_released_layout_by_name(fixtures, task):
   """The published names at small sizes; full sizes are in test_vit.py."""
-  model = vit.ViT(**SMALL_I, inputs=LABELS[task], outputs=LABELS[task])
-  params = jax.eval_shape(
-      lambda rng: vit.init_params(model, rng), jax.random.key(0))
-  arrays = {"params": params, "state": {
-      "dictionary": jax.ShapeDtypeStruct((4, 4), np.float32),
-      "counts": jax.ShapeDtypeStruct((4,), np.float32)}}
-  path = released.cache_path(released.MODELS[f"uvim-{task}-stage1"])
+  model = make_model("vit", {
+      **SMALL_I, "inputs": LABELS[task], "outputs": LABELS[task]}, "model")
+  arrays = jax.eval_shape(model.init, jax.random.key(0))
+  path = published.cache_path(published.MODELS[f"uvim-{task}-stage1"])
   saved = random_npz(path, arrays)
-  assert sorted(saved) == sorted(published(fixtures, 1, task))
-  assert_equal(model_init.load(f"uvim-{task}", arrays), saved)
+  assert sorted(saved) == sorted(published_names(fixtures, 1, task))
+  assert_equal(load(f"uvim-{task}", arrays, "vqvae"), saved)
 
 
 def test_stage_ii_loads_the_released_layout_by_name(fixtures):
-  names = published(fixtures, 2, "panoptic")
+  names = published_names(fixtures, 2, "panoptic")
   for task in "depth", "color":
-    assert published(fixtures, 2, task) == names
+    assert published_names(fixtures, 2, task) == names
   arrays, _ = wanted((16, 16), num_layers=24)
-  path = released.cache_path(released.MODELS["uvim-depth-stage2"])
+  path = published.cache_path(published.MODELS["uvim-depth-stage2"])
   saved = random_npz(path, arrays)
   assert sorted(saved) == sorted(names)
-  assert_equal(model_init.load("uvim-depth", arrays), saved)
-  part = model_init.load({"encoder": "uvim-depth"}, arrays)
+  assert_equal(load("uvim-depth", arrays), saved)
+  part = load({"encoder": "uvim-depth"}, arrays)
   assert_equal(part, {name: x for name, x in saved.items()
                       if name.startswith("params/encoder/")})
 
 
 def test_an_oracle_by_name_is_the_stage_i_file(stage_i):
-  path = released.cache_path(released.MODELS["uvim-panoptic-stage1"])
+  path = published.cache_path(published.MODELS["uvim-panoptic-stage1"])
   saved = random_npz(path, stage_i.wanted_arrays())
-  oracle = lm_trainer.load_oracle(stage_i, "uvim-panoptic")
-  assert_equal(tree.flatten(oracle), {
-      name.replace("state/", "codebook/"): x for name, x in saved.items()})
+  family = LmFamily(tiny.stage_ii_config("uvim-panoptic"))
+  assert_equal(tree.flatten(tiny.open_family(family).frozen), saved)
+  family = LmFamily(tiny.stage_ii_config(""))
   with pytest.raises(ConfigError, match="config.oracle.model_init = ''"):
-    lm_trainer.load_oracle(stage_i, "")
+    tiny.open_family(family)
 
 
 # ── Reports ──────────────────────────────────────────────────────────────────
@@ -298,7 +299,7 @@ def test_an_oracle_by_name_is_the_stage_i_file(stage_i):
 
 def test_a_full_load_says_what_it_loaded(write, capsys):
   arrays = {"params": {"a": {"kernel": np.ones((2, 3))}, "b": np.ones(3)}}
-  model_init.load(write(tree.flatten(arrays)), arrays)
+  load(write(tree.flatten(arrays)), arrays)
   assert re.search(r"config.model_init = '.*w.npz': 2 arrays, 9 parameters",
                    capsys.readouterr().err)
 
@@ -311,8 +312,8 @@ def test_partial_takes_what_fits_and_reports_the_rest(write, capsys):
   arrays = {"params": {"same": np.zeros(2), "shape": np.zeros(3),
                        "dtype": np.zeros(2), "new": np.zeros(2)}}
   with pytest.raises(ConfigError, match="1 arrays match"):
-    model_init.load(path, arrays)
-  loaded = model_init.load({"partial": path}, arrays)
+    load(path, arrays)
+  loaded = load({"partial": path}, arrays)
   assert_equal(loaded, {"params/same": saved["params/same"]})
   report = capsys.readouterr().err
   assert ("1 arrays match, 1 missing, 1 unexpected, 2 of another shape or "
@@ -323,7 +324,7 @@ def test_partial_takes_what_fits_and_reports_the_rest(write, capsys):
                "absent in this run"):
     assert line in report
   with pytest.raises(ConfigError, match="nothing there fits"):
-    model_init.load({"partial": path}, {"params": {"new": np.zeros(2)}})
+    load({"partial": path}, {"params": {"new": np.zeros(2)}})
 
 
 def test_a_report_shows_a_few_of_each_kind():
