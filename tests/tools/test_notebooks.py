@@ -19,10 +19,8 @@ from configs import (
   vqvae_rooms_depth,
   vqvae_rooms_panoptic,
 )
-from uvim.codes import vq as quantizer
+from trainers.families import make_family
 from uvim.config import resolve
-from uvim.models import make_model, vit
-from uvim.priors import lm
 from uvim.store import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -34,34 +32,31 @@ CONFIGS = {
 }
 
 
-def save_run(workdir, init, config):
+def save_run(workdir, config):
   """A workdir as a run leaves it, its arrays just drawn."""
   rng = np.random.default_rng(0)
-  arrays = jax.tree.map(
-      lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype),
-      jax.eval_shape(init, jax.random.key(0)))
+
+  def draw(spec):
+    return rng.normal(0, 0.3, spec.shape).astype(spec.dtype)
+
+  family = make_family(config)
+  params, extra = jax.eval_shape(family.init, jax.random.key(0))
+  arrays = jax.tree.map(draw, {"params": params, "extra": extra})
   workdir.mkdir()
   (workdir / "config.json").write_text(json.dumps(config.to_json()))
-  saver = checkpoint.Checkpointer(workdir)
-  saver.save(1, jax.device_put(arrays), {})
-  saver.close()
+  with checkpoint.Checkpointer(workdir) as saver:
+    saver.save(1, jax.device_put(arrays), {})
 
 
 def save_both(folder, task):
   """The workdir of stage II of a model; stage I lies beside it."""
   stage_i, stage_ii = CONFIGS[task]
-  one, two = folder / "stage1", folder / "stage2"
-  config = resolve(stage_i.get_config("tiny"))
-  model = make_model(config.model_name, config.model, "config.model")
-  save_run(one, lambda rng: {
-      "params": vit.init_params(model, rng),
-      "codebook": quantizer.init_codebook(
-          rng, model.dict_size, model.codeword_dim)}, config)
+  one = folder / "stage1"
+  two = folder / "stage2"
+  save_run(one, resolve(stage_i.get_config("tiny")))
   config = stage_ii.get_config("tiny")
   config.oracle.model_init = str(one)
-  config = resolve(config)
-  model = make_model(config.model_name, config.model, "config.model")
-  save_run(two, lambda rng: {"params": lm.init_params(model, rng)}, config)
+  save_run(two, resolve(config))
   return two
 
 
@@ -93,7 +88,7 @@ def run(kernel, name, **constants):
 
 
 def shown(notebook):
-  """(all that was printed, number of pictures)."""
+  """(all that was printed, number of images)."""
   outputs = [o for cell in notebook.cells for o in cell.get("outputs", ())]
   text = "".join(o.text for o in outputs if o.output_type == "stream")
   return text, sum("image/png" in o.get("data", {}) for o in outputs)
@@ -108,17 +103,17 @@ SCORES = {
 @pytest.mark.parametrize("task", CONFIGS)
 def test_a_task(kernel, task, tmp_path):
   path = save_both(tmp_path, task)
-  text, num_pictures = shown(run(kernel, task, CHECKPOINT=str(path)))
-  assert "36 words of 16; pictures of (48, 48) pixels" in text
-  assert num_pictures >= 4
+  text, num_images = shown(run(kernel, task, CHECKPOINT=str(path)))
+  assert "36 words of 16; images of (48, 48) pixels" in text
+  assert num_images >= 4
   assert re.search(SCORES[task], text), text
 
 
 def test_a_new_task(kernel):
-  text, num_pictures = shown(run(
+  text, num_images = shown(run(
       kernel, "new_task", STEPS=3, NUM_TRAIN=16, NUM_TEST=2, BATCH=4))
   assert "outputs undo inputs: True" in text
-  assert re.search(r"step +3  loss \d", text) and num_pictures == 1
+  assert re.search(r"step +3  loss \d", text) and num_images == 1
 
 
 def test_the_generated_notebooks_are_up_to_date():

@@ -22,22 +22,35 @@
 # `CHECKPOINT = "uvim-depth"`. Nothing here needs TensorFlow.
 
 # %%
-# Where the code is not at hand (Colab), it is fetched and installed. Paths
-# below start from the folder of the code.
+# Where there is no checkout of the code (Colab), this fetches one and installs
+# its package `uvim`. The folders `pp` (scenes) and `evaluators` (scores) lie
+# beside the package. Paths below start from the checkout.
 import os
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
-for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents):
-  if (folder / "uvim" / "pipeline.py").exists():
-    sys.path.insert(0, str(folder))
-    os.chdir(folder)
-    break
-else:
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q",
-                  f"git+{REPOSITORY}"], check=True)
+
+
+def find_checkout():
+  """The folder of the code: this one, one above it, or a fresh clone."""
+  here = pathlib.Path.cwd()
+  for folder in (here, *here.parents):
+    if (folder / "uvim" / "inference" / "api.py").exists():
+      return folder
+  clone = here / "uvim-checkout"
+  if not clone.exists():
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
+                   check=True)
+  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
+                 check=True)
+  return clone
+
+
+checkout = find_checkout()
+os.chdir(checkout)
+sys.path.insert(0, str(checkout))
 
 # %% [markdown]
 # ## Load
@@ -53,47 +66,49 @@ from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/depth/stage2"  # Or "uvim-depth".
 uvim = UViM.from_checkpoint(CHECKPOINT)
-print(f"{uvim.model.code_len} words of {uvim.model.dict_size}; pictures of "
-      f"{uvim.model.input_size} pixels")
+print(f"{uvim.code_len} words of {uvim.num_words}; images of "
+      f"{uvim.model.vit.input_size} pixels")
 
 # %% [markdown]
 # ## Predict
 #
-# Photographs may be paths, PIL images or arrays, of any size. Here they are
-# scenes of `rooms` that no model was trained on; put your own in their place.
+# Images may be paths, PIL images or arrays, of any size. Here they are scenes
+# of `rooms` that no model was trained on; put your own in their place.
 
 # %%
-scenes = [render(2, i) for i in range(4)]
-photos = [scene["image"] for scene in scenes]
-prediction = uvim.predict(photos, temperature=0.0)
+scenes = [render(2, index) for index in range(4)]
+images = [scene["image"] for scene in scenes]
+prediction = uvim.predict(images, temperature=0.0)
 prediction.plot()
 
 # %% [markdown]
-# `outputs` has the numbers behind the picture, at the size of each photograph;
-# `codes` the words that the language model wrote, `logprob` how sure it was of
+# `outputs` has the numbers behind the drawing, at the size of each image;
+# `codes` the words that the language model wrote; `logprob` how sure it was of
 # each.
 
 # %%
-for name, values in prediction.outputs.items():
-  print(name, [x.shape for x in values])
+for name, arrays in prediction.outputs.items():
+  print(name, [array.shape for array in arrays])
 print("first code:", prediction.codes[0, 0])
-print("bits per word:",
-      np.round(-prediction.logprob[:, 0].mean(-1) / np.log(2), 2))
+nats_per_word = -prediction.logprob[:, 0].mean(-1)
+bits_per_word = nats_per_word / np.log(2)
+print("bits per word:", np.round(bits_per_word, 2))
 
 # %% [markdown]
 # ## Sample
 #
 # The code is drawn word by word. At T = 0 each word is the likeliest; the
-# higher T, the more the samples differ: in what a single picture leaves open.
+# higher T, the more the samples differ: in what a single image leaves open.
 
 # %%
 for temperature in (0.5, 1.0):
   print("T =", temperature)
-  display(uvim.predict(photos[0], temperature=temperature, num_samples=4,
-                       seed=0).plot())
+  samples = uvim.predict(images[0], temperature=temperature, num_samples=4,
+                         seed=0)
+  display(samples.plot())
 
 # %%
-samples = uvim.predict(photos[:2], temperature=1.0, num_samples=4, seed=0)
+samples = uvim.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
 print("log-likelihood of each (nats):", np.round(samples.log_likelihood, 1))
 samples.plot()
 
@@ -110,8 +125,9 @@ samples.best().plot()
 
 # %%
 labels = [scene["depth"] for scene in scenes]
-print("nearest and farthest (m):", [
-    (float(x[x > 0].min()), float(x.max())) for x in labels])
+for label in labels:
+  is_known = label > 0
+  print(f"nearest {label[is_known].min():.2f} m, farthest {label.max():.2f} m")
 
 # %% [markdown]
 # ## What a word says
@@ -121,15 +137,15 @@ print("nearest and farthest (m):", [
 # the paper): the words have places, though nothing told them so.
 
 # %%
-codes = uvim.encode(photos, labels)
-side = uvim.grid[0]
-region = (0, 0, side, side // 2)  # Top, left, bottom, right: the left half.
-rows = {"as written": codes}
+codes = uvim.encode(images, labels)
+rows, columns = uvim.grid
+left_half = (0, 0, rows, columns // 2)  # Top, left, bottom, right.
+masked = {"as written": codes}
 for mode in ("zeros", "random", 0):
-  rows[str(mode)] = uvim.mask_codes(codes, region, mode)
-stacked = np.stack(list(rows.values()), 1)
-print("left to right: photograph,", ", ".join(rows))
-uvim.priors.sampling(photos, stacked).plot()
+  masked[str(mode)] = uvim.mask_codes(codes, left_half, mode)
+print("left to right: image,", ", ".join(masked))
+stacked = np.stack(list(masked.values()), axis=1)
+uvim.decode(images, stacked).plot()
 
 # %% [markdown]
 # ## Score
@@ -140,17 +156,20 @@ uvim.priors.sampling(photos, stacked).plot()
 
 # %%
 def score(outputs):
+  """The errors by name, of the first sample of each image."""
   total = nyu_depth.DepthStat.zeros()
   for label, output in zip(labels, outputs["depth"], strict=True):
     total += nyu_depth.depth_image(label, output[0])
   return total.result()
 
 
-nothing = uvim.mask_codes(codes, None, "zeros")
-for name, got in (("UViM, T = 0", prediction),
-                  ("the oracle's code", uvim.priors.sampling(photos, codes)),
-                  ("no code", uvim.priors.sampling(photos, nothing))):
-  figures = score(got.outputs)
+no_code = uvim.mask_codes(codes, None, "zeros")
+predictions = {
+    "UViM, T = 0": prediction,
+    "the oracle's code": uvim.decode(images, codes),
+    "no code": uvim.decode(images, no_code)}
+for name, one_prediction in predictions.items():
+  figures = score(one_prediction.outputs)
   print(f"{name:18} RMSE {figures['RMSE']:.3f} m, "
         f"relative {figures['abs_RE']:.3f}, "
         f"within 25 %: {100 * figures['delta1']:.1f} %")

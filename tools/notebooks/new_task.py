@@ -16,29 +16,42 @@
 # UViM needs to know little of a task: how labels become numbers, what a good
 # answer costs, and how to draw one. Here is a task that this code does not
 # have, defined, trained and scored in a notebook: **counting things from left
-# to right.** Every pixel of a thing is to show the thing's number. No pixel
-# knows it alone, it takes a look at the whole picture: what the guiding code is
+# to right.** Every pixel of a thing shows the thing's number. No pixel knows it
+# alone: it takes a look at the whole image. That is what the guiding code is
 # for.
 #
 # `docs/new_task.md` has the same for a task that stays, in files of its own.
 
 # %%
-# Where the code is not at hand (Colab), it is fetched and installed. Paths
-# below start from the folder of the code.
+# Where there is no checkout of the code (Colab), this fetches one and installs
+# its package `uvim`. The folders `pp` (scenes) and `trainers` lie beside
+# the package. Paths below start from the checkout.
 import os
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
-for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents):
-  if (folder / "uvim" / "pipeline.py").exists():
-    sys.path.insert(0, str(folder))
-    os.chdir(folder)
-    break
-else:
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q",
-                  f"git+{REPOSITORY}"], check=True)
+
+
+def find_checkout():
+  """The folder of the code: this one, one above it, or a fresh clone."""
+  here = pathlib.Path.cwd()
+  for folder in (here, *here.parents):
+    if (folder / "uvim" / "inference" / "api.py").exists():
+      return folder
+  clone = here / "uvim-checkout"
+  if not clone.exists():
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
+                   check=True)
+  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
+                 check=True)
+  return clone
+
+
+checkout = find_checkout()
+os.chdir(checkout)
+sys.path.insert(0, str(checkout))
 
 # %% [markdown]
 # ## Labels
@@ -55,41 +68,50 @@ from pp.rooms.render import render
 from pp.rooms.things import CATEGORIES
 from uvim import resize
 
-SIZE, RANKS = 32, 9
+SIZE = 32  # Height and width in pixels.
+RANKS = 9
 
 
 def label_of(scene):
-  """int32 [H, W, 1] of a scene: rank of each thing's centre, from the left."""
+  """int32 [H, W, 1] of a scene: rank of each thing's center, from the left."""
   segments = scene["segments"]
-  things = [item["id"] for item in scene["objects"]
-            if CATEGORIES[item["label"]][2]]
-  centre = {i: np.nonzero(segments == i)[1].mean() for i in things}
+  centers = {}
+  for item in scene["objects"]:
+    _, _, is_thing = CATEGORIES[item["label"]]
+    if is_thing:
+      _, columns = np.nonzero(segments == item["id"])
+      centers[item["id"]] = columns.mean()
   label = np.where(segments > 0, 0, -1)
-  for rank, i in enumerate(sorted(things, key=centre.get), 1):
-    label[segments == i] = rank
+  from_the_left = sorted(centers, key=centers.get)
+  for rank, segment_id in enumerate(from_the_left, 1):
+    label[segments == segment_id] = rank
   return np.int32(label[..., None])
 
 
 def examples(stream, count):
   """What the models see: image f32 [n, SIZE, SIZE, 3] in [-1, 1], labels."""
-  scenes = [render(stream, i) for i in range(count)]
-  return {
-      "image": np.stack([resize.to_model(
-          scene["image"], (SIZE, SIZE), antialias=True) for scene in scenes]),
-      "labels": np.stack([resize.resize_nearest(
-          label_of(scene), (SIZE, SIZE)) for scene in scenes])}
+  images = []
+  labels = []
+  for index in range(count):
+    scene = render(stream, index)
+    images.append(resize.to_model(
+        scene["image"], (SIZE, SIZE), antialias=True))
+    labels.append(resize.resize_nearest(label_of(scene), (SIZE, SIZE)))
+  return {"image": np.stack(images), "labels": np.stack(labels)}
 
 
 NUM_TRAIN = 512
 NUM_TEST = 8
-train, test = examples(0, NUM_TRAIN), examples(2, NUM_TEST)
-{name: (x.shape, x.dtype) for name, x in train.items()}
+train = examples(0, NUM_TRAIN)
+test = examples(2, NUM_TEST)
+for name, array in train.items():
+  print(name, array.shape, array.dtype)
 
 # %% [markdown]
 # ## The task
 #
-# Five methods and a picture. Integers are embedded and predicted as classes; −1
-# costs nothing and says nothing to the oracle.
+# Five methods and the form of the labels. Integers are embedded and predicted
+# as classes; −1 costs nothing and says nothing to the oracle.
 
 # %%
 import jax.numpy as jnp
@@ -98,33 +120,38 @@ from uvim import tasks
 from uvim.nn import losses
 from uvim.tasks import base
 
+# A color for each rank; the last one is that of -1.
+COLORS = np.uint8([
+    (60, 60, 60), (230, 159, 0), (86, 180, 233), (0, 158, 115),
+    (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (255, 255, 255), (0, 0, 0)])
+
 
 class RankTask(base.AbstractTask):
   """Labels int [B, H, W, 1] in 0..K-1, -1 unknown; one cross-entropy."""
 
   keys = ("rank",)
+  label_channels = 1
+  label_dtype = "int32"
 
   def encode_labels(self, labels):
-    return {"rank": base.patchify(jnp.int32(labels[..., 0]), self.patch_size)}
+    ids = jnp.int32(labels[..., 0])
+    return {"rank": base.patchify(ids, self.patch_size)}
 
   def loss(self, logits, x):
-    loss_B = losses.per_example_mean(
-        losses.softmax_cross_entropy(logits["rank"], x["rank"]))
+    loss = losses.softmax_cross_entropy(logits["rank"], x["rank"])
+    loss_B = losses.per_example_mean(loss)
     return loss_B, {"loss_rank": loss_B}
 
   def outputs(self, logits):
-    return {"rank": base.unpatchify(
-        jnp.argmax(logits["rank"], -2), self.input_size, self.patch_size)}
+    ids = jnp.argmax(logits["rank"], axis=-2)
+    return {"rank": base.unpatchify(ids, self.input_size, self.patch_size)}
 
   def truth(self, batch):
     return {"rank": batch["labels"][..., 0]}
 
   def render(self, outputs):
-    colours = np.uint8([
-        (60, 60, 60), (230, 159, 0), (86, 180, 233), (0, 158, 115),
-        (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-        (255, 255, 255), (0, 0, 0)])  # The last for -1.
-    return colours[np.asarray(outputs["rank"])]
+    return COLORS[np.asarray(outputs["rank"])]
 
 
 tasks.TASKS["rank"] = lambda: RankTask  # The table that configs look into.
@@ -140,25 +167,29 @@ model = dict(
     oracle_depth=1, base_model_depth=2, mlp_dim=128, num_heads=2, dict_size=64,
     codeword_dim=16, dict_momentum=0.98, inputs=spec, outputs=spec)
 task = tasks.make_task("rank", model)
+
+# Logits that are quite sure of the truth: [B, patches, ranks, pixels].
 ids = task.inputs(test)["x"]["rank"]
-certain = jnp.moveaxis(20.0 * (ids[..., None] == jnp.arange(RANKS)), -1, -2)
-known = test["labels"][..., 0] >= 0
+is_rank = ids[..., None] == jnp.arange(RANKS)
+certain = jnp.moveaxis(20.0 * is_rank, -1, -2)
 undone = task.outputs({"rank": certain})["rank"]
-print("outputs undo inputs:",
-      bool((undone == test["labels"][..., 0])[known].all()))
+truth = test["labels"][..., 0]
+known = truth >= 0
+print("outputs undo inputs:", bool((undone == truth)[known].all()))
 
 # %% [markdown]
 # ## Stage I
 #
-# Oracle and base model, trained end to end. A config is checked as a whole, and
-# the stage makes of it all that a step needs. (A run from the command line does
-# this in `trainers/loop.py`, with checkpoints, evaluators and a report.)
+# Oracle and base model, trained end to end. `resolve` checks the config as a
+# whole; the family makes of it all that a step needs. (A run from the command
+# line does this in `trainers/loop.py`, with checkpoints, evaluators and a
+# report.)
 
 # %%
 import jax
 
 from trainers import step as steps
-from trainers.vqvae import VqvaeStage
+from trainers.vqvae import VqvaeFamily
 from uvim.config import resolve
 
 STEPS = 400
@@ -168,50 +199,50 @@ config = resolve(dict(
     batch_size=BATCH, total_steps=STEPS, model_name="vit", model=model,
     optax_name="scale_by_adam", lr=2e-3, grad_clip_norm=1.0,
     schedule=dict(decay_type="cosine", warmup_steps=STEPS // 20)))
-stage = VqvaeStage(config)
-init, tx, _ = steps.make_init(stage, config, STEPS)
-train_step = jax.jit(
-    steps.make_train_step(stage, tx, epoch_steps=NUM_TRAIN // BATCH),
-    donate_argnums=0)
+family = VqvaeFamily(config)
+init, tx, _ = steps.make_init(family, config, STEPS)
+train_step = steps.make_train_step(
+    family, tx, epoch_steps=NUM_TRAIN // BATCH)
+train_step = jax.jit(train_step, donate_argnums=0)
 state = jax.jit(init)(jax.random.PRNGKey(0))
 rng = np.random.default_rng(0)
-for i in range(STEPS):
-  rows = rng.integers(0, NUM_TRAIN, BATCH)
-  state, logs = train_step(
-      state, None, {name: x[rows] for name, x in train.items()})
-  if i % max(1, STEPS // 8) == 0 or i == STEPS - 1:
-    print(f"step {i + 1:4}  loss {float(logs['loss']):.3f}  "
+report_steps = max(1, STEPS // 8)
+for step in range(1, STEPS + 1):
+  chosen = rng.integers(0, NUM_TRAIN, BATCH)
+  batch = {name: array[chosen] for name, array in train.items()}
+  # Stage I uses no frozen arrays: None.
+  state, logs = train_step(state, None, batch)
+  if (step - 1) % report_steps == 0 or step == STEPS:
+    print(f"step {step:4}  loss {float(logs['loss']):.3f}  "
           f"words in use {float(logs['code/usage']):.0%}")
 
 # %% [markdown]
 # ## Look, and score
 #
 # With the oracle's code, which saw the truth, and without a code: their
-# difference is what the code carries. Nothing to carry, nothing for stage II to
-# learn. Columns: photograph, truth, the oracle's code, no code.
+# difference is what the code carries. If it carries nothing, there is nothing
+# for stage II to learn. Columns: image, truth, the oracle's code, no code.
 
 # %%
-from PIL import Image
+from trainers.family import draw_columns
+from uvim.inference import sheet
 
-from trainers.vqvae import render_image
+variables = family.variables(state.params, state.extra, None)
+outputs = {
+    "the oracle's code": jax.jit(family.predict)(variables, test),
+    "no code": jax.jit(family.predict_zero_code)(variables, test)}
+is_thing = truth > 0
+for name, output in outputs.items():
+  is_right = np.asarray(output["rank"]) == truth
+  print(f"{name:18} right: {is_right[known].mean():.1%} of all pixels, "
+        f"{is_right[is_thing].mean():.1%} of those on things")
 
-variables = {"params": state.params, "codebook": state.codebook}
-got = {"the oracle's code": jax.jit(stage.predict)(variables, test),
-       "no code": jax.jit(stage.predict_zero_code)(variables, test)}
-for name, outputs in got.items():
-  hits = (np.asarray(outputs["rank"]) == test["labels"][..., 0])[known]
-  on_things = (test["labels"][..., 0] > 0)[known]
-  print(f"{name:18} right: {hits.mean():.1%} of all pixels, "
-        f"{hits[on_things].mean():.1%} of those on things")
-
-columns = [render_image(test["image"]), task.render(task.truth(test)),
-           *(task.render(outputs) for outputs in got.values())]
-sheet = np.concatenate([np.concatenate(list(x), 0) for x in columns], 1)
-Image.fromarray(sheet).resize(
-    (4 * sheet.shape[1], 4 * sheet.shape[0]), Image.Resampling.NEAREST)
+columns = draw_columns(task, test, outputs)
+drawing = sheet.draw_sheet(list(zip(*columns.values(), strict=True)))
+drawing.resize((4 * drawing.width, 4 * drawing.height))
 
 # %% [markdown]
-# From here on nothing is special: stage II learns the code from the picture
-# with the language model of all tasks. Put labels into a preprocessing op, the
+# From here on nothing is special: stage II learns the code from the image with
+# the language model of all tasks. Put labels into a preprocessing op, the
 # class into `uvim/tasks/`, the score into `evaluators/`, write two configs of
 # twenty lines, and all tools know the task: `docs/new_task.md`.

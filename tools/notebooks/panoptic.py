@@ -21,22 +21,35 @@
 # `CHECKPOINT = "uvim-panoptic"`. Nothing here needs TensorFlow.
 
 # %%
-# Where the code is not at hand (Colab), it is fetched and installed. Paths
-# below start from the folder of the code.
+# Where there is no checkout of the code (Colab), this fetches one and installs
+# its package `uvim`. The folders `pp` (scenes) and `evaluators` (scores) lie
+# beside the package. Paths below start from the checkout.
 import os
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
-for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents):
-  if (folder / "uvim" / "pipeline.py").exists():
-    sys.path.insert(0, str(folder))
-    os.chdir(folder)
-    break
-else:
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q",
-                  f"git+{REPOSITORY}"], check=True)
+
+
+def find_checkout():
+  """The folder of the code: this one, one above it, or a fresh clone."""
+  here = pathlib.Path.cwd()
+  for folder in (here, *here.parents):
+    if (folder / "uvim" / "inference" / "api.py").exists():
+      return folder
+  clone = here / "uvim-checkout"
+  if not clone.exists():
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
+                   check=True)
+  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
+                 check=True)
+  return clone
+
+
+checkout = find_checkout()
+os.chdir(checkout)
+sys.path.insert(0, str(checkout))
 
 # %% [markdown]
 # ## Load
@@ -49,52 +62,55 @@ import numpy as np
 from evaluators import pq
 from pp.rooms.render import render
 from pp.rooms.things import CATEGORIES
+from uvim.categories import Category
 from uvim.inference.api import UViM
 
 CHECKPOINT = "workdirs/quickstart/stage2"  # Or "uvim-panoptic".
 uvim = UViM.from_checkpoint(CHECKPOINT)
-print(f"{uvim.model.code_len} words of {uvim.model.dict_size}; pictures of "
-      f"{uvim.model.input_size} pixels")
+print(f"{uvim.code_len} words of {uvim.num_words}; images of "
+      f"{uvim.model.vit.input_size} pixels")
 
 # %% [markdown]
 # ## Predict
 #
-# Photographs may be paths, PIL images or arrays, of any size. Here they are
-# scenes of `rooms` that no model was trained on; put your own in their place.
+# Images may be paths, PIL images or arrays, of any size. Here they are scenes
+# of `rooms` that no model was trained on; put your own in their place.
 
 # %%
-scenes = [render(2, i) for i in range(4)]
-photos = [scene["image"] for scene in scenes]
-prediction = uvim.predict(photos, temperature=0.0)
+scenes = [render(2, index) for index in range(4)]
+images = [scene["image"] for scene in scenes]
+prediction = uvim.predict(images, temperature=0.0)
 prediction.plot()
 
 # %% [markdown]
-# `outputs` has the numbers behind the picture, at the size of each photograph;
-# `codes` the words that the language model wrote, `logprob` how sure it was of
+# `outputs` has the numbers behind the drawing, at the size of each image;
+# `codes` the words that the language model wrote; `logprob` how sure it was of
 # each.
 
 # %%
-for name, values in prediction.outputs.items():
-  print(name, [x.shape for x in values])
+for name, arrays in prediction.outputs.items():
+  print(name, [array.shape for array in arrays])
 print("first code:", prediction.codes[0, 0])
-print("bits per word:",
-      np.round(-prediction.logprob[:, 0].mean(-1) / np.log(2), 2))
+nats_per_word = -prediction.logprob[:, 0].mean(-1)
+bits_per_word = nats_per_word / np.log(2)
+print("bits per word:", np.round(bits_per_word, 2))
 
 # %% [markdown]
 # ## Sample
 #
 # The code is drawn word by word. At T = 0 each word is the likeliest; the
-# higher T, the more the samples differ: in what the picture leaves open, such
-# as where one thing ends and the next begins.
+# higher T, the more the samples differ: in what the image leaves open, such as
+# where one thing ends and the next begins.
 
 # %%
 for temperature in (0.5, 1.0):
   print("T =", temperature)
-  display(uvim.predict(photos[0], temperature=temperature, num_samples=4,
-                       seed=0).plot())
+  samples = uvim.predict(images[0], temperature=temperature, num_samples=4,
+                         seed=0)
+  display(samples.plot())
 
 # %%
-samples = uvim.predict(photos[:2], temperature=1.0, num_samples=4, seed=0)
+samples = uvim.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
 print("log-likelihood of each (nats):", np.round(samples.log_likelihood, 1))
 samples.plot()
 
@@ -115,7 +131,9 @@ def label_of(scene):
   """[H, W, 2] of a scene of `rooms`."""
   label = np.zeros((*scene["segments"].shape, 2), np.int32)
   for number, item in enumerate(scene["objects"], 1):
-    label[scene["segments"] == item["id"]] = item["label"] + 1, number
+    is_item = scene["segments"] == item["id"]
+    label[is_item, 0] = item["label"] + 1
+    label[is_item, 1] = number
   return label
 
 
@@ -129,15 +147,15 @@ labels = [label_of(scene) for scene in scenes]
 # the paper): the words have places, though nothing told them so.
 
 # %%
-codes = uvim.encode(photos, labels)
-side = uvim.grid[0]
-region = (0, 0, side, side // 2)  # Top, left, bottom, right: the left half.
-rows = {"as written": codes}
+codes = uvim.encode(images, labels)
+rows, columns = uvim.grid
+left_half = (0, 0, rows, columns // 2)  # Top, left, bottom, right.
+masked = {"as written": codes}
 for mode in ("zeros", "random", 0):
-  rows[str(mode)] = uvim.mask_codes(codes, region, mode)
-stacked = np.stack(list(rows.values()), 1)
-print("left to right: photograph,", ", ".join(rows))
-uvim.priors.sampling(photos, stacked).plot()
+  masked[str(mode)] = uvim.mask_codes(codes, left_half, mode)
+print("left to right: image,", ", ".join(masked))
+stacked = np.stack(list(masked.values()), axis=1)
+uvim.decode(images, stacked).plot()
 
 # %% [markdown]
 # ## Score
@@ -146,34 +164,41 @@ uvim.priors.sampling(photos, stacked).plot()
 # the oracle's, and without any. (Of a data set: `python -m tools.evaluate`.)
 
 # %%
-class Category:
-  def __init__(self, id, name, isthing):
-    self.id, self.name, self.isthing = id, name, isthing
+# Class c of a label is the c-th of the list.
+categories = []
+for class_number, (_, name, is_thing) in enumerate(CATEGORIES, 1):
+  categories.append(Category(class_number, name, is_thing))
 
 
-categories = [Category(i, *rest)
-              for i, (_, *rest) in enumerate(CATEGORIES, 1)]
-
-
-def segments(label):
+def segments_of(label):
   """(ids [H, W], their list) of a label; 0 is void."""
-  ids = np.where(label[..., 0] > 0, 1000 * label[..., 0] + label[..., 1], 0)
-  known = {c.id for c in categories}
-  return ids, [
-      {"id": i, "category_id": i // 1000, "iscrowd": 0}
-      for i in np.unique(ids).tolist() if i // 1000 in known]
+  classes = label[..., 0]
+  numbers = label[..., 1]
+  ids = np.where(classes > 0, 1000 * classes + numbers, 0)
+  segments = []
+  for segment_id in np.unique(ids).tolist():
+    class_number = segment_id // 1000
+    if 1 <= class_number <= len(categories):
+      segments.append({"id": segment_id, "category_id": class_number,
+                       "iscrowd": 0})
+  return ids, segments
 
 
 def score(outputs):
+  """Panoptic quality in percent, of the first sample of each image."""
   total = pq.PQStat.zeros(categories)
   for label, output in zip(labels, outputs["panoptic"], strict=True):
-    total += pq.pq_image(*segments(label), *segments(output[0]),
-                         categories=categories)
+    true_ids, true_segments = segments_of(label)
+    predicted_ids, predicted_segments = segments_of(output[0])
+    total += pq.pq_image(true_ids, true_segments, predicted_ids,
+                         predicted_segments, categories=categories)
   return 100 * total.result()["All"]["pq"]
 
 
-nothing = uvim.mask_codes(codes, None, "zeros")
-for name, got in (("UViM, T = 0", prediction),
-                  ("the oracle's code", uvim.priors.sampling(photos, codes)),
-                  ("no code", uvim.priors.sampling(photos, nothing))):
-  print(f"{name:18} PQ {score(got.outputs):.1f} %")
+no_code = uvim.mask_codes(codes, None, "zeros")
+predictions = {
+    "UViM, T = 0": prediction,
+    "the oracle's code": uvim.decode(images, codes),
+    "no code": uvim.decode(images, no_code)}
+for name, one_prediction in predictions.items():
+  print(f"{name:18} PQ {score(one_prediction.outputs):.1f} %")
