@@ -13,7 +13,8 @@ import pytest
 
 from tests.trainers import cli, tiny
 from trainers import main
-from trainers.vqvae import VqvaeStage
+from trainers.vqvae import VqvaeFamily
+from uvim.cli import app
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGE_1 = ROOT / "configs" / "vqvae_rooms_panoptic.py:tiny"
@@ -28,7 +29,7 @@ def fails(tmp_path, rooms_tiny_dir, capsys):
     code = cli.call(trainer, config, workdir, *overrides, data_dir=data_dir,
                     **fields)
     error = capsys.readouterr().err
-    assert code == main.EXIT_BAD_INPUT, error
+    assert code == app.EXIT_BAD_INPUT, error
     return check_message(error, workdir)
 
   return call
@@ -141,20 +142,24 @@ def test_unknown_config_argument(fails):
 
 
 def test_missing_and_superfluous_flags(tmp_path, capsys):
-  stage = VqvaeStage, "trainers.vqvae"
   for argv, word in (
-      (["--workdir", str(tmp_path)], "--config is missing"),
-      (["--config", str(STAGE_1)], "--workdir is missing"),
-      (["--config", str(STAGE_1), "--wokdir", "x"], "wokdir"),
-      (["--config", str(STAGE_1), "--workdir", "x", "y"], "'y'")):
-    assert main.command(*stage, ["trainer", *argv]) == main.EXIT_BAD_INPUT
+      (["--workdir", str(tmp_path)], "required: --config"),
+      (["--config", str(STAGE_1)], "required: --workdir"),
+      (["--config", str(STAGE_1), "--workdir", "x", "--wokdir", "x"], "wokdir"),
+      (["--config", str(STAGE_1), "--workdir", "x", "y"], "'y'"),
+      (["--config", str(STAGE_2), "--workdir", str(tmp_path / "x")],
+       "python -m trainers.lm")):
+    code = main.main("vqvae", "trainers.vqvae", argv)
     error = capsys.readouterr().err
+    assert code == app.EXIT_BAD_INPUT, error
     assert error.startswith("error: ") and word in error
     assert "Traceback" not in error
 
 
 def test_help(capsys):
-  assert main.command(VqvaeStage, "What it does.", ["trainer", "--help"]) == 0
+  with pytest.raises(SystemExit) as done:
+    main.main("vqvae", "What it does.", ["--help"])
+  assert done.value.code == 0
   assert "What it does." in capsys.readouterr().out
 
 
@@ -164,7 +169,7 @@ def test_workdir_that_cannot_be(tmp_path, rooms_tiny_dir, capsys):
   code = cli.call("vqvae", config, tmp_path / "file" / "workdir",
                   data_dir=rooms_tiny_dir)
   error = capsys.readouterr().err
-  assert code == main.EXIT_BAD_INPUT
+  assert code == app.EXIT_BAD_INPUT
   assert "--workdir" in error and "Traceback" not in error
 
 
@@ -182,7 +187,7 @@ def test_missing_checkpoint(fails, tmp_path):
 
 
 def test_oracle_of_another_config(fails, tmp_path):
-  stage = VqvaeStage(tiny.stage_i_config())
+  stage = VqvaeFamily(tiny.stage_i_config())
   path = tmp_path / "oracle.npz"
   wanted = stage.wanted_arrays()
   arrays = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), wanted)
@@ -221,6 +226,6 @@ def test_commands(tmp_path, rooms_tiny_dir, trainer, config, override, word):
        f"--config.{override}"],
       cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
       capture_output=True, text=True)
-  assert done.returncode == main.EXIT_BAD_INPUT
+  assert done.returncode == app.EXIT_BAD_INPUT
   assert word in check_message(done.stderr, workdir)
   assert done.stdout == ""

@@ -1,18 +1,18 @@
 """Several processes as one run: how they find each other.
 
-JAX itself knows how TPU pods, Slurm, Open MPI and Kubernetes name a process;
-here is only decided whether to ask it. On a single machine nothing is tried.
+JAX itself knows how TPU pods, Slurm, Open MPI and Kubernetes name a process.
+This file only decides whether to ask it; on a single machine it does not.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
 from uvim.registry import ConfigError
 
-# By these a launcher tells each of its processes how many there are. Not
-# SLURM_NTASKS: a script that was not started by `srun` has it too, alone.
+# In these a launcher tells each of its processes how many there are. Not in
+# SLURM_NTASKS: a script that `srun` did not start has it too, and is alone.
 COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 HOSTS = "TPU_WORKER_HOSTNAMES"
 
@@ -25,17 +25,19 @@ def launched_together(environ: Mapping[str, str]) -> bool:
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None,
-         process_id: int | None = None, distributed: bool = False) -> None:
+         process_id: int | None = None, distributed: bool = False, *,
+         initialize: Callable[..., None] = jax.distributed.initialize) -> None:
   """Joins the other processes; returns once all are there.
 
-  To be called before anything is computed. Without arguments and outside of a
+  Call it before anything is computed. Without arguments and outside of a
   cluster it does nothing.
 
   Args:
     coordinator: 'host:port' of process 0, where nothing else tells it.
     num_processes: how many there are; together with `coordinator`.
     process_id: which this one is, 0, 1, …; together with `coordinator`.
-    distributed: JAX shall find out all three, though we see no sign of it.
+    distributed: let JAX detect all three, even if no launcher is recognised.
+    initialize: joins the processes.
 
   Raises:
     ConfigError: some of the three are missing, or nobody answers.
@@ -49,7 +51,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
   if missing and not (distributed or launched_together(os.environ)):
     return
   try:
-    jax.distributed.initialize(
+    initialize(
         coordinator_address=coordinator, num_processes=num_processes,
         process_id=process_id)
   except (ValueError, RuntimeError) as e:

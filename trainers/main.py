@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from uvim.cli import app
 from uvim.registry import ConfigError
@@ -14,8 +15,8 @@ def run(kind: str, description: str) -> None:
   sys.exit(main(kind, description))
 
 
-def main(kind: str, description: str,
-         argv: Sequence[str] | None = None) -> int:
+def main(kind: str, description: str, argv: Sequence[str] | None = None,
+         **services: Any) -> int:
   """What `run` does, for any `argv` without the program's name.
 
   Args:
@@ -23,6 +24,7 @@ def main(kind: str, description: str,
     description: what the command does, for `--help`.
     argv: `--config`, `--workdir`, `--config.field=value`…, and for several
       processes what `trainers.cluster.join` takes.
+    **services: `store` and `make_recorder` of `trainers.loop.train`.
 
   Returns:
     The exit code, see `uvim.cli.app`.
@@ -30,7 +32,7 @@ def main(kind: str, description: str,
   parser = _make_parser(kind, description)
 
   def command(args):
-    _train(kind, args)
+    _train(kind, args, services)
 
   return app.run(parser, command, argv, takes_overrides=True)
 
@@ -55,7 +57,8 @@ def _make_parser(kind: str, description: str) -> argparse.ArgumentParser:
   return parser
 
 
-def _train(kind: str, args: argparse.Namespace) -> None:
+def _train(kind: str, args: argparse.Namespace,
+           services: dict[str, Any]) -> None:
   # Imported late: a typo on the command line need not wait for JAX.
   from trainers import cluster, config_file, loop
   from trainers.report import wandb_board
@@ -72,7 +75,7 @@ def _train(kind: str, args: argparse.Namespace) -> None:
   if args.wandb:
     wandb_board.check()
   try:
-    loop.train(config, args.workdir, wandb=args.wandb)
+    loop.train(config, args.workdir, wandb=args.wandb, **services)
   except OSError as error:
     if error.errno not in app.DISK_ERRORS:
       raise

@@ -3,11 +3,8 @@
 import pathlib
 
 from trainers import main
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-STAGES = {"vqvae": VqvaeStage, "lm": LmStage}
 
 # `rooms` configs of a few steps, with one evaluator at most.
 FILE = """
@@ -41,12 +38,13 @@ def write_config(folder, trainer, extra=""):
 
 
 def arguments(config, workdir, *overrides, **fields):
-  """An argv; `fields` are top-level overrides."""
-  return ["trainer", "--config", str(config), "--workdir", str(workdir),
+  """The arguments of a trainer; `fields` are top-level overrides."""
+  return ["--config", str(config), "--workdir", str(workdir),
           *overrides, *(f"--config.{k}={v}" for k, v in fields.items())]
 
 
-def call(trainer, config, workdir, *overrides, **fields):
-  """The exit code of a trainer."""
-  return main.command(STAGES[trainer], f"trainers.{trainer}",
-                      arguments(config, workdir, *overrides, **fields))
+def call(trainer, config, workdir, *overrides, services=None, **fields):
+  """The exit code of a trainer; `services` as in `trainers.main.main`."""
+  return main.main(trainer, f"trainers.{trainer}",
+                   arguments(config, workdir, *overrides, **fields),
+                   **(services or {}))

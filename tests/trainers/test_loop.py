@@ -10,23 +10,25 @@ import signal
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
-from tools import evaluate
 from tools.stress.drill import read_arrays
-from trainers import evaluation, loop, main, preemption
+from trainers import evaluation, families, loop, preemption, scoring
 from trainers.family import Compiled
 from trainers.lm import LmFamily
-from trainers.report import recorder as report
-from uvim import files
+from trainers.report.recorder import Recorder
+from trainers.vqvae import VqvaeFamily
+from uvim import files, tree
+from uvim.cli import app
 from uvim.config import resolve
 from uvim.learn import sharding
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import open_model as load
+from uvim.store import checkpoint, open_model
+from uvim.store.start_from import Store
 
 STEPS = 8
 
@@ -62,9 +64,9 @@ class Folders:
       out.append(f"--config.oracle.model_init={self.whole['vqvae']}")
     return out
 
-  def run(self, trainer, workdir):
+  def run(self, trainer, workdir, **services):
     return cli.call(trainer, self.configs[trainer], workdir,
-                    *self.overrides(trainer))
+                    *self.overrides(trainer), services=services)
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +113,18 @@ def test_scores_carry_their_settings(folders):
       "instance_label": "logit_sum", "merge_stuff": False, "official": False}
 
 
-def test_stopped_and_resumed_equals_unbroken(folders, monkeypatch, capsys):
+def test_stopped_and_resumed_equals_unbroken(folders, capsys):
   """BEHAVIOURS 37, bit for bit. (Stage I under SIGKILL: tools/test_drill.)"""
   workdir = folders.folder / "lm_stopped"
 
-  def stop(self, step, *args):
-    scalars(self, step, *args)
-    if step == 5:
-      raise KeyboardInterrupt
+  class Stops(Recorder):
+    def scalars(self, step, values, settings=None):
+      super().scalars(step, values, settings)
+      if step == 5:
+        raise KeyboardInterrupt
 
-  scalars = report.Recorder.scalars
-  with monkeypatch.context() as patch:
-    patch.setattr(report.Recorder, "scalars", stop)
-    with pytest.raises(KeyboardInterrupt):
-      folders.run("lm", workdir)
+  code = folders.run("lm", workdir, make_recorder=Stops)
+  assert code == app.EXIT_INTERRUPTED
   assert read_lines(workdir)[-1]["step"] == 5
   capsys.readouterr()
   assert folders.run("lm", workdir) == 0
@@ -132,27 +132,31 @@ def test_stopped_and_resumed_equals_unbroken(folders, monkeypatch, capsys):
   assert_same_run(workdir, folders.whole["lm"])
 
 
-def test_another_oracle_of_the_same_sizes_is_noticed(
-    folders, tmp_path, monkeypatch, capsys):
-  """Its code would mean something else, and nothing would fail."""
-  def trained_on(arrays):
-    arrays["state"]["dictionary"] = arrays["state"]["dictionary"] + 1e-3
-    return arrays
+def trained_on(arrays):
+  """The arrays of a stage I run that has gone on meanwhile."""
+  name = "state/dictionary"
+  return {**arrays, name: arrays[name] + np.float32(1e-3)}
 
+
+class GoneOn(Store):
+  def read_all(self, *args, **kwargs):
+    return trained_on(super().read_all(*args, **kwargs))
+
+
+def test_another_oracle_of_the_same_sizes_is_noticed(
+    folders, tmp_path, capsys):
+  """Its code would mean something else, and nothing would fail."""
   whole, first = folders.whole["lm"], folders.whole["vqvae"]
   before = sorted(whole.rglob("*"))
-  with monkeypatch.context() as patch:  # Stage I has gone on meanwhile.
-    patch.setattr(checkpoint, "load_params", lambda path, old=(
-        checkpoint.load_params): trained_on(old(path)))
-    assert folders.run("lm", whole) == main.EXIT_BAD_INPUT
+  assert folders.run("lm", whole, store=GoneOn()) == app.EXIT_BAD_INPUT
   error = capsys.readouterr().err
   assert f"{whole} learned the code of another stage I model" in error
   assert "Traceback" not in error
   assert sorted(whole.rglob("*")) == before
 
-  files.save_npz(tmp_path / "first.npz",
-                 trained_on(checkpoint.load_params(first)))
-  config = evaluate.read_config(str(whole), None)
+  other = trained_on(tree.flatten(checkpoint.load_params(first)))
+  files.save_npz(tmp_path / "first.npz", tree.unflatten(other))
+  config = scoring.config_of(str(whole))
   for oracle in str(first), str(tmp_path / "first.npz"):
     copy = tmp_path / "lm"
     shutil.copytree(whole, copy, dirs_exist_ok=True)
@@ -162,41 +166,35 @@ def test_another_oracle_of_the_same_sizes_is_noticed(
     fits = (contextlib.nullcontext() if oracle == str(first) else
             pytest.raises(ConfigError, match=f"{copy} learned the code of"))
     with fits:
-      load.load(copy)
+      open_model.open_model(copy)
     with fits:
-      evaluate.load_stage(str(copy), config, oracle)
+      families.open_checkpoint(str(copy), config, oracle=oracle)
 
 
-def test_a_preempted_run_saves_and_goes_on(folders, monkeypatch, capsys):
+def test_a_preempted_run_saves_and_goes_on(folders, capsys):
   """SIGTERM in an evaluation, then in a step between two checkpoints."""
   workdir = folders.folder / "preempted"
 
-  def ask(where):
-    if where in asks:
-      asks.remove(where)
-      os.kill(os.getpid(), signal.SIGTERM)
+  class AsksAtStep4(Recorder):
+    def scalars(self, step, values, settings=None):
+      super().scalars(step, values, settings)
+      if step == 4 and asks:
+        asks.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
 
-  def scalars(self, step, *args):
-    written(self, step, *args)
-    ask(step)
+  def run():
+    return folders.run("vqvae", workdir, make_recorder=AsksAtStep4)
 
-  def evaluate(*args):
-    ask("evaluation")
-    return evaluated(*args)
-
-  written, evaluated = report.Recorder.scalars, evaluation.Evaluation.run
-  monkeypatch.setattr(report.Recorder, "scalars", scalars)
-  monkeypatch.setattr(evaluation.Evaluation, "run", evaluate)
   before = signal.getsignal(signal.SIGTERM)
-  asks = ["evaluation"]
-  assert folders.run("vqvae", workdir) == main.EXIT_PREEMPTED == 75
+  asks = ["before the evaluation, whose first batch sees it"]
+  assert run() == app.EXIT_PREEMPTED == 75
   assert "SIGTERM: stopped after step 4 of 8" in capsys.readouterr().err
   assert signal.getsignal(signal.SIGTERM) == before
   assert [line["step"] for line in read_lines(workdir)] == [1, 2, 3, 4]
-  asks = [4]  # Its report is on disk: this one is of the evaluation.
-  assert folders.run("vqvae", workdir) == main.EXIT_PREEMPTED
+  asks = ["after the evaluation; the next step sees it"]
+  assert run() == app.EXIT_PREEMPTED
   assert "stopped after step 5 of 8" in capsys.readouterr().err
-  assert folders.run("vqvae", workdir) == 0
+  assert run() == 0
   assert "resumed at step 5, 8 steps" in capsys.readouterr().err
   assert_same_run(workdir, folders.whole["vqvae"])
 
@@ -235,21 +233,25 @@ def test_a_finished_run_does_nothing_more(folders, capsys):
   assert (whole / "metrics.jsonl").read_text() == before
 
 
+class Diverging(VqvaeFamily):
+  """Stage I whose third step is not finite."""
+  kind = "diverging"
+
+  def loss(self, params, extra, frozen, batch, rngs_B, step):
+    loss, told = super().loss(params, extra, frozen, batch, rngs_B, step)
+    return jnp.where(step == 2, jnp.nan, 1) * loss, told
+
+
 def test_divergence_stops_and_keeps_the_last_good(
     folders, monkeypatch, capsys):
-  def put(self, batch):
-    if self.step in bad:
-      batch = {**batch, "image": batch["image"] * np.float32(np.nan)}
-    return whole(self, batch)
-
-  bad = {2}
-  whole = loop._Run.put
-  monkeypatch.setattr(loop._Run, "put", put)
+  monkeypatch.setitem(families.FAMILIES, "diverging", lambda: Diverging)
+  (folders.folder / "diverging").mkdir()
+  config = cli.write_config(folders.folder / "diverging", "vqvae",
+                            'config.kind = "diverging"')
   workdir = folders.folder / "diverged"
-  run = functools.partial(
-      cli.call, "vqvae", folders.configs["vqvae"], workdir,
-      *folders.overrides("vqvae"), checkpoint_steps=1)
-  assert run() == main.EXIT_DIVERGED
+  run = functools.partial(cli.call, "diverging", config, workdir,
+                          *folders.overrides("vqvae"), checkpoint_steps=1)
+  assert run() == app.EXIT_DIVERGED
   error = capsys.readouterr().err
   assert "The loss is nan at step 3" in error
   assert "Traceback" not in error
@@ -278,7 +280,7 @@ def test_workdir_of_another_config_is_refused(folders, capsys):
   before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
   code = cli.call("vqvae", folders.configs["vqvae"], whole,
                   *folders.overrides("vqvae"), lr=0.5)
-  assert code == main.EXIT_BAD_INPUT
+  assert code == app.EXIT_BAD_INPUT
   error = capsys.readouterr().err
   assert "another config" in error
   assert re.search(r"config\.lr: [\d.]+ → 0\.5", error)

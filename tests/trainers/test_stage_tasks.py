@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers import tiny
 from trainers import vqvae
-from uvim.codes import vq as quantizer
+from trainers.family import draw_columns, render_image
 
 BINS = 6
 SPECS = {"depth": {"depth": (BINS, 64)}, "colorization": {"color": (3, 64)}}
@@ -39,20 +39,19 @@ def make_batch(task, step, size=8):
 @pytest.mark.parametrize("task", SPECS)
 def test_a_panel_shows_what_the_oracle_read(task):
   spec = SPECS[task]
-  stage = vqvae.VqvaeStage(tiny.stage_i_config(
+  stage = vqvae.VqvaeFamily(tiny.stage_i_config(
       task=task, model=dict(inputs=spec, outputs=spec)))
   batch = make_batch(task, 2)
   stage.check_batch(batch)
   rng = np.random.default_rng(0)
-  arrays = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype),
-                        stage.wanted_arrays())
-  variables = {"params": arrays["params"],
-               "codebook": quantizer.Codebook(**arrays["state"])}
+  variables = jax.tree.map(
+      lambda x: rng.normal(size=x.shape).astype(x.dtype),
+      stage.wanted_arrays())
   out = jax.jit(stage.predict)(variables, batch)
   truth = stage.task.truth(batch)
   assert {k: (v.shape, v.dtype) for k, v in out.items()} == {
       k: (v.shape, v.dtype) for k, v in truth.items()}
-  panel = vqvae.draw(stage.task, batch, {RENDERED[2]: out})
+  panel = draw_columns(stage.task, batch, {RENDERED[2]: out})
   assert list(panel) == RENDERED
   for picture in panel.values():
     assert picture.shape == (8, 16, 16, 3) and picture.dtype == np.uint8
@@ -61,5 +60,5 @@ def test_a_panel_shows_what_the_oracle_read(task):
     assert (panel["truth"][:, :4] == 0).all()
     assert panel["truth"][:, 4:].any(-1).all()
   else:
-    want = vqvae.render_image(batch["labels"]).astype(int)
+    want = render_image(batch["labels"]).astype(int)
     assert np.abs(panel["truth"] - want).max() <= 1  # One rounds, one cuts.

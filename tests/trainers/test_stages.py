@@ -16,8 +16,7 @@ from uvim import files, tree
 from uvim.codes import usage
 from uvim.learn import sharding
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
-from uvim.store import start_from
+from uvim.store import checkpoint, start_from
 
 FSDP = [(".*", "fsdp(data)")]
 # Name → (changes to the config, where it runs); what they are compared with

@@ -18,8 +18,8 @@ def child(index, count, port, log, argv):
   with open(f"{log}.{index}", "w") as f:
     os.dup2(f.fileno(), 1)
     os.dup2(f.fileno(), 2)
-  return main.command(vqvae.VqvaeStage, "vqvae", [
-      "trainer", *argv, f"--coordinator=localhost:{port}",
+  return main.main("vqvae", "vqvae", [
+      *argv, f"--coordinator=localhost:{port}",
       f"--num_processes={count}", f"--process_id={index}"])
 
 
