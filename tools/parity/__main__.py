@@ -14,92 +14,39 @@ The exit status is 0 if something was compared and nothing failed.
 """
 
 import collections
-import dataclasses
-import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 
-from tools.parity import common
-from tools.parity.common import Quantity, Verdict
-
-
-def _stage1():
-  from tools.parity import stage1 as parity_stage1
-  return parity_stage1.run
-
-
-def _stage2():
-  from tools.parity import stage2 as parity_stage2
-  return parity_stage2.run
-
-
-def _pp():
-  from tools.parity import pp as parity_pp
-  return parity_pp.run
-
-
-def _part(name):
-  def load():
-    from tools.parity import parts as parity_parts
-    return getattr(parity_parts, name)
-  return load
-
-
-# The file that begins a fixture → what runs it: (path, other files) → …
-KINDS = (
-    (r"stage1_.+\.json", _stage1),
-    (r"stage2.*\.json", _stage2),
-    (r"pp_ops.*\.json", _pp),
-    (r"optax.*\.json", _part("run_optax")),
-    (r"schedules.*\.npz", _part("run_schedules")),
-    (r"panoptic_predict.*\.npz", _part("run_panoptic")),
-    (r"eval_metrics.*\.npz", _part("run_metrics")),
-    (r"param_tree_.+\.txt", _part("run_names")),
+from tools.parity import (
+  common,
+  fixtures,
+  measures,
+  names,
+  optimizer,
+  pp,
+  stage1,
+  stage2,
 )
+from tools.parity.common import Verdict
+from tools.parity.fixtures import Fixture, Kind
+from uvim.cli import app
+from uvim.registry import ConfigError
 
-
-@dataclasses.dataclass
-class Fixture:
-  """Files that belong together.
-
-  Attributes:
-    path: the one that begins it.
-    load: gives the function that runs it.
-    parts: the others, by what follows the name of the first and '_'.
-  """
-  path: pathlib.Path
-  load: Callable[[], Callable[..., Iterable[Quantity]]]
-  parts: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
-
-
-def find(folder: pathlib.Path) -> tuple[list[Fixture], list[pathlib.Path]]:
-  """The fixtures of a folder, and the data files that belong to none."""
-  files = sorted(p for p in folder.iterdir()
-                 if p.suffix in (".npz", ".json", ".txt"))
-  found = {path: Fixture(path, load) for path in files
-           for pattern, load in KINDS if re.fullmatch(pattern, path.name)}
-  others = []
-  for path in files:
-    if path in found:
-      continue
-    # The longest name: stage1_a_b_out is of stage1_a_b, not of stage1_a.
-    owner = max((f for f in found.values() if _belongs(path, f)),
-                key=lambda f: len(f.path.stem), default=None)
-    if owner is None:
-      others.append(path)
-    else:
-      part = path.stem.removeprefix(owner.path.stem).removeprefix("_")
-      owner.parts[part] = path
-  return list(found.values()), others
-
-
-def _belongs(path, fixture):
-  return (fixture.path.suffix == ".json" and path.suffix == ".npz"
-          and f"{path.stem}_".startswith(f"{fixture.path.stem}_"))
+KINDS = (
+    Kind("stage1_*.json", stage1.compare),
+    Kind("stage2*.json", stage2.compare),
+    Kind("pp_ops*.json", pp.compare),
+    Kind("optax*.json", optimizer.compare_updates),
+    Kind("schedules*.npz", optimizer.compare_schedules),
+    Kind("panoptic_predict*.npz", measures.compare_panoptic),
+    Kind("eval_metrics*.npz", measures.compare_metrics),
+    Kind("param_tree_*.txt", names.compare),
+)
 
 
 def compare(folder: pathlib.Path, pattern: str = "") -> Iterator[Verdict]:
@@ -109,76 +56,96 @@ def compare(folder: pathlib.Path, pattern: str = "") -> Iterator[Verdict]:
     folder: where the fixtures lie.
     pattern: only those whose first file's name it occurs in.
   """
-  fixtures, others = find(folder)
-  for fixture in fixtures:
+  found, others = fixtures.find(folder, KINDS)
+  for fixture in found:
     if re.search(pattern, fixture.path.name):
-      yield from _run(fixture)
+      yield from _judge_fixture(fixture)
   for path in others:
     if re.search(pattern, path.name):
       yield Verdict(path.name, common.NOT_COMPARED,
                     note="no fixture that it belongs to")
 
 
-def _run(fixture: Fixture) -> Iterator[Verdict]:
-  def quantities():
-    yield from fixture.load()(fixture.path, dict(fixture.parts))
-
-  count = 0
-  for quantity in common.guarded(fixture.path.name, quantities()):
-    count += 1
+def _judge_fixture(fixture: Fixture) -> Iterator[Verdict]:
+  file = fixture.path.name
+  num_quantities = 0
+  for quantity in common.guarded(file, fixture.kind.compare(fixture)):
+    num_quantities += 1
     yield common.judge(quantity)
-  if not count:
-    yield Verdict(fixture.path.name, common.NOT_COMPARED,
-                  note="holds no result")
+  if not num_quantities:
+    yield Verdict(file, common.NOT_COMPARED, note="holds no result")
+
+
+# ── The report ──────────────────────────────────────────────────────────────
 
 
 def show(verdicts: Iterable[Verdict]) -> bool:
   """Prints the report; whether all is well."""
-  files = collections.defaultdict(list)
+  all_verdicts = []
+  by_file = collections.defaultdict(list)
   for verdict in verdicts:
     print(_line(verdict), flush=True)
-    files[re.split("[/:]", verdict.name)[0]].append(verdict)
+    all_verdicts.append(verdict)
+    by_file[_file_of(verdict)].append(verdict)
   print()
-  for name, some in files.items():
-    print(f"{name}: {_count(some)}")
-  every = [verdict for some in files.values() for verdict in some]
-  print(f"\n{len(every)} quantities: {_count(every)}")
-  statuses = {verdict.status for verdict in every}
+  for file, its_verdicts in by_file.items():
+    print(f"{file}: {_summary(its_verdicts)}")
+  print(f"\n{len(all_verdicts)} quantities: {_summary(all_verdicts)}")
+  statuses = {verdict.status for verdict in all_verdicts}
   return common.PASS in statuses and common.FAIL not in statuses
 
 
+def _file_of(verdict: Verdict) -> str:
+  return re.split("[/:]", verdict.name)[0]
+
+
 def _line(verdict: Verdict) -> str:
-  errors = "  ".join("      –" if np.isnan(x) else f"{x:7.1e}" for x in
-                     (verdict.abs_error, verdict.rel_error))
+  abs_error = _number(verdict.abs_error)
+  rel_error = _number(verdict.rel_error)
   note = f"  ({verdict.note})" if verdict.note else ""
-  return f"{verdict.name:72}  {errors}  {verdict.status}{note}"
+  return f"{verdict.name:72}  {abs_error}  {rel_error}  {verdict.status}{note}"
 
 
-def _count(verdicts: list[Verdict]) -> str:
+def _number(error: float) -> str:
+  return "      –" if np.isnan(error) else f"{error:7.1e}"
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+  """How many of each status, and the largest error that passes."""
   counts = collections.Counter(verdict.status for verdict in verdicts)
-  text = ", ".join(
-      f"{counts[status]} {status}" for status in
-      (common.PASS, common.FAIL, common.INFORMATIVE, common.NOT_COMPARED)
-      if counts[status] or status == common.FAIL)
-  worst = [v.rel_error for v in verdicts
-           if v.status == common.PASS and not np.isnan(v.rel_error)]
-  return text + (f"; largest relative error that passes {max(worst):.1e}"
-                 if worst else "")
+  parts = []
+  for status in (common.PASS, common.FAIL, common.INFORMATIVE,
+                 common.NOT_COMPARED):
+    # That nothing failed is worth a word.
+    if counts[status] or status == common.FAIL:
+      parts.append(f"{counts[status]} {status}")
+  text = ", ".join(parts)
+  passed = [verdict.rel_error for verdict in verdicts
+            if verdict.status == common.PASS]
+  errors = [error for error in passed if not np.isnan(error)]
+  if errors:
+    text += f"; largest relative error that passes {max(errors):.1e}"
+  return text
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   """The command line; returns the exit status."""
-  folder = pathlib.Path(argv[0]) if argv else None
-  if folder is None or len(argv) > 2 or not folder.is_dir():
-    print(__doc__ if folder is None or len(argv) > 2 else
-          f"error: {folder} is no folder.", file=sys.stderr)
-    return 2
-  import jax
+  parser = app.make_parser("tools.parity", __doc__)
+  parser.add_argument("folder", metavar="DIR", type=pathlib.Path,
+                      help="where the fixtures lie")
+  parser.add_argument("pattern", metavar="PATTERN", nargs="?", default="",
+                      help="only files in whose name it occurs")
+  return app.run(parser, _command, argv)
+
+
+def _command(args) -> int:
+  if not args.folder.is_dir():
+    raise ConfigError(f"{args.folder} is no folder.")
   # Accelerators round the inputs of matrix products unless told not to.
   with jax.default_matmul_precision("highest"):
-    return 0 if show(compare(folder, *argv[1:])) else 1
+    is_well = show(compare(args.folder, args.pattern))
+  return 0 if is_well else 1
 
 
 if __name__ == "__main__":
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(main())

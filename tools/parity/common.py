@@ -1,17 +1,25 @@
 """What the parity report compares, and when two quantities agree."""
 
 import dataclasses
-import re
+import fnmatch
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 TOLERANCE = 1e-5  # Of floats, relative to the largest magnitude expected.
 
-PASS, FAIL = "pass", "FAIL"
-INFORMATIVE, NOT_COMPARED = "informative", "not compared"
+# What can be said of a quantity.
+PASS = "pass"
+FAIL = "FAIL"
+INFORMATIVE = "informative"
+NOT_COMPARED = "not compared"
+
+GRADIENTS = "grad/"  # Beginning of the names of gradients.
+
+# numpy's letters of dtypes → what must be the same of two arrays.
+_KINDS = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Quantity:
   """One array of the original implementation, and ours.
 
   Attributes:
-    name: file and array.
+    name: 'FILE/ARRAY', where FILE has no slash.
     ours: what this code computes; None: it has no such quantity.
     theirs: what was expected; None: this code has one more.
     informative: whether it may differ without a failure.
@@ -46,119 +54,144 @@ class Verdict:
   note: str = ""
 
 
+# ── The verdict on one quantity ─────────────────────────────────────────────
+
+
 def judge(quantity: Quantity) -> Verdict:
   """Whether ours is theirs: floats to the tolerance, all else exactly."""
-  name, note = quantity.name, quantity.note
+  name = quantity.name
+  note = quantity.note
   if quantity.ours is None:
     status = INFORMATIVE if quantity.informative else NOT_COMPARED
     return Verdict(name, status, note=note)
   if quantity.theirs is None:
-    return Verdict(name, FAIL, note=note or "the fixture has no such array")
-  ours, theirs = np.asarray(quantity.ours), np.asarray(quantity.theirs)
-  failed = INFORMATIVE if quantity.informative else FAIL
-  for what, a, b in (("shape", ours.shape, theirs.shape),
-                     ("kind", _kind(ours), _kind(theirs))):
-    if a != b:
-      return Verdict(name, failed, note=f"{what} {a}, expected {b}; {note}")
+    note = note or "the fixture has no such array"
+    return Verdict(name, FAIL, note=note)
+  ours = np.asarray(quantity.ours)
+  theirs = np.asarray(quantity.theirs)
+  misfit = _find_misfit(ours, theirs)
+  if misfit:
+    status = _status(quantity, agrees=False)
+    return Verdict(name, status, note=f"{misfit}; {note}")
   if _kind(theirs) == "text":
-    same, abs_error, rel_error = np.array_equal(ours, theirs), np.nan, np.nan
-  else:
-    abs_error, rel_error = _errors(ours, theirs, quantity.scale)
+    agrees = np.array_equal(ours, theirs)
+    return Verdict(name, _status(quantity, agrees), note=note)
+  abs_error, rel_error = _errors(ours, theirs, quantity.scale)
+  if _kind(theirs) == "float":
     # Not "> tolerance": NaN must not pass.
-    same = (rel_error <= quantity.tolerance if _kind(theirs) == "float"
-            else abs_error == 0)
-  status = INFORMATIVE if quantity.informative else PASS if same else FAIL
-  return Verdict(name, status, abs_error, rel_error, note)
+    agrees = rel_error <= quantity.tolerance
+  else:
+    agrees = abs_error == 0
+  return Verdict(name, _status(quantity, agrees), abs_error, rel_error, note)
+
+
+def _status(quantity: Quantity, agrees: bool) -> str:
+  if quantity.informative:
+    return INFORMATIVE
+  return PASS if agrees else FAIL
+
+
+def _find_misfit(ours: np.ndarray, theirs: np.ndarray) -> str:
+  """What makes two arrays incomparable; '' if nothing does."""
+  if ours.shape != theirs.shape:
+    return f"shape {ours.shape}, expected {theirs.shape}"
+  if _kind(ours) != _kind(theirs):
+    return f"kind {_kind(ours)}, expected {_kind(theirs)}"
+  return ""
 
 
 def _kind(array: np.ndarray) -> str:
-  kinds = {"f": "float", "i": "integer", "u": "integer", "b": "bool"}
-  return kinds.get(array.dtype.kind, "text")
+  return _KINDS.get(array.dtype.kind, "text")
 
 
-def _errors(ours, theirs, scale) -> tuple[float, float]:
-  """Largest absolute error, and the same relative to the scale."""
+def _errors(ours: np.ndarray, theirs: np.ndarray,
+            scale: float | None) -> tuple[float, float]:
+  """(largest absolute error, the largest relative to the scale)."""
   if not theirs.size:
     return 0.0, 0.0
-  ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-  same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-  with np.errstate(invalid="ignore"):
-    error = np.max(np.where(same, 0.0, np.abs(ours - theirs)))
-  finite = np.abs(theirs[np.isfinite(theirs)])
-  scale = np.max(finite, initial=0.0) if scale is None else scale
+  ours = ours.astype(np.float64)
+  theirs = theirs.astype(np.float64)
+  is_same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+  with np.errstate(invalid="ignore"):  # inf − inf, where both are the same.
+    difference = np.abs(ours - theirs)
+  abs_error = np.max(np.where(is_same, 0.0, difference))
+  if scale is None:
+    scale = largest(theirs[np.isfinite(theirs)])
+  if scale:
+    return abs_error, abs_error / scale
   # Where zeros are expected any error is infinitely large.
-  return error, error / scale if scale else np.where(error == 0, 0.0, np.inf)
+  return abs_error, np.where(abs_error == 0, 0.0, np.inf)
 
 
-def match(where: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], *,
-          inputs: str = "", informative: str = "", complete: str = "",
+def largest(array: np.ndarray) -> float:
+  """The largest magnitude in an array; 0 in an empty one."""
+  return np.max(np.abs(array), initial=0.0)
+
+
+# ── Quantities from arrays by name ──────────────────────────────────────────
+
+
+def match(file: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], *,
+          inputs: Sequence[str] = (), informative: Sequence[str] = (),
           note: str = "") -> Iterator[Quantity]:
   """A quantity for each array that was expected, by name.
 
   Args:
-    where: name of the file.
+    file: name of the file.
     theirs: expected arrays.
     ours: our arrays; more of them than expected do no harm.
-    inputs: pattern of whole names that are no result.
-    informative: pattern of whole names that may differ.
-    complete: prefix below which ours must not have more names.
+    inputs: names that are no result; 'grad/*' stands for all that begin so.
+    informative: names that may differ, likewise.
     note: shown with each.
   """
   for name, value in theirs.items():
-    if not re.fullmatch(inputs, name):
-      yield Quantity(
-          f"{where}/{name}", ours.get(name), value, note=note,
-          informative=bool(re.fullmatch(informative, name)))
-  for name in ours.keys() - theirs.keys():
-    if complete and name.startswith(complete):
-      yield Quantity(f"{where}/{name}", ours[name], None)
+    if is_among(name, inputs):
+      continue
+    yield Quantity(
+        f"{file}/{name}", ours.get(name), value, note=note,
+        informative=is_among(name, informative))
 
 
-def guarded(where: str, quantities: Iterable[Quantity]) -> Iterator[Quantity]:
+def is_among(name: str, patterns: Iterable[str]) -> bool:
+  """Whether one of the patterns, with `*` for any text, is the whole name."""
+  return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def match_gradients(file: str, grads: Mapping[str, Any],
+                    theirs: Mapping[str, Any]) -> Iterator[Quantity]:
+  """Our gradients, by name, against the arrays 'grad/…' among theirs.
+
+  Terms far larger than their sum cancel in some of them: that of a key's bias
+  is zero, as it shifts all scores of a query alike, and what is left of it is
+  rounding. So the scale is at least a hundredth of the largest gradient's.
+  """
+  theirs = below(theirs, GRADIENTS)
+  magnitudes = [largest(gradient) for gradient in theirs.values()]
+  least_scale = float(max(magnitudes, default=0.0)) / 100
+  for quantity in match(f"{file}/grad", theirs, grads):
+    if largest(quantity.theirs) < least_scale:
+      quantity = dataclasses.replace(
+          quantity, scale=least_scale,
+          note="small: relative to 1 % of the largest gradient")
+    yield quantity
+  for name in grads.keys() - theirs.keys():
+    yield Quantity(f"{file}/{GRADIENTS}{name}", grads[name], None)
+
+
+def guarded(file: str, quantities: Iterable[Quantity]) -> Iterator[Quantity]:
   """The quantities; an error among them is one more that fails.
 
   So that something broken hides only what comes after it in its own file.
   """
   try:
     yield from quantities
-  except Exception as e:
+  except Exception as error:
     traceback.print_exc()
-    yield Quantity(where, np.nan, None, note=f"{type(e).__name__}: {e}")
-
-
-def load(path) -> dict[str, np.ndarray]:
-  """All arrays of an .npz."""
-  with np.load(path) as file:
-    return dict(file)
+    yield Quantity(file, np.nan, None,
+                   note=f"{type(error).__name__}: {error}")
 
 
 def below(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
   """The arrays whose names begin with `prefix`, which is cut off."""
   return {name.removeprefix(prefix): value for name, value in arrays.items()
           if name.startswith(prefix)}
-
-
-def unknown_part(path) -> Iterator[Quantity]:
-  """Every array of a file whose meaning this tool does not know."""
-  for name, value in load(path).items():
-    yield Quantity(f"{path.stem}/{name}", None, value, note="unknown file")
-
-
-def gradients(where: str, grads: Mapping[str, Any],
-              theirs: Mapping[str, Any]) -> Iterator[Quantity]:
-  """Our gradients, by name, against the arrays 'grad/…'.
-
-  Terms far larger than their sum cancel in some of them: that of a key's bias
-  is zero, as it shifts all scores of a query alike, and what is left of it is
-  rounding. So the scale is at least a hundredth of the largest gradient's.
-  """
-  theirs = {name: x for name, x in theirs.items() if name.startswith("grad/")}
-  ours = {f"grad/{name}": value for name, value in grads.items()}
-  least = max((np.abs(x).max() for x in theirs.values()), default=0.0) / 100
-  for quantity in match(where, theirs, ours, complete="grad/"):
-    if (quantity.theirs is not None
-        and np.max(np.abs(quantity.theirs), initial=0.0) < least):
-      quantity = dataclasses.replace(
-          quantity, scale=float(least),
-          note="small: relative to 1 % of the largest gradient")
-    yield quantity

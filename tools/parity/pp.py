@@ -1,106 +1,124 @@
 """Preprocessing fixtures through this code. Imports TensorFlow when it runs."""
 
-import json
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
-from tools.parity import common as parity_common
-from tools.parity.common import Quantity, below, guarded, load, match
+from tools.parity import fixtures
+from tools.parity.common import Quantity, below, guarded, match
+from tools.parity.fixtures import Fixture
 from uvim import tree
 
 # Calls whose string is not in the json, or which have another default here.
 CALLS = {"decode": "decode", "decode_precise": "decode(precise=True)",
          "nyu_eval_crop": "nyu_eval_crop(top=54)"}
+# The file that both kinds of decoding read.
 JPEG = "decode/in_jpeg_bytes"
+# Height and width of the image that boxes are drawn in.
 BOXES = re.compile(r"inception_box_(\d+)x(\d+)")
+# What two samples of boxes are compared in; see `_measures`.
+MEASURES = ("y", "x", "height", "width", "area", "aspect ratio", "place in y",
+            "place in x")
+# The Kolmogorov–Smirnov limit at p = 0.001, before the size of the samples.
+KS_LIMIT = 1.95
 
 
-def run(path, parts) -> Iterator[Quantity]:
-  """Every op: `OP/out/…` of `OP/in/…`, and the three that are told apart.
+def compare(fixture: Fixture) -> Iterator[Quantity]:
+  """Every op: `OP/out/…` of `OP/in/…`, and three that are compared otherwise.
 
-  Args:
-    path: the json with the call of each op.
-    parts: the .npz of the same name, as part ''.
+  The json has the call of each op; the .npz of the same name is part ''.
   """
-  calls = json.loads(path.read_text())["calls"] | CALLS
-  arrays = load(parts.pop(""))
-  for op in dict.fromkeys(name.split("/")[0] for name in arrays):
+  calls = fixture.read_meta()["calls"] | CALLS
+  arrays = fixture.read_part("")
+  # A dict, not a set: it keeps their order.
+  ops = dict.fromkeys(name.split("/")[0] for name in arrays)
+  for op in ops:
     theirs = below(arrays, f"{op}/")
-    if calls.get(op, "").startswith("decode"):
+    call = calls.get(op)
+    if call is not None and call.startswith("decode"):
       theirs["in/image"] = arrays[JPEG].tobytes()
-    where = f"{path.stem}/{op}"
-    yield from guarded(where, _quantities(where, op, calls.get(op), theirs))
-  for file in parts.values():
-    yield from parity_common.unknown_part(file)
+    file = f"{fixture.name}/{op}"
+    yield from guarded(file, _compare_op(file, op, call, theirs))
+  for path in fixture.other_parts("").values():
+    yield from fixtures.compare_unknown_part(path)
 
 
-def _quantities(where, op, call, theirs) -> Iterator[Quantity]:
+def _compare_op(file: str, op: str, call: str | None,
+                theirs) -> Iterator[Quantity]:
   """The quantities of one op."""
-  if boxes := BOXES.fullmatch(op):
-    yield from _boxes(where, theirs, int(boxes[1]), int(boxes[2]))
+  boxes = BOXES.fullmatch(op)
+  if boxes:
+    yield from _compare_boxes(file, theirs, int(boxes[1]), int(boxes[2]))
   elif call is None:
-    yield from match(where, theirs, {}, note="its call is not told")
+    yield from match(file, theirs, {}, note="its call is not told")
   elif op == "nyu_eval_crop":
-    yield from match(where, theirs, _crop(call))
+    yield from match(file, theirs, _crop(call))
   else:
-    yield from _op(where, call, theirs)
+    yield from _compare_call(file, call, theirs)
 
 
-def _op(where, call, theirs) -> Iterator[Quantity]:
+def _compare_call(file: str, call: str, theirs) -> Iterator[Quantity]:
   """One op on its inputs: values and dtypes."""
   import tensorflow as tf
 
   from pp import builder
-  given = {k: tf.constant(v) for k, v in below(theirs, "in/").items()}
-  out = tree.flatten(builder.build(call)(tree.unflatten(given)))
-  ours = {f"out/{name}": value.numpy() for name, value in out.items()}
-  yield from match(where, theirs, ours, inputs="in/.*|in_.*")
+  inputs = {name: tf.constant(value)
+            for name, value in below(theirs, "in/").items()}
+  outputs = builder.build(call)(tree.unflatten(inputs))
+  ours = {f"out/{name}": value.numpy()
+          for name, value in tree.flatten(outputs).items()}
+  yield from match(file, theirs, ours, inputs=["in/*", "in_*"])
   for name in ours.keys() & theirs.keys():
     if ours[name].dtype != theirs[name].dtype:
-      yield Quantity(f"{where}/{name} dtype", ours[name].dtype.name,
+      yield Quantity(f"{file}/{name} dtype", ours[name].dtype.name,
                      theirs[name].dtype.name)
 
 
-def _crop(call):
-  """What the depth crop leaves of a picture of coordinates."""
+def _crop(call: str) -> dict[str, np.ndarray]:
+  """What the depth crop leaves of an image of coordinates."""
   import tensorflow as tf
 
   from pp import builder
-  places_HWC = np.stack(np.mgrid[:480, :640], -1).astype(np.float32)
-  out = builder.build(call)({
+  # Row and column of each pixel, in one number: 1000 · row + column.
+  coordinates_HW2 = np.stack(np.mgrid[:480, :640], axis=-1)
+  labels_HW1 = coordinates_HW2.astype(np.float32) @ np.float32([[1000], [1]])
+  cropped = builder.build(call)({
       "image": tf.zeros([480, 640, 3], tf.uint8),
-      "labels": tf.constant(places_HWC @ np.float32([[1000], [1]]))})
-  labels_HW1 = out["labels"].numpy()
+      "labels": tf.constant(labels_HW1)})
+  cropped_HW1 = cropped["labels"].numpy()
 
-  def place(value):
-    return np.stack(np.divmod(value, 1000), -1)
+  def row_and_column(label):
+    return np.stack(np.divmod(label, 1000), axis=-1)
 
-  return {"out_shape_labels": np.array(labels_HW1.shape),
-          "out_shape_image": np.array(out["image"].shape),
-          "first_label_y_x": place(labels_HW1[0, 0, 0]),
-          "last_label_y_x": place(labels_HW1[-1, -1, 0])}
+  return {"out_shape_labels": np.array(cropped_HW1.shape),
+          "out_shape_image": np.array(cropped["image"].shape),
+          "first_label_y_x": row_and_column(cropped_HW1[0, 0, 0]),
+          "last_label_y_x": row_and_column(cropped_HW1[-1, -1, 0])}
 
 
-def _boxes(where, theirs, height, width) -> Iterator[Quantity]:
-  """Random boxes: two samples of one distribution (Kolmogorov–Smirnov)."""
+# ── Random boxes ────────────────────────────────────────────────────────────
+
+
+def _compare_boxes(file: str, theirs, height: int,
+                   width: int) -> Iterator[Quantity]:
+  """Whether two samples come from one distribution (Kolmogorov–Smirnov)."""
   for name, boxes in theirs.items():
     if not name.startswith("samples_y0x0hw"):
-      yield Quantity(f"{where}/{name}", None, boxes)
+      yield Quantity(f"{file}/{name}", None, boxes)
       continue
-    ours = _draw_boxes(height, width, len(boxes))
-    for what, a, b in zip(
-        ("y", "x", "height", "width", "area", "aspect ratio", "place in y",
-         "place in x"), _measures(ours), _measures(boxes), strict=True):
-      # Beyond it in one of a thousand pairs of samples of one distribution.
-      gap, limit = _gap(a, b), 1.95 * np.sqrt(2 / len(boxes))
+    ours = _measures(_draw_boxes(height, width, len(boxes)))
+    expected = _measures(boxes)
+    limit = KS_LIMIT * np.sqrt(2 / len(boxes))
+    for measure in MEASURES:
+      gap = _gap(ours[measure], expected[measure])
       yield Quantity(
-          f"{where}/{name} {what}", np.array(gap <= limit), np.array(True),
+          f"{file}/{name} {measure}", np.array(gap <= limit), np.array(True),
           note=f"as a distribution: gap {gap:.3f}, up to {limit:.3f}")
 
 
-def _draw_boxes(height, width, count):
+def _draw_boxes(height: int, width: int, count: int) -> np.ndarray:
+  """Boxes as our op draws them, [count, (y, x, height, width)]."""
   import tensorflow as tf
 
   from pp import builder
@@ -108,22 +126,31 @@ def _draw_boxes(height, width, count):
   image = tf.zeros([height, width, 3], tf.uint8)
 
   @tf.function
-  def draw(i):
-    box = preprocess({"image": image}, tf.stack([i, i]))["box"]
+  def draw(number):
+    box = preprocess({"image": image}, tf.stack([number, number]))["box"]
     return tf.concat([box["begin"], box["size"]], 0)
 
-  return np.array([draw(tf.constant(i, tf.int64)) for i in range(count)])
+  # Tensors: TensorFlow would trace the function anew for each Python number.
+  return np.array([draw(tf.constant(number, tf.int64))
+                   for number in range(count)])
 
 
-def _measures(boxes):
+def _measures(boxes: np.ndarray) -> dict[str, np.ndarray]:
+  """MEASURES of each box; sides of the image are 1."""
   y, x, height, width = boxes.T
-  return [y, x, height, width, height * width, width / height,
-          y / (1 - height + 1e-6), x / (1 - width + 1e-6)]
+  values = [y, x, height, width, height * width, width / height,
+            y / (1 - height + 1e-6), x / (1 - width + 1e-6)]
+  return dict(zip(MEASURES, values, strict=True))
 
 
-def _gap(a, b):
+def _gap(ours: np.ndarray, theirs: np.ndarray) -> float:
   """The largest distance of two empirical distribution functions."""
-  values = np.concatenate([a, b])
-  shares = [np.searchsorted(np.sort(x), values, "right") / len(x)
-            for x in (a, b)]
-  return np.abs(shares[0] - shares[1]).max()
+  values = np.concatenate([ours, theirs])
+  gaps = _shares_up_to(values, ours) - _shares_up_to(values, theirs)
+  return np.abs(gaps).max()
+
+
+def _shares_up_to(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
+  """Which share of a sample is at most each of the values."""
+  ranks = np.searchsorted(np.sort(sample), values, side="right")
+  return ranks / len(sample)

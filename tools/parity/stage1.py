@@ -1,213 +1,283 @@
 """Stage I fixtures through this code: forward, loss, gradients, dictionary.
 
-B batch · L code length · E codeword size · N patches · K classes, bins or
-channels · P pixels in a patch
+B batch · L code length · E codeword size · N patches · Q number of words
+K classes, bins or channels · P pixels in a patch
 """
 
 import dataclasses
-import json
-import re
-from collections.abc import Iterator, Mapping
+import functools
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tools.parity import common as parity_common
-from tools.parity.common import Quantity, below, guarded, load, match
+from tools.parity import fixtures
+from tools.parity.common import Quantity, below, match, match_gradients
+from tools.parity.fixtures import Fixture
 from trainers.step import example_rngs
-from trainers.vqvae import VqvaeStage
+from trainers.vqvae import VqvaeFamily
 from uvim import config, tree
-from uvim.codes import vq as quantizer
-from uvim.codes.vq import Codebook
-from uvim.models import vit
-from uvim.registry import ConfigError
+from uvim.codes import vq
 
 # The original's names of fields.
 RENAMED = {"enc_depth": "oracle_depth", "dec_depth": "base_model_depth"}
-WITHOUT_MEANING = ("statistics_axis_name",)  # Of its device axis.
-PERTURB = {"noise": 0.001, "nonoise": 0.0}
+# Fields that mean nothing here: the original's device axis.
+WITHOUT_MEANING = ("statistics_axis_name",)
 # What the original does where we do better, see docs/parity.md.
 TASK_OPTIONS = {"depth_task": {"ignore_first_bin": True}}
+# Half the width of the noise of a split, by the part that shows splits.
+NOISE_OF_PART = {"split_noise": 0.001, "split_nonoise": 0.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A fixture that has been run forwards.
+
+  Attributes:
+    meta: its json.
+    arrays: the model's, {"params", "state"}.
+    batch: image and labels.
+    forward: what `forward` gives, on the host.
+  """
+  meta: Mapping[str, Any]
+  arrays: dict[str, Any]
+  batch: dict[str, np.ndarray]
+  forward: dict[str, np.ndarray]
+
+
+def compare(fixture: Fixture) -> Iterator[Quantity]:
+  """Every quantity of one stage I fixture."""
+  meta = fixture.read_meta()
+  given = fixture.read_part(fixtures.PARAMS)
+  arrays = {"params": tree.unflatten(below(given, "params/")),
+            "state": below(given, "state/")}
+  batch = below(given, "batch/")
+  outputs = jax.jit(forward, static_argnums=0)(
+      make_family(meta), arrays, batch)
+  case = Case(meta, arrays, batch, jax.device_get(outputs))
+  compare_part = functools.partial(_compare_part, case)
+  yield from fixtures.compare_parts(fixture, fixtures.PARAMS, compare_part)
+
+
+def _compare_part(case: Case, part: str,
+                  path: pathlib.Path) -> Iterator[Quantity]:
+  """The quantities of one file."""
+  theirs = fixtures.read_arrays(path)
+  if part == "out":
+    yield from _compare_outputs(case, path.stem, theirs)
+  elif part == "grad" or part.startswith("grad_wcommit"):
+    weight = commitment_weight(part)
+    yield from _compare_training(case, path.stem, theirs, weight)
+  elif part in NOISE_OF_PART:
+    yield from _compare_splits(case, path.stem, theirs, NOISE_OF_PART[part])
+  else:
+    yield from fixtures.compare_unknown_part(path)
+
+
+def commitment_weight(part: str) -> float:
+  """The weight that a part's name tells: 'grad' 0, 'grad_wcommit025' 0.25."""
+  digits = part.removeprefix("grad").removeprefix("_wcommit") or "0"
+  return float(f"{digits[0]}.{digits[1:]}")
+
+
+# ── The model of a fixture ──────────────────────────────────────────────────
 
 
 def model_fields(theirs: Mapping[str, Any]) -> dict[str, Any]:
-  """Constructor fields of our `ViT` from those of the original's model."""
-  return {RENAMED.get(k, k): v for k, v in theirs.items()
-          if k not in WITHOUT_MEANING}
+  """Fields of our stage I model from those of the original's."""
+  ours = {}
+  for name, value in theirs.items():
+    if name not in WITHOUT_MEANING:
+      ours[RENAMED.get(name, name)] = value
+  return ours
 
 
-def make_stage(meta: Mapping[str, Any], **changes: Any) -> VqvaeStage:
-  """The stage a fixture's json describes, as its config would build it."""
-  options = dict(TASK_OPTIONS.get(meta["task"], {}))
-  for name in ("min_depth", "max_depth"):
-    if meta.get(name) is not None:
-      options[name] = meta[name]
-  return VqvaeStage(config.resolve(dict(
-      task=f"proj.uvim.{meta['task']}", task_options=options, dataset="none",
-      train_split="none", pp_train="", batch_size=1, total_steps=1, lr=0.0,
-      model_name="vit", model={**model_fields(meta["model"]), **changes})))
-
-
-def forward(stage: VqvaeStage, params, codebook: Codebook, batch):
-  """All that a pass without dropout meets, by the fixtures' names."""
-  data = stage.task.inputs(batch)
-  x_BLE = vit.encode_vectors(stage.model, params, data["x"], data["ctx"])
-  z_BLE, code_BL = quantizer.quantize(codebook, x_BLE)
-  logits = vit.decode_vectors(stage.model, params, z_BLE, data["ctx"])
-  by_code = stage.decode(
-      {"params": params, "codebook": codebook}, code_BL, batch)
-  loss_B, logs = stage.task.loss(logits, data["x"])
-  histogram_Q = quantizer.code_histogram(code_BL, stage.dict_size)
-  out = {
-      "bottleneck": x_BLE, "bottleneck_q": z_BLE, "code": code_BL,
-      "codewords": quantizer.codewords(codebook),
-      "loss_total_mean": jnp.mean(loss_B),
-      "loss_commitment": jnp.mean(quantizer.commitment_loss(x_BLE, z_BLE)),
-      "codebook_zeros_ratio": jnp.mean(histogram_Q == 0),
-      "codebook_max_ratio": jnp.max(histogram_Q) / jnp.sum(histogram_Q)}
-  out |= {f"logits/{key}": value for key, value in logits.items()}
-  out |= {f"logits_from_code/{key}": value for key, value in by_code.items()}
-  out |= {f"loss_mean/{key}": jnp.mean(value) for key, value in logs.items()}
-  return out | element_losses(stage.task, logits, data["x"])
-
-
-def element_losses(task, logits, x):
-  """The task's own losses of every single element, [B, N, (C,) P].
-
-  Each element as an example of its own, of one patch of one pixel.
-  """
-  singles = {}
-  for key, label in x.items():
-    if jnp.issubdtype(label.dtype, jnp.integer):
-      num_classes = logits[key].shape[2]
-      singles[key] = (
-          logits[key].swapaxes(2, 3).reshape(-1, 1, num_classes, 1),
-          label.reshape(-1, 1, 1))
-    else:
-      singles[key] = tuple(
-          values.reshape(-1, 1, 1, 1) for values in (logits[key], label))
-  _, logs = task.loss({k: pair[0] for k, pair in singles.items()},
-                      {k: pair[1] for k, pair in singles.items()})
-  return {f"loss/loss_{key}": logs[f"loss_{key}"].reshape(x[key].shape)
-          for key in x}
-
-
-def predictions(task, logits, names) -> dict[str, Any]:
-  """Outputs by the fixtures' names: 'pred/KEY', 'pred/OPTION=VALUE'."""
-  out = {}
-  for name in names:
-    option, _, value = name.removeprefix("pred/").partition("=")
-    outputs = task.outputs(logits, **({option: float(value)} if value else {}))
-    # A task has one output, so an option need not say of which.
-    out[name] = outputs.get(option, *outputs.values())
-  return out
-
-
-def run(path, parts) -> Iterator[Quantity]:
-  """Every quantity of one stage I fixture.
+def make_family(meta: Mapping[str, Any], **changes: Any) -> VqvaeFamily:
+  """The family that a fixture's json describes.
 
   Args:
-    path: its json.
-    parts: its .npz files by what follows its name: 'params', 'out', ….
+    meta: the json.
+    **changes: to the model's fields.
   """
-  meta = json.loads(path.read_text())
-  if "params" not in parts:
-    raise ConfigError(f"{path.stem}_params.npz is missing.")
-  given = load(parts.pop("params"))
-  params = tree.unflatten(below(given, "params/"))
-  codebook = _codebook(given, "state/")
-  batch = below(given, "batch/")
-  stage = make_stage(meta)
-  ours = jax.jit(forward, static_argnums=0)(stage, params, codebook, batch)
-  ours = {name: np.asarray(value) for name, value in ours.items()}
-  state = params, codebook, batch
-  for part, file in parts.items():
-    yield from guarded(file.stem, _part(part, file, ours, meta, state))
+  task_options = dict(TASK_OPTIONS.get(meta["task"], {}))
+  for name in ("min_depth", "max_depth"):
+    if meta.get(name) is not None:
+      task_options[name] = meta[name]
+  model = {**model_fields(meta["model"]), **changes}
+  return VqvaeFamily(config.resolve({
+      "task": f"proj.uvim.{meta['task']}", "task_options": task_options,
+      "dataset": "none", "train_split": "none", "pp_train": "",
+      "batch_size": 1, "total_steps": 1, "lr": 0.0, "model_name": "vit",
+      "model": model}))
 
 
-def _part(part, file, ours, meta, state) -> Iterator[Quantity]:
-  """The quantities of one file."""
-  where, theirs, split = file.stem, load(file), part.removeprefix("split_")
-  weight = re.fullmatch(r"grad(?:_wcommit(\d)(\d*))?", part)
-  if part == "out":
-    yield from _outputs(where, theirs, ours, make_stage(meta))
-  elif weight:
-    weight = float("{}.{}".format(*(x or 0 for x in weight.groups())))
-    stage = make_stage(meta, commitment_weight=weight)
-    yield from _training(where, theirs, ours, stage, state)
-  elif split in PERTURB:
-    momentum = make_stage(meta).model.dict_momentum
-    yield from _splits(where, theirs, ours["bottleneck"], momentum,
-                       PERTURB[split])
-  else:
-    yield from parity_common.unknown_part(file)
+def forward(family: VqvaeFamily, arrays, batch) -> dict[str, jax.Array]:
+  """All that a pass without dropout meets, by the fixtures' names."""
+  model = family.model
+  data = family.task.inputs(batch)
+  coded = model.oracle(arrays, data["x"], data["ctx"])
+  logits = model.base_model(arrays, coded.z_BLE, data["ctx"])
+  logits_from_code = family.decode(arrays, coded.code, batch)
+  loss_B, logs = family.task.loss(logits, data["x"])
+  counts_Q = model.quantizer.usage(coded.stats)
+  # The quantizer standardises what the oracle's head gives.
+  head_BLE = model.vit.apply({"params": arrays["params"]}, data["x"],
+                             data["ctx"], method="encode")
+  outputs = {
+      "bottleneck": jax.nn.standardize(head_BLE, axis=-1),
+      "bottleneck_q": coded.z_BLE,
+      "code": coded.code,
+      "codewords": vq.codewords(vq.from_state(arrays["state"])),
+      "loss_total_mean": jnp.mean(loss_B),
+      "loss_commitment": coded.logs["code/commitment"],
+      "codebook_zeros_ratio": jnp.mean(counts_Q == 0),
+      "codebook_max_ratio": jnp.max(counts_Q) / jnp.sum(counts_Q)}
+  outputs |= _below("logits", logits)
+  outputs |= _below("logits_from_code", logits_from_code)
+  for name, values_B in logs.items():
+    outputs[f"loss_mean/{name}"] = jnp.mean(values_B)
+  return outputs | element_losses(family.task, logits, data["x"])
 
 
-def _codebook(arrays, prefix):
-  return jax.tree.map(jnp.asarray, Codebook(**below(arrays, prefix)))
+def _below(folder: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+  return {f"{folder}/{name}": value for name, value in arrays.items()}
 
 
-def _outputs(where, theirs, ours, stage):
+def element_losses(task, logits, labels) -> dict[str, jax.Array]:
+  """The task's own losses of every single element, [B, N, (C,) P].
+
+  The task averages over an example. So each element becomes an example of its
+  own, of one patch of one pixel.
+  """
+  single_logits = {}
+  single_labels = {}
+  for key, label in labels.items():
+    if jnp.issubdtype(label.dtype, jnp.integer):
+      # Logits [B, N, K, P]: all K of them belong to one element.
+      num_classes = logits[key].shape[2]
+      classes_last = logits[key].swapaxes(2, 3)
+      single_logits[key] = classes_last.reshape(-1, 1, num_classes, 1)
+      single_labels[key] = label.reshape(-1, 1, 1)
+    else:
+      single_logits[key] = logits[key].reshape(-1, 1, 1, 1)
+      single_labels[key] = label.reshape(-1, 1, 1, 1)
+  _, logs = task.loss(single_logits, single_labels)
+  return {f"loss/loss_{key}": logs[f"loss_{key}"].reshape(label.shape)
+          for key, label in labels.items()}
+
+
+# ── Files ───────────────────────────────────────────────────────────────────
+
+
+def _compare_outputs(case: Case, file: str, theirs) -> Iterator[Quantity]:
   # From their logits where they are known: two that are equal but for
   # rounding may change places, and a class is right or wrong.
-  logits = below(theirs, "logits/") or below(ours, "logits/")
-  ours = ours | predictions(
-      stage.task, {k: jnp.asarray(v) for k, v in logits.items()},
-      [name for name in theirs if name.startswith("pred/")])
-  yield from match(where, theirs, ours)
+  logits = below(theirs, "logits/") or below(case.forward, "logits/")
+  logits = {key: jnp.asarray(value) for key, value in logits.items()}
+  names = [name for name in theirs if name.startswith("pred/")]
+  task = make_family(case.meta).task
+  ours = case.forward | predictions(task, logits, names)
+  yield from match(file, theirs, ours)
 
 
-def _training(where, theirs, ours, stage, state):
+def predictions(task, logits, names: Iterable[str]) -> dict[str, Any]:
+  """Outputs by the fixtures' names: 'pred/KEY', 'pred/OPTION=VALUE'."""
+  found = {}
+  for name in names:
+    key, _, value = name.removeprefix("pred/").partition("=")
+    if value:
+      outputs = task.outputs(logits, **{key: float(value)})
+      # A task has one output, so an option need not say of which.
+      (found[name],) = outputs.values()
+    else:
+      found[name] = task.outputs(logits)[key]
+  return found
+
+
+def _compare_training(case: Case, file: str, theirs,
+                      weight: float) -> Iterator[Quantity]:
   """Training loss, its parts and gradients, and the dictionary after it."""
-  params, codebook, batch = state
-  step = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))
-  rngs_B = example_rngs(jax.random.key(0), len(batch["image"]))
-  (loss, aux), grads = step(params, codebook, None, batch, rngs_B)
-  after = quantizer.update(
-      codebook, aux.counts_Q, aux.sums_QE, momentum=stage.model.dict_momentum)
-  logs = {name: value for name, value in aux.logs.items()
-          if name.startswith("loss_")}
-  result = {
-      "loss": loss, "state_after/counts": after.counts,
-      "state_after/dictionary": after.dictionary,
-      "aux/loss_rec": sum(logs.values()),
-      "aux/loss_commitment": aux.logs["code/commitment"],
-      **{f"aux/codebook_{name}_ratio": ours[f"codebook_{name}_ratio"]
-         for name in ("zeros", "max")},
-      **{f"aux/{name}": value for name, value in logs.items()}}
-  random = stage.model.code_dropout != "none"
-  yield from match(
-      where, theirs, result, inputs="grad/.*",
-      informative="loss|aux/loss_(?!commitment).*" if random else "",
-      note="code dropout draws other numbers" if random else "")
-  for quantity in parity_common.gradients(where, tree.flatten(grads), theirs):
-    yield dataclasses.replace(quantity, informative=random)
+  family = make_family(case.meta, commitment_weight=weight)
+  step = jax.jit(jax.value_and_grad(family.loss, has_aux=True))
+  extra = {"state": case.arrays["state"]}
+  rngs_B = example_rngs(jax.random.key(0), len(case.batch["image"]))
+  (loss, report), grads = step(
+      case.arrays["params"], extra, None, case.batch, rngs_B, jnp.int32(0))
+
+  codebook = vq.update(
+      vq.from_state(extra["state"]), report.stats["counts"],
+      report.stats["sums"], momentum=family.model.quantizer.dict_momentum)
+  task_losses = {name: value for name, value in report.logs.items()
+                 if name.startswith("loss_")}
+  ours = {
+      "loss": loss,
+      "state_after/counts": codebook.counts,
+      "state_after/dictionary": codebook.dictionary,
+      "aux/loss_rec": sum(task_losses.values()),
+      "aux/loss_commitment": report.logs["code/commitment"]}
+  for name in ("codebook_zeros_ratio", "codebook_max_ratio"):
+    ours[f"aux/{name}"] = case.forward[name]
+  ours |= _below("aux", task_losses)
+
+  # Under code dropout, whatever f takes part in follows from chance.
+  is_random = family.model.code_dropout != "none"
+  informative = []
+  note = ""
+  if is_random:
+    informative = ["loss", "aux/loss_rec", *_below("aux", task_losses)]
+    note = "code dropout draws other numbers"
+  yield from match(file, theirs, ours, inputs=["grad/*"],
+                   informative=informative, note=note)
+  for quantity in match_gradients(file, tree.flatten(grads), theirs):
+    yield dataclasses.replace(quantity, informative=is_random)
 
 
-def _splits(where, theirs, x_BLE, momentum, perturb):
+def _compare_splits(case: Case, file: str, theirs,
+                    noise: float) -> Iterator[Quantity]:
   """The dictionary from before a step to after its splits."""
-  before, ema = (_codebook(theirs, f"state_{when}/")
-                 for when in ("before", "ema"))
-  code_BL = quantizer.lookup(before, x_BLE)
-  updated = quantizer.update(
-      before, *quantizer.statistics(x_BLE, code_BL, len(before.counts)),
-      momentum=momentum)
-  after, num_splits = quantizer.split_dead(
-      ema, theirs["rng_key"], perturb=perturb)
-  pairs, counts = [], [ema.counts]
-  for _ in range(int(num_splits)):
-    # Neither order nor counts depend on the noise.
-    ema, pair = quantizer.split_once(ema, theirs["rng_key"], perturb=perturb)
+  x_BLE = case.forward["bottleneck"]
+  quantizer = make_family(case.meta).model.quantizer
+  before = _codebook(theirs, "state_before/")
+  code_BL = vq.lookup(before, x_BLE)
+  counts_Q, sums_QE = vq.statistics(x_BLE, code_BL, len(before.counts))
+  updated = vq.update(before, counts_Q, sums_QE,
+                      momentum=quantizer.dict_momentum)
+
+  # From their own averages on, so that rounding picks no other entry.
+  averages = _codebook(theirs, "state_ema/")
+  after, num_splits = vq.split_dead(
+      averages, theirs["rng_key"], perturb=noise)
+  pairs, counts = _trace_splits(
+      averages, theirs["rng_key"], noise, int(num_splits))
+  ours = {
+      "code": code_BL,
+      "state_ema/counts": updated.counts,
+      "state_ema/dictionary": updated.dictionary,
+      "i_max_i_min": pairs,
+      "counts_trace": counts,
+      "state_after/counts": after.counts,
+      "state_after/dictionary": after.dictionary}
+  yield from match(file, theirs, ours, inputs=["rng_key", "state_before/*"])
+
+
+def _trace_splits(codebook: vq.Codebook, rng, noise: float,
+                  num_splits: int) -> tuple[np.ndarray, np.ndarray]:
+  """Per split (most used, least used), and the counts before and after each.
+
+  Neither depends on the noise, so one key serves all splits.
+  """
+  pairs = []
+  counts = [codebook.counts]
+  for _ in range(num_splits):
+    codebook, pair = vq.split_once(codebook, rng, perturb=noise)
     pairs.append(pair)
-    counts.append(ema.counts)
-  yield from match(
-      where, theirs, {
-          "code": code_BL, "state_ema/counts": updated.counts,
-          "state_ema/dictionary": updated.dictionary,
-          "i_max_i_min": np.array(pairs, int).reshape(-1, 2),
-          "counts_trace": np.array(counts),
-          "state_after/counts": after.counts,
-          "state_after/dictionary": after.dictionary},
-      inputs="rng_key|state_before/.*")
+    counts.append(codebook.counts)
+  return np.array(pairs, int).reshape(-1, 2), np.array(counts)
+
+
+def _codebook(arrays: Mapping[str, Any], prefix: str) -> vq.Codebook:
+  state = jax.tree.map(jnp.asarray, below(arrays, prefix))
+  return vq.from_state(state)

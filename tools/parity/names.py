@@ -1,0 +1,45 @@
+"""Names, shapes and dtypes of a model's arrays, by evaluating shapes."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tools.parity import stage1, stage2
+from tools.parity.common import Quantity
+from tools.parity.fixtures import Fixture
+from uvim import tree
+from uvim.models import make_model
+
+
+def compare(fixture: Fixture) -> Iterator[Quantity]:
+  """One quantity: the whole list.
+
+  The first line of the file ends with the fields of the model, a Python dict.
+  Each other line is name, shape and dtype of an array, with tabs between.
+  """
+  head, *lines = fixture.path.read_text().splitlines()
+  fields = ast.literal_eval(head[head.index("{"):])
+  theirs = {tuple(line.split("\t")) for line in lines}
+  ours = set()
+  for name, array in _model_arrays(fields).items():
+    ours.add((name, str(tuple(array.shape)), array.dtype.name))
+  different = sorted({name for name, *_ in theirs ^ ours})
+  note = f"differ: {', '.join(different[:3])} …" if different else ""
+  yield Quantity(
+      f"{fixture.name}: {len(theirs)} names, shapes, dtypes",
+      np.array(sorted(ours)), np.array(sorted(theirs)), note=note)
+
+
+def _model_arrays(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Shapes of parameters and state by published name, for either stage."""
+  rng = jax.random.key(0)
+  if "vocab_size" in fields:
+    prior = stage2.make_prior(fields)
+    arrays = {"params": jax.eval_shape(prior.init, rng)}
+  else:
+    model = make_model("vit", stage1.model_fields(fields), "config")
+    arrays = jax.eval_shape(model.init, rng)
+  return tree.flatten(arrays)
