@@ -1,194 +1,273 @@
 """Shows what preprocessing does to examples, op by op.
 
   python -m tools.show_batch --config configs/NAME.py[:argument]
-    [--split SPLIT] [--n 4] [--out DIR]
+    [--config.field=value …] [--split SPLIT] [--n 4] [--out DIR]
 
-Prints the first example's dict after each op (name, shape, dtype, range; `*`
-marks what the op made or changed) and writes the first examples, before and
-after, as one picture. Their random numbers are those of the first epoch of a
-run with seed 0. The training split goes through `pp_train`, any other through
+Prints the first example's dict after each op: name, shape, dtype and range; `*`
+marks what the op made or changed. Writes the first examples, before and after,
+as one image. Their random numbers are those of the first epoch of a run with
+seed 0. The training split goes through `pp_train`, any other split through
 `pp_eval`.
 
-Dimensions: H W pixels · C channels.
+H W pixels · C channels
 """
 
+import argparse
 import colorsys
-import os
 import pathlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
+from uvim import files
+from uvim.cli import app
+from uvim.inference import sheet
 from uvim.registry import ConfigError
 
-Data = dict[str, Any]
+Data = Mapping[str, Any]
 
-_HEIGHT = 200  # Pixels of one picture on the sheet.
+_IMAGE_HEIGHT = 200  # Pixels of one image on the sheet.
 _GAP = 8
-_TEXT = 18
-_PAPER = (24, 26, 30)
+_BACKGROUND = (24, 26, 30)
+# A smaller array of rank 2 is a list of boxes or the like.
+_MIN_MAP_SIZE = 8
+
+_VOID_COLOR = (0, 0, 0)
+_NEGATIVE_COLOR = (90, 90, 90)
+# Multiples of the golden ratio, modulo 1, keep neighboring ids apart.
+_HUE_STEP = 0.618034
 
 
-def flatten(data: Data, prefix: str = "") -> Data:
+class Example(NamedTuple):
+  """A raw example.
+
+  Attributes:
+    data: tensors by name, may be nested.
+    seed: int64 [2], or None if no op is random.
+  """
+  data: Data
+  seed: Any = None
+
+
+class Stage(NamedTuple):
+  """An example after an op.
+
+  Attributes:
+    text: the op as the string has it.
+    data: all tensors by name.
+  """
+  text: str
+  data: Data
+
+
+class NamedImage(NamedTuple):
+  """An image of a sheet: its title, and uint8 [H, W, 3]."""
+  name: str
+  image_HWC: np.ndarray
+
+
+def flatten(data: Data, prefix: str = "") -> dict[str, Any]:
   """A nested dict as one level, names joined by slashes."""
   flat = {}
   for key, value in data.items():
-    if isinstance(value, dict):
-      flat.update(flatten(value, f"{prefix}{key}/"))
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{key}/")
     else:
       flat[prefix + key] = value
   return flat
 
 
-def trace(preprocess: Any, data: Data, seed: Any = None
-          ) -> Iterator[tuple[str, Data]]:
+def trace(preprocess: Any, example: Example) -> Iterator[Stage]:
   """The example as it is read, then after each op.
 
   Args:
     preprocess: from pp.builder.build.
-    data: tensors by name, of one example.
-    seed: int64 [2], or None if no op is random.
-
-  Yields:
-    (text of the op, the whole dict after it).
+    example: what goes through it.
   """
-  yield "as read", data
+  data = example.data
+  yield Stage("as read", data)
   for step in preprocess.steps:
-    data = step.fn(data, seed)
-    yield step.text, data
+    data = step.fn(data, example.seed)
+    yield Stage(step.text, data)
 
 
-def _range_of(value: np.ndarray) -> str:
-  if value.dtype == object:
-    size = len(value.item()) if value.ndim == 0 else value.size
-    return f"{size} {'bytes' if value.ndim == 0 else 'strings'}"
-  if value.size == 0:
-    return "empty"
-  low, high = value.min().item(), value.max().item()
-  return f"{low:.6g}" if low == high else f"{low:.6g} … {high:.6g}"
+# ── As text ─────────────────────────────────────────────────────────────────
 
 
 def describe(data: Data, before: Data | None = None) -> list[str]:
-  """A line per tensor: name, shape, dtype, range.
+  """A line for each tensor: name, shape, dtype, range.
 
   Args:
     data: tensors by name, may be nested.
     before: the dict before the op; what differs from it is marked with `*`.
   """
-  flat, old = flatten(data), flatten(before or {})
+  flat = flatten(data)
+  old = flatten(before or {})
   lines = []
   for name, tensor in sorted(flat.items()):
+    is_new = before is not None and old.get(name) is not tensor
+    mark = "*" if is_new else " "
     value = np.asarray(tensor)
-    mark = "*" if before is not None and old.get(name) is not tensor else " "
-    shape = "×".join(map(str, value.shape)) or "scalar"
+    shape = "×".join(str(size) for size in value.shape) or "scalar"
     dtype = "string" if value.dtype == object else str(value.dtype)
     lines.append(f"  {mark} {name:<26} {shape:<14} {dtype:<8} "
                  f"{_range_of(value)}")
   return lines
 
 
-def colour_ids(ids_HW: np.ndarray) -> np.ndarray:
-  """Each id its own colour, 0 black, negative ids grey; uint8 [H, W, 3]."""
-  values, index = np.unique(ids_HW, return_inverse=True)
-  table = np.array([
-      (0, 0, 0) if v == 0 else (90, 90, 90) if v < 0 else
-      [255 * c for c in colorsys.hsv_to_rgb(
-          # The golden ratio keeps neighbouring ids apart.
-          v * 0.618034 % 1, 0.55 + 0.4 * (v % 2), 0.75 + 0.25 * (v % 3 > 0))]
-      for v in values.tolist()], np.uint8)
-  return table[index.reshape(ids_HW.shape)]
+def _range_of(value: np.ndarray) -> str:
+  """The smallest and the largest number, or the length of what is no number."""
+  if value.dtype == object:
+    if value.ndim == 0:
+      return f"{len(value.item())} bytes"
+    return f"{value.size} strings"
+  if value.size == 0:
+    return "empty"
+  lowest = value.min().item()
+  highest = value.max().item()
+  if lowest == highest:
+    return f"{lowest:.6g}"
+  return f"{lowest:.6g} … {highest:.6g}"
 
 
-def _shade(values_HW: np.ndarray) -> np.ndarray:
-  """Numbers such as depth in the colours of viridis; uint8 [H, W, 3]."""
-  import matplotlib
-  low, high = values_HW.min(), values_HW.max()
-  unit_HW = (values_HW - low) / max(float(high - low), 1e-12)
-  return matplotlib.colormaps["viridis"](unit_HW, bytes=True)[..., :3]
+# ── As images ───────────────────────────────────────────────────────────────
 
 
-def pictures(data: Data) -> list[tuple[str, np.ndarray]]:
-  """(name, uint8 [H, W, 3]) of all that looks like an image or a label map."""
+def images_of(data: Data) -> list[NamedImage]:
+  """Everything that looks like an image or a map of labels, drawn."""
   found = []
   for name, tensor in sorted(flatten(data).items()):
-    value = np.asarray(tensor)
-    # Smaller ones are lists of boxes and the like.
-    if value.ndim == 2 and min(value.shape) >= 8:
-      value = value[..., None]
-    if value.ndim != 3 or value.size == 0 or value.dtype.kind not in "iuf":
-      continue
-    if value.shape[-1] == 3 and value.dtype.kind == "f":
-      # The pipeline's images are in [−1, 1].
-      found.append((name, np.clip(
-          np.round((value + 1) * 127.5), 0, 255).astype(np.uint8)))
-    elif value.shape[-1] == 3 and value.dtype == np.uint8:
-      found.append((name, value))
-    else:
-      paint = _shade if value.dtype.kind == "f" else colour_ids
-      for c in range(value.shape[-1]):
-        label = f"{name}[{c}]" if value.shape[-1] > 1 else name
-        found.append((label, paint(value[..., c])))
+    found += _draw(name, np.asarray(tensor))
   return found
 
 
-def _fit(value_HW3: np.ndarray) -> Image.Image:
-  height, width = value_HW3.shape[:2]
-  # Unsmoothed, so that a label's pixels can be counted.
-  return Image.fromarray(value_HW3).resize(
-      (max(1, round(width * _HEIGHT / height)), _HEIGHT), Image.NEAREST)
+def _draw(name: str, value: np.ndarray) -> list[NamedImage]:
+  """The images of one tensor: one, one for each channel, or none."""
+  if value.ndim == 2 and min(value.shape) >= _MIN_MAP_SIZE:
+    value = value[..., None]
+  kind = value.dtype.kind
+  if value.ndim != 3 or value.size == 0 or kind not in "iuf":
+    return []
+  num_channels = value.shape[-1]
+  if num_channels == 3 and kind == "f":
+    return [NamedImage(name, _to_bytes(value))]
+  if num_channels == 3 and value.dtype == np.uint8:
+    return [NamedImage(name, value)]
+
+  drawn = []
+  paint = color_values if kind == "f" else color_ids
+  for channel in range(num_channels):
+    title = f"{name}[{channel}]" if num_channels > 1 else name
+    drawn.append(NamedImage(title, paint(value[..., channel])))
+  return drawn
 
 
-def contact_sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
-  """Named pictures, a row per example, their names above them."""
-  fitted = [[(name, _fit(value)) for name, value in row] for row in rows]
-  width = max(sum(p.width + _GAP for _, p in row) for row in fitted) + _GAP
-  step = _HEIGHT + _TEXT + _GAP
-  sheet = Image.new("RGB", (width, step * len(rows) + _GAP), _PAPER)
-  draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-  for i, row in enumerate(fitted):
-    x = _GAP
-    for name, picture in row:
-      draw.text((x, _GAP + i * step), name, font=font, fill="white")
-      sheet.paste(picture, (x, _GAP + i * step + _TEXT))
-      x += picture.width + _GAP
-  return sheet
+def _to_bytes(image_HWC: np.ndarray) -> np.ndarray:
+  """An image in [−1, 1], as preprocessing makes it, as uint8."""
+  levels_HWC = np.round((image_HWC + 1) * 127.5)
+  return np.clip(levels_HWC, 0, 255).astype(np.uint8)
 
 
-def show(preprocess: Any, examples: list[tuple[Data, Any]],
-         path: str | os.PathLike | None = None) -> None:
-  """Prints the first example op by op; writes all before and after.
+def color_ids(ids_HW: np.ndarray) -> np.ndarray:
+  """Each id in a color of its own; uint8 [H, W, 3]."""
+  ids, index = np.unique(ids_HW, return_inverse=True)
+  colors = [_color_of(number) for number in ids.tolist()]
+  palette = np.array(colors, np.uint8)
+  return palette[index.reshape(ids_HW.shape)]
+
+
+def _color_of(number: int) -> tuple[float, float, float]:
+  """Red, green, blue: 0 is black, a negative number grey."""
+  if number == 0:
+    return _VOID_COLOR
+  if number < 0:
+    return _NEGATIVE_COLOR
+  hue = number * _HUE_STEP % 1
+  saturation = 0.95 if number % 2 else 0.55
+  brightness = 1.0 if number % 3 else 0.75
+  red, green, blue = colorsys.hsv_to_rgb(hue, saturation, brightness)
+  return 255 * red, 255 * green, 255 * blue
+
+
+def color_values(values_HW: np.ndarray) -> np.ndarray:
+  """Numbers such as depth in the colors of viridis; uint8 [H, W, 3]."""
+  import matplotlib
+  lowest = values_HW.min()
+  span = float(values_HW.max() - lowest)
+  unit_HW = (values_HW - lowest) / max(span, 1e-12)
+  colors_HWC = matplotlib.colormaps["viridis"](unit_HW, bytes=True)
+  return colors_HWC[..., :3]  # Without opacity.
+
+
+def draw_sheet(rows: Sequence[Sequence[NamedImage]]):
+  """A PIL image: a row for each example, the names above the images."""
+  images = []
+  titles = []
+  for row in rows:
+    images.append([_fit(named.image_HWC) for named in row])
+    titles.append([named.name for named in row])
+  return sheet.draw_sheet(
+      images, titles=titles, gap=_GAP, margin=_GAP, background=_BACKGROUND,
+      text_color=sheet.WHITE)
+
+
+def _fit(image_HWC: np.ndarray):
+  """A PIL image of the height of the sheet's rows."""
+  from PIL import Image
+  height, width = image_HWC.shape[:2]
+  fitted_width = max(1, round(width * _IMAGE_HEIGHT / height))
+  # Nearest, so that the pixels of a label can be counted.
+  return Image.fromarray(image_HWC).resize(
+      (fitted_width, _IMAGE_HEIGHT), Image.Resampling.NEAREST)
+
+
+# ── The command ─────────────────────────────────────────────────────────────
+
+
+def show(preprocess: Any, examples: Sequence[Example],
+         path: pathlib.Path | None = None) -> None:
+  """Prints the first example op by op; draws all of them before and after.
 
   Args:
     preprocess: from pp.builder.build.
-    examples: (tensors by name, seed int64 [2] or None) of each.
+    examples: the examples.
     path: of the PNG; None: none is written.
   """
   rows = []
-  for i, (data, seed) in enumerate(examples):
-    before, row = None, []
-    for text, state in trace(preprocess, data, seed):
-      if i == 0:
-        print(text, *describe(state, before), sep="\n")
-      if before is None or text.startswith("decode"):
-        row = pictures(state)
-      before = state
-    row = [(f"{name}, decoded", value) for name, value in row]
-    rows.append(row + pictures(before))
-  if path is not None and any(rows):
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet([row for row in rows if row]).save(path)
+  for index, example in enumerate(examples):
+    stages = list(trace(preprocess, example))
+    if index == 0:
+      _print_stages(stages)
+    row = _before_and_after(stages)
+    if row:
+      rows.append(row)
+  if path is not None and rows:
+    drawn = draw_sheet(rows)
+    files.replace_file(path, lambda file: drawn.save(file, "PNG"))
     print(f"wrote {path}")
 
 
-def _field(config: Any, name: str) -> Any:
-  value = config.get(name)
-  if value is None:
-    raise ConfigError(f"config.{name} is missing.")
-  return value
+def _print_stages(stages: Sequence[Stage]) -> None:
+  before = None
+  for stage in stages:
+    print(stage.text)
+    for line in describe(stage.data, before):
+      print(line)
+    before = stage.data
+
+
+def _before_and_after(stages: Sequence[Stage]) -> list[NamedImage]:
+  """The images as they are decoded, and as they leave the last op."""
+  decoded = stages[0]
+  for stage in stages:
+    if stage.text.startswith("decode"):
+      decoded = stage
+  row = []
+  for named in images_of(decoded.data):
+    row.append(NamedImage(f"{named.name}, decoded", named.image_HWC))
+  return row + images_of(stages[-1].data)
 
 
 def show_config(config: Any, *, split: str | None = None, n: int = 4,
@@ -199,67 +278,59 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
     config: ConfigDict with dataset, train_split, pp_train and pp_eval.
     split: None means config.train_split.
     n: how many.
-    out: folder of the picture; None means workdirs/show_batch.
+    out: folder of the image; None means workdirs/show_batch.
+
+  Raises:
+    ConfigError: a field is missing, a mistake in the string, no data.
   """
   if n < 1:
     raise ConfigError(f"--n: {n}; allowed: 1 or more.")
   import tensorflow as tf
 
   from pp import order, sources, stream
-  train_split = _field(config, "train_split")
+  train_split = _value_of(config, "train_split")
   split = split or train_split
-  field = "pp_train" if split == train_split else "pp_eval"
-  # A typo in the string is told before the data is looked for.
+  pp_field = "pp_train" if split == train_split else "pp_eval"
+  # First: a mistake in the string is told before the data is looked for.
   preprocess = stream.make_preprocess(
-      _field(config, field), config.get("pp_modules"))
+      _value_of(config, pp_field), config.get("pp_modules"))
   source = sources.make_source(
-      _field(config, "dataset"), split, config.get("data_dir"))
-  index = np.arange(min(n, source.num_examples))
-  seeds = order.example_seeds(0, np.zeros_like(index), index)
-  examples = [(source.tensors(i), tf.constant(seed))
-              for i, seed in enumerate(seeds)]
-  print(f"{source.dataset} {split}, {field}")
-  show(preprocess, examples,
-       pathlib.Path(out or "workdirs/show_batch") / "show_batch.png")
+      _value_of(config, "dataset"), split, config.get("data_dir"))
+  index_B = np.arange(min(n, source.num_examples))
+  seed_B2 = order.example_seeds(0, np.zeros_like(index_B), index_B)
+  examples = []
+  for index, seed in enumerate(seed_B2):
+    examples.append(Example(source.tensors(index), tf.constant(seed)))
+  print(f"{source.dataset} {split}, {pp_field}")
+  folder = pathlib.Path(out or "workdirs/show_batch")
+  show(preprocess, examples, folder / "show_batch.png")
 
 
-def _leave(message: str) -> None:
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(2)
+def _value_of(config: Any, name: str) -> Any:
+  value = config.get(name)
+  if value is None:
+    raise ConfigError(f"config.{name} is missing.")
+  return value
 
 
-def main() -> None:
-  """The command line."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  from absl import app, flags, logging
-  from ml_collections import config_flags
-  config = config_flags.DEFINE_config_file("config", None, "configs/NAME.py")
-  split = flags.DEFINE_string("split", None, "default: the training split")
-  count = flags.DEFINE_integer("n", 4, "how many examples")
-  out = flags.DEFINE_string("out", None, "folder of the picture")
-  app.usage = lambda *args, **kwargs: print(__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+  """The command; returns the exit code."""
+  parser = app.make_parser("tools.show_batch", __doc__)
+  add = parser.add_argument
+  add("--config", required=True, help="configs/NAME.py[:argument]")
+  add("--split", help="default: the training split")
+  add("--n", type=int, default=4, help="how many examples (default 4)")
+  add("--out", help="folder of the image (default workdirs/show_batch)")
+  return app.run(parser, command, argv, takes_overrides=True)
 
-  def parse(argv):
-    try:
-      return flags.FLAGS(argv)
-    except Exception as e:  # Whatever a config file or an override raises.
-      _leave(str(e) or type(e).__name__)
 
-  def run(argv):
-    if len(argv) > 1:
-      _leave(f"Unexpected argument {argv[1]!r}.")
-    if config.value is None:
-      _leave("--config is missing.")
-    # TFDS reports every file it opens.
-    logging.set_verbosity(logging.ERROR)
-    try:
-      show_config(config.value, split=split.value, n=count.value,
-                  out=out.value)
-    except ConfigError as e:
-      _leave(str(e))
-
-  app.run(run, flags_parser=parse)
+def command(args: argparse.Namespace) -> None:
+  """What the command does."""
+  from trainers import config_file
+  config_file.quiet_absl()  # TFDS reports every file it opens.
+  config = config_file.load_config(args.config, args.overrides)
+  show_config(config, split=args.split, n=args.n, out=args.out)
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

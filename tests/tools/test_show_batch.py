@@ -25,7 +25,7 @@ def test_dict_is_printed_op_by_op(example, tmp_path, capsys):
       'decode|value_range(-1, 1)|resize(8, inkey="image", outkey="small")|'
       'keep("small", "labels")')
   path = tmp_path / "new" / "sheet.png"
-  show_batch.show(preprocess, [(example, None)] * 2, path)
+  show_batch.show(preprocess, [show_batch.Example(example)] * 2, path)
   blocks = capsys.readouterr().out.split("\n")
   heads = [line for line in blocks if line and not line.startswith("  ")]
   assert heads == ["as read"] + [
@@ -37,28 +37,28 @@ def test_dict_is_printed_op_by_op(example, tmp_path, capsys):
   assert lines[-4][:2] == ["labels", "20×30×2"]  # No bbox after keep.
   assert lines[-3] == ["small", "8×8×3", "float32", "-0.6"]
   with Image.open(path) as sheet:
-    colours = {tuple(c) for c in np.asarray(sheet).reshape(-1, 3).tolist()}
-  assert (51, 51, 51) in colours
+    colors = {tuple(c) for c in np.asarray(sheet).reshape(-1, 3).tolist()}
+  assert (51, 51, 51) in colors
 
 
-def test_pictures_are_what_looks_like_pictures(example):
+def test_images_are_what_looks_like_images(example):
   data = {**example, "image": tf.zeros([20, 30, 3]),
           "depth": tf.reshape(tf.range(600.), [20, 30, 1])}
-  named = dict(show_batch.pictures(data))
+  named = dict(show_batch.images_of(data))
   assert sorted(named) == ["depth", "image", "labels[0]", "labels[1]"]
   for value in named.values():
     assert value.shape == (20, 30, 3) and value.dtype == np.uint8
   assert named["image"][0, 0, 0] == 128
-  # One colour an id; void is black.
+  # One color an id; void is black.
   assert len(np.unique(named["labels[0]"].reshape(-1, 3), axis=0)) == 2
   assert not named["labels[0]"][15].any() and named["labels[0]"][5].any()
 
 
-def test_neighbouring_ids_differ_in_colour():
-  colours = show_batch.colour_ids(np.arange(100)[None])[0].astype(int)
-  gaps = np.abs(np.diff(colours, axis=0)).max(-1)
+def test_neighboring_ids_differ_in_color():
+  colors = show_batch.color_ids(np.arange(100)[None])[0].astype(int)
+  gaps = np.abs(np.diff(colors, axis=0)).max(-1)
   assert gaps.min() > 60
-  assert len(np.unique(colours, axis=0)) == 100
+  assert len(np.unique(colors, axis=0)) == 100
 
 
 def test_a_bad_string_is_told_before_the_data_is_looked_for():
