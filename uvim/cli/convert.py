@@ -91,10 +91,12 @@ def kind_of_arrays(specs: Mapping[str, Any]) -> str:
   """
   from uvim.store import fields_of
   kind = fields_of.kind_of(specs)
-  if kind == "lm" and _SIGNS["lm"] not in specs:
+  # `kind_of` takes whatever is not of stage I for stage II.
+  if _SIGNS[kind] not in specs:
+    wanted = " nor ".join(_SIGNS.values())
+    found = ", ".join(sorted(specs)[:3]) or "nothing"
     raise ConfigError(
-        f"No UViM checkpoint: it has neither {' nor '.join(_SIGNS.values())}, "
-        f"but {', '.join(sorted(specs)[:3]) or 'nothing'}.")
+        f"No UViM checkpoint: it has neither {wanted}, but {found}.")
   return kind
 
 
@@ -116,12 +118,14 @@ def describe(kind: str, specs: Mapping[str, list]) -> str:
   num_state = 0
   for name, (shape, dtype) in specs.items():
     lines.append(f"{name}\t{tuple(shape)}\t{dtype}")
+    size = math.prod(shape)
     if name.startswith(f"{files.STATE}/"):
-      num_state += math.prod(shape)
+      num_state += size
     else:
-      num_parameters += math.prod(shape)
-  total = f"{num_parameters:,} parameters"
+      num_parameters += size
+  title = _TITLES.get(kind, kind)
+  total = f"{title}: {len(specs)} arrays, {num_parameters:,} parameters"
   if num_state:
     total += f", {num_state:,} numbers of the dictionary's state"
-  title = _TITLES.get(kind, kind)
-  return "\n".join([*lines, f"{title}: {len(specs)} arrays, {total}"])
+  lines.append(total)
+  return "\n".join(lines)

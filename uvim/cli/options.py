@@ -61,15 +61,20 @@ def add_options(parser: argparse.ArgumentParser, title: str,
 
 def given_options(args: argparse.Namespace, known: Known) -> dict[str, Any]:
   """The options of a group that the user gave, with their values."""
-  values = {name: getattr(args, name) for name in known}
-  return {name: value for name, value in values.items() if value is not None}
+  given = {}
+  for name in known:
+    value = getattr(args, name)
+    if value is not None:
+      given[name] = value
+  return given
 
 
 def check_task_options(given: Mapping[str, Any], known: Known,
                        task: AbstractTask) -> None:
   """Raises a ConfigError if an option is one of another task."""
+  options_of_task = task.prediction_options()
   for name in given:
-    if name not in task.prediction_options():
+    if name not in options_of_task:
       owners = ", ".join(known[name])
       raise ConfigError(f"--{name}: {name} is an option of {owners}, but the "
                         "model's task is another one.")
@@ -83,13 +88,16 @@ class _Reader:
     self._owners = owners
 
   def __call__(self, text: str) -> Any:
+    rules = []
     for option in self._owners.values():
       value = _parse(text, option)
-      if option.check is None or option.check.fits(value):
+      check = option.check
+      if check is None or check.fits(value):
         return value
-    rules = {option.check.allowed for option in self._owners.values()}
+      rules.append(check.allowed)
+    allowed = " or ".join(rules)
     raise argparse.ArgumentTypeError(
-        f"{self._name} = {text}; it must be {' or '.join(sorted(rules))}")
+        f"{self._name} = {text}; it must be {allowed}")
 
 
 def _parse(text: str, option: Field) -> Any:

@@ -12,7 +12,7 @@ uvim/inference/export.py. Needs no TensorFlow.
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from uvim import categories as categories_lib
@@ -26,14 +26,21 @@ from uvim.registry import ConfigError
 Loader = Callable[..., Any]
 
 
+def load_model(checkpoint: str, *, lm: str | None = None) -> Any:
+  """Opens a checkpoint for inference."""
+  # Imported late: `uvim --help` need not wait for JAX.
+  from uvim.inference.api import UViM
+  return UViM.from_checkpoint(checkpoint, lm=lm)
+
+
 def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
-         load: Loader | None = None) -> int:
+         load: Loader = load_model) -> int:
   """The command; returns the exit code.
 
   Args:
     argv: the arguments; None: those of the process.
     program: what the user typed to start it.
-    load: opens a checkpoint; None: `UViM.from_checkpoint`.
+    load: opens a checkpoint.
   """
   # Imported late: priors and tasks import JAX.
   from uvim.cli import options
@@ -46,22 +53,15 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   def command(args):
     # Found before the model is loaded, which may take minutes.
     paths = images.find(args.images)
-    uvim = (load or load_model)(args.checkpoint, lm=args.lm)
-    drawn = options.given_options(args, sampling)
+    uvim = load(args.checkpoint, lm=args.lm)
+    given_sampling = options.given_options(args, sampling)
+    given_outputs = options.given_options(args, outputs)
     if uvim.prior is not None:
-      uvim.prior.check_options(drawn)
-    changed = options.given_options(args, outputs)
-    options.check_task_options(changed, outputs, uvim.task)
-    return _predict(args, uvim, paths, {**drawn, **changed})
+      uvim.prior.check_options(given_sampling)
+    options.check_task_options(given_outputs, outputs, uvim.task)
+    return _predict(args, uvim, paths, {**given_sampling, **given_outputs})
 
   return app.run(parser, command, argv)
-
-
-def load_model(checkpoint: str, *, lm: str | None = None) -> Any:
-  """Opens a checkpoint for inference."""
-  # Imported late: `uvim --help` need not wait for JAX.
-  from uvim.inference.api import UViM
-  return UViM.from_checkpoint(checkpoint, lm=lm)
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:
@@ -83,9 +83,8 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
 
 
 def _predict(args, uvim, paths, options) -> int:
-  categories = None
-  if uvim.task.num_categories is not None:
-    categories = choose_categories(args.categories, uvim)
+  """Predicts and says what it did; returns the exit code."""
+  categories = choose_categories(args.categories, uvim)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
       rerank=args.rerank, settings={"checkpoint": args.checkpoint},
@@ -110,12 +109,15 @@ def choose_categories(path: str | None, uvim: Any
       that do not tell their data set, such as the published ones, COCO's.
 
   Returns:
-    A category for each class; None: only their numbers are known.
+    A category for each class; None: only their numbers are known, or the task
+    has no classes.
 
   Raises:
     ConfigError: no such file, or another number of categories.
   """
   num_classes = uvim.task.num_categories
+  if num_classes is None:
+    return None
   if path:
     categories = _load_categories(path)
     if len(categories) != num_classes:
@@ -126,7 +128,9 @@ def choose_categories(path: str | None, uvim: Any
   categories = [Category(*row) for row in uvim.categories]
   if not categories and not uvim.dataset:
     categories = categories_lib.coco_panoptic()
-  return categories if len(categories) == num_classes else None
+  if len(categories) != num_classes:
+    return None
+  return categories
 
 
 def _load_categories(path: str) -> Sequence[Category]:
@@ -160,52 +164,50 @@ def file_names(paths: Sequence[pathlib.Path]) -> list[str]:
 def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
                   categories: Sequence[Category] | None = None,
                   overwrite: bool = False, rerank: bool = False,
-                  settings: dict[str, Any] | None = None,
-                  num_samples: int = 1, **options: Any) -> list[str]:
+                  settings: Mapping[str, Any], num_samples: int = 1,
+                  **options: Any) -> list[str]:
   """Predicts each image and writes it before the next one is read.
 
   Args:
     uvim: `uvim.inference.api.UViM`.
     paths: images.
     out: folder.
-    categories: see `choose_categories`.
-    overwrite: replaces files that are there.
+    categories, overwrite: see `export.Writer`.
     rerank: keeps the likeliest of each image's samples only.
     settings: more entries for the settings in predictions.json.
-    num_samples: how many samples are drawn for each image.
-    **options: further ones of `UViM.predict`.
+    num_samples, **options: of `UViM.predict`.
 
   Returns:
     A line for each image that could not be read; the others are done.
 
   Raises:
-    ConfigError: an option out of its range; a file that is there or cannot be
-      written.
+    ConfigError: an option out of its range; a file that cannot be written.
   """
-  writer = export.Writer(
-      out, uvim.task, num_samples=1 if rerank else num_samples,
-      categories=categories, overwrite=overwrite)
+  num_kept = 1 if rerank else num_samples
+  writer = export.Writer(out, uvim.task, num_samples=num_kept,
+                         categories=categories, overwrite=overwrite)
   names = file_names(paths)
   writer.check(names)
   problems = []
   made_with = {}
-  pairs = progress.bar(zip(names, paths, strict=True), total=len(paths),
-                       label="Predicting", unit="images")
-  for name, path, image in _readable(pairs, problems):
+  for name, path, image in _read_each(names, paths, problems):
     prediction = uvim.predict(image, num_samples=num_samples, **options)
     if rerank:
       prediction = prediction.best()
     writer.add(name, prediction, str(path))
     made_with = prediction.settings
-  if len(problems) < len(paths):
-    writer.close({**(settings or {}), **made_with})
+  # Not if no image could be read.
+  if made_with:
+    writer.close({**settings, **made_with})
   return problems
 
 
-def _readable(pairs, problems: list[str]
-              ) -> Iterator[tuple[str, pathlib.Path, Any]]:
+def _read_each(names: Sequence[str], paths: Sequence[pathlib.Path],
+               problems: list[str]) -> Iterator[tuple[str, pathlib.Path, Any]]:
   """(name, path, image) of what can be read; the rest goes to `problems`."""
-  for name, path in pairs:
+  named_paths = zip(names, paths, strict=True)
+  for name, path in progress.bar(named_paths, total=len(paths),
+                                 label="Predicting", unit="images"):
     try:
       image = images.read(path)
     except ConfigError as error:

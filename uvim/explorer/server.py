@@ -143,7 +143,8 @@ def _digests(page: str, tag: str) -> str:
   sources = []
   for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL):
     digest = hashlib.sha256(text.encode()).digest()
-    sources.append(f"'sha256-{base64.b64encode(digest).decode()}'")
+    encoded = base64.b64encode(digest).decode()
+    sources.append(f"'sha256-{encoded}'")
   return " ".join(sources)
 
 
@@ -227,8 +228,11 @@ def _text(given: dict[str, Any], name: str) -> str:
 
 def _code(given: dict[str, Any]) -> list[int]:
   code = given.get("code")
-  is_code = isinstance(code, list) and all(
-      type(word) is int and abs(word) < 2**31 for word in code)
-  if not is_code:
+  if not isinstance(code, list) or not all(map(_is_word, code)):
     raise ConfigError("code must be a list of whole numbers.")
   return code
+
+
+def _is_word(value: Any) -> bool:
+  # `type`, because True is an instance of int.
+  return type(value) is int and abs(value) < 2**31

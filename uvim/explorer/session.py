@@ -72,24 +72,26 @@ class Session:
   def sampling_options(self) -> Mapping[str, fields.Field]:
     """What the prior can be told; nothing where there is none."""
     prior = self._uvim.prior
-    return {} if prior is None else prior.options
+    if prior is None:
+      return {}
+    return prior.options
 
   def info(self) -> dict[str, Any]:
     """What the page needs to know about the model."""
     uvim = self._uvim
     spec = uvim.model.spec
-    is_one_word_a_place = spec.is_discrete and spec.words_per_place == 1
-    options = [_describe_option(option)
-               for option in self.sampling_options.values()]
+    # The page paints one word at a time.
+    is_paintable = spec.is_discrete and spec.words_per_place == 1
+    options = self.sampling_options.values()
     return {
         "title": self._title,
         "task": "/".join(uvim.task.keys),
         "grid": uvim.grid,
         "length": spec.length,
         "words": spec.num_words,
-        "paintable": is_one_word_a_place,
+        "paintable": is_paintable,
         "prior": uvim.prior is not None,
-        "options": options,
+        "options": [_describe_option(option) for option in options],
         "max_samples": MAX_SAMPLES,
         "examples": self._examples,
         **_usage(uvim.word_counts)}
@@ -116,9 +118,9 @@ class Session:
     image = images.fit(resize.to_bytes(image), SIDE)
     if labels is None and self.task.labels_from_image:
       labels = image
-    content = repr(image.shape).encode() + image.tobytes()
-    number = hashlib.sha256(content).hexdigest()[:16]
+    number = _fingerprint(image)
     with self._lock:
+      # Taken out first: the newest comes last.
       old = self._entries.pop(number, None)
       if labels is None and old is not None:
         labels = old.labels
@@ -127,7 +129,9 @@ class Session:
     return number
 
   def _forget_the_oldest(self) -> None:
-    num_spare = max(0, len(self._entries) - MAX_IMAGES)
+    num_spare = len(self._entries) - MAX_IMAGES
+    if num_spare <= 0:
+      return
     uploads = [key for key in self._entries if key not in self._examples]
     for key in uploads[:num_spare]:
       del self._entries[key]
@@ -158,29 +162,30 @@ class Session:
   def predict(self, number: str, *, seed: int = 0, num_samples: int = 1,
               **options: Any) -> list[dict[str, Any]]:
     """Samples of the prior; options as of `UViM.predict`."""
-    for name, value in (("seed", seed), ("num_samples", num_samples)):
-      check = _CHECKS[name]
-      if not check.fits(value):
-        raise ConfigError(f"{name} = {value!r}; it must be {check.allowed}.")
+    _check_option("seed", seed)
+    _check_option("num_samples", num_samples)
     entry = self._entry(number)
     with self._lock:
       prediction = self._uvim.predict(
           [entry.image], seed=seed, num_samples=num_samples, **options)
-    logprob_SL = [None] * num_samples
-    if prediction.logprob is not None:
-      logprob_SL = prediction.logprob[0]
-    return _samples(prediction, logprob_SL)
+    if prediction.logprob is None:
+      return _describe_samples(prediction, [None] * num_samples)
+    return _describe_samples(prediction, prediction.logprob[0])
 
   def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
     """What the base model makes of a code that somebody has painted."""
     entry = self._entry(number)
+    codes_1L = np.array([code])
     with self._lock:
-      return self._decoded(entry, np.array([code]))
+      return self._decoded(entry, codes_1L)
 
   def _decoded(self, entry, codes_1L) -> dict[str, Any]:
     """The output for one code, and how likely the prior finds the code."""
+    # First: it checks the code.
     prediction = self._uvim.decode([entry.image], codes_1L)
-    return _samples(prediction, [self._logprob(entry, codes_1L)])[0]
+    logprob_L = self._logprob(entry, codes_1L)
+    samples = _describe_samples(prediction, [logprob_L])
+    return samples[0]
 
   def _logprob(self, entry, codes_1L) -> np.ndarray | None:
     """Log-probabilities [L] under the prior, where there are any."""
@@ -188,46 +193,71 @@ class Session:
     if self._uvim.prior is None or has_gaps:
       return None
     try:
-      return self._uvim.log_prob([entry.image], codes_1L)[0, 0]
+      logprob_11L = self._uvim.log_prob([entry.image], codes_1L)
     except ConfigError:  # Not every prior has a likelihood.
       return None
+    return logprob_11L[0, 0]
 
   def _draw_labels(self, entry) -> str:
     height, width = entry.image.shape[:2]
     label = self.task.label_at(entry.labels, (height, width))
     truth = self.task.truth({"labels": label[None]})
-    return _data_url(self.task.render(truth)[0])
+    drawings = self.task.render(truth)
+    return _data_url(drawings[0])
+
+
+def _fingerprint(image_HWC: np.ndarray) -> str:
+  """A number that follows from the pixels alone, as 16 digits."""
+  content = repr(image_HWC.shape).encode() + image_HWC.tobytes()
+  digest = hashlib.sha256(content).hexdigest()
+  return digest[:16]
+
+
+def _check_option(name: str, value: Any) -> None:
+  check = _CHECKS[name]
+  if not check.fits(value):
+    raise ConfigError(f"{name} = {value!r}; it must be {check.allowed}.")
+
+
+# ── As JSON ─────────────────────────────────────────────────────────────────
 
 
 def _describe_option(option: fields.Field) -> dict[str, Any]:
   """What the page needs to make a control of an option."""
-  check = option.check
+  allowed = ""
+  choices = []
+  if option.check is not None:
+    allowed = option.check.allowed
+    choices = list(option.check.names)
   return {"name": option.name, "default": option.default, "doc": option.doc,
-          "allowed": check.allowed if check else "",
-          "choices": list(check.names) if check else []}
+          "allowed": allowed, "choices": choices}
 
 
 def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
   """How often training uses the words; None where nobody counts."""
   if counts_Q is None:
     return {"counts": None, "perplexity": None}
-  share_Q = counts_Q / max(counts_Q.sum(), 1e-9)
-  # The limit keeps the logarithm finite; 0 · log 0 counts as 0.
-  entropy = -np.sum(share_Q * np.log(np.maximum(share_Q, 1e-30)))
+  # The limits keep quotient and logarithm finite; 0 · log 0 counts as 0.
+  total = max(counts_Q.sum(), 1e-9)
+  share_Q = counts_Q / total
+  log_share_Q = np.log(np.maximum(share_Q, 1e-30))
+  entropy = -np.sum(share_Q * log_share_Q)
   return {"counts": np.round(counts_Q, 3).tolist(),
           "perplexity": float(np.exp(entropy))}
 
 
-def _samples(prediction: Any, logprob_SL: Sequence[np.ndarray | None]
-             ) -> list[dict[str, Any]]:
-  """The samples of a prediction of one image, as the page takes them."""
+def _describe_samples(prediction: Any,
+                      logprob_SL: Sequence[np.ndarray | None]
+                      ) -> list[dict[str, Any]]:
+  """The samples of a prediction of one image."""
+  codes_SL = prediction.codes[0]
   drawings = prediction.pictures()[0]
   samples = []
-  for code_L, drawing, logprob_L in zip(
-      prediction.codes[0], drawings, logprob_SL, strict=True):
-    sample = {"code": code_L.tolist(), "output": _data_url(drawing)}
+  for s, logprob_L in enumerate(logprob_SL):
+    sample = {"code": codes_SL[s].tolist(), "output": _data_url(drawings[s])}
     if logprob_L is not None:
-      sample["confidence"] = np.round(np.exp(logprob_L), 4).tolist()
+      probability_L = np.exp(logprob_L)
+      sample["confidence"] = np.round(probability_L, 4).tolist()
       sample["bits"] = float(-logprob_L.mean() / np.log(2))
     samples.append(sample)
   return samples
@@ -237,6 +267,7 @@ def _data_url(image_HWC: np.ndarray) -> str:
   """Encoded anew: nothing of an uploaded file is ever sent back."""
   from PIL import Image
   buffer = io.BytesIO()
-  Image.fromarray(image_HWC).save(buffer, "PNG", compress_level=1)
+  image = Image.fromarray(image_HWC)
+  image.save(buffer, "PNG", compress_level=1)
   encoded = base64.b64encode(buffer.getvalue()).decode()
   return f"data:image/png;base64,{encoded}"
