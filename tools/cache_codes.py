@@ -5,38 +5,115 @@
       --config.codes_per_image=4 --out DIR [--config.field=value …]
 
 Then train with the same config, `--config.codes_per_image=4` and
-`--config.code_cache=DIR`: the batches are those of a run with that
+`--config.code_cache=DIR`. The batches are those of a run with that
 `codes_per_image` and no cache, but neither the oracle nor its labels are
-computed. A run that was stopped goes on where it was. One process, all of its
-devices.
+computed. If this command is stopped, the next call goes on where it was. It
+runs in one process, on all of its devices.
+
+R augmentations of an example · N examples · L places of a code
 """
 
+import argparse
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tools import passes
 from tools.prepare import tfds_folder
-from trainers import main as trainer
+from uvim import files, progress
+from uvim.cli import app
 from uvim.registry import ConfigError
 from uvim.store import code_cache
+from uvim.store.start_from import Store
 
+# Says how far an unfinished cache is. It is gone when the cache is complete.
 PARTIAL = "partial.json"
-_SAVE_EVERY = 2000  # Examples; as many are computed again at most.
+# Examples. If a run is killed, as many are computed again at most.
+_SAVE_EVERY = 2000
 
 
-def write(config, out: str | os.PathLike) -> pathlib.Path:
-  """Fills the cache of a resolved stage II config; see the module's text.
+class Layout(NamedTuple):
+  """The array of `codes.npy`.
+
+  Attributes:
+    shape: R, N and the shape of one code.
+    dtype: a type of signed integers, since −1 marks a bad example.
+  """
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  @property
+  def num_codes(self) -> int:
+    """R · N."""
+    return self.shape[0] * self.shape[1]
+
+  @property
+  def bytes_per_code(self) -> int:
+    return int(np.prod(self.shape[2:])) * self.dtype.itemsize
+
+
+def oracle_codes(config, family, oracle: Any, split, *, first: int,
+                 last: int) -> Iterator[np.ndarray | None]:
+  """Asks the oracle for codes.
+
+  Args:
+    config: resolved, of stage II.
+    family: of this config.
+    oracle: the arrays of its oracle.
+    split: the TfdsSplit of the training examples.
+    first: number of the first code, counting all examples of the first round,
+      then those of the second, and so on. It starts a batch.
+    last: the number after that of the last code.
+
+  Yields:
+    int32 [L]; None for an example that could not be read.
+  """
+  import jax
+
+  from evaluators import common
+  from uvim.learn import sharding
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_batch_size(config.batch_size, mesh)
+  first_step = first // config.batch_size
+  end_step = -(-last // config.batch_size)
+  endless_batches = split.train_batches(
+      split.make_preprocess(config.pp_train, config.pp_modules),
+      batch_size=config.batch_size, seed=config.seed, start_step=first_step,
+      shuffle=False, on_bad_example=config.on_bad_example,
+      codes_per_image=config.codes_per_image)
+  batches = itertools.islice(endless_batches, end_step - first_step)
+
+  @jax.jit
+  def encode(oracle, batch):
+    return {"code": family.oracle.encode(oracle, batch)}
+
+  def put(batch):
+    return sharding.shard_batch(batch, mesh)
+
+  oracle = jax.device_put(oracle, sharding.replicated(mesh))
+  with jax.set_mesh(mesh):
+    predictions = common.predict_all(encode, oracle, batches, put=put)
+    # The last batch may run over the end.
+    for prediction in itertools.islice(predictions, last - first):
+      yield None if prediction is None else prediction["code"]
+
+
+def write(config, out: str | os.PathLike, *, store: Store | None = None,
+          make_codes: Callable[..., Iterable[np.ndarray | None]] = oracle_codes,
+          save_every: int = _SAVE_EVERY) -> pathlib.Path:
+  """Fills the cache of a resolved stage II config; see the file's docstring.
 
   Args:
     config: TrainConfig with `codes_per_image`.
-    out: the folder; of a cache that is there already nothing is changed.
+    out: the folder. A cache that is complete stays as it is.
+    store: where the oracle is read from; None: disk and network.
+    make_codes: gives the codes; as `oracle_codes`.
+    save_every: examples between two notes of how far the cache is.
 
   Returns:
     The folder.
@@ -46,30 +123,35 @@ def write(config, out: str | os.PathLike) -> pathlib.Path:
       is too small, and whatever the data and the oracle raise.
   """
   from pp import stream
-  from trainers.lm import LmStage
+  from trainers.families import make_family
+  if config.kind != "lm":
+    raise ConfigError(f"--config is of kind {config.kind!r}; only a prior "
+                      "(kind 'lm') learns codes that can be kept.")
+  # Only the oracle is read, not the weights that the prior starts from.
+  config = dataclasses.replace(config, model_init=None, code_cache=None)
+  family = make_family(config)
+  oracle = family.open(store or Store()).frozen
   folder = pathlib.Path(out)
-  # Of the language model only the sizes are of use here.
-  stage = LmStage(dataclasses.replace(
-      config, model_init=None, code_cache=None))
-  header = code_cache.describe(config, stage.frozen)
-  if _is_there(folder, header):
+  header = code_cache.describe(config, oracle)
+  if _is_complete(folder, header):
     return folder
-  source = stream.open_tfds_split(
+
+  split = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
-  code_len = stage.oracle.model.code_len
-  shape = config.codes_per_image, source.num_examples, code_len
-  dtype = np.int16 if stage.dict_size < 2**15 else np.int32
-  num_codes = shape[0] * shape[1]
+  layout = _layout_of(config, family, split.num_examples)
   tfds_folder.check_space(
-      str(folder), num_codes, num_codes * code_len * dtype().itemsize)
+      str(folder), layout.num_codes, layout.num_codes * layout.bytes_per_code)
+  # A batch is computed as a whole, so only whole batches count as done.
+  num_done = _num_done(folder, header)
+  num_done -= num_done % config.batch_size
+  codes = make_codes(config, family, oracle, split, first=num_done,
+                     last=layout.num_codes)
+  codes = progress.bar(codes, total=layout.num_codes - num_done,
+                       label="Codes", unit="codes")
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    done = _done(folder, header)
-    done -= done % config.batch_size
-    codes = _codes(config, stage, source, first=done, last=num_codes)
-    _write_rows(folder, passes.progress(
-        codes, total=num_codes - done, desc="Codes", unit="codes"),
-                header, shape=shape, dtype=dtype, first=done)
+    _append_codes(folder, codes, header, layout, first=num_done,
+                  save_every=save_every)
     (folder / PARTIAL).unlink(missing_ok=True)
   except OSError as error:
     raise ConfigError(f"--out: {str(folder)!r} cannot be written: {error}. The "
@@ -77,9 +159,20 @@ def write(config, out: str | os.PathLike) -> pathlib.Path:
   return folder
 
 
-def _is_there(folder: pathlib.Path, header) -> bool:
-  """Whether the cache is finished; a ConfigError if it is of another run."""
-  old = code_cache.read_json(folder / code_cache.HEADER)
+def _layout_of(config, family, num_examples: int) -> Layout:
+  """What `codes.npy` holds; a ConfigError for codes without words."""
+  spec = family.oracle.model.spec
+  if not spec.is_discrete:
+    raise ConfigError("config.oracle.model.quantizer writes no words; only "
+                      "codes of words can be kept.")
+  is_small = spec.num_words < 2**15
+  dtype = np.dtype(np.int16 if is_small else np.int32)
+  return Layout((config.codes_per_image, num_examples, *spec.shape), dtype)
+
+
+def _is_complete(folder: pathlib.Path, header: dict[str, Any]) -> bool:
+  """Whether the cache is complete; a ConfigError if it is of another run."""
+  old = files.read_json(folder / code_cache.HEADER)
   if old is None:
     return False
   differs = code_cache.difference(old, header)
@@ -91,123 +184,72 @@ def _is_there(folder: pathlib.Path, header) -> bool:
   return True
 
 
-def _done(folder: pathlib.Path, header) -> int:
+def _num_done(folder: pathlib.Path, header: dict[str, Any]) -> int:
   """How many codes an earlier run of the same command has written."""
-  partial = code_cache.read_json(folder / PARTIAL)
+  partial = files.read_json(folder / PARTIAL)
   if partial is None or partial.get("header") != header:
     return 0
   return int(partial["done"])
 
 
-def _codes(config, stage, source, *, first: int, last: int
-           ) -> Iterator[np.ndarray | None]:
-  """Codes first..last−1 of the rounds one after the other, int32 [L] each.
+def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
+                  header: dict[str, Any], layout: Layout, *, first: int,
+                  save_every: int) -> None:
+  """Writes codes to `codes.npy` from number `first` on, then the header.
 
-  None for an example that could not be read. `first` starts a batch.
+  The file is written, not mapped: on a full disk a mapped page would kill the
+  process. It grows in place, so that a stopped run can go on. The header comes
+  last and says that the file is complete.
   """
-  import jax
-
-  from evaluators import common
-  from uvim.learn import sharding
-  mesh = sharding.make_mesh(config.mesh)
-  sharding.check_batch_size(config.batch_size, mesh)
-  steps = range(first // config.batch_size, -(-last // config.batch_size))
-  batches = source.train_batches(
-      source.make_preprocess(config.pp_train, config.pp_modules),
-      batch_size=config.batch_size, seed=config.seed,
-      start_step=steps.start, shuffle=False,
-      on_bad_example=config.on_bad_example,
-      codes_per_image=config.codes_per_image)
-  encode = jax.jit(lambda oracle, batch: {
-      "code": stage.oracle.encode(oracle, batch)})
-  frozen = jax.device_put(stage.frozen, sharding.replicated(mesh))
-  with jax.set_mesh(mesh):
-    codes = common.predict_all(
-        encode, frozen, itertools.islice(batches, len(steps)),
-        put=lambda batch: sharding.shard_batch(batch, mesh))
-    # The last batch runs over the end.
-    for example in itertools.islice(codes, last - first):
-      yield None if example is None else example["code"]
-
-
-def _write_rows(folder: pathlib.Path, codes, header, *, shape, dtype,
-                first: int) -> None:
-  """Appends codes to `codes.npy` from row `first` on; the header comes last.
-
-  Written, not mapped: on a full disk a mapped page would kill the process.
-  """
-  with open(folder / code_cache.CODES, "r+b" if first else "wb") as file:
-    np.lib.format.write_array_header_1_0(file, {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-        "fortran_order": False, "shape": shape})
-    bad = np.full(shape[-1:], -1, dtype)
-    file.seek(first * bad.nbytes, os.SEEK_CUR)
+  bad_code = np.full(layout.shape[2:], -1, layout.dtype)
+  mode = "r+b" if first else "wb"
+  with open(folder / code_cache.CODES, mode) as file:
+    _write_array_header(file, layout)
+    file.seek(first * layout.bytes_per_code, os.SEEK_CUR)
     file.truncate()
-    for count, code_L in enumerate(codes, first + 1):
-      row_L = bad if code_L is None else code_L.astype(dtype)
-      file.write(row_L.tobytes())
-      if count % _SAVE_EVERY == 0:
-        _sync(file)
-        _save_json(folder / PARTIAL, {"header": header, "done": count})
-    _sync(file)
-  _save_json(folder / code_cache.HEADER, header)
+    for num_done, code in enumerate(codes, start=first + 1):
+      if code is None:
+        code = bad_code
+      file.write(code.astype(layout.dtype).tobytes())
+      if num_done % save_every == 0:
+        _flush_to_disk(file)
+        files.write_json(folder / PARTIAL,
+                         {"header": header, "done": num_done}, indent=1)
+    _flush_to_disk(file)
+  files.write_json(folder / code_cache.HEADER, header, indent=1)
 
 
-def _sync(file) -> None:
+def _write_array_header(file: BinaryIO, layout: Layout) -> None:
+  """The first bytes of a `.npy` file; the numbers follow."""
+  np.lib.format.write_array_header_1_0(file, {
+      "descr": np.lib.format.dtype_to_descr(layout.dtype),
+      "fortran_order": False, "shape": layout.shape})
+
+
+def _flush_to_disk(file: BinaryIO) -> None:
   file.flush()
   os.fsync(file.fileno())
 
 
-def _save_json(path: pathlib.Path, content) -> None:
-  new = path.with_suffix(".tmp")
-  new.write_text(json.dumps(content, indent=1))
-  os.replace(new, path)
-
-
-def _parse(argv):
-  """(ConfigDict, folder) of a command line."""
-  from absl import flags
-  from ml_collections import config_flags
-  trainer.check_overrides(argv)
-  values = flags.FlagValues()
-  config = config_flags.DEFINE_config_file(
-      "config", None, "configs/lm_….py", lock_config=True, flag_values=values,
-      sys_argv=argv)
-  out = flags.DEFINE_string("out", None, "folder of the cache",
-                            flag_values=values)
-  rest = values(argv)
-  if len(rest) > 1:
-    raise ConfigError(f"Unexpected argument {rest[1]!r}.")
-  for flag in (config, out):
-    if flag.value is None:
-      raise ConfigError(f"--{flag.name} is missing.")
-  return config.value, out.value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-  """The command line; 0, or 2 after a mistake that the message explains."""
-  argv = list(sys.argv if argv is None else argv)
-  if {"--help", "-h"} & set(argv[1:]):
-    print(__doc__)
-    return 0
-  trainer.quiet_tensorflow()
-  import absl.logging
+  """The command; returns the exit code."""
+  parser = app.make_parser("tools.cache_codes", __doc__)
+  parser.add_argument("--config", required=True,
+                      help="configs/lm_….py[:argument]")
+  parser.add_argument("--out", required=True, help="folder of the cache")
+  return app.run(parser, cache_codes, argv, takes_overrides=True)
 
+
+def cache_codes(args: argparse.Namespace) -> None:
+  """What the command does."""
+  # Imported late: a typo on the command line need not wait for JAX.
+  from trainers import config_file
   from uvim.config import resolve
-  absl.logging.set_verbosity(absl.logging.ERROR)
-  try:
-    config, out = _parse(argv)
-  except Exception as error:  # Whatever a config file or an override raises.
-    print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
-    return 2
-  try:
-    folder = write(resolve(config), out)
-  except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  config_file.quiet_absl()
+  config = resolve(config_file.load_config(args.config, args.overrides))
+  folder = write(config, args.out)
   print(f"Codes in {folder}; train with --config.code_cache={folder} and "
         "everything else as here.")
-  return 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from pp import stream
 from tests.trainers import tiny
 from tools import cache_codes
 from trainers import step
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
+from trainers.lm import LmFamily
+from trainers.vqvae import VqvaeFamily
 from uvim.config import resolve
 from uvim.registry import ConfigError
 from uvim.store import code_cache
@@ -26,7 +26,7 @@ ROUNDS, EXAMPLES, LENGTH = 2, 64, 36
 def config(tmp_path_factory, rooms_tiny_dir):
   """Stage II on rooms/tiny, with the checkpoint of an untrained oracle."""
   path = tmp_path_factory.mktemp("oracle") / "oracle.npz"
-  stage_i = VqvaeStage(resolve(vqvae_rooms_panoptic.get_config("tiny")))
+  stage_i = VqvaeFamily(resolve(vqvae_rooms_panoptic.get_config("tiny")))
   tiny.save_stage_i(stage_i, path)
   config = lm_rooms_panoptic.get_config("tiny")
   config.data_dir = str(rooms_tiny_dir)
@@ -42,8 +42,14 @@ def cache(config, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stage(config, cache):
-  return LmStage(dataclasses.replace(config, code_cache=str(cache)))
+def family(config, cache):
+  return LmFamily(dataclasses.replace(config, code_cache=str(cache)))
+
+
+@pytest.fixture(scope="module")
+def opened(family):
+  """What the trainer reads: the oracle's arrays and the cached codes."""
+  return tiny.open_family(family)
 
 
 def batches(config, start, **kw):
@@ -54,31 +60,33 @@ def batches(config, start, **kw):
       start_step=start, codes_per_image=config.codes_per_image, **kw)
 
 
-def test_training_with_a_cache_is_training_without(config, stage):
+def test_training_with_a_cache_is_training_without(config, family, opened):
   """In both rounds, and when the first comes again in the third epoch."""
-  assert stage.codes.shape == (ROUNDS, EXAMPLES, LENGTH)
-  assert stage.codes.dtype == np.int16
-  assert len(np.unique(stage.codes)) > 4
-  assert (stage.codes[0] != stage.codes[1]).any()
-  params, codebook = jax.jit(stage.init)(jax.random.key(0))
-  loss = jax.jit(stage.loss)
+  codes = opened.codes
+  assert codes.shape == (ROUNDS, EXAMPLES, LENGTH)
+  assert codes.dtype == np.int16
+  assert len(np.unique(codes)) > 4
+  assert (codes[0] != codes[1]).any()
+  params, extra = jax.jit(family.init)(jax.random.key(0))
+  loss = jax.jit(family.loss)
   for start in (1, 9, 17):  # Eight steps are an epoch.
     asked, = itertools.islice(batches(config, start), 1)
-    read, = itertools.islice(batches(config, start, codes=stage.codes), 1)
-    stage.check_batch(read)
+    read, = itertools.islice(batches(config, start, codes=codes), 1)
+    family.check_batch(read)
     np.testing.assert_array_equal(asked["image"], read["image"])
     assert "labels" in asked and "labels" not in read
     got = []
     for batch in (asked, read):
       batch = {k: v for k, v in batch.items() if k != "image/id"}
       rngs_B = step.example_rngs(jax.random.key(1), config.batch_size)
-      got.append(loss(params, codebook, stage.frozen, batch, rngs_B))
-    np.testing.assert_array_equal(got[0][1].counts_Q, got[1][1].counts_Q)
+      got.append(loss(params, extra, opened.frozen, batch, rngs_B, 0))
+    np.testing.assert_array_equal(
+        got[0][1].stats["counts"], got[1][1].stats["counts"])
     np.testing.assert_allclose(got[0][0], got[1][0], rtol=1e-6)
 
 
-def test_a_cache_of_another_run_is_refused(config, stage, cache):
-  def refused(oracle=stage.frozen, path=cache, **changes):
+def test_a_cache_of_another_run_is_refused(config, opened, cache):
+  def refused(oracle=opened.frozen, path=cache, **changes):
     with pytest.raises(ConfigError, match="config.code_cache: ") as caught:
       code_cache.open_codes(
           str(path), dataclasses.replace(config, **changes), oracle)
@@ -87,28 +95,29 @@ def test_a_cache_of_another_run_is_refused(config, stage, cache):
   assert "seed: 0 → 1" in refused(seed=1)
   assert "codes_per_image: 2 → 3" in refused(codes_per_image=3)
   assert "pp_train: " in refused(pp_train="decode")
-  other = jax.tree.map(np.array, jax.device_get(stage.frozen))
+  other = jax.tree.map(np.array, opened.frozen)
   other["params"]["pos_embedding_encoder"].ravel()[3] += 1e-3
   only = refused(oracle=other)
   assert "oracle_crc32: " in only and "seed" not in only
   assert "holds no finished cache" in refused(path=cache.parent)
   with pytest.raises(ConfigError, match="codes_per_image is None"):
     code_cache.describe(dataclasses.replace(
-        config, codes_per_image=None), stage.frozen)
+        config, codes_per_image=None), opened.frozen)
 
 
-def test_a_run_that_was_stopped_goes_on(
-    config, cache, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(cache_codes, "_SAVE_EVERY", 20)
-  made = cache_codes._codes
+def test_only_stage_ii_has_codes_to_keep(config, tmp_path):
+  with pytest.raises(ConfigError, match="kind 'vqvae'"):
+    cache_codes.write(dataclasses.replace(config, kind="vqvae"), tmp_path)
 
+
+def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
   def stops(*args, first, last):
-    yield from itertools.islice(made(*args, first=first, last=last), 70)
+    codes = cache_codes.oracle_codes(*args, first=first, last=last)
+    yield from itertools.islice(codes, 70)
     raise OSError("no space left")
 
-  monkeypatch.setattr(cache_codes, "_codes", stops)
   with pytest.raises(ConfigError, match="no space left.*goes on"):
-    cache_codes.write(config, tmp_path)
+    cache_codes.write(config, tmp_path, make_codes=stops, save_every=20)
   with pytest.raises(ConfigError, match="no finished cache"):
     code_cache.open_codes(str(tmp_path), config, None)
   assert json.loads((tmp_path / "partial.json").read_text())["done"] == 60
@@ -116,17 +125,16 @@ def test_a_run_that_was_stopped_goes_on(
 
   def goes_on(*args, first, last):
     counts.append(first)
-    return made(*args, first=first, last=last)
+    return cache_codes.oracle_codes(*args, first=first, last=last)
 
-  monkeypatch.setattr(cache_codes, "_codes", goes_on)
-  cache_codes.write(config, tmp_path)
+  cache_codes.write(config, tmp_path, make_codes=goes_on)
   assert counts == [56]  # The last whole batch before 60.
   names = sorted(path.name for path in tmp_path.iterdir())
   assert names == ["codes.npy", "header.json"]
   for name in names:
     assert (tmp_path / name).read_bytes() == (cache / name).read_bytes()
   capsys.readouterr()
-  cache_codes.write(config, tmp_path)
+  cache_codes.write(config, tmp_path, make_codes=goes_on)
   assert counts == [56] and "complete already" in capsys.readouterr().out
   with pytest.raises(ConfigError, match="seed: 0 → 4"):
     cache_codes.write(dataclasses.replace(config, seed=4), tmp_path)
