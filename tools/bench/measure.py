@@ -1,7 +1,7 @@
-"""What every benchmark needs: two sides in turn, medians, memory, a ceiling.
+"""What every benchmark needs: programs, two sides in turn, memory, a ceiling.
 
 A machine that does other things slows down by the second. So our code and the
-naive one run in turns, and what is compared is their ratio; the ceiling, a
+naive one run in turns, and what is compared is their ratio. The ceiling, a
 plain matrix product, is measured in the same process.
 """
 
@@ -14,197 +14,13 @@ from typing import Any
 
 import numpy as np
 
-
-class Disagree(Exception):
-  """Our code and the naive one do not compute the same."""
-
-
-@dataclasses.dataclass
-class Row:
-  """One line of the report; None where a figure has no meaning.
-
-  Attributes:
-    name: of the benchmark and, after a space, of its variant.
-    unit: of `ours` and `naive`.
-    ours, naive: medians.
-    ratio: how many times better ours is, whichever direction is better.
-    temp_bytes_ours, temp_bytes_naive: scratch memory of the compiled program;
-      where nothing is compiled, growth of the process's peak.
-    flops_ours, flops_naive: per run, see tools/bench/flops.py.
-    details: further figures by name, for the printed report only.
-  """
-  name: str
-  unit: str
-  ours: float
-  naive: float | None = None
-  ratio: float | None = None
-  temp_bytes_ours: float | None = None
-  temp_bytes_naive: float | None = None
-  flops_ours: float | None = None
-  flops_naive: float | None = None
-  details: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-  def to_json(self) -> dict[str, Any]:
-    """What `--json` writes."""
-    fields = dataclasses.asdict(self)
-    del fields["details"]
-    return fields
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-  """A compiled program and what is known of it before it runs."""
-  call: Callable[..., Any]
-  temp_bytes: int
-  argument_bytes: int
-  flops: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Times:
-  """Seconds of repeated runs: on the clock, and of all cores together."""
-  wall: list[float]
-  cpu: list[float]
-
-  @property
-  def median(self) -> float:
-    return float(np.median(self.wall))
-
-  def summary(self) -> dict[str, float]:
-    return dict(min=min(self.wall), max=max(self.wall), runs=len(self.wall),
-                cpu=float(np.median(self.cpu)))
-
-
-def say(text: str) -> None:
-  """Progress, to the error stream: the report alone is on the other one."""
-  print(f"  {text}", file=sys.stderr, flush=True)
-
-
-def compiled(fn: Callable[..., Any], *args: Any, what: str,
-             donate: tuple[int, ...] = (), to_run: bool = True) -> Program:
-  """Compiles `fn` ahead of time for such arguments (arrays or shapes).
-
-  Args:
-    fn: what is compiled.
-    *args: its arguments.
-    what: its name, for the progress.
-    donate: places of arguments that it may overwrite.
-    to_run: False: for its memory, operations or results alone; a CPU's machine
-      code is then not optimised, which changes none of them but rounding, and
-      takes less time to compile.
-  """
-  import jax
-
-  from tools.bench import flops as bench_flops
-  start = time.perf_counter()
-  traced = jax.jit(fn, donate_argnums=donate).trace(*args)
-  platform = jax.default_backend()
-  options = {} if to_run or platform != "cpu" else {
-      "xla_backend_optimization_level": 0}
-  program = traced.lower().compile(compiler_options=options)
-  memory = program.memory_analysis()
-  out = Program(program, memory.temp_size_in_bytes,
-                memory.argument_size_in_bytes,
-                bench_flops.count(traced.jaxpr, platform))
-  say(f"compiled {what} in {time.perf_counter() - start:.0f} s: "
-      f"{out.temp_bytes / 1e6:.0f} MB temp, {out.flops / 1e9:.1f} GFLOP")
-  return out
-
-
-def extrapolated(one: Program, two: Program, steps: int) -> Program:
-  """`one` plus `steps` times what `two` has more; for growth that is linear."""
-  fields = ("temp_bytes", "argument_bytes", "flops")
-  values = {name: getattr(one, name) + steps * (
-      getattr(two, name) - getattr(one, name)) for name in fields}
-  return Program(None, **values)
-
-
-# Memory of the run before goes back to the system after its result is there:
-# of gigabytes that takes a while, which the next run should not pay for.
+# Memory of the run before goes back to the system after its result is there.
+# For gigabytes that takes a while, which the next run should not pay for.
 SETTLE_S = 0.1
 
 
-def alternate(*sides: Callable[[], Any], repeats: int, budget_s: float = 6
-              ) -> list[Times]:
-  """Times of each side, run in turns.
-
-  Args:
-    *sides: do the work once and wait for it; compiled, and run before: both
-      sides' results have been compared.
-    repeats: runs of each.
-    budget_s: after these seconds no round is begun, but for the first three.
-  """
-  times = [Times([], []) for _ in sides]
-  start = time.perf_counter()
-  for done in range(repeats):
-    if done >= min(3, repeats) and time.perf_counter() - start > budget_s:
-      break
-    for side, kept in zip(sides, times, strict=True):
-      time.sleep(SETTLE_S)
-      wall, cpu = time.perf_counter(), time.process_time()
-      side()
-      kept.wall.append(time.perf_counter() - wall)
-      kept.cpu.append(time.process_time() - cpu)
-  return times
-
-
-def ceiling(dtype: str = "float32", size: int = 2048, repeats: int = 5
-            ) -> float:
-  """The machine's best FLOP/s at a product of square matrices."""
-  import jax
-  import jax.numpy as jnp
-  x = jnp.ones((size, size), dtype)
-  product = jax.jit(jnp.matmul)
-  times, = alternate(lambda: jax.block_until_ready(product(x, x)),
-                     repeats=repeats)
-  return 2 * size**3 / min(times.wall)
-
-
-def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
-  """The machine's best bytes/s at reading one long array."""
-  import jax
-  import jax.numpy as jnp
-  x = jnp.ones(megabytes * 2**18, jnp.float32)
-  total = jax.jit(jnp.sum)
-  times, = alternate(lambda: jax.block_until_ready(total(x)), repeats=repeats)
-  return x.nbytes / min(times.wall)
-
-
-def timed_row(name: str, times: list[Times], *, items: int, unit: str,
-              programs: tuple[Program | None, Program | None] = (None, None),
-              ceiling_flops: float | None = None, **details: Any) -> Row:
-  """A row of throughputs.
-
-  Args:
-    name: of the row.
-    times: of ours and of the naive side.
-    items: images, words, … of one run.
-    unit: such as 'images/s'.
-    programs: both sides as compiled.
-    ceiling_flops: see `ceiling`.
-    **details: passed on.
-  """
-  ours, naive = times
-  row = Row(name, unit, items / ours.median, items / naive.median,
-            naive.median / ours.median)
-  for side, program, time_of in zip(("ours", "naive"), programs, times,
-                                    strict=True):
-    row.details[f"seconds_{side}"] = time_of.median
-    row.details |= {f"{k}_{side}": v for k, v in time_of.summary().items()}
-    if program is not None:
-      add_program(row, side, program)
-      row.details[f"gflops_{side}"] = program.flops / time_of.median / 1e9
-  if ceiling_flops:
-    row.details["ceiling_gflops"] = ceiling_flops / 1e9
-  row.details |= details
-  return row
-
-
-def add_program(row: Row, side: str, program: Program) -> None:
-  """Enters memory and operations of one side."""
-  setattr(row, f"temp_bytes_{side}", program.temp_bytes)
-  setattr(row, f"flops_{side}", program.flops)
-  row.details[f"argument_bytes_{side}"] = program.argument_bytes
+class Disagree(Exception):
+  """Our code and the naive one do not compute the same."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -215,36 +31,196 @@ def require(condition: bool, message: str) -> None:
 
 def relative_error(ours: Any, naive: Any) -> float:
   """|ours − naive| / |naive| as whole vectors (0 if both are zero)."""
-  ours, naive = (np.asarray(x, np.float64) for x in (ours, naive))
-  error, scale = np.linalg.norm(ours - naive), np.linalg.norm(naive)
+  ours = np.asarray(ours, np.float64)
+  naive = np.asarray(naive, np.float64)
+  error = np.linalg.norm(ours - naive)
+  scale = np.linalg.norm(naive)
   return float(error / scale) if scale else float(error)
 
 
+def say(text: str) -> None:
+  """Progress, to the error stream: the report alone is on the other one."""
+  print(f"  {text}", file=sys.stderr, flush=True)
+
+
+# ── Programs ────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A compiled program and what is known of it before it runs.
+
+  Attributes:
+    call: runs it; None where it is extrapolated.
+    temp_bytes: its scratch memory.
+    flops: its operations, see tools/bench/flops.py.
+  """
+  call: Callable[..., Any] | None
+  temp_bytes: int
+  flops: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A program with its arguments, to be called again and again."""
+  program: Program
+  arguments: tuple[Any, ...]
+
+  def __call__(self) -> Any:
+    """Its result, when that is complete."""
+    import jax
+    return jax.block_until_ready(self.program.call(*self.arguments))
+
+
+def compile_program(function: Callable[..., Any], *args: Any, what: str,
+                    donate: tuple[int, ...] = (),
+                    to_run: bool = True) -> Program:
+  """Compiles a function ahead of time for such arguments (arrays or shapes).
+
+  Args:
+    function: what is compiled.
+    *args: its arguments.
+    what: its name, for the progress.
+    donate: places of arguments that it may overwrite.
+    to_run: False: for its memory, operations or results alone. A CPU's machine
+      code is then not optimized. That changes none of them but rounding, and
+      it takes less time to compile.
+  """
+  import jax
+
+  from tools.bench import flops
+  start = time.perf_counter()
+  traced = jax.jit(function, donate_argnums=donate).trace(*args)
+  platform = jax.default_backend()
+  options = {}
+  if platform == "cpu" and not to_run:
+    options = {"xla_backend_optimization_level": 0}
+  executable = traced.lower().compile(compiler_options=options)
+  program = Program(
+      call=executable,
+      temp_bytes=executable.memory_analysis().temp_size_in_bytes,
+      flops=flops.count(traced.jaxpr, platform))
+  seconds = time.perf_counter() - start
+  say(f"compiled {what} in {seconds:.0f} s: "
+      f"{program.temp_bytes / 1e6:.0f} MB temp, "
+      f"{program.flops / 1e9:.1f} GFLOP")
+  return program
+
+
+def extrapolate(one: Program, two: Program, steps: int) -> Program:
+  """`one` plus `steps` times what `two` has more; for growth that is linear."""
+  more_bytes = two.temp_bytes - one.temp_bytes
+  more_flops = two.flops - one.flops
+  return Program(None, one.temp_bytes + steps * more_bytes,
+                 one.flops + steps * more_flops)
+
+
+# ── Time ────────────────────────────────────────────────────────────────────
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """Seconds of repeated runs.
+
+  Attributes:
+    wall: of each run, on the clock.
+    cpu: of each run, of all cores together.
+  """
+  wall: list[float]
+  cpu: list[float]
+
+  @property
+  def median(self) -> float:
+    return float(np.median(self.wall))
+
+  @property
+  def cpu_median(self) -> float:
+    return float(np.median(self.cpu))
+
+
+def alternate(*sides: Callable[[], Any], repeats: int,
+              budget_s: float = 6) -> list[Times]:
+  """Times of each side, run in turns.
+
+  Args:
+    *sides: do the work once and wait for it. They are compiled and have run
+      before, because their results have been compared.
+    repeats: runs of each.
+    budget_s: after these seconds no round begins, but for the first three.
+  """
+  times = [Times([], []) for _ in sides]
+  start = time.perf_counter()
+  for num_done in range(repeats):
+    seconds = time.perf_counter() - start
+    if num_done >= 3 and seconds > budget_s:
+      break
+    for side, times_of_side in zip(sides, times, strict=True):
+      time.sleep(SETTLE_S)
+      wall_start = time.perf_counter()
+      cpu_start = time.process_time()
+      side()
+      times_of_side.wall.append(time.perf_counter() - wall_start)
+      times_of_side.cpu.append(time.process_time() - cpu_start)
+  return times
+
+
+def peak_flops(dtype: str = "float32", size: int = 2048,
+               repeats: int = 5) -> float:
+  """The machine's best operations per second at a product of square matrices.
+
+  Args:
+    dtype: of the matrices.
+    size: their side.
+    repeats: runs, of which the best counts.
+  """
+  import jax
+  import jax.numpy as jnp
+  matrix = jnp.ones((size, size), dtype)
+  multiply = jax.jit(jnp.matmul)
+
+  def run():
+    jax.block_until_ready(multiply(matrix, matrix))
+
+  times, = alternate(run, repeats=repeats)
+  return 2 * size**3 / min(times.wall)
+
+
+def num_cores() -> int:
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+# ── Memory of the process ───────────────────────────────────────────────────
+
+
 class PeakMemory:
-  """Growth of this process's peak resident memory (Linux; elsewhere None)."""
+  """Growth of this process's peak resident memory; a context manager.
+
+  Attributes:
+    bytes: the growth, when the block has ended; None where the system does
+      not tell (it is not Linux).
+  """
 
   def __enter__(self):
     try:
       # Writing 5 resets the peak to what is resident now.
       with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-      self.start = self._read("VmRSS")
+      self._start = self._read("VmRSS")
     except OSError:
-      self.start = None
+      self._start = None
     return self
 
   def __exit__(self, *error):
-    self.bytes = (None if self.start is None
-                  else max(0, self._read("VmHWM") - self.start))
+    self.bytes = None
+    if self._start is not None:
+      self.bytes = max(0, self._read("VmHWM") - self._start)
 
   def _read(self, field: str) -> int:
     with open("/proc/self/status") as file:
-      line = next(x for x in file if x.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
-
-
-def num_cores() -> int:
-  """Cores this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+      for line in file:
+        if line.startswith(f"{field}:"):
+          return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")

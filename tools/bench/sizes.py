@@ -10,6 +10,12 @@ from typing import Any
 
 Fields = Mapping[str, Any]
 
+# Appendix D. What the schedule is does not matter, only that there is one.
+OPTIMIZER = dict(
+    optax_name="scale_by_adafactor", optax=dict(beta2_cap=0.95), lr=4e-4,
+    wd=4e-5, grad_clip_norm=1.0, total_steps=1000,
+    schedule=dict(decay_type="cosine", warmup_steps=0))
+
 # What the lean path is switched on with; the naive side knows none of it.
 LEAN_I = dict(scan_layers=True, remat="block")
 LEAN_II = dict(scan_layers=True, remat="block")
@@ -59,6 +65,7 @@ class Size:
     stage_i, stage_ii: models of C1, and of C2 with the former as its oracle.
     decoder: the language model of C3.
     paper_i, paper_ii: models of C7 and C8, compiled but not run.
+    optimizer: config fields of the optimizer of C1, C2, C7 and C8.
     batch_i, batch_ii, batch_decode, batch_paper: images per step.
     outputs: side in pixels, patch, classes, instances and batch of C5.
     pp: (height, width) of the pictures, side after resizing, pictures of C4.
@@ -79,6 +86,7 @@ class Size:
       default_factory=lambda: SMALL_II | dict(seq_len=256))
   paper_i: Fields = dataclasses.field(default_factory=lambda: PAPER_I)
   paper_ii: Fields = dataclasses.field(default_factory=lambda: PAPER_II)
+  optimizer: Fields = dataclasses.field(default_factory=lambda: OPTIMIZER)
   batch_i: int = 4
   batch_ii: int = 8
   batch_decode: int = 8

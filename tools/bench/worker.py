@@ -6,61 +6,35 @@ Writes the rows to FILE as JSON, progress to the error stream.
 """
 
 import dataclasses
-import json
-import pathlib
 import sys
-from collections.abc import Callable, Iterator
 
 from tools.bench import measure
-from tools.bench.sizes import SIZES, Size
+from tools.bench.benchmarks import BENCHMARKS
+from tools.bench.sizes import SIZES
+from uvim import files
+from uvim.cli import app
+
+EXIT_DISAGREE = 1
 
 
-def _train(name):
-  def run(size):
-    from tools.bench import train as bench_train
-    return getattr(bench_train, name)(size)
-  return run
+def main(argv=None) -> int:
+  parser = app.make_parser("tools.bench.worker", __doc__)
+  parser.add_argument("name", metavar="NAME", choices=tuple(BENCHMARKS))
+  parser.add_argument("size", metavar="SIZE", choices=tuple(SIZES))
+  parser.add_argument("file", metavar="FILE")
+  return app.run(parser, _run, argv)
 
 
-def _infer(name):
-  def run(size):
-    from tools.bench import infer as bench_infer
-    return getattr(bench_infer, name)(size)
-  return run
-
-
-def _data(name):
-  def run(size):
-    from tools.bench import data as bench_data
-    return getattr(bench_data, name)(size)
-  return run
-
-
-Run = Callable[[Size], Iterator[measure.Row]]
-BENCHMARKS: dict[str, Run] = {
-    "C1": _train("c1"),
-    "C2": _train("c2"),
-    "C3": _infer("decoding"),
-    "C4": _data("preprocessing"),
-    "C5": _infer("outputs"),
-    "C6": _data("panoptic_quality"),
-    "C7": _train("c7"),
-    "C8": _train("c8"),
-    "growth": _infer("growth"),
-}
-
-
-def main(argv: list[str]) -> int:
-  """The command line; returns the exit status."""
-  name, size, path = argv
+def _run(args) -> int:
+  benchmark = BENCHMARKS[args.name]
   try:
-    rows = [dataclasses.asdict(row) for row in BENCHMARKS[name](SIZES[size])]
+    rows = list(benchmark.measure(SIZES[args.size]))
   except measure.Disagree as error:
     measure.say(f"the two sides disagree: {error}")
-    return 1
-  pathlib.Path(path).write_text(json.dumps(rows))
-  return 0
+    return EXIT_DISAGREE
+  files.write_json(args.file, [dataclasses.asdict(row) for row in rows])
+  return app.EXIT_DONE
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(main())

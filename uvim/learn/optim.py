@@ -346,11 +346,12 @@ def make_optimizer(
     grad_clip_norm: float | None = None,
     params: PyTree,
     total_steps: int,
+    scalers: Mapping[str, Callable] = SCALERS,
 ) -> tuple[optax_lib.GradientTransformation, list[ScheduleFn]]:
   """The optimizer of a run; the arguments are config fields of the same name.
 
   Args:
-    optax_name: a key of SCALERS.
+    optax_name: a key of `scalers`.
     optax: its options.
     lr: the peak step size.
     wd: weight decay of leaves named 'kernel', relative to the schedule's 1.
@@ -361,6 +362,7 @@ def make_optimizer(
     grad_clip_norm: the largest global norm of the gradient; None = no limit.
     params: the parameters, or their shapes; only names are used.
     total_steps: the length of the run.
+    scalers: what scales gradients, by name; no config field.
 
   Returns:
     The transformation (needs params in `update`), and the schedule functions
@@ -371,7 +373,8 @@ def make_optimizer(
   """
   names = tree.leaf_names(params)
   schedules, schedule_of_leaf = _resolve_schedules(names, schedule, total_steps)
-  scaler = _make_scaler(optax_name, optax or {}, grad_clip_norm)
+  make_scaler = lookup(scalers, optax_name, "config.optax_name")
+  scaler = _make_scaler(make_scaler, optax or {}, grad_clip_norm)
   if None in schedule_of_leaf:
     is_free = [fn is not None for fn in schedule_of_leaf]
     treedef = jax.tree.structure(params)
@@ -384,9 +387,10 @@ def make_optimizer(
 
 
 def _make_scaler(
-    name: str, options: Mapping[str, Any], grad_clip_norm: float | None
+    make_scaler: Callable[..., optax_lib.GradientTransformation],
+    options: Mapping[str, Any],
+    grad_clip_norm: float | None,
 ) -> optax_lib.GradientTransformation:
-  make_scaler = lookup(SCALERS, name, "config.optax_name")
   fields.check_fields(fields.options_of(make_scaler), options, "config.optax")
   scaler = make_scaler(**options)
   if not grad_clip_norm:

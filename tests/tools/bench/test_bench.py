@@ -1,5 +1,6 @@
 """Every benchmark at a tiny size; what is asserted is that both sides agree."""
 
+import dataclasses
 import json
 import math
 import types
@@ -13,22 +14,25 @@ from tools.bench import (
   __main__ as bench,
 )
 from tools.bench import (
-  flops as bench_flops,
+  flops,
+  measure,
+  naive_optimizer,
+  naive_panoptic,
+  noise,
+  panoptic_outputs,
+  report,
+  training_problems,
+  training_steps,
 )
-from tools.bench import (
-  measure as bench_measure,
-)
-from tools.bench import (
-  naive_parts as bench_naive_parts,
-)
-from tools.bench import (
-  train as bench_train,
-)
-from tools.bench.measure import Disagree, Row
+from tools.bench.benchmarks import BENCHMARKS
+from tools.bench.measure import Disagree
+from tools.bench.rows import Row
 from tools.bench.sizes import LEAN_I, LEAN_II, SIZES
-from tools.bench.worker import BENCHMARKS
+from uvim.learn import optim
 
 TINY = SIZES["tiny"]
+# Without an optimizer, which takes long to trace.
+FROZEN = dict(TINY.optimizer, schedule=[(".*", None)])
 
 
 def check(name, rows):
@@ -38,77 +42,124 @@ def check(name, rows):
     # Nothing else is sure about a time.
     assert all(x > 0 and math.isfinite(x)
                for x in (row.ours, row.naive, row.ratio))
-  assert bench.text(rows).count("\n") == len(rows)
-  assert bench.markdown(rows).count("\n") == len(rows) + 1
+  assert report.text(rows).count("\n") == len(rows)
+  assert report.markdown(rows).count("\n") == len(rows) + 1
 
 
 @pytest.mark.parametrize("name", ["C3", "C4", "C5", "C6", "growth"])
 def test_both_sides_agree_and_are_measured(name):
-  check(name, list(BENCHMARKS[name](TINY)))
+  check(name, list(BENCHMARKS[name].measure(TINY)))
 
 
-@pytest.mark.parametrize("name", ["C1", "C2", "C7", "C8"])
-def test_training_steps_are_measured(name, monkeypatch):
+@pytest.mark.parametrize("name,measure_step", [
+    ("C1", training_steps.stage_i_step),
+    ("C2", training_steps.stage_ii_step),
+    ("C7", training_steps.paper_stage_i_step),
+    ("C8", training_steps.paper_stage_ii_step),
+])
+def test_training_steps_are_measured(name, measure_step):
   # Compiling them takes half a minute: they are traced only. What they compute
   # is the next test's matter, and the tool's own.
-  def traced(fn, *args, **_):
-    flops = bench_flops.count(jax.make_jaxpr(fn)(*args))
-    return bench_measure.Program(
+  def trace(fn, *args, **_):
+    return measure.Program(
         lambda state, *_: (state, {"loss": 1.0, "grad_norm": 1.0}),
-        temp_bytes=8, argument_bytes=1, flops=flops)
+        temp_bytes=8, flops=flops.count(jax.make_jaxpr(fn)(*args)))
 
-  monkeypatch.setattr(bench_measure, "compiled", traced)
-  monkeypatch.setitem(bench_train._OPTIMIZER, "schedule", [(".*", None)])
-  rows = list(BENCHMARKS[name](TINY))
+  size = dataclasses.replace(TINY, optimizer=FROZEN)
+  rows = list(measure_step(size, compile_program=trace))
   check(name, rows)
   assert all(row.flops_ours > 0 and row.temp_bytes_naive == 8 for row in rows)
 
 
-@pytest.mark.parametrize("make,fields", [
-    (bench_train.stage_i, (TINY.stage_i | LEAN_I,)),
-    (bench_train.stage_ii, (TINY.stage_ii | LEAN_II, TINY.stage_i)),
-], ids=["stage I", "stage II with the oracle"])
-def test_training_losses_agree(make, fields):
-  problem = make(*fields, 2)
-  state = bench_train.first_state(problem)
-  batch = bench_train.make_batch(TINY.stage_i, 2)
+def stage_i_problem():
+  return training_problems.stage_i(
+      TINY.stage_i | LEAN_I, 2, TINY.optimizer)
+
+
+def stage_ii_problem():
+  return training_problems.stage_ii(
+      TINY.stage_ii | LEAN_II, TINY.stage_i, 2, TINY.optimizer)
+
+
+@pytest.mark.parametrize(
+    "make", [stage_i_problem, stage_ii_problem],
+    ids=["stage I", "stage II with the oracle"])
+def test_training_losses_agree(make):
+  problem = make()
+  state = problem.first_state()
+  batch = noise.make_batch(TINY.stage_i, 2)
   rngs_B = jax.random.split(jax.random.key(0), 2)
-  losses = [
-      jax.jit(lambda *args, stage=stage: stage.loss(*args)[0])(
-          state.params, state.codebook, problem.frozen, batch, rngs_B)
-      for stage in (problem.stage, problem.naive_stage)]
-  np.testing.assert_allclose(*losses, rtol=1e-5)
+  results = []
+  for family in (problem.family, problem.naive_family):
+    loss, loss_report = jax.jit(family.loss)(
+        state.params, state.extra, problem.frozen, batch, rngs_B, state.step)
+    results.append((loss, loss_report.stats))
+  (ours, our_stats), (naive, naive_stats) = results
+  np.testing.assert_allclose(ours, naive, rtol=1e-5)
+  # Whatever is learned outside of the gradient learns the same.
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+      our_stats, naive_stats)
 
 
-def test_what_differs_is_not_measured(monkeypatch):
-  right = bench_naive_parts.panoptic_outputs
-  monkeypatch.setattr(bench_naive_parts, "panoptic_outputs",
-                      lambda semantics, ids: right(-semantics, ids))
+def test_both_optimizers_take_the_same_steps():
+  rng = np.random.default_rng(0)
+  # One is large enough for our own way to take a mean, one is not factored.
+  shapes = {"large": (1040, 1024), "small": (40, 64), "bias": (64,)}
+  params = {name: np.zeros(shape, np.float32)
+            for name, shape in shapes.items()}
+  states = {}
+  sides = {"ours": optim.scale_by_adafactor(beta2_cap=0.95),
+           "naive": naive_optimizer.scale_by_adafactor(beta2_cap=0.95)}
+  assert params["large"].size > optim.LARGE
+  for name, tx in sides.items():
+    states[name] = tx.init(params)
+  for _ in range(3):
+    grads = {name: rng.normal(size=shape).astype(np.float32)
+             for name, shape in shapes.items()}
+    updates = {}
+    for name, tx in sides.items():
+      updates[name], states[name] = jax.jit(tx.update)(
+          grads, states[name], params)
+    # The momentum is rounded to bfloat16.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0.01, atol=0.01),
+        updates["ours"], updates["naive"])
+
+
+def test_what_differs_is_not_measured():
+  def wrong(semantics, ids):
+    return naive_panoptic.panoptic_outputs(-semantics, ids)
+
   with pytest.raises(Disagree, match="C5"):
-    list(BENCHMARKS["C5"](TINY))
+    list(panoptic_outputs.panoptic_outputs(TINY, naive_outputs=wrong))
 
 
 @pytest.mark.parametrize("change,part", [
     (dict(), None),
     (dict(loss=1.1), "loss"),
     (dict(kernel=[0.9, 2.1]), "params/a/kernel"),
+    (dict(counts=[3.0]), "state/counts"),
     (dict(bias=[9.0]), None),  # Of a key: rounding noise, no difference.
 ])
 def test_a_step_that_differs_is_not_measured(change, part):
-  def state(kernel, bias):
+  def state(kernel, bias, counts):
     params = {"a": {"kernel": np.array(kernel)},
               "key": {"bias": np.array(bias)}}
-    return types.SimpleNamespace(params=params, codebook=None)
+    extra = {"state": {"counts": np.array(counts)}}
+    return types.SimpleNamespace(params=params, extra=extra)
 
-  start = state([0.0, 0.0], [0.0])
-  right = state([1.0, 2.0], [1.0]), dict(loss=1.0, grad_norm=1.0)
-  wrong = (state(change.get("kernel", [1.0, 2.0]), change.get("bias", [1.0])),
-           dict(loss=change.get("loss", 1.0), grad_norm=1.0))
+  start = state([0.0, 0.0], [0.0], [0.0])
+  right = (state([1.0, 2.0], [1.0], [4.0]), dict(loss=1.0, grad_norm=1.0))
+  wrong_state = state(
+      change.get("kernel", [1.0, 2.0]), change.get("bias", [1.0]),
+      change.get("counts", [4.0]))
+  wrong = (wrong_state, dict(loss=change.get("loss", 1.0), grad_norm=1.0))
   if part is None:
-    bench_train.compare("C1", start, wrong, right, tolerance=1e-2)
+    training_steps.compare("C1", start, wrong, right, tolerance=1e-2)
   else:
     with pytest.raises(Disagree, match=f"C1: {part} differs"):
-      bench_train.compare("C1", start, wrong, right, tolerance=1e-2)
+      training_steps.compare("C1", start, wrong, right, tolerance=1e-2)
 
 
 def test_what_is_only_compiled_runs_side_by_side():
@@ -144,14 +195,17 @@ def test_mistakes_are_one_line(argv, words, capsys):
   assert all(word in error for word in words)
 
 
-def test_a_benchmark_that_fails_is_named_and_the_others_reported(
-    monkeypatch, capsys):
+def test_a_benchmark_that_fails_is_named_and_the_others_reported(capsys):
   results = {"C1": None, "C6": [Row(
       "C6", "images/s", 4.0, 2.0, 2.0, details=dict(
           seconds_ours=1, seconds_naive=2, min_ours=0.9, max_ours=1.1,
           min_naive=2, max_naive=2))]}
-  monkeypatch.setattr(bench, "run", lambda name, *_: results[name])
-  assert bench.main(["C1", "C6", "C1"]) == 1
+
+  def run_one(name, size, device):
+    assert (size, device) == ("cpu", "cpu")
+    return results[name]
+
+  assert bench.main(["C1", "C6", "C1"], run_one) == 1
   out, error = capsys.readouterr()
   assert "4 ± 10 %" in out and "≥ 15×: missed" in out
   assert "failed: C1" in error
@@ -163,13 +217,13 @@ def test_targets_hold_time_memory_and_operations():
                            temp_bytes_ours=3, temp_bytes_naive=10,
                            flops_ours=11, flops_naive=10), **fields))
 
-  assert bench.is_met(row())
-  assert not bench.is_met(row(temp_bytes_ours=4))
-  assert not bench.is_met(row(flops_ours=12))
+  assert report.is_met(row())
+  assert not report.is_met(row(temp_bytes_ours=4))
+  assert not report.is_met(row(flops_ours=12))
   # A naive side that is worse than the original is no excuse: 29.6 GB.
-  assert not bench.is_met(row(temp_bytes_ours=12e9, temp_bytes_naive=90e9))
-  assert not bench.is_met(row(name="C6"))
-  assert bench.is_met(row(name="growth")) is None
+  assert not report.is_met(row(temp_bytes_ours=12e9, temp_bytes_naive=90e9))
+  assert not report.is_met(row(name="C6"))
+  assert report.is_met(row(name="growth")) is None
 
 
 def test_loops_are_counted_in_full_and_agree_with_the_compiler():
@@ -185,7 +239,7 @@ def test_loops_are_counted_in_full_and_agree_with_the_compiler():
     return jnp.sum(y)
 
   def count(fn):
-    return bench_flops.count(jax.make_jaxpr(fn)(x))
+    return flops.count(jax.make_jaxpr(fn)(x))
 
   assert count(scanned) == count(unrolled)
   for fn in (unrolled, jax.grad(unrolled)):
@@ -199,15 +253,15 @@ def test_loops_are_counted_in_full_and_agree_with_the_compiler():
 
 
 def test_a_line_through_two_depths():
-  one, two = (bench_measure.Program(None, temp, 10, flops)
-              for temp, flops in ((100, 7.0), (130, 9.0)))
-  assert bench_measure.extrapolated(one, two, steps=5) == (
-      bench_measure.Program(None, 250, 10, 17.0))
+  one = measure.Program(None, 100, 7.0)
+  two = measure.Program(None, 130, 9.0)
+  extrapolated = measure.extrapolate(one, two, steps=5)
+  assert extrapolated == measure.Program(None, 250, 17.0)
 
 
 def test_both_sides_run_in_turns():
   order = []
-  times = bench_measure.alternate(
+  times = measure.alternate(
       lambda: order.append("a"), lambda: order.append("b"), repeats=3)
   assert "".join(order) == "ab" * 3
   assert [len(t.wall) for t in times] == [3, 3]

@@ -1,0 +1,118 @@
+"""C3: drawing codes from the language model, with and without caches.
+
+B batch · L code length · N tokens of the image
+"""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tools.bench import measure, naive_models, noise, rows
+from tools.bench.measure import Run, require, say
+from tools.bench.rows import Row
+from tools.bench.sizes import Size
+from uvim.models import make_model
+
+# Steps of the side without caches that are timed; each costs the same.
+UNCACHED_WORDS = 4
+# The largest share of words that may differ. One near tie changes a word, and
+# the words after it differ to the end of the code.
+MAX_DIFFERENT = 0.125
+
+
+def decoding(size: Size) -> Iterator[Row]:
+  """Words per second of greedy sampling, all images of a batch."""
+  prior = make_model("lm", size.decoder, "decoder")
+  shapes = jax.eval_shape(prior.init, jax.random.key(0))
+  params = jax.device_put(noise.draw_params(shapes))
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(
+      noise.draw_image(rng, prior.input_size, size.batch_decode))
+  seeds_B = jnp.zeros(size.batch_decode, jnp.uint32)
+
+  def sample(params, image):
+    return prior.sample(params, image, seeds_B).code[:, 0]
+
+  def naive_sample(params, image):
+    return naive_models.sample(prior.lm, params, image)
+
+  ours = _compile(sample, params, image, what="C3 ours")
+  naive = _compile(naive_sample, params, image, what="C3 naive")
+  code_BL = np.asarray(ours())
+  _require_same("C3", code_BL, np.asarray(naive()))
+  peak_flops = measure.peak_flops(size.dtype, size.ceiling)
+  times = measure.alternate(ours, naive, repeats=size.repeats)
+  row = rows.timed_row("C3", times, items=code_BL.size, unit="tokens/s")
+  rows.add_programs(row, ours.program, naive.program)
+  rows.add_ceiling(row, peak_flops)
+  yield row
+  yield _uncached(size, prior.lm, params, image, ours, code_BL)
+
+
+def _compile(function, *arguments, what) -> Run:
+  program = measure.compile_program(function, *arguments, what=what)
+  return Run(program, arguments)
+
+
+def _require_same(name, ours, naive):
+  different = float(np.mean(ours != naive))
+  require(different <= MAX_DIFFERENT, f"{name}: {different:.1%} of the words "
+          "differ.")
+  say(f"{name}: {1 - different:.1%} of {ours.size} words agree")
+
+
+def _uncached(size: Size, network, params, image, ours: Run,
+              code_BL: np.ndarray) -> Row:
+  """Ours against the whole sequence computed again for every word.
+
+  The naive program has one shape, so a word costs the same at any place, and
+  a few of them are timed. The image is encoded once, outside of the time.
+
+  Args:
+    size: of the benchmark.
+    network: the language model.
+    params: of it.
+    image: what is decoded.
+    ours: our decoding.
+    code_BL: what it returns.
+  """
+
+  def encode(params, image):
+    return naive_models.image_encoder(network, params, image)
+
+  def next_word(params, encoded_BND, text_BL, position):
+    return naive_models.next_word(
+        network, params, encoded_BND, text_BL, position)
+
+  encoded_BND = jax.jit(encode)(params, image)
+  text_BL = jnp.asarray(code_BL + 1)
+  program = measure.compile_program(
+      next_word, params, encoded_BND, text_BL, jnp.int32(0),
+      what="C3 uncached")
+  num_words = min(UNCACHED_WORDS, network.seq_len)
+  first_words = functools.partial(
+      _first_words, program, num_words, params, encoded_BND, text_BL)
+  naive_BL = np.stack(first_words(), axis=1)
+  _require_same("C3 uncached", code_BL[:, :num_words] + 1, naive_BL)
+  times = measure.alternate(
+      ours, first_words, repeats=min(3, size.repeats))
+  row = rows.timed_row(
+      "C3 uncached", times, items=code_BL.size, unit="tokens/s")
+  # The naive side made `num_words` words of each image, not all.
+  row.naive = naive_BL.size / times[1].median
+  row.ratio = row.ours / row.naive
+  row.temp_bytes_naive = program.temp_bytes
+  row.flops_naive = program.flops * network.seq_len
+  return row
+
+
+def _first_words(program, num_words, *arguments):
+  """The words at places 0, 1, …, each [B]; waits for them."""
+  words = []
+  for position in range(num_words):
+    word_B = program.call(*arguments, jnp.int32(position))
+    words.append(word_B)
+  return jax.block_until_ready(words)

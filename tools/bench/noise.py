@@ -1,0 +1,130 @@
+"""Parameters, a codebook and batches of noise: what both sides compute on.
+
+B batch · H W image pixels · C channels · Q dictionary size · E codeword size
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uvim import tree
+from uvim.store.start_from import Arrays, Store
+from uvim.typing import PyTree
+
+# Side of the blocks that labels are made of, in pixels.
+BLOCK = 8
+# Layers whose outputs have two axes, [heads, size] or [classes, pixels].
+_TWO_OUTPUT_AXES = ("query", "key", "value", "head_")
+
+
+def draw_params(shapes: PyTree, seed: int = 1) -> PyTree:
+  """Parameters of a model as noise, the heads too.
+
+  Heads start from zeros. With them most gradients are zeros, and any two
+  computations would agree.
+
+  Args:
+    shapes: of the parameters.
+    seed: of the noise.
+  """
+  rng = np.random.default_rng(seed)
+  arrays = {}
+  for name, shape in sorted(tree.flatten(shapes).items()):
+    arrays[name] = _draw_array(rng, name, shape)
+  return tree.unflatten(arrays)
+
+
+def _draw_array(rng, name, shape):
+  if name.endswith("bias"):
+    return np.zeros(shape.shape, shape.dtype)
+  if name.endswith("scale"):
+    return np.ones(shape.shape, shape.dtype)
+  fan_in = shape.size // shape.shape[-1]
+  if any(part in name for part in _TWO_OUTPUT_AXES):
+    fan_in = shape.shape[0]
+  noise = rng.normal(size=shape.shape, scale=fan_in ** -0.5)
+  return np.asarray(noise, shape.dtype)
+
+
+def draw_quantizer_state(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The state of VQ: a dictionary [Q, E] of noise, and every count [Q] 1."""
+  rng = np.random.default_rng(3)
+  dictionary_QE = rng.normal(size=shapes["dictionary"].shape)
+  return {"dictionary": dictionary_QE.astype(np.float32),
+          "counts": np.ones(shapes["counts"].shape, np.float32)}
+
+
+class NoiseStore(Store):
+  """Every checkpoint is noise of the shapes that are wanted."""
+
+  def read_all(self, path, wanted, where, *, kind) -> Arrays:
+    del path, where, kind
+    arrays = {"params": draw_params(wanted["params"], seed=2),
+              "state": draw_quantizer_state(wanted["state"])}
+    return tree.flatten(arrays)
+
+  def read_start(self, model_init, wanted, *, kind,
+                 encoder_grid=None) -> Arrays:
+    del model_init, wanted, kind, encoder_grid
+    return {}
+
+
+class ShapeStore(NoiseStore):
+  """Every checkpoint is the shapes alone, for what is only compiled."""
+
+  def read_all(self, path, wanted, where, *, kind) -> Arrays:
+    del path, where, kind
+    return tree.flatten(shapes_of(wanted))
+
+
+def shapes_of(arrays: PyTree) -> PyTree:
+  """Shape and dtype of every leaf."""
+
+  def shape_of(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+  return jax.tree.map(shape_of, arrays)
+
+
+def draw_image(rng: np.random.Generator, size: tuple[int, int],
+               batch_size: int) -> np.ndarray:
+  """float32 [B, H, W, 3] in [-1, 1]."""
+  image_BHWC = rng.uniform(-1, 1, (batch_size, *size, 3))
+  return image_BHWC.astype(np.float32)
+
+
+def make_batch(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+  """Images of noise with blocky labels, some of them void; host arrays.
+
+  Args:
+    model: fields of a stage I model.
+    batch_size: B.
+  """
+  rng = np.random.default_rng(0)
+  height, width = model["input_size"]
+  shape = (batch_size, height // BLOCK, width // BLOCK)
+  channels = []
+  for key in ("semantics", "instances"):
+    num_classes, _ = model["inputs"][key]
+    channels.append(rng.integers(0, num_classes, shape))
+  blocks = np.stack(channels, axis=-1).astype(np.int32)
+  labels_BHWC = blocks.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2)
+  image_BHWC = draw_image(rng, (height, width), batch_size)
+  return {"image": image_BHWC, "labels": labels_BHWC}
+
+
+def draw_code(batch_size: int, length: int, num_words: int) -> np.ndarray:
+  """int32 [B, L] of words."""
+  rng = np.random.default_rng(2)
+  code_BL = rng.integers(0, num_words, (batch_size, length))
+  return code_BL.astype(np.int32)
+
+
+def batch_shapes(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+  """Shapes of what `make_batch` makes."""
+  size = (batch_size, *model["input_size"])
+  return {"image": jax.ShapeDtypeStruct((*size, 3), jnp.float32),
+          "labels": jax.ShapeDtypeStruct((*size, 2), jnp.int32)}

@@ -1,0 +1,289 @@
+"""C1, C2, C7 and C8: a training step of each stage, run or only compiled."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tools.bench import measure, noise, rows, training_problems
+from tools.bench.measure import Program, require, say
+from tools.bench.rows import Row
+from tools.bench.sizes import LEAN_I, LEAN_II, SIZES, Fields, Size
+from tools.bench.training_problems import Problem
+from uvim import tree
+from uvim.typing import PyTree
+
+# Fields that count layers.
+_DEPTHS = ("oracle_depth", "base_model_depth", "num_layers")
+# Compiles a program; see `measure.compile_program`.
+Compile = Callable[..., Program]
+
+
+# ── The benchmarks ──────────────────────────────────────────────────────────
+
+
+def stage_i_step(
+    size: Size, compile_program: Compile = measure.compile_program
+) -> Iterator[Row]:
+  """C1: a training step of stage I."""
+  problem = training_problems.stage_i(
+      size.stage_i, size.batch_i, size.optimizer)
+  batch = noise.make_batch(size.stage_i, size.batch_i)
+  yield _timed("C1", problem, batch, size, compile_program)
+
+
+def stage_ii_step(
+    size: Size, compile_program: Compile = measure.compile_program
+) -> Iterator[Row]:
+  """C2: a training step of stage II, with its oracle and with codes given."""
+  problem = training_problems.stage_ii(
+      size.stage_ii, size.stage_i, size.batch_ii, size.optimizer)
+  batch = noise.make_batch(size.stage_i, size.batch_ii)
+  yield _timed("C2", problem, batch, size, compile_program)
+  code_BL = noise.draw_code(
+      size.batch_ii, size.stage_ii["seq_len"], size.stage_i["dict_size"])
+  batch = {"image": batch["image"], "code": code_BL}
+  yield _timed("C2 codes given", problem, batch, size, compile_program)
+
+
+def paper_stage_i_step(
+    size: Size, compile_program: Compile = measure.compile_program
+) -> Iterator[Row]:
+  """C7: memory of the paper's stage I step.
+
+  A small model with the same switches shows that both sides agree.
+  """
+  tiny = SIZES["tiny"]
+  if size.paper_i != tiny.paper_i:
+    problem = training_problems.stage_i(
+        tiny.stage_i | LEAN_I, tiny.batch_i, size.optimizer)
+    batch = noise.make_batch(tiny.stage_i, tiny.batch_i)
+    compare_steps("C7 in small", problem, batch, tiny.tolerance,
+                  compile_program, to_run=False)
+
+  def make_problem(model):
+    return training_problems.stage_i(model, size.batch_paper, size.optimizer)
+
+  def make_naive(part, parts):
+    return make_problem(_shallow(size.paper_i, part, parts))
+
+  batch = noise.batch_shapes(size.paper_i, size.batch_paper)
+  yield _compiled("C7", make_problem(size.paper_i | LEAN_I), make_naive, batch,
+                  size.paper_i, compile_program)
+
+
+def paper_stage_ii_step(
+    size: Size, compile_program: Compile = measure.compile_program
+) -> Iterator[Row]:
+  """C8: memory of the paper's stage II step, codes given."""
+  tiny = SIZES["tiny"]
+  if size.paper_ii != tiny.paper_ii:
+    problem = training_problems.stage_ii(
+        tiny.stage_ii | LEAN_II, tiny.stage_i | LEAN_I, tiny.batch_ii,
+        size.optimizer)
+    batch = noise.make_batch(tiny.stage_i, tiny.batch_ii)
+    compare_steps("C8 in small", problem, batch, tiny.tolerance,
+                  compile_program, to_run=False)
+
+  def make_problem(model, oracle):
+    return training_problems.stage_ii(
+        model, oracle, size.batch_paper, size.optimizer, only_compiled=True)
+
+  def make_naive(part, parts):
+    return make_problem(_shallow(size.paper_ii, part, parts), size.paper_i)
+
+  image = noise.batch_shapes(size.paper_i, size.batch_paper)["image"]
+  code_shape = (size.batch_paper, size.paper_ii["seq_len"])
+  batch = {"image": image,
+           "code": jax.ShapeDtypeStruct(code_shape, jnp.int32)}
+  problem = make_problem(size.paper_ii | LEAN_II, size.paper_i)
+  yield _compiled("C8", problem, make_naive, batch, size.paper_ii,
+                  compile_program)
+
+
+# ── Steps that run ──────────────────────────────────────────────────────────
+
+
+class Stepper:
+  """A training step to be called again and again; each goes on from the last.
+
+  Attributes:
+    program: the compiled step.
+    state: after the last call.
+    logs: of the last call.
+  """
+
+  def __init__(self, program: Program, state: PyTree, frozen: PyTree,
+               batch: PyTree):
+    self.program = program
+    # Copied: what is donated must not be the host's own memory.
+    self.state = jax.tree.map(jnp.array, state)
+    self.logs = None
+    self._data = (frozen, batch)
+
+  def __call__(self) -> None:
+    self.state, self.logs = jax.block_until_ready(
+        self.program.call(self.state, *self._data))
+
+
+def _timed(name: str, problem: Problem, batch: Mapping[str, Any], size: Size,
+           compile_program: Compile) -> Row:
+  """Compiles, compares and times both steps."""
+  ours, naive = compare_steps(
+      name, problem, batch, size.tolerance, compile_program)
+  peak_flops = measure.peak_flops(size.dtype, size.ceiling)
+  times = measure.alternate(ours, naive, repeats=size.repeats)
+  row = rows.timed_row(
+      name, times, items=len(batch["image"]), unit="images/s")
+  rows.add_programs(row, ours.program, naive.program)
+  rows.add_ceiling(row, peak_flops)
+  return row
+
+
+def compare_steps(name: str, problem: Problem, batch: Mapping[str, Any],
+                  tolerance: float,
+                  compile_program: Compile = measure.compile_program, *,
+                  to_run: bool = True) -> tuple[Stepper, Stepper]:
+  """Compiles both steps and runs each once.
+
+  Args:
+    name: of the row.
+    problem: what is trained.
+    batch: host arrays.
+    tolerance: relative, of loss, gradient and updates.
+    compile_program: see `measure.compile_program`.
+    to_run: whether the steps will be timed.
+
+  Returns:
+    Ours and the naive one.
+
+  Raises:
+    Disagree: see `compare`.
+  """
+  start = problem.first_state()
+  batch = jax.device_put(dict(batch))
+
+  def take_step(step, side):
+    program = compile_program(
+        step, start, problem.frozen, batch, what=f"{name} {side}",
+        donate=(0,), to_run=to_run)
+    stepper = Stepper(program, start, problem.frozen, batch)
+    stepper()
+    return stepper
+
+  ours = take_step(problem.ours, "ours")
+  result = jax.device_get((ours.state, ours.logs))
+  naive = take_step(problem.naive, "naive")
+  naive_result = jax.device_get((naive.state, naive.logs))
+  compare(name, start, result, naive_result, tolerance=tolerance)
+  return ours, naive
+
+
+def compare(name: str, start: Any, ours: tuple[Any, dict[str, Any]],
+            naive: tuple[Any, dict[str, Any]], *, tolerance: float) -> None:
+  """Raises Disagree unless loss, gradient and every update are the same.
+
+  An update is compared as a whole array, because Adafactor makes an element of
+  rounding noise as large as any other. The biases of keys are left out: a
+  softmax does not see them, so their updates are rounding noise alone.
+
+  Args:
+    name: of the row.
+    start: the state before the step.
+    ours: our state and logs after it.
+    naive: those of the naive side.
+    tolerance: the largest relative difference.
+  """
+  state, logs = ours
+  naive_state, naive_logs = naive
+  differences = {}
+  for key in ("loss", "grad_norm"):
+    differences[key] = measure.relative_error(logs[key], naive_logs[key])
+  changes = _changes(start, state)
+  naive_changes = _changes(start, naive_state)
+  for key, change in changes.items():
+    differences[key] = measure.relative_error(change, naive_changes[key])
+
+  worst_key = max(differences, key=differences.get)
+  worst = differences[worst_key]
+  require(worst < tolerance,
+          f"{name}: {worst_key} differs by {worst:.2g} of its size.")
+  say(f"{name}: loss {float(logs['loss']):.6f} and {len(changes)} updates "
+      f"agree; largest relative difference {worst:.1e} ({worst_key})")
+
+
+def _changes(start, state) -> dict[str, np.ndarray]:
+  """What a step added to each array, by name."""
+  before = _learned_arrays(start)
+  changes = {}
+  for key, array in _learned_arrays(state).items():
+    if not key.endswith("key/bias"):
+      changes[key] = np.asarray(array) - np.asarray(before[key])
+  return changes
+
+
+def _learned_arrays(state):
+  """The parameters, and what the quantizer learns."""
+  return tree.flatten(
+      {"params": state.params, "state": state.extra.get("state", {})})
+
+
+# ── Steps that are only compiled ────────────────────────────────────────────
+
+
+def _shallow(model: Fields, part: int, parts: int) -> dict[str, Any]:
+  """The fields of a model with part/parts of its layers."""
+  shallow = dict(model)
+  for name in _DEPTHS:
+    if name in model:
+      shallow[name] = model[name] * part // parts
+  return shallow
+
+
+def _compiled(name: str, problem: Problem,
+              make_naive: Callable[[int, int], Problem],
+              batch: Mapping[str, Any], model: Fields,
+              compile_program: Compile) -> Row:
+  """Both steps compiled, but not run.
+
+  Args:
+    name: of the row.
+    problem: whose step is ours.
+    make_naive: (part, parts) → the problem with part/parts of the layers.
+    batch: shapes.
+    model: fields of the model, for its depths.
+    compile_program: see `measure.compile_program`.
+  """
+
+  def compile_step(step, problem, what):
+    return compile_program(
+        step, problem.state_shapes(), noise.shapes_of(problem.frozen), batch,
+        what=f"{name} {what}", donate=(0,), to_run=False)
+
+  def compile_naive(part, parts):
+    problem = make_naive(part, parts)
+    return compile_step(problem.naive, problem,
+                        f"naive, {part}/{parts} of the layers")
+
+  ours = compile_step(problem.ours, problem, "ours")
+  depths = [model[key] for key in _DEPTHS if key in model]
+  return rows.memory_row(
+      name, ours, _extrapolate_layers(compile_naive, math.gcd(*depths)))
+
+
+def _extrapolate_layers(compile_naive: Callable[[int, int], Program],
+                        parts: int) -> Program:
+  """The naive program with all layers.
+
+  That of a deep model takes minutes to compile. So it is compiled with one of
+  `parts` shares of the layers and with two, and continued in a straight line:
+  what it keeps and computes is a sum over layers.
+  """
+  if parts <= 2:
+    return compile_naive(parts, parts)
+  one = compile_naive(1, parts)
+  two = compile_naive(2, parts)
+  return measure.extrapolate(one, two, steps=parts - 1)
