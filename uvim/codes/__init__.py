@@ -5,4 +5,5 @@ A new quantizer is one file with one class and one line in `QUANTIZERS`.
 
 from uvim.codes import vq
 
+# By the name that `config.model.quantizer` gives.
 QUANTIZERS = {"vq": vq.VQ}

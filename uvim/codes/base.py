@@ -20,7 +20,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from uvim.typing import Array, Bool, Float, PRNGKey, PyTree
+from uvim.typing import (
+  Array,
+  CodeVectors,
+  Dropped,
+  Logs,
+  PerExample,
+  PerWord,
+  PRNGKey,
+  PyTree,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +58,7 @@ class CodeSpec:
       return (self.length, self.vector_dim)
     if self.words_per_place > 1:
       return (self.length, self.words_per_place)
+    # One word for each place needs no axis of length 1.
     return (self.length,)
 
   @property
@@ -80,11 +90,11 @@ class Coded(flax.struct.PyTreeNode):
       a batch are the sum of those of its parts.
     logs: name → mean over the examples, for the reports.
   """
-  z_BLE: Float[Array, "B L E"]
+  z_BLE: CodeVectors
   code: Array
-  loss_B: Float[Array, "B"]
+  loss_B: PerExample
   stats: PyTree
-  logs: dict[str, jax.Array]
+  logs: Logs
 
 
 class Quantizer(abc.ABC):
@@ -92,6 +102,8 @@ class Quantizer(abc.ABC):
 
   Subclasses are frozen dataclasses whose fields are fields of `config.model`.
   """
+
+  # What a code of this quantizer looks like.
 
   @property
   @abc.abstractmethod
@@ -114,18 +126,27 @@ class Quantizer(abc.ABC):
 
   def spec(self, length: int) -> CodeSpec:
     """The codes of `length` places that this quantizer makes."""
-    return CodeSpec(length, self.num_words, self.words_per_place,
-                    self.vector_dim)
+    return CodeSpec(
+        length=length,
+        num_words=self.num_words,
+        words_per_place=self.words_per_place,
+        vector_dim=self.vector_dim)
+
+  # From vectors to a code and back.
 
   def init(self, rng: PRNGKey) -> CodeArrays:
     """Fresh arrays; traceable."""
     del rng
-    return CodeArrays({}, {})
+    return CodeArrays(params={}, state={})
 
   @abc.abstractmethod
-  def encode(self, arrays: CodeArrays, x_BLE: Float[Array, "B L E"],
-             rngs_B: PRNGKey | None = None,
-             step: jax.Array | None = None) -> Coded:
+  def encode(
+      self,
+      arrays: CodeArrays,
+      x_BLE: CodeVectors,
+      rngs_B: PRNGKey | None = None,
+      step: jax.Array | None = None,
+  ) -> Coded:
     """Quantizes the oracle's vectors.
 
     Args:
@@ -138,9 +159,12 @@ class Quantizer(abc.ABC):
     """
 
   @abc.abstractmethod
-  def embed(self, arrays: CodeArrays, code: Array,
-            dropped_BL: Bool[Array, "B L"] | None = None
-            ) -> Float[Array, "B L E"]:
+  def embed(
+      self,
+      arrays: CodeArrays,
+      code: Array,
+      dropped_BL: Dropped | None = None,
+  ) -> CodeVectors:
     """The vectors that a code stands for.
 
     Args:
@@ -150,18 +174,29 @@ class Quantizer(abc.ABC):
       dropped_BL: True at places that say nothing.
     """
 
-  def drop(self, arrays: CodeArrays, z_BLE: Float[Array, "B L E"],
-           dropped_BL: Bool[Array, "B L"]) -> Float[Array, "B L E"]:
+  def drop(
+      self,
+      arrays: CodeArrays,
+      z_BLE: CodeVectors,
+      dropped_BL: Dropped,
+  ) -> CodeVectors:
     """Replaces the vectors of dropped places by "no word".
 
     "No word" is the zero vector. A quantizer for which zeros are a legal word
     must override this.
     """
     del arrays
+    # A select, not a product with 0: a NaN of a dropped place must vanish too.
     return jnp.where(dropped_BL[..., None], 0, z_BLE)
 
-  def learn(self, state: PyTree, stats: PyTree,
-            rng: PRNGKey) -> tuple[PyTree, dict[str, jax.Array]]:
+  # What is learned outside of the gradient.
+
+  def learn(
+      self,
+      state: PyTree,
+      stats: PyTree,
+      rng: PRNGKey,
+  ) -> tuple[PyTree, Logs]:
     """The state after a step, and what there is to log.
 
     Args:
@@ -172,12 +207,12 @@ class Quantizer(abc.ABC):
     del stats, rng
     return state, {}
 
-  def usage(self, stats: PyTree) -> Float[Array, "Q"] | None:
+  def usage(self, stats: PyTree) -> PerWord | None:
     """How often each word was chosen; None where there are no words."""
     del stats
     return None
 
-  def word_counts(self, state: PyTree) -> Float[Array, "Q"] | None:
+  def word_counts(self, state: PyTree) -> PerWord | None:
     """How often training used each word lately; None if nobody counts."""
     del state
     return None

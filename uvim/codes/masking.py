@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim.registry import ConfigError
-from uvim.typing import Array, Bool, Int
+from uvim.typing import Bool, Dropped, Seeds, Words
+
+# The places of one code, on the host.
+Places = Bool[np.ndarray, "L"]
 
 # Mixed into a seed, because the sampler of codes starts from the same seeds.
 _SALT = 0x6d61736b
@@ -23,11 +26,17 @@ _SALT = 0x6d61736b
 def grid_of(length: int) -> tuple[int, int] | None:
   """Rows and columns of a code of a square number of places; else None."""
   side = math.isqrt(length)
-  return (side, side) if side ** 2 == length else None
+  if side ** 2 != length:
+    return None
+  return (side, side)
 
 
-def region_mask(length: int, region: Sequence[int] | None, *,
-                where: str = "mask_region") -> Bool[np.ndarray, "L"]:
+def region_mask(
+    length: int,
+    region: Sequence[int] | None,
+    *,
+    where: str = "mask_region",
+) -> Places:
   """The places of a code that lie in a region.
 
   Args:
@@ -41,22 +50,37 @@ def region_mask(length: int, region: Sequence[int] | None, *,
   """
   if region is None:
     return np.ones(length, bool)
-  region, grid = tuple(region), grid_of(length)
-  is_inside = grid is not None and len(region) == 4
-  if is_inside:
-    top, left, bottom, right = region
-    is_inside = 0 <= top <= bottom <= grid[0] and 0 <= left <= right <= grid[1]
-  if not is_inside:
+  region = tuple(region)
+  grid = grid_of(length)
+  if not _is_inside(region, grid):
     raise ConfigError(
         f"{where} = {region}; it must be (top, left, bottom, right) on a "
         f"square grid of words, and the code has {length} of them.")
+  top, left, bottom, right = region
   masked = np.zeros(grid, bool)
   masked[top:bottom, left:right] = True
+  # Places of a code lie row by row on its grid.
   return masked.reshape(-1)
 
 
-def check_mask(mask: str | int, num_words: int, *, where: str = "mask") -> None:
+def _is_inside(region, grid):
+  """Whether the four numbers of a region lie on the grid, in order."""
+  if grid is None or len(region) != 4:
+    return False
+  top, left, bottom, right = region
+  num_rows, num_columns = grid
+  are_rows = 0 <= top <= bottom <= num_rows
+  return are_rows and 0 <= left <= right <= num_columns
+
+
+def check_mask(
+    mask: str | int,
+    num_words: int,
+    *,
+    where: str = "mask",
+) -> None:
   """Raises a ConfigError if `mask` is not one that `mask_code` knows."""
+  # `type`, not `isinstance`: True is an int, but no word.
   is_word = type(mask) is int and 0 <= mask < num_words
   if mask not in ("zeros", "random") and not is_word:
     raise ConfigError(
@@ -65,10 +89,13 @@ def check_mask(mask: str | int, num_words: int, *, where: str = "mask") -> None:
 
 
 def mask_code(
-    code_BL: Int[Array, "B L"], mask: str | int, num_words: int, *,
+    code_BL: Words,
+    mask: str | int,
+    num_words: int,
+    *,
     region: Sequence[int] | None = None,
-    seeds_B: Int[Array, "B"] | None = None,
-) -> tuple[Int[Array, "B L"], Bool[Array, "B L"]]:
+    seeds_B: Seeds | None = None,
+) -> tuple[Words, Dropped]:
   """A code with something else in a region.
 
   Args:
@@ -85,20 +112,30 @@ def mask_code(
   Raises:
     ConfigError: an unknown mask, or a region outside of the grid.
   """
-  length = code_BL.shape[1]
+  _, length = code_BL.shape
   masked_1L = region_mask(length, region)[None]
   check_mask(mask, num_words)
   nothing_BL = jnp.zeros(code_BL.shape, bool)
   if mask == "zeros":
+    # The words stay as they are; their places count as dropped.
     return code_BL, nothing_BL | masked_1L
   if mask == "random":
-    words_BL = jax.vmap(lambda seed: _random_words(seed, length, num_words))(
-        seeds_B)
+    words_BL = _random_words(seeds_B, length, num_words)
   else:
     words_BL = jnp.full_like(code_BL, mask)
-  return jnp.where(masked_1L, words_BL, code_BL), nothing_BL
+  masked_code_BL = jnp.where(masked_1L, words_BL, code_BL)
+  return masked_code_BL, nothing_BL
 
 
-def _random_words(seed, length, num_words):
-  rng = jax.random.fold_in(jax.random.key(seed), _SALT)
-  return jax.random.randint(rng, (length,), 0, num_words)
+def _random_words(
+    seeds_B: Seeds,
+    length: int,
+    num_words: int,
+) -> Words:
+  """Words drawn evenly, for each example from its own seed."""
+  def words_of(seed):
+    key = jax.random.key(seed)
+    salted_key = jax.random.fold_in(key, _SALT)
+    return jax.random.randint(salted_key, (length,), 0, num_words)
+
+  return jax.vmap(words_of)(seeds_B)

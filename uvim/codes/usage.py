@@ -1,4 +1,4 @@
-"""How a dictionary of words is used.
+"""How the words of a codebook are used.
 
 L code length · Q number of words
 """
@@ -6,23 +6,36 @@ L code length · Q number of words
 import jax
 import jax.numpy as jnp
 
-from uvim.typing import Array, Float, Int
+from uvim.typing import Array, Int, Logs, PerWord, Scalar
+
+# Words of any number of codes.
+Code = Int[Array, "..."]
+# Counts since the epoch began; whole numbers, so that no use is rounded away.
+Usage = Int[Array, "Q"]
 
 
-def histogram(code: Int[Array, "..."], num_words: int) -> Float[Array, "Q"]:
+def histogram(code: Code, num_words: int) -> PerWord:
   """How often each word occurs in the codes, float32."""
   empty_Q = jnp.zeros((num_words,), jnp.float32)
-  return empty_Q.at[code.reshape(-1)].add(1)
+  words = code.reshape(-1)
+  return empty_Q.at[words].add(1)
 
 
-def perplexity(histogram_Q: Float[Array, "Q"]) -> Float[Array, ""]:
+def perplexity(histogram_Q: PerWord) -> Scalar:
   """exp(entropy) of the usage: 1 for a single word, Q for an even use."""
-  share_Q = histogram_Q / jnp.maximum(jnp.sum(histogram_Q), 1)
-  return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share_Q, share_Q)))
+  # Before the first word the total is 0, and no share may become NaN.
+  total = jnp.maximum(jnp.sum(histogram_Q), 1)
+  share_Q = histogram_Q / total
+  # xlogy is 0 for a share of 0, where x · log(x) would be NaN.
+  terms_Q = jax.scipy.special.xlogy(share_Q, share_Q)
+  return jnp.exp(-jnp.sum(terms_Q))
 
 
-def count_usage(usage_Q: Int[Array, "Q"], counts_Q: Float[Array, "Q"],
-                starts_epoch) -> tuple[Int[Array, "Q"], dict[str, jax.Array]]:
+def count_usage(
+    usage_Q: Usage,
+    counts_Q: PerWord,
+    starts_epoch: jax.Array | bool,
+) -> tuple[Usage, Logs]:
   """Adds the words of one step to those of the epoch so far.
 
   Args:
@@ -36,5 +49,8 @@ def count_usage(usage_Q: Int[Array, "Q"], counts_Q: Float[Array, "Q"],
   """
   usage_Q = jnp.where(starts_epoch, 0, usage_Q)
   usage_Q += counts_Q.astype(jnp.int32)
-  return usage_Q, {"code/usage": jnp.mean(usage_Q > 0),
-                   "code/perplexity": perplexity(usage_Q)}
+  logs = {
+      "code/usage": jnp.mean(usage_Q > 0),
+      "code/perplexity": perplexity(usage_Q),
+  }
+  return usage_Q, logs
