@@ -1,8 +1,8 @@
 """Options of a prediction, made from what priors and tasks say of themselves.
 
 The command line is read before the checkpoint is. So every option of every
-prior and task is allowed at first; once the model is there, those that it does
-not have are refused. A new prior or task brings its options along.
+prior and task is allowed at first; `UViM.predict` refuses those that the model
+does not have. A new prior or task brings its options along.
 """
 
 import argparse
@@ -13,9 +13,7 @@ from typing import Any
 from uvim import fields
 from uvim.fields import Field
 from uvim.priors import PRIORS
-from uvim.registry import ConfigError
 from uvim.tasks import TASKS, task_class
-from uvim.tasks.base import AbstractTask
 
 # Option → its owner, a prior's style or a task's name → what is known of it.
 Known = Mapping[str, Mapping[str, Field]]
@@ -67,17 +65,6 @@ def given_options(args: argparse.Namespace, known: Known) -> dict[str, Any]:
     if value is not None:
       given[name] = value
   return given
-
-
-def check_task_options(given: Mapping[str, Any], known: Known,
-                       task: AbstractTask) -> None:
-  """Raises a ConfigError if an option is one of another task."""
-  options_of_task = task.prediction_options()
-  for name in given:
-    if name not in options_of_task:
-      owners = ", ".join(known[name])
-      raise ConfigError(f"--{name}: {name} is an option of {owners}, but the "
-                        "model's task is another one.")
 
 
 class _Reader:

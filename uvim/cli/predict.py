@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
     # Found before the model is loaded, which may take minutes.
     paths = images.find(args.images)
     uvim = load(args.checkpoint, lm=args.lm)
-    given_sampling = options.given_options(args, sampling)
-    given_outputs = options.given_options(args, outputs)
+    drawn_with = options.given_options(args, sampling)
     if uvim.prior is not None:
-      uvim.prior.check_options(given_sampling)
-    options.check_task_options(given_outputs, outputs, uvim.task)
-    return _predict(args, uvim, paths, {**given_sampling, **given_outputs})
+      # Otherwise a foreign option of sampling would pass for one of a task.
+      uvim.prior.check_options(drawn_with)
+    changed_with = options.given_options(args, outputs)
+    return _predict(args, uvim, paths, {**drawn_with, **changed_with})
 
   return app.run(parser, command, argv)
 

@@ -76,8 +76,12 @@ def test_help_needs_neither_a_checkout_nor_tensorflow(tmp_path):
 
 def test_pip_installs_one_package_and_one_command(tmp_path):
   pytest.importorskip("setuptools")
-  for name in ("setup.py", "requirements.txt", "README.md", "uvim"):
-    (tmp_path / name).symlink_to(ROOT / name)
+  # All that a clone has, so that nothing but setup.py keeps the rest out.
+  for path in ROOT.iterdir():
+    is_ours = not path.name.startswith(".") and path.name not in (
+        "build", "dist", "uvim.egg-info")
+    if is_ours:
+      (tmp_path / path.name).symlink_to(path)
   done = subprocess.run(
       [sys.executable, "setup.py", "--quiet", "bdist_wheel"], cwd=tmp_path,
       capture_output=True, text=True, timeout=120)

@@ -190,7 +190,7 @@ def test_options_of_another_task_and_out_of_range(fails, folder):
       fails(folder, top_p=2, temperature=1))
 
 
-def test_options_come_from_priors_and_tasks(weights, load_once):
+def test_options_come_from_priors_and_tasks():
   """Whatever a prior or a task lists can be said; names stay as they were."""
   sampling = options.sampling_options()
   outputs = options.output_options()
@@ -207,9 +207,6 @@ def test_options_come_from_priors_and_tasks(weights, load_once):
   given = options.given_options(args, outputs)
   assert given == {"full_luma": True, "instance_label": "majority"}
   assert "Default: 0.0" in parser.format_help()
-  task = load_once(weights[0], lm=str(weights[1])).task
-  del given["full_luma"]
-  options.check_task_options(given, outputs, task)
 
 
 def test_a_full_disk(fails, folder, monkeypatch, tmp_path):
