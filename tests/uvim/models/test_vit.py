@@ -362,7 +362,7 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
     (dict(attention="flash"), "model.attention = 'flash'.*fused"),
     (dict(remat="all"), "model.remat = 'all'.*block"),
     (dict(scan_layers="yes"), "model.scan_layers = 'yes'.*True or False"),
-    (dict(inputs={"seg": (3, 9)}), r"inputs\['seg'\] is for patches of 9"),
+    (dict(inputs={"seg": (3, 9)}), "model.inputs.seg is for patches of 9"),
     (dict(outputs={}), "model.outputs = {}"),
 ))
 def test_sizes_that_do_not_fit_are_named(fields, message):
