@@ -270,5 +270,5 @@ def check_vit(vit: ViT) -> None:
     for key, (_, pixels) in getattr(vit, group).items():
       if pixels != math.prod(patch):
         raise ConfigError(
-            f"config.model.{group}.{key} is for patches of {pixels} pixels, but "
-            f"patch_size {patch} has {math.prod(patch)}.")
+            f"config.model.{group}.{key} is for patches of {pixels} pixels, "
+            f"but patch_size {patch} has {math.prod(patch)}.")
