@@ -93,8 +93,9 @@ def main(argv: Sequence[str] | None = None,
   """
   parser = app.make_parser("tools.bench", __doc__)
   add = parser.add_argument
-  add("names", nargs="*", metavar="NAME")
-  add("--json", metavar="FILE", type=pathlib.Path)
+  add("names", nargs="*", metavar="NAME", help="a benchmark; none: all")
+  add("--json", metavar="FILE", type=pathlib.Path,
+      help="also write the rows to this file")
   add("--markdown", action="store_true",
       help="the table of docs/performance.md")
   add("--device", choices=("cpu", "gpu"), default="cpu")
@@ -135,6 +136,7 @@ def _run_all(names, run):
     seconds = time.perf_counter() - start
     print(f"{' and '.join(group)} (of {len(names)}, {seconds:.0f} s so far)",
           file=sys.stderr, flush=True)
+    # A thread only waits for its process.
     with concurrent.futures.ThreadPoolExecutor(len(group)) as pool:
       yield from zip(group, pool.map(run, group), strict=True)
 
@@ -152,6 +154,7 @@ def _chosen(names: list[str], device: str) -> list[str]:
   for name in names:
     if name not in known:
       raise unknown(f"benchmark for --device {device}", name, known)
+  # A name that is given twice runs once.
   return list(dict.fromkeys(names or known))
 
 

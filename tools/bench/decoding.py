@@ -70,14 +70,7 @@ def _uncached(size: Size, network, params, image, ours: Run,
 
   The naive program has one shape, so a word costs the same at any place, and
   a few of them are timed. The image is encoded once, outside of the time.
-
-  Args:
-    size: of the benchmark.
-    network: the language model.
-    params: of it.
-    image: what is decoded.
-    ours: our decoding.
-    code_BL: what it returns.
+  `code_BL` is what our decoding returned.
   """
 
   def encode(params, image):

@@ -1,15 +1,20 @@
 """Floating-point operations of a traced function, loops counted in full.
 
-The compiler's own cost analysis counts the body of a loop once, so a program
-that works in chunks or scans over layers would seem cheaper than it is. Here
-the traced program is walked instead: a product of matrices [m, k] x [k, n]
-costs 2 m n k; elementwise arithmetic, a reduction and a scattered addition
-cost one per element; the body of a scan counts as often as it runs. What is
-only moved (gather, transpose, cast) is free. On a program without loops this
-agrees with the compiler to a few per cent, and it is one rule for both sides.
+The compiler's own cost analysis counts the body of a loop once. A program that
+works in chunks or scans over layers would then seem cheaper than it is. So the
+traced program is walked here, by one rule for both sides:
+
+* a product of matrices [m, k] x [k, n] costs 2 m n k;
+* elementwise arithmetic, a reduction and a scattered addition cost one per
+  element;
+* the body of a scan counts as often as it runs;
+* what is only moved (gather, transpose, cast) is free.
+
+On a program without loops this agrees with the compiler to a few per cent.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,66 +32,82 @@ def count(jaxpr: Any, platform: str = "cpu") -> float:
     platform: which branch to follow where the program depends on it.
 
   Returns:
-    The number. The body of a `while` whose end is decided by data counts
-    once; of other branches the dearest counts.
+    The number. The body of a `while` whose end is decided by data counts once;
+    of other branches the most expensive one counts.
   """
+  # A closed jaxpr holds an open one.
   jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-  return sum(_equation(eqn, platform) for eqn in jaxpr.eqns)
+  return sum(_count_equation(equation, platform) for equation in jaxpr.eqns)
 
 
-def _equation(eqn, platform) -> float:
-  name = eqn.primitive.name
+def _count_equation(equation, platform) -> float:
+  name = equation.primitive.name
   if name == "cond":
-    return _branch(eqn.params, platform)
+    return _count_branch(equation.params, platform)
   if name == "dot_general":
-    return _product(eqn)
+    return _count_product(equation)
   if name == "conv_general_dilated":
-    return _convolution(eqn)
-  # Their inner programs combine two numbers; the operands tell the cost.
+    return _count_convolution(equation)
+  # The inner programs of a reduction and of a scattered addition combine two
+  # numbers; the operands tell the cost.
   if name.startswith(("reduce", "arg")):
-    return _size(eqn.invars[0])
+    return _num_floats(equation.invars[0])
   if name.startswith("scatter"):
-    return _size(eqn.invars[2]) if "add" in name else 0
+    return _num_floats(equation.invars[2]) if "add" in name else 0
   if name in _ELEMENTWISE:
-    return _size(eqn.outvars[0])
-  inner = sum(count(part, platform) for part in _inner(eqn.params))
-  return inner * eqn.params["length"] if name == "scan" else inner
+    return _num_floats(equation.outvars[0])
+  cost = 0
+  for program in _inner_programs(equation.params):
+    cost += count(program, platform)
+  if name == "scan":
+    cost *= equation.params["length"]
+  return cost
 
 
-def _inner(params):
+def _inner_programs(params) -> Iterator[Any]:
   """The programs that an equation calls."""
   for value in params.values():
-    for part in value if isinstance(value, (tuple, list)) else (value,):
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    for part in parts:
       if hasattr(part, "eqns") or hasattr(part, "jaxpr"):
         yield part
 
 
-def _branch(params, platform) -> float:
-  costs = [count(branch, platform) for branch in params["branches"]]
-  known = params.get("branches_platforms")
-  if not known:
-    return max(costs)
+def _count_branch(params, platform) -> float:
+  branches = params["branches"]
+  platforms_of_branches = params.get("branches_platforms")
+  if not platforms_of_branches:
+    return max(count(branch, platform) for branch in branches)
   # None stands for all platforms that are not named.
-  named = [i for i, names in enumerate(known) if names and platform in names]
-  return costs[named[0] if named else list(known).index(None)]
+  chosen = None
+  for branch, platforms in zip(branches, platforms_of_branches, strict=True):
+    if platforms is None:
+      chosen = branch
+    elif platform in platforms:
+      chosen = branch
+      break
+  return count(chosen, platform)
 
 
-def _product(eqn) -> float:
-  (contracted, _), _ = eqn.params["dimension_numbers"]
-  shape = eqn.invars[0].aval.shape
-  return (2 * math.prod(eqn.outvars[0].aval.shape)
-          * math.prod(shape[axis] for axis in contracted))
+def _count_product(equation) -> float:
+  (contracted_axes, _), _ = equation.params["dimension_numbers"]
+  shape = equation.invars[0].aval.shape
+  num_outputs = math.prod(equation.outvars[0].aval.shape)
+  num_summed = math.prod(shape[axis] for axis in contracted_axes)
+  return 2 * num_outputs * num_summed
 
 
-def _convolution(eqn) -> float:
-  kernel = eqn.invars[1].aval.shape
-  out_channels = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-  return (2 * math.prod(eqn.outvars[0].aval.shape)
-          * math.prod(kernel) / out_channels)
+def _count_convolution(equation) -> float:
+  kernel_shape = equation.invars[1].aval.shape
+  channel_axis = equation.params["dimension_numbers"].rhs_spec[0]
+  num_outputs = math.prod(equation.outvars[0].aval.shape)
+  num_summed = math.prod(kernel_shape) / kernel_shape[channel_axis]
+  return 2 * num_outputs * num_summed
 
 
-def _size(variable) -> int:
-  """Elements of an operand; whole numbers and truth values are not counted."""
+def _num_floats(variable) -> int:
+  """Elements of an operand; whole numbers and truth values do not count."""
   aval = variable.aval
-  floating = jnp.issubdtype(aval.dtype, jnp.floating)
-  return math.prod(aval.shape) if floating else 0
+  if not jnp.issubdtype(aval.dtype, jnp.floating):
+    return 0
+  return math.prod(aval.shape)

@@ -40,6 +40,7 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
   rows_of_patches = math.isqrt(num_tokens)
   patch, _ = size.growth_encoder["patches"]["size"]
   side = rows_of_patches * patch
+  # The decoder is not used. One layer keeps it out of the way.
   model = dict(size.growth_encoder, input_size=(side, side), decoder_layers=1)
   depth = model["num_layers"]
   name = f"growth encoder {num_tokens} tokens"
@@ -57,6 +58,7 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
     return compile_gradient(_naive_encoder_loss, shallow,
                             f"{num_layers} naive layers")
 
+  # Ours needs no shortcut: a scan over layers compiles one layer.
   ours = compile_gradient(_encoder_loss, model | LEAN_II, f"{depth} layers")
   naive = measure.extrapolate(compile_naive(1), compile_naive(2), depth - 1)
   return rows.memory_row(name, ours, naive)
@@ -81,6 +83,7 @@ def _quantizer_step(size: Size, num_words: int) -> Row:
   name = f"growth dictionary {num_words} words"
   ours = Run(_compile(_quantize, arguments, name), arguments)
   naive = Run(_compile(_naive_quantize, arguments, name), arguments)
+  # Code vectors, dictionary and counts.
   our_leaves = jax.tree.leaves(ours())
   naive_leaves = jax.tree.leaves(naive())
   for array, naive_array in zip(our_leaves, naive_leaves, strict=True):
@@ -110,6 +113,7 @@ def _naive_quantize(codebook, x_BLE):
   norm_Q1 = jnp.linalg.norm(dictionary_QE, axis=-1, keepdims=True)
   word_QE = dictionary_QE / norm_Q1
   x_TE = x_BLE.reshape(-1, x_BLE.shape[-1])
+  # |x − w|² = |x|² − 2 x·w + |w|²
   x_square_T1 = jnp.sum(x_TE**2, axis=-1)[:, None]
   word_square_1Q = jnp.sum(word_QE**2, axis=-1)[None]
   distance_TQ = x_square_T1 - 2 * x_TE @ word_QE.T + word_square_1Q

@@ -20,6 +20,7 @@ def draw_segments(rng: np.random.Generator, shape: tuple[int, int],
   point_S2 = np.float32(rng.uniform((0, 0), shape, (num_segments, 2)))
   nearest_HW = np.full(shape, np.inf, np.float32)
   index_HW = np.zeros(shape, np.int64)
+  # One point at a time: all distances at once would be S maps.
   for index, point in enumerate(point_S2):
     distance_HW = np.square(position_HW2 - point).sum(-1)
     index_HW = np.where(distance_HW < nearest_HW, index, index_HW)
@@ -38,6 +39,7 @@ def _bent_grid(rng, shape):
   coarse = rng.normal(size=(*num_blocks, 2))
   coarse = coarse.repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
   coarse_HW2 = coarse[:height, :width] * 4
+  # Coarse noise bends a border, fine noise frays it.
   fine_HW2 = rng.normal(size=coarse_HW2.shape)
   noise_HW2 = (coarse_HW2 + fine_HW2).astype(np.float32)
   return position_HW2.astype(np.float32) + noise_HW2

@@ -28,6 +28,7 @@ _EPSILON = 1e-6
 
 def _like(bias, x):
   """`bias` with leading axes of 1, as many as `x` has more."""
+  # Not left to broadcasting: our tests forbid arrays of unlike ranks.
   num_missing = x.ndim - bias.ndim
   return bias.reshape((1,) * num_missing + bias.shape)
 
@@ -56,6 +57,7 @@ def attend(q_BTAH, k_BSAH, v_BSAH, mask=None):
   scores_BATS = jnp.einsum("btah,bsah->bats", q_BTAH * scale, k_BSAH,
                            preferred_element_type=jnp.float32)
   if mask is not None:
+    # Not −inf: a row without any key would become NaN.
     lowest = jnp.finfo(jnp.float32).min
     scores_BATS = jnp.where(mask, scores_BATS, lowest)
   weights_BATS = jax.nn.softmax(scores_BATS).astype(v_BSAH.dtype)
@@ -68,6 +70,7 @@ def attention(p, x_BTD, y_BSD, mask=None):
   k_BSAH = dense(p["key"], y_BSD)
   v_BSAH = dense(p["value"], y_BSD)
   attended_BTAH = attend(q_BTAH, k_BSAH, v_BSAH, mask)
+  # The kernel joins the heads: its first two axes are [A, H].
   return dense(p["out"], attended_BTAH, axes=2)
 
 
@@ -119,6 +122,7 @@ def encode(network, params, x, ctx):
   """
   dtype = network.dtype
   x_BND = 0
+  # A product with one-hot labels picks rows of the kernel, the slow way.
   for key in network.inputs:
     p = params[f"embedding_{key}"]
     x_BND += jnp.einsum(
@@ -129,6 +133,7 @@ def encode(network, params, x, ctx):
   x_BND = encoder(params["encoder"], x_BND)
   side = math.isqrt(network.code_len)
   x_BLD = _resize(x_BND, network.grid_size, (side, side))
+  # float32: rounding would decide between two close codewords.
   x_BLE = dense(params["encoder_head"], x_BLD.astype(jnp.float32))
   return jax.nn.standardize(x_BLE)
 
@@ -166,6 +171,7 @@ def label_patches(network, labels_BHWC):
   rows, columns = network.grid_size
   height, width = network.patch_size
   x = labels_BHWC.reshape(batch_size, rows, height, columns, width, 2)
+  # Rows and columns of patches first, then those of pixels.
   x = x.swapaxes(2, 3)
   x_BNPC = x.reshape(batch_size, rows * columns, height * width, 2)
   labels = {}
@@ -215,6 +221,7 @@ def lm_logits(network, params, encoded_BND, text_BL):
   x_BLD = p["EmbedTargets"]["embedding"][inputs_BL]
   x_BLD = x_BLD + params["pos_embedding_decoder"]
   x_BLD = x_BLD.astype(network.dtype)
+  # A word sees its own place and those before it.
   causal_11LL = jnp.tril(jnp.ones((1, 1, length, length), bool))
   for layer in _layers(p, "EncDecBlock"):
     y_BLD = norm(layer["LayerNorm1"], x_BLD)
@@ -309,6 +316,7 @@ def _empty_caches(network, layers, num_rows):
 
 def _decode_layer(layer, x_R1D, cache, memory, position):
   """One word through one layer: (its token, the layer's new cache)."""
+  # The word reads itself and the words before it.
   p = layer["SelfAttn"]
   y_R1D = norm(layer["LayerNorm1"], x_R1D)
   old_keys, old_values = cache
@@ -319,6 +327,7 @@ def _decode_layer(layer, x_R1D, cache, memory, position):
       dense(p["query"], y_R1D), keys, values, is_past_S[None, None, None])
   x_R1D = x_R1D + dense(p["out"], attended_R1AH, axes=2)
 
+  # It reads all tokens of its image.
   p = layer["CrossAttn"]
   y_R1D = norm(layer["LayerNorm2"], x_R1D)
   attended_R1AH = attend(dense(p["query"], y_R1D), *memory)

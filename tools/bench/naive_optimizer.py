@@ -18,11 +18,13 @@ def scale_by_adafactor(
   """Adafactor without relative steps; `beta2_cap` bounds the decay."""
 
   def decay_at(step, decay_rate):
+    # optax counts the updates from 0.
     update_number = jnp.asarray(step + 1, jnp.float32)
     return jnp.minimum(beta2_cap, 1.0 - update_number**-decay_rate)
 
   rms = optax.scale_by_factored_rms(
       min_dim_size_to_factor=32, decay_rate_fn=decay_at)
+  # The first moment in half precision, not bias-corrected.
   momentum = optax.ema(0.9, debias=False, accumulator_dtype=jnp.bfloat16)
   return optax.chain(rms, momentum)
 

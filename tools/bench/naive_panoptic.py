@@ -26,10 +26,12 @@ def panoptic_outputs(semantics_BNKP, instances_BNIP):
   num_ids = instances_BNIP.shape[-2]
   ids_BNP = jnp.argmax(instances_BNIP, axis=-2).astype(jnp.int32)
   masks_BNIP = jax.nn.one_hot(ids_BNP, num_ids, axis=-2, dtype=jnp.float32)
+  # The class with the largest sum of logits over a segment is its class.
   logits_BNKP = semantics_BNKP.astype(jnp.float32)
   sums_BIK = jnp.einsum("bnip,bnkp->bik", masks_BNIP, logits_BNKP)
   label_BI = jnp.argmax(sums_BIK, axis=-1)
   area_BI = jnp.sum(masks_BNIP, axis=(1, 3))
+  # An id that no pixel has gets class 0.
   label_BI = jnp.where(area_BI > 0, label_BI, 0)
   classes_BNP = jnp.einsum(
       "bnip,bi->bnp", masks_BNIP, label_BI.astype(jnp.float32))
@@ -108,6 +110,7 @@ def _count_image(counts, truth_HW, truth_segments, pred_HW, pred_segments):
     # What lies on void pixels does not count against a prediction.
     void = common_area.get((0, pred), 0)
     iou = area / (truth_area[truth] + pred_area[pred] - area - void)
+    # At most one segment can overlap by more than half.
     if iou > 0.5:
       counts.iou[category] += iou
       counts.matches[category] += 1
@@ -117,6 +120,7 @@ def _count_image(counts, truth_HW, truth_segments, pred_HW, pred_segments):
     counts.missed[truth_category[truth]] += 1
   for pred in pred_category.keys() - matched_pred:
     void = common_area.get((0, pred), 0)
+    # A segment that lies mostly on void is no mistake.
     if void / pred_area[pred] <= 0.5:
       counts.extra[pred_category[pred]] += 1
 
@@ -162,6 +166,7 @@ def coco_panoptic(data: dict[str, Any]) -> dict[str, Any]:
     filled_SHW = masks_SHW * value_S[:, None, None]
     return tf.reduce_sum(filled_SHW, axis=0)[..., None]
 
+  # 0 is void in both maps.
   place_S = tf.range(1, tf.size(id_S) + 1)
   return {**data, "semantics": fill(label_S + 1), "instances": fill(place_S)}
 
@@ -191,6 +196,7 @@ def _order_of_segments(masks_VHW):
   area_V = tf.reduce_sum(masks_VHW, axis=(1, 2))
   y_V = tf.reduce_sum(masks_VHW * row_1H1, axis=(1, 2)) / area_V
   x_V = tf.reduce_sum(masks_VHW * column_11W, axis=(1, 2)) / area_V
+  # Both sorts are stable: equal rows keep the order of their columns.
   by_column_V = tf.argsort(x_V, stable=True)
   by_row_V = tf.argsort(tf.gather(y_V, by_column_V), stable=True)
   return tf.gather(by_column_V, by_row_V)

@@ -3,6 +3,7 @@
 B batch · H W image pixels · C channels · Q dictionary size · E codeword size
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,26 +33,27 @@ def draw_params(shapes: PyTree, seed: int = 1) -> PyTree:
   """
   rng = np.random.default_rng(seed)
   arrays = {}
-  for name, shape in sorted(tree.flatten(shapes).items()):
-    arrays[name] = _draw_array(rng, name, shape)
+  for name, spec in sorted(tree.flatten(shapes).items()):
+    arrays[name] = _draw_array(rng, name, spec.shape).astype(spec.dtype)
   return tree.unflatten(arrays)
 
 
 def _draw_array(rng, name, shape):
   if name.endswith("bias"):
-    return np.zeros(shape.shape, shape.dtype)
+    return np.zeros(shape)
   if name.endswith("scale"):
-    return np.ones(shape.shape, shape.dtype)
-  fan_in = shape.size // shape.shape[-1]
+    return np.ones(shape)
+  # Inputs of each output: all axes but those of the output.
+  fan_in = math.prod(shape[:-1])
   if any(part in name for part in _TWO_OUTPUT_AXES):
-    fan_in = shape.shape[0]
-  noise = rng.normal(size=shape.shape, scale=fan_in ** -0.5)
-  return np.asarray(noise, shape.dtype)
+    fan_in = shape[0]
+  return rng.normal(size=shape, scale=fan_in ** -0.5)
 
 
 def draw_quantizer_state(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The state of VQ: a dictionary [Q, E] of noise, and every count [Q] 1."""
   rng = np.random.default_rng(3)
+  # Every word counts, so that no step begins with splitting dead ones.
   dictionary_QE = rng.normal(size=shapes["dictionary"].shape)
   return {"dictionary": dictionary_QE.astype(np.float32),
           "counts": np.ones(shapes["counts"].shape, np.float32)}
@@ -106,6 +108,7 @@ def make_batch(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
   rng = np.random.default_rng(0)
   height, width = model["input_size"]
   shape = (batch_size, height // BLOCK, width // BLOCK)
+  # Class 0 is void.
   channels = []
   for key in ("semantics", "instances"):
     num_classes, _ = model["inputs"][key]

@@ -12,7 +12,7 @@ import numpy as np
 from tools.bench import measure, naive_panoptic, rows
 from tools.bench.measure import Run, require, say
 from tools.bench.rows import Row
-from tools.bench.sizes import Size
+from tools.bench.sizes import Size, stage_i
 from uvim.tasks import make_task
 
 # The largest share of values that may differ. In 4 x 512² pixels one near tie
@@ -31,13 +31,11 @@ def panoptic_outputs(
     naive_outputs: (semantics [B, N, K, P], instances [B, N, K, P]) → maps
       int32 [B, N, P, 2].
   """
-  side, patch, classes, instances, batch_size = size.outputs
-  shapes = {"semantics": (classes, patch**2),
-            "instances": (instances, patch**2)}
-  task = make_task("panoptic_segmentation", dict(
-      inputs=shapes, outputs=shapes, input_size=(side, side),
-      patch_size=(patch, patch)))
+  side, patch, num_classes, num_instances, batch_size = size.outputs
   grid = side // patch
+  model = stage_i(side, patch, classes=num_classes, instances=num_instances)
+  task = make_task("panoptic_segmentation", model)
+  shapes = model["outputs"]
   logits = _draw_logits(shapes, batch_size, num_tokens=grid**2)
 
   def our_maps(logits):

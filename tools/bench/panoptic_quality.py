@@ -14,7 +14,7 @@ import numpy as np
 from tools.bench import made_maps, measure, naive_panoptic, rows
 from tools.bench.measure import require, say
 from tools.bench.rows import Row
-from tools.bench.sizes import Size
+from tools.bench.sizes import ImagesSize, Size
 from uvim import categories as categories_lib
 from uvim import files
 from uvim.categories import Category
@@ -52,7 +52,7 @@ def panoptic_quality(size: Size) -> Iterator[Row]:
   more rows compare with the same without the files, and with a library.
   """
   categories = categories_lib.coco_panoptic()
-  pairs = _draw_pairs(*size.pq, categories)
+  pairs = _draw_pairs(size.pq, categories)
 
   def ours():
     return _our_scores(pairs, categories)
@@ -183,14 +183,14 @@ def _describe_segments(ids_HW, segments):
 # ── Maps ────────────────────────────────────────────────────────────────────
 
 
-def _draw_pairs(shape: tuple[int, int], num_images: int,
+def _draw_pairs(size: ImagesSize,
                 categories: Sequence[Category]) -> list[Pair]:
   rng = np.random.default_rng(0)
   pairs = []
-  for index in range(num_images):
+  for index in range(size.num_images):
     if index % _NUM_MIRRORED == 0:
       num_segments = int(rng.integers(11, 21))
-      drawn_HW = made_maps.draw_segments(rng, shape, num_segments)
+      drawn_HW = made_maps.draw_segments(rng, size.shape, num_segments)
     truth_HW = _mirror(drawn_HW, index)
     pairs.append(_draw_pair(rng, truth_HW, categories))
   return pairs

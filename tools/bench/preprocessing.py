@@ -58,8 +58,8 @@ def preprocess_segments(name: str, size: Size, num_segments: int) -> Row:
             f"{full_name}: {key!r} differs.")
   say(f"{full_name}: the last batches agree")
   times = measure.alternate(ours, naive, repeats=size.repeats)
-  _, _, num_images = size.pp
-  row = rows.timed_row(full_name, times, items=num_images, unit="images/s")
+  row = rows.timed_row(
+      full_name, times, items=size.pp.num_images, unit="images/s")
   row.temp_bytes_ours = our_bytes
   row.temp_bytes_naive = naive_bytes
   return row
@@ -75,9 +75,8 @@ def _run_for_memory(side: Callable[[], Any]):
 def _make_passes(size: Size, num_segments: int) -> tuple[Callable, Callable]:
   """(ours, naive): each preprocesses all images and returns the last batch."""
   from pp import builder
-  shape, resolution, num_images = size.pp
-  parse = _make_parser(_make_examples(shape, num_segments))
-  ours = builder.build(PP_TRAIN.format(res=resolution))
+  parse = _make_parser(_make_examples(size.pp.shape, num_segments))
+  ours = builder.build(PP_TRAIN.format(res=size.pp_resolution))
 
   def naive(data, seed):
     for step in ours.steps:
@@ -87,8 +86,8 @@ def _make_passes(size: Size, num_segments: int) -> tuple[Callable, Callable]:
         data = step.fn(data, seed)
     return data
 
-  our_batches = _make_dataset(parse, ours, num_images)
-  naive_batches = _make_dataset(parse, naive, num_images)
+  our_batches = _make_dataset(parse, ours, size.pp.num_images)
+  naive_batches = _make_dataset(parse, naive, size.pp.num_images)
   return (functools.partial(_last_batch, our_batches),
           functools.partial(_last_batch, naive_batches))
 

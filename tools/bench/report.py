@@ -158,6 +158,7 @@ def _value(row: Row, value: float, side: str) -> str:
   if row.unit == "bytes":
     return f"{value / 1e6:.0f}"
   width = row.details[f"max_{side}"] - row.details[f"min_{side}"]
+  # Half of the width, in per cent.
   spread = 50 * width / row.details[f"seconds_{side}"]
   return f"{value:.3g} ± {spread:.0f} %"
 

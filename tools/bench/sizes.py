@@ -6,7 +6,7 @@ those that the original was measured with on two cores (docs/performance.md).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Fields = Mapping[str, Any]
 
@@ -16,7 +16,7 @@ OPTIMIZER = dict(
     wd=4e-5, grad_clip_norm=1.0, total_steps=1000,
     schedule=dict(decay_type="cosine", warmup_steps=0))
 
-# What the lean path is switched on with; the naive side knows none of it.
+# Fields that save memory on our side. The naive side knows none of them.
 LEAN_I = dict(scan_layers=True, remat="block")
 LEAN_II = dict(scan_layers=True, remat="block")
 
@@ -24,8 +24,8 @@ LEAN_II = dict(scan_layers=True, remat="block")
 def stage_i(size: int, patch: int, *, classes: int = 134, instances: int = 100,
             **fields: Any) -> dict[str, Any]:
   """Constructor fields of a stage I model for panoptic segmentation."""
-  labels = {"semantics": (classes, patch**2), "instances": (instances,
-                                                            patch**2)}
+  labels = {"semantics": (classes, patch**2),
+            "instances": (instances, patch**2)}
   return dict(input_size=(size, size), patch_size=(patch, patch),
               inputs=labels, outputs=labels, **fields)
 
@@ -57,74 +57,141 @@ TINY_II = stage_ii(
     vocab_size=9)
 
 
+class OutputsSize(NamedTuple):
+  """Size of C5: square images of one number of patches."""
+  side: int
+  patch: int
+  num_classes: int
+  num_instances: int
+  batch_size: int
+
+
+class ImagesSize(NamedTuple):
+  """Size of C4 and C6: images of one (height, width) in pixels."""
+  shape: tuple[int, int]
+  num_images: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
   """How large each benchmark is.
 
   Attributes:
-    stage_i, stage_ii: models of C1, and of C2 with the former as its oracle.
+    stage_i: stage I's model, of C1 and as the oracle of C2.
+    stage_ii: stage II's model, of C2.
     decoder: the language model of C3.
-    paper_i, paper_ii: models of C7 and C8, compiled but not run.
+    paper_i: stage I's model of C7, which is compiled but not run.
+    paper_ii: stage II's model of C8, likewise.
     optimizer: config fields of the optimizer of C1, C2, C7 and C8.
-    batch_i, batch_ii, batch_decode, batch_paper: images per step.
-    outputs: side in pixels, patch, classes, instances and batch of C5.
-    pp: (height, width) of the pictures, side after resizing, pictures of C4.
-    segments: per picture of C4.
-    pq: (height, width) and number of pictures of C6.
-    growth_tokens, growth_segments, growth_words: points of the growth rows.
+    batch_i: images per step of C1.
+    batch_ii: images per step of C2.
+    batch_decode: images that C3 decodes at once.
+    batch_paper: images per step of C7 and C8.
+    outputs: of C5.
+    pp: of C4.
+    pp_resolution: side in pixels after C4's resizing.
+    segments: per image of C4; a row each.
+    pq: of C6.
+    growth_tokens: image tokens; a row of growth each.
+    growth_segments: per image; a row of growth each.
+    growth_words: words of the dictionary; a row of growth each.
     growth_encoder: the language model whose encoder grows.
     growth_vectors: (number, size) of the quantizer's input.
     repeats: runs of each side.
     tolerance: relative, of a training step's loss and update.
-    dtype: of the ceiling.
-    ceiling: side of its matrices.
-    megabytes: of the array whose reading gives the memory's ceiling.
+    dtype: of the ceiling's matrices.
+    ceiling: side of these matrices.
   """
-  stage_i: Fields = dataclasses.field(default_factory=lambda: SMALL_I)
-  stage_ii: Fields = dataclasses.field(default_factory=lambda: SMALL_II)
-  decoder: Fields = dataclasses.field(
-      default_factory=lambda: SMALL_II | dict(seq_len=256))
-  paper_i: Fields = dataclasses.field(default_factory=lambda: PAPER_I)
-  paper_ii: Fields = dataclasses.field(default_factory=lambda: PAPER_II)
-  optimizer: Fields = dataclasses.field(default_factory=lambda: OPTIMIZER)
-  batch_i: int = 4
-  batch_ii: int = 8
-  batch_decode: int = 8
-  batch_paper: int = 8
-  outputs: tuple[int, int, int, int, int] = (512, 16, 134, 100, 4)
-  pp: tuple[tuple[int, int], int, int] = ((480, 640), 512, 24)
-  segments: tuple[int, ...] = (20, 60)
-  pq: tuple[tuple[int, int], int] = ((427, 640), 200)
-  growth_tokens: tuple[int, ...] = (256, 1024, 4096, 6400)
-  growth_segments: tuple[int, ...] = (5, 200)  # C4 has 20 and 60.
-  growth_words: tuple[int, ...] = (1024, 4096, 16384)
-  growth_encoder: Fields = dataclasses.field(default_factory=lambda: PAPER_II)
-  growth_vectors: tuple[int, int] = (512, 768)
-  repeats: int = 7
+  stage_i: Fields
+  stage_ii: Fields
+  decoder: Fields
+  paper_i: Fields
+  paper_ii: Fields
+  batch_i: int
+  batch_ii: int
+  batch_decode: int
+  batch_paper: int
+  outputs: OutputsSize
+  pp: ImagesSize
+  pp_resolution: int
+  segments: tuple[int, ...]
+  pq: ImagesSize
+  growth_tokens: tuple[int, ...]
+  growth_segments: tuple[int, ...]
+  growth_words: tuple[int, ...]
+  growth_encoder: Fields
+  growth_vectors: tuple[int, int]
+  repeats: int
+  ceiling: int
   tolerance: float = 1e-2
   dtype: str = "float32"
-  ceiling: int = 2048
-  megabytes: int = 256
+  optimizer: Fields = dataclasses.field(default_factory=lambda: OPTIMIZER)
 
 
-def _on_gpu() -> Size:
-  """The paper's models themselves, in bfloat16, run and not only compiled."""
-  half = dict(dtype="bfloat16")
-  lean_i, lean_ii = PAPER_I | half, PAPER_II | half
-  return Size(stage_i=lean_i, stage_ii=lean_ii, decoder=lean_ii,
-              paper_i=lean_i, paper_ii=lean_ii, batch_i=8, batch_ii=8,
-              batch_decode=64, repeats=10, tolerance=0.1, dtype="bfloat16",
-              ceiling=8192, megabytes=4096)
+CPU = Size(
+    stage_i=SMALL_I,
+    stage_ii=SMALL_II,
+    decoder=SMALL_II | dict(seq_len=256),
+    paper_i=PAPER_I,
+    paper_ii=PAPER_II,
+    batch_i=4,
+    batch_ii=8,
+    batch_decode=8,
+    batch_paper=8,
+    outputs=OutputsSize(512, 16, 134, 100, batch_size=4),
+    pp=ImagesSize((480, 640), 24),
+    pp_resolution=512,
+    segments=(20, 60),
+    pq=ImagesSize((427, 640), 200),
+    growth_tokens=(256, 1024, 4096, 6400),
+    growth_segments=(5, 200),  # C4 has 20 and 60.
+    growth_words=(1024, 4096, 16384),
+    growth_encoder=PAPER_II,
+    growth_vectors=(512, 768),
+    repeats=7,
+    ceiling=2048,
+)
 
+# The paper's models themselves, in bfloat16, run and not only compiled.
+_HALF_I = PAPER_I | dict(dtype="bfloat16")
+_HALF_II = PAPER_II | dict(dtype="bfloat16")
+GPU = dataclasses.replace(
+    CPU,
+    stage_i=_HALF_I,
+    stage_ii=_HALF_II,
+    decoder=_HALF_II,
+    paper_i=_HALF_I,
+    paper_ii=_HALF_II,
+    batch_i=8,
+    batch_decode=64,
+    repeats=10,
+    ceiling=8192,
+    tolerance=0.1,
+    dtype="bfloat16",
+)
 
-SIZES = {
-    "cpu": Size(),
-    "gpu": _on_gpu(),
-    "tiny": Size(
-        stage_i=TINY_I, stage_ii=TINY_II, decoder=TINY_II, paper_i=TINY_I,
-        paper_ii=TINY_II, batch_i=2, batch_ii=2, batch_decode=2, batch_paper=2,
-        outputs=(16, 8, 5, 4, 2), pp=((48, 64), 32, 3), segments=(3,),
-        pq=((24, 32), 3), growth_tokens=(16,), growth_segments=(2,),
-        growth_words=(8,), growth_encoder=TINY_II, growth_vectors=(16, 8),
-        repeats=1, ceiling=64, megabytes=1),
-}
+TINY = Size(
+    stage_i=TINY_I,
+    stage_ii=TINY_II,
+    decoder=TINY_II,
+    paper_i=TINY_I,
+    paper_ii=TINY_II,
+    batch_i=2,
+    batch_ii=2,
+    batch_decode=2,
+    batch_paper=2,
+    outputs=OutputsSize(16, 8, 5, 4, batch_size=2),
+    pp=ImagesSize((48, 64), 3),
+    pp_resolution=32,
+    segments=(3,),
+    pq=ImagesSize((24, 32), 3),
+    growth_tokens=(16,),
+    growth_segments=(2,),
+    growth_words=(8,),
+    growth_encoder=TINY_II,
+    growth_vectors=(16, 8),
+    repeats=1,
+    ceiling=64,
+)
+
+SIZES = {"cpu": CPU, "gpu": GPU, "tiny": TINY}

@@ -157,6 +157,7 @@ def _make_problem(family, naive_family, frozen):
   config = family.config
   init, tx, _ = step.make_init(family, config, config.total_steps)
   params, _ = jax.eval_shape(naive_family.init, jax.random.key(0))
+  # Its state has the same structure as that of ours, so one `init` serves both.
   naive_tx = naive_optimizer.make_optimizer(config, params)
   ours = step.make_train_step(family, tx, epoch_steps=_EPOCH_STEPS)
   naive = step.make_train_step(

@@ -43,6 +43,7 @@ def stage_ii_step(
       size.stage_ii, size.stage_i, size.batch_ii, size.optimizer)
   batch = noise.make_batch(size.stage_i, size.batch_ii)
   yield _timed("C2", problem, batch, size, compile_program)
+  # Codes in the batch take the place of the oracle.
   code_BL = noise.draw_code(
       size.batch_ii, size.stage_ii["seq_len"], size.stage_i["dict_size"])
   batch = {"image": batch["image"], "code": code_BL}
@@ -174,6 +175,7 @@ def compare_steps(name: str, problem: Problem, batch: Mapping[str, Any],
     stepper()
     return stepper
 
+  # The results are taken now: the next steps go on from these states.
   ours = take_step(problem.ours, "ours")
   result = jax.device_get((ours.state, ours.logs))
   naive = take_step(problem.naive, "naive")
@@ -268,6 +270,7 @@ def _compiled(name: str, problem: Problem,
     return compile_step(problem.naive, problem,
                         f"naive, {part}/{parts} of the layers")
 
+  # Ours scans over its layers, so that all of them compile quickly.
   ours = compile_step(problem.ours, problem, "ours")
   depths = [model[key] for key in _DEPTHS if key in model]
   return rows.memory_row(
