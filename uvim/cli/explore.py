@@ -93,7 +93,7 @@ def _check_installed() -> None:
   for package in ("starlette", "uvicorn"):
     if importlib.util.find_spec(package) is None:
       raise ConfigError(f"The explorer needs the package {package}, which is "
-                        "not installed: pip install 'uvim[explorer]'.")
+                        "not installed: pip install starlette uvicorn.")
 
 
 def _listen(host: str, port: int) -> socket.socket:
