@@ -23,7 +23,9 @@ def test_runs_that_are_killed_end_as_if_they_were_not():
 
 
 def test_a_single_bit_or_line_is_a_difference(tmp_path):
-  for name, value in (("a", 1.0), ("b", np.nextafter(1, 2, dtype="float32"))):
+  one = np.float32(1)
+  next_to_one = np.nextafter(one, np.float32(2))
+  for name, value in (("a", one), ("b", next_to_one)):
     folder = tmp_path / name
     with checkpoint.Checkpointer(folder) as checkpoints:
       checkpoints.save(4, {"x": np.full(3, value, "float32")}, {})
@@ -31,3 +33,8 @@ def test_a_single_bit_or_line_is_a_difference(tmp_path):
   assert not drill.differences(tmp_path / "a", tmp_path / "a")
   assert drill.differences(tmp_path / "b", tmp_path / "a") == [
       "['x']", "metrics.jsonl, line 1"]
+
+
+def test_an_existing_workdir_is_refused(tmp_path, capsys):
+  assert drill.main(["--workdir", str(tmp_path)]) == 2
+  assert "exists already" in capsys.readouterr().err
