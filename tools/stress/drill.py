@@ -137,12 +137,14 @@ def differences(workdir: pathlib.Path, whole: pathlib.Path) -> list[str]:
           + _different_lines(workdir, whole))
 
 
-def read_arrays(workdir: pathlib.Path) -> dict[str, Any]:
-  """Every array of the last checkpoint as numpy, by name."""
+def read_arrays(workdir: pathlib.Path,
+                step: int | None = None) -> dict[str, Any]:
+  """Every array of a checkpoint as numpy, by name; None: of the last."""
   import jax
   import numpy as np
   import orbax.checkpoint as ocp
-  step = max(runs.kept_steps(workdir))
+  if step is None:
+    step = max(runs.kept_steps(workdir))
   path = workdir.absolute() / "checkpoints" / str(step) / "state"
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray),
