@@ -1,52 +1,192 @@
-"""What all sweeps share: their sizes, and what a table of one consists of.
+"""What a sweep is made of, and what all sweeps share.
 
-A sweep is a file of this folder with `get_sweep(size)`, which returns plain
-data for `python -m tools.sweep NAME`:
-
-  title     what it is, and where it was published.
-  configs   the shipped pair it varies: (stage I, stage II).
-  steps     overrides of both for its size: (stage I, stage II).
-  costs     of the default cell: (stage I, stage II, unit).
-  cells     name → {title, stage1, stage2, cost}. `stage1` and `stage2` are
-            overrides of the two configs; a `model.…` of stage I is set in
-            stage II's `oracle.model.…` as well. `stage2` None: there is none.
-            `cost`: (stage I, stage II) as multiples of the default's.
-  scores    name → {title, stage, metric, published, …}. `stage`: 1, 2, or
-            'masking' for what tools.sweeps.masking measures. `metric`: a name
-            in that run's metrics.jsonl; of a `train/…` the mean over the last
-            tenth of the run, since single batches differ. '{cell}' in it is
-            the cell's name. `published`: cell → figure; a string is a figure
-            of another kind. `scale`: factor on ours. `comparable` False: the
-            published figures are of another measure.
-  checks    (effect, left, sign, right, what was published); left and right
-            are (score, cell). Signs: '<', '>', '~' (within 5 %), and for grids,
-            with right None and left (score,): 'rises' (never falls by more than
-            the spread along rows and columns, and ends higher than it begins)
-            and 'peaks inside rows' or '… columns' (of their means, neither the
-            first nor the last is the best).
-  grid      {rows, columns, corner}: the cells, row by row, are a grid.
-  curves    metric → title: drawn over the steps of stage I, for each cell.
-            'age' is made of the splits: see tools/sweeps/plot.py.
-  evaluator stage II's, whose pictures tools.sweeps.masking masks.
+A sweep is a file of this folder with a function `get_sweep(size)`, which
+returns a `Sweep` for `python -m tools.sweep NAME`. It holds data only: what is
+run and judged is in tools/sweeps.
 """
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 SIZES = ("full", "rooms", "tiny")
 
-# `full`: the shipped configs as they are. `rooms`: two fifths of the shipped
-# recipe's steps in stage I, all of stage II's; the cosine ends with them, so
-# that it is a shorter recipe and no broken-off one. With 2400 + 1200 steps UViM
-# was worse than no code at all: the language model has most to learn. `tiny`:
-# seconds, to try the commands.
-STEPS = {
-    "full": ({}, {}),
-    "rooms": tuple(
-        dict(total_steps=steps, checkpoint_steps=800, log_eval_steps=steps,
-             log_training_steps=20) for steps in (4000, 2400)),
-    "tiny": ({}, {}),
-}
-# Of the default cell, (stage I, stage II), with start, compiling and scoring.
-# rooms: measured. full: the paper's hours for panoptic segmentation; other
-# tasks by their steps.
+# Names of config fields and their values, as in {"model.code_len": 16}.
+Overrides = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One of the two trainings of the default cell.
+
+  Attributes:
+    config: a config file, with its argument.
+    overrides: what the size of the sweep changes in it.
+    cost: how long it takes, in `Recipe.unit`.
+  """
+  config: str
+  overrides: Overrides
+  cost: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """The shipped pair of configs that a sweep varies.
+
+  Attributes:
+    stage1: oracle and base model.
+    stage2: the language model.
+    unit: of the costs.
+  """
+  stage1: Stage
+  stage2: Stage
+  unit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A cell of the table: the recipe with something changed.
+
+  Attributes:
+    title: of its column.
+    stage1: overrides of stage I. What changes `model.…` is set in stage II's
+      `oracle.model.…` as well.
+    stage2: further overrides of stage II; None: the cell has no stage II.
+    cost: (stage I, stage II) as multiples of the default cell's.
+  """
+  title: str
+  stage1: Overrides = dataclasses.field(default_factory=dict)
+  stage2: Overrides | None = dataclasses.field(default_factory=dict)
+  cost: tuple[float, float] = (1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A row of the table: one figure of each cell.
+
+  Attributes:
+    title: of the row.
+    stage: the run that has the figure: 1, 2, or 'masking' for what
+      tools.sweeps.masking measures.
+    metric: its name in that run's metrics.jsonl. Single batches differ, so of
+      a 'train/…' the mean over the last tenth of the run is taken. '{cell}' in
+      it stands for the name of the cell.
+    published: cell → the published figure; a string is a figure of another
+      kind.
+    scale: factor on our figure.
+    is_comparable: whether the published figures are of the same measure.
+  """
+  title: str
+  stage: int | str
+  metric: str
+  published: Mapping[str, float | str] = dataclasses.field(
+      default_factory=dict)
+  scale: float = 1
+  is_comparable: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A place in the table."""
+  score: str
+  cell: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """An effect: an inequality between two entries of the table.
+
+  Attributes:
+    effect: what it says, in words.
+    left: an entry.
+    sign: '<', '>' or '~' (within 5 %).
+    right: the entry it is compared with.
+    published: what was published of it.
+  """
+  effect: str
+  left: Entry
+  sign: str
+  right: Entry
+  published: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trend:
+  """An effect: how a score changes over the sweep's grid.
+
+  Attributes:
+    effect: what it says, in words.
+    score: which score.
+    shape: 'rises' – along rows and columns the score never falls by more than
+      the spread over seeds, and it ends higher than it begins;
+      'peaks inside rows' – neither the first nor the last row has the best
+      mean; 'peaks inside columns' – likewise for columns.
+    published: what was published of it.
+  """
+  effect: str
+  score: str
+  shape: str
+  published: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """How the cells, row by row, form a grid.
+
+  Attributes:
+    rows: titles of the rows.
+    columns: titles of the columns.
+    down: what the rows vary.
+    across: what the columns vary.
+  """
+  rows: Sequence[Any]
+  columns: Sequence[Any]
+  down: str = ""
+  across: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """A table or figure of a paper, to be set up anew.
+
+  Attributes:
+    title: what it is, and where it was published.
+    recipe: what its cells vary.
+    cells: by name, in the order of the table.
+    scores: by name.
+    comparisons: effects between two entries.
+    trends: effects over the grid.
+    grid: None: the cells form no grid.
+    curves: metric → title; drawn over the steps of stage I for each cell.
+      'age' is made of the splits: see tools/sweeps/plot.py.
+    evaluator: of stage II; tools.sweeps.masking masks the codes of its images.
+      "": nothing is masked.
+  """
+  title: str
+  recipe: Recipe
+  cells: Mapping[str, Cell]
+  scores: Mapping[str, Score]
+  comparisons: Sequence[Comparison] = ()
+  trends: Sequence[Trend] = ()
+  grid: Grid | None = None
+  curves: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  evaluator: str = ""
+
+
+# ── What all sweeps share ───────────────────────────────────────────────────
+
+# What a size changes in the configs of stage I and stage II.
+# `full`: nothing, the shipped configs as they are.
+# `rooms`: stage I has two fifths of the shipped recipe's steps, stage II has
+# all of them. The cosine ends with the steps, so this is a shorter recipe and
+# not one that is broken off. With 2400 + 1200 steps UViM was worse than no code
+# at all: the language model has most to learn.
+# `tiny`: nothing; the configs take seconds, to try the commands.
+ROOMS_STEPS = (4000, 2400)
+
+# Of the default cell: (stage I, stage II, unit), with start, compilation and
+# scoring. rooms: measured. full: the paper's hours for panoptic segmentation;
+# other tasks by their steps.
 COSTS = {
     "full": (1900, 900, "TPU-v3 hours"),
     "rooms": (5, 8, "minutes (a core for each job)"),
@@ -54,46 +194,77 @@ COSTS = {
 }
 FULL_STEPS = {"panoptic": (111_515, 44_606), "depth": (9_294, 4_647),
               "colorization": (124_714, 124_714)}
-ARGUMENT = {"full": "", "rooms": "", "tiny": "tiny"}
+DATA = {"panoptic": "coco", "depth": "nyu", "colorization": "imagenet"}
 
 
-def base(size, task, arg=""):
-  """What a sweep varies: its `configs`, `steps` and `costs`.
+def recipe_of(size, task, argument=""):
+  """The recipe of a task.
 
   Args:
     size: one of SIZES.
     task: 'panoptic', 'depth' or 'colorization'.
-    arg: a further argument of both config files.
+    argument: a further argument of both config files.
   """
-  data = {"panoptic": "coco", "depth": "nyu", "colorization": "imagenet"}
-  name = data[task] if size == "full" else "rooms"
-  arg = ",".join(filter(None, (ARGUMENT[size], arg)))
-  configs = tuple(
-      f"configs/{stage}_{name}_{task}.py" + (f":{arg}" if arg else "")
-      for stage in ("vqvae", "lm"))
-  return dict(configs=configs, steps=STEPS[size], costs=costs(size, task))
-
-
-def costs(size, task):
-  """(stage I, stage II, unit) of the default cell."""
-  *each, unit = COSTS[size]
+  cost1, cost2, unit = COSTS[size]
   if size == "full":
-    each = [cost * ours / panoptic for cost, ours, panoptic in zip(
-        each, FULL_STEPS[task], FULL_STEPS["panoptic"], strict=True)]
-  return *each, unit
+    steps1, steps2 = FULL_STEPS[task]
+    panoptic_steps1, panoptic_steps2 = FULL_STEPS["panoptic"]
+    cost1 = cost1 * steps1 / panoptic_steps1
+    cost2 = cost2 * steps2 / panoptic_steps2
+  overrides1 = {}
+  overrides2 = {}
+  if size == "rooms":
+    overrides1 = rooms_overrides(ROOMS_STEPS[0])
+    overrides2 = rooms_overrides(ROOMS_STEPS[1])
+  return Recipe(
+      Stage(config_of("vqvae", size, task, argument), overrides1, cost1),
+      Stage(config_of("lm", size, task, argument), overrides2, cost2),
+      unit)
 
 
-def scratch(size):
+def config_of(trainer, size, task, argument):
+  """'configs/FILE.py[:argument]'."""
+  data = DATA[task] if size == "full" else "rooms"
+  arguments = []
+  if size == "tiny":
+    arguments.append("tiny")
+  if argument:
+    arguments.append(argument)
+  path = f"configs/{trainer}_{data}_{task}.py"
+  if arguments:
+    path += ":" + ",".join(arguments)
+  return path
+
+
+def rooms_overrides(steps):
+  """A run of so many steps, scored at its end."""
+  return {"total_steps": steps, "checkpoint_steps": 800,
+          "log_eval_steps": steps, "log_training_steps": 20}
+
+
+def from_scratch(size):
   """Overrides of stage II by which nothing is pretrained.
 
-  On `rooms` there is no ImageNet-21k model; the shipped recipe starts the image
+  On `rooms` there is no ImageNet-21k model. The shipped recipe starts the image
   encoder as f, and "pretrained" means that there.
   """
   part = "encoder" if size == "full" else "base_model"
   return {f"model_init.{part}": ""}
 
 
-def metric(size, full, rooms):
+def no_oracle(title="no oracle"):
+  """The base model alone, without a code."""
+  return Cell(title, stage1={"model.oracle_depth": 0}, stage2=None,
+              cost=(0.7, 0))
+
+
+def compare_cells(effect, score, left, sign, right, published):
+  """A comparison of two cells by one score; see `Comparison`."""
+  return Comparison(
+      effect, Entry(score, left), sign, Entry(score, right), published)
+
+
+def metrics_of(size, full, rooms):
   """(stage I's, stage II's) name of a measure.
 
   Args:

@@ -9,71 +9,76 @@ PQ_2 = {"default": 43.7, "scratch": 41.4, "no_dropout": 42.2,
         "no_image": 39.1}
 NLL = {"default": 1.3, "no_dropout": 4.2}  # Section 4.
 
+# The base model of no_oracle_48. Paper: ViT-L with 48 layers. On rooms: three
+# times f's layers, which is half as much again as oracle and f have together.
+DEEP = {"model.width": 1024, "model.mlp_dim": 4096, "model.num_heads": 16,
+        "model.base_model_depth": 48}
+ROOMS_DEEP = {"model.base_model_depth": 12}
+
 
 def cells(size):
-  full = size == "full"
-  # Paper: ViT-L with 48 layers. On rooms three times f's layers, which is half
-  # as much again as oracle and f together have.
-  deep = (dict(width=1024, mlp_dim=4096, num_heads=16, base_model_depth=48)
-          if full else dict(base_model_depth=12))
+  deep = ROOMS_DEEP
+  scratch = recipe.from_scratch(size)
+  scratch_cost = 1
+  # f without an image has no patch embedding for stage II to start from.
+  no_image = recipe.from_scratch(size)
+  if size == "full":
+    deep = DEEP
+    scratch["num_epochs"] = 500
+    scratch_cost = 2.5
+    no_image = {}
   return {
-      "default": dict(title="default"),
-      "scratch": dict(
-          title="from scratch", cost=(1, 2.5 if full else 1),
-          stage2=recipe.scratch(size) | (dict(num_epochs=500) if full else {})),
-      "no_dropout": dict(
-          title="no dropout", stage1={"model.code_dropout": "none"}),
-      "no_oracle": dict(
-          title="no oracle", stage1={"model.oracle_depth": 0}, stage2=None,
-          cost=(0.7, 0)),
-      "no_oracle_48": dict(
-          title=f"no oracle, {deep['base_model_depth']} layers",
-          stage1={"model.oracle_depth": 0} | {
-              f"model.{k}": v for k, v in deep.items()},
-          stage2=None, cost=(2, 0)),
-      "no_autoregression": dict(
-          title="no autoregression", stage2={"model.autoregressive": False}),
-      "no_image": dict(
-          title="no image", stage1={"model.with_decoder_ctx": False},
-          # f without an image has no patch embedding to start from.
-          stage2={} if full else recipe.scratch(size)),
+      "default": recipe.Cell("default"),
+      "scratch": recipe.Cell(
+          "from scratch", stage2=scratch, cost=(1, scratch_cost)),
+      "no_dropout": recipe.Cell(
+          "no dropout", stage1={"model.code_dropout": "none"}),
+      "no_oracle": recipe.no_oracle(),
+      "no_oracle_48": recipe.Cell(
+          f"no oracle, {deep['model.base_model_depth']} layers",
+          stage1={"model.oracle_depth": 0, **deep}, stage2=None, cost=(2, 0)),
+      "no_autoregression": recipe.Cell(
+          "no autoregression", stage2={"model.autoregressive": False}),
+      "no_image": recipe.Cell(
+          "no image", stage1={"model.with_decoder_ctx": False},
+          stage2=no_image),
   }
 
 
 def get_sweep(size):
-  # What no_image is to be compared with: its LM is not pretrained on rooms.
-  like = "default" if size == "full" else "scratch"
-  metrics = recipe.metric(size, "coco_panoptic_holdout/PQ", "PQ")
-  return dict(
+  # The language model of no_image is not pretrained on rooms, so it is compared
+  # with another such one.
+  with_image = "default" if size == "full" else "scratch"
+  metric1, metric2 = recipe.metrics_of(size, "coco_panoptic_holdout/PQ", "PQ")
+  compare = recipe.compare_cells
+  return recipe.Sweep(
       title="Table 2: ablations, panoptic segmentation (paper; PQ on held-out "
             "pictures)",
-      **recipe.base(size, "panoptic"),
+      recipe=recipe.recipe_of(size, "panoptic"),
       cells=cells(size),
       scores={
-          "stage1": dict(title="UViM (stage I), PQ", stage=1, metric=metrics[0],
-                         published=PQ_1),
-          "stage2": dict(title="UViM (stage II), PQ", stage=2,
-                         metric=metrics[1], published=PQ_2),
-          "nll": dict(title="LM, NLL in training, nats a word", stage=2,
-                      metric="train/loss", published=NLL),
-          "nll_unseen": dict(title="LM, NLL of unseen codes", stage=2,
-                             metric="val/loss", published={})},
-      checks=[
-          ("the oracle's code against no code", ("stage1", "default"), ">",
-           ("stage1", "no_oracle"), "75.7 : 19.6"),
-          ("as many layers do not replace a code", ("stage1", "default"), ">",
-           ("stage1", "no_oracle_48"), "75.7 : 25.5"),
-          ("dropout: stage I falls", ("stage1", "default"), "<",
-           ("stage1", "no_dropout"), "75.7 : 85.8"),
-          ("dropout: the LM's NLL falls", ("nll", "default"), "<",
-           ("nll", "no_dropout"), "1.3 : 4.2"),
-          ("dropout: UViM rises or holds", ("stage2", "default"), ">",
-           ("stage2", "no_dropout"), "43.7 : 42.2"),
-          ("autoregression: UViM drops without", ("stage2", "default"), ">",
-           ("stage2", "no_autoregression"), "43.7 : 33.3"),
-          ("image in f: stage I drops without", ("stage1", "default"), ">",
-           ("stage1", "no_image"), "75.7 : 66.1"),
-          ("image in f: UViM drops without", ("stage2", like), ">",
-           ("stage2", "no_image"), "43.7 : 39.1"),
-          ("pretraining: UViM drops without", ("stage2", "default"), ">",
-           ("stage2", "scratch"), "43.7 : 41.4")])
+          "stage1": recipe.Score("UViM (stage I), PQ", 1, metric1, PQ_1),
+          "stage2": recipe.Score("UViM (stage II), PQ", 2, metric2, PQ_2),
+          "nll": recipe.Score(
+              "LM, NLL in training, nats a word", 2, "train/loss", NLL),
+          "nll_unseen": recipe.Score(
+              "LM, NLL of unseen codes", 2, "val/loss")},
+      comparisons=[
+          compare("the oracle's code against no code",
+                  "stage1", "default", ">", "no_oracle", "75.7 : 19.6"),
+          compare("as many layers do not replace a code",
+                  "stage1", "default", ">", "no_oracle_48", "75.7 : 25.5"),
+          compare("dropout: stage I falls",
+                  "stage1", "default", "<", "no_dropout", "75.7 : 85.8"),
+          compare("dropout: the LM's NLL falls",
+                  "nll", "default", "<", "no_dropout", "1.3 : 4.2"),
+          compare("dropout: UViM rises or holds",
+                  "stage2", "default", ">", "no_dropout", "43.7 : 42.2"),
+          compare("autoregression: UViM drops without",
+                  "stage2", "default", ">", "no_autoregression", "43.7 : 33.3"),
+          compare("image in f: stage I drops without",
+                  "stage1", "default", ">", "no_image", "75.7 : 66.1"),
+          compare("image in f: UViM drops without",
+                  "stage2", with_image, ">", "no_image", "43.7 : 39.1"),
+          compare("pretraining: UViM drops without",
+                  "stage2", "default", ">", "scratch", "43.7 : 41.4")])

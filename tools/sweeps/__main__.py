@@ -5,258 +5,125 @@
       [--dry_run | --collect]
 
 NAME is a file of configs/sweeps: table2, table3, fig6, fig11, masking, lbg,
-depth, colour. What is missing is run, what was begun is resumed, and cells that
-need the same stage I share it; so do sweeps of one workdir. Our figures, the
-spread over seeds and the published ones are in W/NAME.md and .json, written
-after each run, and W/NAME.png, drawn at the end. A cell that was not run or
-that failed says why; the others go on. --dry_run only says what would be run
-and how long it takes, --collect only writes the three files.
+depth, colour. What is missing is run, and what was begun is resumed. Cells that
+need the same stage I share it, and so do sweeps of one workdir. Our figures,
+the spread over seeds and the published figures are in W/NAME.md and .json,
+written after each run, and in W/NAME.png, drawn at the end. A cell that was not
+run or that failed says why; the others go on. --dry_run only says what would be
+run and how long it takes. --collect only writes the three files.
 """
 
 import argparse
-import os
+import dataclasses
+import functools
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tools.sweeps import (
-  plan as sweep_plan,
-)
-from tools.sweeps import (
-  plot as sweep_plot,
-)
-from tools.sweeps import (
-  results as sweep_results,
-)
-from tools.sweeps.plan import Cells, Run
+from tools.sweeps import jobs, page, plan, plot, progress
+from tools.sweeps import results as sweep_results
+from tools.sweeps.plan import Cells, Sweep
+from tools.sweeps.progress import Clock
+from tools.sweeps.results import Results
+from tools.sweeps.runs import Run, is_done, reason_of
+from uvim import files
+from uvim.cli import app
 from uvim.registry import ConfigError
 
-EXIT_FAILED, EXIT_BAD_INPUT = 1, 2
-_REPORT_SECONDS = 600
-_POLL_SECONDS = 0.2
+EXIT_FAILED = 1
+EXIT_TERMINATED = 143
 
 
-class Clock:
-  """How long the runs that are left will take, by those that were made."""
+@dataclasses.dataclass(frozen=True)
+class Outside:
+  """What the command does to the world; tests put something else here.
 
-  def __init__(self, unit: str):
-    self.unit = unit
-    self.seconds = self.cost = 0.0
-
-  def add(self, run: Run, seconds: float) -> None:
-    self.seconds += seconds
-    self.cost += run.cost
-
-  def left(self, runs: Sequence[Run], jobs: int = 1) -> str:
-    """'1:20 h left', or what the recipe says as long as nothing is known."""
-    cost = 0.0
-    for run in runs:
-      step, total = sweep_plan.progress(run)
-      cost += run.cost * (1 - step / total)
-    if not self.cost:
-      return f"about {cost / jobs:,.0f} {self.unit}"
-    minutes = cost * self.seconds / self.cost / jobs / 60
-    return f"about {int(minutes // 60)}:{int(minutes % 60):02d} h"
-
-
-def execute(runs: Sequence[Run], jobs: int, on_change) -> None:
-  """Runs what is not done, in order, at most `jobs` at a time.
-
-  Args:
-    runs: each after the one it needs.
-    jobs: processes at a time.
-    on_change: called with (run, seconds) when one has ended, and with
-      (None, 0) every now and then.
+  Attributes:
+    load_sweep: (name, size) → the sweep.
+    start: starts a run; see `jobs.start_process`.
+    draw: writes the plot.
+    poll_seconds: between two looks at the processes.
   """
-  waiting = [run for run in runs if not sweep_plan.is_done(run)]
-  for run in waiting:
-    run.failure.unlink(missing_ok=True)
-  active: dict[Run, tuple[subprocess.Popen, float, set[int]]] = {}
-  idle = shares(jobs)
-  reported = time.monotonic()
-  try:
-    while waiting or active:
-      _start(waiting, active, idle)
-      ended = [run for run, (process, *_) in active.items()
-               if process.poll() is not None]
-      for run in ended:
-        process, started, cores = active.pop(run)
-        idle.append(cores)
-        _note_failure(run, process.returncode)
-        on_change(run, time.monotonic() - started)
-      if not ended:
-        time.sleep(_POLL_SECONDS)
-      if time.monotonic() - reported > _REPORT_SECONDS:
-        reported = time.monotonic()
-        on_change(None, 0)
-  finally:
-    for process, *_ in active.values():
-      process.terminate()  # The trainers save, and resume the next time.
-    for process, *_ in active.values():
-      process.wait()
+  load_sweep: Callable[[str, str], Sweep] = plan.load_sweep
+  start: Callable[..., Any] = jobs.start_process
+  draw: Callable[[pathlib.Path, Sweep, Results], None] = plot.draw
+  poll_seconds: float = 0.2
 
 
-def shares(jobs: int) -> list[set[int]]:
-  """The cores of each job; with more jobs than cores some share one.
+@dataclasses.dataclass(frozen=True)
+class _Work:
+  """The sweep that the command is about.
 
-  Models as small as those of `rooms` gain nothing from a second core: two jobs
-  on a core each made 1.9 times the steps of one on two. Empty where the system
-  knows no such thing.
+  Attributes:
+    args: of the command line.
+    sweep: what is to be run.
+    cells: its runs by cell and seed.
+    clock: estimates what is left.
   """
-  if not hasattr(os, "sched_getaffinity"):
-    return [set() for _ in range(jobs)]
-  cores = sorted(os.sched_getaffinity(0))
-  return [set(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
+  args: argparse.Namespace
+  sweep: Sweep
+  cells: Cells
+  clock: Clock
+
+  @property
+  def runs(self) -> list[Run]:
+    return plan.unique_runs(self.cells)
+
+  @property
+  def missing(self) -> list[Run]:
+    """The runs that are not done."""
+    return [run for run in self.runs if not is_done(run)]
+
+  # ── As an observer of jobs ────────────────────────────────────────────────
+
+  def on_end(self, run: Run, seconds: float) -> None:
+    if is_done(run):
+      self.clock.add(run, seconds)
+    self.on_wait()
+
+  def on_wait(self) -> None:
+    """Says how far everything is, and writes what was found."""
+    missing = self.missing
+    num_runs = len(self.runs)
+    left = self.clock.left(missing, self.args.jobs)
+    _say(f"── {self.args.name}: {num_runs - len(missing)} of {num_runs} runs "
+         f"done, {left} left\n{progress.table(self.cells, self.sweep)}")
+    self.write()
+
+  def write(self) -> Results:
+    """Writes NAME.json and NAME.md."""
+    found = sweep_results.collect(self.sweep, self.cells)
+    command = _command_of(self.args)
+    text = page.page_of(self.args.name, self.sweep, found, command=command)
+    files.write_json(self.path(".json"),
+                     {"command": command, **found.to_json()}, indent=1)
+    files.write_text(self.path(".md"), text)
+    return found
+
+  def path(self, suffix: str) -> pathlib.Path:
+    """The file NAME.… of the sweep."""
+    return pathlib.Path(self.args.workdir) / f"{self.args.name}{suffix}"
 
 
-def _popen(run: Run, log, cores: set[int]) -> subprocess.Popen:
-  """The process inherits the cores of the thread that starts it."""
-  before = os.sched_getaffinity(0) if cores else None
-  if cores:
-    os.sched_setaffinity(0, cores)
-  try:
-    return subprocess.Popen(run.command, stdout=log, stderr=log,
-                            env=os.environ | {"PYTHONUNBUFFERED": "1"})
-  finally:
-    if cores:
-      os.sched_setaffinity(0, before)
+def main(argv: Sequence[str] | None = None,
+         outside: Outside | None = None) -> int:
+  """The command.
+
+  Returns:
+    0; 1 if a run failed; otherwise see `uvim.cli.app`.
+  """
+  command = functools.partial(run_sweep, outside=outside or Outside())
+  return app.run(make_parser(), command, argv)
 
 
-def _start(waiting: list[Run], active: dict, idle: list[set[int]]) -> None:
-  """Starts what can be started; drops what never can."""
-  busy = {run.name for run in active} | {run.name for run in waiting}
-  for run in list(waiting):
-    if run.needs and run.needs.name in busy:
-      continue
-    if run.needs and not sweep_plan.is_done(run.needs):
-      waiting.remove(run)  # Its reason is that of the one it needs.
-      busy.discard(run.name)
-    elif idle:
-      waiting.remove(run)
-      run.log.parent.mkdir(parents=True, exist_ok=True)
-      cores = idle.pop()
-      with open(run.log, "a") as log:
-        active[run] = _popen(run, log, cores), time.monotonic(), cores
-
-
-def _note_failure(run: Run, code: int) -> None:
-  if code == 0 and sweep_plan.is_done(run):
-    return
-  lines = [x for x in run.log.read_text(errors="replace").splitlines() if x]
-  errors = [x for x in lines if x.startswith("error: ")] or lines or [""]
-  run.failure.write_text(f"exit code {code}: {errors[-1]} (see {run.log})\n")
-
-
-def table(cells: Cells, sweep: Mapping[str, Any]) -> str:
-  """How far each cell is: a line per cell, a column per seed."""
-  lines = []
-  for name in sweep["cells"]:
-    row = [_cell_state(runs) for (other, _), runs in cells.items()
-           if other == name]
-    lines.append("  ".join([f"{name:20}", *(f"{x:24}" for x in row)]))
-  return "\n".join(line.rstrip() for line in lines)
-
-
-def _cell_state(runs) -> str:
-  parts = []
-  for stage, run in runs.items():
-    step, total = sweep_plan.progress(run)
-    state = ("done" if step == total else
-             "failed" if run.failure.exists() else
-             f"{100 * step // total} %" if step else "–")
-    parts.append(f"{ {1: 'I', 2: 'II'}.get(stage, stage) } {state}")
-  return " · ".join(parts)
-
-
-def describe(runs: Sequence[Run], clock: Clock, jobs: int) -> str:
-  """What --dry_run says."""
-  missing = [run for run in runs if not sweep_plan.is_done(run)]
-  return "\n".join([
-      sweep_plan.commands(missing),
-      f"# {len(missing)} of {len(runs)} runs to do, "
-      f"{clock.left(missing, jobs)}"])
-
-
-def say(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
-
-
-def run_sweep(args: argparse.Namespace) -> int:
-  """The exit code; see `main`."""
-  sweep = sweep_plan.load(args.name, args.size)
-  cells = sweep_plan.plan(
-      sweep, workdir=args.workdir, num_seeds=args.seeds,
-      data=_data(args))
-  runs, clock = sweep_plan.unique(cells), Clock(sweep["costs"][2])
-  if args.dry_run:
-    print(describe(runs, clock, args.jobs))
-    print(table(cells, sweep))
-    return 0
-  page = pathlib.Path(args.workdir) / f"{args.name}.md"
-  try:
-    if not args.collect:
-      _run(args, sweep, cells, runs, clock)
-  finally:  # However it ends; the picture once only, it takes a second.
-    results = _write(args, sweep, cells)
-    sweep_plot.draw(page.with_suffix(".png"), sweep, results)
-  print(page.read_text())
-  bad = [run for run in runs if not sweep_plan.is_done(run)]
-  for run in bad:
-    say(f"{run.name}: {sweep_plan.reason(run)}")
-  return EXIT_FAILED if bad and not args.collect else 0
-
-
-def _data(args) -> dict[str, str]:
-  return {name: value for name in ("data_dir", "dataset")
-          if (value := getattr(args, name))}
-
-
-def _run(args, sweep, cells, runs, clock) -> None:
-  """Runs what is missing; says after each how far it is, and writes that."""
-  def on_change(run, seconds):
-    if run is not None and sweep_plan.is_done(run):
-      clock.add(run, seconds)
-    left = [x for x in runs if not sweep_plan.is_done(x)]
-    say(f"── {args.name}: {len(runs) - len(left)} of {len(runs)} runs done, "
-        f"{clock.left(left, args.jobs)} left\n{table(cells, sweep)}")
-    _write(args, sweep, cells)
-
-  on_change(None, 0)
-  if args.size == "rooms" and args.jobs > 1 and not args.dataset:
-    _render_rooms(args.data_dir)  # Or all jobs would, at once.
-  execute(runs, args.jobs, on_change)
-
-
-def _write(args, sweep, cells) -> dict[str, Any]:
-  """Writes NAME.json and NAME.md; returns the results."""
-  out = pathlib.Path(args.workdir)
-  out.mkdir(parents=True, exist_ok=True)
-  results = sweep_results.collect(sweep, cells)
-  command = ["python", "-m", "tools.sweep", args.name, "--workdir",
-             args.workdir, "--size", args.size, "--seeds", str(args.seeds)]
-  for name, value in _data(args).items():
-    command += [f"--{name}", value]
-  sweep_results.write(out, args.name, sweep, results,
-                      command=shlex.join(command))
-  return results
-
-
-def _render_rooms(data_dir: str | None) -> None:
-  extra = ["--data_dir", data_dir] if data_dir else []
-  subprocess.run([sys.executable, "-m", "tools.prepare_data", "rooms", *extra],
-                 check=True)
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-      prog="python -m tools.sweep", description=__doc__, allow_abbrev=False,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+  parser = app.make_parser("tools.sweep", __doc__)
   add = parser.add_argument
-  add("name", help=", ".join(sweep_plan.names()))
+  add("name", help=", ".join(plan.names()))
   add("--workdir", required=True)
   add("--size", default="rooms", help="rooms (default), full or tiny")
   add("--seeds", type=int, default=3, help="how many (default 3)")
@@ -267,24 +134,83 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
   mode = parser.add_mutually_exclusive_group()
   mode.add_argument("--dry_run", action="store_true")
   mode.add_argument("--collect", action="store_true")
-  args = parser.parse_args(argv)
+  return parser
+
+
+def run_sweep(args: argparse.Namespace, outside: Outside) -> int:
+  """What the command does; returns the exit code."""
   if args.seeds < 1 or args.jobs < 1:
-    parser.error("--seeds and --jobs must be at least 1")
-  return args
+    raise ConfigError("--seeds and --jobs must be at least 1.")
+  sweep = outside.load_sweep(args.name, args.size)
+  cells = plan.plan_runs(sweep, workdir=args.workdir, num_seeds=args.seeds,
+                         data=_data_overrides(args))
+  work = _Work(args, sweep, cells, Clock(sweep.recipe.unit))
+  if args.dry_run:
+    print(progress.describe(work.runs, work.clock, args.jobs))
+    print(progress.table(cells, sweep))
+    return app.EXIT_DONE
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """0; 1 if a run failed; 2 after a mistake that the message explains."""
-  args = parse_args(argv)
   try:
-    return run_sweep(args)
-  except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return EXIT_BAD_INPUT
+    if not args.collect:
+      _run_missing(work, outside)
+  finally:
+    # However it ends. The plot takes a second, so it is drawn only once.
+    found = work.write()
+    outside.draw(work.path(".png"), sweep, found)
+  print(work.path(".md").read_text())
+  for run in work.missing:
+    _say(f"{run.name}: {reason_of(run)}")
+  has_failed = bool(work.missing) and not args.collect
+  return EXIT_FAILED if has_failed else app.EXIT_DONE
+
+
+def _run_missing(work: _Work, outside: Outside) -> None:
+  """Runs what is missing; says after each run how far it is."""
+  work.on_wait()
+  args = work.args
+  if args.size == "rooms" and args.jobs > 1 and not args.dataset:
+    # Otherwise all jobs would render the data set at once.
+    _render_rooms(args.data_dir)
+  jobs.execute(work.runs, args.jobs, work, start=outside.start,
+               poll_seconds=outside.poll_seconds)
+
+
+def _render_rooms(data_dir: str | None) -> None:
+  command = [sys.executable, "-m", "tools.prepare_data", "rooms"]
+  if data_dir:
+    command += ["--data_dir", data_dir]
+  subprocess.run(command, check=True)
+
+
+def _data_overrides(args: argparse.Namespace) -> dict[str, str]:
+  """The overrides of all configs that say where the data is."""
+  overrides = {}
+  if args.data_dir:
+    overrides["data_dir"] = args.data_dir
+  if args.dataset:
+    overrides["dataset"] = args.dataset
+  return overrides
+
+
+def _command_of(args: argparse.Namespace) -> str:
+  """The command that makes the same page."""
+  command = ["python", "-m", "tools.sweep", args.name, "--workdir",
+             args.workdir, "--size", args.size, "--seeds", str(args.seeds)]
+  for name, value in _data_overrides(args).items():
+    command += [f"--{name}", value]
+  return shlex.join(command)
+
+
+def _say(text: str) -> None:
+  print(text, file=sys.stderr, flush=True)
+
+
+def _terminate(signal_number, frame) -> None:
+  """Leaves by an exception, so that `jobs.execute` ends its processes."""
+  del signal_number, frame
+  sys.exit(EXIT_TERMINATED)
 
 
 if __name__ == "__main__":
-  import signal
-  # So that `execute` ends its processes on the way out.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  signal.signal(signal.SIGTERM, _terminate)
   sys.exit(main())

@@ -1,215 +1,306 @@
-"""Figure 10: what f makes of the language model's code with a part masked.
+"""Figure 10: what f makes of the prior's code with a part of it masked.
 
   python -m tools.sweeps.masking --checkpoint W --evaluator NAME --out DIR
 
-W is a workdir of stage II, NAME one of its panoptic evaluators, which says the
-pictures. Each code is drawn once; its left half is then masked by zero vectors,
-by random words, and by one word (the dictionary's first). Writes to DIR:
+W is the workdir of a stage II run, NAME one of its panoptic evaluators, which
+says the images. Each code is drawn once. Its left half is then masked by zero
+vectors, by random words, and by one word (the first of the codebook). Writes to
+DIR:
 
-  masking.json  for each mask PQ inside of the masked half of the picture and
+  masking.json  for each mask PQ inside of the masked half of the image and
                 outside, and the share of pixels (%) whose class is no longer
                 that of the unmasked code, inside and outside.
   masking.png   as in the paper: squares of growing size, three masks.
 
-Suffixes: B batch · H W pixels · L words of a code.
+B batch · H W pixels · L words of a code
 """
 
 import argparse
-import json
-import math
-import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evaluators import coco_panoptic, common, pq
-from tools import evaluate
-from tools.sweeps.plan import MASKING_FILE
-from trainers.main import quiet_tensorflow
-from uvim import resize
-from uvim.config import EvalConfig
+from tools.sweeps.runs import MASKING_FILE
+from uvim import files, resize
+from uvim.cli import app
+from uvim.codes.masking import grid_of
 from uvim.registry import ConfigError
 
-MASKS = {"none": None, "zeros": "zeros", "random": "random", "word": 0}
-EXIT_BAD_INPUT = 2
-_SAMPLE = ("temperature", "seed", "top_k", "top_p")
-_PICTURES = 2
-_LABELS = {"zeros": "zeros", "random": "random words", "word": "one word"}
+# (top, left, bottom, right) in words, the last two exclusive.
 Region = tuple[int, int, int, int]
 
+# Cell of the sweep → mask, as `uvim.codes.masking.mask_code` takes it.
+MASKS = {"none": None, "zeros": "zeros", "random": "random", "word": 0}
+_TITLES = {"zeros": "zeros", "random": "random words", "word": "one word"}
+_NUM_IMAGES = 2  # In masking.png.
+_NUM_SIZES = 4  # Of the masked square in masking.png, an empty one included.
 
-def make_predict(stage: Any, pred_kw: Mapping[str, Any],
-                 masks: Mapping[Any, tuple[Any, Region | None]]):
+
+class Masking(NamedTuple):
+  """What is masked: a mask (None: nothing), and the region it covers."""
+  mask: str | int | None
+  region: Region | None
+
+
+class Side(NamedTuple):
+  """A part of an image between two edges, as shares of its width."""
+  name: str
+  left: float
+  right: float
+
+  def columns_of(self, width: int) -> slice:
+    """Its columns in an image of `width` pixels."""
+    return slice(round(self.left * width), round(self.right * width))
+
+
+def make_predict(family: Any, pred_kw: Mapping[str, Any],
+                 maskings: Mapping[str, Masking]):
   """(variables, batch) → {name: int32 [B,H,W,2]}, jitted; one code for all.
 
   Args:
-    stage: an LmStage of panoptic segmentation.
+    family: an LmFamily of panoptic segmentation.
     pred_kw: options of the evaluator's prediction.
-    masks: name → (mask, region), as `uvim.codes.vq.mask_code` takes them.
+    maskings: what to mask, by name.
   """
   import jax
-  sampling = {k: v for k, v in pred_kw.items() if k in _SAMPLE}
-  outputs = {k: v for k, v in pred_kw.items() if k not in _SAMPLE}
+  sampling = {}
+  output_options = {}
+  for name, value in pred_kw.items():
+    is_of_prior = name == "seed" or name in family.prior.options
+    group = sampling if is_of_prior else output_options
+    group[name] = value
+  seed = sampling.get("seed", 0)
 
   @jax.jit
   def predict(variables, batch):
-    code_BL = stage.sample(variables, batch, **sampling)
-
-    def decode(mask, region):
-      logits = stage.oracle.decode(variables["frozen"], code_BL, batch, mask,
-                                   region, sampling.get("seed", 0))
-      return stage.task.outputs(logits, **outputs)["panoptic"]
-
-    return {name: decode(*value) for name, value in masks.items()}
+    code = family.sample(variables, batch, **sampling)
+    found = {}
+    for name, masking in maskings.items():
+      logits = family.oracle.decode(
+          variables["frozen"], code, batch, masking.mask, masking.region, seed)
+      outputs = family.task.outputs(logits, **output_options)
+      found[name] = outputs["panoptic"]
+    return found
 
   return predict
 
 
-def measure(predictions: Iterator[Mapping[str, Any]], source: Any,
+# ── Figures ─────────────────────────────────────────────────────────────────
+
+
+def measure(predictions: Iterator[Mapping[str, Any]], split: Any,
             share: float) -> dict[str, float]:
   """The figures of masking.json.
 
   Args:
-    predictions: for each example of the source, mask → int [h,w,2].
-    source: `.num_examples`, `.example(index)`, `.categories`.
-    share: of the picture's width that is masked, from the left.
+    predictions: for each example of the split, mask → int [h,w,2].
+    split: `.num_examples`, `.example(index)`, `.categories`.
+    share: of the image's width that is masked, from the left.
   """
-  categories = source.categories
-  sides = {"inside": slice(0, share), "outside": slice(share, 1)}
-  stats = {(mask, side): pq.PQStat.zeros(categories)
-           for mask in MASKS for side in sides}
-  changed = dict.fromkeys(stats, 0.0)
-  count = 0
-  pairs = common.with_truth(predictions, source.num_examples, source.example)
+  sides = (Side("inside", 0, share), Side("outside", share, 1))
+  tallies = {}
+  for mask in MASKS:
+    for side in sides:
+      tallies[mask, side] = _Tally(split.categories)
+  pairs = common.with_truth(predictions, split.num_examples, split.example)
   for example, raw in pairs:
-    truth = coco_panoptic.make_truth(raw, categories)
-    count += 1
+    truth = coco_panoptic.make_truth(raw, split.categories)
+    plain = resize.resize_nearest(example["none"], truth.size)
     for mask in MASKS:
       panoptic = resize.resize_nearest(example[mask], truth.size)
-      plain = resize.resize_nearest(example["none"], truth.size)
-      for side, part in sides.items():
-        columns = slice(*(round(x * truth.size[1])
-                          for x in (part.start, part.stop)))
-        stats[mask, side] += pq_part(truth, panoptic, columns, categories)
-        changed[mask, side] += float(np.mean(
-            panoptic[:, columns, 0] != plain[:, columns, 0]))
-  out = {f"{mask}/PQ_{side}": 100 * stat.result()["All"]["pq"]
-         for (mask, side), stat in stats.items()}
-  return out | {f"{mask}/changed_{side}": 100 * x / count
-                for (mask, side), x in changed.items()}
+      for side in sides:
+        columns = side.columns_of(truth.size[1])
+        tallies[mask, side].add(truth, panoptic, plain, columns)
+  figures = {}
+  for (mask, side), tally in tallies.items():
+    figures[f"{mask}/PQ_{side.name}"] = tally.quality()
+  for (mask, side), tally in tallies.items():
+    figures[f"{mask}/changed_{side.name}"] = tally.changed_share()
+  return figures
 
 
-def pq_part(truth: coco_panoptic.Truth, panoptic: np.ndarray, columns: slice,
-            categories: Sequence[Any]) -> pq.PQStat:
-  """PQ of some columns of a picture, as if the rest had been cut off."""
+class _Tally:
+  """What was seen of one mask on one side of the images."""
+
+  def __init__(self, categories: Sequence[Any]):
+    self._categories = categories
+    self._stat = pq.PQStat.zeros(categories)
+    self._changed = 0.0
+    self._num_images = 0
+
+  def add(self, truth: coco_panoptic.Truth, panoptic: np.ndarray,
+          plain: np.ndarray, columns: slice) -> None:
+    """Adds an image.
+
+    Args:
+      truth: of the image.
+      panoptic: int [H,W,2], the prediction with the mask.
+      plain: int [H,W,2], the prediction without it.
+      columns: of the side.
+    """
+    self._stat += quality_of_part(truth, panoptic, columns, self._categories)
+    is_changed = panoptic[:, columns, 0] != plain[:, columns, 0]
+    self._changed += float(np.mean(is_changed))
+    self._num_images += 1
+
+  def quality(self) -> float:
+    """PQ in percent."""
+    return 100 * self._stat.result()["All"]["pq"]
+
+  def changed_share(self) -> float:
+    """Percent of the pixels, averaged over images."""
+    return 100 * self._changed / self._num_images
+
+
+def quality_of_part(truth: coco_panoptic.Truth, panoptic: np.ndarray,
+                    columns: slice, categories: Sequence[Any]) -> pq.PQStat:
+  """PQ of some columns of an image, as if the rest had been cut off."""
   truth_HW = np.ascontiguousarray(truth.ids()[:, columns])
   seen = set(pq.unique_ids(truth_HW).tolist())
-  ids_HW, segments = coco_panoptic.make_segments(
-      np.ascontiguousarray(panoptic[:, columns]), categories)
+  true_segments = [segment for segment in truth.segments
+                   if segment["id"] in seen]
+  part = np.ascontiguousarray(panoptic[:, columns])
+  ids_HW, segments = coco_panoptic.make_segments(part, categories)
   return pq.pq_image(
-      truth_HW, [s for s in truth.segments if s["id"] in seen], ids_HW,
-      segments, categories=categories)
+      truth_HW, true_segments, ids_HW, segments, categories=categories)
 
 
-def picture(stage: Any, variables: Any, batch: Mapping[str, np.ndarray],
-            pred_kw: Mapping[str, Any], side: int) -> np.ndarray:
-  """uint8 [height, width, 3]: a column per size of the masked square.
+# ── The image ───────────────────────────────────────────────────────────────
+
+
+def draw(family: Any, variables: Any, batch: Mapping[str, np.ndarray],
+         pred_kw: Mapping[str, Any], side: int) -> np.ndarray:
+  """uint8 [height, width, 3]: a column for each size of the masked square.
 
   Args:
-    stage: see `make_predict`.
-    variables: the stage's.
+    family: see `make_predict`.
+    variables: the family's.
     batch: numpy arrays; the first examples are drawn.
     pred_kw: see `make_predict`.
     side: words along a side of the code.
   """
   from trainers import evaluation
+  from trainers.family import render_image
   from trainers.report import panel
-  from trainers.vqvae import render_image
-  sizes = sorted({round(side * k / 3) for k in range(4)})
-  masks = {(size, name): (mask, (0, 0, size, size)) for size in sizes
-           for name, mask in MASKS.items() if mask is not None}
-  # As strings: a tree of pairs of mixed types cannot be sorted.
-  predict = make_predict(stage, pred_kw, {
-      f"{size} {name}": value for (size, name), value in masks.items()})
-  batch = evaluation.unmasked(batch)
-  found = predict(variables, batch)
-  image = render_image(batch["image_ctx" if "image_ctx" in batch else "image"])
-  columns = {}
+  sizes = {round(side * step / (_NUM_SIZES - 1)) for step in range(_NUM_SIZES)}
+  maskings = {}
   for size in sizes:
-    shown = image[:_PICTURES].copy()
-    rows, width = (x * size // side for x in image.shape[1:3])
-    shown[:, :rows, :width] = 0
-    drawn = [stage.task.render({"panoptic": np.asarray(
-        found[f"{size} {name}"])}) for name in _LABELS]
-    columns[f"{size} x {size} of {side} x {side}"] = np.stack([
-        x[i] for i in range(_PICTURES) for x in (shown, *drawn)])
-  names = ["picture", *_LABELS.values()]
-  return panel.draw_panel(columns, rows=len(names) * _PICTURES,
-                          names=names * _PICTURES)
+    for name in _TITLES:
+      maskings[_key(size, name)] = Masking(MASKS[name], (0, 0, size, size))
+  batch = evaluation.unmasked(batch)
+  predicted = make_predict(family, pred_kw, maskings)(variables, batch)
+
+  # As large as the labels, where there are two images.
+  image_key = "image_ctx" if "image_ctx" in batch else "image"
+  image_BHWC = render_image(batch[image_key])[:_NUM_IMAGES]
+  columns = {}
+  for size in sorted(sizes):
+    drawn = [_blacken(image_BHWC, size, side)]
+    for name in _TITLES:
+      panoptic = np.asarray(predicted[_key(size, name)])
+      drawn.append(family.task.render({"panoptic": panoptic}))
+    title = f"{size} x {size} of {side} x {side}"
+    columns[title] = _interleave(drawn)
+  row_names = ["image", *_TITLES.values()] * _NUM_IMAGES
+  return panel.draw_panel(columns, rows=len(row_names), names=row_names)
+
+
+def _key(size: int, name: str) -> str:
+  """A string: JAX cannot sort a dict by pairs of unlike types."""
+  return f"{size} {name}"
+
+
+def _blacken(image_BHWC: np.ndarray, size: int, side: int) -> np.ndarray:
+  """Images with a black square of `size` of `side` words at the upper left."""
+  _, height, width, _ = image_BHWC.shape
+  shown_BHWC = image_BHWC.copy()
+  shown_BHWC[:, :height * size // side, :width * size // side] = 0
+  return shown_BHWC
+
+
+def _interleave(drawn: Sequence[np.ndarray]) -> np.ndarray:
+  """All that was drawn of the first image, then of the next one."""
+  found = []
+  for index in range(_NUM_IMAGES):
+    for images_BHWC in drawn:
+      found.append(images_BHWC[index])
+  return np.stack(found)
+
+
+# ── The command ─────────────────────────────────────────────────────────────
 
 
 def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
-  """See the top of the file.
+  """What the command does; see the file's docstring.
 
   Raises:
-    ConfigError: no such run or evaluator, a run of another task or stage.
+    ConfigError: no such run or evaluator, a run of another task or kind.
   """
-  import functools
-
   import jax
   from PIL import Image
 
   from pp import splits
+  from trainers import scoring
+  from trainers.families import open_checkpoint
   from uvim.learn import sharding
-  config = evaluate.read_config(checkpoint, None)
-  block: EvalConfig = evaluate.choose(config, [name])[0]
-  if block.type != "coco_panoptic" or config.oracle is None:
+  config = scoring.config_of(checkpoint)
+  block, = scoring.choose(config, [name])
+  if block.type != "coco_panoptic" or config.kind != "lm":
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
                       "be a coco_panoptic evaluator of a stage II run.")
-  stage, variables = evaluate.load_stage(checkpoint, config)
-  side = math.isqrt(stage.oracle.model.code_len)
-  region = 0, 0, side, side // 2
-  source = splits.open_split(block.dataset, block.split, block.data_dir)
-  batches = source.eval_batches(
-      source.make_preprocess(block.pp, config.pp_modules),
+  family, variables = open_checkpoint(checkpoint, config)
+  side = _side_of(family)
+  split = splits.open_split(block.dataset, block.split, block.data_dir)
+  batches = split.eval_batches(
+      split.make_preprocess(block.pp, config.pp_modules),
       batch_size=block.batch_size)
   mesh = sharding.make_mesh((("data", -1),))
   variables = jax.device_put(variables, sharding.replicated(mesh))
-  predict = make_predict(stage, block.pred_kw, {
-      name: (mask, region) for name, mask in MASKS.items()})
-  found = measure(common.predict_all(
-      predict, variables, batches.start(),
-      put=functools.partial(sharding.shard_batch, mesh=mesh)),
-                  source, region[3] / side)
-  out.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(picture(stage, variables, next(batches.start()),
-                          block.pred_kw, side)).save(out / "masking.png")
-  new = out / f".{MASKING_FILE}"
-  new.write_text(json.dumps(found, indent=1) + "\n")
-  os.replace(new, out / MASKING_FILE)  # Last: it says that all is there.
+
+  left_half = (0, 0, side, side // 2)
+  maskings = {mask_name: Masking(mask, left_half)
+              for mask_name, mask in MASKS.items()}
+  predictions = common.predict_all(
+      make_predict(family, block.pred_kw, maskings), variables,
+      batches.start(), put=lambda batch: sharding.shard_batch(batch, mesh))
+  figures = measure(predictions, split, (side // 2) / side)
+  drawn = draw(
+      family, variables, next(batches.start()), block.pred_kw, side)
+  files.replace_file(
+      out / "masking.png",
+      lambda file: Image.fromarray(drawn).save(file, "PNG"))
+  # Last: it says that all is there.
+  files.write_json(out / MASKING_FILE, figures, indent=1)
+
+
+def _side_of(family: Any) -> int:
+  """Words along a side of the code's square grid."""
+  length = family.oracle.model.spec.length
+  grid = grid_of(length)
+  if grid is None:
+    raise ConfigError(f"config.oracle.model.code_len = {length}; only a code "
+                      "on a square grid of words has a left half.")
+  return grid[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """0, or 2 after a mistake that the message explains."""
-  from absl import logging
-  parser = argparse.ArgumentParser(
-      prog="python -m tools.sweeps.masking", description=__doc__,
-      allow_abbrev=False,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  for flag in ("--checkpoint", "--evaluator", "--out"):
-    parser.add_argument(flag, required=True)
-  args = parser.parse_args(argv)
-  quiet_tensorflow()
-  logging.set_verbosity(logging.ERROR)  # TFDS warns of its own calls.
-  try:
-    run(args.checkpoint, args.evaluator, pathlib.Path(args.out))
-  except ConfigError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return EXIT_BAD_INPUT
-  return 0
+  """The command; returns the exit code."""
+  parser = app.make_parser("tools.sweeps.masking", __doc__)
+  add = parser.add_argument
+  add("--checkpoint", required=True, help="workdir of a stage II run")
+  add("--evaluator", required=True, help="one of its panoptic evaluators")
+  add("--out", required=True, help="folder of the results")
+  return app.run(parser, command, argv)
+
+
+def command(args: argparse.Namespace) -> None:
+  from trainers import config_file
+  config_file.quiet_absl()  # TFDS warns of its own calls.
+  run(args.checkpoint, args.evaluator, pathlib.Path(args.out))
 
 
 if __name__ == "__main__":

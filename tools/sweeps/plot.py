@@ -1,126 +1,189 @@
-"""A sweep as one picture: a plot per score, and curves if it has any."""
+"""A sweep as one image: a plot per score, and curves if it has any."""
 
 import json
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tools.sweeps.results import grid_of
+from tools.sweeps import figures
+from tools.sweeps.figures import Figure
+from tools.sweeps.plan import Sweep
+from tools.sweeps.results import Results
+from trainers.report import run_files
+from uvim import files
 
-AGE, SPLITS = "age", "train/code/splits"
-_SIZE = 4.2  # Inches, of one plot.
+# A curve that is computed from another metric.
+AGE = "age"
+SPLITS = "train/code/splits"
+
+_PLOT_INCHES = 4.2
+_LARGE_FONT = 9
+_SMALL_FONT = 8
 
 
-def draw(path: pathlib.Path, sweep: Mapping[str, Any],
-         results: Mapping[str, Any]) -> None:
-  """Writes a PNG. Ours filled with bars of the spread, published as ◇."""
+class Point(NamedTuple):
+  """A point of a curve."""
+  step: int
+  value: float
+
+
+def draw(path: pathlib.Path, sweep: Sweep, results: Results) -> None:
+  """Writes a PNG. Ours is filled, with bars of the spread; published is ◇."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-  curves = sweep.get("curves", {})
-  columns = max(len(sweep["scores"]), len(curves))
-  rows = 2 if curves else 1
-  figure = Figure((_SIZE * columns, _SIZE * rows), layout="constrained")
-  FigureCanvasAgg(figure)
-  figure.suptitle(sweep["title"], fontsize=9, wrap=True)
-  axes = figure.subplots(rows, columns, squeeze=False)
-  plot = _lines if "grid" in sweep else _bars
-  for (name, spec), ax in zip(sweep["scores"].items(), axes[0], strict=False):
-    plot(ax, sweep, results["scores"][name], spec)
-    ax.set_title(spec["title"], fontsize=9)
-  for (metric, title), ax in zip(curves.items(), axes[-1], strict=False):
-    _curves(ax, results, metric)
-    ax.set_title(title, fontsize=9)
+  from matplotlib.figure import Figure as Plot
+  num_columns = max(len(sweep.scores), len(sweep.curves))
+  num_rows = 2 if sweep.curves else 1
+  plot = Plot((_PLOT_INCHES * num_columns, _PLOT_INCHES * num_rows),
+              layout="constrained")
+  FigureCanvasAgg(plot)  # It draws without a display.
+  plot.suptitle(sweep.title, fontsize=_LARGE_FONT, wrap=True)
+  axes = plot.subplots(num_rows, num_columns, squeeze=False)
+  for name, ax in zip(sweep.scores, axes[0], strict=False):
+    _draw_score(ax, sweep, results, name)
+  for metric, ax in zip(sweep.curves, axes[-1], strict=False):
+    _draw_curves(ax, results, metric)
+    ax.set_title(sweep.curves[metric], fontsize=_LARGE_FONT)
   for ax in axes.flat:
     if not ax.has_data():
       ax.set_axis_off()
-      ax.text(0.5, 0.5, "not run yet", ha="center", color="grey")
-  new = path.with_name(f".{path.name}")
-  figure.savefig(new, dpi=100, format="png")
-  new.replace(path)
+      ax.text(0.5, 0.5, figures.NOT_RUN, ha="center", color="grey")
+  files.replace_file(
+      path, lambda file: plot.savefig(file, dpi=100, format="png"))
 
 
-def _bars(ax, sweep, found, spec) -> None:
-  titles = [cell["title"] for cell in sweep["cells"].values()]
-  for i, x in enumerate(found.values()):
-    if x["mean"] is not None:
-      ax.bar(i, x["mean"], yerr=x["spread"], color="C0", capsize=3)
-    elif x["reason"] != "N/A":
-      ax.text(i, 0, "not run" if "failed" not in x["reason"] else "failed",
-              rotation=90, ha="center", va="bottom", color="grey", fontsize=8)
-    if _is_comparable(x, spec):
-      ax.plot(i, x["published"], "D", mfc="none", mec="C3")
+def _draw_score(ax, sweep: Sweep, results: Results, name: str) -> None:
+  score = sweep.scores[name]
+  by_cell = results.scores[name]
+  if sweep.grid:
+    _draw_lines(ax, sweep, by_cell, score)
+  else:
+    _draw_bars(ax, sweep, by_cell, score)
+  ax.set_title(score.title, fontsize=_LARGE_FONT)
+
+
+def _draw_bars(ax, sweep: Sweep, by_cell: Mapping[str, Figure],
+               score: Any) -> None:
+  """A bar for each cell."""
+  for place, figure in enumerate(by_cell.values()):
+    if figure.mean is not None:
+      ax.bar(place, figure.mean, yerr=figure.spread, color="C0", capsize=3)
+    elif figure.reason != figures.NOT_APPLICABLE:
+      text = "failed" if "failed" in figure.reason else "not run"
+      ax.text(place, 0, text, rotation=90, ha="center", va="bottom",
+              color="grey", fontsize=_SMALL_FONT)
+    if _is_comparable(figure, score):
+      _draw_published(ax, [place], [figure.published], "C3")
+  titles = [cell.title for cell in sweep.cells.values()]
   ax.set_xticks(range(len(titles)), titles, rotation=60, ha="right",
-                fontsize=8)
+                fontsize=_SMALL_FONT)
   ax.set_ylim(bottom=0)
 
 
-def _lines(ax, sweep, found, spec) -> None:
-  """As figure 6: across the rows' titles, a line per column."""
-  grid = sweep["grid"]
-  columns = list(zip(*grid_of(sweep, found), strict=True))
-  for c, (title, column) in enumerate(
-      zip(grid["columns"], columns, strict=True)):
-    known = [(i, x) for i, x in enumerate(column) if x["mean"] is not None]
-    if known:
-      ax.errorbar([i for i, _ in known], [x["mean"] for _, x in known],
-                  [x["spread"] or 0 for _, x in known], marker="o", capsize=3,
-                  color=f"C{c}", label=str(title))
-    known = [(i, x) for i, x in enumerate(column) if _is_comparable(x, spec)]
-    ax.plot([i for i, _ in known], [x["published"] for _, x in known], "D",
-            mfc="none", mec=f"C{c}")
-  ax.set_xticks(range(len(grid["rows"])), map(str, grid["rows"]))
-  ax.set_xlabel(grid["corner"], fontsize=8)
-  if ax.get_legend_handles_labels()[0]:
-    ax.legend(fontsize=8, title=grid.get("across"), title_fontsize=8)
+def _draw_lines(ax, sweep: Sweep, by_cell: Mapping[str, Figure],
+                score: Any) -> None:
+  """As in figure 6: a line for each column, across the rows."""
+  grid = sweep.grid
+  columns = figures.columns_of(figures.rows_of(sweep, by_cell))
+  for place, (title, column) in enumerate(
+      zip(grid.columns, columns, strict=True)):
+    color = f"C{place}"
+    _draw_line(ax, column, color, str(title))
+    _draw_published_line(ax, column, score, color)
+  ax.set_xticks(range(len(grid.rows)), [str(title) for title in grid.rows])
+  ax.set_xlabel(grid.down, fontsize=_SMALL_FONT)
+  handles, _ = ax.get_legend_handles_labels()
+  if handles:
+    ax.legend(fontsize=_SMALL_FONT, title=grid.across or None,
+              title_fontsize=_SMALL_FONT)
 
 
-def _is_comparable(x, spec) -> bool:
-  return isinstance(x["published"], float | int) and spec.get(
-      "comparable", True)
+def _draw_line(ax, column: Sequence[Figure], color: str, title: str) -> None:
+  """Our figures of a column, with bars of their spread."""
+  places = []
+  means = []
+  spreads = []
+  for place, figure in enumerate(column):
+    if figure.mean is not None:
+      places.append(place)
+      means.append(figure.mean)
+      spreads.append(figure.spread or 0)
+  if places:
+    ax.errorbar(places, means, spreads, marker="o", capsize=3, color=color,
+                label=title)
 
 
-def _curves(ax, results, metric) -> None:
+def _draw_published_line(ax, column: Sequence[Figure], score: Any,
+                         color: str) -> None:
+  places = []
+  values = []
+  for place, figure in enumerate(column):
+    if _is_comparable(figure, score):
+      places.append(place)
+      values.append(figure.published)
+  _draw_published(ax, places, values, color)
+
+
+def _draw_published(ax, places: Sequence[int], values: Sequence[float],
+                    color: str) -> None:
+  ax.plot(places, values, "D", mfc="none", mec=color)
+
+
+def _is_comparable(figure: Figure, score: Any) -> bool:
+  """Whether the published figure may stand beside ours."""
+  is_number = isinstance(figure.published, float | int)
+  return is_number and score.is_comparable
+
+
+def _draw_curves(ax, results: Results, metric: str) -> None:
   """A line per cell over the steps of stage I, means over what has run."""
-  for c, cell in enumerate(results["cells"].values()):
-    by_step: dict[int, list[float]] = {}
-    for runs in cell["runs"].values():
-      if not runs["1"]["reason"]:
-        for step, value in _points(pathlib.Path(runs["1"]["workdir"]), metric):
-          by_step.setdefault(step, []).append(value)
-    if by_step:
-      ax.plot(list(by_step), [statistics.fmean(x) for x in by_step.values()],
-              color=f"C{c}", label=cell["title"], linewidth=1)
+  for place, cell in enumerate(results.cells.values()):
+    values_at = {}
+    for by_stage in cell.runs.values():
+      stage1 = by_stage["1"]
+      if stage1.reason:
+        continue
+      for step, value in _points_of(pathlib.Path(stage1.workdir), metric):
+        values_at.setdefault(step, []).append(value)
+    if values_at:
+      means = [statistics.fmean(values) for values in values_at.values()]
+      ax.plot(list(values_at), means, color=f"C{place}", label=cell.title,
+              linewidth=1)
   if ax.has_data():
-    ax.set_xlabel("step", fontsize=8)
+    ax.set_xlabel("step", fontsize=_SMALL_FONT)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=_SMALL_FONT)
 
 
-def _points(workdir: pathlib.Path, metric: str):
-  """(step, value) of a run's metric, or of the words' mean age."""
-  name = SPLITS if metric == AGE else metric
-  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-  points = [(line["step"], line[name]) for line in lines if name in line]
+def _points_of(workdir: pathlib.Path, metric: str) -> list[Point]:
+  """The curve of a run's metric, or of the mean age of its words."""
+  logged = SPLITS if metric == AGE else metric
+  points = []
+  for text in (workdir / run_files.METRICS).read_text().splitlines():
+    line = json.loads(text)
+    if logged in line:
+      points.append(Point(line["step"], line[logged]))
   if metric != AGE:
     return points
-  config = json.loads((workdir / "config.json").read_text())
+  config = run_files.read_config(workdir)
   return ages(points, config["model"]["dict_size"])
 
 
-def ages(points: Sequence[tuple[int, float]], dict_size: int
-         ) -> list[tuple[int, float]]:
+def ages(points: Sequence[tuple[int, float]], dict_size: int) -> list[Point]:
   """Mean age of the words in steps, if those replaced are of mean age.
 
   Args:
-    points: (step, words replaced in it), for some of the steps; those between
-      are taken to be like the next one.
+    points: (step, words replaced in it), for some of the steps. A step between
+      two of them is taken to be like the next one.
     dict_size: number of words.
   """
-  out, age, before = [], 0.0, 0
-  for step, splits in points:
-    for _ in range(step - before):
-      age = (age + 1) * max(0.0, 1 - splits / dict_size)
-    before = step
-    out.append((step, age))
-  return out
+  found = []
+  age = 0.0
+  last_step = 0
+  for step, num_replaced in points:
+    kept_share = max(0.0, 1 - num_replaced / dict_size)
+    for _ in range(step - last_step):
+      age = (age + 1) * kept_share
+    last_step = step
+    found.append(Point(step, age))
+  return found

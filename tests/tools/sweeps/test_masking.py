@@ -3,18 +3,19 @@
 import numpy as np
 
 from tests.trainers import tiny
-from tools.sweeps import masking as sweep_masking
-from trainers.lm import LmStage
-from uvim import categories as pp_categories
-from uvim.store import published as released
+from tools.sweeps import masking
+from tools.sweeps.masking import Masking
+from trainers.families import open_checkpoint
+from trainers.family import Compiled
+from uvim.categories import Category
 
 
-class Source:
-  """One picture of 4×8 pixels: wall to the left, a ball to the right."""
+class Split:
+  """One image of 4×8 pixels: wall to the left, a ball to the right."""
 
   num_examples = 1
-  categories = (pp_categories.Category(7, "wall", False),
-                pp_categories.Category(9, "ball", True))
+  categories = (Category(7, "wall", False),
+                Category(9, "ball", True))
 
   def example(self, index):
     ids = np.repeat([[3] * 4 + [5] * 4], 4, axis=0)
@@ -29,9 +30,9 @@ def test_masked_and_other_part_are_measured_apart():
   plain[:, :4, 0], plain[:, 4:, 0] = 1, 2
   wrong = plain.copy()
   wrong[:, :4, 0] = 2  # The masked half becomes part of the ball.
-  found = sweep_masking.measure(iter([
+  found = masking.measure(iter([
       {"image/id": 11, "none": plain, "zeros": plain, "random": wrong,
-       "word": wrong[:, ::-1]}]), Source(), 0.5)
+       "word": wrong[:, ::-1]}]), Split(), 0.5)
   assert found["none/PQ_inside"] == found["none/PQ_outside"] == 100
   assert found["zeros/changed_inside"] == 0
   assert found["random/PQ_inside"] == 0
@@ -42,16 +43,17 @@ def test_masked_and_other_part_are_measured_apart():
 
 
 def test_all_masks_are_of_one_code(weights):
-  stage = LmStage(tiny.stage_ii_config(weights[0]))
-  params = released.load_params(weights[1], stage=2)["params"]
-  variables = {"params": params, "frozen": stage.frozen}
+  stage1, stage2 = weights
+  family, variables = open_checkpoint(
+      str(stage2), tiny.stage_ii_config(stage1), oracle=str(stage1))
   batch = tiny.batch()
-  found = sweep_masking.make_predict(
-      stage, {"temperature": 1.0, "seed": 3, "min_fraction": 0.0},
-      {"none": (None, None), "nothing": (0, (0, 0, 0, 0)),
-       "zeros": ("zeros", (0, 0, 2, 2))})(variables, batch)
-  found = {name: np.asarray(value) for name, value in found.items()}
+  predict = masking.make_predict(
+      family, {"temperature": 1.0, "seed": 3, "min_fraction": 0.0},
+      {"none": Masking(None, None), "nothing": Masking(0, (0, 0, 0, 0)),
+       "zeros": Masking("zeros", (0, 0, 2, 2))})
+  found = {name: np.asarray(value)
+           for name, value in predict(variables, batch).items()}
   np.testing.assert_array_equal(found["none"], found["nothing"])
-  np.testing.assert_array_equal(found["zeros"], stage.jitted("zero_code")(
-      variables, batch)["panoptic"])
+  zero_code = Compiled(family)("zero_code")(variables, batch)
+  np.testing.assert_array_equal(found["zeros"], zero_code["panoptic"])
   assert (found["zeros"] != found["none"]).any()

@@ -12,21 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs.sweeps import recipe
 from tests.trainers import cli
-from tools.evaluate import read_config
-from tools.sweeps import (
-  __main__ as sweep,
-)
-from tools.sweeps import (
-  plan as sweep_plan,
-)
-from tools.sweeps import (
-  plot as sweep_plot,
-)
-from tools.sweeps import (
-  results as sweep_results,
-)
-from trainers import main
+from tools.sweeps import __main__ as sweep
+from tools.sweeps import figures, jobs, plan, plot, verdicts
+from tools.sweeps.runs import MASKING, is_done, progress_of, reason_of
+from trainers import config_file, main
+from uvim.config import resolve
 from uvim.models import make_model
 from uvim.registry import ConfigError
 
@@ -41,15 +33,21 @@ def in_root(monkeypatch):
 
 
 def load(name, size):
-  data = sweep_plan.load(name, size)
-  return data, sweep_plan.plan(data, workdir="w", num_seeds=1)
+  """(the sweep, its runs)."""
+  data = plan.load_sweep(name, size)
+  return data, plan.plan_runs(data, workdir="w", num_seeds=1)
+
+
+def config_of(run):
+  """The config that a training of a sweep runs with."""
+  return resolve(config_file.load_config(run.command[4], run.command[7:]))
 
 
 # ── The data ────────────────────────────────────────────────────────────────
 
 
 def published(name, score):
-  return sweep_plan.load(name, "full")["scores"][score]["published"]
+  return plan.load_sweep(name, "full").scores[score].published
 
 
 def test_published_figures():
@@ -70,34 +68,35 @@ def test_published_figures():
   assert published("colour", "stage2")["default"] == 16.99
   assert published("lbg", "usage") == {"with": 99, "without": 0.78}
   assert published("lbg", "stage2") == {"with": 0.468, "without": 0.490}
-  grid = sweep_plan.load("fig6", "full")["grid"]
-  assert (*grid["rows"], *grid["columns"]) == (
-      64, 256, 1024, 1024, 4096, 16384)
+  grid = plan.load_sweep("fig6", "full").grid
+  assert (*grid.rows, *grid.columns) == (64, 256, 1024, 1024, 4096, 16384)
 
 
 @pytest.mark.parametrize("size", ["full", "rooms"])
 def test_every_cell_is_a_model_and_every_score_has_its_evaluator(size):
-  assert sweep_plan.names() == NAMES
+  assert plan.names() == NAMES
   for name in NAMES:
     data, cells = load(name, size)
     for runs in cells.values():
       for stage, run in runs.items():
-        if stage != sweep_plan.MASKING:
-          config = read_config("", run.command[4], run.command[7:])
+        if stage != MASKING:
+          config = config_of(run)
           make_model(config.model_name, config.model, "config.model")
-    for score in data["scores"].values():
-      if score["stage"] in (1, 2) and not score["metric"].startswith("train/"):
-        run = next(x for x in cells.values() if 2 in x)[score["stage"]]
-        assert score["metric"].startswith(run.prefixes), (name, score)
-    for _, left, _, right, _ in data["checks"]:
-      for score, *cell in filter(None, (left, right)):
-        assert score in data["scores"]
-        assert set(cell) <= set(data["cells"])
+    for score in data.scores.values():
+      if score.stage in (1, 2) and not score.metric.startswith("train/"):
+        run = next(x for x in cells.values() if 2 in x)[score.stage]
+        assert score.metric.startswith(run.prefixes), (name, score)
+    for comparison in data.comparisons:
+      for entry in (comparison.left, comparison.right):
+        assert entry.score in data.scores
+        assert entry.cell in data.cells
+    for trend in data.trends:
+      assert trend.score in data.scores
 
 
 def test_ablations_reach_the_frozen_oracle_too():
   run = load("table2", "rooms")[1]["no_image", 0][2]
-  config = read_config("", run.command[4], run.command[7:])
+  config = config_of(run)
   assert config.oracle.model["with_decoder_ctx"] is False
   assert config.oracle.model_init == str(run.needs.workdir)
   assert config.model_init == {"base_model": ""}
@@ -109,16 +108,16 @@ def test_runs_that_are_alike_are_shared():
   assert (stage1["default"] == stage1["scratch"]
           == stage1["no_autoregression"])
   assert len(set(stage1.values())) == 5
-  assert len(sweep_plan.unique(cells)) == 10
+  assert len(plan.unique_runs(cells)) == 10
   _, masking = load("masking", "rooms")
   assert {runs[2].name for runs in masking.values()} == {
       cells["default", 0][2].name}
   # Wherever the runs lie; but not those of another seed.
-  moved = sweep_plan.plan(data, workdir="/elsewhere", num_seeds=2)
+  moved = plan.plan_runs(data, workdir="/elsewhere", num_seeds=2)
   assert moved["default", 0][2].name == cells["default", 0][2].name
   assert moved["default", 1][1].name != cells["default", 0][1].name
   # Nor where the data lies, but those of other data.
-  moved, other = (sweep_plan.plan(
+  moved, other = (plan.plan_runs(
       data, workdir="w", num_seeds=1, data={name: "arrays:x"})
       for name in ("data_dir", "dataset"))
   assert moved["default", 0][1].name == cells["default", 0][1].name
@@ -127,9 +126,11 @@ def test_runs_that_are_alike_are_shared():
 
 def test_unknown_names(capsys):
   with pytest.raises(ConfigError, match="'tabel2'.*'table2'"):
-    sweep_plan.load("tabel2", "rooms")
+    plan.load_sweep("tabel2", "rooms")
   assert sweep.main(["table2", "--workdir", "w", "--size", "room"]) == 2
   assert "--size 'room'" in capsys.readouterr().err
+  assert sweep.main(["table2", "--workdir", "w", "--jobs", "0"]) == 2
+  assert "--jobs must be at least 1" in capsys.readouterr().err
 
 
 # ── Runs that only pretend ──────────────────────────────────────────────────
@@ -160,24 +161,26 @@ with open(workdir / "metrics.jsonl", "w") as file:
 
 
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
+def fake(tmp_path):
   """A function that runs a sweep of pretended runs: (exit code, commands)."""
   script = tmp_path / "fake.py"
   script.write_text(FAKE)
-  popen, commands = subprocess.Popen, []
+  commands = []
 
-  def start(command, **kw):
-    commands.append(command)
-    return popen([sys.executable, "-S", str(script), *command], **kw)
+  def start(run, log, cores):
+    del cores
+    commands.append(run.command)
+    return subprocess.Popen([sys.executable, "-S", str(script), *run.command],
+                            stdout=log, stderr=log)
 
-  monkeypatch.setattr(sweep, "_POLL_SECONDS", 0.01)
-  monkeypatch.setattr(sweep.subprocess, "Popen", start)
-  monkeypatch.setattr(sweep_plot, "draw", lambda *args: None)
+  outside = sweep.Outside(
+      start=start, draw=lambda *args: None, poll_seconds=0.01)
 
   def call(name, *argv, seeds=2):
     commands.clear()
     code = sweep.main([name, "--workdir", str(tmp_path / "w"), "--size",
-                       "tiny", "--seeds", str(seeds), "--jobs", "3", *argv])
+                       "tiny", "--seeds", str(seeds), "--jobs", "3", *argv],
+                      outside)
     return code, list(commands)
 
   return call
@@ -187,19 +190,21 @@ def read(tmp_path, name):
   return json.loads((tmp_path / "w" / f"{name}.json").read_text())
 
 
+def test_jobs_share_the_cores():
+  assert jobs.shares(2, [1, 3, 5, 7, 9]) == [{1, 5, 9}, {3, 7}]
+  assert jobs.shares(6, [1, 3, 5, 7, 9]) == [{1}, {3}, {5}, {7}, {9}, {1}]
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"),
                     reason="skipped: this system does not deal out cores")
-def test_jobs_share_the_cores(monkeypatch, tmp_path):
+def test_a_process_keeps_to_its_cores(tmp_path):
   mine = os.sched_getaffinity(0)
-  with monkeypatch.context() as patch:
-    patch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 5, 7, 9})
-    assert sweep.shares(2) == [{1, 5, 9}, {3, 7}]
-    assert sweep.shares(6) == [{1}, {3}, {5}, {7}, {9}, {1}]
+  assert set().union(*jobs.shares(2)) == mine
   one = {max(mine)}
   code = "import os; print(os.sched_getaffinity(0))"
   run = types.SimpleNamespace(command=[sys.executable, "-S", "-c", code])
   with open(tmp_path / "log", "w") as log:
-    sweep._popen(run, log, one).wait()
+    jobs.start_process(run, log, one).wait()
   assert (tmp_path / "log").read_text().strip() == str(one)
   assert os.sched_getaffinity(0) == mine
 
@@ -259,52 +264,55 @@ def test_nothing_is_run_for_a_look(fake, tmp_path, capsys):
 
 def test_a_run_is_done_when_scored_and_saved(fake, tmp_path):
   fake("table2", seeds=1)
-  data = sweep_plan.load("table2", "tiny")
-  cells = sweep_plan.plan(data, workdir=str(tmp_path / "w"), num_seeds=1)
+  data = plan.load_sweep("table2", "tiny")
+  cells = plan.plan_runs(data, workdir=str(tmp_path / "w"), num_seeds=1)
   run = cells["default", 0][1]
-  assert sweep_plan.progress(run) == (10, 10)
+  assert progress_of(run) == (10, 10)
   path = run.workdir / "metrics.jsonl"
   lines = path.read_text().splitlines(keepends=True)
   path.write_text("".join(x for x in lines if "zero_code" not in x))
-  assert sweep_plan.progress(run) == (9, 10)
+  assert progress_of(run) == (9, 10)
   path.write_text(lines[0] + lines[1][:9])  # Killed while it wrote.
-  assert sweep_plan.reason(run) == "stopped at step 5 of 10"
+  assert reason_of(run) == "stopped at step 5 of 10"
   path.write_text("".join(lines))
   (run.workdir / "checkpoints/10").rmdir()
-  assert not sweep_plan.is_done(run)
+  assert not is_done(run)
 
 
-@pytest.mark.parametrize("sign,means,holds", [
+@pytest.mark.parametrize("shape,means,holds", [
     ("rises", [[1, 2], [2, 3], [3, 4]], True),
     ("rises", [[1, 2], [2, 1], [3, 4]], False),
     ("peaks inside rows", [[1, 2], [5, 4], [3, 3]], True),
     ("peaks inside rows", [[1, 2], [2, 3], [3, 4]], False),
     ("peaks inside columns", [[1, 5, 3], [2, 4, 3]], True),
     ("peaks inside columns", [[1, 1, 1], [5, 4, 3]], False)])
-def test_signs_of_grids(sign, means, holds):
+def test_shapes_of_grids(shape, means, holds):
   """On the means, and in each seed; the second seed's grid is flat."""
-  data = {"grid": {"columns": means[0]}}
-  scores = {"pq": {i: {"mean": x, "spread": 0.5, "values": {0: x, 1: 0}}
-                   for i, x in enumerate(sum(means, []))}}
-  found = sweep_results._check(("", ("pq",), sign, None, ""), data, scores)
-  assert found["verdict"] == (
+  grid = recipe.Grid(rows=range(len(means)), columns=range(len(means[0])))
+  data = recipe.Sweep("", recipe=None, cells={}, scores={}, grid=grid)
+  trend = recipe.Trend("", "pq", shape, "")
+  by_cell = {i: figures.Figure(values={"0": x, "1": 0}, mean=x, spread=0.5)
+             for i, x in enumerate(sum(means, []))}
+  found = verdicts.judge_trend(trend, data, {"pq": by_cell})
+  assert found.verdict == (
       "holds (1 of 2 seeds)" if holds else "DOES NOT HOLD (0 of 2 seeds)")
-  scores["pq"][0]["values"] = {2: 1}  # No seed that all cells have.
-  found = sweep_results._check(("", ("pq",), sign, None, ""), data, scores)
-  assert found["verdict"] == "not run yet"
+  # No seed that all cells have.
+  by_cell[0] = figures.Figure(values={"2": 1}, mean=1, spread=0.5)
+  found = verdicts.judge_trend(trend, data, {"pq": by_cell})
+  assert found.verdict == "not run yet"
 
 
 def test_age_of_words():
   """All replaced at every step, none, and a tenth: then 9 steps old."""
-  assert sweep_plot.ages([(5, 8)], 8) == [(5, 0)]
-  assert sweep_plot.ages([(5, 0), (9, 0)], 8) == [(5, 5), (9, 9)]
-  assert sweep_plot.ages([(500, 1)], 10)[0][1] == pytest.approx(9)
+  assert plot.ages([(5, 8)], 8) == [(5, 0)]
+  assert plot.ages([(5, 0), (9, 0)], 8) == [(5, 5), (9, 9)]
+  assert plot.ages([(500, 1)], 10)[0].value == pytest.approx(9)
 
 
 def test_numbers_show_three_digits():
-  assert [sweep_results.number(x) for x in (43.71, 4.214, 0.4672)] == [
+  assert [figures.number(x) for x in (43.71, 4.214, 0.4672)] == [
       "43.7", "4.21", "0.467"]
-  assert sweep_results.number(0.456, like=43.7) == "0.5"
+  assert figures.number(0.456, like=43.7) == "0.5"
 
 
 # ── Runs that are real, of a few steps ──────────────────────────────────────
@@ -313,45 +321,57 @@ def test_numbers_show_three_digits():
 class InProcess:
   """A trainer in this process: its imports and programs are there already."""
 
-  def __init__(self, command, stdout, stderr, env):
-    stage = command[2].rpartition(".")[2]
-    with contextlib.redirect_stderr(stdout):
-      self.returncode = main.command(
-          cli.STAGES[stage], "", ["trainer", *command[3:]])
+  def __init__(self, run, log, cores):
+    del cores
+    kind = run.command[2].rpartition(".")[2]
+    with contextlib.redirect_stderr(log):
+      self.returncode = main.main(kind, "", run.command[3:])
 
   def poll(self):
     return self.returncode
 
 
-def test_two_cells_end_to_end(tmp_path, rooms_tiny_dir, monkeypatch):
+class PowerFailure(Exception):
+  pass
+
+
+def fails_at_stage_ii(run, log, cores):
+  if run.stage == 2:
+    raise PowerFailure
+  return InProcess(run, log, cores)
+
+
+def two_cells(folder):
   """A code with and without a language model: they share stage I."""
-  configs = [cli.write_config(
-      tmp_path, name, "config.log_eval_steps = 8\n"
-      "config.panel_steps = 8\n" + (
-          "config.zero_code.log_steps = 8" if name == "vqvae" else ""))
-      for name in ("vqvae", "lm")]
-  data = dict(
-      title="Two cells", configs=list(map(str, configs)), steps=({}, {}),
-      costs=(1, 1, "minutes"), checks=[], cells={
-          "code": {"title": "code", "stage2": None},
-          "lm": {"title": "LM"}},
-      scores={
-          "pq": dict(title="PQ", stage=1, metric="zero_code/PQ", published={}),
-          "nll": dict(title="NLL", stage=2, metric="train/loss",
-                      published={"lm": 1.3})})
-  monkeypatch.setattr(sweep_plan, "load", lambda name, size: data)
-  monkeypatch.setattr(sweep.subprocess, "Popen", InProcess)
+  scores_at_end = "config.log_eval_steps = 8\nconfig.panel_steps = 8\n"
+  vqvae = cli.write_config(
+      folder, "vqvae", scores_at_end + "config.zero_code.log_steps = 8")
+  lm = cli.write_config(folder, "lm", scores_at_end)
+  return recipe.Sweep(
+      title="Two cells",
+      recipe=recipe.Recipe(recipe.Stage(str(vqvae), {}, 1),
+                           recipe.Stage(str(lm), {}, 1), "minutes"),
+      cells={"code": recipe.Cell("code", stage2=None),
+             "lm": recipe.Cell("LM")},
+      scores={"pq": recipe.Score("PQ", 1, "zero_code/PQ"),
+              "nll": recipe.Score("NLL", 2, "train/loss", {"lm": 1.3})})
+
+
+def test_two_cells_end_to_end(tmp_path, rooms_tiny_dir):
+  data = two_cells(tmp_path)
   argv = ["two", "--workdir", str(tmp_path / "w"), "--size", "tiny",
           "--seeds", "1", "--data_dir", str(rooms_tiny_dir)]
-  # The power fails when stage II is to begin.
-  with monkeypatch.context() as patch:
-    patch.setitem(cli.STAGES, "lm", None)
-    with pytest.raises(TypeError):
-      sweep.main(argv)
+
+  def call(start):
+    return sweep.main(argv, sweep.Outside(
+        load_sweep=lambda name, size: data, start=start))
+
+  with pytest.raises(PowerFailure):
+    call(fails_at_stage_ii)
   before = {p: p.stat().st_mtime_ns
             for p in (tmp_path / "w/runs").rglob("checkpoints/*/*")}
   assert before
-  assert sweep.main(argv) == 0
+  assert call(InProcess) == 0
   assert before == {p: p.stat().st_mtime_ns for p in before}
   found = json.loads((tmp_path / "w/two.json").read_text())["scores"]
   assert 2 < found["nll"]["lm"]["mean"] < 3.5  # 17 words: 2.83 at first.
@@ -360,7 +380,7 @@ def test_two_cells_end_to_end(tmp_path, rooms_tiny_dir, monkeypatch):
   page = (tmp_path / "w/two.md").read_text()
   assert f"--seeds 1 --data_dir {rooms_tiny_dir}\n" in page
   assert "| NLL | N/A | 2." in page and "| published | – | 1.3 |" in page
-  with Image.open(tmp_path / "w/two.png") as picture:
-    assert (31, 119, 180) in {  # Bars: matplotlib's first colour, C0.
-        tuple(x) for x in np.asarray(picture)[::3, ::3, :3]
+  with Image.open(tmp_path / "w/two.png") as image:
+    assert (31, 119, 180) in {  # Bars: matplotlib's first color, C0.
+        tuple(x) for x in np.asarray(image)[::3, ::3, :3]
         .reshape(-1, 3).tolist()}

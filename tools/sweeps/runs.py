@@ -1,0 +1,124 @@
+"""A run of a sweep: what starts it, and how far it is.
+
+Everything is read from the files of the run, so that a sweep can be left and
+taken up again.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trainers.report import run_files
+
+# The stage of a run that measures masked codes, and the file it leaves.
+MASKING = "masking"
+MASKING_FILE = "masking.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One process: a training, or a measurement of one.
+
+  Attributes:
+    name: of its folder; tells the stage and a hash of the config.
+    stage: 1, 2 or MASKING.
+    command: what starts it, and what resumes it.
+    workdir: its folder.
+    needs: the run that must be done before, or None.
+    cost: how long it takes, in the recipe's unit.
+    prefixes: what its evaluators put before their scores.
+  """
+  name: str
+  stage: int | str
+  command: tuple[str, ...]
+  workdir: pathlib.Path
+  needs: "Run | None"
+  cost: float
+  prefixes: tuple[str, ...] = ()
+
+  @property
+  def log(self) -> pathlib.Path:
+    """What the process prints."""
+    return self.workdir.parent / f"{self.name}.log"
+
+  @property
+  def failure(self) -> pathlib.Path:
+    """Why it failed the last time; no such file if it did not."""
+    return self.workdir.parent / f"{self.name}.failed"
+
+
+class Progress(NamedTuple):
+  """How far a run is, in steps."""
+  step: int
+  total: int
+
+  @property
+  def is_done(self) -> bool:
+    return self.step == self.total
+
+
+def progress_of(run: Run) -> Progress:
+  """The steps that were reported; (0, 1) before the run has begun."""
+  if run.stage == MASKING:
+    is_done = (run.workdir / MASKING_FILE).exists()
+    return Progress(int(is_done), 1)
+  sessions = run.workdir / run_files.SESSIONS
+  if not sessions.exists():
+    return Progress(0, 1)
+  last_session = json.loads(sessions.read_text())[-1]
+  total = last_session["total_steps"]
+  lines = list(metric_lines(run))
+  step = max((line["step"] for line in lines), default=0)
+  if step < total or _has_ended(run, lines, total):
+    return Progress(step, total)
+  # All steps are made, but not everything of the last one is on disk.
+  return Progress(total - 1, total)
+
+
+def metric_lines(run: Run) -> Iterator[dict[str, Any]]:
+  """The lines of metrics.jsonl, without one that a kill cut short."""
+  path = run.workdir / run_files.METRICS
+  if not path.exists():
+    return
+  for text in path.read_text().splitlines():
+    try:
+      yield json.loads(text)
+    except ValueError:
+      continue
+
+
+def _has_ended(run: Run, lines: Sequence[Mapping[str, Any]],
+               total: int) -> bool:
+  """Whether the last step is saved and every evaluator has scored it."""
+  checkpoint = run.workdir / "checkpoints" / str(total)
+  if not checkpoint.exists():
+    return False
+  last_scores = []
+  for line in lines:
+    # Only the lines of evaluators have settings.
+    if line["step"] == total and "settings" in line:
+      last_scores += line
+  for prefix in run.prefixes:
+    if not any(name.startswith(prefix) for name in last_scores):
+      return False
+  return True
+
+
+def is_done(run: Run) -> bool:
+  return progress_of(run).is_done
+
+
+def reason_of(run: Run) -> str:
+  """Why a run is not done; '' if it is."""
+  progress = progress_of(run)
+  if progress.is_done:
+    return ""
+  if run.failure.exists():
+    return f"failed: {run.failure.read_text().strip()}"
+  if progress.step:
+    return f"stopped at step {progress.step} of {progress.total}"
+  if run.needs is not None and not is_done(run.needs):
+    return f"needs {run.needs.name}: {reason_of(run.needs)}"
+  return "not run yet"
