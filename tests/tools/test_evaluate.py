@@ -6,14 +6,14 @@ import pytest
 
 from tests.tools.conftest import save_noise
 from tests.trainers import tiny
-from tools import evaluate, predict
+from tools import evaluate
 from tools.prepare import __main__ as prepare_data
-from trainers.lm import LmStage
-from trainers.vqvae import VqvaeStage
+from trainers import config_file, scoring
+from trainers.lm import LmFamily
+from trainers.vqvae import VqvaeFamily
 from uvim import categories, files
-from uvim.cli import convert
+from uvim.cli import convert, predict
 from uvim.config import resolve
-from uvim.learn import sharding
 from uvim.store import checkpoint
 
 SIZE = 32
@@ -67,13 +67,6 @@ def get_config(arg=None):
 """
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  """How a mesh is used is tested elsewhere; for eight it compiles longer."""
-  make = sharding.make_mesh
-  monkeypatch.setattr(sharding, "make_mesh", lambda axes: make((("data", 1),)))
-
-
 @pytest.fixture(scope="module")
 def data(shared):
   return shared / "data/coco_panoptic"
@@ -81,7 +74,7 @@ def data(shared):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-  """A folder with the five photographs, both stages and their configs."""
+  """A folder with the five images, both stages and their configs."""
   folder = tmp_path_factory.mktemp("evaluate")
   assert prepare_data.main([
       "coco", "--images", str(data / "val2017"), "--panoptic",
@@ -91,9 +84,9 @@ def run(data, tmp_path_factory):
   one, two = folder / "one.npz", folder / "two.npz"
   configs = [dict(x, data_dir=str(folder))
              for x in (small_config(), small_config(one))]
-  save_noise(VqvaeStage(resolve(configs[0])), one)
+  save_noise(VqvaeFamily(resolve(configs[0])), one)
   foresee(one)
-  save_noise(LmStage(resolve(configs[1])), two)
+  save_noise(LmFamily(resolve(configs[1])), two)
   for name, config in zip(("one", "two"), configs, strict=True):
     (folder / f"{name}.py").write_text(CONFIG.format(text=json.dumps(config)))
   return folder
@@ -133,9 +126,9 @@ def test_written_predictions_score_what_evaluate_says(run, data, tmp_path):
 def test_a_workdir_knows_its_config(run, tmp_path, capsys):
   workdir = tmp_path / "run"
   convert.convert(str(run / "one.npz"), str(workdir))
-  config = evaluate.read_config("", str(run / "one.py"))
-  (workdir / "config.json").write_text(json.dumps(config.to_json()))
-  assert evaluate.read_config(str(workdir), None).to_json() == config.to_json()
+  config = resolve(config_file.load_config(str(run / "one.py")))
+  files.write_json(workdir / "config.json", config.to_json())
+  assert scoring.config_of(str(workdir)).to_json() == config.to_json()
   argv = ["--checkpoint", str(workdir), "--out", str(tmp_path / "f.json"),
           "--evaluator", "uvim", "--set", "split=validation[:2]", "--set",
           "pred=zero_code"]
