@@ -15,7 +15,7 @@ from uvim.models import make_model
 
 
 def compare(fixture: Fixture) -> Iterator[Quantity]:
-  """One quantity: the whole list.
+  """One quantity: the whole list, which agrees or not.
 
   The first line of the file ends with the fields of the model, a Python dict.
   Each other line is name, shape and dtype of an array, with tabs between.
@@ -25,17 +25,20 @@ def compare(fixture: Fixture) -> Iterator[Quantity]:
   theirs = {tuple(line.split("\t")) for line in lines}
   ours = set()
   for name, array in _model_arrays(fields).items():
-    ours.add((name, str(tuple(array.shape)), array.dtype.name))
+    shape = str(tuple(array.shape))
+    ours.add((name, shape, array.dtype.name))
   different = sorted({name for name, *_ in theirs ^ ours})
   note = f"differ: {', '.join(different[:3])} …" if different else ""
-  yield Quantity(
-      f"{fixture.name}: {len(theirs)} names, shapes, dtypes",
-      np.array(sorted(ours)), np.array(sorted(theirs)), note=note)
+  title = f"{fixture.name}: {len(theirs)} names, shapes, dtypes"
+  our_lines = np.array(sorted(ours))
+  their_lines = np.array(sorted(theirs))
+  yield Quantity(title, our_lines, their_lines, note=note)
 
 
 def _model_arrays(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Shapes of parameters and state by published name, for either stage."""
   rng = jax.random.key(0)
+  # Only the language model has a vocabulary.
   if "vocab_size" in fields:
     prior = stage2.make_prior(fields)
     arrays = {"params": jax.eval_shape(prior.init, rng)}

@@ -11,15 +11,15 @@ from tools.parity.fixtures import Fixture
 from uvim import tree
 
 # Calls whose string is not in the json, or which have another default here.
-CALLS = {"decode": "decode", "decode_precise": "decode(precise=True)",
-         "nyu_eval_crop": "nyu_eval_crop(top=54)"}
+CALLS = {
+    "decode": "decode",
+    "decode_precise": "decode(precise=True)",
+    "nyu_eval_crop": "nyu_eval_crop(top=54)",
+}
 # The file that both kinds of decoding read.
 JPEG = "decode/in_jpeg_bytes"
 # Height and width of the image that boxes are drawn in.
 BOXES = re.compile(r"inception_box_(\d+)x(\d+)")
-# What two samples of boxes are compared in; see `_measures`.
-MEASURES = ("y", "x", "height", "width", "area", "aspect ratio", "place in y",
-            "place in x")
 # The Kolmogorov–Smirnov limit at p = 0.001, before the size of the samples.
 KS_LIMIT = 1.95
 
@@ -63,16 +63,21 @@ def _compare_call(file: str, call: str, theirs) -> Iterator[Quantity]:
   import tensorflow as tf
 
   from pp import builder
-  inputs = {name: tf.constant(value)
-            for name, value in below(theirs, "in/").items()}
-  outputs = builder.build(call)(tree.unflatten(inputs))
-  ours = {f"out/{name}": value.numpy()
-          for name, value in tree.flatten(outputs).items()}
+  inputs = {}
+  for name, value in below(theirs, "in/").items():
+    inputs[name] = tf.constant(value)
+  preprocess = builder.build(call)
+  outputs = preprocess(tree.unflatten(inputs))
+  ours = {}
+  for name, value in tree.flatten(outputs).items():
+    ours[f"out/{name}"] = value.numpy()
   yield from match(file, theirs, ours, inputs=["in/*", "in_*"])
+  # Values of another type may be equal: 1 and 1.0, int32 and uint8.
   for name in ours.keys() & theirs.keys():
-    if ours[name].dtype != theirs[name].dtype:
-      yield Quantity(f"{file}/{name} dtype", ours[name].dtype.name,
-                     theirs[name].dtype.name)
+    our_dtype = ours[name].dtype
+    their_dtype = theirs[name].dtype
+    if our_dtype != their_dtype:
+      yield Quantity(f"{file}/{name} dtype", our_dtype.name, their_dtype.name)
 
 
 def _crop(call: str) -> dict[str, np.ndarray]:
@@ -83,18 +88,22 @@ def _crop(call: str) -> dict[str, np.ndarray]:
   # Row and column of each pixel, in one number: 1000 · row + column.
   coordinates_HW2 = np.stack(np.mgrid[:480, :640], axis=-1)
   labels_HW1 = coordinates_HW2.astype(np.float32) @ np.float32([[1000], [1]])
-  cropped = builder.build(call)({
+  crop = builder.build(call)
+  cropped = crop({
       "image": tf.zeros([480, 640, 3], tf.uint8),
-      "labels": tf.constant(labels_HW1)})
+      "labels": tf.constant(labels_HW1),
+  })
   cropped_HW1 = cropped["labels"].numpy()
 
   def row_and_column(label):
     return np.stack(np.divmod(label, 1000), axis=-1)
 
-  return {"out_shape_labels": np.array(cropped_HW1.shape),
-          "out_shape_image": np.array(cropped["image"].shape),
-          "first_label_y_x": row_and_column(cropped_HW1[0, 0, 0]),
-          "last_label_y_x": row_and_column(cropped_HW1[-1, -1, 0])}
+  return {
+      "out_shape_labels": np.array(cropped_HW1.shape),
+      "out_shape_image": np.array(cropped["image"].shape),
+      "first_label_y_x": row_and_column(cropped_HW1[0, 0, 0]),
+      "last_label_y_x": row_and_column(cropped_HW1[-1, -1, 0]),
+  }
 
 
 # ── Random boxes ────────────────────────────────────────────────────────────
@@ -110,7 +119,7 @@ def _compare_boxes(file: str, theirs, height: int,
     ours = _measures(_draw_boxes(height, width, len(boxes)))
     expected = _measures(boxes)
     limit = KS_LIMIT * np.sqrt(2 / len(boxes))
-    for measure in MEASURES:
+    for measure in expected:
       gap = _gap(ours[measure], expected[measure])
       yield Quantity(
           f"{file}/{name} {measure}", np.array(gap <= limit), np.array(True),
@@ -130,17 +139,29 @@ def _draw_boxes(height: int, width: int, count: int) -> np.ndarray:
     box = preprocess({"image": image}, tf.stack([number, number]))["box"]
     return tf.concat([box["begin"], box["size"]], 0)
 
-  # Tensors: TensorFlow would trace the function anew for each Python number.
-  return np.array([draw(tf.constant(number, tf.int64))
-                   for number in range(count)])
+  boxes = []
+  for number in range(count):
+    # A tensor: TensorFlow would trace the function anew for each number.
+    boxes.append(draw(tf.constant(number, tf.int64)))
+  return np.array(boxes)
 
 
 def _measures(boxes: np.ndarray) -> dict[str, np.ndarray]:
-  """MEASURES of each box; sides of the image are 1."""
+  """What boxes are compared in, of each; the sides of the image are 1."""
   y, x, height, width = boxes.T
-  values = [y, x, height, width, height * width, width / height,
-            y / (1 - height + 1e-6), x / (1 - width + 1e-6)]
-  return dict(zip(MEASURES, values, strict=True))
+  # A box that fills the image leaves no room to be placed in.
+  room_in_y = 1 - height + 1e-6
+  room_in_x = 1 - width + 1e-6
+  return {
+      "y": y,
+      "x": x,
+      "height": height,
+      "width": width,
+      "area": height * width,
+      "aspect ratio": width / height,
+      "place in y": y / room_in_y,
+      "place in x": x / room_in_x,
+  }
 
 
 def _gap(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -52,11 +52,13 @@ def compare(fixture: Fixture) -> Iterator[Quantity]:
   """Every quantity of one stage I fixture."""
   meta = fixture.read_meta()
   given = fixture.read_part(fixtures.PARAMS)
-  arrays = {"params": tree.unflatten(below(given, "params/")),
-            "state": below(given, "state/")}
+  arrays = {
+      "params": tree.unflatten(below(given, "params/")),
+      "state": below(given, "state/"),
+  }
   batch = below(given, "batch/")
-  outputs = jax.jit(forward, static_argnums=0)(
-      make_family(meta), arrays, batch)
+  run_forward = jax.jit(forward, static_argnums=0)
+  outputs = run_forward(make_family(meta), arrays, batch)
   case = Case(meta, arrays, batch, jax.device_get(outputs))
   compare_part = functools.partial(_compare_part, case)
   yield from fixtures.compare_parts(fixture, fixtures.PARAMS, compare_part)
@@ -106,12 +108,22 @@ def make_family(meta: Mapping[str, Any], **changes: Any) -> VqvaeFamily:
   for name in ("min_depth", "max_depth"):
     if meta.get(name) is not None:
       task_options[name] = meta[name]
-  model = {**model_fields(meta["model"]), **changes}
+  # No data and no training: these fields are required, and nobody reads them.
+  run_fields = {
+      "dataset": "none",
+      "train_split": "none",
+      "pp_train": "",
+      "batch_size": 1,
+      "total_steps": 1,
+      "lr": 0.0,
+  }
   return VqvaeFamily(config.resolve({
-      "task": f"proj.uvim.{meta['task']}", "task_options": task_options,
-      "dataset": "none", "train_split": "none", "pp_train": "",
-      "batch_size": 1, "total_steps": 1, "lr": 0.0, "model_name": "vit",
-      "model": model}))
+      **run_fields,
+      "task": f"proj.uvim.{meta['task']}",
+      "task_options": task_options,
+      "model_name": "vit",
+      "model": {**model_fields(meta["model"]), **changes},
+  }))
 
 
 def forward(family: VqvaeFamily, arrays, batch) -> dict[str, jax.Array]:
@@ -123,30 +135,34 @@ def forward(family: VqvaeFamily, arrays, batch) -> dict[str, jax.Array]:
   logits_from_code = family.decode(arrays, coded.code, batch)
   loss_B, logs = family.task.loss(logits, data["x"])
   counts_Q = model.quantizer.usage(coded.stats)
-  # The quantizer standardises what the oracle's head gives.
-  head_BLE = model.vit.apply({"params": arrays["params"]}, data["x"],
-                             data["ctx"], method="encode")
+  # The original's bottleneck is standardised. Here the quantizer does that to
+  # what the oracle's head gives, and does not show it.
+  head_BLE = model.vit.apply(
+      {"params": arrays["params"]}, data["x"], data["ctx"], method="encode")
+  bottleneck_BLE = jax.nn.standardize(head_BLE, axis=-1)
+  codebook = vq.from_state(arrays["state"])
   outputs = {
-      "bottleneck": jax.nn.standardize(head_BLE, axis=-1),
+      "bottleneck": bottleneck_BLE,
       "bottleneck_q": coded.z_BLE,
       "code": coded.code,
-      "codewords": vq.codewords(vq.from_state(arrays["state"])),
+      "codewords": vq.codewords(codebook),
       "loss_total_mean": jnp.mean(loss_B),
       "loss_commitment": coded.logs["code/commitment"],
       "codebook_zeros_ratio": jnp.mean(counts_Q == 0),
-      "codebook_max_ratio": jnp.max(counts_Q) / jnp.sum(counts_Q)}
+      "codebook_max_ratio": jnp.max(counts_Q) / jnp.sum(counts_Q),
+  }
   outputs |= _below("logits", logits)
   outputs |= _below("logits_from_code", logits_from_code)
   for name, values_B in logs.items():
     outputs[f"loss_mean/{name}"] = jnp.mean(values_B)
-  return outputs | element_losses(family.task, logits, data["x"])
+  return outputs | split_losses(family.task, logits, data["x"])
 
 
 def _below(folder: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
   return {f"{folder}/{name}": value for name, value in arrays.items()}
 
 
-def element_losses(task, logits, labels) -> dict[str, jax.Array]:
+def split_losses(task, logits, labels) -> dict[str, jax.Array]:
   """The task's own losses of every single element, [B, N, (C,) P].
 
   The task averages over an example. So each element becomes an example of its
@@ -165,8 +181,11 @@ def element_losses(task, logits, labels) -> dict[str, jax.Array]:
       single_logits[key] = logits[key].reshape(-1, 1, 1, 1)
       single_labels[key] = label.reshape(-1, 1, 1, 1)
   _, logs = task.loss(single_logits, single_labels)
-  return {f"loss/loss_{key}": logs[f"loss_{key}"].reshape(label.shape)
-          for key, label in labels.items()}
+  element_losses = {}
+  for key, label in labels.items():
+    name = f"loss_{key}"
+    element_losses[f"loss/{name}"] = logs[name].reshape(label.shape)
+  return element_losses
 
 
 # ── Files ───────────────────────────────────────────────────────────────────
@@ -201,15 +220,13 @@ def _compare_training(case: Case, file: str, theirs,
                       weight: float) -> Iterator[Quantity]:
   """Training loss, its parts and gradients, and the dictionary after it."""
   family = make_family(case.meta, commitment_weight=weight)
-  step = jax.jit(jax.value_and_grad(family.loss, has_aux=True))
-  extra = {"state": case.arrays["state"]}
-  rngs_B = example_rngs(jax.random.key(0), len(case.batch["image"]))
-  (loss, report), grads = step(
-      case.arrays["params"], extra, None, case.batch, rngs_B, jnp.int32(0))
-
+  loss, report, grads = _train_once(family, case)
+  # One update without splits, which the original does elsewhere.
   codebook = vq.update(
-      vq.from_state(extra["state"]), report.stats["counts"],
-      report.stats["sums"], momentum=family.model.quantizer.dict_momentum)
+      vq.from_state(case.arrays["state"]),
+      report.stats["counts"],
+      report.stats["sums"],
+      momentum=family.model.quantizer.dict_momentum)
   task_losses = {name: value for name, value in report.logs.items()
                  if name.startswith("loss_")}
   ours = {
@@ -217,7 +234,8 @@ def _compare_training(case: Case, file: str, theirs,
       "state_after/counts": codebook.counts,
       "state_after/dictionary": codebook.dictionary,
       "aux/loss_rec": sum(task_losses.values()),
-      "aux/loss_commitment": report.logs["code/commitment"]}
+      "aux/loss_commitment": report.logs["code/commitment"],
+  }
   for name in ("codebook_zeros_ratio", "codebook_max_ratio"):
     ours[f"aux/{name}"] = case.forward[name]
   ours |= _below("aux", task_losses)
@@ -231,8 +249,20 @@ def _compare_training(case: Case, file: str, theirs,
     note = "code dropout draws other numbers"
   yield from match(file, theirs, ours, inputs=["grad/*"],
                    informative=informative, note=note)
-  for quantity in match_gradients(file, tree.flatten(grads), theirs):
+  for quantity in match_gradients(file, grads, theirs):
     yield dataclasses.replace(quantity, informative=is_random)
+
+
+def _train_once(family: VqvaeFamily, case: Case):
+  """(loss, report, gradients by name) of one training step."""
+  value_and_grad = jax.jit(jax.value_and_grad(family.loss, has_aux=True))
+  params = case.arrays["params"]
+  extra = {"state": case.arrays["state"]}
+  batch_size = len(case.batch["image"])
+  rngs_B = example_rngs(jax.random.key(0), batch_size)
+  (loss, report), grads = value_and_grad(
+      params, extra, None, case.batch, rngs_B, jnp.int32(0))
+  return loss, report, tree.flatten(grads)
 
 
 def _compare_splits(case: Case, file: str, theirs,
@@ -259,7 +289,8 @@ def _compare_splits(case: Case, file: str, theirs,
       "i_max_i_min": pairs,
       "counts_trace": counts,
       "state_after/counts": after.counts,
-      "state_after/dictionary": after.dictionary}
+      "state_after/dictionary": after.dictionary,
+  }
   yield from match(file, theirs, ours, inputs=["rng_key", "state_before/*"])
 
 

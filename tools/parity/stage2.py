@@ -85,11 +85,13 @@ def forward(prior: AutoregressivePrior, params, image,
   network = prior.lm.bind({"params": params})
   encoded_BND = network.encode(image)
   nll_BL = prior.word_nll(params, image, text_BL - 1)
-  return {"encoded": encoded_BND,
-          "logits": network.logits(encoded_BND, text_BL),
-          "loss": jnp.mean(nll_BL),
-          "loss_per_example": jnp.mean(nll_BL, axis=1),
-          "loss_sum_per_example": jnp.sum(nll_BL, axis=1)}
+  return {
+      "encoded": encoded_BND,
+      "logits": network.logits(encoded_BND, text_BL),
+      "loss": jnp.mean(nll_BL),
+      "loss_per_example": jnp.mean(nll_BL, axis=1),
+      "loss_sum_per_example": jnp.sum(nll_BL, axis=1),
+  }
 
 
 def _mean_nll(prior, params, image, text_BL):
@@ -109,16 +111,16 @@ def _compare_training(case: Case, file: str, theirs) -> Iterator[Quantity]:
 
 def _compare_outputs(case: Case, file: str, theirs) -> Iterator[Quantity]:
   """What the network computes, then what was decoded in each way."""
-  # Sequences are the only integers [B, S, L]; others go with some of them.
   decoded = {}
   rest = dict(theirs)
   for name, words in theirs.items():
+    # Sequences are the only integers [B, S, L].
     if words.dtype.kind == "i" and words.ndim == 3:
       decoded[name] = _with_companions(name, theirs)
-      rest = {other: value for other, value in rest.items()
-              if other not in decoded[name]}
-  ours = jax.jit(forward, static_argnums=0)(
-      case.prior, case.params, case.image, case.text_BL)
+      for companion in decoded[name]:
+        rest.pop(companion, None)
+  run_forward = jax.jit(forward, static_argnums=0)
+  ours = run_forward(case.prior, case.params, case.image, case.text_BL)
   yield from match(file, rest, ours | _position_embeddings(rest),
                    inputs=["prompts", "eos_token"])
   for name, arrays in decoded.items():
