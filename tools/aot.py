@@ -199,10 +199,10 @@ def compile_and_report(args: argparse.Namespace) -> None:
 
   from trainers import config_file
   from uvim.config import resolve
+  config = resolve(config_file.load_config(args.config, args.overrides))
   # Before anything asks JAX for its devices.
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", args.devices)
-  config = resolve(config_file.load_config(args.config, args.overrides))
   began = time.monotonic()
   compiled, arguments = compile_step(config)
   seconds = time.monotonic() - began
