@@ -133,6 +133,8 @@ def _backward(causal, block_size, residuals, d_out_BATH):
     d_k_BASH, d_v_BASH = carry
     q_BAtH, d_out_BAtH, log_sum_BAt, shift_BAt = blocks
     scores_BAtS = _scores(q_BAtH, k_BASH, start, causal)
+    # The log of the sum is all it takes to get the weights of the forward pass
+    # back.
     weights_BAtS = jnp.exp(scores_BAtS - log_sum_BAt[..., None])
     d_weights_BAtS = _matmul("bath,bash->bats", d_out_BAtH, v_BASH)
     d_scores_BAtS = weights_BAtS * (d_weights_BAtS - shift_BAt[..., None])
@@ -174,6 +176,7 @@ def _scores(q_BAtH, k_BASH, start, causal):
   query_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 2)
   key_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 3)
   is_visible_11tS = start + query_position_11tS >= key_position_11tS
+  # The lowest float32: exp makes 0 of it.
   return jnp.where(is_visible_11tS, scores_BAtS, jnp.finfo(jnp.float32).min)
 
 

@@ -4,9 +4,10 @@
 
 The gradient of a kernel sums over all leading axes of x and of the output's
 gradient. A CPU transposes the first of these two factors before it multiplies.
-Autodiff always puts the output's gradient first. Where a layer widens, that is
-the larger factor. Where several layers share x, as queries, keys and values
-do, it is one copy for each of them. Here the smaller factor comes first.
+Autodiff always puts the output's gradient first. In a layer that widens, that
+is the larger factor. Queries, keys and values share one x, but each has an
+output gradient of its own, and so a copy of its own. Here the smaller factor
+comes first.
 """
 
 import functools
@@ -34,10 +35,13 @@ def dot_general(
     dimension_numbers: ((last axes of x, first axes of kernel), ((), ())).
     precision: as of `lax.dot_general`.
   """
+  # flax always contracts the last axes of x with the first ones of the kernel.
+  # So their number says it all.
   (_, kernel_axes), _ = dimension_numbers
   return _product(x, kernel, len(kernel_axes), precision)
 
 
+# The number of axes and the precision are plain Python values, no arrays.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, kernel, num_contracted, precision):
   axes = (_last_axes(x, num_contracted), _first_axes(num_contracted))
@@ -50,14 +54,18 @@ def _forward(x, kernel, num_contracted, precision):
 
 def _backward(num_contracted, precision, residuals, grad):
   x, kernel = residuals
+  # The gradient of x: contract the new axes away.
   num_new = kernel.ndim - num_contracted
   axes = (_last_axes(grad, num_new), _last_axes(kernel, num_new))
   d_x = lax.dot_general(grad, kernel, (axes, NO_BATCH_AXES), precision)
 
+  # The gradient of the kernel: sum over every axis but the contracted and new.
   leading = _first_axes(x.ndim - num_contracted)
   over_leading = ((leading, leading), NO_BATCH_AXES)
   contracted_size = math.prod(kernel.shape[:num_contracted])
   new_size = math.prod(kernel.shape[num_contracted:])
+  # Here x is the smaller factor. The product also has the kernel's own order of
+  # axes.
   if contracted_size <= new_size:
     d_kernel = lax.dot_general(x, grad, over_leading, precision)
     return d_x, d_kernel

@@ -56,6 +56,8 @@ def _patches(image, patch_size):
   x = image.reshape(
       batch, num_rows, patch_height, num_columns, patch_width, channels
   )
+  # Now [B, rows, patch height, columns, patch width, C]: bring the two axes of
+  # a patch together.
   x = x.transpose(0, 1, 3, 2, 4, 5)
   return x.reshape(batch, -1, patch_height * patch_width * channels)
 
@@ -115,6 +117,7 @@ def embed_ids(
 
   def add_position(sum_TD, position_and_ids):
     position, ids_T = position_and_ids
+    # An id out of range reads a row of zeros.
     rows_TD = kernel_KPD.at[ids_T, position].get(mode="fill", fill_value=0)
     return sum_TD + rows_TD, None
 
@@ -146,6 +149,7 @@ def _embed_ids_backward(residuals, grad_TD):
     # Do not add to the full [K, P, D] in place: over a mesh each iteration
     # would then reduce all of it across devices instead of one [K, D].
     zeros_KD = jnp.zeros((num_classes, width), grad_TD.dtype)
+    # Rows of ids out of range go nowhere.
     d_kernel_KD = zeros_KD.at[ids_T].add(grad_TD, mode="drop")
     return carry, d_kernel_KD
 

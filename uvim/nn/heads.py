@@ -1,10 +1,10 @@
-"""Logits of some pixels of every patch, for the loss by chunks of pixels.
+"""Logits for some pixels of every patch; the chunked loss needs them.
 
 B batch · N patches · D width · K classes · p pixels of a patch · T = B*N tokens
 X = K*p
 
-The heads themselves are flax's (`vit.ViT`). This is the same linear map, with
-a gradient that costs little beside its three matrix products.
+The heads themselves are flax modules (`vit.ViT`). This file has the same linear
+map, with a gradient that costs little more than its three matrix products.
 """
 
 import functools
@@ -52,6 +52,7 @@ def _backward(residuals, grad_TX):
   # Without the barrier XLA would compute the softmax behind this gradient
   # again for each of the three products.
   grad_TX = lax.optimization_barrier(grad_TX)
+  # A product with ones sums over the tokens, and it sums in float32.
   ones_T = jnp.ones(len(x_TD), x_TD.dtype)
   kernel_XD = kernel_DX.T.astype(x_TD.dtype)
   d_x_TD = grad_TX @ kernel_XD

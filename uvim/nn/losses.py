@@ -46,6 +46,8 @@ def _cross_entropy_forward(logits, ids):
   largest = jnp.max(logits_f32, axis=-2, keepdims=True)
   exp = jnp.exp(logits_f32 - largest)
   sum_exp = jnp.sum(exp, axis=-2)
+  # With "clip", an unlabelled id reads some other logit. Its loss becomes 0
+  # below.
   logit_of_id = jnp.take_along_axis(
       logits_f32, ids[..., None, :], axis=-2, mode="clip"
   )
@@ -62,6 +64,7 @@ def _cross_entropy_backward(residuals, grad):
   exp, sum_exp, ids, like_logits = residuals
   grad = jnp.where(_is_labelled(exp, ids), grad, 0.0)[..., None, :]
   probability = exp / sum_exp[..., None, :]
+  # The gradient of a cross-entropy: the probability, less 1 at the label.
   d_logits = (probability - _is_class(exp, ids)) * grad
   return d_logits.astype(like_logits.dtype), None
 
@@ -105,9 +108,11 @@ def chunk_size(
   if max_logits is None:
     on_cpu = jax.default_backend() == "cpu"
     max_logits = CPU_CHUNK if on_cpu else CHUNK
+  # The devices split the batch, so together they may have more logits.
   max_logits_of_all_devices = max_logits * sharding.num_data_devices()
   num_classes = sum(classes for classes, _ in outputs.values())
   _, num_pixels = next(iter(outputs.values()))
+  # The largest divisor of P that stays within the limit.
   largest_size = 1
   for size in range(2, num_pixels + 1):
     num_logits = num_tokens * num_classes * size
@@ -151,13 +156,15 @@ class ChunkedLoss:
       labels_p = self.chunk_of(labels, index)
       return carry, self.loss_fn(params_p, x_BND, labels_p)
 
+    # All chunks are of one size. So the mean of their means is the mean over
+    # all pixels.
     _, losses_nB = jax.lax.scan(loss_of_chunk, None, self.indices(params))
     return jax.tree.map(lambda loss_nB: jnp.mean(loss_nB, axis=0), losses_nB)
 
   def mean(
       self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
   ) -> MeanLoss:
-    """The mean of `of_each` over the batch; made to be differentiated.
+    """The mean of `of_each` over the batch, with a gradient that saves memory.
 
     Only `params` and `x_BND` have a gradient, and only from the loss: the logs
     have none.
@@ -222,6 +229,7 @@ def _mean_forward(chunked, params, x_BND, labels):
     return d_x_BND + d_x_of_chunk_BND, (value, d_params_p)
 
   indices_n = chunked.indices(params)
+  # Sums over many chunks need float32, whatever the tokens are.
   zeros_BND = jnp.zeros(x_BND.shape, jnp.float32)
   d_x_BND, (values_n, d_params_np) = jax.lax.scan(step, zeros_BND, indices_n)
   # Each chunk has the gradient of its own mean; the loss is the mean of these.

@@ -50,6 +50,8 @@ def run_blocks(
     x: input of the first block; every block keeps its shape and dtype.
     *context: arrays that every block sees.
   """
+  # The plain loop also makes the parameters. So they get their published names,
+  # whatever the options are.
   is_plain = not stack.scan_layers and stack.remat == "none"
   if is_plain or stack.is_initializing():
     for name in names:
@@ -66,6 +68,7 @@ def run_blocks(
   if stack.remat == "block":
     run_block = _recompute_backwards(run_block, in_scan=stack.scan_layers)
   if stack.scan_layers:
+    # The scan runs along a new first axis, one entry for each layer.
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     x, _ = lax.scan(run_block, x, stacked)
   else:
@@ -75,10 +78,11 @@ def run_blocks(
 
 
 def _recompute_backwards(run_block, in_scan):
-  """`run_block`, of which the backward pass keeps little and repeats the rest.
+  """`run_block` with a backward pass that keeps little and repeats the rest.
 
-  It keeps the attended values: they are small beside what the MLP would keep,
-  and at many tokens they cost the most to compute again.
+  The backward pass keeps the attended values. They are small compared with the
+  values inside the MLP, and with many tokens they are the most expensive to
+  compute again.
   """
   # Outside of a scan XLA could merge the repeated computation with the first
   # one and so keep its values after all. Inside a scan it cannot.
@@ -123,6 +127,8 @@ class MultiHeadDotProductAttention(nn.Module):
         kernel_init=nn.initializers.xavier_uniform(),
         dot_general=dense.dot_general,
     )
+    # Kernels have the published shapes: [D, A, H] into the heads and [A, H, D]
+    # out of them.
     to_heads = functools.partial(make_projection, (self.num_heads, head_size))
     attended_BTAH = attention.attention(
         to_heads(name="query")(x_BTD),
@@ -183,6 +189,8 @@ class EncoderBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    # Do not reorder. Flax numbers the modules of a class in the order in which
+    # they are made (LayerNorm_0, LayerNorm_1). Checkpoints have these names.
     make_norm = functools.partial(
         nn.LayerNorm, epsilon=LAYER_NORM_EPSILON, dtype=self.dtype
     )
