@@ -5,8 +5,9 @@ One update of a parameter p with gradient g is
   u = scale(clip(g))                         clip: global norm, before all else
   p = p − s(t) · (lr · lr_mult · u + wd · p)   wd on kernels only
 
-so weight decay follows the schedule s but neither lr nor lr_mults (the
-released implementation; uvim's paper, Appendix D for the settings).
+So weight decay follows the schedule s, but neither lr nor lr_mults. The
+released implementation does the same. The settings are those of Appendix D of
+UViM's paper.
 """
 
 import dataclasses
@@ -52,12 +53,14 @@ def scale_by_adafactor(
   """
 
   def decay_at(step):
+    # optax counts updates from 0, the formula counts from 1.
     update_number = jnp.asarray(step - decay_offset + 1, jnp.float32)
     return jnp.minimum(beta2_cap, 1.0 - update_number**-decay_rate)
 
   rms = scale_by_factored_rms(
       min_dim_size_to_factor=min_dim_size_to_factor, decay_fn=decay_at, eps=eps
   )
+  # The order matters: scale, then clip, then average.
   transformations = [rms]
   if clipping_threshold:
     clip = optax_lib.clip_by_block_rms(clipping_threshold)
@@ -76,9 +79,9 @@ def scale_by_factored_rms(
   """Divides gradients by the root of their factored second moment.
 
   `optax.scale_by_factored_rms` computes the same numbers and has the same
-  state. It offers no way to replace its mean over one axis, and on a CPU that
-  mean took a tenth of a step; see `_mean`. That is why this function exists;
-  nothing else differs.
+  state. But its mean over one axis takes a tenth of a step on a CPU, and it
+  offers no way to replace that mean. This function exists to replace it; see
+  `_mean`.
 
   Args:
     min_dim_size_to_factor: a gradient is factored if its two largest
@@ -98,6 +101,8 @@ def scale_by_factored_rms(
         min_size=min_dim_size_to_factor,
         eps=eps,
     )
+    # One pass over the leaves makes gradients and moments together. They are
+    # taken apart below.
     scaled = jax.tree.map(
         scale_leaf, updates, state.v_row, state.v_col, state.v
     )
@@ -127,9 +132,12 @@ def _scale_leaf(grad, v_row, v_col, v, *, decay, min_size, eps):
   def average(old, new):
     return (decay * old + (1 - decay) * new).astype(old.dtype)
 
+  # Without eps, a gradient of 0 would be divided by 0 below.
   square = jnp.square(grad) + eps
   axes = _factored_axes(grad.shape, min_size)
   if axes is None:
+    # A small array or a vector keeps its whole second moment. Its factors are
+    # placeholders and stay as they are.
     v = average(v, square)
     return _ScaledLeaf(grad * v**-0.5, v_row, v_col, v)
   smaller, larger = axes
@@ -145,6 +153,7 @@ def _factored_axes(
   """(second largest axis, largest axis); None: do not factor."""
   if len(shape) < 2:
     return None
+  # In rising order, the two largest axes come last.
   *_, smaller, larger = np.argsort(shape)
   if shape[smaller] < min_size:
     return None
@@ -165,6 +174,8 @@ def _divide_by_root(grad, v_row, v_col, smaller, larger):
   smaller_in_row = smaller
   if smaller > larger:
     smaller_in_row = smaller - 1
+  # The factors stand for the moment v_row * v_col / v_mean. Divide by the roots
+  # of v_row / v_mean and of v_col, one after the other.
   v_mean = jnp.mean(v_row, smaller_in_row, keepdims=True)
   row_scale = (v_row / v_mean)**-0.5
   scaled = grad * jnp.expand_dims(row_scale, larger)
@@ -205,6 +216,7 @@ def _ema(
   factor = float(np.asarray(momentum, dtype))
 
   def average(new, old):
+    # The stored average is cast up, so that sum and products are in float32.
     return (1 - momentum) * new + factor * old.astype(new.dtype)
 
   def update(updates, state, params=None):
@@ -249,6 +261,7 @@ def _linear(*, end=None, linear_end=0.0, power=1):
 
 def _rsqrt(*, timescale=10_000, shift=0):
   def decay_fn(progress, since, step):
+    # Negative during the warm-up. Far enough below 0, the root would be NaN.
     since = jnp.maximum(since, 0)
     return (1 + (since + shift) / timescale)**-0.5
 
@@ -261,6 +274,7 @@ def _stair(*, steps=(), mults=()):
         "config.schedule: steps must rise and have one of mults each; got "
         f"steps={list(steps)}, mults={list(mults)}."
     )
+  # Before the first of the steps the value is 1.
   values = np.array([1.0, *mults], np.float32)
 
   def decay_fn(progress, since, step):
@@ -312,9 +326,11 @@ def make_schedule(
 
   def schedule(step):
     since = step - warmup_steps
+    # Stays 0 during the warm-up: the decay starts only after it.
     progress = jnp.clip(since / (total_steps - warmup_steps), 0.0, 1.0)
     value = decay_fn(progress, since, step)
     if warmup_steps:
+      # Exactly 0 at step 0: the first update moves no parameter.
       value = value * jnp.minimum(1.0, step / warmup_steps)
     if cooldown_steps:
       steps_left = total_steps - step
@@ -378,9 +394,11 @@ def make_optimizer(
   if None in schedule_of_leaf:
     is_free = [fn is not None for fn in schedule_of_leaf]
     treedef = jax.tree.structure(params)
+    # The mask leaves frozen parameters out of the norm for clipping, too.
     scaler = optax_lib.masked(scaler, treedef.unflatten(is_free))
   multipliers = _resolve_multipliers(names, lr_mults or ())
   scales = [lr * multiplier for multiplier in multipliers]
+  # By name, and not by rank: embeddings and scales do not decay.
   decays = [wd if name.endswith("/kernel") else 0.0 for name in names]
   take_step = _take_step(scales, decays, schedule_of_leaf)
   return optax_lib.chain(scaler, take_step), schedules
@@ -395,6 +413,8 @@ def _make_scaler(
   scaler = make_scaler(**options)
   if not grad_clip_norm:
     return scaler
+  # Clip before Adafactor sees the gradient, so that no outlier enters its
+  # moments.
   return optax_lib.chain(optax_lib.clip_by_global_norm(grad_clip_norm), scaler)
 
 
@@ -403,8 +423,11 @@ def _resolve_schedules(
 ) -> tuple[list[ScheduleFn], list[ScheduleFn | None]]:
   """The schedules in config order, and the one of each name (None: frozen)."""
   if schedule is None or isinstance(schedule, Mapping):
+    # One schedule for all parameters is one rule that matches every name.
     schedule = [(".*", schedule)]
   schedule_of_rule = []
+  # Make each schedule once, not once for each leaf: leaves then share it, and
+  # `_evaluate` computes it only once.
   for _, options in schedule:
     if options is None:
       schedule_of_rule.append(None)
@@ -467,19 +490,25 @@ def _take_step(
     return optax_lib.ScaleByScheduleState(jnp.zeros((), jnp.int32))
 
   def update(updates, state, params):
+    # The count of the updates before this one: the first update is step 0.
     value_of = _evaluate(schedules, state.count)
     count = optax_lib.safe_increment(state.count)
 
     def step_leaf(update, param, scale, decay, schedule):
       if schedule is None:
+        # The mask passes on the raw gradient of a frozen parameter. Drop it
+        # here.
         return jnp.zeros_like(param)
       step = scale * update
+      # A Python number, so jit leaves this out for parameters without decay.
       if decay:
         step = step + decay * param
+      # optax adds updates to the parameters, so a step downhill is negative.
       return (-value_of[schedule] * step).astype(param.dtype)
 
     update_leaves, treedef = jax.tree.flatten(updates)
     param_leaves = treedef.flatten_up_to(params)
+    # The lists are in the order of the leaves; see `make_optimizer`.
     steps = map(
         step_leaf, update_leaves, param_leaves, scales, decays, schedules
     )

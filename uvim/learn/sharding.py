@@ -40,6 +40,7 @@ Rule = Fsdp | PartitionSpec
 
 def num_data_devices() -> int:
   """How many devices share the batch, while a program is traced."""
+  # Outside of any mesh the shape is empty, and one device has all.
   return jax.sharding.get_abstract_mesh().shape.get(DATA_AXIS, 1)
 
 
@@ -47,10 +48,11 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
   """A mesh over this run's devices.
 
   Args:
-    axes: (name, size) pairs, outermost first; one size may be −1, the rest.
-      One axis is named 'data': batches are split along it. A product smaller
-      than the device count takes the first devices. That needs a run of one
-      process, because another one could be left without any device.
+    axes: (name, size) pairs, outermost first. One axis is named 'data':
+      batches are split along it. One size may be −1: it becomes whatever the
+      other sizes leave. If the product is smaller than the device count, the
+      mesh takes the first devices. Only a run of one process allows this:
+      another process could be left without any device.
 
   Raises:
     ConfigError: names or sizes that make no mesh on these devices.
@@ -79,6 +81,7 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
 
 def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
   """The sizes of a mesh; −1 becomes the rest of the devices."""
+  # A size of -1 is still open. Only one may be, or it would have many answers.
   given = [size for size in sizes if size != -1]
   num_open = len(sizes) - len(given)
   if num_open > 1 or any(size < 1 for size in given):
@@ -96,12 +99,14 @@ def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
         f"{field} does not fit {num_devices} device(s): the product must "
         "divide them where a size is −1, and not exceed them otherwise."
     )
+  # Used for an open size only; there the division has no remainder.
   rest = num_devices // num_given
   return [rest if size == -1 else size for size in sizes]
 
 
 def _parse_rule(text: str, mesh: Mesh) -> Rule:
   """A rule of `config.sharding`; its axes are those of the mesh."""
+  # A group of the pattern is None where its kind of rule was not matched.
   match = _RULE.fullmatch(text)
   if not match:
     raise ConfigError(
@@ -111,6 +116,7 @@ def _parse_rule(text: str, mesh: Mesh) -> Rule:
   if match["axis"] is not None:
     _check_axes([match["axis"]], text, mesh)
     return Fsdp(match["axis"])
+  # Not `if match["spec"]`: 'spec()' is a rule too, and its text is empty.
   if match["spec"] is not None:
     axes = [_parse_axis(part) for part in match["spec"].split(",")]
     _check_axes(axes, text, mesh)
@@ -159,6 +165,7 @@ def _fsdp_spec(
     shape: Sequence[int], axis: str, axis_size: int
 ) -> PartitionSpec:
   """Splits the largest dimension that the axis divides; none: replicated."""
+  # Of equal dimensions the first one is taken.
   largest = None
   for dimension, size in enumerate(shape):
     can_split = size > 0 and size % axis_size == 0
@@ -166,6 +173,7 @@ def _fsdp_spec(
       largest = dimension
   if largest is None:
     return PartitionSpec()
+  # None keeps a dimension whole. Those after the last entry are whole anyway.
   whole_before = [None] * largest
   return PartitionSpec(*whole_before, axis)
 
@@ -186,6 +194,7 @@ def _rule_name(name: str, param_shapes: Mapping[str, Any]) -> str:
   if folders[0] not in ("params", "opt_state"):
     return name
   # How many folders lie before the parameter's name depends on the optimizer.
+  # So try every ending of the path, the longest first.
   for start in range(1, len(folders)):
     ending = "/".join(folders[start:])
     if ending in param_shapes:
@@ -194,6 +203,7 @@ def _rule_name(name: str, param_shapes: Mapping[str, Any]) -> str:
 
 
 def _param_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
+  # Not every state has parameters.
   params = tree.flatten(getattr(state, "params", {}))
   return {name: tuple(array.shape) for name, array in params.items()}
 
@@ -224,6 +234,7 @@ def state_shardings(
   param_shapes = _param_shapes(abstract_state)
   leaf_names = tree.leaf_names(abstract_state)
   names = [_rule_name(name, param_shapes) for name in leaf_names]
+  # Parse all rules, also those that match nothing: a typo must not go unseen.
   parsed_rules = [_parse_rule(rule, mesh) for _, rule in rules]
   patterns = [pattern for pattern, _ in rules]
   matches = tree.first_match(names, patterns, what="config.sharding")
@@ -234,6 +245,7 @@ def state_shardings(
     rule = PartitionSpec()
     if index >= 0:
       rule = parsed_rules[index]
+    # A leaf that belongs to no parameter stands for itself.
     param_shape = param_shapes.get(name, leaf.shape)
     spec = _leaf_spec(rule, name, leaf.shape, param_shape, mesh)
     shardings.append(NamedSharding(mesh, spec))
@@ -249,7 +261,10 @@ def _leaf_spec(
 ) -> PartitionSpec:
   """What a rule means for one leaf."""
   if isinstance(rule, Fsdp):
+    # Chosen anew for each shape, so the factors of Adafactor are split as well.
     return _fsdp_spec(shape, rule.axis, mesh.shape[rule.axis])
+  # A spec names the dimensions of the parameter. It says nothing about an array
+  # of another shape.
   if shape != param_shape:
     return PartitionSpec()
   _check_spec(rule, name, shape, mesh)
@@ -289,6 +304,7 @@ def check_batch_size(
     batch_size: int, mesh: Mesh, *, what: str = "config.batch_size"
 ) -> None:
   """Raises ConfigError if the data axis or the processes cannot share it."""
+  # Devices split the batch, and before that each process reads its share of it.
   sharers = {
       "devices on mesh axis 'data'": mesh.shape[DATA_AXIS],
       "processes": jax.process_count(),
@@ -328,7 +344,9 @@ def gather_to_host(arrays: PyTree) -> PyTree:
 
   def gather(array):
     if array.is_fully_replicated:
+      # Every process has all of it already: no communication.
       return np.asarray(array)
+    # `tiled` joins the parts; otherwise they would be stacked on a new axis.
     return multihost_utils.process_allgather(array, tiled=True)
 
   return jax.tree.map(gather, arrays)
