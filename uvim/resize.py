@@ -1,8 +1,8 @@
-"""Resizes images, and brings them to what the models take; numpy alone.
+"""Resizes images and prepares them for the models, with numpy alone.
 
-The numbers are those of the preprocessing ops of the same purpose (resize,
-rgb_to_grayscale_to_rgb, value_range): an image gives the same prediction here
-as in an evaluation.
+The functions give the same numbers as the preprocessing ops resize,
+rgb_to_grayscale_to_rgb and value_range. So an image gives the same prediction
+here as in an evaluation.
 
 H W pixels · C channels
 
@@ -44,6 +44,7 @@ def to_model(image_HWC: np.ndarray, size: tuple[int, int], *,
 def to_luma(image_HWC: np.ndarray) -> np.ndarray:
   """The grey level in all three channels; keeps dtype and range."""
   if image_HWC.dtype == np.uint8:
+    # A product and not a division, as TensorFlow converts.
     levels = image_HWC.astype(np.float32) * np.float32(1 / 255)
     luma_HW = levels @ LUMA_WEIGHTS
     # 255.5 and a cut: how TensorFlow comes back to 8 bits.
@@ -54,9 +55,10 @@ def to_luma(image_HWC: np.ndarray) -> np.ndarray:
 
 
 def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes [H, W, ...] by the pixel under each new centre; no new values.
+  """Resizes [H, W, ...]: each new pixel is the old one under its centre.
 
-  The places are computed in integers, so that rounding cannot move a border.
+  No new values arise. The places are computed in integers, so that rounding
+  cannot move a border.
   """
   if values.shape[:2] == tuple(size):
     return values
@@ -67,6 +69,7 @@ def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _nearest_places(old: int, new: int) -> np.ndarray:
   """floor((k + 0.5) * old / new) for k = 0 … new-1."""
+  # The formula times 2 above and below: k + 0.5 becomes a whole number.
   return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
@@ -96,10 +99,12 @@ def _interpolate(image_HWC, size) -> np.ndarray:
   """Mixes the four pixels around each new centre; float32."""
   top, bottom, down = _neighbours(image_HWC.shape[0], size[0])
   left, right, across = _neighbours(image_HWC.shape[1], size[1])
+  # [new width, 1], to meet the channels.
   across = across[:, None]
 
   def mix_columns(rows):
     """The chosen rows, interpolated along the width."""
+    # Only the chosen pixels become floats, never the whole image.
     left_pixels = image_HWC[rows[:, None], left].astype(np.float32)
     right_pixels = image_HWC[rows[:, None], right].astype(np.float32)
     return left_pixels + (right_pixels - left_pixels) * across
@@ -111,6 +116,7 @@ def _interpolate(image_HWC, size) -> np.ndarray:
 
 def _neighbours(old: int, new: int):
   """(lower index, upper index, share of the upper), each [new]."""
+  # A pixel's centre lies half a pixel from its edge, hence the two halves.
   scale = np.float32(old) / np.float32(new)
   centre = (np.arange(new, dtype=np.float32) + _HALF) * scale - _HALF
   lower = np.floor(centre)
@@ -123,6 +129,8 @@ def _neighbours(old: int, new: int):
 
 def _shrink(image_HWC, size) -> np.ndarray:
   """Uses a kernel as wide as the step between new centres; float32."""
+  # The kernel is a product of one along the height and one along the width. So
+  # the two passes may follow each other.
   few_rows = _average_rows(image_HWC, size[0])
   few_columns = _average_rows(few_rows.swapaxes(0, 1), size[1])
   return few_columns.swapaxes(0, 1)
@@ -136,6 +144,7 @@ def _average_rows(image_HWC, new: int) -> np.ndarray:
   old = len(image_HWC)
   if old == new:
     return image_HWC.astype(np.float32)
+  # Not old / new: this rounds twice in float32, as TensorFlow does.
   step = _ONE / (np.float32(new) / np.float32(old))
   resized = np.empty((new, *image_HWC.shape[1:]), np.float32)
   for i in range(new):
@@ -160,6 +169,7 @@ def _triangle(i: int, step: np.float32, old: int):
   end = int(np.clip(last, 0, old - 1)) + 1
   distance = np.arange(start, end, dtype=np.float32) + _HALF - centre
   weights = np.maximum(0, 1 - np.abs(distance) / reach)
+  # The image's edge cuts kernels off; their weights too must sum to 1.
   weights = weights / weights.sum()
   return start, weights.astype(np.float32)
 
@@ -168,5 +178,6 @@ def to_bytes(image_HWC: np.ndarray) -> np.ndarray:
   """uint8 of an image that is uint8 or floats in [-1, 1]; rounds."""
   if image_HWC.dtype == np.uint8:
     return image_HWC
+  # Floats may lie outside of [-1, 1]; a cast alone would wrap them around.
   levels = np.rint(image_HWC * 127.5 + 127.5)
   return np.uint8(np.clip(levels, 0, 255))

@@ -1,4 +1,4 @@
-"""Leaves of a tree by path name, and first-match rules over those names.
+"""Names the leaves of a tree, and finds the first rule that fits a name.
 
 The name of a leaf joins the keys on its path with '/'. The parameters of a
 model therefore have the names of the published checkpoints:
@@ -47,6 +47,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     *folders, last = name.split("/")
     node = tree
     for folder in folders:
+      # A folder is made when its first leaf comes.
       node = node.setdefault(folder, {})
       if not isinstance(node, dict):
         raise registry.ConfigError(
@@ -68,9 +69,13 @@ def fingerprint(tree: PyTree) -> int:
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     arrays[jax.tree_util.keystr(path)] = leaf
   crc = 0
+  # Sorted: the order of the leaves must not matter.
   for name in sorted(arrays):
+    # The view of bytes below needs contiguous memory and at least one axis. (A
+    # scalar becomes an array of one number.)
     array = np.ascontiguousarray(jax.device_get(arrays[name]))
     header = f"{name} {array.dtype} {array.shape}"
+    # Each call goes on from the number so far.
     crc = zlib.crc32(header.encode(), crc)
     crc = zlib.crc32(array.view(np.uint8), crc)
   return crc
@@ -121,6 +126,7 @@ def _check_that_it_matches(
 ) -> None:
   if any(regex.fullmatch(name) for name in names):
     return
+  # The pattern itself is compared: most patterns are names with a few signs.
   closest = registry.nearest(regex.pattern, names)
   hint = ""
   if closest:
@@ -166,6 +172,7 @@ class Comparison:
         "another shape or dtype"
     )
     for differences in (self.misfits, self.missing, self.unexpected):
+      # A wrong model differs in hundreds of arrays. A few lines tell enough.
       for line in differences[:limit]:
         text += f"\n  {line}"
       num_hidden = len(differences) - limit
@@ -180,6 +187,7 @@ def compare(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> Comparison:
   missing = []
   unexpected = []
   misfits = []
+  # Names that both have, and names that only one has.
   for name in sorted({*saved, *wanted}):
     saved_text = _spec_text(saved, name)
     wanted_text = _spec_text(wanted, name)
