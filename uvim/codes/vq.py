@@ -366,9 +366,9 @@ def split_once(
   noise_E = jax.random.uniform(
       rng, half_E.shape, jnp.float32, 1 - perturb, 1 + perturb)
   dictionary_QE = codebook.dictionary.at[dead].set(half_E * noise_E)
+  pair = jnp.stack([parent, dead])
   # Both halves together weigh what the parent did: the sums agree with counts.
   dictionary_QE = dictionary_QE.at[parent].set(half_E)
-  pair = jnp.stack([parent, dead])
   half_count = codebook.counts[parent] / 2
   counts_Q = codebook.counts.at[pair].set(half_count)
   return Codebook(dictionary=dictionary_QE, counts=counts_Q), pair

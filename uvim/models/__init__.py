@@ -9,6 +9,9 @@ from uvim.fields import Field
 from uvim.models import guided
 from uvim.registry import lookup
 
+ModelFields = Mapping[str, Any]
+KnownFields = dict[str, Field]
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -18,8 +21,8 @@ class Architecture:
     make: (fields, path of the block) → the model.
     known_fields: (fields, path of the block) → all fields it may have.
   """
-  make: Callable[[Mapping[str, Any], str], Any]
-  known_fields: Callable[[Mapping[str, Any], str], dict[str, Field]]
+  make: Callable[[ModelFields, str], Any]
+  known_fields: Callable[[ModelFields, str], KnownFields]
 
 
 _GUIDED = Architecture(guided.make_guided_model, guided.known_fields)
@@ -33,7 +36,7 @@ MODELS = {
 }
 
 
-def make_model(name: str, model_fields: Mapping[str, Any], where: str):
+def make_model(name: str, model_fields: ModelFields, where: str) -> Any:
   """Builds a `GuidedModel` or a `Prior` from a config block.
 
   Args:
@@ -48,8 +51,11 @@ def make_model(name: str, model_fields: Mapping[str, Any], where: str):
   return architecture.make(model_fields, where)
 
 
-def known_fields(name: str, model_fields: Mapping[str, Any],
-                 where: str) -> dict[str, Field]:
+def known_fields(
+    name: str,
+    model_fields: ModelFields,
+    where: str,
+) -> KnownFields:
   """All fields that such a block may have, by name.
 
   Args and errors are those of `make_model`; values are not checked.

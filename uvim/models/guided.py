@@ -5,7 +5,7 @@ N patches · D model width · K classes · P pixels of a patch
 
 `arrays` is {"params": …, "state": …}, the layout of the published checkpoints:
 the parameters of the network (and of the quantizer, below "quantizer") and what
-else the quantizer needs, such as its dictionary.
+else the quantizer needs, such as its codebook.
 """
 
 import dataclasses
@@ -21,20 +21,34 @@ from uvim import fields as fields_lib
 from uvim.codes import QUANTIZERS, dropout, masking
 from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
 from uvim.models import vit as vit_lib
-from uvim.models.vit import Logits, ViT
+from uvim.models.vit import Labels, Logits, ViT
 from uvim.nn import heads, losses
-from uvim.nn.embedding import Label
 from uvim.registry import ConfigError, lookup
-from uvim.typing import Array, Bool, Float, PRNGKey, PyTree
+from uvim.typing import (
+  Array,
+  CodeVectors,
+  Dropped,
+  PerExample,
+  PRNGKey,
+  PyTree,
+  Scalar,
+)
+
+ModelFields = Mapping[str, Any]
 
 # Fields of `config.model` that are neither the network's nor a quantizer's.
 OWN_FIELDS = {
     "quantizer": fields_lib.Field(
-        "quantizer", "vq", "How vectors become words: `vq`.", "ours"),
+        name="quantizer",
+        default="vq",
+        doc="How vectors become words: `vq`.",
+        source="ours"),
     "code_dropout": fields_lib.Field(
-        "code_dropout", "random",
-        "`random`, `ordered` (drops a suffix) or `none`; training only.",
-        "ours, as released", fields_lib.one_of(dropout.MODES)),
+        name="code_dropout",
+        default="random",
+        doc="`random`, `ordered` (drops a suffix) or `none`; training only.",
+        source="ours, as released",
+        check=fields_lib.one_of(dropout.MODES)),
 }
 # The network gets this one from the quantizer.
 _FROM_QUANTIZER = "codeword_dim"
@@ -75,13 +89,19 @@ class GuidedModel:
     network_rng, quantizer_rng = jax.random.split(rng)
     params = init_network(self.vit, network_rng)
     code_arrays = self.quantizer.init(quantizer_rng)
+    # Most quantizers have none; a file then has no empty "quantizer".
     if code_arrays.params:
       params = {**params, "quantizer": code_arrays.params}
     return {"params": params, "state": code_arrays.state}
 
-  def oracle(self, arrays: PyTree, x: Mapping[str, Label], ctx: Any,
-             rngs_B: PRNGKey | None = None,
-             step: jax.Array | None = None) -> Coded:
+  def oracle(
+      self,
+      arrays: PyTree,
+      x: Labels,
+      ctx: Any,
+      rngs_B: PRNGKey | None = None,
+      step: jax.Array | None = None,
+  ) -> Coded:
     """The oracle's guiding code for labels, and what training needs of it.
 
     Args:
@@ -97,23 +117,36 @@ class GuidedModel:
     if not self.has_oracle:
       raise ConfigError("config.model.oracle_depth = 0: such a model has no "
                         "oracle and no code.")
-    x_BLE = self.vit.apply({"params": _network_params(arrays)}, x, ctx,
-                           method="encode")
-    return self.quantizer.encode(_code_arrays(arrays), x_BLE, rngs_B, step)
+    x_BLE = self._apply("encode", arrays, x, ctx)
+    code_arrays = _code_arrays(arrays)
+    return self.quantizer.encode(code_arrays, x_BLE, rngs_B, step)
 
-  def embed(self, arrays: PyTree, code: Array,
-            dropped_BL: Bool[Array, "B L"] | None = None
-            ) -> Float[Array, "B L E"]:
+  def embed(
+      self,
+      arrays: PyTree,
+      code: Array,
+      dropped_BL: Dropped | None = None,
+  ) -> CodeVectors:
     """The vectors of a code; see `Quantizer.embed`."""
-    return self.quantizer.embed(_code_arrays(arrays), code, dropped_BL)
+    code_arrays = _code_arrays(arrays)
+    return self.quantizer.embed(code_arrays, code, dropped_BL)
 
-  def drop(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
-           dropped_BL: Bool[Array, "B L"]) -> Float[Array, "B L E"]:
+  def drop(
+      self,
+      arrays: PyTree,
+      z_BLE: CodeVectors,
+      dropped_BL: Dropped,
+  ) -> CodeVectors:
     """Code vectors without those places; see `Quantizer.drop`."""
-    return self.quantizer.drop(_code_arrays(arrays), z_BLE, dropped_BL)
+    code_arrays = _code_arrays(arrays)
+    return self.quantizer.drop(code_arrays, z_BLE, dropped_BL)
 
-  def drop_for_training(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
-                        rngs_B: PRNGKey) -> Float[Array, "B L E"]:
+  def drop_for_training(
+      self,
+      arrays: PyTree,
+      z_BLE: CodeVectors,
+      rngs_B: PRNGKey,
+  ) -> CodeVectors:
     """Code dropout (paper, section 2.3)."""
     if self.code_dropout == "none":
       return z_BLE
@@ -121,24 +154,33 @@ class GuidedModel:
         rngs_B, self.vit.code_len, self.code_dropout)
     return self.drop(arrays, z_BLE, dropped_BL)
 
-  def embed_no_code(self, arrays: PyTree,
-                    batch_size: int) -> Float[Array, "B L E"]:
+  def embed_no_code(self, arrays: PyTree, batch_size: int) -> CodeVectors:
     """The vectors of a code that says nothing at all."""
     spec = self.spec
+    # Not these zeros themselves: a quantizer may say "no word" otherwise.
     z_BLE = jnp.zeros((batch_size, spec.length, spec.vector_dim))
     dropped_BL = jnp.ones((batch_size, spec.length), bool)
     return self.drop(arrays, z_BLE, dropped_BL)
 
-  def base_model(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
-                 ctx: Any) -> Logits:
+  def base_model(
+      self,
+      arrays: PyTree,
+      z_BLE: CodeVectors,
+      ctx: Any,
+  ) -> Logits:
     """The logits of f for code vectors and an image at label size."""
-    return self.vit.apply({"params": _network_params(arrays)}, z_BLE, ctx,
-                          method="decode")
+    return self._apply("decode", arrays, z_BLE, ctx)
 
-  def loss(self, arrays: PyTree, z_BLE: Float[Array, "B L E"], ctx: Any,
-           x: Mapping[str, Label], loss_fn: Callable, *,
-           chunk_logits: int | None = None
-           ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  def loss(
+      self,
+      arrays: PyTree,
+      z_BLE: CodeVectors,
+      ctx: Any,
+      x: Labels,
+      loss_fn: Callable,
+      *,
+      chunk_logits: int | None = None,
+  ) -> tuple[Scalar, dict[str, Scalar]]:
     """The loss of f, averaged over the batch; for training.
 
     Never more than the logits of a few pixels of each patch exist: all of them
@@ -156,21 +198,29 @@ class GuidedModel:
     Returns:
       The mean loss and the means of the logs, which have no gradient.
     """
-    x_BND = self._tokens(arrays, z_BLE, ctx)
+    x_BND = self._apply("decode_tokens", arrays, z_BLE, ctx)
     loss_of_heads = self._loss_of_heads(loss_fn, x_BND, chunk_logits)
-    return loss_of_heads.mean(self._head_params(arrays), x_BND, x)
+    head_params = self._head_params(arrays)
+    return loss_of_heads.mean(head_params, x_BND, x)
 
-  def loss_of_each(self, arrays: PyTree, z_BLE: Float[Array, "B L E"],
-                   ctx: Any, x: Mapping[str, Label], loss_fn: Callable
-                   ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  def loss_of_each(
+      self,
+      arrays: PyTree,
+      z_BLE: CodeVectors,
+      ctx: Any,
+      x: Labels,
+      loss_fn: Callable,
+  ) -> tuple[PerExample, dict[str, PerExample]]:
     """As `loss`, but of each example; for evaluation."""
-    x_BND = self._tokens(arrays, z_BLE, ctx)
+    x_BND = self._apply("decode_tokens", arrays, z_BLE, ctx)
     loss_of_heads = self._loss_of_heads(loss_fn, x_BND)
-    return loss_of_heads.of_each(self._head_params(arrays), x_BND, x)
+    head_params = self._head_params(arrays)
+    return loss_of_heads.of_each(head_params, x_BND, x)
 
-  def _tokens(self, arrays, z_BLE, ctx):
-    return self.vit.apply({"params": _network_params(arrays)}, z_BLE, ctx,
-                          method="decode_tokens")
+  def _apply(self, method, arrays, *inputs):
+    """A method of the network, with its parameters."""
+    variables = {"params": _network_params(arrays)}
+    return self.vit.apply(variables, *inputs, method=method)
 
   def _head_params(self, arrays):
     params = arrays["params"]
@@ -180,6 +230,7 @@ class GuidedModel:
     """`loss_fn` as a function of the heads' parameters, by chunks of pixels."""
     outputs = self.vit.outputs
 
+    # The heads' kernels come in chunks too, so they are arguments.
     def loss_of_heads(params, x_BND, x):
       logits = {key: heads.logits(params[key], x_BND) for key in outputs}
       return loss_fn(logits, x)
@@ -189,8 +240,7 @@ class GuidedModel:
     return losses.ChunkedLoss(loss_of_heads, chunk_size)
 
 
-def make_guided_model(model_fields: Mapping[str, Any],
-                      where: str) -> GuidedModel:
+def make_guided_model(model_fields: ModelFields, where: str) -> GuidedModel:
   """Builds network and quantizer from one block of fields.
 
   Args:
@@ -205,25 +255,30 @@ def make_guided_model(model_fields: Mapping[str, Any],
   known = known_fields(model_fields, where)
   _refuse_fields_of_other_quantizers(model_fields, known, where)
   fields_lib.check_fields(known, model_fields, where)
+
   quantizer_cls = QUANTIZERS[_own_value(model_fields, "quantizer")]
   quantizer_fields = fields_lib.fields_of(quantizer_cls)
   quantizer = quantizer_cls(**_only(model_fields, quantizer_fields))
-  network = ViT(**_only(model_fields, _network_fields()),
-                codeword_dim=quantizer.oracle_dim)
+
+  network_fields = _only(model_fields, _network_fields())
+  network = ViT(**network_fields, codeword_dim=quantizer.oracle_dim)
   vit_lib.check_vit(network)
-  return GuidedModel(network, quantizer,
-                     _own_value(model_fields, "code_dropout"))
+
+  code_dropout = _own_value(model_fields, "code_dropout")
+  return GuidedModel(network, quantizer, code_dropout)
 
 
-def known_fields(model_fields: Mapping[str, Any],
-                 where: str) -> dict[str, fields_lib.Field]:
+def known_fields(
+    model_fields: ModelFields,
+    where: str,
+) -> dict[str, fields_lib.Field]:
   """All fields that a block may have, by name; see `make_guided_model`.
 
   Raises:
     ConfigError: an unknown quantizer.
   """
-  quantizer_cls = lookup(QUANTIZERS, _own_value(model_fields, "quantizer"),
-                         f"{where}.quantizer")
+  name = _own_value(model_fields, "quantizer")
+  quantizer_cls = lookup(QUANTIZERS, name, f"{where}.quantizer")
   quantizer_fields = fields_lib.fields_of(quantizer_cls)
   return _network_fields() | quantizer_fields | OWN_FIELDS
 
@@ -231,6 +286,7 @@ def known_fields(model_fields: Mapping[str, Any],
 def _network_fields() -> dict[str, fields_lib.Field]:
   """The fields of `ViT` that a config gives."""
   known = fields_lib.fields_of(ViT)
+  # The quantizers have a field of that name, which is theirs to describe.
   del known[_FROM_QUANTIZER]
   return known
 
@@ -261,10 +317,11 @@ def _only(values, names):
 def init_network(vit: ViT, rng: PRNGKey) -> PyTree:
   """The parameters (float32) of a new network."""
   num_tokens = math.prod(vit.grid_size)
-  x = {key: jnp.zeros((1, num_tokens, num_pixels), jnp.int32)
-       for key, (_, num_pixels) in vit.inputs.items()}
-  ctx = jnp.zeros((1, *vit.input_size, 3))
-  return vit.init(rng, x, ctx)["params"]
+  labels = {}
+  for key, (_, num_pixels) in vit.inputs.items():
+    labels[key] = jnp.zeros((1, num_tokens, num_pixels), jnp.int32)
+  image = jnp.zeros((1, *vit.input_size, 3))
+  return vit.init(rng, labels, image)["params"]
 
 
 def _network_params(arrays):
@@ -275,4 +332,5 @@ def _network_params(arrays):
 
 
 def _code_arrays(arrays) -> CodeArrays:
-  return CodeArrays(arrays["params"].get("quantizer", {}), arrays["state"])
+  params = arrays["params"].get("quantizer", {})
+  return CodeArrays(params, arrays["state"])

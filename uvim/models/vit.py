@@ -25,18 +25,29 @@ from uvim.fields import field
 from uvim.nn import attention, embedding, transformer
 from uvim.nn.embedding import Label
 from uvim.registry import ConfigError
-from uvim.typing import Array, Float
+from uvim.typing import Array, CodeVectors, Float, Image, Tokens
 
+# By the keys of `outputs` and `inputs`.
 Logits = dict[str, Float[Array, "B N K P"]]
+Labels = Mapping[str, Label]
+# Name → (classes, pixels of a patch).
+LabelShapes = Mapping[str, tuple[int, int]]
 
 _RELEASED = "ours, as released"
 _IN_CHUNKS = "chunked"
 # A mistyped depth would build blocks for ever.
 _DEPTH = fields.integer(0, 1024)
+
+
+def _are_label_shapes(value):
+  if not isinstance(value, Mapping) or not value:
+    return False
+  is_shape = fields.two_integers().fits
+  return all(is_shape(shape) for shape in value.values())
+
+
 _LABELS = fields.Check(
-    "name → (classes, pixels of a patch)",
-    lambda value: isinstance(value, Mapping) and len(value) > 0 and all(
-        fields.two_integers().fits(shape) for shape in value.values()))
+    "name → (classes, pixels of a patch)", _are_label_shapes)
 
 
 class ViT(nn.Module):
@@ -67,10 +78,10 @@ class ViT(nn.Module):
   codeword_dim: int = field(
       doc="How many numbers the oracle writes for a place of the code.",
       source="L1 768", check=fields.integer(1))
-  inputs: Mapping[str, tuple[int, int]] = field(
+  inputs: LabelShapes = field(
       doc="What the oracle reads: name → (classes, pixels of a patch).",
       source="L1 semantics (134, 256), instances (100, 256)", check=_LABELS)
-  outputs: Mapping[str, tuple[int, int]] = field(
+  outputs: LabelShapes = field(
       doc="What the base model predicts, likewise.",
       source="L1 the same object", check=_LABELS)
   with_encoder_ctx: bool = field(
@@ -104,15 +115,22 @@ class ViT(nn.Module):
   def __post_init__(self):
     # A model is a static argument of jitted functions, so it must hash.
     for name in ("inputs", "outputs"):
-      shapes = {key: tuple(x) for key, x in getattr(self, name).items()}
+      given = getattr(self, name)
+      shapes = {key: tuple(shape) for key, shape in given.items()}
       object.__setattr__(self, name, FrozenDict(shapes))
     super().__post_init__()
 
   @property
   def grid_size(self) -> tuple[int, int]:
     """Rows and columns of patches."""
-    return (self.input_size[0] // self.patch_size[0],
-            self.input_size[1] // self.patch_size[1])
+    height, width = self.input_size
+    patch_height, patch_width = self.patch_size
+    return (height // patch_height, width // patch_width)
+
+  @property
+  def num_patches(self) -> int:
+    """N, tokens of an image."""
+    return math.prod(self.grid_size)
 
   def setup(self):
     if self.oracle_depth:
@@ -120,18 +138,21 @@ class ViT(nn.Module):
     self._setup_base_model()
 
   def _setup_oracle(self):
-    self.embeddings = {
-        key: embedding.LabelEmbedding(
-            shape, self.width, dtype=self.dtype, name=f"embedding_{key}")
-        for key, shape in self.inputs.items()}
+    # Named one by one: flax would call them embeddings_KEY.
+    embeddings = {}
+    for key, shape in self.inputs.items():
+      embeddings[key] = embedding.LabelEmbedding(
+          shape, self.width, dtype=self.dtype, name=f"embedding_{key}")
+    self.embeddings = embeddings
     if self.with_encoder_ctx:
       self.ctx_enc_embedding = self._patch_embedding()
     self.pos_embedding_encoder = self._pos_embedding("pos_embedding_encoder")
     self.encoder = self._transformer(self.oracle_depth)
     if not self.bottleneck_resize:
       self.bottleneck_downsample = self.param(
-          "bottleneck_downsample", nn.initializers.xavier_uniform(),
-          (math.prod(self.grid_size), self.code_len))
+          "bottleneck_downsample",
+          nn.initializers.xavier_uniform(),
+          (self.num_patches, self.code_len))
     # In float32: rounding would decide between two close codewords.
     self.encoder_head = nn.Dense(self.codeword_dim)
 
@@ -139,8 +160,9 @@ class ViT(nn.Module):
     self.decoder_stem = nn.Dense(self.width, dtype=self.dtype)
     if not self.bottleneck_resize:
       self.bottleneck_upsample = self.param(
-          "bottleneck_upsample", nn.initializers.xavier_uniform(),
-          (self.code_len, math.prod(self.grid_size)))
+          "bottleneck_upsample",
+          nn.initializers.xavier_uniform(),
+          (self.code_len, self.num_patches))
     if self.with_decoder_ctx:
       self.ctx_dec_embedding = self._patch_embedding()
     self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
@@ -148,34 +170,41 @@ class ViT(nn.Module):
     self.heads = {key: self._head(key) for key in self.outputs}
 
   def _patch_embedding(self):
-    return embedding.PatchEmbedding(self.patch_size, self.width,
-                                    dtype=self.dtype)
+    return embedding.PatchEmbedding(
+        self.patch_size, self.width, dtype=self.dtype)
 
   def _pos_embedding(self, name):
-    return self.param(name, nn.initializers.normal(self.width ** -0.5),
-                      (1, math.prod(self.grid_size), self.width))
+    shape_1ND = (1, self.num_patches, self.width)
+    init = nn.initializers.normal(self.width ** -0.5)
+    return self.param(name, init, shape_1ND)
 
   def _head(self, key):
     """The linear map from a token to the logits of one output."""
     kernel_init = nn.initializers.lecun_normal()
     if self.head_zeroinit:
       kernel_init = nn.initializers.zeros
-    return nn.DenseGeneral(self.outputs[key], dtype=self.dtype,
-                           kernel_init=kernel_init, name=f"head_{key}")
+    return nn.DenseGeneral(
+        self.outputs[key],
+        dtype=self.dtype,
+        kernel_init=kernel_init,
+        name=f"head_{key}")
 
   def _transformer(self, depth):
     return transformer.Encoder(
-        depth=depth, mlp_dim=self.mlp_dim, num_heads=self.num_heads,
-        dtype=self.dtype, attention=self.attention,
-        scan_layers=self.scan_layers, remat=self.remat)
+        depth=depth,
+        mlp_dim=self.mlp_dim,
+        num_heads=self.num_heads,
+        dtype=self.dtype,
+        attention=self.attention,
+        scan_layers=self.scan_layers,
+        remat=self.remat)
 
-  def __call__(self, x: Mapping[str, Label] | None,
-               ctx: Float[Array, "B H W 3"] | None) -> Logits:
+  def __call__(self, x: Labels | None, ctx: Image | None) -> Logits:
     """Both parts without the quantizer between them: creates all parameters."""
-    return self.decode(self.encode(x, ctx), ctx)
+    z_BLE = self.encode(x, ctx)
+    return self.decode(z_BLE, ctx)
 
-  def encode(self, x: Mapping[str, Label],
-             ctx: Float[Array, "B H W 3"] | None) -> Float[Array, "B L E"]:
+  def encode(self, x: Labels, ctx: Image | None) -> CodeVectors:
     """The oracle up to the quantizer.
 
     Args:
@@ -188,17 +217,19 @@ class ViT(nn.Module):
       float32 vectors, one for each place of the code.
     """
     if not self.oracle_depth:
-      batch_size = len(ctx) if ctx is not None else len(next(iter(x.values())))
-      return jnp.zeros((batch_size, self.code_len, self.codeword_dim))
+      # Only `__call__` comes here, for the base model's parameters.
+      any_input = ctx if ctx is not None else next(iter(x.values()))
+      shape_BLE = (len(any_input), self.code_len, self.codeword_dim)
+      return jnp.zeros(shape_BLE)
     x_BND = sum(embed(x[key]) for key, embed in self.embeddings.items())
     if self.with_encoder_ctx:
       x_BND = x_BND + self.ctx_enc_embedding(ctx)
-    x_BND = self.encoder(x_BND + self.pos_embedding_encoder.astype(self.dtype))
+    x_BND = x_BND + self.pos_embedding_encoder.astype(self.dtype)
+    x_BND = self.encoder(x_BND)
     x_BLD = self._to_code_len(x_BND)
     return self.encoder_head(x_BLD.astype(jnp.float32))
 
-  def decode(self, z_BLE: Float[Array, "B L E"],
-             ctx: Float[Array, "B H W 3"] | None) -> Logits:
+  def decode(self, z_BLE: CodeVectors, ctx: Image | None) -> Logits:
     """The base model f.
 
     Args:
@@ -212,39 +243,45 @@ class ViT(nn.Module):
     x_BND = self.decode_tokens(z_BLE, ctx)
     return {key: head(x_BND) for key, head in self.heads.items()}
 
-  def decode_tokens(self, z_BLE: Float[Array, "B L E"],
-                    ctx: Float[Array, "B H W 3"] | None
-                    ) -> Float[Array, "B N D"]:
-    """`decode` without the heads."""
-    x_BND = self._to_grid(self.decoder_stem(z_BLE))
+  def decode_tokens(self, z_BLE: CodeVectors, ctx: Image | None) -> Tokens:
+    """`decode` without the heads.
+
+    A loss that applies the heads itself, a few pixels at a time, never holds
+    all logits.
+    """
+    x_BLD = self.decoder_stem(z_BLE)
+    x_BND = self._to_grid(x_BLD)
     if self.with_decoder_ctx:
       x_BND = x_BND + self.ctx_dec_embedding(ctx)
-    return self.decoder(x_BND + self.pos_embedding_decoder.astype(self.dtype))
+    x_BND = x_BND + self.pos_embedding_decoder.astype(self.dtype)
+    return self.decoder(x_BND)
 
   def _to_code_len(self, x_BND):
+    """N tokens of the oracle as L, one for each place of the code."""
     if self.bottleneck_resize:
       side = math.isqrt(self.code_len)
       return resize_grid(x_BND, self.grid_size, (side, side))
-    return jnp.einsum("bnd,nl->bld", x_BND,
-                      self.bottleneck_downsample.astype(self.dtype))
+    kernel_NL = self.bottleneck_downsample.astype(self.dtype)
+    return jnp.einsum("bnd,nl->bld", x_BND, kernel_NL)
 
   def _to_grid(self, x_BLD):
+    """L places of the code as N tokens of the base model."""
     if self.bottleneck_resize:
       side = math.isqrt(self.code_len)
       return resize_grid(x_BLD, (side, side), self.grid_size)
-    return jnp.einsum("bld,ln->bnd", x_BLD,
-                      self.bottleneck_upsample.astype(self.dtype))
+    kernel_LN = self.bottleneck_upsample.astype(self.dtype)
+    return jnp.einsum("bld,ln->bnd", x_BLD, kernel_LN)
 
 
 def resize_grid(x_BND, old_size, new_size):
   """Linear resize of a row-major grid of tokens, antialiased downwards."""
   if old_size == new_size:
     return x_BND
-  batch, _, width = x_BND.shape
-  x_BHWD = jax.image.resize(
-      x_BND.reshape(batch, *old_size, width), (batch, *new_size, width),
-      method="linear")
-  return x_BHWD.reshape(batch, -1, width)
+  batch_size, _, width = x_BND.shape
+  x_BHWD = x_BND.reshape(batch_size, *old_size, width)
+  new_shape = (batch_size, *new_size, width)
+  x_BHWD = jax.image.resize(x_BHWD, new_shape, method="linear")
+  return x_BHWD.reshape(batch_size, -1, width)
 
 
 def check_vit(vit: ViT) -> None:
@@ -253,7 +290,8 @@ def check_vit(vit: ViT) -> None:
   Raises:
     ConfigError: names the field, what came and what is allowed.
   """
-  size, patch = tuple(vit.input_size), tuple(vit.patch_size)
+  size = tuple(vit.input_size)
+  patch = tuple(vit.patch_size)
   if vit.width % vit.num_heads:
     raise ConfigError(
         f"config.model.num_heads = {vit.num_heads}; it must be a divisor of "
@@ -266,9 +304,10 @@ def check_vit(vit: ViT) -> None:
     raise ConfigError(
         f"config.model.code_len = {vit.code_len}; it must be a square number "
         "(64, 256, …), or bottleneck_resize False.")
+  patch_pixels = math.prod(patch)
   for group in ("inputs", "outputs"):
     for key, (_, pixels) in getattr(vit, group).items():
-      if pixels != math.prod(patch):
+      if pixels != patch_pixels:
         raise ConfigError(
             f"config.model.{group}.{key} is for patches of {pixels} pixels, "
-            f"but patch_size {patch} has {math.prod(patch)}.")
+            f"but patch_size {patch} has {patch_pixels}.")

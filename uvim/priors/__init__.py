@@ -11,12 +11,19 @@ from uvim.priors import autoregressive
 from uvim.priors.base import Prior
 from uvim.registry import lookup
 
+ModelFields = Mapping[str, Any]
+
 PRIORS = {"ar": autoregressive.AutoregressivePrior}
-STYLE = Field("style", "ar", "How the words are predicted. `ar`: one after the "
-              "other, each given those before it.", "ours")
+# The one field that all priors share: it says whose the others are.
+STYLE = Field(
+    name="style",
+    default="ar",
+    doc="How the words are predicted. `ar`: one after the other, each given "
+    "those before it.",
+    source="ours")
 
 
-def make_prior(model_fields: Mapping[str, Any], where: str) -> Prior:
+def make_prior(model_fields: ModelFields, where: str) -> Prior:
   """Builds a prior.
 
   Args:
@@ -29,13 +36,12 @@ def make_prior(model_fields: Mapping[str, Any], where: str) -> Prior:
       not allowed, sizes that do not fit.
   """
   prior_cls = _prior_class(model_fields, where)
-  own_fields = {name: value for name, value in model_fields.items()
-                if name != STYLE.name}
+  own_fields = dict(model_fields)
+  own_fields.pop(STYLE.name, None)
   return prior_cls.from_fields(own_fields, where)
 
 
-def known_fields(model_fields: Mapping[str, Any],
-                 where: str) -> dict[str, Field]:
+def known_fields(model_fields: ModelFields, where: str) -> dict[str, Field]:
   """All fields that such a block may have, by name; see `make_prior`."""
   prior_cls = _prior_class(model_fields, where)
   return prior_cls.known_fields() | {STYLE.name: STYLE}

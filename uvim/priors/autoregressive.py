@@ -27,6 +27,30 @@ from uvim.typing import PRNGKey, PyTree
 SPLIT_FROM = 2**18
 
 
+def _is_probability(value):
+  return fields_lib.is_number(value) and 0 < value <= 1
+
+
+_PROBABILITY = fields_lib.Check("a number in (0, 1]", _is_probability)
+
+
+def _option(name: str, default, doc: str, check: fields_lib.Check):
+  return fields_lib.Field(name, default, doc, check=check)
+
+
+_OPTIONS = (
+    _option("temperature", 0.0,
+            "0 takes the likeliest word, exactly; 1 samples the model's "
+            "distribution.", fields_lib.number(0)),
+    _option("top_k", None,
+            "Keeps only this many of the likeliest words.",
+            fields_lib.optional(fields_lib.integer(1))),
+    _option("top_p", None,
+            "Keeps the fewest likeliest words whose probability reaches this.",
+            fields_lib.optional(_PROBABILITY)),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class AutoregressivePrior(base.Prior):
   """p(code | image) as a product over the words, each given those before it.
@@ -38,30 +62,20 @@ class AutoregressivePrior(base.Prior):
   lm: lm_lib.LM
   split_from: int = SPLIT_FROM
 
-  options = {
-      "temperature": fields_lib.Field(
-          "temperature", 0.0, "0 takes the likeliest word, exactly; 1 samples "
-          "the model's distribution.", check=fields_lib.number(0)),
-      "top_k": fields_lib.Field(
-          "top_k", None, "Keeps only this many of the likeliest words.",
-          check=fields_lib.optional(fields_lib.integer(1))),
-      "top_p": fields_lib.Field(
-          "top_p", None, "Keeps the fewest likeliest words whose probability "
-          "reaches this.", check=fields_lib.optional(fields_lib.Check(
-              "a number in (0, 1]",
-              lambda value: fields_lib.is_number(value) and 0 < value <= 1))),
-  }
+  options = {option.name: option for option in _OPTIONS}
 
   panel = {
       "LM, T = 0": {"temperature": 0.0, "seed": 0},
       "LM, T = 1, seed 1": {"temperature": 1.0, "seed": 1},
-      "LM, T = 1, seed 2": {"temperature": 1.0, "seed": 2}}
+      "LM, T = 1, seed 2": {"temperature": 1.0, "seed": 2},
+  }
 
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)
-    lm = lm_lib.LM(**{name: fields_lib.hashable(value)
-                      for name, value in model_fields.items()})
+    values = {name: fields_lib.hashable(value)
+              for name, value in model_fields.items()}
+    lm = lm_lib.LM(**values)
     lm_lib.check_lm(lm)
     return cls(lm)
 
@@ -75,18 +89,21 @@ class AutoregressivePrior(base.Prior):
 
   @property
   def encoder_grid(self):
-    return self.lm.grid_size if self.lm.posemb_type == "learn" else None
+    learns_positions = self.lm.posemb_type == "learn"
+    return self.lm.grid_size if learns_positions else None
 
   def check_code(self, spec, where):
     if not spec.is_discrete or spec.words_per_place != 1:
       raise ConfigError(f"{where}.style = 'ar' predicts one word for each "
                         "place; the oracle's code is made otherwise.")
+    # One more word than the codebook has: the start word.
     wanted = {"vocab_size": spec.num_words + 1, "seq_len": spec.length}
     for name, value in wanted.items():
-      if getattr(self.lm, name) != value:
+      found = getattr(self.lm, name)
+      if found != value:
         raise ConfigError(
-            f"{where}.{name} = {getattr(self.lm, name)}, but the oracle's code "
-            f"needs {value} (dict_size + 1, code_len).")
+            f"{where}.{name} = {found}, but the oracle's code needs {value} "
+            "(dict_size + 1, code_len).")
 
   def init(self, rng):
     return init_lm(self.lm, rng)
@@ -98,19 +115,25 @@ class AutoregressivePrior(base.Prior):
 
   def word_nll(self, params: PyTree, image, code):
     """Negative log-likelihood of each word in nats, f32 [B, L]."""
+    # Word 0 of the vocabulary starts a sequence.
     text_BL = code + 1
     if not self.is_split(len(text_BL)):
       return self._word_nll(params, image, text_BL)
     # `split`, not slices: the gradient of a slice is padded to the whole batch.
-    images, texts = jnp.split(image, 2), jnp.split(text_BL, 2)
-    halves = [self._word_nll(params, images[0], texts[0]),
-              self._word_nll(params, images[1], texts[1])]
+    images = jnp.split(image, 2)
+    texts = jnp.split(text_BL, 2)
+    halves = [
+        self._word_nll(params, images[0], texts[0]),
+        self._word_nll(params, images[1], texts[1]),
+    ]
     return jnp.concatenate(halves)
 
   def _word_nll(self, params, image, text_BL):
     logits_BLV = self.lm.apply({"params": params}, image, text_BL)
-    return losses.softmax_cross_entropy(
-        logits_BLV[..., None], text_BL[..., None])[..., 0]
+    # That loss expects an axis of pixels; a place of the code has one "pixel".
+    nll_BL1 = losses.softmax_cross_entropy(
+        logits_BLV[..., None], text_BL[..., None])
+    return nll_BL1[..., 0]
 
   def is_split(self, batch_size: int) -> bool:
     """Whether a second core would idle, so that half of the batch is for it.
@@ -119,20 +142,24 @@ class AutoregressivePrior(base.Prior):
     while the other waits. Two halves that share only the parameters run side
     by side. Devices that share a batch would have to exchange it instead.
     """
-    num_numbers = batch_size * math.prod(self.lm.grid_size) * self.lm.emb_dim
-    return (jax.default_backend() == "cpu" and batch_size % 2 == 0
-            and num_numbers >= self.split_from
-            and sharding.num_data_devices() == 1)
+    if jax.default_backend() != "cpu" or batch_size % 2:
+      return False
+    num_tokens = batch_size * math.prod(self.lm.grid_size)
+    num_numbers = num_tokens * self.lm.emb_dim
+    is_large = num_numbers >= self.split_from
+    return is_large and sharding.num_data_devices() == 1
 
-  def sample(self, params, image, seeds_B, *, num_samples=1, given=None,
-             **options):
+  def sample(
+      self, params, image, seeds_B, *, num_samples=1, given=None, **options):
     self.check_options(options)
     self._check_top_k(options.get("top_k"))
     base.check_num_samples(num_samples)
-    return sampling.sample(self.lm, params, image, seeds_B, given=given,
-                           num_samples=num_samples, **options)
+    return sampling.sample(
+        self.lm, params, image, seeds_B, given=given,
+        num_samples=num_samples, **options)
 
   def _check_top_k(self, top_k):
+    # The options of the class do not know how many words this network has.
     num_words = self.lm.vocab_size - 1
     if top_k is not None and top_k > num_words:
       raise ConfigError(f"top_k = {top_k!r}; must be None or an integer in "
@@ -141,7 +168,8 @@ class AutoregressivePrior(base.Prior):
   def log_prob(self, params, image, code):
     logits_BLV = self.lm.apply({"params": params}, image, code + 1)
     logprob_BLV = jax.nn.log_softmax(logits_BLV)
-    picked_BL1 = jnp.take_along_axis(logprob_BLV, code[..., None] + 1, -1)
+    word_BL1 = code[..., None] + 1
+    picked_BL1 = jnp.take_along_axis(logprob_BLV, word_BL1, -1)
     return picked_BL1[..., 0]
 
 

@@ -14,7 +14,18 @@ import jax.numpy as jnp
 from uvim import fields
 from uvim.codes.base import CodeSpec
 from uvim.registry import ConfigError
-from uvim.typing import Array, Float, Int, PRNGKey, PyTree
+from uvim.typing import (
+  Array,
+  Float,
+  Image,
+  PerExample,
+  PRNGKey,
+  PyTree,
+  Seeds,
+)
+
+# Name → one number for each example.
+LogsOfEach = dict[str, PerExample]
 
 
 class Samples(flax.struct.PyTreeNode):
@@ -47,6 +58,8 @@ class Prior(abc.ABC):
   panel: ClassVar[Mapping[str, Mapping[str, Any]]] = {
       "LM, seed 0": {"seed": 0}, "LM, seed 1": {"seed": 1}}
 
+  # How a config describes it, and with which codes it can work.
+
   @classmethod
   @abc.abstractmethod
   def from_fields(cls, model_fields: Mapping[str, Any], where: str) -> "Prior":
@@ -72,14 +85,20 @@ class Prior(abc.ABC):
   def check_code(self, spec: CodeSpec, where: str) -> None:
     """Raises a ConfigError if the prior cannot predict such codes."""
 
+  # Learning.
+
   @abc.abstractmethod
   def init(self, rng: PRNGKey) -> PyTree:
     """Fresh parameters; traceable."""
 
   @abc.abstractmethod
-  def loss(self, params: PyTree, image: Float[Array, "B H W 3"], code: Array,
-           rngs_B: PRNGKey | None = None
-           ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  def loss(
+      self,
+      params: PyTree,
+      image: Image,
+      code: Array,
+      rngs_B: PRNGKey | None = None,
+  ) -> tuple[PerExample, LogsOfEach]:
     """Negative log-likelihood of each code, in nats per place of the code.
 
     Args:
@@ -92,14 +111,24 @@ class Prior(abc.ABC):
       The loss and what else to log, of each example.
     """
 
-  def metrics(self, nll_B: Float[Array, "B"]) -> dict[str, Float[Array, "B"]]:
+  def metrics(self, nll_B: PerExample) -> LogsOfEach:
     """What evaluation reports of the loss, by name, besides `loss`."""
-    return {"bits_per_codeword": nll_B / jnp.log(2.0)}
+    bits_B = nll_B / jnp.log(2.0)
+    return {"bits_per_codeword": bits_B}
+
+  # Predicting.
 
   @abc.abstractmethod
-  def sample(self, params: PyTree, image: Float[Array, "B H W 3"],
-             seeds_B: Int[Array, "B"], *, num_samples: int = 1,
-             given: Array | None = None, **options: Any) -> Samples:
+  def sample(
+      self,
+      params: PyTree,
+      image: Image,
+      seeds_B: Seeds,
+      *,
+      num_samples: int = 1,
+      given: Array | None = None,
+      **options: Any,
+  ) -> Samples:
     """Draws codes.
 
     Args:
@@ -117,8 +146,12 @@ class Prior(abc.ABC):
         cannot take.
     """
 
-  def log_prob(self, params: PyTree, image: Float[Array, "B H W 3"],
-               code: Array) -> Float[Array, "B L"] | None:
+  def log_prob(
+      self,
+      params: PyTree,
+      image: Image,
+      code: Array,
+  ) -> Float[Array, "B L"] | None:
     """Log-probability in nats of each word of any code; None if unknown."""
     del params, image, code
     return None
@@ -127,9 +160,10 @@ class Prior(abc.ABC):
     """Raises a ConfigError for an unknown option or a value out of range."""
     for name, value in given.items():
       if name not in self.options:
+        known = ", ".join(self.options) or "none"
         raise ConfigError(
             f"{name} = {value!r}; this prior has no such option. It has: "
-            f"{', '.join(self.options) or 'none'}.")
+            f"{known}.")
       check = self.options[name].check
       if check is not None and not check.fits(value):
         raise ConfigError(f"{name} = {value!r}; must be {check.allowed}.")
@@ -143,12 +177,14 @@ def check_num_samples(num_samples: Any) -> None:
                       f"{check.allowed}.")
 
 
-def example_seeds(ids_B: Int[Array, "B"], seed: Any) -> Array:
+def example_seeds(ids_B: Seeds, seed: Any) -> Array:
   """One uint32 seed per image from its id (low 32 bits) and a run's seed."""
   ids_B = jnp.asarray(ids_B).astype(jnp.uint32)
-  key = jax.random.key(seed)
+  run_key = jax.random.key(seed)
 
   def seed_of(image_id):
-    return jax.random.bits(jax.random.fold_in(key, image_id))
+    # Folded in, not added: image 1 of seed 2 is not image 2 of seed 1.
+    image_key = jax.random.fold_in(run_key, image_id)
+    return jax.random.bits(image_key)
 
   return jax.vmap(seed_of)(ids_B)

@@ -21,7 +21,9 @@ from uvim.fields import field
 from uvim.nn import attention, embedding, transformer
 from uvim.priors import decoder
 from uvim.registry import ConfigError
-from uvim.typing import Array, Float, Int, PyTree
+from uvim.typing import Array, Float, Image, PyTree, Tokens, Words
+
+Logits = Float[Array, "B L V"]
 
 
 def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
@@ -30,28 +32,48 @@ def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
   A quarter of the width each for sin and cos of the column, sin and cos of the
   row, at wavelengths from 2π to 20000π (Chen et al., MoCo v3, appendix).
   """
-  row_N1, column_N1 = np.mgrid[:grid[0], :grid[1]].reshape(2, -1, 1)
+  num_rows, num_columns = grid
+  row_N1, column_N1 = np.mgrid[:num_rows, :num_columns].reshape(2, -1, 1)
   exponents = np.linspace(0, 1, width // 4)[None, :]
   frequencies = 10_000.0 ** -exponents
-  waves = [np.sin(column_N1 * frequencies), np.cos(column_N1 * frequencies),
-           np.sin(row_N1 * frequencies), np.cos(row_N1 * frequencies)]
+  column_angles = column_N1 * frequencies
+  row_angles = row_N1 * frequencies
+  waves = [
+      np.sin(column_angles),
+      np.cos(column_angles),
+      np.sin(row_angles),
+      np.cos(row_angles),
+  ]
   table_ND = np.concatenate(waves, axis=1)
   return jnp.asarray(table_ND[None], jnp.float32)
 
 
 def _learned(module, name, grid, width):
-  return module.param(name, nn.initializers.normal(width ** -0.5),
-                      (1, grid[0] * grid[1], width))
+  """A parameter of the module, [1, N, D]."""
+  num_rows, num_columns = grid
+  shape_1ND = (1, num_rows * num_columns, width)
+  init = nn.initializers.normal(width ** -0.5)
+  return module.param(name, init, shape_1ND)
 
 
 def _fixed(module, name, grid, width):
+  """A constant of the program; no checkpoint holds it."""
   del module, name
   return sincos2d(grid, width)
 
 
+def _is_patch_size(value):
+  if not isinstance(value, Mapping):
+    return False
+  return fields.two_integers().fits(value.get("size"))
+
+
 POSEMBS = {"learn": _learned, "sincos2d": _fixed}
-_LAYERS = fields.integer(1, 1024)  # A mistyped depth would build for ever.
+# A mistyped depth would build blocks for ever.
+_LAYERS = fields.integer(1, 1024)
 _SIZE = fields.integer(1)
+_PATCHES = fields.Check(
+    '{"size": (rows, columns)} with two integers ≥ 1', _is_patch_size)
 _AS_ENCODER = "None: as the encoder."
 
 
@@ -67,10 +89,7 @@ class LM(nn.Module):
   emb_dim: int = field(doc="Width.", source="L2 1024", check=_SIZE)
   patches: Mapping[str, Sequence[int]] = field(
       doc='`{"size": (rows, columns)}` in pixels; divides `input_size`.',
-      source="L2 (16, 16)", check=fields.Check(
-          '{"size": (rows, columns)} with two integers ≥ 1',
-          lambda value: isinstance(value, Mapping)
-          and fields.two_integers().fits(value.get("size"))))
+      source="L2 (16, 16)", check=_PATCHES)
   vocab_size: int = field(
       doc="The oracle's `dict_size` + 1; 0 is the start word.",
       source="L2 4097", check=fields.integer(2))
@@ -111,7 +130,8 @@ class LM(nn.Module):
 
   def __post_init__(self):
     # A model is a static argument of the jitted sampler, so it must hash.
-    patches = flax.core.freeze({"size": tuple(self.patches["size"])})
+    patch_size = tuple(self.patches["size"])
+    patches = flax.core.freeze({"size": patch_size})
     object.__setattr__(self, "patches", patches)
     object.__setattr__(self, "input_size", tuple(self.input_size))
     super().__post_init__()
@@ -119,10 +139,12 @@ class LM(nn.Module):
   @property
   def grid_size(self) -> tuple[int, int]:
     """Rows and columns of patches."""
-    patch = self.patches["size"]
-    return (self.input_size[0] // patch[0], self.input_size[1] // patch[1])
+    height, width = self.input_size
+    patch_height, patch_width = self.patches["size"]
+    return (height // patch_height, width // patch_width)
 
   def setup(self):
+    # None stands for the encoder's size; see the file's docstring.
     decoder_width = self.decoder_emb_dim or self.emb_dim
     make_posemb = POSEMBS[self.posemb_type]
     self.encoder_posemb = make_posemb(
@@ -131,47 +153,47 @@ class LM(nn.Module):
         self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
     self.embed_patches = embedding.PatchEmbedding(
         self.patches["size"], self.emb_dim, self.dtype, name="EmbedPatches")
-    how = dict(attention=self.attention, scan_layers=self.scan_layers,
-               remat=self.remat)
+    # How blocks are computed; it changes no parameter.
+    how = dict(
+        dtype=self.dtype,
+        attention=self.attention,
+        scan_layers=self.scan_layers,
+        remat=self.remat)
     self.encoder = transformer.Encoder(
-        self.num_layers, self.mlp_dim, self.num_heads, self.dtype, **how)
+        self.num_layers, self.mlp_dim, self.num_heads, **how)
     self.decoder = decoder.Decoder(
-        self.decoder_layers or self.num_layers,
-        self.decoder_heads or self.num_heads,
-        self.decoder_mlp_dim or self.mlp_dim, decoder_width,
-        self.vocab_size, self.autoregressive, self.dtype, **how)
+        num_layers=self.decoder_layers or self.num_layers,
+        num_heads=self.decoder_heads or self.num_heads,
+        mlp_dim=self.decoder_mlp_dim or self.mlp_dim,
+        emb_dim=decoder_width,
+        vocab_size=self.vocab_size,
+        autoregressive=self.autoregressive,
+        **how)
 
-  def __call__(
-      self,
-      image_BHWC: Float[Array, "B H W 3"],
-      text_BL: Int[Array, "B L"],
-  ) -> Float[Array, "B L V"]:
+  def __call__(self, image_BHWC: Image, text_BL: Words) -> Logits:
     """Float32 logits of each word of `text_BL` given the words before it.
 
     Args:
       image_BHWC: in [-1, 1].
       text_BL: code + 1; shifted right with the start word 0 inside.
     """
-    return self.logits(self.encode(image_BHWC), text_BL)
+    encoded_BND = self.encode(image_BHWC)
+    return self.logits(encoded_BND, text_BL)
 
-  def encode(
-      self, image_BHWC: Float[Array, "B H W 3"]) -> Float[Array, "B N D"]:
+  def encode(self, image_BHWC: Image) -> Tokens:
     """What the decoder sees of an image."""
     x_BND = self.embed_patches(image_BHWC)
-    return self.encoder((x_BND + self.encoder_posemb).astype(self.dtype))
+    x_BND = x_BND + self.encoder_posemb
+    return self.encoder(x_BND.astype(self.dtype))
 
-  def logits(
-      self,
-      encoded_BND: Float[Array, "B N D"],
-      text_BL: Int[Array, "B L"],
-  ) -> Float[Array, "B L V"]:
+  def logits(self, encoded_BND: Tokens, text_BL: Words) -> Logits:
     """The decoder alone, on an image already encoded."""
     return self.decoder(encoded_BND, text_BL, self.decoder_posemb)
 
   def packed_decoder(self) -> PyTree:
     """Parameters as `decoder.step` wants them; call on a bound model."""
-    return decoder.pack(self.decoder.variables["params"], self.decoder_posemb,
-                        dtype=self.dtype)
+    params = self.decoder.variables["params"]
+    return decoder.pack(params, self.decoder_posemb, dtype=self.dtype)
 
 
 def check_lm(lm: LM) -> None:
@@ -181,14 +203,18 @@ def check_lm(lm: LM) -> None:
     ConfigError: names the field, what came and what is allowed.
   """
   _check_width(lm, "num_heads", "emb_dim")
-  # The decoder's sizes are the encoder's where the config does not say.
-  heads_field, width_field = "num_heads", "emb_dim"
+  # The decoder's sizes are the encoder's where the config does not say. The
+  # message names the field that the config did give.
+  heads_field = "num_heads"
   if lm.decoder_heads is not None:
     heads_field = "decoder_heads"
+  width_field = "emb_dim"
   if lm.decoder_emb_dim is not None:
     width_field = "decoder_emb_dim"
   _check_width(lm, heads_field, width_field)
-  size, patch = lm.input_size, lm.patches["size"]
+
+  size = lm.input_size
+  patch = lm.patches["size"]
   if size[0] % patch[0] or size[1] % patch[1]:
     raise ConfigError(
         f"config.model.patches.size = {tuple(patch)}; it must divide "
@@ -197,7 +223,8 @@ def check_lm(lm: LM) -> None:
 
 def _check_width(lm, heads_field, width_field):
   """Heads and position embeddings share a width evenly."""
-  heads, width = getattr(lm, heads_field), getattr(lm, width_field)
+  heads = getattr(lm, heads_field)
+  width = getattr(lm, width_field)
   if width % heads:
     raise ConfigError(f"config.model.{heads_field} = {heads}; it must divide "
                       f"{width_field} {width}.")

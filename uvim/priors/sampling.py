@@ -1,11 +1,16 @@
 """Sampling guiding codes from the language model, word by word, with caches.
 
 B images · S samples per image · R rows = B · S · L code length
-Q dictionary size · V = Q + 1 vocabulary (0 = start)
+Q codebook size · V = Q + 1 vocabulary (0 = start)
 
 One jitted program per shape: the image is encoded once, its cross-attention
 keys and values are computed once and shared by all samples of that image, and
-a scan over the words runs without returning to the host.
+a scan over the words runs without returning to the host. The network of one
+step, and what it keeps between the words, is in `uvim.priors.decoder`.
+
+Words and codes are offset by one. The decoder reads and predicts the
+vocabulary 0..Q, where 0 starts a sequence. A code holds 0..Q-1. `choose_code`
+returns codes; `code + 1` is what the decoder is fed next.
 
 Randomness: one uniform number per word, from (seed of the image, index of the
 sample, position) alone. So an image with its seed gets the same code in any
@@ -16,6 +21,7 @@ Source: paper, "Sampling from LM at test time".
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +29,25 @@ from jax import lax
 
 from uvim.priors import decoder
 from uvim.priors.base import Samples
-from uvim.typing import Array, Float, Int, PyTree
+from uvim.typing import Array, Float, Image, Int, PyTree, Seeds, Words
+
+# Logits of any number of words, and one number, or one code, for each.
+AnyLogits = Float[Array, "*b V"]
+AnyUniform = Float[Array, "*b"]
+AnyCode = Int[Array, "*b"]
 
 
 def sample(
     model,
     params: PyTree,
-    image_BHWC: Float[Array, "B H W 3"],
-    seeds_B: Int[Array, "B"],
+    image_BHWC: Image,
+    seeds_B: Seeds,
     *,
     temperature: float = 0.0,
     num_samples: int = 1,
     top_k: int | None = None,
     top_p: float | None = None,
-    given: Int[Array, "B L"] | None = None,
+    given: Words | None = None,
 ) -> Samples:
   """Draws `num_samples` codes per image.
 
@@ -58,23 +69,31 @@ def sample(
       given words before it, not those after it.
   """
   greedy = temperature == 0
+  if greedy:  # They have no use then; fixed values share one program.
+    temperature = 1.0
+    top_k = None
+    top_p = None
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
-  # Only whether it is greedy shapes the program: a slider for the temperature
-  # or for top_p does not recompile.
   return _sample(
-      model, params, image_BHWC, seeds_B, given,
-      1.0 if greedy else temperature, None if greedy else top_p,
-      greedy=greedy, num_samples=num_samples, top_k=None if greedy else top_k)
+      model, params, image_BHWC, seeds_B, given, temperature, top_p,
+      greedy=greedy, num_samples=num_samples, top_k=top_k)
 
 
+# Temperature and top_p are traced, and only whether it is greedy shapes the
+# program: a slider for either of them does not recompile.
 @functools.partial(jax.jit, static_argnums=0,
                    static_argnames=("greedy", "num_samples", "top_k"))
 def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
             *, greedy, num_samples, top_k):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image_BHWC)
-  choose = functools.partial(choose_code, temperature=temperature,
-                             greedy=greedy, top_k=top_k, top_p=top_p)
+  choose = functools.partial(
+      choose_code,
+      temperature=temperature,
+      greedy=greedy,
+      top_k=top_k,
+      top_p=top_p)
+  # Places come first from here on: a scan takes its steps from the first axis.
   uniform_LR = None
   if not greedy:
     uniform_LR = _uniforms(seeds_B, num_samples, model.seq_len)
@@ -82,40 +101,50 @@ def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
   if given_BL is not None:
     given_LR = jnp.repeat(given_BL.T, num_samples, axis=1)
   draw = _draw_words if model.autoregressive else _draw_at_once
-  code_LR, logprob_LR = draw(model, encoded_BND, uniform_LR, given_LR, choose,
-                             num_samples)
-  shape = (encoded_BND.shape[0], num_samples, model.seq_len)
-  return Samples(code=code_LR.T.reshape(shape),
-                 logprob=logprob_LR.T.reshape(shape))
+  code_LR, logprob_LR = draw(
+      model, encoded_BND, uniform_LR, given_LR, choose, num_samples)
+  num_images = encoded_BND.shape[0]
+  shape_BSL = (num_images, num_samples, model.seq_len)
+  return Samples(
+      code=code_LR.T.reshape(shape_BSL),
+      logprob=logprob_LR.T.reshape(shape_BSL))
 
 
 def _uniforms(seeds_B, num_samples, seq_len):
   """The uniform number in [0, 1) behind every word of every sample, [L, R]."""
   def of_sample(seed, sample):
-    key = jax.random.fold_in(jax.random.key(seed), sample)
-    return jax.random.uniform(key, (seq_len,))
+    image_key = jax.random.key(seed)
+    sample_key = jax.random.fold_in(image_key, sample)
+    return jax.random.uniform(sample_key, (seq_len,))
 
   of_image = jax.vmap(of_sample, in_axes=(None, 0))
-  uniform_BSL = jax.vmap(of_image, in_axes=(0, None))(
-      seeds_B, jnp.arange(num_samples))
+  of_batch = jax.vmap(of_image, in_axes=(0, None))
+  samples_S = jnp.arange(num_samples)
+  uniform_BSL = of_batch(seeds_B, samples_S)
   return uniform_BSL.reshape(-1, seq_len).T
 
 
-def _draw_words(model, encoded_BND, uniform_LR, given_LR, choose,
-                num_samples):
+def _draw_words(
+    model, encoded_BND, uniform_LR, given_LR, choose, num_samples):
   """One word after the other; code and log-probability, each [L, R]."""
-  num_rows = encoded_BND.shape[0] * num_samples
+  num_images = encoded_BND.shape[0]
+  num_rows = num_images * num_samples
+  # What every word needs and none changes; computed before the loop.
   packed = model.packed_decoder()
   memories = decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):
     word_R, caches = carry
     position, uniform_R, given_R = inputs
-    logits_RV, caches = decoder.step(packed, memories, caches, word_R,
-                                     position)
-    code_R = _keep_given(choose(logits_RV, uniform_R), given_R)
-    return (code_R + 1, caches), (code_R, _logprob(logits_RV, code_R))
+    logits_RV, caches = decoder.step(
+        packed, memories, caches, word_R, position)
+    drawn_R = choose(logits_RV, uniform_R)
+    code_R = _keep_given(drawn_R, given_R)
+    next_word_R = code_R + 1
+    logprob_R = _logprob(logits_RV, code_R)
+    return (next_word_R, caches), (code_R, logprob_R)
 
+  # Every sequence begins with the start word 0.
   word_R = jnp.zeros(num_rows, jnp.int32)
   caches = None
   drawn = []
@@ -124,21 +153,32 @@ def _draw_words(model, encoded_BND, uniform_LR, given_LR, choose,
     # A loop of its own for each size of the caches.
     caches = decoder.grow_caches(packed, caches, num_rows, stop)
     places = slice(start, stop)
-    inputs = (jnp.arange(start, stop), _take_places(uniform_LR, places),
-              _take_places(given_LR, places))
+    positions = jnp.arange(start, stop)
+    inputs = (
+        positions,
+        _take_places(uniform_LR, places),
+        _take_places(given_LR, places))
     (word_R, caches), words = lax.scan(draw_word, (word_R, caches), inputs)
     drawn.append(words)
     start = stop
-  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
+
+  codes = [code_LR for code_LR, _ in drawn]
+  logprobs = [logprob_LR for _, logprob_LR in drawn]
+  return jnp.concatenate(codes), jnp.concatenate(logprobs)
 
 
 def _take_places(x_LR, places):
-  return None if x_LR is None else x_LR[places]
+  """These places of what a scan goes over; None stays None."""
+  if x_LR is None:
+    return None
+  return x_LR[places]
 
 
 def _keep_given(code, given):
   """The words that were given, and those drawn where none was."""
-  return code if given is None else jnp.where(given >= 0, given, code)
+  if given is None:
+    return code
+  return jnp.where(given >= 0, given, code)
 
 
 def _stages(seq_len):
@@ -147,50 +187,60 @@ def _stages(seq_len):
   A step is bound by what it reads. With four sizes it is five eighths of the
   places; every further one is another loop to compile.
   """
-  size = max(64, -(-seq_len // 4))
+  size = max(64, math.ceil(seq_len / 4))
   return [*range(size, seq_len, size), seq_len]
 
 
-def _draw_at_once(model, encoded_BND, uniform_LR, given_LR, choose,
-                  num_samples):
+def _draw_at_once(
+    model, encoded_BND, uniform_LR, given_LR, choose, num_samples):
   """The ablation without autoregression: one pass gives every word."""
-  nothing_BL = jnp.zeros((encoded_BND.shape[0], model.seq_len), jnp.int32)
+  # Such a model reads no words: any will do.
+  num_images = encoded_BND.shape[0]
+  nothing_BL = jnp.zeros((num_images, model.seq_len), jnp.int32)
   logits_BLV = model.logits(encoded_BND, nothing_BL)
-  logits_LRV = jnp.repeat(jnp.swapaxes(logits_BLV, 0, 1), num_samples, axis=1)
-  code_LR = _keep_given(choose(logits_LRV, uniform_LR), given_LR)
+  logits_LBV = jnp.swapaxes(logits_BLV, 0, 1)
+  logits_LRV = jnp.repeat(logits_LBV, num_samples, axis=1)
+  drawn_LR = choose(logits_LRV, uniform_LR)
+  code_LR = _keep_given(drawn_LR, given_LR)
   return code_LR, _logprob(logits_LRV, code_LR)
 
 
 def _logprob(logits, code):
-  picked = jnp.take_along_axis(logits, code[..., None] + 1, axis=-1)[..., 0]
+  """Log-probability of each word under the model itself, untruncated."""
+  word = code[..., None] + 1
+  picked = jnp.take_along_axis(logits, word, axis=-1)[..., 0]
   return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
 def choose_code(
-    logits: Float[Array, "*b V"],
-    uniform: Float[Array, "*b"] | None,
+    logits: AnyLogits,
+    uniform: AnyUniform | None,
     *,
     temperature,
     greedy: bool,
     top_k: int | None,
     top_p,
-) -> Int[Array, "*b"]:
+) -> AnyCode:
   """Codes in 0..Q-1, drawn by inverting the distribution function.
 
   The start word is cut off before anything is drawn: as code -1 it would index
-  the last row of the dictionary without an error.
+  the last row of the codebook without an error.
   """
   logits = logits[..., 1:]
   if greedy:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
   logits = logits / temperature
+  num_words = logits.shape[-1]
   if top_k is None and top_p is None:
-    return _invert(jax.nn.softmax(logits), uniform, logits.shape[-1])
+    probs = jax.nn.softmax(logits)
+    return _invert(probs, uniform, num_words)
+
   # Sorted, what may be drawn is a prefix: rounding cannot leave it.
-  logits, code = lax.top_k(logits, top_k or logits.shape[-1])
+  logits, code = lax.top_k(logits, top_k or num_words)
   probs = jax.nn.softmax(logits)
   num_kept = probs.shape[-1]
   if top_p is not None:
+    # A word stays if those before it do not reach p yet; the first always does.
     before = jnp.cumsum(probs, axis=-1) - probs
     kept = (before < top_p).at[..., 0].set(True)
     num_kept = jnp.sum(kept, axis=-1)
@@ -204,4 +254,6 @@ def _invert(probs, uniform, num_kept):
   share = jnp.cumsum(probs, axis=-1)
   target = uniform[..., None] * share[..., -1:]
   index = jnp.sum(share <= target, axis=-1)
-  return jnp.minimum(index, num_kept - 1).astype(jnp.int32)
+  # Rounding can put the target at the very end, beyond the last word.
+  last = num_kept - 1
+  return jnp.minimum(index, last).astype(jnp.int32)
