@@ -1,4 +1,4 @@
-"""The tasks by name. A task's module is imported when somebody asks for it."""
+"""The tasks by name. The module of a task is imported only on demand."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -65,6 +65,8 @@ def make_task(name: str, model_fields: Mapping[str, Any],
     ConfigError: an unknown task or option, a value that is not allowed, or
       fields that do not fit.
   """
+  # Check the options before the constructor sees them: an unknown one is then a
+  # ConfigError with the nearest name, not a TypeError.
   cls = task_class(name)
   fields.check_fields(task_options(cls), options, "task_options")
   return cls(
@@ -81,13 +83,14 @@ def _as_spec(spec: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 def task_options(cls: type[AbstractTask]) -> dict[str, fields.Field]:
   """The fields that a task has beyond those of every task."""
+  # Those of the base class come from `config.model`, not from the user.
   shared = {field.name for field in dataclasses.fields(AbstractTask)}
   return {name: field for name, field in fields.fields_of(cls).items()
           if name not in shared}
 
 
 def task_of_outputs(keys: Collection[str]) -> str:
-  """Recognises a task by what its base model predicts.
+  """Finds the task whose base model predicts these outputs.
 
   Args:
     keys: names of the model's outputs (heads), in any order.
@@ -100,6 +103,8 @@ def task_of_outputs(keys: Collection[str]) -> str:
   """
   known = []
   for name, load_class in TASKS.items():
+    # The keys of a task belong to it alone. The task's own name comes first in
+    # TASKS, so it is the one that is returned.
     task_keys = sorted(load_class().keys)
     if task_keys == sorted(keys):
       return name
@@ -124,6 +129,7 @@ def check_prediction_options(task: AbstractTask,
   known = task.prediction_options()
   for name, value in options.items():
     if name not in known:
+      # A correct option of another task deserves a better message than a typo.
       owner = _task_with_option(name)
       if owner:
         raise ConfigError(f"{name} is an option of {owner} alone.")

@@ -1,7 +1,7 @@
 """What a task is: its labels, losses, outputs, drawings and files.
 
-Whatever depends on the task is a member of its class. No other file asks for
-the name of a task, a quantity or an output.
+Everything that depends on the task is a member of its class. No other file
+branches on the name of a task, a quantity or an output.
 
 Suffixes: B batch · H W pixels · C channels · N patches, row-major over the
 image · P pixels of a patch, row-major inside it · K classes or bins.
@@ -34,6 +34,8 @@ def patchify(values: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
   columns = width // patch_width
   grid = values.reshape(
       batch, rows, patch_height, columns, patch_width, *rest)
+  # [B, rows, patch height, columns, patch width, …] becomes [B, rows, columns,
+  # patch height, patch width, …]: now a patch is contiguous.
   return grid.swapaxes(2, 3).reshape(
       batch, rows * columns, patch_height * patch_width, *rest)
 
@@ -48,6 +50,7 @@ def unpatchify(values: AnyArray, input_size: tuple[int, int],
   columns = width // patch_width
   grid = values.reshape(
       batch, rows, columns, patch_height, patch_width, *rest)
+  # [B, rows, patch height, columns, patch width, …] again.
   return grid.swapaxes(2, 3).reshape(batch, height, width, *rest)
 
 
@@ -57,8 +60,8 @@ class AbstractTask(abc.ABC):
 
   Set by each class:
     keys: names of the quantities that the oracle embeds and the base model
-      predicts. No other task has the same ones: bare weights are recognised
-      by them.
+      predicts. No other task has the same keys, so they tell the task of bare
+      weights.
     label_channels: C of the labels [B,H,W,C].
     label_dtype: their dtype.
     labels_from_image: whether an image is its own label.
@@ -120,10 +123,12 @@ class AbstractTask(abc.ABC):
     larger; without it the image serves both.
     """
     encoded = None
+    # Prediction has images without labels.
     if "labels" in batch:
       labels = batch["labels"]
       self._check_label_size(labels.shape)
       encoded = self.encode_labels(labels)
+    # Stage II: the oracle sees the small image, the prior the large one.
     if "image_ctx" in batch:
       context = batch["image_ctx"]
     else:
@@ -158,8 +163,8 @@ class AbstractTask(abc.ABC):
   def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
     """Predictions [B,H,W,...] from logits [B,N,K,P].
 
-    Options are keyword arguments with a default. Their allowed values are
-    the function attribute `checks`, option -> `fields.Check`.
+    Options are keyword arguments with a default. The function attribute
+    `checks`, option -> `fields.Check`, says which values are allowed.
     """
 
   @property
@@ -201,6 +206,7 @@ class AbstractTask(abc.ABC):
     del antialias  # A nearest resize has no such choice.
     label = np.asarray(label)
     if label.ndim == 2:
+      # Masks and depth maps often come without a channel axis.
       label = label[..., None]
     if label.ndim != 3:
       raise ConfigError(f"A label of shape {label.shape}; allowed: [H, W] or "
@@ -274,17 +280,18 @@ class AbstractTask(abc.ABC):
 
     Args:
       path: ends in `list_file`.
-      images: rows with id, file_name, height and width.
+      images: mappings with id, file_name, height and width.
       records: what `write` returned, each with the image_id of its image.
       categories: as in `write`.
     """
+    # Only for a task with a `list_file`; callers check that first.
     raise NotImplementedError(f"{type(self).__name__} has no list_file.")
 
 
 class RealTask(AbstractTask):
-  """A task with real numbers per pixel, embedded and predicted as they are.
+  """A task with real numbers per pixel, which the models use as they are.
 
-  A subclass has one key, and writes `loss`, `outputs` and `render`.
+  A subclass has one key, and defines `loss`, `outputs` and `render`.
 
   Set by each class:
     meaning: what the numbers of a pixel are, for messages.
@@ -318,12 +325,14 @@ class RealTask(AbstractTask):
       ConfigError: labels that are integers, or of other channels.
     """
     channels = labels.shape[-1]
+    # Integers are a mistake (unscaled bytes?) that a cast would hide.
     is_float = jnp.issubdtype(labels.dtype, jnp.floating)
     if channels != self.label_channels or not is_float:
       raise ConfigError(
           f"Labels are {labels.dtype} with {channels} channels; the task "
           f"needs {self.label_channels} channels of floats: {self.meaning}.")
     patches_BNPC = patchify(labels, self.patch_size)
+    # Channels come before pixels, where the logits have their classes.
     return {self.key: patches_BNPC.swapaxes(2, 3)}
 
   def pixels(self, logits: Mapping[str, Array]) -> Float[Array, "B H W C"]:

@@ -38,6 +38,7 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
     raise ConfigError(f"Class {highest_class} was predicted, but there are "
                       f"{len(categories)} categories.")
   ids_HW, classes = number_segments(panoptic_HW2)
+  # COCO's ids of categories have gaps; the model's classes 1, 2, … have none.
   segments = []
   for segment_id, label in enumerate(classes, start=1):
     category_id = label
@@ -65,6 +66,7 @@ def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
   Returns:
     (int [H, W] of the numbers, 0 is void; the class of each segment).
   """
+  # 64 bits: the product of class and stride below could overflow fewer.
   classes_HW = panoptic_HW2[..., 0].astype(np.int64)
   instances_HW = panoptic_HW2[..., 1].astype(np.int64)
   # One integer for each pair, so that it sorts by class, then by instance.
@@ -80,6 +82,7 @@ def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 def _extent(mask_HW: np.ndarray) -> dict[str, Any]:
   """COCO's area and bbox (left, top, width, height)."""
+  # A segment has at least one pixel, so neither list is empty.
   rows = np.flatnonzero(mask_HW.any(axis=1))
   columns = np.flatnonzero(mask_HW.any(axis=0))
   top = int(rows[0])

@@ -30,8 +30,8 @@ class ColorizationTask(base.RealTask):
   def loss(self, logits, x):
     """Squared error averaged over channels and pixels.
 
-    The logits count as they are: clipped ones would have no gradient outside
-    of [-1, 1].
+    The logits are not clipped: a clip would have no gradient outside of
+    [-1, 1].
 
     Returns:
       loss [B] and {'loss_color'} [B].
@@ -50,6 +50,7 @@ class ColorizationTask(base.RealTask):
 
   def label_at(self, label, size, *, antialias=False):
     """The image in color, resized as the models' input is."""
+    # Not nearest, as other labels: this one is the image itself.
     return resize.to_model(label, size, antialias=antialias)
 
   def to_image_size(self, output, image, *, full_luma: bool = False):
@@ -58,18 +59,22 @@ class ColorizationTask(base.RealTask):
     Args:
       output: float32 [h, w, 3] in [-1, 1].
       image: [H, W, 3], uint8 or floats in [-1, 1].
-      full_luma: takes the luma from the image, which is sharp though the
-        model saw less. Only the colors are the model's.
+      full_luma: takes the luma from the image. It is sharper than what the
+        model saw. Only the colors are then the model's.
     """
     color_HWC = resize.resize_bilinear(output, image.shape[:2])
     if full_luma:
       image_HWC = image.astype(np.float32)
       if image.dtype == np.uint8:
+        # From levels to [-1, 1].
         image_HWC = image_HWC / np.float32(127.5) - 1
       weights_C = resize.LUMA_WEIGHTS
+      # Add the same to all three channels: the luma changes, the color
+      # differences stay.
       missing_HW = (image_HWC - color_HWC) @ weights_C
       # The weights do not quite sum to one.
       color_HWC = color_HWC + missing_HW[..., None] / weights_C.sum()
+    # The shift may leave the range of colors.
     return np.clip(color_HWC, -1, 1)
 
   to_image_size.checks = {"full_luma": fields.BOOL}

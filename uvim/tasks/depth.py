@@ -1,4 +1,4 @@
-"""Depth: metres per pixel, as one of K uniform bins (paper section 3.3).
+"""Depth: metres for each pixel, as one of K uniform bins (paper section 3.3).
 
 Suffixes: B batch · H W pixels · N patches · P pixels of a patch · K bins.
 """
@@ -28,15 +28,17 @@ _COLORS = np.array([
 class DepthTask(base.AbstractTask):
   """Labels [B,H,W,1] float in metres; one cross-entropy over K bins.
 
-  A pixel has a depth if its label is finite and above 0; holes are 0 in the
-  files. Depths beyond the range belong to its first or last bin.
+  A pixel has a depth if its label is finite and above 0. The others are
+  holes; the files have 0 there. Depths beyond the range belong to its first or
+  last bin.
 
   Attributes:
     min_depth: where the first bin begins, in metres.
     max_depth: where the last bin ends, in metres.
-    ignore_first_bin: as in the released code, which cannot tell holes from
-      depths of the first bin: the oracle reads both as that bin, and neither
-      gives a loss. Otherwise only holes give no loss, and no embedding.
+    ignore_first_bin: True does what the released code does. It cannot tell
+      holes from depths of the first bin: the oracle reads both as that bin,
+      and neither has a loss. With False only holes have no loss, and the
+      oracle sees nothing there.
   """
 
   keys = (KEY,)
@@ -61,6 +63,7 @@ class DepthTask(base.AbstractTask):
           f"task_options have min_depth {self.min_depth} and max_depth "
           f"{self.max_depth}; it must be 0 <= min_depth < max_depth, in "
           "metres.")
+    # One `encode_labels` makes both the oracle's input and the loss's target.
     if self.inputs_spec[KEY] != self.outputs_spec[KEY]:
       raise ConfigError(
           f"model.inputs['depth'] is {self.inputs_spec[KEY]} but "
@@ -79,6 +82,7 @@ class DepthTask(base.AbstractTask):
       ConfigError: labels that are integers (millimetres?) or not one channel.
     """
     channels = labels.shape[-1]
+    # Integers are most likely millimetres, and far out of the range.
     if channels != 1 or not jnp.issubdtype(labels.dtype, jnp.floating):
       raise ConfigError(
           f"Labels are {labels.dtype} with {channels} channels; the depth "
@@ -105,6 +109,7 @@ class DepthTask(base.AbstractTask):
     """
     ids_BNP = x[KEY]
     if self.ignore_first_bin:
+      # -1 is "unlabelled" to the loss. The oracle still reads bin 0.
       ids_BNP = jnp.where(ids_BNP == 0, -1, ids_BNP)
     loss_B = losses.per_example_mean(
         losses.softmax_cross_entropy(logits[KEY], ids_BNP))
@@ -114,6 +119,7 @@ class DepthTask(base.AbstractTask):
     """{'depth': f32 [B,H,W]}: centres of the likeliest bins, in metres."""
     ids_BNP = jnp.argmax(logits[KEY], axis=-2)
     ids_BHW = base.unpatchify(ids_BNP, self.input_size, self.patch_size)
+    # A bin stands for its centre: half a width above its lower end.
     width = (self.max_depth - self.min_depth) / self.num_bins
     centres_BHW = (ids_BHW.astype(jnp.float32) + 0.5) * width
     return {KEY: self.min_depth + centres_BHW}
@@ -129,6 +135,7 @@ class DepthTask(base.AbstractTask):
   def write(self, path, output, categories=None):
     """A PNG of 16 bits with millimetres."""
     del categories
+    # A cast alone would cut decimals, and wrap around what is too far.
     millimetres = np.rint(output.astype(np.float64) * 1000)
     millimetres = np.clip(millimetres, 0, _MAX_UINT16)
     output_files.write_png(path, millimetres.astype(np.uint16))

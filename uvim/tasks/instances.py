@@ -1,8 +1,8 @@
 """From panoptic logits to segments: instances, then one class for each.
 
-The class of an instance is voted for by all its pixels. At 512 x 512 pixels
-and 134 classes the logits of one image take 140 MB, so that every step below
-reads them once, a few patches at a time, and copies none of them.
+All pixels of an instance vote for its class. At 512 x 512 pixels and 134
+classes, the logits of one image take 140 MB. So every step below reads them
+once, a few patches at a time, and makes no copy of them.
 
 Suffixes: B batch · N patches of an image · P pixels of a patch · K classes ·
 I instance ids · X = N * P pixels of an image · M = B * N patches of all images
@@ -27,9 +27,9 @@ OPTION_CHECKS = {
 }
 # Patches read at a time: few enough to stay in a cache.
 _GROUP = 16
-# Floats by which a row of the buffer is longer than a patch. The rows of a
-# patch of 16 x 16 pixels would lie 1024 bytes apart, and a column of it would
-# fall into few sets of the cache. With the gap a transpose takes half the time.
+# By how many floats a row of the buffer is longer than a patch. Without a gap,
+# the rows of a patch of 16 x 16 pixels lie 1024 bytes apart. A column of it
+# then falls into few sets of the cache. The gap halves the time of a transpose.
 _GAP = 16
 
 
@@ -61,6 +61,8 @@ def panoptic_from_logits(
   else:
     sum_logits = sum_logits or sum_logits_by_instance
     votes_BIK = sum_logits(semantics, ids_BNP, num_ids=num_ids)
+  # An instance without a pixel has no votes: it gets class 0, and no pixel
+  # reads it.
   label_BI = jnp.argmax(votes_BIK, axis=-1).astype(jnp.int32)
   pair_BIC = _pairs_of_instances(label_BI, ids_BNP, min_fraction)
   # Every pixel gets the pair of its instance.
@@ -113,6 +115,7 @@ def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP
   """
   batch, patches, classes, pixels = logits_BNKP.shape
   total = batch * patches
+  # A group must divide the patches evenly; the common divisor always does.
   group = math.gcd(total, group)
   logits_MKP = logits_BNKP.reshape(total, classes, pixels)
 

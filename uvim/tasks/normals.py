@@ -19,10 +19,12 @@ class NormalsTask(base.RealTask):
   meaning = "x, y and z of a unit vector"
 
   def loss(self, logits, x):
-    """1 - cosine of unit vectors; 0 for unknown ones, in the mean over all."""
+    """1 - cosine of unit vectors. The mean counts unknown ones as 0."""
     predicted = logits[self.key].astype(jnp.float32)
     truth = x[self.key]
+    # Axis 2 of [B, N, C, P] are x, y and z.
     is_known = jnp.any(truth != 0, axis=2)
+    # For two unit vectors, half the squared distance is 1 - cosine.
     error = jnp.square(predicted - truth).sum(2) / 2
     loss_B = losses.per_example_mean(jnp.where(is_known, error, 0.0))
     return loss_B, {"loss_normals": loss_B}
@@ -31,10 +33,12 @@ class NormalsTask(base.RealTask):
     """{'normals': f32 [B,H,W,3]} of length 1; where logits are 0, zeros."""
     normals = self.pixels(logits)
     length = jnp.linalg.norm(normals, axis=-1, keepdims=True)
+    # The limit keeps a zero vector zero instead of NaN.
     return {self.key: normals / jnp.maximum(length, 1e-9)}
 
   def render(self, outputs):
     """x, y, z as red, green, blue: what faces us is blue, unknown is black."""
     normals = np.asarray(outputs[self.key])
+    # `to_bytes` would draw the zero vector as grey.
     is_known = normals.any(-1, keepdims=True)
     return np.where(is_known, resize.to_bytes(normals), np.uint8(0))

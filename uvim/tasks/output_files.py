@@ -21,6 +21,7 @@ def write_file(path: str | os.PathLike,
   try:
     files.replace_file(path, write)
   except OSError as error:
+    # Some OSErrors have no text from the system.
     reason = error.strerror or error
     raise ConfigError(f"Cannot write {path}: {reason}.") from error
 
@@ -32,6 +33,7 @@ def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
 
 def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
   """Writes uint8 [H, W, 3] or [H, W], or uint16 [H, W], as a PNG."""
+  # Imported here: only some tasks write images.
   from PIL import Image
   image = Image.fromarray(array)
   write_file(path, lambda file: image.save(file, "PNG"))
@@ -44,6 +46,7 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
   """
   members = []
   for key, value in content.items():
+    # On one line; only a list below gets one line per item.
     text = json.dumps(value)
     if isinstance(value, list):
       items = ",\n".join(json.dumps(item) for item in value)

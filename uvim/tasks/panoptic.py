@@ -1,7 +1,8 @@
 """Panoptic segmentation: two integers per pixel, semantics and instance.
 
-Semantics are class+1, 0 is void. Instances count all segments, stuff too, in
-raster order of their centres, 0 is void (paper section 4.1, appendix D).
+Semantics are class + 1, and 0 is void. Instances number all segments, stuff
+too, in raster order of their centres, and 0 is void (paper section 4.1,
+appendix D).
 
 Suffixes: B batch · H W pixels · C channels (semantics, instance) · N patches
 · P pixels of a patch · S segments of one image.
@@ -15,8 +16,8 @@ from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_logits
 from uvim.typing import Int
 
 KEYS = ("semantics", "instances")
-# Steps from one number to the next that never come back to the same color:
-# multiples of an irrational number, modulo 1, spread evenly.
+# Color steps from one number to the next. Multiples of an irrational number,
+# modulo 1, spread evenly and never repeat. These are close enough to one.
 _GOLDEN_STEP = 0.618034
 _OTHER_STEP = 0.414214
 
@@ -101,16 +102,19 @@ def canonical_order(label_HWC: Int[np.ndarray, "H W C"]
                     ) -> Int[np.ndarray, "H W C"]:
   """Numbers instances, the last channel, 1, 2, … by their centres.
 
-  The order is by mean row, then by mean column, as of the op make_canonical.
-  Ids of 0 and below stay.
+  The order is by mean row, then by mean column, as in the op make_canonical.
+  Ids of 0 and below stay as they are.
   """
   height, width = label_HWC.shape[:2]
+  # `place` is the index of each pixel's id in `ids_S`.
   ids_S, place = np.unique(label_HWC[..., -1], return_inverse=True)
+  # The shape of the inverse differs between versions of numpy.
   place_HW = place.reshape(height, width)
   mean_row_S = _mean_by_place(place_HW, np.arange(height)[:, None])
   mean_column_S = _mean_by_place(place_HW, np.arange(width)[None, :])
   # lexsort takes its most important key last.
   order_S = np.lexsort((mean_column_S, mean_row_S))
+  # Places of the real instances, in their new order.
   instances = order_S[ids_S[order_S] > 0]
   new_ids_S = ids_S.copy()
   new_ids_S[instances] = np.arange(1, len(instances) + 1)
@@ -128,6 +132,7 @@ def _mean_by_place(place_HW, values) -> np.ndarray:
 
 def render_panoptic(panoptic_BHWC: Int[np.ndarray, "B H W 2"]) -> np.ndarray:
   """uint8 [B,H,W,3] of (semantics, instance) pairs; a function of both."""
+  # Unlabelled pixels may be negative; draw them as void.
   positive_BHWC = np.maximum(panoptic_BHWC, 0)
   classes_BHW = positive_BHWC[..., 0]
   ids_BHW = positive_BHWC[..., 1]
