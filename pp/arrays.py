@@ -41,6 +41,8 @@ _SEPARATOR = "|"
 
 def folder_of(root: str | os.PathLike, split: str, pp: str) -> pathlib.Path:
   """The folder of a split's examples, preprocessed by a string."""
+  # A preprocessing string is too long for the name of a folder, so its hash
+  # stands for it.
   digest = hashlib.sha256(f"{split}\n{pp}".encode()).hexdigest()[:10]
   return pathlib.Path(root) / f"{_file_name(split)}-{digest}"
 
@@ -58,6 +60,8 @@ def _file_name(split: str) -> str:
 def pack(key: str, value: np.ndarray) -> np.ndarray:
   """A value as it is stored: images as bytes, the rest as it is."""
   if key in IMAGES:
+    # [-1, 1] becomes 0..255. Rounding moves a value by half a step at most,
+    # which is 1/255.
     levels = np.round((value + 1) * 127.5)
     return np.clip(levels, 0, 255).astype(np.uint8)
   return value
@@ -67,6 +71,7 @@ def unpack(key: str, value: np.ndarray) -> np.ndarray:
   """A stored value as the models take it; undoes `pack`."""
   if key in IMAGES:
     return value.astype(np.float32) / np.float32(127.5) - 1
+  # Ids stay as they are: an id may need all 64 bits.
   if key != "image/id" and np.issubdtype(value.dtype, np.integer):
     return value.astype(np.int32)
   # A copy: `value` may be a view of the file.
@@ -94,6 +99,8 @@ class ArraysSplit:
     self.dataset = dataset
     self.split = split
     self.folder = dataset.removeprefix(ARRAYS)
+    # A split has a folder for each string. They agree on its size and its
+    # categories, so any of their headers will do.
     headers = _read_headers(pathlib.Path(self.folder))
     if split not in headers:
       raise ConfigError(
@@ -118,6 +125,8 @@ class ArraysSplit:
     out: dict[str, Any] = {}
     with np.load(path) as file:
       for name, value in file.items():
+        # A .npz file is flat. This puts the parts of a nested feature back into
+        # one dict.
         parent, _, key = name.rpartition(_SEPARATOR)
         group = out.setdefault(parent, {}) if parent else out
         group[key] = value
@@ -153,6 +162,7 @@ class ArraysSplit:
       ConfigError: nothing was written for the string, or another number of
         augmentations; codes of a cache, which cannot be used with arrays.
     """
+    # Only checks the word: arrays hold no bad example.
     batches.skips(on_bad_example)
     header, arrays = self._open(preprocess)
     num_augmentations = header["augmentations"]
@@ -162,6 +172,7 @@ class ArraysSplit:
     if codes is not None:
       raise ConfigError("config.code_cache cannot be used with dataset "
                         f"{self.dataset}.")
+    # The plans are those of pp.stream; only the examples come from arrays.
     rows = order.process_rows(batch_size, process_index, process_count)
     plan_of = functools.partial(
         order.plan_train, num_examples=self.num_examples,
@@ -193,10 +204,12 @@ class ArraysSplit:
     _, arrays = self._open(preprocess)
     rows = order.process_rows(batch_size, process_index, process_count)
     num_batches = batches.num_batches(self.num_examples, batch_size)
+    # The last batch may be padded; the mask of the plan says where.
     plan_of = functools.partial(
         order.plan_eval, num_examples=self.num_examples,
         batch_size=batch_size, seed=seed, rows=rows)
 
+    # A function and not an iterator, because a pass can be begun many times.
     def start() -> Iterator[Batch]:
       for step in range(num_batches):
         plan = plan_of(step)
@@ -224,6 +237,7 @@ class ArraysSplit:
       raise ConfigError(f"{self.dataset} has nothing for split "
                         f"{self.split!r} and preprocessing {pp!r}; "
                         "python -m tools.cache_arrays writes it.")
+    # Mapped and not read: only rows that a batch asks for come into memory.
     arrays = {key: np.load(folder / name, mmap_mode="r")
               for key, name in header["files"].items()}
     return header, arrays
@@ -243,6 +257,7 @@ def _batch(arrays: Mapping[str, np.ndarray], plan: order.Plan) -> Batch:
   """The rows that a plan asks for, read from disk."""
   batch = {}
   for key, array in arrays.items():
+    # Two arrays of numbers pick one [R, N] entry for each example.
     stored = array[plan.augmentation_B, plan.index_B]
     batch[key] = unpack(key, stored)
   return batch

@@ -56,6 +56,7 @@ class BadExamples:
     Raises:
       ConfigError: no good example can be found.
     """
+    # The warning names the bad example, not the one that replaces it.
     index = int(plan.index_B[row])
     self._warn(index, reason)
     if self._blanks:
@@ -69,11 +70,14 @@ class BadExamples:
     return self._codes.why_missing(augmentation, index)
 
   def _stand_in(self, plan: Plan, row: int) -> tuple[Example, int]:
-    """Another example, with the augmentation of its own of that number."""
+    """Another example, with its own augmentation of that number."""
     num_examples = self._examples.source.num_examples
     indices = order.stand_ins(plan.seed_B2[row], num_examples)
+    # The stand-in keeps the number of the augmentation but draws from its own
+    # seed. So it is the very example whose code a cache holds.
     augmentation = plan.augmentation_B[row]
     for index in itertools.islice(indices, _MAX_TRIES):
+      # This look-up is cheap, and making an example is not.
       reason = self.why_no_code(augmentation, index)
       if not reason:
         example, reason = self._try(index, augmentation)
@@ -85,6 +89,7 @@ class BadExamples:
   @functools.cached_property
   def _blank(self) -> Example:
     """Zeros in the shape of the first good example; '_mask' becomes False."""
+    # The first examples of a split may be bad too.
     num_tries = min(_MAX_TRIES, self._examples.source.num_examples)
     for index in range(num_tries):
       example, reason = self._try(index, 0)
@@ -101,6 +106,7 @@ class BadExamples:
       return {}, first_line(error)
 
   def _warn(self, index: int, reason: str) -> None:
+    # A bad example comes again in each epoch. One warning is enough.
     if index in self._warned or len(self._warned) >= _MAX_WARNINGS:
       return
     self._warned.add(index)
@@ -131,17 +137,21 @@ def explain(error: Exception, plan: Plan, examples: Examples, *,
   Returns:
     A ConfigError that names the example, or `error` if none is to blame.
   """
+  # Key of a tensor → its first shape, and the example that has it.
   first_of_shape: dict[str, tuple[str, str]] = {}
   for row, index in enumerate(plan.index_B.tolist()):
+    # If the record cannot be parsed, the number is all that is known.
     name = f"example {index}"
     try:
       name = f"example {index} (image/id {examples.image_id(index)})"
       example = examples.make_alone(index, plan.seed_B2[row])
     except Exception as cause:  # noqa: BLE001 - whatever it is, it is told.
+      # The stream has replaced this one, so it did not break the batch.
       if skips:
         continue
       return ConfigError(f"{examples.where}: {name} fails in {examples.pp!r}: "
                          f"{first_line(cause)}")
+    # A batch stacks its examples, so a tensor must have one shape in all.
     for key, value in example.items():
       shape = str(_shape_of(value))
       first_shape, first_name = first_of_shape.setdefault(key, (shape, name))
@@ -164,4 +174,5 @@ def _zeros_like(value: Any) -> Any:
   """Zeros for every array of a tree."""
   if isinstance(value, dict):
     return {key: _zeros_like(part) for key, part in value.items()}
+  # This also makes '_mask' False: the example then counts for nothing.
   return np.zeros_like(value)

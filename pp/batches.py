@@ -36,4 +36,5 @@ def skips(on_bad_example: str) -> bool:
 
 def num_batches(num_examples: int, batch_size: int) -> int:
   """Batches of one pass; the last one may be padded."""
+  # Rounds up without floats.
   return -(-num_examples // batch_size)

@@ -26,6 +26,8 @@ MODULES = {
     "proj.uvim.pp_ops": "pp.ops.labels",
 }
 _KEY_ARGS = ("key", "inkey", "outkey")
+# What TensorFlow writes around a message: {{node …}}, [Op:…] and the name of an
+# iterator.
 _TENSORFLOW_NOISE = re.compile(
     r"\{\{.*?\}\}|\[Op:.*|Error in user-defined .*iterator: \S*: ")
 
@@ -87,6 +89,8 @@ def register(*, on_key: str | None = None, random: bool = False):
   """
   def enter(factory: Callable[..., Callable]) -> Callable[..., Callable]:
     name = factory.__name__
+    # Only another module is a conflict. A module that is reloaded registers its
+    # ops again.
     if name in OPS and OPS[name].module != factory.__module__:
       raise ValueError(f"Two ops are called {name!r}.")
     OPS[name] = Op(factory, factory.__module__, on_key, random)
@@ -100,6 +104,8 @@ def _sections(string: str) -> list[str]:
   sections = [""]
   quote = ""  # The one that is open, if any.
   is_escaped = False
+  # A split at every pipe would be wrong, since a string argument may hold one.
+  # So this notes which quote is open, and skips what a backslash protects.
   for char in string:
     if char == "|" and not quote:
       sections.append("")
@@ -125,6 +131,8 @@ def _parse_call(text: str) -> Call:
   """
   not_a_call = "is not of the form name or name(arguments)"
   try:
+    # Python parses the section, but nothing of it ever runs. So a config cannot
+    # smuggle in code.
     node = ast.parse(text, mode="eval").body
   # The last two errors come from hundreds of nested brackets.
   except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -147,6 +155,7 @@ def _literal_kwargs(keywords: Iterable[ast.keyword]) -> dict[str, Any]:
   """Arguments by name; a ValueError if one is no literal or comes twice."""
   kwargs = {}
   for keyword in keywords:
+    # Python gives `**something` as a keyword without a name.
     if keyword.arg is None:
       raise ValueError("**")
     if keyword.arg in kwargs:
@@ -194,6 +203,7 @@ def _known_ops(modules: Iterable[str] | None) -> Mapping[str, Op]:
 def _check_arguments(op: Op, call: Call) -> None:
   """Raises a ConfigError if the factory cannot be called like this."""
   signature = inspect.signature(op.factory)
+  # An argument like *keys has no name that a string could use.
   known = [parameter.name for parameter in signature.parameters.values()
            if parameter.kind != parameter.VAR_POSITIONAL]
   # These are taken by the builder, not by the factory.
@@ -205,6 +215,7 @@ def _check_arguments(op: Op, call: Call) -> None:
   kwargs = {name: value for name, value in call.kwargs.items()
             if name not in key_args}
   try:
+    # Python itself tells whether the call fits, without making it.
     signature.bind(*call.args, **kwargs)
   except TypeError as error:
     listing = ", ".join(known) or "none"
@@ -234,6 +245,7 @@ def first_line(error: Exception) -> str:
   """The first line of an error, without TensorFlow's node names."""
   if isinstance(error, ConfigError):
     return str(error)
+  # The errors of TensorFlow keep their text in `message`.
   text = str(getattr(error, "message", "") or error)
   # What TensorFlow writes around a message ends its line here.
   text = _TENSORFLOW_NOISE.sub("\n", text)
@@ -257,6 +269,7 @@ def _make_fn(op: Op, call: Call, position: int):
       # Two random ops of one string must not draw the same numbers.
       seeds = (tf.random.experimental.stateless_fold_in(seed, position),)
     if not op.on_key:
+      # A copy, so that an op cannot change the input.
       return function(dict(data), *seeds)
     tensor = get(data, inkey)
     return {**data, outkey: function(tensor, *seeds)}
@@ -276,6 +289,7 @@ def _make_step(known: Mapping[str, Op], call: Call, position: int) -> Step:
 
   def fn(data: Data, seed: tf.Tensor | None = None) -> Data:
     try:
+      # The name of the op then shows in the names of the graph.
       with tf.name_scope(call.name):
         return inner(data, seed)
     # TensorFlow has many errors for an op on the wrong kind of tensor.

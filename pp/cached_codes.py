@@ -27,6 +27,7 @@ class CachedCodes:
 
   def why_missing(self, augmentation: int, index: int) -> str:
     """Why there is no code for an example; '' if there is one."""
+    # The first word tells: words are 0 or more, and a bad example has −1.
     if self._codes_RNL[augmentation, index, 0] >= 0:
       return ""
     return "the code cache has none for it; it was bad when that was written"
@@ -37,6 +38,7 @@ class CachedCodes:
     Raises:
       ConfigError: an example has no code.
     """
+    # Without this check, a −1 would enter training as if it were a word.
     pairs = zip(plan.augmentation_B, plan.index_B, strict=True)
     for augmentation, index in pairs:
       reason = self.why_missing(augmentation, index)
@@ -44,6 +46,7 @@ class CachedCodes:
         raise ConfigError(
             f"{self._where}: code of example {index}: {reason}. Set "
             "config.on_bad_example='skip' as then.")
+    # Two arrays of numbers pick one code for each example.
     codes_BL = self._codes_RNL[plan.augmentation_B, plan.index_B]
     return codes_BL.astype(np.int32)
 
@@ -58,6 +61,8 @@ def open_codes(codes_RNL: np.ndarray | None, codes_per_image: int | None,
   if codes_RNL is None:
     return None
   num_augmentations, num_examples, _ = codes_RNL.shape
+  # The numbers of the examples are the index. So a cache of another size is one
+  # of another split.
   wanted = (codes_per_image, source.num_examples)
   if (num_augmentations, num_examples) != wanted:
     raise ConfigError(

@@ -54,6 +54,7 @@ class Examples:
       mask: bool, becomes '_mask'.
     """
     data = self.source.parse(raw, index)
+    # Taken now, because the string may drop it.
     image_id = data["image/id"]
     out = _without_strings(self._preprocess(data, seed_2))
     if self._drops_labels:
@@ -76,6 +77,7 @@ class Examples:
     Raises:
       Exception: whatever reading and preprocessing raise.
     """
+    # The same code as in a stream, but eager. So both give the same example.
     out = self.from_record(
         self._read(index),
         tf.constant(seed_2),
@@ -98,8 +100,10 @@ def _without_strings(data: dict[str, Any]) -> dict[str, Any]:
   """Strings can become neither a batch nor an array on a device."""
   out = {}
   for key, value in data.items():
+    # Features may be nested, such as `panoptic_objects`.
     if isinstance(value, dict):
       out[key] = _without_strings(value)
+    # This leaves out names of files and the like.
     elif value.dtype != tf.string:
       out[key] = value
   return out

@@ -41,6 +41,8 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   Philox is counter-based: neighboring seeds and epochs give unrelated orders
   (tf.random.experimental.index_shuffle does not: r = 0.2–0.45).
   """
+  # The key has two words, for the seed and for the epoch. The mask lets the
+  # seed be any integer, also a negative one.
   key = np.array([seed & _MASK_64, epoch], np.uint64)
   rng = np.random.Generator(np.random.Philox(key=key))
   order = rng.permutation(num_examples)
@@ -51,6 +53,7 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 def _mix(state: np.ndarray) -> np.ndarray:
   """splitmix64's finalizer on uint64, elementwise: every bit reaches all."""
+  # Products wrap around at 2**64. splitmix64 wants that.
   state = state ^ (state >> np.uint64(30))
   state = state * _FIRST_FACTOR
   state = state ^ (state >> np.uint64(27))
@@ -68,11 +71,14 @@ def example_seeds(seed: int, augmentation_B: Sequence[int] | np.ndarray,
     index_B: numbers of the examples in the split.
   """
   state = np.full(len(index_B), seed & _MASK_64, np.uint64)
+  # The state is mixed before each number is added. So the pairs (1, 2) and (2,
+  # 1) give unrelated seeds.
   for numbers_B in (augmentation_B, index_B):
     state = _mix(state + _INCREMENT)
     state = state + np.asarray(numbers_B).astype(np.uint64)
   first = _mix(state + _INCREMENT)
   second = _mix(first + _INCREMENT)
+  # TensorFlow takes seeds as int64. The view keeps the bits.
   return np.stack([first, second], axis=1).view(np.int64)
 
 
@@ -86,6 +92,7 @@ def stand_ins(seed_2: np.ndarray, num_examples: int) -> Iterator[int]:
     seed_2: int64 [2], of the bad example.
     num_examples: of the split.
   """
+  # A generator of its own: to replace an example does not disturb others.
   rng = np.random.Generator(np.random.Philox(key=seed_2.view(np.uint64)))
   while True:
     yield int(rng.integers(num_examples))
@@ -117,6 +124,7 @@ def plan_train(
       repeat, though the order does not; None: they never repeat.
     rows: the part of the batch that this process reads; see `process_rows`.
   """
+  # A place in the endless run is an epoch and a place within it.
   position_B = _positions(step, batch_size, rows)
   epoch_B, index_B = np.divmod(position_B, num_examples)
   if shuffle:
@@ -126,6 +134,7 @@ def plan_train(
   else:
     augmentation_B = epoch_B % num_augmentations
   seed_B2 = example_seeds(seed, augmentation_B, index_B)
+  # Training has no padding.
   mask_B = np.ones(len(index_B), bool)
   return Plan(index_B, augmentation_B, seed_B2, mask_B)
 
@@ -144,6 +153,7 @@ def plan_eval(
   """
   position_B = _positions(step, batch_size, rows)
   index_B = np.minimum(position_B, num_examples - 1)
+  # Evaluation is a single pass, so each example has one augmentation.
   augmentation_B = np.zeros_like(index_B)
   seed_B2 = example_seeds(seed, augmentation_B, index_B)
   mask_B = position_B < num_examples
@@ -154,6 +164,8 @@ def _positions(step: int, batch_size: int, rows: slice) -> np.ndarray:
   """Places of a step's examples in the endless run, of one process."""
   first = step * batch_size
   places = np.arange(batch_size, dtype=np.int64)
+  # The places are those of the whole batch, so the number of processes does not
+  # change what is read.
   return first + places[rows]
 
 
@@ -161,6 +173,7 @@ def _shuffle(epoch_B: np.ndarray, place_B: np.ndarray, seed: int,
              num_examples: int) -> np.ndarray:
   """The examples at these places of these epochs: int64 [B]."""
   index_B = np.empty_like(place_B)
+  # One look-up for each epoch that the batch lies in; mostly there is one.
   for epoch in np.unique(epoch_B).tolist():
     is_epoch_B = epoch_B == epoch
     order = epoch_order(seed, epoch, num_examples)

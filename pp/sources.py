@@ -29,8 +29,10 @@ from uvim import files
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
+# A length and its checksum stand before the bytes, a checksum behind.
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
+# What `scan_records` can find its way in.
 _FORMATS = ("tfrecord",)
 _REMOTE_READS = 64  # At the same time, from an object store.
 
@@ -68,6 +70,7 @@ def scan_records(path: str) -> np.ndarray:
   position = 0
   with _open_file(path) as file:
     while position < size:
+      # Jumps over the content of the record before.
       file.seek(position)
       length = _record_length(file.read(_HEADER_BYTES))
       start = position + _HEADER_BYTES
@@ -88,6 +91,8 @@ def _record_length(header: bytes) -> int:
   """
   if len(header) < 8:
     return 0
+  # A little-endian uint64. Its checksum, in the last four bytes, is not
+  # compared.
   return struct.unpack("<Q", header[:8])[0]
 
 
@@ -105,6 +110,7 @@ def _index_paths(instructions: Sequence[Any], folder: str) -> list[str]:
     digest.update(repr(facts).encode())
   name = f"{digest.hexdigest()[:24]}.npy"
   paths = []
+  # In an object store nothing is written beside the data.
   if not _is_remote(folder):
     paths.append(os.path.join(folder, ".offsets", name))
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -126,8 +132,10 @@ def _load_index(paths: Sequence[str], num_examples: int) -> np.ndarray | None:
   """The index, left on disk; None where there is none that fits."""
   for path in paths:
     try:
+      # Mapped, because a process looks up only a few places in each step.
       places = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
+      # It is absent, or damaged. Then the next one counts, or a new scan.
       continue
     if places.shape == (num_examples, 2) and places.dtype == np.int64:
       return places
@@ -148,6 +156,7 @@ def _make_index(instructions: Sequence[Any], folder: str) -> np.ndarray:
       raise ConfigError(
           f"{item.filename}: holds {len(part)} records, dataset_info.json "
           f"says {item.examples_in_shard}. Copy or prepare it again.")
+    # A sub-split such as train[4096:] has only a part of some files.
     parts.append(part[item.skip:item.skip + item.take])
   places = np.concatenate(parts)
   _save_index(paths, places)
@@ -181,6 +190,8 @@ class Source:
     if not self.num_examples:
       raise ConfigError(f"{dataset}: split {split!r} has no examples.")
     self._files = [str(item.filename) for item in instructions]
+    # How many examples lie in each file and those before it. This tells the
+    # file of an example.
     self._ends = np.cumsum(examples_in_files)
     self._places = _make_index(instructions, self.folder)
     # The ops decode the image, so that they need not decode all of it.
@@ -210,6 +221,7 @@ class Source:
     if not 0 <= index < self.num_examples:
       raise IndexError(f"{self.dataset} {self.split}: example {index} of "
                        f"{self.num_examples}")
+    # "right": an index that equals an end belongs to the next file.
     file_number = int(np.searchsorted(self._ends, index, side="right"))
     offset, length = self._places[index]
     # Opening the file each time needs no lock between threads and never runs
@@ -233,6 +245,7 @@ class Source:
     data = dict(self._features.deserialize_example(
         raw, decoders=self._decoders))
     image_id = data.get("image/id")
+    # Some data sets have no id, or a text.
     if image_id is None or not image_id.dtype.is_integer:
       image_id = index
     data["image/id"] = tf.cast(image_id, tf.int64)
@@ -302,6 +315,7 @@ def _not_prepared(dataset: str, data_dir: str) -> ConfigError:
   """The one message for data that is not there: where, and how to get it."""
   name = dataset.split(":")[0]
   command = _OTHER_COMMAND
+  # The message shows the command that fits the name best.
   for start, text in _COMMANDS.items():
     if name.startswith(start):
       command = text
@@ -339,6 +353,7 @@ def _open_builder(dataset: str, data_dir: str) -> Any:
   """The TFDS builder of a data set on disk, made from its files alone."""
   if _is_rooms(dataset):
     from pp.rooms import builder as rooms
+    # 'rooms/CONFIG:VERSION': the name, a config and a version, if any.
     name = dataset.split(":")[0]
     config = name.partition("/")[2]
     if not config:

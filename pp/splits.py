@@ -30,7 +30,7 @@ Preprocess = str | Callable[[dict[str, Any], Any], dict[str, Any]]
 class Split(Protocol):
   """A split of a data set; its examples have numbers 0..num_examples-1.
 
-  An argument that a reader cannot honour is a ConfigError.
+  A reader raises a ConfigError for an argument that it cannot honor.
 
   Attributes:
     dataset: name of the data set, as it was given to `open_split`.
@@ -148,5 +148,6 @@ def open_split(dataset: str, split: str,
   """
   if dataset.startswith(arrays.ARRAYS):
     return arrays.ArraysSplit(dataset, split)
+  # Imported late: this needs TensorFlow, and arrays do not.
   from pp import stream
   return stream.open_tfds_split(dataset, split, data_dir)

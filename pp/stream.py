@@ -95,8 +95,12 @@ class _Stream:
     # autograph: they use tf.cond.
     plain = tf.autograph.experimental.do_not_convert
     num_threads = self.num_threads or _default_threads()
+    # The data set is nothing but step numbers. All else follows from them.
     data = tf.data.Dataset.range(steps.start, steps.stop)
+    # One step is read ahead, while the examples of another are made.
     data = data.map(plain(self._read_step)).prefetch(1)
+    # Single examples, so that no thread waits for the end of a batch.
+    # `deterministic` keeps their order, which the plans rely on.
     data = data.unbatch().map(
         plain(self.examples.from_record), num_parallel_calls=num_threads,
         deterministic=True)
@@ -105,6 +109,8 @@ class _Stream:
     else:
       data = data.prefetch(self.batch_size)
     options = tf.data.Options()
+    # The numbers above are final, so tf.data need not search for them. The
+    # examples are made in parallel already: an op gets one thread.
     options.autotune.enabled = False
     options.threading.private_threadpool_size = num_threads
     options.threading.max_intra_op_parallelism = 1
@@ -129,6 +135,7 @@ class _Stream:
     else:
       records = [_read_or_empty(source, index)
                  for index in plan.index_B.tolist()]
+    # As objects, because an array of bytes would cut zeros off their ends.
     raw_B = np.array(records, object)
     return raw_B, plan.seed_B2, plan.index_B, plan.mask_B
 
@@ -149,14 +156,18 @@ class _Stream:
 
   def _batches(self, holder: list[Iterator], steps: range) -> Iterator[Batch]:
     for step in steps:
+      # Computed again here: tf.data gives the batch, and the plan says which
+      # examples are in it.
       plan = self.plan_of(step)
       if self.bad is None:
         batch = self._next_batch(holder, plan)
       else:
         batch, plan = self._next_good_batch(holder, plan)
       if self.codes is not None:
+        # After a replacement, by the numbers of the stand-ins.
         batch["code"] = self.codes.of_plan(plan)
       if not self.has_padding:
+        # Only an evaluation has padding.
         del batch["_mask"]
       yield batch
 
@@ -184,6 +195,7 @@ class _Stream:
       except tf.errors.OpError as error:
         reason = builder.first_line(error)
       if reason:
+        # The code of the stand-in belongs to its number, so the plan changes.
         example, index_B[row] = self.bad.replace(plan, row, reason)
         # Padding repeats an example that is counted in its own place.
         skipped_B[row] = plan.mask_B[row]
@@ -201,7 +213,7 @@ class _Stream:
 def _read_or_empty(source: Source, index: int) -> bytes:
   """A record; b"" where it cannot be read.
 
-  Parsing b"" fails, so the example counts as bad without its neighbours.
+  Parsing b"" fails, so the example counts as bad without its neighbors.
   """
   try:
     return source.read([index])[0]
@@ -282,6 +294,7 @@ class TfdsSplit:
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
                      num_threads=num_threads, bad=bad, codes=known_codes,
                      has_padding=False)
+    # As good as endless: tf.data counts in int64.
     steps = range(start_step, np.iinfo(np.int64).max)
     return stream.start(stream.open(steps), steps)
 

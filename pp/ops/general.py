@@ -35,6 +35,7 @@ def drop(*keys):
     out = dict(data)
     for key in keys:
       get(data, key)  # An error where it is missing.
+      # The same key may be named twice.
       out.pop(key, None)
     return out
 
@@ -69,6 +70,7 @@ def concat(inkeys, outkey=None, axis=-1):
   def fn(data):
     parts = [get(data, key) for key in inkeys]
     joined = None
+    # `split_channels` splits the last axis, so only that can be undone.
     if axis == -1:
       joined = _undo_split(parts)
     if joined is None:

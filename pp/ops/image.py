@@ -18,6 +18,7 @@ _MAX_SIDE = 4096  # A typo must not ask for more memory than there is.
 
 def _is_side(value) -> bool:
   """Whether `value` can be the height or the width of an image."""
+  # In Python, True is an int too.
   is_integer = isinstance(value, int) and not isinstance(value, bool)
   return is_integer and 0 < value <= _MAX_SIDE
 
@@ -39,7 +40,7 @@ def _pair(size, name: str) -> tuple[int, int]:
 def decode(precise=False):
   """Encoded image (JPEG, PNG, GIF, BMP) → uint8 [H, W, 3].
 
-  Grey images get three equal channels, transparency is dropped, 16 bits are
+  Gray images get three equal channels, transparency is dropped, 16 bits are
   cut to 8, and an animation gives its first frame. A rotation noted in EXIF
   is not applied: label maps are drawn on the stored pixels. An image that is
   decoded already stays as it is.
@@ -49,6 +50,7 @@ def decode(precise=False):
       do, instead of the faster default.
   """
   def decode_any(encoded):
+    # Otherwise an animation would have one more axis than an image.
     return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
   def decode_jpeg(encoded):
@@ -59,6 +61,8 @@ def decode(precise=False):
     if image.dtype != tf.string:
       return image
     if precise:
+      # decode_image takes no `dct_method`. The format is known only when the
+      # image is there, so the graph holds both ways.
       out = tf.cond(tf.io.is_jpeg(image),
                     lambda: decode_jpeg(image), lambda: decode_any(image))
     else:
@@ -85,6 +89,7 @@ def _resize_fn(size, method, antialias):
       raise ConfigError(f"there is nothing to resize: {image.shape}.")
     if method == "nearest" and has_pairs(image):
       return _resize_pairs(image, size, resize_to)
+    # The result is float32, except for "nearest" and where the size stays.
     out = resize_to(image, size)
     if out.dtype != image.dtype and _may_overflow(image.dtype, method):
       out = tf.clip_by_value(out, image.dtype.min, image.dtype.max)
@@ -115,10 +120,13 @@ def _resize_pairs(labels, size, resize_to):
   resizes their numbers.
   """
   shape = tf.shape(labels)
+  # Two thin images whose only channel is the number of the row, and that of the
+  # column.
   row_numbers = tf.range(shape[0])[:, None, None]
   column_numbers = tf.range(shape[1])[None, :, None]
   rows = resize_to(row_numbers, (size[0], 1))[:, 0, 0]
   columns = resize_to(column_numbers, (1, size[1]))[0, :, 0]
+  # Both channels of a pixel move together, as one int64.
   pairs_HW = tf.bitcast(labels, tf.int64)
   pairs_WH = tf.gather(tf.transpose(pairs_HW), columns)
   pairs_HW = tf.gather(tf.transpose(pairs_WH), rows)
@@ -164,6 +172,7 @@ def central_crop(crop_size=None):
 
 def _slice(image, begin, size):
   """image[begin : begin + size] in rows and columns; keeps what is static."""
+  # In tf.slice −1 means all that follow.
   all_channels = tf.constant([-1])
   begin = tf.concat([begin, [0]], 0)
   size = tf.concat([size, all_channels], 0)
@@ -185,6 +194,7 @@ def _flip_if(condition, image):
   """`image` mirrored left and right where `condition` holds."""
   def mirror():
     if has_pairs(image):
+      # As in `_resize_pairs`: one int64 instead of two int32.
       pairs_HW = tf.reverse(tf.bitcast(image, tf.int64), [1])
       return tf.bitcast(pairs_HW, tf.int32)
     return tf.reverse(image, [1])
@@ -206,6 +216,8 @@ def det_fliplr(key="image", randkey="fliplr"):
 
 def _sample_box(shape_3, seed, *, area, aspect):
   """A random crop (Szegedy et al. 2015): begin and size, each int32 [2]."""
+  # There is no object to cover. Without boxes the op takes the whole image as
+  # one, and a share of 0 lets any crop pass.
   begin_3, size_3, _ = tf.image.stateless_sample_distorted_bounding_box(
       shape_3, tf.zeros([1, 0, 4]), seed, min_object_covered=0.,
       aspect_ratio_range=aspect, area_range=area,
@@ -238,6 +250,7 @@ def inception_box(area=(0.05, 1.0), aspect=(0.75, 1.33), inkey="image",
   def fn(data, seed):
     shape = tf.shape(get(data, inkey))
     begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
+    # As fractions, the box also fits a label map of another size.
     scale = tf.cast(shape[:2], tf.float32)
     box = {"begin": tf.cast(begin, tf.float32) / scale,
            "size": tf.cast(size, tf.float32) / scale}
@@ -287,6 +300,7 @@ def decode_jpeg_and_inception_crop(
   shrink = _resize_fn(size, method, antialias) if size else None
 
   def crop_jpeg(encoded, seed):
+    # The header tells the size before any pixel is decoded.
     shape = tf.io.extract_jpeg_shape(encoded)
     begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
     box = tf.concat([begin, size], 0)

@@ -44,6 +44,7 @@ def coco_panoptic():
     ids_HW = red + 256 * green + 65536 * blue
     ids_R, starts_R, ends_R = _find_runs(ids_HW)
     labels_R2 = _look_up_segments(ids_R, objects)
+    # Both channels are filled in at once, see the text of the module.
     pairs_R = tf.bitcast(labels_R2, tf.int64)
     pairs = _expand_runs(pairs_R, ends_R - starts_R)
     pairs_HW = tf.reshape(pairs, tf.shape(ids_HW))
@@ -119,10 +120,12 @@ def _look_up_segments(ids_R, objects):
   sorted_ids = tf.concat([tf.gather(ids_S, order_S), [tf.int32.max]], 0)
   instances = tf.concat([order_S + 1, [0]], 0)
   semantics = tf.concat([tf.gather(labels_S, order_S) + 1, [0]], 0)
+  # The place where an id would stand; whether it does is asked next.
   places_R = tf.searchsorted(sorted_ids, ids_R)
   is_found_R = tf.gather(sorted_ids, places_R) == ids_R
   both = tf.stack([semantics, instances], -1)
   found_R = tf.cast(is_found_R, tf.int32)
+  # A product with 0 or 1 makes what was not found void.
   return found_R[:, None] * tf.gather(both, places_R)
 
 
@@ -185,6 +188,7 @@ def _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis: str):
   sums_U3 = tf.math.unsorted_segment_sum(
       sums_R3, instance_R, tf.size(ids_U))
   num_pixels_U, row_sum_U, column_sum_U = tf.unstack(sums_U3, axis=-1)
+  # TensorFlow divides int64 in float64.
   y_U = row_sum_U / num_pixels_U
   x_U = column_sum_U / num_pixels_U
   if main_sort_axis == "y":
@@ -222,7 +226,9 @@ def _rank_by(ids_U, first_U, second_U):
   sorted_first_U = tf.gather(first_U, order_U)
   order_U = tf.gather(order_U, tf.argsort(sorted_first_U, stable=True))
   is_instance_U = tf.gather(ids_U, order_U) > 0
+  # Counts only instances, so that other ids leave no gap.
   rank_in_order_U = tf.cumsum(tf.cast(is_instance_U, ids_U.dtype))
+  # Back from the sorted order to that of `ids_U`.
   rank_U = tf.scatter_nd(order_U[:, None], rank_in_order_U, tf.shape(ids_U))
   return tf.where(ids_U > 0, rank_U, ids_U)
 
