@@ -123,14 +123,7 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
       is too small, and whatever the data and the oracle raise.
   """
   from pp import stream
-  from trainers.families import make_family
-  if config.kind != "lm":
-    raise ConfigError(f"--config is of kind {config.kind!r}; only a prior "
-                      "(kind 'lm') learns codes that can be kept.")
-  # Only the oracle is read, not the weights that the prior starts from.
-  config = dataclasses.replace(config, model_init=None, code_cache=None)
-  family = make_family(config)
-  oracle = family.open(store or Store()).frozen
+  family, oracle = _open_oracle(config, store or Store())
   folder = pathlib.Path(out)
   header = code_cache.describe(config, oracle)
   if _is_complete(folder, header):
@@ -149,14 +142,24 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
   codes = progress.bar(codes, total=layout.num_codes - num_done,
                        label="Codes", unit="codes")
   try:
-    folder.mkdir(parents=True, exist_ok=True)
     _append_codes(folder, codes, header, layout, first=num_done,
                   save_every=save_every)
-    (folder / PARTIAL).unlink(missing_ok=True)
   except OSError as error:
     raise ConfigError(f"--out: {str(folder)!r} cannot be written: {error}. The "
                       "same command goes on.") from error
   return folder
+
+
+def _open_oracle(config, store: Store) -> tuple[Any, Any]:
+  """(the family of the config, the arrays of its oracle)."""
+  from trainers.families import make_family
+  if config.kind != "lm":
+    raise ConfigError(f"--config is of kind {config.kind!r}; only a prior "
+                      "(kind 'lm') learns codes that can be kept.")
+  # Neither the weights that the prior starts from nor an old cache are read.
+  config = dataclasses.replace(config, model_init=None, code_cache=None)
+  family = make_family(config)
+  return family, family.open(store).frozen
 
 
 def _layout_of(config, family, num_examples: int) -> Layout:
@@ -201,6 +204,7 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
   process. It grows in place, so that a stopped run can go on. The header comes
   last and says that the file is complete.
   """
+  folder.mkdir(parents=True, exist_ok=True)
   bad_code = np.full(layout.shape[2:], -1, layout.dtype)
   mode = "r+b" if first else "wb"
   with open(folder / code_cache.CODES, mode) as file:
@@ -217,6 +221,7 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
                          {"header": header, "done": num_done}, indent=1)
     _flush_to_disk(file)
   files.write_json(folder / code_cache.HEADER, header, indent=1)
+  (folder / PARTIAL).unlink(missing_ok=True)
 
 
 def _write_array_header(file: BinaryIO, layout: Layout) -> None:
