@@ -41,7 +41,10 @@ def is_integer(value: Any) -> bool:
 def is_number(value: Any) -> bool:
   """Whether `value` is a finite number; True and False are not."""
   is_real = isinstance(value, (int, float, np.integer, np.floating))
-  return is_real and not isinstance(value, bool) and bool(np.isfinite(value))
+  # True is an int to Python.
+  if not is_real or isinstance(value, bool):
+    return False
+  return bool(np.isfinite(value))
 
 
 def integer(least: int, most: int | None = None) -> Check:
@@ -52,8 +55,9 @@ def integer(least: int, most: int | None = None) -> Check:
     allowed = f"an integer in {least}..{most}"
 
   def fits(value):
-    return is_integer(value) and value >= least and (
-        most is None or value <= most)
+    if not is_integer(value) or value < least:
+      return False
+    return most is None or value <= most
 
   return Check(allowed, fits)
 
@@ -65,8 +69,9 @@ def number(least: float, below: float | None = None) -> Check:
     allowed = f"a number in [{least:g}, {below:g})"
 
   def fits(value):
-    return is_number(value) and value >= least and (
-        below is None or value < below)
+    if not is_number(value) or value < least:
+      return False
+    return below is None or value < below
 
   return Check(allowed, fits)
 
@@ -74,31 +79,46 @@ def number(least: float, below: float | None = None) -> Check:
 def one_of(names: Iterable[Any]) -> Check:
   """One of a few values."""
   names = tuple(names)
-  return Check(f"one of {', '.join(map(str, names))}",
-               lambda value: any(value is x or value == x for x in names),
-               names)
+  allowed = ", ".join(str(name) for name in names)
+
+  def fits(value):
+    # `in` asks the same of each name; a set could not hold every value.
+    return value in names
+
+  return Check(f"one of {allowed}", fits, names)
 
 
 def two_integers(least: int = 1) -> Check:
   """A pair such as (height, width)."""
+  is_large_enough = integer(least).fits
+
   def fits(value):
+    # A list too: that is what JSON makes of a tuple.
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return is_pair and all(is_integer(x) and x >= least for x in value)
+    return is_pair and all(is_large_enough(number) for number in value)
 
   return Check(f"two integers ≥ {least}, as in (16, 16)", fits)
 
 
 def optional(check: Check) -> Check:
   """None, or what `check` allows."""
-  return Check(f"None or {check.allowed}",
-               lambda value: value is None or check.fits(value), check.names)
+  def fits(value):
+    return value is None or check.fits(value)
+
+  return Check(f"None or {check.allowed}", fits, check.names)
 
 
 BOOL = Check("True or False", lambda value: isinstance(value, bool))
 
 
-def field(default: Any = REQUIRED, *, doc: str, source: str = "ours",
-          check: Check | None = None, factory: Any = REQUIRED) -> Any:
+def field(
+    default: Any = REQUIRED,
+    *,
+    doc: str,
+    source: str = "ours",
+    check: Check | None = None,
+    factory: Any = REQUIRED,
+) -> Any:
   """A dataclass field with its description.
 
   Args:
@@ -141,18 +161,29 @@ class Field:
 
 def fields_of(cls: type) -> dict[str, Field]:
   """The fields of a dataclass by name; flax's own two are left out."""
-  out = {}
+  known = {}
   for item in dataclasses.fields(cls):
-    if item.name in ("parent", "name") and item.metadata.get("doc") is None:
-      if hasattr(cls, "apply"):  # A flax module.
-        continue
+    if _is_of_flax(cls, item):
+      continue
     default = item.default
     if item.default_factory is not REQUIRED:
       default = item.default_factory()
-    out[item.name] = Field(item.name, default, item.metadata.get("doc", ""),
-                           item.metadata.get("source", ""),
-                           item.metadata.get("check"))
-  return out
+    about = item.metadata
+    known[item.name] = Field(
+        name=item.name,
+        default=default,
+        doc=about.get("doc", ""),
+        source=about.get("source", ""),
+        check=about.get("check"))
+  return known
+
+
+def _is_of_flax(cls: type, item: dataclasses.Field) -> bool:
+  """Whether flax adds this field to all of its modules."""
+  # Only flax modules have `apply`. A field with a description is ours.
+  is_module = hasattr(cls, "apply")
+  is_described = item.metadata.get("doc") is not None
+  return is_module and item.name in ("parent", "name") and not is_described
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
@@ -165,9 +196,13 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
   docs = getattr(function, "docs", {})
   options = {}
   for name, parameter in inspect.signature(function).parameters.items():
+    # What has no default is an input, not an option.
     if parameter.default is not parameter.empty:
-      options[name] = Field(name, parameter.default, docs.get(name, ""),
-                            check=checks.get(name))
+      options[name] = Field(
+          name=name,
+          default=parameter.default,
+          doc=docs.get(name, ""),
+          check=checks.get(name))
   return options
 
 
@@ -184,14 +219,17 @@ def hashable(value: Any) -> Any:
   dicts by itself.
   """
   if isinstance(value, Mapping):
-    return {key: hashable(x) for key, x in value.items()}
+    return {key: hashable(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
-    return tuple(hashable(x) for x in value)
+    return tuple(hashable(item) for item in value)
   return value
 
 
-def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
-                 where: str) -> None:
+def check_fields(
+    known: Mapping[str, Field],
+    given: Mapping[str, Any],
+    where: str,
+) -> None:
   """Raises a ConfigError for unknown, missing and wrong fields.
 
   Args:
@@ -199,15 +237,15 @@ def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
     given: name → value.
     where: path of the block that holds them, such as "config.model".
   """
+  # Unknown keys first: a mistyped key is missing under its right name, too, and
+  # only the typo tells why.
   for name, value in given.items():
     if name not in known:
-      near = nearest(name, known)
-      hint = f" Did you mean '{where}.{near}'?" if near else ""
-      names = ", ".join(sorted(known)) or "none"
-      raise ConfigError(
-          f"Unknown key '{where}.{name}' = {value!r}.{hint} Known: {names}.")
-  missing = [x.name for x in known.values()
-             if x.is_required and x.name not in given]
+      raise _unknown_key(name, value, known, where)
+  missing = []
+  for name, known_field in known.items():
+    if known_field.is_required and name not in given:
+      missing.append(name)
   if missing:
     all_of_them = ""
     if len(missing) > 1:
@@ -215,6 +253,15 @@ def check_fields(known: Mapping[str, Field], given: Mapping[str, Any],
     raise ConfigError(f"Missing key '{where}.{missing[0]}'{all_of_them}.")
   for name, value in given.items():
     check_value(known[name], value, where)
+
+
+def _unknown_key(name, value, known, where) -> ConfigError:
+  """The error for a key that is no field."""
+  near = nearest(name, known)
+  hint = f" Did you mean '{where}.{near}'?" if near else ""
+  names = ", ".join(sorted(known)) or "none"
+  return ConfigError(
+      f"Unknown key '{where}.{name}' = {value!r}.{hint} Known: {names}.")
 
 
 def check_value(known: Field, value: Any, where: str) -> None:
@@ -226,5 +273,5 @@ def check_value(known: Field, value: Any, where: str) -> None:
   closest = nearest(value, map(str, check.names))
   if closest:
     hint = f" Did you mean {closest!r}?"
-  raise ConfigError(f"{where}.{known.name} = {value!r}; it must be "
-                    f"{check.allowed}.{hint}")
+  raise ConfigError(
+      f"{where}.{known.name} = {value!r}; it must be {check.allowed}.{hint}")

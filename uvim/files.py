@@ -20,13 +20,16 @@ from uvim import registry, tree
 from uvim.typing import PyTree
 
 # In the published layout: parameters below 'params/', what else a model needs
-# (the dictionary of a VQ model) below 'state/'.
+# (the codebook of a VQ model) below 'state/'.
 PARAMS = "params"
 STATE = "state"
+# Where the oldest published files keep the parameters.
+_OLD_PARAMS = "opt/target"
+
+Path = str | os.PathLike
 
 
-def replace_file(path: str | os.PathLike,
-                 write: Callable[[BinaryIO], Any]) -> None:
+def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
   """Writes a file under a temporary name, then renames it.
 
   A reader never sees half a file, and a file that was there stays as it was
@@ -40,6 +43,8 @@ def replace_file(path: str | os.PathLike,
     OSError: the file cannot be written.
   """
   path = epath.Path(os.fspath(path))
+  # Beside the file, because a rename works only within a file system; with the
+  # number of the process, because another one may write the same file.
   temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
   path.parent.mkdir(parents=True, exist_ok=True)
   try:
@@ -55,33 +60,39 @@ def replace_file(path: str | os.PathLike,
       temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
   """`replace_file` with these bytes."""
   replace_file(path, lambda file: file.write(content))
 
 
-def write_text(path: str | os.PathLike, content: str) -> None:
+def write_text(path: Path, content: str) -> None:
   """`replace_file` with this text in UTF-8."""
   write_bytes(path, content.encode())
 
 
-def write_json(path: str | os.PathLike, content: Any, *,
-               indent: int | None = 2, default: Any = None) -> None:
+def write_json(
+    path: Path,
+    content: Any,
+    *,
+    indent: int | None = 2,
+    default: Any = None,
+) -> None:
   """`replace_file` with JSON; arguments as of `json.dumps`."""
   text = json.dumps(content, indent=indent, default=default)
   write_text(path, text + "\n")
 
 
-def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
   """A JSON object, or None where there is none that can be read."""
   try:
-    content = json.loads(pathlib.Path(path).read_text())
+    text = pathlib.Path(path).read_text()
+    content = json.loads(text)
   except (OSError, ValueError):  # Decoding errors are ValueErrors.
     return None
   return content if isinstance(content, dict) else None
 
 
-def load_npz(path: str | os.PathLike) -> dict[str, Any]:
+def load_npz(path: Path) -> dict[str, Any]:
   """Nested dicts of numpy arrays, {'params': …, 'state': …}.
 
   Args:
@@ -100,31 +111,40 @@ def load_npz(path: str | os.PathLike) -> dict[str, Any]:
           RuntimeError) as e:
     raise registry.ConfigError(
         f"{path} is not a readable .npz of plain arrays: {e}.") from e
-  # numpy knows no bfloat16 and writes it as two bytes of anything.
-  flat = {name: x.view("bfloat16") if x.dtype == np.dtype("V2") else x
-          for name, x in flat.items()}
+  for name, array in flat.items():
+    # numpy knows no bfloat16 and writes it as two bytes of anything.
+    if array.dtype == np.dtype("V2"):
+      flat[name] = array.view("bfloat16")
   return tree.unflatten(_published_names(flat))
 
 
-def save_npz(path: str | os.PathLike, arrays: PyTree) -> None:
+def save_npz(path: Path, arrays: PyTree) -> None:
   """Writes a tree of arrays with slash-joined names.
 
   Args:
     path: where; an existing file is replaced only when the new is complete.
     arrays: {'params': …, 'state': …} in the published layout.
   """
-  flat = tree.flatten(jax.device_get(arrays))
+  host_arrays = jax.device_get(arrays)
+  flat = tree.flatten(host_arrays)
   replace_file(path, lambda file: np.savez(file, **flat))
 
 
 def _published_names(flat: Mapping[str, Any]) -> dict[str, Any]:
   """Puts parameters below 'params/', where older files have other names."""
-  state = {name: x for name, x in flat.items()
-           if name.startswith(f"{STATE}/")}
-  params = {name.removeprefix("opt/target/"): x for name, x in flat.items()
-            if name.startswith("opt/target/")}
-  if not params:
-    params = {name: x for name, x in flat.items() if name not in state}
+  state = {}
+  old_params = {}
+  others = {}
+  for name, array in flat.items():
+    if name.startswith(f"{STATE}/"):
+      state[name] = array
+    elif name.startswith(f"{_OLD_PARAMS}/"):
+      old_params[name.removeprefix(f"{_OLD_PARAMS}/")] = array
+    else:
+      others[name] = array
+  # Beside old parameters lies an optimizer, which nobody needs.
+  params = old_params or others
   if any(name.startswith(f"{PARAMS}/") for name in params):
     return params | state
-  return {f"{PARAMS}/{name}": x for name, x in params.items()} | state
+  named_params = {f"{PARAMS}/{name}": array for name, array in params.items()}
+  return named_params | state

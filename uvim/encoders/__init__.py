@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from uvim.encoders import augreg
 from uvim.encoders.base import Encoder
 
+# Asked in this order; the first that knows the names takes the file.
 ENCODERS = {"augreg": augreg.AugReg()}
 
 

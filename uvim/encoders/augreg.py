@@ -13,12 +13,12 @@ names and shapes as in the published ViT files.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from scipy import ndimage
 
-from uvim.encoders.base import POSITIONS, PREFIX, Encoder
+from uvim.encoders.base import POSITIONS, PREFIX, Arrays, Encoder, Grid
 from uvim.registry import ConfigError
 from uvim.typing import Float
 
@@ -46,20 +46,26 @@ class AugReg(Encoder):
   def is_mine(self, names: Iterable[str]) -> bool:
     return any(name.startswith(f"{PREFIX}Transformer/") for name in names)
 
-  def to_ours(self, arrays: Mapping[str, np.ndarray],
-              grid: tuple[int, int] | None
-              ) -> tuple[dict[str, np.ndarray], list[str]]:
-    ours, left_out = {}, []
+  def to_ours(
+      self,
+      arrays: Arrays,
+      grid: Grid | None,
+  ) -> tuple[dict[str, np.ndarray], list[str]]:
+    ours = {}
+    left_out = []
     for full_name, array in arrays.items():
-      name = _rename(full_name.removeprefix(PREFIX), _LINEN_NAMES)
+      file_name = full_name.removeprefix(PREFIX)
+      # Both spellings become Linen's first, so that the rest knows only one.
+      name = _rename(file_name, _LINEN_NAMES)
       is_unused_position = name == "pos_embedding" and not grid
       if _CLASSIFIER.fullmatch(name) or is_unused_position:
         left_out.append(full_name)
         continue
       our_name = PREFIX + _rename(name, _ENCODER_NAMES)
       if our_name in ours:
-        raise ConfigError(f"A ViT with two spellings: {full_name!r} and "
-                          f"another array would both be {our_name!r}.")
+        raise ConfigError(
+            f"A ViT with two spellings: {full_name!r} and another array would "
+            f"both be {our_name!r}.")
       ours[our_name] = array
     if grid and POSITIONS in ours:
       ours[POSITIONS] = _fit_positions(ours[POSITIONS], tuple(grid))
@@ -76,7 +82,7 @@ def _rename(name, rules):
 
 def _fit_positions(old_1ND, grid):
   """The ViT's position embedding [1, (class token +) N, D] on `grid`."""
-  num_tokens = old_1ND.shape[1]
+  _, num_tokens, _ = old_1ND.shape
   # No two square numbers follow each other: if all tokens but one make a
   # square, the first one is the class token.
   if math.isqrt(num_tokens - 1) ** 2 == num_tokens - 1:
@@ -84,15 +90,16 @@ def _fit_positions(old_1ND, grid):
     num_tokens -= 1
   side = math.isqrt(num_tokens)
   if side ** 2 != num_tokens:
-    raise ConfigError(f"A ViT's position embedding of {num_tokens} tokens; "
-                      "expected a square grid, with or without a class token.")
+    raise ConfigError(
+        f"A ViT's position embedding of {num_tokens} tokens; expected a square "
+        "grid, with or without a class token.")
   return resample_grid(old_1ND, (side, side), grid)
 
 
 def resample_grid(
     old_1ND: Float[np.ndarray, "1 N D"],
-    old: tuple[int, int],
-    new: tuple[int, int],
+    old: Grid,
+    new: Grid,
 ) -> Float[np.ndarray, "1 M D"]:
   """Bilinear resize of a grid of (rows, columns), row-major.
 
@@ -101,8 +108,10 @@ def resample_grid(
   """
   if old == new:
     return old_1ND
-  grid_HWD = old_1ND.reshape(*old, -1)
+  old_rows, old_columns = old
+  new_rows, new_columns = new
+  old_HWD = old_1ND.reshape(old_rows, old_columns, -1)
+  factors = (new_rows / old_rows, new_columns / old_columns, 1)
   # scipy's default mode would read zeros where rounding leaves the grid.
-  new_HWD = ndimage.zoom(
-      grid_HWD, (new[0] / old[0], new[1] / old[1], 1), order=1, mode="nearest")
-  return new_HWD.reshape(1, new[0] * new[1], -1)
+  new_HWD = ndimage.zoom(old_HWD, factors, order=1, mode="nearest")
+  return new_HWD.reshape(1, new_rows * new_columns, -1)

@@ -9,6 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+Arrays = Mapping[str, np.ndarray]
+# Rows and columns of a grid of image tokens.
+Grid = tuple[int, int]
+# Three numbers for the three color channels.
+Channels = tuple[float, ...]
+
+# All names of parameters begin with this; see `uvim.files`.
 PREFIX = "params/"
 # The names of ours that an encoder may give; see `Encoder.to_ours`.
 POSITIONS = f"{PREFIX}pos_embedding_encoder"
@@ -26,16 +33,18 @@ class Encoder(abc.ABC):
   """
 
   block: ClassVar[Mapping[str, Any]] = {}
-  pixels: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
+  pixels: ClassVar[tuple[Channels, Channels] | None] = None
 
   @abc.abstractmethod
   def is_mine(self, names: Iterable[str]) -> bool:
     """Whether a file with arrays of these names holds such an encoder."""
 
   @abc.abstractmethod
-  def to_ours(self, arrays: Mapping[str, np.ndarray],
-              grid: tuple[int, int] | None
-              ) -> tuple[dict[str, np.ndarray], list[str]]:
+  def to_ours(
+      self,
+      arrays: Arrays,
+      grid: Grid | None,
+  ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Arrays under the names of stage II's image encoder.
 
     Args:

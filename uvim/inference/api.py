@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import resize, tasks
+from uvim import fields, resize, tasks
 from uvim.codes import masking
 from uvim.inference import images as images_lib
 from uvim.inference.prediction import Prediction
@@ -31,6 +31,16 @@ from uvim.store import open_model
 from uvim.typing import Bool, Float, Int
 
 NO_WORD = -1  # In a code: a place that says nothing.
+
+Path = str | os.PathLike
+Options = Mapping[str, Any]
+# Codes that a user gives, of each image one or several.
+GivenCodes = Int[Any, "n *S L"]
+# Codes of images, or codes of anything.
+ImageCodes = Int[np.ndarray, "n L"]
+AnyCodes = Int[np.ndarray, "*n L"]
+# An image at the size of a model, as a batch of one.
+ModelImage = Float[np.ndarray, "1 H W 3"]
 
 
 class UViM:
@@ -56,10 +66,14 @@ class UViM:
     self._prior_params = jax.device_put(opened.prior_params)
 
   @classmethod
-  def from_checkpoint(cls, path: str | os.PathLike, *,
-                      lm: str | os.PathLike | None = None,
-                      code_len: int | None = None,
-                      task_options: Mapping[str, Any] | None = None) -> "UViM":
+  def from_checkpoint(
+      cls,
+      path: Path,
+      *,
+      lm: Path | None = None,
+      code_len: int | None = None,
+      task_options: Options | None = None,
+  ) -> "UViM":
     """Loads a model.
 
     Args:
@@ -74,8 +88,9 @@ class UViM:
       ConfigError: nothing there, not a UViM checkpoint, stages that do not
         fit each other.
     """
-    return cls(open_model.open_model(path, lm=lm, code_len=code_len,
-                                     task_options=task_options))
+    opened = open_model.open_model(
+        path, lm=lm, code_len=code_len, task_options=task_options)
+    return cls(opened)
 
   @property
   def grid(self) -> tuple[int, int] | None:
@@ -101,12 +116,20 @@ class UViM:
   def word_counts(self) -> Float[np.ndarray, "Q"] | None:
     """How often training used each word lately (discounted counts)."""
     counts_Q = self.model.quantizer.word_counts(self._arrays["state"])
-    return None if counts_Q is None else np.asarray(counts_Q)
+    if counts_Q is None:
+      return None
+    return np.asarray(counts_Q)
 
   # ── What a user asks for ────────────────────────────────────────────────
 
-  def predict(self, images: Any, *, num_samples: int = 1, seed: int = 0,
-              **options: Any) -> Prediction:
+  def predict(
+      self,
+      images: Any,
+      *,
+      num_samples: int = 1,
+      seed: int = 0,
+      **options: Any,
+  ) -> Prediction:
     """f(image, LM(image)) (paper, section 2.2).
 
     An image of any size and aspect is resized to the model's square, as in
@@ -127,23 +150,19 @@ class UViM:
         range, or no readable image.
     """
     prior = self._needed_prior()
-    sampling = {name: options.pop(name) for name in list(options)
-                if name in prior.options}
+    sampling, task_options = _split_options(options, prior.options)
     prior.check_options(sampling)
-    self._check_task_options(options)
-    photos = images_lib.read_all(images)
-    samples = [self._sample(photo, seed, num_samples, sampling)
-               for photo in photos]
-    settings = {name: option.default for name, option in prior.options.items()}
+    self._check_task_options(task_options)
+    originals = images_lib.read_all(images)
+    codes_nSL, logprob_nSL = self._sample_all(
+        originals, seed, num_samples, sampling)
+    settings = _defaults(prior.options)
     settings |= {**sampling, "seed": seed, "num_samples": num_samples}
-    logprob_nSL = None
-    if samples[0].logprob is not None:
-      logprob_nSL = np.stack([sample.logprob[0] for sample in samples])
     return self._prediction(
-        photos, np.stack([sample.code[0] for sample in samples]), options,
-        logprob_nSL=logprob_nSL, settings=settings)
+        originals, codes_nSL, task_options, logprob_nSL=logprob_nSL,
+        settings=settings)
 
-  def encode(self, images: Any, labels: Any = None) -> Int[np.ndarray, "n L"]:
+  def encode(self, images: Any, labels: Any = None) -> ImageCodes:
     """The oracle's guiding codes for the labels of these images.
 
     Args:
@@ -152,24 +171,31 @@ class UViM:
         instance), depth float [H, W] in metres; colorization: None, an image
         is its own label.
     """
-    photos = images_lib.read_all(images)
+    originals = images_lib.read_all(images)
     if labels is None:
       if not self.task.labels_from_image:
         raise ConfigError("The oracle of this task needs labels.")
-      labels = photos
-    elif len(photos) == 1 and _is_one_label(labels):
+      labels = originals
+    elif len(originals) == 1 and _is_one_label(labels):
+      # As one image need not be in a list, its label need not either.
       labels = [labels]
-    if len(labels) != len(photos):
-      raise ConfigError(f"{len(photos)} images and {len(labels)} labels.")
+    if len(labels) != len(originals):
+      raise ConfigError(f"{len(originals)} images and {len(labels)} labels.")
     codes = []
-    for photo, label in zip(photos, labels, strict=True):
+    for original, label in zip(originals, labels, strict=True):
       label = self._label(label)
-      x = self.task.inputs({"labels": label[None]})["x"]
-      codes.append(self._oracle(self._arrays, x, self._context(photo)))
+      inputs = self.task.inputs({"labels": label[None]})
+      context = self._context(original)
+      codes.append(self._oracle(self._arrays, inputs["x"], context))
+    # One transfer at the end: each would wait for the device.
     return np.concatenate(jax.device_get(codes))
 
-  def decode(self, images: Any, codes: Int[Any, "n *S L"],
-             **options: Any) -> Prediction:
+  def decode(
+      self,
+      images: Any,
+      codes: GivenCodes,
+      **options: Any,
+  ) -> Prediction:
     """The base model's outputs for these codes.
 
     Args:
@@ -179,12 +205,15 @@ class UViM:
       **options: of the task, see `predict`.
     """
     self._check_task_options(options)
-    photos = images_lib.read_all(images)
-    codes_nSL = self._checked_codes(codes, len(photos))
-    return self._prediction(photos, codes_nSL, options)
+    originals = images_lib.read_all(images)
+    codes_nSL = self._checked_codes(codes, len(originals))
+    return self._prediction(originals, codes_nSL, options)
 
-  def log_prob(self, images: Any, codes: Int[Any, "n *S L"]
-               ) -> Float[np.ndarray, "n S L"]:
+  def log_prob(
+      self,
+      images: Any,
+      codes: GivenCodes,
+  ) -> Float[np.ndarray, "n S L"]:
     """Log-probability (nats) of each word given those before it, of any code.
 
     Raises:
@@ -192,22 +221,29 @@ class UViM:
         NO_WORD.
     """
     self._needed_prior()
-    photos = images_lib.read_all(images)
-    codes_nSL = self._checked_codes(codes, len(photos))
+    originals = images_lib.read_all(images)
+    codes_nSL = self._checked_codes(codes, len(originals))
     if codes_nSL.min() < 0:
       raise ConfigError("A code in which a word is missing has no likelihood.")
     rows = []
-    for photo, code_SL in zip(photos, codes_nSL, strict=True):
-      image = self._prior_image(photo)
+    for original, code_SL in zip(originals, codes_nSL, strict=True):
+      image = self._prior_image(original)
       for code_L in code_SL:
-        rows.append(self._score(self._prior_params, image, code_L[None]))
+        code_1L = code_L[None]
+        rows.append(self._score(self._prior_params, image, code_1L))
     if rows[0] is None:
       raise ConfigError("This prior gives no likelihoods.")
-    return np.concatenate(jax.device_get(rows)).reshape(codes_nSL.shape)
+    logprobs = np.concatenate(jax.device_get(rows))
+    return logprobs.reshape(codes_nSL.shape)
 
-  def mask_codes(self, codes: Int[Any, "*n L"], region: Any = None,
-                 mode: str | int = "zeros", *, seed: int = 0
-                 ) -> Int[np.ndarray, "*n L"]:
+  def mask_codes(
+      self,
+      codes: Int[Any, "*n L"],
+      region: Any = None,
+      mode: str | int = "zeros",
+      *,
+      seed: int = 0,
+  ) -> AnyCodes:
     """The codes with a region that says nothing (paper, Fig 10).
 
     Args:
@@ -223,10 +259,12 @@ class UViM:
     masked_L = self._region(region)
     masking.check_mask(mode, self.num_words, where="mode")
     if mode == "zeros":
-      return np.where(masked_L, NO_WORD, codes)
-    if mode == "random":
-      return np.where(masked_L, self._random_words(codes, seed), codes)
-    return np.where(masked_L, np.int32(mode), codes)
+      replacement = NO_WORD
+    elif mode == "random":
+      replacement = self._random_words(codes, seed)
+    else:
+      replacement = np.int32(mode)
+    return np.where(masked_L, replacement, codes)
 
   # ── Checks ──────────────────────────────────────────────────────────────
 
@@ -243,15 +281,16 @@ class UViM:
     codes = np.asarray(codes)
     if codes.ndim == 2:
       codes = codes[:, None]
-    if (codes.ndim != 3 or len(codes) != num_images
-        or codes.shape[-1] != self.code_len):
+    has_axes = codes.ndim == 3 and len(codes) == num_images
+    if not has_axes or codes.shape[-1] != self.code_len:
       raise ConfigError(
           f"Codes of shape {codes.shape} for {num_images} image(s); allowed: "
           f"[{num_images}, {self.code_len}], [{num_images}, S, "
           f"{self.code_len}].")
-    is_integer = codes.dtype.kind in "iu"
-    if not is_integer or codes.size and not (
-        NO_WORD <= codes.min() and codes.max() < self.num_words):
+    are_words = codes.dtype.kind in "iu"
+    if are_words and codes.size:
+      are_words = NO_WORD <= codes.min() and codes.max() < self.num_words
+    if not are_words:
       raise ConfigError(
           f"Codes of {codes.dtype} from {codes.min()} to {codes.max()}; "
           f"allowed: integers in 0..{self.num_words - 1}, and {NO_WORD} for no "
@@ -273,55 +312,73 @@ class UViM:
 
   # ── Images and labels at the models' sizes ──────────────────────────────
 
-  def _to_model(self, photo, size):
-    image = resize.to_model(photo, size, antialias=self.antialias,
-                            grey=self.task.sees_grey)
+  def _to_model(self, original, size):
+    image = resize.to_model(
+        original, size, antialias=self.antialias, grey=self.task.sees_grey)
     return image[None]
 
-  def _context(self, photo) -> Float[np.ndarray, "1 H W 3"]:
+  def _context(self, original) -> ModelImage:
     """What oracle and base model see."""
-    return self._to_model(photo, self.model.vit.input_size)
+    return self._to_model(original, self.model.vit.input_size)
 
-  def _prior_image(self, photo) -> Float[np.ndarray, "1 H W 3"]:
-    return self._to_model(photo, self.prior.input_size)
+  def _prior_image(self, original) -> ModelImage:
+    """What the prior sees; it may be larger."""
+    return self._to_model(original, self.prior.input_size)
 
   def _label(self, label) -> np.ndarray:
     """A label at the model's size, [H, W, C]."""
     if self.task.labels_from_image:
       label = images_lib.read(label)
-    return self.task.label_at(label, self.model.vit.input_size,
-                              antialias=self.antialias)
+    return self.task.label_at(
+        label, self.model.vit.input_size, antialias=self.antialias)
 
   # ── Programs ────────────────────────────────────────────────────────────
 
-  def _sample(self, photo, seed, num_samples, sampling):
-    image = self._prior_image(photo)
-    number = zlib.crc32(np.ascontiguousarray(image, "<f4"))
-    seeds = priors_base.example_seeds(np.array([number], np.uint32), seed)
-    return jax.device_get(self.prior.sample(
-        self._prior_params, image, seeds, num_samples=num_samples,
-        **sampling))
+  def _sample_all(self, originals, seed, num_samples, sampling):
+    """(codes, log-probabilities or None) of every image, each [n, S, L]."""
+    codes = []
+    logprobs = []
+    for original in originals:
+      # A batch of one: what an image gets does not depend on the list.
+      drawn = self._sample(original, seed, num_samples, sampling)
+      codes.append(drawn.code[0])
+      if drawn.logprob is not None:
+        logprobs.append(drawn.logprob[0])
+    logprob_nSL = np.stack(logprobs) if logprobs else None
+    return np.stack(codes), logprob_nSL
 
-  def _prediction(self, photos, codes_nSL, options, *, logprob_nSL=None,
-                  settings=None):
-    image_options = {name: value for name, value in options.items()
-                     if name in self.task.image_options()}
-    output_options = {name: value for name, value in options.items()
-                      if name not in image_options}
+  def _sample(self, original, seed, num_samples, sampling):
+    """The prior's `Samples` for one image, on the host."""
+    image = self._prior_image(original)
+    # The pixels are the image's id, in one byte order on every machine.
+    pixels = np.ascontiguousarray(image, "<f4")
+    ids = np.array([zlib.crc32(pixels)], np.uint32)
+    seeds = priors_base.example_seeds(ids, seed)
+    drawn = self.prior.sample(
+        self._prior_params, image, seeds, num_samples=num_samples, **sampling)
+    return jax.device_get(drawn)
+
+  def _prediction(
+      self, originals, codes_nSL, options, *, logprob_nSL=None, settings=None):
+    """The base model's outputs for these codes, at the images' sizes."""
+    image_options, output_options = _split_options(
+        options, self.task.image_options())
     run = self._base_model(tuple(sorted(output_options.items())))
     outputs = {key: [] for key in self.output_keys}
-    for photo, code_SL in zip(photos, codes_nSL, strict=True):
-      context = self._context(photo)
-      samples = [jax.device_get(run(self._arrays, code_L[None], context))
-                 for code_L in code_SL]
-      for key, arrays in outputs.items():
-        arrays.append(np.stack([
-            self.task.to_image_size(sample[key][0], photo, **image_options)
-            for sample in samples]))
-    defaults = {name: option.default for name, option
-                in self.task.prediction_options().items()}
-    return Prediction(self.task, photos, outputs, codes_nSL, logprob_nSL,
-                      {**(settings or {}), **defaults, **options})
+    for original, code_SL in zip(originals, codes_nSL, strict=True):
+      context = self._context(original)
+      resized = {key: [] for key in outputs}
+      for code_L in code_SL:
+        sample = jax.device_get(run(self._arrays, code_L[None], context))
+        for key, arrays in resized.items():
+          arrays.append(self.task.to_image_size(
+              sample[key][0], original, **image_options))
+      for key, arrays in resized.items():
+        outputs[key].append(np.stack(arrays))
+    defaults = _defaults(self.task.prediction_options())
+    all_settings = {**(settings or {}), **defaults, **options}
+    return Prediction(
+        self.task, originals, outputs, codes_nSL, logprob_nSL, all_settings)
 
   @functools.cache  # noqa: B019 - as long-lived as the model itself.
   def _base_model(self, output_options):
@@ -345,13 +402,32 @@ class UViM:
   def _score(self):
     return jax.jit(self.prior.log_prob)
 
-  def _random_words(self, codes, seed) -> Int[np.ndarray, "*n L"]:
+  def _random_words(self, codes, seed) -> AnyCodes:
     """Random words for each code; they follow from the seed and the code."""
     drawn = []
-    for code_L in codes.reshape(-1, codes.shape[-1]).astype("<i4"):
-      rng = np.random.default_rng([seed, zlib.crc32(code_L.tobytes())])
-      drawn.append(rng.integers(0, self.num_words, len(code_L), np.int32))
+    codes_NL = codes.reshape(-1, codes.shape[-1]).astype("<i4")
+    for code_L in codes_NL:
+      number = zlib.crc32(code_L.tobytes())
+      rng = np.random.default_rng([seed, number])
+      words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
+      drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
+
+
+def _split_options(options: Options, names) -> tuple[dict, dict]:
+  """The options of these names, and the others."""
+  named = {}
+  others = {}
+  for name, value in options.items():
+    if name in names:
+      named[name] = value
+    else:
+      others[name] = value
+  return named, others
+
+
+def _defaults(known: Mapping[str, fields.Field]) -> dict[str, Any]:
+  return {name: option.default for name, option in known.items()}
 
 
 def _is_one_label(labels: Any) -> bool:
