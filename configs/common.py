@@ -19,10 +19,12 @@ SCORED_TRAIN_SPLIT = "train[4096:8192]"
 
 # Pieces of the preprocessing strings of Appendix D.
 LOAD = 'decode|coco_panoptic|concat(["semantics","instances"], "labels")|'
+# Image and labels read one random number, so both are mirrored or neither.
 FLIP = ('randu("fliplr")|'
         'det_fliplr(key="image")|det_fliplr(key="labels")|')
 CROP = 'inception_box|crop_box(key="image")|crop_box(key="labels")|'
 
+# 6 × 6 patches, one for each of the 36 words of the code.
 ROOMS_RES = 48
 ROOMS_PATCH = 8
 TINY_ROOMS = "rooms/tiny"
@@ -71,6 +73,7 @@ def parse_arg(arg, **defaults):
                        f"Known: {', '.join(defaults)}.")
     if not equals:
       text = "true"
+    # The default says which type the text must have.
     values[name] = _cast(name, text, defaults[name])
   return types.SimpleNamespace(**values)
 
@@ -101,6 +104,7 @@ def set_labels(model, classes):
   """
   height, width = model.patch_size
   model.inputs = mlc.ConfigDict()
+  # A patch of labels becomes one token: the classes of each of its pixels.
   for name, num_classes in classes.items():
     model.inputs[name] = (num_classes, height * width)
   # One object: an override of `inputs` changes both.
@@ -114,7 +118,10 @@ def stage_i_switches():
 
 
 def stage_ii_switches():
-  """The same for the language model; a size of None is the encoder's."""
+  """What the listings leave out for the language model.
+
+  A size of None is that of the encoder.
+  """
   size = mlc.config_dict.placeholder
   return dict(autoregressive=True, decoder_layers=size(int),
               decoder_heads=size(int), decoder_mlp_dim=size(int),
@@ -122,7 +129,7 @@ def stage_ii_switches():
 
 
 def speed_switches():
-  """How a model computes what it computes. The listings have none of these."""
+  """Switches of speed and memory alone. The listings have none of these."""
   return dict(dtype="float32", attention="chunked", scan_layers=False,
               remat="none")
 
@@ -136,6 +143,7 @@ def set_devices(config, sharding="replicate"):
       each device keeps 1/n of parameters and optimizer. On one device that is
       the whole, so they also run there.
   """
+  # −1 stands for as many devices as there are.
   config.mesh = (("data", -1),)
   config.sharding = ((".*", sharding),)
   config.grad_accum_steps = 1
@@ -151,6 +159,7 @@ def set_codes(config):
 
 def two_images(res, label_res):
   """What stage II sees: `image` at `res`, f's `image_ctx` at label size."""
+  # `image_ctx` first: `resize` replaces `image`.
   return (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
           f'resize({res})|value_range(-1, 1, key="image_ctx")|'
           'value_range(-1, 1)|')
@@ -186,6 +195,7 @@ def _add_panoptic_eval(config, name, pp, split, prefix):
 
 def drop_evals(config, keep=None):
   """Takes all evaluators but `keep` out of a config."""
+  # The block of an evaluator goes together with its entry in `evals`.
   kept = []
   for name, evaluator in config.evals:
     if name == keep:
@@ -241,7 +251,7 @@ def run_local_stage_i(config, split, local, pp):
 
 
 def run_local_stage_ii(config, split, local, pp):
-  """The same for stage II, on the oracle of the `runlocal` stage I config."""
+  """`runlocal` for stage II, on the oracle of the `runlocal` stage I config."""
   _overfit(config, split, local, local.total_steps // 2)
   config.pp_train = pp.eval
   config.pp_eval = pp.eval
@@ -260,6 +270,7 @@ def _overfit(config, split, local, total_steps):
   config.train_split = split
   config.val_split = split
   config.batch_size = local.batch_size
+  # A config gives epochs or steps, never both.
   del config.num_epochs
   config.total_steps = total_steps
   drop_evals(config, keep=local.evaluator)
@@ -276,6 +287,7 @@ def _overfit(config, split, local, total_steps):
 
 def _shrink_stage_i(model, local):
   """The stage I model of the `runlocal` configs."""
+  # The second number is that of pixels in a patch, which changes below.
   classes = {name: num_classes
              for name, (num_classes, _) in model.inputs.items()}
   model.update(
@@ -310,6 +322,8 @@ def rooms_stage_i(task, classes, pp, tiny=False):
   config.log_eval_steps = 5000
   config.checkpoint_steps = 2500
 
+  # A short run: `dict_momentum` forgets faster than the 0.995 of Appendix D, so
+  # that dead words are noticed in time.
   config.model_name = "vit"
   config.model = dict(
       input_size=(ROOMS_RES, ROOMS_RES), patch_size=(ROOMS_PATCH, ROOMS_PATCH),
@@ -349,6 +363,8 @@ def rooms_stage_ii(stage_i, pp):
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
       patches=dict(size=(ROOMS_PATCH, ROOMS_PATCH)), posemb_type="learn",
       input_size=(ROOMS_RES, ROOMS_RES), **stage_ii_switches())
+  # References, which follow an override of the oracle. The vocabulary has one
+  # more: the word 0 starts a text.
   config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
   config.model.seq_len = config.oracle.model.get_ref("code_len")
   _set_rooms_optimizer(config)
@@ -438,12 +454,15 @@ def add_rooms_stage_ii_evals(config, evaluator, pp_predict, **fields):
                   pp=config.pp_eval)
   _add_rooms_eval(config, "zero_code", evaluator, fields, pred="zero_code",
                   pp=pp_predict)
+  # At temperature 0 the likeliest word is taken, so that the score does not
+  # depend on the seed.
   sampling = dict(temperature=0.0, seed=0)
   config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}), **sampling)
 
 
 def _add_rooms_eval(config, name, evaluator, fields, *, pred, pp):
   """One evaluator of unseen scenes."""
+  # A tiny run scores a few scenes once, at its end.
   split = "validation"
   log_steps = config.log_eval_steps
   if is_tiny_rooms(config):

@@ -20,9 +20,12 @@ PATCH_SIZE = 16
 
 def pp_strings(res, label_res):
   """The listing's preprocessing."""
+  # `image_ctx` first: the second `resize` replaces `image`.
   images = (f'resize({label_res}, inkey="image", outkey="image_ctx")|'
             f'resize({res})|')
   values = 'value_range(-1, 1, key="image_ctx")|value_range(-1, 1)|'
+  # `make_canonical` comes last, because a flip, a crop or a resize moves the
+  # centers that it sorts by.
   finish = (
       images + f'resize({label_res}, key="labels", method="nearest")|' +
       values + 'make_canonical|keep("image", "image_ctx", "labels")')
@@ -50,6 +53,7 @@ def get_config(arg=None):
   set_oracle(config)
 
   config.model_name = "proj.uvim.lm"
+  # A ViT-L/16 that was trained on ImageNet-21k.
   config.model_init = {"encoder": "howto-i21k-L/16"}
   config.model = LM_MODELS["large"]
   config.model.patches = dict(size=(PATCH_SIZE, PATCH_SIZE))
@@ -66,6 +70,7 @@ def get_config(arg=None):
   if args.singlehost:
     common.single_host(config, num_epochs=50)
   if args.runlocal:
+    # The oracle is that of stage I's `runlocal`, so both share their sizes.
     local = stage_i.LOCAL
     common.run_local_stage_ii(
         config, args.split, local, pp_strings(local.res, local.res))
@@ -103,6 +108,7 @@ def set_optimizer(config):
   config.optax = dict(beta2_cap=0.95)
   config.lr = 0.001
   config.wd = 0.000001
+  # The first pattern that matches a name counts.
   config.lr_mults = [
       ("pos_embedding_encoder.*", 0.1),
       ("EmbedPatches.*", 0.1),

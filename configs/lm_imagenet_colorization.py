@@ -12,11 +12,13 @@ LABEL_RES = lm_coco_panoptic.LABEL_RES
 
 def pp_strings(res, label_res):
   """Preprocessing."""
+  # The colors are copied before the next op makes the image gray.
   labels = (f'copy("image", "labels")|resize({label_res}, key="labels", '
             'method="nearest")|value_range(-1, 1, key="labels")|')
   grey = "rgb_to_grayscale_to_rgb|" + common.two_images(res, label_res)
   keep = 'keep("image", "image_ctx", "labels")'
   augment = f"decode_jpeg_and_inception_crop({res})|flip_lr|"
+  # Training crops at random; evaluation sees the central square.
   square = f"{stage_i.SQUARE}resize({res})|"
   return common.Preprocessing(
       train=augment + labels + grey + keep,
@@ -34,7 +36,9 @@ def get_config(arg=None):
   config.pp_train = pp.train
   config.pp_eval = pp.eval
   config.oracle.task = "colorization"
+  # The oracle reads colors instead of panoptic ids; its sizes stay.
   common.set_labels(config.oracle.model, stage_i.CLASSES)
+  # A prediction needs no labels, so `pp.predict` makes none.
   stage_i.set_evals(config, pp.predict, LABEL_RES, fid=args.fid)
 
   if args.singlehost:

@@ -17,6 +17,7 @@ def pp_strings(res, label_res):
             'keep("image", "image_ctx", "labels")')
   load = "decode|nyu_depth|"
   augment = common.FLIP + common.CROP
+  # Training sees whole frames. Evaluation sees the part that is scored.
   crop = "nyu_eval_crop|"
   return common.Preprocessing(
       train=load + augment + finish, eval=load + crop + finish,
@@ -34,6 +35,7 @@ def get_config(arg=None):
   config.pp_eval = pp.eval
   config.oracle.task = "depth"
   config.oracle.task_options = stage_i.TASK_OPTIONS
+  # The oracle reads bins of depth instead of panoptic ids; its sizes stay.
   common.set_labels(config.oracle.model, stage_i.CLASSES)
   stage_i.set_evals(config, pp.predict)
 

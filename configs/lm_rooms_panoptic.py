@@ -9,6 +9,7 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 def get_config(arg=None):
   pp = stage_i.pp_strings(common.ROOMS_RES)
+  # The argument goes to stage I too: a tiny config has a tiny oracle.
   config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
   common.add_rooms_stage_ii_evals(
       config, "coco_panoptic", pp.predict, pred_kw=stage_i.PRED_KW)

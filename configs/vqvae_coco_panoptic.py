@@ -13,6 +13,7 @@ PATCH_SIZE = 16
 # Two ids per pixel. One class is void; no image of COCO has more than 98
 # segments.
 CLASSES = {"semantics": 133 + 1, "instances": 100}
+# The smaller patch leaves 16 × 16 of them, one for each word.
 LOCAL = common.Local(evaluator="panoptic_val", batch_size=5, total_steps=600)
 
 
@@ -24,6 +25,8 @@ def pp_strings(res):
       f'resize({res}, key="labels", method="nearest")|'
       'value_range(-1, 1)|make_canonical|'
       'keep("image","labels")')
+  # Before `finish`: its `make_canonical` must see what the flip and the crop
+  # leave.
   augment = common.FLIP + common.CROP
   return common.Preprocessing(
       train=common.LOAD + augment + finish, eval=common.LOAD + finish)
@@ -84,7 +87,7 @@ def set_model(model):
   model.base_model_depth = 12  # the base model a whole one.
   model.mlp_dim = 3072
   model.num_heads = 12
-  model.dict_size = 4096  # Number of words in the dictionary.
+  model.dict_size = 4096  # Number of words in the codebook.
   model.codeword_dim = 768
   model.with_encoder_ctx = True  # Both see the image.
   model.with_decoder_ctx = True

@@ -22,6 +22,7 @@ SQUARE = "decode|central_crop|"
 def pp_strings(res):
   """Preprocessing at a resolution."""
   keep = 'keep("image","labels")'
+  # This op decodes too, and only the crop of a JPEG.
   augment = f"decode_jpeg_and_inception_crop({res})|flip_lr|"
   return common.Preprocessing(
       train=augment + SPLIT_COLOR + keep,
@@ -51,6 +52,7 @@ def get_config(arg=None):
     common.single_host(config, num_epochs=20)
   if args.runlocal:
     common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
+    # The truth has to have the size of the small prediction.
     config.color_val.options.pp_truth = truth_string(LOCAL.res)
   return config
 
@@ -68,6 +70,7 @@ def set_evals(config, pp, res, fid):
   _add_psnr(config, "color_val", pp, res, "validation")
   if fid:
     config.evals = [*config.evals, ("fid", "coltran_fid")]
+    # FID-5k compares two lists of 5000 files, each in a split of its own.
     config.fid = dict(
         pp=pp, split="fid_eval", log_steps=100_000,
         options=dict(features="inception.pb", reference_split="fid_reference",

@@ -11,16 +11,19 @@ few images of `split`, on a CPU).
 from configs import common, vqvae_coco_panoptic
 
 CLASSES = {"depth": 256}  # Bins of the depth range.
-TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Metres.
+TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Meters.
 SCENES = "nyu_scenes"  # Splits: train, holdout (14 scenes), validation.
+# 16 × 16 patches, one for each word of the code.
 LOCAL = common.Local(evaluator="nyu_depth", batch_size=2, total_steps=600,
                      res=192, patch=12)
 
 
 def pp_strings(res):
   """Preprocessing at a resolution."""
+  # "nearest" mixes no depths across an edge, and none with a hole.
   finish = (f'resize({res})|resize({res}, key="labels", method="nearest")|'
             'value_range(-1, 1)|keep("image","labels")')
+  # Only evaluation cuts the frame to the part that is scored.
   load = "decode|nyu_depth|"
   augment = common.FLIP + common.CROP
   return common.Preprocessing(
@@ -32,6 +35,7 @@ def get_config(arg=None):
                           split="validation")
   config = vqvae_coco_panoptic.get_config()
   config.task = "depth"
+  # The bins of the labels divide this range.
   config.task_options = TASK_OPTIONS
   set_data(config, args.scenes)
   config.num_epochs = 200

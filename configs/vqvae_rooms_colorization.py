@@ -17,6 +17,7 @@ def pp_strings(res):
   load = _load(res)
   keep = 'keep("image","labels")'
   return common.Preprocessing(
+      # The flip comes first: labels and image are still the same tensor.
       train=load + "flip_lr|" + SPLIT_COLOR + keep,
       eval=load + SPLIT_COLOR + keep,
       predict=load + SPLIT_COLOR + 'keep("image")')
@@ -43,6 +44,7 @@ def add_fid(config):
     block = config[name].copy_and_resolve_references()
     block.options = dict(features="quadrants",
                          reference_split=f"train[:{num_references}]")
+    # A copy, so that the options of the PSNR stay.
     config[f"{name}_fid"] = block
     config.evals = [*config.evals, (f"{name}_fid", "coltran_fid")]
 

@@ -1,4 +1,4 @@
-"""Stage I on `rooms`, depth in metres.
+"""Stage I on `rooms`, depth in meters.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests).
 """
@@ -6,13 +6,15 @@ Arguments: `tiny` (a few steps on a few scenes, for tests).
 from configs import common
 
 CLASSES = {"depth": 64}  # Bins of the depth range.
-TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Metres.
+TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Meters.
+# The crop of Eigen et al. is for frames of NYU.
 OPTIONS = dict(crop="none")
 
 
 def pp_strings(res):
   """Preprocessing at a resolution."""
   image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
+  # "nearest" mixes no depths across an edge.
   labels = (f'resize({res}, key="labels", method="nearest")|'
             'keep("image","labels")')
   load = "decode|nyu_depth|"

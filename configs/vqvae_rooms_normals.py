@@ -11,6 +11,7 @@ CLASSES = {"normals": 3}  # x, y, z per pixel.
 def pp_strings(res):
   """Preprocessing at a resolution."""
   image = f"resize({res}, antialias=True)|value_range(-1, 1)|"
+  # "nearest" keeps unit vectors; a mean of two would be shorter.
   labels = (f'resize({res}, key="labels", method="nearest")|'
             'keep("image","labels")')
   load = "decode|rooms_normals|"

@@ -14,6 +14,7 @@ PRED_KW = dict(min_fraction=0.001)
 def pp_strings(res):
   """Preprocessing at a resolution."""
   image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
+  # Ids cannot be mixed, so "nearest". Their order follows the final centers.
   labels = (f'resize({res}, key="labels", method="nearest")|make_canonical|'
             'keep("image","labels")')
   return common.Preprocessing(

@@ -64,19 +64,24 @@ def _train(kind: str, args: argparse.Namespace,
   from trainers.report import wandb_board
   from uvim.config import resolve
   config = resolve(config_file.load_config(args.config, args.overrides))
+  # For example a config of stage I with the trainer of stage II.
   if config.kind != kind:
     raise ConfigError(
         f"--config {args.config} is of kind {config.kind!r}; train it with "
         f"python -m trainers.{config.kind}.")
   config_file.quiet_absl()
   logging.getLogger("uvim").setLevel(logging.WARNING)
+  # Before anything asks JAX for devices.
   cluster.join(args.coordinator, args.num_processes, args.process_id,
                args.distributed)
   if args.wandb:
+    # Now, and not after the data and the model are made.
     wandb_board.check()
   try:
     loop.train(config, args.workdir, wandb=args.wandb, **services)
   except OSError as error:
+    # A full or read-only disk is no fault of the program: it gets a message
+    # and no traceback.
     if error.errno not in app.DISK_ERRORS:
       raise
     raise ConfigError(f"{error}. Checkpoints that --workdir {args.workdir} had "

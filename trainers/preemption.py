@@ -46,6 +46,7 @@ class Watch:
   def _note(self, number, frame) -> None:
     del frame
     self._asked = signal.Signals(number).name
+    # The old handlers come back, so a second signal ends the process at once.
     self._restore()
     print(f"{self._asked}: stopping after this step, with a checkpoint; once "
           "more stops at once", file=sys.stderr, flush=True)
@@ -66,6 +67,7 @@ class Watch:
         return
       # Here, because it must not be touched before jax.distributed is up.
       from jax.experimental import multihost_utils
+      # True in all processes at the same step, or in none.
       if multihost_utils.reached_preemption_sync_point(step):
         raise Preempted("SIGTERM")
     elif self._asked:

@@ -66,6 +66,8 @@ class Alarms:
     for watch in self._watches:
       alarm = watch.see(step, values)
       if alarm is not None and not self._is_repeated(alarm.name, step):
+        # An alarm that is held back does not count: it comes as soon as the
+        # quiet time is over.
         self._last_steps[alarm.name] = step
         raised.append(alarm)
     return raised
@@ -87,6 +89,7 @@ class _CollapseWatch:
     if "train/code/usage" not in values:
       return None
     self._recent.append(values["train/code/usage"])
+    # The newest report alone may come from the first steps of an epoch.
     most = max(self._recent)
     is_early = step < self._first_step or len(self._recent) < MIN_REPORTS
     has_collapsed = most < MIN_USAGE
@@ -121,11 +124,13 @@ class _GapWatch:
     if lm is None or oracle is None or lm.step != oracle.step:
       return None
 
+    # Some scores are better when they fall, so only the distance counts.
     gap = abs(oracle.value - lm.value)
     if self._smallest is None:
       self._smallest = gap
     self._smallest = min(gap, self._smallest)
     is_wider = gap > WIDER * self._smallest
+    # The smallest gap may be nearly 0, and then any noise is many times wider.
     is_noticeable = gap - self._smallest > NOTICEABLE * abs(oracle.value)
     if not (is_wider and is_noticeable):
       return None
@@ -157,6 +162,7 @@ class _OverfitWatch:
   """Warns when the loss rises on unseen data and falls in training."""
 
   def __init__(self):
+    # A single report is noisy, so their mean is compared.
     self._train_losses = collections.deque(maxlen=RECENT)
     self._lowest = None
 
@@ -193,6 +199,7 @@ def pairs_of(evals: Sequence[Mapping[str, Any]]) -> list[Pair]:
   pairs = []
   for lm in lms:
     for oracle in oracles:
+      # An empty prefix fits every metric, so its scores cannot be told apart.
       have_prefixes = lm["prefix"] and oracle["prefix"]
       if have_prefixes and _measure(lm) == _measure(oracle):
         pairs.append(Pair(lm["prefix"], oracle["prefix"]))

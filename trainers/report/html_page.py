@@ -13,6 +13,7 @@ from typing import Any
 
 from uvim import files
 
+# Colors are variables, so that a dark screen changes only these.
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2127; --faint: #6b7280;
         --line: #e3e6ea; --paper: #fff; --card: #f7f8fa; --alarm: #b42318 }
@@ -55,6 +56,7 @@ def write_html(path: str | os.PathLike, title: str,
     title: text for the browser's tab.
     parts: HTML of the body.
   """
+  # HTML lets <head> and <body> be left out.
   opening = [
       "<!doctype html><html lang=en><meta charset=utf-8>",
       '<meta name=viewport content="width=device-width">',
@@ -107,6 +109,7 @@ def figure(path: str | os.PathLike, caption: str) -> str:
   """A PNG file with a caption."""
   # The page must open offline and alone: it holds the image itself.
   content = pathlib.Path(path).read_bytes()
+  # As text inside the page, which a browser reads like a file.
   data = base64.b64encode(content).decode()
   text = html.escape(caption)
   return (f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
@@ -116,6 +119,7 @@ def figure(path: str | os.PathLike, caption: str) -> str:
 def folded(title: str, *parts: str) -> str:
   """HTML that a click on the title opens."""
   summary = f"<summary>{html.escape(title)}</summary>"
+  # Without JavaScript: the browser itself folds <details>.
   return "\n".join(["<details>", summary, *parts, "</details>"])
 
 

@@ -72,6 +72,7 @@ def thin(points: Points, limit: int = _MAX_POINTS) -> list[Point]:
   for i in range(limit + 1):
     edges.append(round(i * len(points) / limit))
   means = []
+  # Rounded edges make groups that differ by one point at most.
   for start, stop in itertools.pairwise(edges):
     xs, ys = zip(*points[start:stop], strict=True)
     count = stop - start
@@ -88,6 +89,7 @@ def number(value: float) -> str:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
   """Round numbers from `low` to `high`, about `count` of them."""
+  # The power of ten at or just below the distance between `count` ticks.
   exponent = math.floor(math.log10((high - low) / count))
   # The smallest of 1, 2, 5 and 10 powers of ten that gives few enough.
   for factor in (1, 2, 5, 10):
@@ -262,6 +264,8 @@ def _element(tag: str, content: str | None = None,
   """
   opening = [tag]
   for name, value in attributes.items():
+    # `class_` for `class`, which is a word of Python; `stroke_width` for
+    # `stroke-width`.
     name = name.rstrip("_").replace("_", "-")
     if not isinstance(value, str):
       value = f"{value:.1f}"

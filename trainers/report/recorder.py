@@ -197,6 +197,7 @@ def _open_boards(workdir: pathlib.Path, start_step: int,
   """TensorBoard, and Weights & Biases if a project is named."""
   from tensorboardX import SummaryWriter
   folder = str(workdir / "tensorboard")
+  # TensorBoard then hides what an earlier session wrote from this step on.
   boards = [SummaryWriter(folder, purge_step=start_step)]
   if wandb:
     from trainers.report import wandb_board
@@ -215,9 +216,11 @@ def _drop_lines_after(path: pathlib.Path, step: int,
       line = run_files.parse_line(text)
     except (ValueError, KeyError):
       continue  # A kill cut this line short.
+    # Only evaluators have settings.
     is_score = line.settings is not None
     is_later = line.step > step
     is_repeated = line.step == step and is_score and drop_scores
     if not is_later and not is_repeated:
       kept.append(text + "\n")
+  # In one rename: a kill now loses no line.
   files.write_text(path, "".join(kept))

@@ -50,6 +50,7 @@ def codebook_curves(run: Run) -> list[str]:
 
 def _plot_of_each_word(run: Run) -> str:
   """The share of each word in the code, the most used word first."""
+  # Words have no order of their own, so the most used one comes first.
   uses = sorted(run.usage["uses"], reverse=True)
   total = sum(uses)
   shares = []
@@ -86,6 +87,7 @@ def _score_plots(run: Run) -> Iterator[str | None]:
     # Losses have plots of their own.
     if not names or group.kind == "mean":
       continue
+    # The other scores stand in the tables.
     score = names[0]
     metrics = {}
     for evaluator in group.evaluators:
@@ -98,6 +100,7 @@ def _gap_plots(run: Run) -> Iterator[str]:
   for pair in alarms.pairs_of(run.evaluators):
     score = _first_score(run, pair.oracle)
     oracle_points = run.metrics.get(pair.oracle + score, ())
+    # Step → score. A gap needs both scores of one step.
     lm_values = dict(run.metrics.get(pair.lm + score, ()))
     gaps = []
     for step, value in oracle_points:
@@ -138,5 +141,6 @@ def _learning_rates(run: Run) -> dict[str, str]:
 
 def _plots_of_other_metrics(run: Run) -> Iterator[str | None]:
   for metric in run.metrics:
+    # All that is left, so that a new metric shows without a change here.
     if metric.startswith("train/") and not metric.startswith(_PLOTTED):
       yield _plot(run, metric, {metric: metric})

@@ -53,6 +53,7 @@ class Line(NamedTuple):
 def parse_line(text: str) -> Line:
   """A line of metrics.jsonl; a ValueError or KeyError if it is damaged."""
   values = json.loads(text)
+  # What is left are the numbers.
   step = values.pop("step")
   settings = values.pop("settings", None)
   return Line(step, values, settings)
@@ -121,6 +122,7 @@ class Run:
       if key not in groups:
         groups[key] = EvaluatorGroup(*key, evaluators=[])
       groups[key].evaluators.append(evaluator)
+    # `sorted` is stable, so the measures keep the order of the config.
     return sorted(groups.values(), key=lambda group: group.kind == "mean")
 
   def score_names(self, *evaluators: Evaluator) -> list[str]:
@@ -136,6 +138,7 @@ class Run:
     # An empty prefix is the beginning of every name.
     others = ["alarm/"]
     for evaluator in self.evaluators:
+      # If "val/" and "val/fid/" both fit, the longer one owns the metric.
       if len(evaluator["prefix"]) > len(prefix):
         others.append(evaluator["prefix"])
     for metric in self.settings:
@@ -152,6 +155,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
     for name, value in line.values.items():
       metrics.setdefault(name, []).append((line.step, value))
       if line.settings is not None:
+        # The newest line counts.
         settings[name] = line.settings
   return Run(
       workdir=workdir, config=read_config(workdir), metrics=metrics,

@@ -50,6 +50,7 @@ def title(run: Run) -> str:
 def body(run: Run) -> list[str]:
   """All parts of the page as HTML, the title first."""
   parts = [heading(title(run), 1)]
+  # The order of the page: what one looks for first stands first.
   for make_part in (_facts, _alarms, _scores, _panels, _curves, _codebook,
                     _settings):
     parts += make_part(run)
@@ -72,6 +73,7 @@ def _facts(run: Run) -> list[str]:
 
 
 def _last_step(run: Run) -> int:
+  # Metrics end at different steps.
   last_steps = [points[-1][0] for points in run.metrics.values()]
   return max(last_steps, default=0)
 
@@ -108,6 +110,7 @@ def _scores(run: Run) -> list[str]:
       parts.append(paragraph(caption, "faint"))
       parts.append(_score_table(run, group, names))
   if parts:
+    # No heading without a table.
     parts.insert(0, heading("Scores"))
   return parts
 
@@ -160,6 +163,7 @@ def _spread(items: list, count: int) -> list:
   chosen = []
   for position in range(count):
     item = items[round(position * distance)]
+    # Rounding may choose one twice if there are few.
     if item not in chosen:
       chosen.append(item)
   return chosen
@@ -189,6 +193,7 @@ def _life(run: Run) -> str:
     return ""
   rate = sum(recent) / len(recent)
   if rate:
+    # If 2 of 100 words are replaced in a step, a word lives for 50 steps.
     steps = run.config["model"]["dict_size"] / rate
     life = f"one lives for {steps:,.0f} steps on average"
   else:

@@ -33,9 +33,11 @@ class Board:
     """Starts or continues the run; raises a ConfigError without wandb."""
     check()
     import wandb
+    # A resumed run finds the id of the first start.
     id_path = workdir / ID_FILE
     if not id_path.exists():
       files.write_text(id_path, secrets.token_hex(4))
+    # Kept, because the module is imported only here: the package is optional.
     self._wandb = wandb
     self._run = wandb.init(
         project=project, id=id_path.read_text(), resume="allow",
