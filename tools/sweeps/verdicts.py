@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tools.sweeps import figures
@@ -13,12 +13,16 @@ _ALIKE = 0.05  # What '~' allows, as a share of the right side.
 
 # Score → cell → figure.
 Scores = Mapping[str, Mapping[str, Figure]]
+# A grid, row by row.
+FigureRows = Sequence[Sequence[Figure]]
 Rows = Sequence[Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """Attributes:
+  """Whether an effect holds.
+
+  Attributes:
     effect: what it says, in words.
     sign: the sign of a comparison, or the shape of a trend.
     ours: what was found.
@@ -79,13 +83,10 @@ def judge_trend(trend: Any, sweep: Sweep, scores: Scores) -> Verdict:
   if seeds:
     spread = max(figure.spread or 0 for figure in by_cell.values())
 
-    def find(value_of):
-      return _find_shape(trend.shape, _map_rows(value_of, rows), spread)
-
-    ours, holds = find(lambda figure: figure.mean)
+    ours, holds = _find_shape(trend.shape, _means_of(rows), spread)
     in_seeds = []
     for seed in seeds:
-      finding = find(lambda figure, seed=seed: figure.values[seed])
+      finding = _find_shape(trend.shape, _values_of(rows, seed), spread)
       in_seeds.append(finding.holds)
     verdict = _text_of(holds, in_seeds)
   return Verdict(trend.effect, trend.shape, ours, trend.published, verdict)
@@ -99,9 +100,19 @@ def _common_seeds(found: Sequence[Figure]) -> list[str]:
   return sorted(seeds)
 
 
-def _map_rows(function: Callable[[Figure], float],
-              rows: Sequence[Sequence[Figure]]) -> list[list[float]]:
-  return [[function(figure) for figure in row] for row in rows]
+def _means_of(rows: FigureRows) -> Rows:
+  means = []
+  for row in rows:
+    means.append([figure.mean for figure in row])
+  return means
+
+
+def _values_of(rows: FigureRows, seed: str) -> Rows:
+  """The values of one seed."""
+  values = []
+  for row in rows:
+    values.append([figure.values[seed] for figure in row])
+  return values
 
 
 def _compare(left: float, sign: str, right: float) -> bool:
