@@ -27,7 +27,7 @@ from uvim.registry import ConfigError
 from uvim.tasks import output_files
 from uvim.tasks.base import AbstractTask
 
-PICTURE_SIDE = 1024  # Of the images to look at, in pixels.
+PICTURE_SIDE = 1024  # Pixels of the long side of an image to look at.
 SUMMARY = "predictions.json"
 _PICTURES = "pictures"
 
@@ -54,8 +54,8 @@ class Writer:
     self._folders = [self._folder]
     if num_samples > 1:
       self._folders = [self._folder / f"sample{s}" for s in range(num_samples)]
-    # What `close` writes: a row per image, and per sample what the task
-    # wants to list of each image.
+    # `close` writes these. The first two have a row for each image. The last
+    # has, for each sample, what the task wants to list.
     self._images = []
     self._summary = []
     self._records = [[] for _ in self._folders]
@@ -104,11 +104,14 @@ class Writer:
     self.check([name])
     image = prediction.photos[0]
     height, width = image.shape[:2]
+    # COCO's ids are whole numbers. A name like 000000000139 is one already.
     image_id = len(self._images) + 1
     if name.isdecimal():
       image_id = int(name)
     self._images.append({"id": image_id, "file_name": source or name,
                          "height": height, "width": width})
+    # [0] is the only image of this prediction; each array has its samples
+    # first.
     image_bytes = resize.to_bytes(image)
     drawings = prediction.pictures()[0]
     for s, folder in enumerate(self._folders):
@@ -128,13 +131,15 @@ class Writer:
     for key, output in outputs.items():
       path = self._output_path(folder, key, name)
       record = self._task.write(path, output, self._categories)
+      # Most tasks have no list and return None.
       if record is not None:
         records.append({"image_id": image_id, **record})
     return records
 
   def close(self, settings: Mapping[str, Any]) -> None:
-    """Writes the lists; `settings` is all that the numbers depend on."""
+    """Writes the lists; `settings` is what the predictions depend on."""
     for folder, records in zip(self._folders, self._records, strict=True):
+      # A task without a list has no records, and its `list_file` is None.
       if records:
         self._task.write_list(folder / self._task.list_file, self._images,
                               records, self._categories)
@@ -154,7 +159,8 @@ def _code_entry(prediction: Any) -> dict[str, Any]:
 
 
 def _beside(image_HWC: np.ndarray, drawing_HWC: np.ndarray) -> np.ndarray:
-  """Both side by side, of a size to look at."""
+  """Both images side by side, small enough to look at."""
+  # Both have the size of the image, so they are still equal after the fit.
   left = images.fit(image_HWC, PICTURE_SIDE)
   right = images.fit(drawing_HWC, PICTURE_SIDE)
   return np.concatenate([left, right], axis=1)

@@ -34,11 +34,11 @@ def read(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
   Args:
     image: a path, an open binary file, a PIL image or an array. Files and PIL
-      images: a rotation noted in EXIF is applied, grey becomes three equal
-      channels, transparency is dropped, CMYK converted, 16 bits are cut to 8,
-      of an animation the first frame is taken. Arrays: [H, W] or [H, W, C] of
-      1, 3 or 4 channels; whole numbers are levels 0..255 (uint16: 0..65535),
-      floats lie in [-1, 1], as models take them.
+      images: `read` applies a rotation from EXIF, makes three equal channels
+      of grey, drops transparency, converts CMYK, cuts 16 bits to 8, and takes
+      the first frame of an animation. Arrays: [H, W] or [H, W, C] of 1, 3 or
+      4 channels. Whole numbers are levels 0..255 (uint16: 0..65535). Floats
+      lie in [-1, 1], as models take them.
     max_pixels: a larger one is refused.
 
   Raises:
@@ -59,8 +59,8 @@ def read(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_all(images: Any) -> list[np.ndarray]:
   """`read` of one image or of each of several.
 
-  An array of rank 4, a list, a tuple or any other iterable is several; all
-  else is one.
+  An array of rank 4, a list, a tuple or any other iterable means several
+  images. Everything else means one.
   """
   if not _is_several(images):
     return [read(images)]
@@ -102,6 +102,7 @@ def _opened(file: Any, name: str) -> Iterator[Any]:
                       f"{', '.join(FORMATS)}.") from None
   except Exception as error:  # Each decoder has its own for corrupt data.
     raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
+  # Decoding is lazy: the file stays open until the caller is done.
   with picture:
     yield picture
 
@@ -109,6 +110,7 @@ def _opened(file: Any, name: str) -> Iterator[Any]:
 def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
   """`read` of a PIL image, whose pixels are decoded here."""
   from PIL import ImageOps
+  # The size is in the header: a huge image is refused before it is decoded.
   width, height = picture.size
   if width * height > max_pixels:
     raise ConfigError(f"{name}: {width}×{height} pixels are more than "
@@ -116,6 +118,7 @@ def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Of broken EXIF and the like.
+      # Cameras store the sensor's rows and note in EXIF how the image was held.
       upright = ImageOps.exif_transpose(picture)
       return _from_array(_pixels_of(upright), max_pixels)
   except ConfigError as error:
@@ -131,6 +134,7 @@ def _pixels_of(picture: Any) -> np.ndarray:
                       "save it as 8 or 16 bits.")
   # Pillow has several modes for 16 bits: I, I;16, I;16B.
   if picture.mode.startswith("I"):
+    # Mode I has 32 bits. A cast of larger values would wrap around.
     return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
   if picture.mode == "P":
     # A palette may hold transparency as bytes: RGB alone would warn of it.
@@ -157,6 +161,7 @@ def _from_array(values: np.ndarray, max_pixels: int) -> np.ndarray:
   # Drops transparency, and makes three channels of one.
   image_HWC = np.broadcast_to(values[..., :3], (height, width, 3))
   if image_HWC.dtype == np.uint16:
+    # The upper 8 of the 16 bits.
     return (image_HWC >> 8).astype(np.uint8)
   if image_HWC.dtype == bool:
     return np.uint8(255) * image_HWC
@@ -166,6 +171,7 @@ def _from_array(values: np.ndarray, max_pixels: int) -> np.ndarray:
 
 
 def _check_shape(shape: Sequence[int], max_pixels: int) -> None:
+  # Any 0 in the shape means no pixel at all.
   is_image = (len(shape) == 3 and shape[-1] in _ALLOWED_CHANNELS
               and 0 not in shape)
   if not is_image:
@@ -213,6 +219,7 @@ def find(paths: Sequence[str | os.PathLike]) -> list[pathlib.Path]:
 
 
 def _find_in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+  # Sorted: the order of a folder differs between disks.
   found = sorted(path for path in folder.rglob("*")
                  if path.suffix.lower() in SUFFIXES and path.is_file())
   if not found:

@@ -1,4 +1,4 @@
-"""What UViM saw in some images: to look at, to rank, to keep.
+"""What UViM sees in some images; shows it, ranks it and saves it.
 
 n images · S samples per image · L code length · H W pixels of an image
 """
@@ -32,8 +32,8 @@ class Prediction:
       its size.
     codes: the guiding codes behind them, -1 is no word; None where the model
       has no codes.
-    logprob: log-probability of each word in nats; None where no language model
-      wrote the code.
+    logprob: log-probability of each word in nats; None where the code does
+      not come from a language model.
     settings: what the samples depend on: temperature, seed, ….
   """
   task: AbstractTask
@@ -49,22 +49,25 @@ class Prediction:
   @property
   def num_samples(self) -> int:
     """S."""
+    # All outputs have the same samples: one of them tells how many.
     arrays = next(iter(self.outputs.values()))
     return len(arrays[0])
 
   @property
   def log_likelihood(self) -> Float[np.ndarray, "n S"]:
-    """Of each whole code under the language model, in nats."""
+    """The log-likelihood of each whole code, in nats."""
     if self.logprob is None:
       raise ConfigError("These codes were not written by the language model; "
                         "UViM.log_prob gives the likelihood of any code.")
+    # Each word is given those before it, so the logarithms add up.
     return self.logprob.sum(-1)
 
   def best(self) -> "Prediction":
-    """The likeliest of each image's samples alone, as S = 1."""
+    """Only the likeliest sample of each image, as S = 1."""
     best_n = self.log_likelihood.argmax(-1)
     outputs = {}
     for key, arrays in self.outputs.items():
+      # A slice keeps the axis of the samples.
       outputs[key] = [samples[best:best + 1] for samples, best
                       in zip(arrays, best_n, strict=True)]
     return dataclasses.replace(
@@ -73,7 +76,7 @@ class Prediction:
         settings={**self.settings, "rerank": True})
 
   def one(self, i: int) -> "Prediction":
-    """Image i alone, as n = 1."""
+    """Only image i, as n = 1."""
     outputs = {key: [arrays[i]] for key, arrays in self.outputs.items()}
     codes = None if self.codes is None else self.codes[i:i + 1]
     logprob = None if self.logprob is None else self.logprob[i:i + 1]
@@ -93,7 +96,7 @@ class Prediction:
     """A PIL image: a row per image, the image first, then its samples.
 
     Args:
-      height: of a row, in pixels.
+      height: the height of a row, in pixels.
     """
     rows = []
     for photo, drawings in zip(self.photos, self.pictures(), strict=True):
@@ -121,6 +124,7 @@ class Prediction:
     writer = export.Writer(
         folder, self.task, num_samples=self.num_samples,
         categories=categories, overwrite=overwrite)
+    # One at a time: the writer never holds more than one image's drawings.
     for i, name in enumerate(names):
       writer.add(name, self.one(i))
     writer.close(self.settings)
@@ -130,6 +134,8 @@ def _choose(values_nSL, best_n):
   """[n, 1, L] of the best samples; None of None."""
   if values_nSL is None:
     return None
+  # Two index arrays pick one sample for each image and drop the axis S; the
+  # last index puts it back.
   return values_nSL[np.arange(len(best_n)), best_n][:, None]
 
 

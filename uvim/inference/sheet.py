@@ -55,6 +55,7 @@ def draw_sheet(rows: Rows, *, titles: Sequence[Sequence[str]] = (),
   from PIL import Image, ImageDraw, ImageFont
   font = ImageFont.load_default(font_size)
   margin = _four_sides(margin)
+  # The names of the rows have a column of their own, left of all images.
   left = margin.left + _width_of_names(row_names, font, gap)
   cells, row_tops = _lay_out(rows, titles, left, margin.top, gap, title_height)
   sheet = Image.new("RGB", _size(cells, margin), background)
@@ -88,6 +89,7 @@ def _lay_out(rows, titles, left, top, gap, title_height):
   # The titles may end before the rows do.
   for row, row_titles in itertools.zip_longest(rows, titles, fillvalue=()):
     if row_titles:
+      # `row_top` is the upper edge of the images. The titles go above it.
       row_top += title_height
     else:
       # No text, and no space for one.
@@ -100,6 +102,7 @@ def _lay_out(rows, titles, left, top, gap, title_height):
       image = _as_pil(image)
       cells.append(_Cell(image, title, cell_left, row_top, title_top))
       cell_left += image.width + gap
+      # The highest image of a row decides where the next row begins.
       row_height = max(row_height, image.height)
     row_top += row_height + gap
   return cells, row_tops
@@ -107,6 +110,7 @@ def _lay_out(rows, titles, left, top, gap, title_height):
 
 def _size(cells, margin) -> tuple[int, int]:
   """(width, height) of a sheet that holds all cells."""
+  # Measured from the cells, so no gap is left after the last one.
   right = 0
   bottom = 0
   for cell in cells:
