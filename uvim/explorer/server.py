@@ -28,7 +28,7 @@ MAX_JSON_BYTES = 1 << 20
 # Larger whole numbers are no exact floats; no option needs them.
 _MAX_INTEGER = 2**53
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# As they stand in a request; the last is what a test client says.
+# The names as a request has them; the last is what a test client says.
 _LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "testserver"]
 _HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
             "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
@@ -50,6 +50,7 @@ def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
     max_bytes: of an upload.
     any_host: whether it answers to names other than this computer's own.
   """
+  # Imported late: the package works without Starlette, but for the explorer.
   from starlette.applications import Starlette
   from starlette.middleware import Middleware
   from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -91,6 +92,7 @@ class Endpoints:
   async def predict(self, request) -> dict[str, Any]:
     given = await _read_json(request)
     number = _text(given, "id")
+    # Other names are left out, not refused.
     known = ("seed", "num_samples", *self._session.sampling_options)
     options = {name: given[name] for name in known if name in given}
     samples = await _compute(self._session.predict, number, **options)
@@ -105,7 +107,7 @@ class Endpoints:
 
 async def _compute(function: Callable[..., Any], *args: Any,
                    **kwargs: Any) -> Any:
-  """In a thread: the page stays responsive while the model works."""
+  """Calls the function in a thread, so that the server can still answer."""
   from starlette.concurrency import run_in_threadpool
   return await run_in_threadpool(function, *args, **kwargs)
 
@@ -127,6 +129,7 @@ def _page_endpoint(page: str) -> Callable[[Any], Awaitable[Any]]:
 def _content_policy(page: str) -> str:
   """Only this page's own script and style run; nothing is loaded."""
   rules = [
+      # Forbid everything, then allow what the page has.
       "default-src 'none'",
       f"script-src {_digests(page, 'script')}",
       f"style-src {_digests(page, 'style')}",
@@ -142,6 +145,8 @@ def _digests(page: str, tag: str) -> str:
   """The hashes of the texts between all <tag> and </tag>."""
   sources = []
   for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL):
+    # A browser runs an inline script only if its hash is in the policy. So text
+    # that somebody smuggles into the page never runs.
     digest = hashlib.sha256(text.encode()).digest()
     encoded = base64.b64encode(digest).decode()
     sources.append(f"'sha256-{encoded}'")
@@ -149,7 +154,10 @@ def _digests(page: str, tag: str) -> str:
 
 
 def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
-  """Results become JSON, mistakes one line; the server survives all else."""
+  """An endpoint that sends results as JSON and mistakes as one line.
+
+  Any other error becomes a line too, and the server goes on.
+  """
   from starlette.responses import JSONResponse
 
   async def send(request):
@@ -157,6 +165,7 @@ def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
     try:
       _check_origin(request)
       content = await endpoint(request)
+    # Before ConfigError, which is its base class.
     except TooLarge as error:
       content = {"error": str(error)}
       status = 413
@@ -177,6 +186,8 @@ def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
 
 def _check_origin(request) -> None:
   """A page of another site may not post here in the user's name."""
+  # Browsers name the page that asks. Other clients have no such header, and no
+  # other site can drive them.
   origin = request.headers.get("origin")
   if not origin:
     return
@@ -186,9 +197,10 @@ def _check_origin(request) -> None:
 
 
 async def _read_body(request, limit: int) -> bytes:
-  """The body; refused as soon as it is too long, whatever was announced."""
+  """The body of a request; a TooLarge as soon as it exceeds the limit."""
   parts = []
   size = 0
+  # Count what really comes: the announced length may be missing or a lie.
   async for part in request.stream():
     size += len(part)
     if size > limit:
@@ -201,6 +213,7 @@ async def _read_json(request) -> dict[str, Any]:
   text = await _read_body(request, MAX_JSON_BYTES)
   try:
     content = json.loads(text, parse_int=_parse_integer)
+  # From `_parse_integer`. ConfigError is a ValueError too, so it goes first.
   except ConfigError:
     raise
   except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What the explorer knows: the model, and the images of this session.
+"""What the explorer knows: the model and the images of this session.
 
 S samples per image · L code length · Q number of words · H W pixels of an image
 """
@@ -53,6 +53,7 @@ class Session:
     """
     self._uvim = uvim
     self._title = title
+    # In the order of arrival; the oldest comes first.
     self._entries: dict[str, Entry] = collections.OrderedDict()
     self._examples: list[str] = []
     self._lock = threading.Lock()
@@ -115,6 +116,7 @@ class Session:
 
   def add_entry(self, image: np.ndarray, labels: Any = None) -> str:
     """Keeps an image; the same one has the same id."""
+    # Only the shrunk copy stays in memory.
     image = images.fit(resize.to_bytes(image), SIDE)
     if labels is None and self.task.labels_from_image:
       labels = image
@@ -122,6 +124,7 @@ class Session:
     with self._lock:
       # Taken out first: the newest comes last.
       old = self._entries.pop(number, None)
+      # An example that is uploaded again keeps its truth.
       if labels is None and old is not None:
         labels = old.labels
       self._entries[number] = Entry(image, labels)
@@ -132,6 +135,7 @@ class Session:
     num_spare = len(self._entries) - MAX_IMAGES
     if num_spare <= 0:
       return
+    # Examples stay for the whole session; only uploads go.
     uploads = [key for key in self._entries if key not in self._examples]
     for key in uploads[:num_spare]:
       del self._entries[key]
@@ -146,6 +150,7 @@ class Session:
 
   def describe(self, number: str) -> dict[str, Any]:
     """The image; with labels the truth, and what the oracle makes of it."""
+    # Takes the lock itself, so it must be called before the lock is taken.
     entry = self._entry(number)
     height, width = entry.image.shape[:2]
     description = {"id": number, "width": width, "height": height,
@@ -168,6 +173,7 @@ class Session:
     with self._lock:
       prediction = self._uvim.predict(
           [entry.image], seed=seed, num_samples=num_samples, **options)
+    # Not every prior has a likelihood.
     if prediction.logprob is None:
       return _describe_samples(prediction, [None] * num_samples)
     return _describe_samples(prediction, prediction.logprob[0])
@@ -175,6 +181,7 @@ class Session:
   def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
     """What the base model makes of a code that somebody has painted."""
     entry = self._entry(number)
+    # The model takes a code for each image; here is one image.
     codes_1L = np.array([code])
     with self._lock:
       return self._decoded(entry, codes_1L)
@@ -200,6 +207,7 @@ class Session:
 
   def _draw_labels(self, entry) -> str:
     height, width = entry.image.shape[:2]
+    # The truth gets the size of the image, which the outputs have too.
     label = self.task.label_at(entry.labels, (height, width))
     truth = self.task.truth({"labels": label[None]})
     drawings = self.task.render(truth)
@@ -207,7 +215,8 @@ class Session:
 
 
 def _fingerprint(image_HWC: np.ndarray) -> str:
-  """A number that follows from the pixels alone, as 16 digits."""
+  """An id that depends on the pixels only: 16 hexadecimal digits."""
+  # The shape counts too: 2x8 and 4x4 pixels may have the same bytes.
   content = repr(image_HWC.shape).encode() + image_HWC.tobytes()
   digest = hashlib.sha256(content).hexdigest()
   return digest[:16]
@@ -258,16 +267,21 @@ def _describe_samples(prediction: Any,
     if logprob_L is not None:
       probability_L = np.exp(logprob_L)
       sample["confidence"] = np.round(probability_L, 4).tolist()
+      # Per word, from nats to bits.
       sample["bits"] = float(-logprob_L.mean() / np.log(2))
     samples.append(sample)
   return samples
 
 
 def _data_url(image_HWC: np.ndarray) -> str:
-  """Encoded anew: nothing of an uploaded file is ever sent back."""
+  """A PNG as a data URL.
+
+  It is encoded anew: no byte of an uploaded file is ever sent back.
+  """
   from PIL import Image
   buffer = io.BytesIO()
   image = Image.fromarray(image_HWC)
+  # Level 1 compresses the least and the fastest.
   image.save(buffer, "PNG", compress_level=1)
   encoded = base64.b64encode(buffer.getvalue()).decode()
   return f"data:image/png;base64,{encoded}"
