@@ -37,6 +37,8 @@ class Stop(RuntimeError):
   exit_code = EXIT_BAD_INPUT
 
 
+# argparse itself would print its usage and end the process. So `run` could not
+# word the error.
 class _Parser(argparse.ArgumentParser):
   """argparse, but a mistake becomes a ConfigError like any other."""
 
@@ -63,6 +65,8 @@ def make_command_parser(program: str,
     program: what a user types to start it, such as "uvim predict".
     description: see `make_parser`.
   """
+  # No abbreviations: they would break when a new option begins alike. The help
+  # keeps the line breaks of the docstring.
   return _Parser(prog=program, description=description, allow_abbrev=False,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -80,9 +84,11 @@ def run(parser: argparse.ArgumentParser,
     takes_overrides: whether `--config.field=value` is allowed. `args.overrides`
       is then the list of them.
   """
+  # First: TensorFlow reads these variables when a command imports it.
   quiet_tensorflow()
   try:
     args = _parse(parser, argv, takes_overrides)
+    # None, from a command that returns nothing, is 0 too.
     return command(args) or EXIT_DONE
   except ConfigError as error:
     return _failed(str(error), EXIT_BAD_INPUT)
@@ -98,13 +104,16 @@ def run(parser: argparse.ArgumentParser,
 
 def quiet_tensorflow() -> None:
   """Silences TensorFlow's start-up messages; call it before its import."""
+  # `setdefault`: what the user has set stays.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def _parse(parser, argv, takes_overrides):
+  # Overrides are no options of the parser, so it leaves them in `rest`.
   args, rest = parser.parse_known_args(argv)
   overrides, unexpected = _split_overrides(rest)
+  # Then an override is as unexpected as any other.
   if not takes_overrides:
     unexpected = rest
   if unexpected:

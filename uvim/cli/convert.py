@@ -59,6 +59,7 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   Raises:
     ConfigError: nothing to read, no UViM checkpoint, something at `target`.
   """
+  # It also tells whether a folder in the cloud exists.
   from etils import epath
 
   from uvim.store import checkpoint, published
@@ -104,10 +105,12 @@ def _save_workdir(workdir: str, arrays: Mapping[str, Any],
                   source: str) -> None:
   """Saves arrays as a run does; see `uvim.learn.state.TrainState`."""
   from uvim.store import checkpoint
+  # The published layout has two groups. A run keeps the second one in `extra`.
   state = {"params": arrays[files.PARAMS]}
   if files.STATE in arrays:
     state["extra"] = {"state": arrays[files.STATE]}
   with checkpoint.Checkpointer(workdir) as checkpointer:
+    # Step 0: neither step nor optimizer is part of the published layout.
     checkpointer.save(0, state, {"converted_from": str(source)})
 
 
@@ -118,6 +121,8 @@ def describe(kind: str, specs: Mapping[str, list]) -> str:
   num_state = 0
   for name, (shape, dtype) in specs.items():
     lines.append(f"{name}\t{tuple(shape)}\t{dtype}")
+    # The codebook's counts and sums are no parameters: no gradient changes
+    # them.
     size = math.prod(shape)
     if name.startswith(f"{files.STATE}/"):
       num_state += size

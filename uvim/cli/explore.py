@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
   """
   def command(args):
     _check_installed()
+    # Port first, model second; see `_listen`.
     with _listen(args.host, args.port) as listener:
       session = _make_session(args, load, find_examples)
       application = _make_application(args, session)
@@ -91,15 +92,20 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
 
 def _check_installed() -> None:
   for package in ("starlette", "uvicorn"):
+    # Looks the package up without its import.
     if importlib.util.find_spec(package) is None:
       raise ConfigError(f"The explorer needs the package {package}, which is "
                         "not installed: pip install starlette uvicorn.")
 
 
 def _listen(host: str, port: int) -> socket.socket:
-  """Bound before the model is loaded: a port in use costs no minute."""
+  """A listening socket.
+
+  It is bound before the model is loaded, so a port in use fails at once.
+  """
   if not 0 <= port <= 65535:
     raise ConfigError(f"--port {port}; it must be in 0..65535.")
+  # Only addresses of IPv6 have a colon.
   family = socket.AF_INET6 if ":" in host else socket.AF_INET
   try:
     return socket.create_server((host, port), family=family)
@@ -118,6 +124,7 @@ def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
     examples = find_examples(args.checkpoint, session.task, args.examples)
     for image, labels in examples:
       session.add_example(image, labels)
+  # Examples are a bonus: without them the page still takes uploads.
   except (ImportError, ConfigError) as error:
     one_line = " ".join(str(error).split())
     print(f"no examples: {one_line}", file=sys.stderr)
@@ -135,6 +142,8 @@ def _make_application(args, session: Any) -> Any:
 
 
 def _say_address(host: str, listener: socket.socket) -> None:
+  # An address of IPv6 has brackets in a URL. The port comes from the socket,
+  # because --port 0 means any.
   name = f"[{host}]" if ":" in host else host
   port = listener.getsockname()[1]
   print(f"http://{name}:{port}  (Ctrl-C ends it)", flush=True)

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late: a subcommand imports only what it needs itself.
     module = importlib.import_module(f"uvim.cli.{name}")
     return module.main(arguments[1:])
+  # Everything else comes here: no argument, --help, `version` and typos.
   return app.run(_make_parser(), _say_version, arguments)
 
 
@@ -42,6 +43,7 @@ def _make_parser():
 
 
 def _say_version(args) -> None:
+  # Not argparse's `choices`: `unknown` also names the nearest command.
   if args.command not in COMMANDS:
     raise unknown("command", args.command, COMMANDS)
   print(f"uvim {uvim.__version__}")

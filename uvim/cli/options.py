@@ -50,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser, title: str,
   for name, owners in known.items():
     help_text = _help_text(owners)
     if _is_switch(owners):
+      # The default is None and not False, so that `given_options` can tell what
+      # the user gave.
       group.add_argument(f"--{name}", action="store_true", default=None,
                          help=help_text)
     else:
@@ -75,6 +77,8 @@ class _Reader:
     self._owners = owners
 
   def __call__(self, text: str) -> Any:
+    # Several priors or tasks may share a name. A value that suits one of them
+    # passes; `UViM.predict` checks it against the model's own rule.
     rules = []
     for option in self._owners.values():
       value = _parse(text, option)
@@ -107,6 +111,7 @@ def _help_text(owners: Mapping[str, Field]) -> str:
   texts = []
   for owner, option in owners.items():
     text = f"{owner}: {option.doc}"
+    # A switch is off by default; nobody needs to read that.
     if option.default is not False:
       text += f" Default: {option.default}."
     texts.append(text)

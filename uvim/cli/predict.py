@@ -125,9 +125,11 @@ def choose_categories(path: str | None, uvim: Any
           f"--categories {path}: lists {len(categories)} categories, the model "
           f"has {num_classes} classes.")
     return categories
+  # The model's own categories come first, COCO's only for bare weights.
   categories = [Category(*row) for row in uvim.categories]
   if not categories and not uvim.dataset:
     categories = categories_lib.coco_panoptic()
+  # Names that do not fit would be wrong; numbers are right.
   if len(categories) != num_classes:
     return None
   return categories
@@ -136,6 +138,7 @@ def choose_categories(path: str | None, uvim: Any
 def _load_categories(path: str) -> Sequence[Category]:
   try:
     return categories_lib.load(pathlib.Path(path))
+  # ConfigError is a ValueError: without this line it would be wrapped again.
   except ConfigError:
     raise
   except (OSError, ValueError) as error:
@@ -187,6 +190,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
   writer = export.Writer(out, uvim.task, num_samples=num_kept,
                          categories=categories, overwrite=overwrite)
   names = file_names(paths)
+  # Before the first prediction, so that a file in the way costs no time.
   writer.check(names)
   problems = []
   made_with = {}
@@ -210,6 +214,7 @@ def _read_each(names: Sequence[str], paths: Sequence[pathlib.Path],
                                  label="Predicting", unit="images"):
     try:
       image = images.read(path)
+    # One broken file does not end the run; the caller lists it at the end.
     except ConfigError as error:
       problems.append(str(error))
       continue
