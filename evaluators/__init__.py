@@ -1,4 +1,4 @@
-"""The evaluators by name. A module is imported when its evaluator is made."""
+"""The evaluators by name. A module is imported when its class is needed."""
 
 import importlib
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any
 from evaluators.base import Evaluator
 from uvim import fields, registry
 
-# Names are paths, not classes: some of these modules need heavy libraries. The
-# second spelling of an evaluator is that of the published configs.
+# The values are paths, not classes: some of these modules import heavy
+# libraries. The published configs use the second name of an evaluator.
 EVALUATORS = {
     "coco_panoptic": "evaluators.coco_panoptic.CocoPanoptic",
     "proj.uvim.coco_panoptic": "evaluators.coco_panoptic.CocoPanoptic",
@@ -52,6 +52,8 @@ def make_evaluator(name: str, split: Any,
     ConfigError: an unknown evaluator or option, or a value that is not
       allowed.
   """
+  # Check the options here, so that a mistake is a ConfigError that names its
+  # place in the config.
   cls = evaluator_class(name)
   options = options or {}
   fields.check_fields(

@@ -4,9 +4,10 @@ An evaluator compares predictions with the truth of one split of a data set. It
 sees numpy arrays, one example at a time, in the order of the split, without
 padding. It never sees a model.
 
-What it has seen is its *state*, a value. `initial` gives the state of no
-example, `update` adds one example, `merge` adds up two states, and `result`
-makes numbers of a state. Parts of a split can therefore be scored apart.
+An evaluator keeps what it has seen in a *state*. A state is a value: nobody
+changes it in place. `initial` gives the state before the first example,
+`update` adds one example, `merge` adds up two states, and `result` makes
+numbers of a state. So parts of a split can be scored apart.
 
 Where the truth comes from: `read_truth` reads the record of the example with
 `split.example(index)`. The batch that was predicted came from the same record,
@@ -31,9 +32,9 @@ State = Any  # Each evaluator has its own kind.
 class Evaluator(abc.ABC):
   """A measure on one split.
 
-  The options of a subclass are keyword arguments of its constructor that have
-  a default. A config sets them by name. A constructor that needs an option
-  gives it the default None and raises a ConfigError that says what to set.
+  The options of a subclass are those keyword arguments of its constructor
+  that have a default. A config sets them by name. An option that must be set
+  has the default None, and the constructor raises a ConfigError without it.
 
   Attributes:
     checks: option → which values are allowed; options without a check may be
@@ -41,7 +42,7 @@ class Evaluator(abc.ABC):
     needs_truth: whether `update` gets the truth.
     split: the examples that are scored, a `pp.splits.Split`. All evaluators
       use `.num_examples` and `.example(index)`.
-    is_writer: whether this process writes files; only process 0 does. All
+    is_writer: whether this process writes files. Only process 0 does, but all
       processes score all examples.
   """
 
@@ -51,6 +52,7 @@ class Evaluator(abc.ABC):
   def __init__(self, split: Any):
     """Binds the split. Subclasses check their options; none reads examples."""
     self.split = split
+    # Several processes that write one file would spoil it.
     self.is_writer = jax.process_index() == 0
 
   def read_truth(self, index: int) -> Truth | None:
@@ -61,13 +63,14 @@ class Evaluator(abc.ABC):
       evaluator needs no truth. A subclass may keep what it reads and return a
       mapping of its own, which has 'image/id' too.
     """
+    # Decoding a record costs time: do not read what nobody looks at.
     if not self.needs_truth:
       return None
     return self.split.example(index)
 
   @abc.abstractmethod
   def initial(self) -> State:
-    """The state of no example."""
+    """The state before the first example."""
 
   @abc.abstractmethod
   def update(
@@ -95,7 +98,7 @@ class Evaluator(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What one pass over a split leaves.
+  """The result of one pass over a split.
 
   Attributes:
     state: the evaluator's state after all examples that could be read.
@@ -128,6 +131,7 @@ def run_pass(
   num_scored = 0
   pairs = common.with_truth(predictions, num_examples, evaluator.read_truth)
   for prediction, truth in pairs:
+    # `update` returns a new state; the old one stays as it is.
     state = evaluator.update(state, prediction, truth)
     num_scored += 1
   return Outcome(state, num_examples - num_scored)

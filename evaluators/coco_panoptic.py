@@ -2,9 +2,9 @@
 
 A predicted segment is the set of pixels of one (semantics, instance) pair with
 semantics > 0. Semantics 0 is void. The instance id 0 is as good as any other:
-the task gives (0, 0) to what it drops, so only the class can say "void". (The
-released evaluation, through panopticapi's two-channel converter, does the
-same.) Class c becomes `categories[c - 1].id`.
+only the class can say "void", and the task gives (0, 0) to what it drops. The
+released evaluation does the same; it uses panopticapi's two-channel converter.
+Class c becomes `categories[c - 1].id`.
 
 Suffixes: H W pixels · V classes, void included.
 """
@@ -82,6 +82,7 @@ def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
   for number, (label, is_crowd) in enumerate(labels_and_crowds, start=1):
     segments.append({
         "id": number,
+        # The data set's labels start at 0, without void.
         "category_id": categories[int(label)].id,
         "iscrowd": int(is_crowd),
     })
@@ -105,6 +106,7 @@ def make_segments(
   Raises:
     ConfigError: semantics or instances outside of their range.
   """
+  # A small unsigned type could overflow in the product with the stride.
   panoptic = panoptic.astype(np.int32, copy=False)
   semantics_HW, instances_HW = np.moveaxis(panoptic, -1, 0)
   _check_range(semantics_HW, instances_HW, len(categories))
@@ -113,6 +115,7 @@ def make_segments(
     is_thing = [False]
     is_thing += [bool(category.isthing) for category in categories]
     is_thing_V = np.array(is_thing)
+    # All pixels of a stuff class get the instance id 0.
     instances_HW = instances_HW * is_thing_V[semantics_HW]
   # Ids of pairs: an instance is smaller than the stride between classes.
   stride = int(instances_HW.max()) + 1
@@ -202,6 +205,7 @@ class CocoPanoptic(base.Evaluator):
 
   def read_truth(self, index: int) -> dict[str, Any]:
     """{'image/id', 'panoptic': Truth}; decoded once for all passes."""
+    # A PNG is slow to decode, and training evaluates many times.
     if index not in self._truths:
       example = self.split.example(index)
       self._truths[index] = make_truth(example, self.split.categories)
@@ -220,11 +224,13 @@ class CocoPanoptic(base.Evaluator):
     """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
     true: Truth = truth["panoptic"]
     categories = self.split.categories
+    # Nearest, because ids cannot be mixed.
     panoptic = resize.resize_nearest(prediction["panoptic"], true.size)
     ids_HW, segments = make_segments(
         panoptic, categories, merge_stuff=self._merge_stuff)
     stat = pq.pq_image(
         true.ids(), true.segments, ids_HW, segments, categories=categories)
+    # Keep a map only if a file will need it.
     maps = state.maps
     if self._needs_files():
       scored = ScoredMap(true, PackedIds.pack(ids_HW), segments)
@@ -263,8 +269,10 @@ class CocoPanoptic(base.Evaluator):
 
   @contextlib.contextmanager
   def _open_folder(self) -> Iterator[pathlib.Path]:
-    """Where this process writes its predictions: `save_dir`, or a folder that
-    is gone afterwards."""
+    """The folder for the predictions of this process.
+
+    It is `save_dir`, or a folder that is deleted afterwards.
+    """
     if self._saves():
       yield self._save_dir
     else:
@@ -278,6 +286,7 @@ class CocoPanoptic(base.Evaluator):
       records: Records,
   ) -> dict[str, Any]:
     """What panopticapi makes of the written predictions."""
+    # The official code reads both sides from files.
     with tempfile.TemporaryDirectory() as truth_folder:
       truth_dir = pathlib.Path(truth_folder)
       truths = [scored.truth for scored in maps]
@@ -320,6 +329,8 @@ def _write_truths(folder: pathlib.Path, truths: Sequence[Truth]) -> Records:
     area_of = np.bincount(ids_HW.ravel(), minlength=num_ids)
     segments = []
     for segment in truth.segments:
+      # The official code takes a truth's area from its record, not from the
+      # map.
       area = int(area_of[segment["id"]])
       segments.append({**segment, "area": area})
     records.append(_write_map(folder, truth.image_id, ids_HW, segments))

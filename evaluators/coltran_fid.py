@@ -1,8 +1,8 @@
 """FID-5k of colorization, as Kumar et al. 2021 (arXiv:2102.04432) measure it.
 
-5,000 prescribed images are colorized, 5,000 others are the reference. All go
-to 256×256 pixels of 8 bit, as if they had been written to files, and then
-through Inception.
+The model colorizes 5,000 prescribed images; 5,000 others are the reference.
+Every image is brought to 256×256 pixels and rounded to 8 bits, as if it came
+from a file. Then Inception turns it into features.
 
 Suffixes: d features of an image.
 """
@@ -44,8 +44,8 @@ class ColtranFid(base.Evaluator):
   """Fréchet distance between features of predictions and of other images.
 
   Options:
-    reference_split: split of the same data set with the reference images; of
-      each, the largest square in the middle is used. Required.
+    reference_split: split of the same data set with the reference images. It
+      uses the largest central square of each. Required.
     features: path of Inception, or a name; see `features.make_extractor`.
     eval_files: text file with the names of the images to predict, one a line:
       exactly those of the split. FID-5k is defined by these lists; without
@@ -98,6 +98,7 @@ class ColtranFid(base.Evaluator):
     Raises:
       ConfigError: no extractor, or a set of files that is not as prescribed.
     """
+    # Imported late: it needs TensorFlow.
     from pp import builder
     super().__init__(split)
     # First, because it takes no time and is what most runs will lack.
@@ -116,6 +117,7 @@ class ColtranFid(base.Evaluator):
     self._reference_places = _check_files(
         split, self._reference, eval_list, reference_list)
     self._crop_square = builder.build("decode|central_crop")
+    # Only the prescribed lists make the number comparable: name it so.
     is_prescribed = eval_list and num_files == self.num_prescribed
     self._metric = "FID_5k" if is_prescribed else "FID"
     self._reference_statistics: tuple[np.ndarray, np.ndarray] | None = None
@@ -169,6 +171,7 @@ def _open_sibling(split: Any, name: str,
   from pp import splits
   open_split = open_split or splits.open_split
   # TFDS's layout: data_dir/name/[config/]version.
+  # The name without version or config: 'imagenet2012:5.1.0' or 'coco/2017'.
   dataset_name = split.dataset.split(":")[0].split("/")[0]
   data_dir = split.folder.rpartition(f"/{dataset_name}/")[0]
   return open_split(split.dataset, name, data_dir or None)
@@ -186,6 +189,7 @@ def _read_list(option: str, path: str | None, num_files: int
                       f"{error.strerror}.") from error
   stripped = [line.strip() for line in lines]
   names = frozenset(name for name in stripped if name)
+  # A name that is listed twice counts once, so this finds it as well.
   if len(names) != num_files:
     raise ConfigError(f"coltran_fid: {option} {path!r} holds {len(names)} "
                       f"different names; num_files is {num_files}.")
@@ -197,11 +201,13 @@ def _file_names(split: Any) -> list[str]:
   names = []
   for place in range(split.num_examples):
     example = split.example(place)
+    # Reads every record once; the names are not stored apart.
     keys = [key for key in _NAME_KEYS if key in example]
     if not keys:
       raise ConfigError(
           f"coltran_fid: the examples of {split.dataset} have no file name "
           f"({' or '.join(_NAME_KEYS)}); they have {', '.join(example)}.")
+    # TFDS gives texts as bytes.
     name = bytes(example[keys[0]])
     names.append(name.decode())
   return names
@@ -230,6 +236,7 @@ def _check_files(
     raise ConfigError(
         f"coltran_fid: {len(in_both)} files are both evaluated and "
         f"reference, such as {min(in_both)!r}.")
+  # All images of the split are predicted, so it must hold no other.
   _check_exact(split, names, wanted)
   missing = wanted_reference - set(reference_names)
   if missing:

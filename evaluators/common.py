@@ -1,4 +1,4 @@
-"""What all evaluators share: host predictions, their ids and their order.
+"""Brings predictions to the host, with their ids and in their order.
 
 Suffixes: B batch.
 """
@@ -65,6 +65,7 @@ def seed_ids(ids_B: np.ndarray) -> np.ndarray:
 
   JAX without x64 would cut an int64 silently. Here it happens on purpose.
   """
+  # A cast of integers keeps the low bits, also of negative ids.
   whole_B = np.asarray(ids_B, np.int64)
   return whole_B.astype(np.uint32)
 
@@ -81,9 +82,11 @@ def _split_ids(batch: Batch) -> Arrays:
   batch = dict(batch)  # The caller keeps its own.
   if _MASK not in batch:
     batch_size = len(next(iter(batch.values())))
+    # Without a mask nothing is padding.
     batch[_MASK] = np.ones(batch_size, bool)
   if _ID in batch:
     ids_B = batch[_ID]
+    # JAX without x64 has no int64, so an id travels as two uint32.
     batch[_ID] = seed_ids(ids_B)
     batch[_HIGH_BITS] = _high_bits(ids_B)
   return batch
@@ -106,7 +109,9 @@ def _start(predict_fn, variables, batch: Arrays) -> Arrays:
     if key in batch:
       aside[key] = batch.pop(key)
   if _ID in batch:
+    # The model needs the id as well, to seed its samples: not popped.
     aside[_ID] = batch[_ID]
+  # JAX returns at once; `_finish` waits for the numbers.
   predicted = predict_fn(variables, batch)
   return {**predicted, **aside}
 
@@ -148,10 +153,12 @@ def numbered(
   """
   count = 0
   for prediction in predictions:
+    # Raised at once: the source may be endless.
     if count == num_examples:
       raise ValueError("more predictions than examples in the split: "
                        f"{num_examples}")
     if prediction is not None:
+      # The place counts skipped examples too: it is the place in the split.
       yield count, prediction
     count += 1
   if count != num_examples:
@@ -195,4 +202,5 @@ def with_truth(
     truth = read_truth(index)
     if truth is not None:
       check_id(index, prediction, int(truth[_ID]))
+    # The prediction's own id replaces the place, if it has one.
     yield {_ID: index, **prediction}, truth

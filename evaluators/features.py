@@ -1,7 +1,7 @@
 """Feature extractors for the Fréchet distance: uint8 [H,W,3] → float [d].
 
-An extractor sees one image at a time, so that no feature can depend on which
-others it shares a batch with.
+An extractor sees one image at a time. So the features of an image cannot
+depend on the other images of a batch.
 """
 
 import pathlib
@@ -33,6 +33,7 @@ def quadrants(image: np.ndarray) -> np.ndarray:
   middle_row = image.shape[0] // 2
   middle_column = image.shape[1] // 2
   means = []
+  # An odd row or column goes to the second half.
   for half in (image[:middle_row], image[middle_row:]):
     for quarter in (half[:, :middle_column], half[:, middle_column:]):
       means.append(quarter.mean((0, 1), dtype=np.float64))
@@ -67,6 +68,7 @@ def make_extractor(
   if not features:
     raise ConfigError(f"coltran_fid: needs features. {_HOW_TO}.")
   path = pathlib.Path(features)
+  # A SavedModel is a folder, a frozen graph a single file.
   if (path / "saved_model.pb").is_file():
     output_name = output_tensor.partition(":")[0]
     return _load_saved_model(path, output_name)
@@ -97,13 +99,14 @@ def _load_frozen_graph(
       tf.import_graph_def(definition, name="")
     output = graph.get_tensor_by_name(output_tensor)
     entry = graph.get_tensor_by_name(input_tensor)
-  # Each of these layers has its own class of error for a wrong file or name.
+  # The parser, the import and the look-up each raise errors of their own.
   except Exception as error:
     raise ConfigError(
         f"coltran_fid: features={str(path)!r} is not a frozen graph with "
         f"tensors {input_tensor!r} and {output_tensor!r}: {error}") from error
   # A session, because some ops of 2015 run in no other way.
   session = tf.compat.v1.Session(graph=graph)
+  # These tensors lie before the graph's resize, so it gets raw levels.
   resizes_itself = input_tensor.startswith("ExpandDims")
 
   def extract(image: np.ndarray) -> np.ndarray:
@@ -120,6 +123,7 @@ def _inception_size(image: np.ndarray) -> np.ndarray:
   """As `_scaled`, resized as the graph itself would have done it."""
   import tensorflow as tf
   size = (_INCEPTION_SIZE, _INCEPTION_SIZE)
+  # Version 1: version 2 puts the centres of pixels elsewhere.
   return tf.compat.v1.image.resize_bilinear(_scaled(image), size).numpy()
 
 
@@ -135,6 +139,7 @@ def _load_saved_model(path: pathlib.Path, output_name: str) -> Extractor:
 
   def extract(image: np.ndarray) -> np.ndarray:
     outputs = call(tf.constant(_scaled(image)))
+    # A signature returns a dict of outputs, a callable model may return one.
     if isinstance(outputs, dict):
       outputs = _choose_output(outputs, output_name)
     return np.asarray(outputs).reshape(-1)
@@ -162,6 +167,7 @@ def _entry_point(model: Any, path: pathlib.Path) -> Callable[[Any], Any]:
     raise ConfigError(
         f"coltran_fid: features={str(path)!r} can neither be called nor has it "
         f"one signature: {', '.join(model.signatures) or 'none'}.")
+  # A signature takes its input by name only.
   signature = signatures[0]
   _, keyword_inputs = signature.structured_input_signature
   input_name = next(iter(keyword_inputs))

@@ -19,6 +19,7 @@ def mean_and_covariance(features: np.ndarray
   if features_nd.ndim != 2 or len(features_nd) < 2:
     raise ValueError("Needs features of at least two images, got an array of "
                      f"shape {features_nd.shape}.")
+  # One NaN would make the whole distance NaN, without a hint why.
   if not np.isfinite(features_nd).all():
     raise ValueError("Some features are not finite.")
   mean_d = features_nd.mean(0)
@@ -42,6 +43,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
   offset_d = mean1_d - mean2_d
   factor1_dr = _factor(cov1)
   factor2_dr = _factor(cov2)
+  # Its two sides are the ranks, which the number of images bounds.
   product_rr = factor1_dr.T @ factor2_dr
   singular_values = np.linalg.svd(product_rr, compute_uv=False)
   distance = offset_d @ offset_d + np.trace(cov1) + np.trace(cov2)
@@ -53,6 +55,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
 def _factor(covariance: np.ndarray) -> np.ndarray:
   """F [d,r] with F Fᵀ = covariance."""
   covariance_dd = np.asarray(covariance, np.float64)
+  # For a symmetric matrix; it gives real eigenvalues in rising order.
   values_d, vectors_dd = np.linalg.eigh(covariance_dd)
   # Rounding makes something tiny of a zero eigenvalue. Its root would count.
   epsilon = np.finfo(np.float64).eps
@@ -61,4 +64,5 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
   is_kept_d = values_d > floor
   vectors_dr = vectors_dd[:, is_kept_d]
   roots_r = np.sqrt(values_d[is_kept_d])
+  # Scales each column by the root of its eigenvalue.
   return vectors_dr * roots_r

@@ -34,6 +34,7 @@ class Mean(base.Evaluator):
       truth: None,
   ) -> Totals:
     del truth
+    # A copy: states are values.
     sums = dict(state.sums)
     for name, value in prediction.items():
       # The id comes along with every prediction and is no measure.
@@ -42,6 +43,7 @@ class Mean(base.Evaluator):
     return Totals(state.num_examples + 1, sums)
 
   def merge(self, first: Totals, second: Totals) -> Totals:
+    # Either side may lack a name that the other has.
     sums = dict(first.sums)
     for name, value in second.sums.items():
       sums[name] = sums.get(name, 0.0) + value

@@ -18,7 +18,7 @@ State = tuple[np.ndarray, ...]
 
 
 class Normals(base.Evaluator):
-  """Mean and median in degrees, and the shares (%) below some angles."""
+  """Mean and median angle in degrees, and the share (%) below some angles."""
 
   def __init__(self, split: Any, *, pp_truth: str = "rooms_normals"):
     """Parses `pp_truth`.
@@ -43,6 +43,7 @@ class Normals(base.Evaluator):
   ) -> State:
     """`prediction` has 'normals' float [h,w,3]; they are resized."""
     import tensorflow as tf
+    # Preprocessing ops take tensors, not numpy arrays.
     tensors = tf.nest.map_structure(tf.constant, truth)
     true_HW3 = self._preprocess(tensors)["labels"].numpy()
     degrees = angles(true_HW3, prediction["normals"])
@@ -52,6 +53,7 @@ class Normals(base.Evaluator):
     return first + second
 
   def result(self, state: State) -> dict[str, float]:
+    # All pixels count alike, whichever image they come from.
     degrees = np.concatenate(state)
     metrics = {}
     metrics["mean_angle"] = float(degrees.mean())
@@ -67,6 +69,7 @@ def angles(true_HW3: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
   They are 90 where the prediction is zero. Vectors may have any length.
   """
+  # The zero vector means "unknown".
   known_HW = true_HW3.any(-1)
   predicted_HW3 = resize.resize_nearest(predicted, known_HW.shape)
   true_K3 = true_HW3[known_HW].astype(np.float64)

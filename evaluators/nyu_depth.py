@@ -18,7 +18,7 @@ from uvim.registry import ConfigError
 
 METRICS = ("RMSE", "abs_RE", "log10", "delta1", "delta2", "delta3")
 
-# The part of a frame that Eigen et al. (2014) score: height, width, left edge.
+# Eigen et al. (2014) score a part of each frame: height, width, left edge.
 FRAME = (480, 640)
 CROP = (426, 560)
 CROP_LEFT = 41
@@ -64,6 +64,7 @@ class DepthStat:
     if not self.images:
       raise ValueError(f"None of {self.skipped} images has a pixel of valid "
                        "depth, so there is nothing to measure.")
+    # Every image weighs the same, however many valid pixels it has.
     means = self.totals / self.images
     metrics = dict(zip(METRICS, means.tolist(), strict=True))
     mean_square = self.squares / self.pixels
@@ -100,9 +101,11 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   error_K = true_K - predicted_K
   squares = float(np.sum(error_K ** 2))
   log_error_K = np.log10(true_K) - np.log10(predicted_K)
+  # Too near and too far count alike; 1 is perfect.
   ratio_K = np.maximum(true_K / predicted_K, predicted_K / true_K)
   # In float32: of a truth stored so, 2.5 m against 1.6 m is just the limit.
   ratio_K = ratio_K.astype(np.float32)
+  # In the order of METRICS.
   totals = np.array([
       np.sqrt(squares / true_K.size),
       np.mean(np.abs(error_K) / true_K),
@@ -173,6 +176,7 @@ class NyuDepth(base.Evaluator):
     It is resized (nearest) to the truth after its crop.
     """
     true_HW = self._scored_part(truth)
+    # Nearest invents no depth between a near and a far surface.
     predicted_HW = resize.resize_nearest(prediction["depth"], true_HW.shape)
     return state + depth_image(
         true_HW, predicted_HW, min_depth=self._min_depth,
@@ -187,6 +191,7 @@ class NyuDepth(base.Evaluator):
   def _scored_part(self, example: base.Truth) -> np.ndarray:
     """float32 [H,W] in metres: of the example, the part that is scored."""
     depth = np.asarray(registry.lookup(example, "depth", "feature"))
+    # Drops a channel axis of 1, if there is one.
     depth_HW = depth.reshape(depth.shape[:2]).astype(np.float32)
     if self._crop == "none":
       return depth_HW

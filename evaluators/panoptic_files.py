@@ -22,6 +22,7 @@ _GROUPS = {"All": None, "Things": True, "Stuff": False}
 def write_png(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray) -> str:
   """Writes a map of ids below 2^24; returns the name of its file."""
   from PIL import Image
+  # COCO's own names have twelve digits.
   name = f"{image_id:012d}.png"
   image = Image.fromarray(pixels.rgb_from_ids(ids_HW))
   files.replace_file(folder / name, lambda file: image.save(file, "PNG"))
@@ -78,6 +79,7 @@ def _average(stat: Any, table: dict[int, Any], isthing: bool | None
   """The official mean over one group; zeros where no category occurs."""
   try:
     average, _ = stat.pq_average(table, isthing)
+  # The official code divides by the number of categories that occur.
   except ZeroDivisionError:
     return {"pq": 0.0, "sq": 0.0, "rq": 0.0}
   return average

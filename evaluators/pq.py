@@ -1,8 +1,8 @@
 """Panoptic quality, equal to panopticapi's numbers, without its loops.
 
-An id map is run-length coded together with its counterpart. So the work is on
-a few thousand runs instead of H*W pixels, and does not grow with the number of
-masks.
+A run is a row of neighboring pixels with the same ids in truth and prediction.
+Counting runs and not pixels makes a few thousand items out of H*W. The work
+does not grow with the number of masks either.
 Kirillov et al. 2019, arXiv:1801.00868; cocodataset/panopticapi.
 
 Suffixes: H W pixels · R runs · G ground truth segments · P predicted segments
@@ -63,6 +63,7 @@ def run_lengths(starts: np.ndarray, size: int) -> np.ndarray:
   """Pixels of each run of a map of `size` pixels."""
   ends = np.empty_like(starts)
   ends[:-1] = starts[1:]
+  # A slice, so that an empty map raises no error.
   ends[-1:] = size
   return ends - starts
 
@@ -116,6 +117,7 @@ def _places_by_search(ids_R: np.ndarray, known: np.ndarray) -> np.ndarray:
   # A guard at the end that equals no id: the search may point past the last.
   order = np.append(order, num_known)
   known = np.append(known, -1)
+  # `order` leads back from sorted places to those in the list.
   index_R = order[slot_R]
   # The search finds the nearest id, which need not be the same.
   is_known_R = known[index_R] == ids_R
@@ -248,6 +250,7 @@ def pq_image(
   if gt_ids.shape != pred_ids.shape:
     raise ConfigError(f"Panoptic maps differ in size: truth {gt_ids.shape}, "
                       f"prediction {pred_ids.shape}.")
+  # Everything below needs only this table, and the maps no more.
   overlap = _overlaps(gt_ids, gt_segments, pred_ids, pred_segments)
   _check_prediction(overlap, pred_segments)
   category_G = _category_indices(gt_segments, categories, "truth")
@@ -311,6 +314,7 @@ def _overlaps(
   # One row and one column more for void, and one more for ids in no list.
   num_rows = len(gt_known) + 2
   num_columns = len(pred_known) + 2
+  # One number for each cell of the table, so that one count fills it.
   cell_R = gt_place_R * num_columns + pred_place_R
   counts = np.bincount(
       cell_R, weights=lengths_R, minlength=num_rows * num_columns)
@@ -320,6 +324,7 @@ def _overlaps(
 def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
   """The predicted map and its list of segments must name the same ids."""
   area_by_place = overlap.sum(0)
+  # The last place collects ids that are in no list.
   num_unlisted = int(area_by_place[-1])
   if num_unlisted:
     raise ConfigError(f"{num_unlisted} predicted pixels have an id that is "
@@ -356,6 +361,7 @@ def _iou(overlap: np.ndarray) -> np.ndarray:
   # Row 0 is void: what a prediction has there does not count.
   pred_area_P = overlap[1:, 1:-1].sum(0)
   union_GP = gt_area_G1 + pred_area_P - shared_GP
+  # A listed truth without a pixel may have an empty union.
   return shared_GP / np.maximum(union_GP, 1)
 
 
@@ -375,6 +381,7 @@ def _ignored(
   forgiven_P = overlap[VOID, 1:-1].copy()
   for category, crowd in crowd_of.items():
     on_crowd_P = overlap[crowd + 1, 1:-1]
+    # Only predictions of the crowd's own category are forgiven.
     forgiven_P += np.where(category_P == category, on_crowd_P, 0)
   share_P = forgiven_P / np.maximum(area_P, 1)
   return share_P > 0.5

@@ -15,7 +15,7 @@ _RANGE = 2.0  # From -1 to 1.
 
 def psnr_image(truth: np.ndarray, prediction: np.ndarray) -> float:
   """PSNR in dB of two arrays in [-1, 1]; infinite where they are equal."""
-  # In float64: the sum of a million small squares loses digits in float32.
+  # In float64: a float32 sum of a million small squares loses digits.
   mean_square = np.mean((truth.astype(np.float64) - prediction) ** 2)
   if not mean_square:
     return math.inf
@@ -67,6 +67,7 @@ class Psnr(base.Evaluator):
     Raises:
       ConfigError: it has another size than the labels.
     """
+    # Sizes must agree: a resize here would change the score unseen.
     color = prediction["color"]
     labels = self._labels(truth)
     if labels.shape != color.shape:
@@ -80,11 +81,13 @@ class Psnr(base.Evaluator):
                  first.num_images + second.num_images)
 
   def result(self, state: Total) -> dict[str, float]:
+    # The mean of decibels, not the decibels of a mean error.
     return {"PSNR": state.decibels / state.num_images}
 
   def _labels(self, example: base.Truth) -> np.ndarray:
     """The truth [h,w,3] of a raw example."""
     import tensorflow as tf
+    # Preprocessing ops take tensors, not numpy arrays.
     tensors = tf.nest.map_structure(tf.constant, example)
     result = self._preprocess(tensors)
     return registry.lookup(result, "labels", "result of pp_truth").numpy()

@@ -1,4 +1,4 @@
-"""Writes what the model predicts to files, to be looked at elsewhere."""
+"""Writes the predictions of a model to files, for other programs."""
 
 import os
 import pathlib
@@ -48,9 +48,11 @@ class SavePredictions(base.Evaluator):
       truth: None,
   ) -> int:
     del truth
+    # All processes have all predictions; one of them writes.
     if self.is_writer:
       arrays = {name: value for name, value in prediction.items()
                 if name != "image/id"}
+      # Zeros in front, so that files sort by id.
       file_name = f"{prediction['image/id']:012d}.npz"
       save_arrays(self._save_dir / file_name, arrays)
     return state + 1
@@ -69,12 +71,13 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, Any],
   Args:
     path: of the file.
     arrays: name → numbers.
-    write: (open file, **arrays) → None.
+    write: how to write them: (open file, **arrays) → None.
 
   Raises:
     ValueError: a value that is no array of numbers.
   """
   plain = {name: _plain(name, value) for name, value in arrays.items()}
+  # A crash midway must leave no half file.
   files.replace_file(path, lambda file: write(file, **plain))
 
 
@@ -83,6 +86,7 @@ def _plain(name: str, value: Any) -> np.ndarray:
   array = np.asarray(value)
   if array.dtype.kind == "V":  # bfloat16, which the format does not know.
     array = array.astype(np.float32)
+  # Objects would be pickled, and reading a pickle can run foreign code.
   if array.dtype.hasobject:
     raise ValueError(f"save_predictions: {name!r} is no array of numbers.")
   return array
