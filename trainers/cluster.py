@@ -19,23 +19,32 @@ HOSTS = "TPU_WORKER_HOSTNAMES"
 
 def launched_together(environ: Mapping[str, str]) -> bool:
   """Whether the environment says that this process is one of several."""
-  counts = [environ.get(name, "") for name in COUNTS]
-  return (any(n.isdecimal() and int(n) > 1 for n in counts)
-          or "," in environ.get(HOSTS, ""))
+  for name in COUNTS:
+    count = environ.get(name, "")
+    # Such a variable may be empty, or a list such as "4(x2)".
+    if count.isdecimal() and int(count) > 1:
+      return True
+  # One name for each host, separated by commas.
+  return "," in environ.get(HOSTS, "")
 
 
-def join(coordinator: str | None = None, num_processes: int | None = None,
-         process_id: int | None = None, distributed: bool = False, *,
-         initialize: Callable[..., None] = jax.distributed.initialize) -> None:
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    distributed: bool = False,
+    *,
+    initialize: Callable[..., None] = jax.distributed.initialize,
+) -> None:
   """Joins the other processes; returns once all are there.
 
   Call it before anything is computed. Without arguments and outside of a
-  cluster it does nothing.
+  cluster it does nothing. The first three arguments belong together.
 
   Args:
     coordinator: 'host:port' of process 0, where nothing else tells it.
-    num_processes: how many there are; together with `coordinator`.
-    process_id: which this one is, 0, 1, …; together with `coordinator`.
+    num_processes: how many there are.
+    process_id: which this one is, 0, 1, ….
     distributed: let JAX detect all three, even if no launcher is recognised.
     initialize: joins the processes.
 
@@ -44,18 +53,30 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
   """
   given = {"--coordinator": coordinator, "--num_processes": num_processes,
            "--process_id": process_id}
-  missing = [name for name, value in given.items() if value is None]
-  if missing and len(missing) < len(given):
-    raise ConfigError(f"{missing[0]} is missing: {', '.join(given)} belong "
-                      "together.")
-  if missing and not (distributed or launched_together(os.environ)):
+  is_given = _are_all_given(given)
+  if not (is_given or distributed or launched_together(os.environ)):
     return
   try:
+    # JAX detects what is None.
     initialize(
-        coordinator_address=coordinator, num_processes=num_processes,
+        coordinator_address=coordinator,
+        num_processes=num_processes,
         process_id=process_id)
   except (ValueError, RuntimeError) as e:
-    how = "Cluster detection" if missing else ", ".join(
-        f"{name} {value}" for name, value in given.items())
-    raise ConfigError(f"{how} did not bring the processes together: {e}. "
-                      f"Give {', '.join(given)}.") from e
+    how = _say(given) if is_given else "Cluster detection"
+    raise ConfigError(
+        f"{how} did not bring the processes together: {e}. Give "
+        f"{', '.join(given)}.") from e
+
+
+def _say(given: Mapping[str, object]) -> str:
+  return ", ".join(f"{name} {value}" for name, value in given.items())
+
+
+def _are_all_given(given: Mapping[str, object]) -> bool:
+  """True if all of these have a value, False if none; else a ConfigError."""
+  missing = [name for name, value in given.items() if value is None]
+  if missing and len(missing) < len(given):
+    raise ConfigError(
+        f"{missing[0]} is missing: {', '.join(given)} belong together.")
+  return not missing

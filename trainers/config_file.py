@@ -12,9 +12,10 @@ from ml_collections import config_flags
 
 from uvim.registry import ConfigError, unknown
 
+Config = ml_collections.ConfigDict
 
-def load_config(path: str,
-                overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
   """The config of a file, after the overrides.
 
   Args:
@@ -28,7 +29,8 @@ def load_config(path: str,
   try:
     # Without the overrides first: ml_collections names an unknown field by its
     # last key only.
-    _check_overrides(_parse(path, ()), overrides)
+    plain_config = _parse(path, ())
+    _check_overrides(plain_config, overrides)
     return _parse(path, overrides)
   except ConfigError:
     raise
@@ -41,7 +43,8 @@ def quiet_absl() -> None:
   absl.logging.set_verbosity(absl.logging.ERROR)
 
 
-def _parse(path: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+def _parse(path: str, overrides: Sequence[str]) -> Config:
+  """The config of a file as ml_collections reads it."""
   # Flags of its own, so that it may be called again and again.
   values = flags.FlagValues()
   argv = ["uvim", f"--config={path}", *overrides]
@@ -58,14 +61,17 @@ def _parse(path: str, overrides: Sequence[str]) -> ml_collections.ConfigDict:
 def _check_overrides(config, overrides: Sequence[str]) -> None:
   """Raises a ConfigError for `--config.a.b=…` if the config has no a.b."""
   for override in overrides:
-    path = override.partition("=")[0]
-    node, seen = config, "config"
-    for key in path.split(".")[1:]:
-      key = key.partition("[")[0]
-      if not hasattr(node, "keys") or key not in node:
-        known = list(node.keys()) if hasattr(node, "keys") else []
-        raise unknown(f"key '{seen}.{key}' in {override}: there is no", key,
-                      known)
+    path, _, _ = override.partition("=")
+    _, *keys = path.split(".")
+    node = config
+    seen = "config"
+    for key in keys:
+      # An element of a tuple: config.evals[0].
+      key, _, _ = key.partition("[")
+      known = list(node.keys()) if hasattr(node, "keys") else []
+      if key not in known:
+        raise unknown(
+            f"key '{seen}.{key}' in {override}: there is no", key, known)
       node = node[key]
       seen = f"{seen}.{key}"
 
@@ -74,5 +80,7 @@ def _one_line(error: Exception) -> str:
   """Its message. ml_collections and absl put a whole traceback into some."""
   text = str(error).strip() or type(error).__name__
   if "Traceback (most recent call last)" in text:
-    text = text.splitlines()[-1].partition(": ")[2]
+    # The last line of a traceback is "ErrorType: message".
+    last_line = text.splitlines()[-1]
+    _, _, text = last_line.partition(": ")
   return text

@@ -16,6 +16,8 @@ from uvim.config import EvalConfig, TrainConfig
 from uvim.learn import sharding
 from uvim.registry import lookup
 
+Options = Mapping[str, fields.Field]
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -107,29 +109,19 @@ def make_evaluation(
     on_bad_example: 'skip' leaves out what cannot be read and counts it.
 
   Raises:
-    ConfigError: unknown evaluator, prediction or option; missing data; a
-      mistake in the preprocessing string; a batch size that does not divide.
+    ConfigError: whatever is wrong in the block, or data that is missing.
   """
   from pp import splits
-  where = f"config.{config.name}"
-  # What can be told from the config comes first, before data is opened.
-  sharding.check_batch_size(config.batch_size, mesh, what=f"{where}.batch_size")
-  lookup(family.predictors, config.pred, f"prediction in {where}.pred")
-  predict_options = family.options(config.pred)
-  fields.check_fields(predict_options, config.pred_kw, f"{where}.pred_kw")
+  # What the config alone can tell comes first: opening data takes time.
+  predict_options = _checked_predict_options(config, family, mesh)
   split = splits.open_split(config.dataset, config.split, config.data_dir)
-  batches = split.eval_batches(
-      split.make_preprocess(config.pp, pp_modules),
-      batch_size=config.batch_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      on_bad_example=on_bad_example)
+  batches = _eval_batches(
+      split, config.pp, pp_modules, config.batch_size, on_bad_example)
   evaluator = evaluators.make_evaluator(
-      config.type, split, config.options, f"{where}.options")
+      config.type, split, config.options, f"config.{config.name}.options")
+  settings = _settings(config, evaluator, predict_options)
   return Evaluation(
-      config,
-      evaluator,
-      settings=_settings(config, evaluator, predict_options),
+      config, evaluator, settings,
       predict=predict(config.pred, **config.pred_kw),
       start_batches=batches.start,
       mesh=mesh,
@@ -137,15 +129,45 @@ def make_evaluation(
       reports_skipped=on_bad_example == "skip")
 
 
+def _checked_predict_options(
+    config: EvalConfig,
+    family: Family,
+    mesh: jax.sharding.Mesh,
+) -> Options:
+  """The options of the prediction, after a check of what names them.
+
+  Raises:
+    ConfigError: unknown prediction or option; a batch size that does not
+      divide.
+  """
+  where = f"config.{config.name}"
+  sharding.check_batch_size(config.batch_size, mesh, what=f"{where}.batch_size")
+  lookup(family.predictors, config.pred, f"prediction in {where}.pred")
+  options = family.options(config.pred)
+  fields.check_fields(options, config.pred_kw, f"{where}.pred_kw")
+  return options
+
+
+def _eval_batches(split, pp: str, pp_modules, batch_size, on_bad_example):
+  """This process's share of one pass over a split."""
+  return split.eval_batches(
+      split.make_preprocess(pp, pp_modules),
+      batch_size=batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      on_bad_example=on_bad_example)
+
+
 def _settings(
     config: EvalConfig,
     evaluator: base.Evaluator,
-    predict_options: Mapping[str, fields.Field],
+    predict_options: Options,
 ) -> dict[str, Any]:
   """The options of evaluator and prediction, but for those that are None."""
   own_options = fields.options_of(type(evaluator))
   defaults = {**own_options, **predict_options}
   settings = {name: option.default for name, option in defaults.items()}
+  # A score without the switches left alone could not be compared later.
   settings |= config.options
   settings |= config.pred_kw
   return {name: value for name, value in settings.items() if value is not None}
@@ -162,13 +184,11 @@ def panel_batch(config: TrainConfig) -> dict[str, np.ndarray] | None:
   if not (config.val_split and config.pp_eval):
     return None
   split = splits.open_split(config.dataset, config.val_split, config.data_dir)
-  batches = split.eval_batches(
-      split.make_preprocess(config.pp_eval, config.pp_modules),
-      batch_size=config.batch_size,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-      on_bad_example=config.on_bad_example)
-  return unmasked(next(batches.start()))
+  batches = _eval_batches(
+      split, config.pp_eval, config.pp_modules, config.batch_size,
+      config.on_bad_example)
+  first_batch = next(batches.start())
+  return unmasked(first_batch)
 
 
 def unmasked(batch: common.Batch) -> dict[str, np.ndarray]:

@@ -19,6 +19,8 @@ def _lm():
   return lm.LmFamily
 
 
+# Functions that import, not classes: trainers/lm.py imports the loop, and the
+# loop this file.
 FAMILIES = {"vqvae": _vqvae, "lm": _lm}
 
 
@@ -36,10 +38,13 @@ def make_family(config: TrainConfig) -> Family:
   return family_class(config.kind)(config)
 
 
-def open_checkpoint(checkpoint: str, config: TrainConfig, *,
-                    oracle: str | None = None,
-                    store: Store | None = None
-                    ) -> tuple[Family, dict[str, PyTree]]:
+def open_checkpoint(
+    checkpoint: str,
+    config: TrainConfig,
+    *,
+    oracle: str | None = None,
+    store: Store | None = None,
+) -> tuple[Family, dict[str, PyTree]]:
   """A trained family and the variables that its predictors take.
 
   Args:
@@ -56,12 +61,13 @@ def open_checkpoint(checkpoint: str, config: TrainConfig, *,
   cls = family_class(config.kind)
   family = cls(cls.config_for(config, checkpoint, oracle))
   opened = family.open(store)
-  arrays = nested(store.read_all(
-      checkpoint, family.wanted_arrays(), "--checkpoint", kind=family.kind))
+  flat_arrays = store.read_all(
+      checkpoint, family.wanted_arrays(), "--checkpoint", kind=family.kind)
+  arrays = nested(flat_arrays)
   meta = open_model.read_meta(checkpoint)
   if meta:
-    open_model.check_oracle(
-        meta, tree.fingerprint(opened.frozen), checkpoint)
-  variables = family.variables(
-      arrays["params"], {"state": arrays["state"]}, opened.frozen)
+    oracle_crc32 = tree.fingerprint(opened.frozen)
+    open_model.check_oracle(meta, oracle_crc32, checkpoint)
+  extra = {"state": arrays["state"]}
+  variables = family.variables(arrays["params"], extra, opened.frozen)
   return family, variables

@@ -26,6 +26,13 @@ from uvim.store.start_from import Arrays, Store
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
 
+Logs = dict[str, jax.Array]
+# What a state holds besides the parameters: "state", "usage", "ema".
+Extra = dict[str, PyTree]
+Batch = dict[str, jax.Array]
+# What predictors take: {"params", "state", "frozen"}.
+Variables = dict[str, PyTree]
+
 
 class Report(flax.struct.PyTreeNode):
   """What a loss tells besides the scalar.
@@ -35,7 +42,7 @@ class Report(flax.struct.PyTreeNode):
     stats: a tree of sums over the examples, for `Family.after_step`; None
       where nothing is learned outside of the gradient.
   """
-  logs: dict[str, jax.Array]
+  logs: Logs
   stats: PyTree
 
 
@@ -72,14 +79,18 @@ class Family(abc.ABC):
   kind: ClassVar[str]
   config: TrainConfig
   task: AbstractTask
-  predictors: Mapping[str, Callable[..., dict[str, jax.Array]]]
+  predictors: Mapping[str, Callable[..., Batch]]
 
   def __init__(self, config: TrainConfig):
     self.config = config
 
   @classmethod
-  def config_for(cls, config: TrainConfig, checkpoint: str,
-                 oracle: str | None = None) -> TrainConfig:
+  def config_for(
+      cls,
+      config: TrainConfig,
+      checkpoint: str,
+      oracle: str | None = None,
+  ) -> TrainConfig:
     """The config to open a trained checkpoint with.
 
     Args:
@@ -89,10 +100,11 @@ class Family(abc.ABC):
         without an oracle do not look at it.
     """
     del checkpoint, oracle
+    # A trained model reads its own arrays, not those it started from.
     return dataclasses.replace(config, model_init=None)
 
   @abc.abstractmethod
-  def init(self, rng: jax.Array) -> tuple[PyTree, dict[str, PyTree]]:
+  def init(self, rng: jax.Array) -> tuple[PyTree, Extra]:
     """Parameters and `TrainState.extra` at step 0; traceable."""
 
   def wanted_arrays(self) -> dict[str, PyTree]:
@@ -118,9 +130,15 @@ class Family(abc.ABC):
     """Raises a ConfigError if the model cannot take such a numpy batch."""
 
   @abc.abstractmethod
-  def loss(self, params: PyTree, extra: dict[str, PyTree], frozen: PyTree,
-           batch: dict[str, jax.Array], rngs_B: jax.Array,
-           step: jax.Array) -> tuple[jax.Array, Report]:
+  def loss(
+      self,
+      params: PyTree,
+      extra: Extra,
+      frozen: PyTree,
+      batch: Batch,
+      rngs_B: jax.Array,
+      step: jax.Array,
+  ) -> tuple[jax.Array, Report]:
     """The training loss, a mean over the examples.
 
     Args:
@@ -132,9 +150,14 @@ class Family(abc.ABC):
       step: int32 []; updates made so far.
     """
 
-  def after_step(self, params: PyTree, extra: dict[str, PyTree],
-                 stats: PyTree, rng: jax.Array, starts_epoch: jax.Array
-                 ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
+  def after_step(
+      self,
+      params: PyTree,
+      extra: Extra,
+      stats: PyTree,
+      rng: jax.Array,
+      starts_epoch: jax.Array,
+  ) -> tuple[Extra, Logs]:
     """(extra after the step, what to log).
 
     Args:
@@ -147,15 +170,27 @@ class Family(abc.ABC):
     del params, stats, rng, starts_epoch
     return extra, {}
 
-  def variables(self, params: PyTree, extra: dict[str, PyTree],
-                frozen: PyTree) -> dict[str, PyTree]:
+  def variables(
+      self,
+      params: PyTree,
+      extra: Extra,
+      frozen: PyTree,
+  ) -> Variables:
     """What predictors take: {"params", "state", "frozen"}."""
-    return {"params": extra.get("ema", params),
-            "state": extra.get("state", {}), "frozen": frozen}
+    return {
+        # Averaged parameters, where a family keeps some, predict better.
+        "params": extra.get("ema", params),
+        "state": extra.get("state", {}),
+        "frozen": frozen,
+    }
 
   @abc.abstractmethod
-  def panel(self, predict: "Compiled", variables: dict[str, PyTree],
-            batch: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+  def panel(
+      self,
+      predict: "Compiled",
+      variables: Variables,
+      batch: Batch,
+  ) -> dict[str, np.ndarray]:
     """Title → uint8 images [B, H, W, 3] of a few examples."""
 
   def options(self, predictor: str) -> dict[str, fields.Field]:
@@ -189,12 +224,14 @@ class Compiled:
     traced = {}
     if "seed" in options:
       traced["seed"] = np.uint32(options.pop("seed"))
-    static = tuple(sorted(
-        (key, fields.hashable(value)) for key, value in options.items()))
-    if (name, static) not in self._programs:
-      function = functools.partial(self._family.predictors[name], **options)
-      self._programs[name, static] = jax.jit(function)
-    return functools.partial(self._programs[name, static], **traced)
+    # A key of the dict must hash, and must not depend on the order.
+    static = [(key, fields.hashable(value)) for key, value in options.items()]
+    program_key = (name, tuple(sorted(static)))
+    if program_key not in self._programs:
+      predictor = self._family.predictors[name]
+      function = functools.partial(predictor, **options)
+      self._programs[program_key] = jax.jit(function)
+    return functools.partial(self._programs[program_key], **traced)
 
   def scored(self, name: str) -> dict[str, Any]:
     """The options of the first evaluator of this predictor.
@@ -207,27 +244,37 @@ class Compiled:
     return {}
 
 
-def draw_columns(task: AbstractTask, batch: Mapping[str, jax.Array],
-                 outputs: Mapping[str, dict[str, jax.Array]]
-                 ) -> dict[str, np.ndarray]:
+def draw_columns(
+    task: AbstractTask,
+    batch: Mapping[str, jax.Array],
+    outputs: Mapping[str, Batch],
+) -> dict[str, np.ndarray]:
   """The columns of a panel: image, truth, and every output by its title."""
   batch = sharding.gather_to_host(batch)
-  image_BHWC = batch["image_ctx"] if "image_ctx" in batch else batch["image"]
-  columns = {"image": render_image(image_BHWC),
-             "truth": task.render(task.truth(batch))}
+  # The image at label size, where the prior sees one of another size.
+  image_key = "image_ctx" if "image_ctx" in batch else "image"
+  columns = {
+      "image": render_image(batch[image_key]),
+      "truth": task.render(task.truth(batch)),
+  }
   # One by one: a tree of them would come back in alphabetical order.
   for title, output in outputs.items():
-    columns[title] = task.render(sharding.gather_to_host(output))
+    output = sharding.gather_to_host(output)
+    columns[title] = task.render(output)
   return columns
 
 
 def render_image(image_BHWC: np.ndarray) -> np.ndarray:
   """Images in [−1, 1] as uint8."""
-  return np.uint8(np.clip(np.asarray(image_BHWC) * 127.5 + 127.5, 0, 255))
+  scaled_BHWC = np.asarray(image_BHWC) * 127.5 + 127.5
+  return np.uint8(np.clip(scaled_BHWC, 0, 255))
 
 
-def check_size(image_BHWC: np.ndarray, size: tuple[int, int],
-               name: str) -> None:
+def check_size(
+    image_BHWC: np.ndarray,
+    size: tuple[int, int],
+    name: str,
+) -> None:
   """Raises a ConfigError if images of config.pp_train have another size."""
   found = tuple(image_BHWC.shape[1:3])
   if found != tuple(size):
@@ -238,4 +285,5 @@ def check_size(image_BHWC: np.ndarray, size: tuple[int, int],
 
 def nested(arrays: Arrays) -> dict[str, Any]:
   """{'params': …, 'state': …} of arrays by name."""
+  # Stage II, and a quantizer that learns nothing, have no "state".
   return {"state": {}, **tree.unflatten(arrays)}

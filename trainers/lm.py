@@ -62,22 +62,25 @@ class LmFamily(Family):
                         "oracle there is no code to learn.")
     self.prior.check_code(self.oracle.model.spec, "config.model")
     self.predictors = {
-        "predict": self.predict, "loss": self.eval_loss,
+        "predict": self.predict,
+        "loss": self.eval_loss,
+        # The best that a prior could do, and the worst.
         "oracle": self._of_oracle(self.oracle.predict),
-        "zero_code": self._of_oracle(self.oracle.predict_zero_code)}
+        "zero_code": self._of_oracle(self.oracle.predict_zero_code),
+    }
 
   @classmethod
   def config_for(cls, config, checkpoint, oracle=None):
     oracle = oracle or _oracle_of(checkpoint, config)
+    oracle_config = dataclasses.replace(config.oracle, model_init=oracle)
     return dataclasses.replace(
-        config, model_init=None, code_cache=None,
-        oracle=dataclasses.replace(config.oracle, model_init=oracle))
+        config, model_init=None, code_cache=None, oracle=oracle_config)
 
   def _of_oracle(self, function):
     """A predictor of stage I, on stage II's variables."""
     def predict(variables, batch, **options):
       return function(variables["frozen"], batch, **options)
-    # Its options are stage I's.
+    # Its options are stage I's, and options are read from signatures.
     predict.__signature__ = inspect.signature(function)
     return predict
 
@@ -92,24 +95,32 @@ class LmFamily(Family):
 
   def init(self, rng):
     extra = {}
-    if self.num_words() is not None:
-      extra["usage"] = jnp.zeros((self.num_words(),), jnp.int32)
+    num_words = self.num_words()
+    if num_words is not None:
+      # How often training saw each word of the oracle, for the reports.
+      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
     return self.prior.init(rng), extra
 
   def open(self, store):
-    oracle_arrays = nested(store.read_all(
-        self.config.oracle.model_init, self.oracle.wanted_arrays(),
-        "config.oracle.model_init", kind=self.oracle.kind))
+    config = self.config
+    flat_oracle_arrays = store.read_all(
+        config.oracle.model_init,
+        self.oracle.wanted_arrays(),
+        "config.oracle.model_init",
+        kind=self.oracle.kind)
+    oracle_arrays = nested(flat_oracle_arrays)
     codes = None
-    if self.config.code_cache:
-      codes = code_cache.open_codes(
-          self.config.code_cache, self.config, oracle_arrays)
+    if config.code_cache:
+      codes = code_cache.open_codes(config.code_cache, config, oracle_arrays)
     initial = store.read_start(
-        self.config.model_init, self.wanted_arrays(), kind=self.kind,
+        config.model_init,
+        self.wanted_arrays(),
+        kind=self.kind,
         encoder_grid=self.prior.encoder_grid)
     return Opened(frozen=oracle_arrays, initial=initial, codes=codes)
 
   def check_batch(self, batch):
+    # With codes from a cache, the oracle sees no batch.
     if "code" not in batch:
       self.oracle.check_batch(batch)
     if "image" not in batch:
@@ -124,11 +135,13 @@ class LmFamily(Family):
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, step
-    code = jax.lax.stop_gradient(self.targets(frozen, batch))
+    code = self.targets(frozen, batch)
+    code = jax.lax.stop_gradient(code)
     nll_B, logs_B = self.prior.loss(params, batch["image"], code, rngs_B)
     stats = None
-    if self.num_words() is not None:
-      stats = {"counts": usage.histogram(code, self.num_words())}
+    num_words = self.num_words()
+    if num_words is not None:
+      stats = {"counts": usage.histogram(code, num_words)}
     logs = {name: jnp.mean(value_B) for name, value_B in logs_B.items()}
     return jnp.mean(nll_B), Report(logs, stats)
 
@@ -156,10 +169,13 @@ class LmFamily(Family):
     Options are those of the prior and of the task's outputs. With a `mask`,
     for what it leaves of the code: see `VqvaeFamily.decode`.
     """
-    sampling, output_options = {}, {}
+    sampling = {}
+    output_options = {}
     for name, value in options.items():
-      group = sampling if name in self.prior.options else output_options
-      group[name] = value
+      if name in self.prior.options:
+        sampling[name] = value
+      else:
+        output_options[name] = value
     code = self.sample(variables, batch, seed, **sampling)
     logits = self.oracle.decode(
         variables["frozen"], code, batch, mask, mask_region, seed)
@@ -170,7 +186,8 @@ class LmFamily(Family):
     code = self.targets(variables["frozen"], batch)
     nll_B, logs_B = self.prior.loss(
         variables["params"], batch["image"], code)
-    return {"loss": nll_B, **self.prior.metrics(nll_B), **logs_B}
+    metrics_B = self.prior.metrics(nll_B)
+    return {"loss": nll_B, **metrics_B, **logs_B}
 
   def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:
     def output(name, batch, **options):
@@ -178,9 +195,12 @@ class LmFamily(Family):
       return predict(name, **options)(variables, batch)
 
     # As the evaluators' batches are: who does not need labels gets none.
-    unlabelled = {k: v for k, v in batch.items() if k != "labels"}
-    outputs = {"oracle's code": output("oracle", batch),
-               "no code": output("zero_code", unlabelled)}
+    unlabelled = dict(batch)
+    unlabelled.pop("labels", None)
+    outputs = {
+        "oracle's code": output("oracle", batch),
+        "no code": output("zero_code", unlabelled),
+    }
     for title, options in self.prior.panel.items():
       outputs[title] = output("predict", unlabelled, **options)
     return draw_columns(self.task, batch, outputs)
@@ -190,17 +210,23 @@ def _oracle_of(checkpoint: str, config: TrainConfig) -> str:
   """Stage I by the same name, beside the workdir, or as the config says."""
   is_published = checkpoint in published.MODELS
   if open_model.is_name(checkpoint) or is_published:
-    return f"{checkpoint.removesuffix('-stage2')}-stage1"
-  return open_model.oracle_path(
-      checkpoint, {"oracle": {"model_init": config.oracle.model_init}})
+    task_name = checkpoint.removesuffix("-stage2")
+    return f"{task_name}-stage1"
+  run_config = {"oracle": {"model_init": config.oracle.model_init}}
+  return open_model.oracle_path(checkpoint, run_config)
 
 
 def _oracle_config(config: TrainConfig) -> TrainConfig:
   """The stage I fields of a stage II config."""
   oracle = config.oracle
   return dataclasses.replace(
-      config, kind="vqvae", task=oracle.task, task_options=oracle.task_options,
-      model_name=oracle.model_name, model=oracle.model, model_init=None,
+      config,
+      kind="vqvae",
+      task=oracle.task,
+      task_options=oracle.task_options,
+      model_name=oracle.model_name,
+      model=oracle.model,
+      model_init=None,
       oracle=None)
 
 

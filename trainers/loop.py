@@ -9,7 +9,6 @@ process writes its own part of a checkpoint.
 """
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,18 +17,22 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-import uvim
 from trainers import evaluation, preemption
-from trainers.families import make_family
 from trainers.family import Compiled, Family
+from trainers.inputs import (
+  check_workdir,
+  checkpoint_meta,
+  claim_workdir,
+  compile_step,
+  first_state,
+  make_program,
+  open_inputs,
+)
 from trainers.report import panel, recorder
-from trainers.step import make_init, make_train_step
-from uvim import files, tree
 from uvim.cli import app
-from uvim.config import RESUME_FREE, TrainConfig, config_diff
+from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.learn.state import TrainState
-from uvim.registry import ConfigError
 from uvim.store import checkpoint, open_model, start_from
 from uvim.typing import PyTree
 
@@ -42,10 +45,14 @@ class Diverged(app.Stop):
   exit_code = app.EXIT_DIVERGED
 
 
-def train(config: TrainConfig, workdir, *, wandb: str | None = None,
-          store: start_from.Store | None = None,
-          make_recorder: Callable[..., recorder.AbstractRecorder] | None = None
-          ) -> dict[str, float]:
+def train(
+    config: TrainConfig,
+    workdir,
+    *,
+    wandb: str | None = None,
+    store: start_from.Store | None = None,
+    make_recorder: Callable[..., recorder.AbstractRecorder] | None = None,
+) -> dict[str, float]:
   """Runs or resumes a training run.
 
   Args:
@@ -64,10 +71,11 @@ def train(config: TrainConfig, workdir, *, wandb: str | None = None,
     Diverged: the loss is not finite.
     Preempted: asked to stop, and saved.
   """
+  workdir = pathlib.Path(workdir)
+  store = store or start_from.Store()
+  make_recorder = make_recorder or recorder.Recorder
   with preemption.Watch() as watch:
-    run = _prepare(config, pathlib.Path(workdir), watch, wandb,
-                   store or start_from.Store(),
-                   make_recorder or recorder.Recorder)
+    run = _prepare(config, workdir, watch, wandb, store, make_recorder)
     return run.train()
 
 
@@ -148,9 +156,12 @@ class Run:
   def _train(self) -> None:
     if self.is_scoring:  # It was stopped in the middle of its evaluators.
       self._evaluate()
-    batches = map(self._put, self.open_batches(start_step=self.step))
+    host_batches = self.open_batches(start_step=self.step)
+    batches = map(self._put, host_batches)
     while self.step < self.total_steps:
       batch = next(batches)
+      # This returns before the devices are done, so the host goes on to read
+      # the logs of the step before.
       self.state, self.logs = self.train_step(self.state, self.frozen, batch)
       if self.config.on_bad_example == "skip":
         self.logs["data/skipped"] = self.bad_examples
@@ -163,9 +174,13 @@ class Run:
 
   def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """A global batch on the devices, without what no step needs."""
-    self.bad_examples += int(np.sum(batch.get("_skipped", 0)))
-    needed = {key: x for key, x in batch.items()
-              if key != "image/id" and not key.startswith("_")}
+    num_skipped = np.sum(batch.get("_skipped", 0))
+    self.bad_examples += int(num_skipped)
+    needed = {}
+    for key, array in batch.items():
+      is_bookkeeping = key == "image/id" or key.startswith("_")
+      if not is_bookkeeping:
+        needed[key] = array
     return sharding.shard_batch(needed, self.mesh)
 
   def _do_what_is_due(self) -> None:
@@ -216,16 +231,20 @@ class Run:
       check_finite(step, logs)
 
   def _report(self, step: int, logs: dict[str, float]) -> None:
+    # A step that was skipped has not moved the schedule on.
+    update = max(0, step - 1 - self.num_skipped)
     for i, schedule in enumerate(self.schedules):
       name = f"lr_{i}" if i else "lr"
-      # A step that was skipped has not moved the schedule on.
-      update = max(0, step - 1 - self.num_skipped)
       logs[name] = self.config.lr * float(schedule(update))
     if self.config.skip_bad_steps:
       logs["skipped"] = self.num_skipped
     if "data/skipped" in logs:
       logs["data/skipped"] = sum_over_processes(logs["data/skipped"])
-    finite = {f"train/{name}": x for name, x in logs.items() if np.isfinite(x)}
+    # A step that was skipped has a loss that is not finite: no chart takes it.
+    finite = {}
+    for name, value in logs.items():
+      if np.isfinite(value):
+        finite[f"train/{name}"] = value
     self.recorder.scalars(step, finite)
     self.recorder.progress(step, logs["loss"])
 
@@ -236,10 +255,13 @@ class Run:
     """
     if self.logs is not None and not self.config.skip_bad_steps:
       check_finite(self.step, self.logs)
-    self.checkpointer.save(self.step, self.state, {
-        **self.meta, "scoring": self.is_scoring,
+    meta = {
+        **self.meta,
+        "scoring": self.is_scoring,
         "skipped": [self.num_skipped, self.skipped_in_a_row],
-        "bad_examples": sum_over_processes(self.bad_examples)})
+        "bad_examples": sum_over_processes(self.bad_examples),
+    }
+    self.checkpointer.save(self.step, self.state, meta)
 
   def _evaluate(self) -> None:
     """Runs the evaluators that are due, and draws the panel."""
@@ -248,12 +270,7 @@ class Run:
         self.state.params, self.state.extra, self.frozen)
     for item in self.evaluations:
       if self._is_due(item.config.log_steps):
-        values = {item.config.prefix + name: value
-                  for name, value in item.run(variables).items()}
-        self.metrics.update(values)
-        self.recorder.scalars(self.step, values, item.settings)
-        self.recorder.say(
-            "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self._run_evaluation(item, variables)
     if self.panel_batch is not None and self._is_due(self._panel_steps):
       columns = self.family.panel(self.predict, variables, self.panel_batch)
       self.recorder.image(self.step, "panel", panel.draw_panel(columns, rows=6))
@@ -263,116 +280,138 @@ class Run:
     self.recorder.review(self.step, usage_Q)
     self.is_scoring = False
 
+  def _run_evaluation(self, item: evaluation.Evaluation, variables) -> None:
+    """One evaluator: its metrics are kept, recorded and said."""
+    values = {}
+    for name, value in item.run(variables).items():
+      values[item.config.prefix + name] = value
+    self.metrics.update(values)
+    self.recorder.scalars(self.step, values, item.settings)
+    said = [f"{name} {value:.4g}" for name, value in values.items()]
+    self.recorder.say("  ".join(said))
+
 
 # ── Before the first step ───────────────────────────────────────────────────
 
 
-def _prepare(config: TrainConfig, workdir: pathlib.Path,
-             watch: preemption.Watch, wandb: str | None,
-             store: start_from.Store, make_recorder: Callable) -> Run:
+def _prepare(
+    config: TrainConfig,
+    workdir: pathlib.Path,
+    watch: preemption.Watch,
+    wandb: str | None,
+    store: start_from.Store,
+    make_recorder: Callable,
+) -> Run:
   """A run that is ready to train, all of its input being checked."""
-  from pp import splits
+  # What a user can get wrong comes first: it must not wait for the compiler.
   check_workdir(workdir, config)
-  mesh = sharding.make_mesh(config.mesh)
-  check_batch_size(config, mesh)
-  split = splits.open_split(
-      config.dataset, config.train_split, config.data_dir)
-  total_steps = config.num_steps(split.num_examples)
-  # Made now: a mistake in the string must not wait for the compiler.
-  preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
-  family = make_family(config)
-  opened = family.open(store)
-  open_batches = functools.partial(
-      split.train_batches, preprocess,
-      batch_size=config.batch_size, seed=config.seed,
-      process_index=jax.process_index(), process_count=jax.process_count(),
-      on_bad_example=config.on_bad_example,
-      codes_per_image=config.codes_per_image, codes=opened.codes)
-  predict = Compiled(family)
-  evaluations = evaluation.make_evaluations(
-      config, family, predict, mesh, on_batch=watch.check)
-  panel_batch = evaluation.panel_batch(config)
-  init, tx, schedules = make_init(family, config, total_steps)
-  abstract = jax.eval_shape(init, jax.random.PRNGKey(config.seed))
-  shardings = sharding.state_shardings(abstract, mesh, config.sharding)
-  family.check_batch(next(open_batches(batch_size=jax.process_count())))
+  # An evaluator asks the watch before each batch: a pass takes long, and a run
+  # that is told to stop has little time.
+  inputs = open_inputs(config, store, on_eval_batch=watch.check)
+  program = make_program(config, inputs)
+  inputs.check_first_batch()
   claim_workdir(workdir, config)
 
   checkpointer = checkpoint.Checkpointer(
       workdir, keep_every=config.keep_checkpoint_steps)
-  meta = {
-      "version": uvim.__version__, "config": config.to_json(),
-      "oracle_crc32": tree.fingerprint(opened.frozen),
-      "categories": [[c.id, c.name, bool(c.isthing)]
-                     for c in split.categories]}
-  state, old_meta = _first_state(
-      checkpointer, init, config.seed, abstract, shardings, opened.initial)
+  meta = checkpoint_meta(config, inputs)
+  state, old_meta = first_state(
+      checkpointer, program, config.seed, inputs.opened.initial)
   if old_meta:
     open_model.check_oracle(old_meta, meta["oracle_crc32"], workdir)
-  step = int(state.step)
-  num_skipped, skipped_in_a_row = old_meta.get("skipped", (0, 0))
-  is_scoring = old_meta.get("scoring", False)
-  record = recorder.NullRecorder()
-  bad_examples = 0
-  if jax.process_index() == 0:
-    record = make_recorder(
-        workdir, start_step=step, total_steps=total_steps,
-        batch_size=config.batch_size, drop_scores=is_scoring, wandb=wandb)
-    bad_examples = old_meta.get("bad_examples", 0)
-  _say_start(record, workdir, state, total_steps, is_resumed=bool(old_meta))
+  progress = _progress(state, old_meta)
+  record = _open_recorder(
+      make_recorder, config, workdir, inputs.total_steps, progress, wandb)
+  _say_start(
+      record, workdir, state, inputs.total_steps, is_resumed=bool(old_meta))
 
-  epoch_steps = max(1, split.num_examples // config.batch_size)
-  train_step = make_train_step(
-      family, tx, epoch_steps=epoch_steps, shardings=shardings)
-  replicated = sharding.replicated(mesh)
+  return _assemble(
+      config, workdir, inputs, program, meta, checkpointer, record, watch,
+      state, progress)
+
+
+def _assemble(
+    config, workdir, inputs, program, meta, checkpointer, record, watch, state,
+    progress) -> Run:
+  """The run of these parts; puts what every step reads on the devices."""
+  panel_batch = inputs.panel_batch
+  if panel_batch is not None:
+    panel_batch = sharding.shard_batch(panel_batch, inputs.mesh)
+  replicated = sharding.replicated(inputs.mesh)
   return Run(
-      family, config, workdir, mesh, total_steps, schedules,
-      train_step=jax.jit(train_step, donate_argnums=0,
-                         out_shardings=(shardings, replicated)),
-      open_batches=open_batches, evaluations=evaluations, predict=predict,
-      panel_batch=(None if panel_batch is None
-                   else sharding.shard_batch(panel_batch, mesh)),
-      frozen=jax.device_put(opened.frozen, replicated), meta=meta,
-      checkpointer=checkpointer, recorder=record, watch=watch, state=state,
-      step=step, is_scoring=is_scoring, num_skipped=num_skipped,
-      skipped_in_a_row=skipped_in_a_row, bad_examples=bad_examples)
+      family=inputs.family,
+      config=config,
+      workdir=workdir,
+      mesh=inputs.mesh,
+      total_steps=inputs.total_steps,
+      schedules=program.schedules,
+      train_step=compile_step(config, inputs, program),
+      open_batches=inputs.open_batches,
+      evaluations=inputs.evaluations,
+      predict=inputs.predict,
+      panel_batch=panel_batch,
+      frozen=jax.device_put(inputs.opened.frozen, replicated),
+      meta=meta,
+      checkpointer=checkpointer,
+      recorder=record,
+      watch=watch,
+      state=state,
+      **progress)
 
 
-def _first_state(checkpointer, init, seed, abstract, shardings, initial):
-  """(the state of the last checkpoint and its meta; or a fresh one and {})."""
-  restored = checkpointer.restore_latest(
-      sharding.with_shardings(abstract, shardings))
-  if restored is not None:
-    return restored
+def _progress(state: TrainState, old_meta: dict[str, Any]) -> dict[str, Any]:
+  """Where a run stands, as fields of `Run`; from the meta of its checkpoint."""
+  num_skipped, skipped_in_a_row = old_meta.get("skipped", (0, 0))
+  bad_examples = 0
+  # The meta has the sum over all processes. One process goes on with it, or
+  # the next sum would count it several times.
+  if jax.process_index() == 0:
+    bad_examples = old_meta.get("bad_examples", 0)
+  return dict(
+      step=int(state.step),
+      is_scoring=old_meta.get("scoring", False),
+      num_skipped=num_skipped,
+      skipped_in_a_row=skipped_in_a_row,
+      bad_examples=bad_examples)
 
-  def fresh_state():
-    # The key is made inside: it is then the same on all processes.
-    return init(jax.random.PRNGKey(seed))
 
-  state = jax.jit(fresh_state, out_shardings=shardings)()
-  return start_from.replace(state, initial), {}
+def _open_recorder(
+    make_recorder: Callable,
+    config: TrainConfig,
+    workdir: pathlib.Path,
+    total_steps: int,
+    progress: dict[str, Any],
+    wandb: str | None,
+) -> recorder.AbstractRecorder:
+  """What writes metrics and images; only process 0 does."""
+  if jax.process_index():
+    return recorder.NullRecorder()
+  return make_recorder(
+      workdir,
+      start_step=progress["step"],
+      total_steps=total_steps,
+      batch_size=config.batch_size,
+      # Scores of evaluators that did not finish are made again.
+      drop_scores=progress["is_scoring"],
+      wandb=wandb)
 
 
 def _say_start(record, workdir, state, total_steps, *, is_resumed):
   num_params = sum(x.size for x in jax.tree.leaves(state.params))
-  origin = f"resumed at step {int(state.step)}" if is_resumed else "new run"
-  record.say(f"{workdir}: {origin}, {total_steps} steps, {num_params:,} "
-             f"parameters, {jax.device_count()} device(s)")
-
-
-def check_batch_size(config: TrainConfig, mesh) -> None:
-  """Raises a ConfigError if devices and parts cannot share a batch evenly."""
-  sharding.check_batch_size(config.batch_size, mesh)
-  sharding.check_batch_size(
-      config.batch_size // config.grad_accum_steps, mesh,
-      what="config.batch_size / config.grad_accum_steps")
+  origin = "new run"
+  if is_resumed:
+    origin = f"resumed at step {int(state.step)}"
+  record.say(
+      f"{workdir}: {origin}, {total_steps} steps, {num_params:,} parameters, "
+      f"{jax.device_count()} device(s)")
 
 
 def sum_over_processes(count: float) -> int:
   """The sum of what each process counted; all of them must ask."""
   if jax.process_count() == 1:
     return int(count)
-  return int(np.sum(multihost_utils.process_allgather(np.int32(count))))
+  counts = multihost_utils.process_allgather(np.int32(count))
+  return int(np.sum(counts))
 
 
 def check_finite(step: int, logs: Logs) -> None:
@@ -388,27 +427,3 @@ def check_finite(step: int, logs: Logs) -> None:
           "it is kept; lower config.lr or set config.grad_clip_norm, then run "
           "with another --workdir that starts from it (config.model_init). Or "
           "go on with config.skip_bad_steps.")
-
-
-def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
-  """Refuses a workdir that holds a run of another config."""
-  old = open_model.read_config(workdir)
-  if not old:
-    return
-  diff = config_diff(old, config.to_json())
-  if diff:
-    shown = "\n  ".join(diff[:10])
-    raise ConfigError(
-        f"--workdir {workdir} holds a run of another config. Choose another "
-        f"workdir or the old settings (may differ: "
-        f"{', '.join(sorted(RESUME_FREE))}). Old → new:\n  {shown}")
-
-
-def claim_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
-  """Makes the workdir and writes config.json, all checks being passed."""
-  if jax.process_index():
-    return
-  try:
-    files.write_json(workdir / "config.json", config.to_json())
-  except OSError as e:
-    raise ConfigError(f"--workdir {workdir} cannot be written: {e}.") from e

@@ -9,11 +9,13 @@ import jax
 
 from trainers import evaluation
 from trainers.families import open_checkpoint
-from trainers.family import Compiled
+from trainers.family import Compiled, Family
 from uvim.config import EvalConfig, TrainConfig, from_json
 from uvim.learn import sharding
 from uvim.registry import ConfigError, unknown
 from uvim.store import open_model
+
+Scores = dict[str, Any]
 
 # Fields of an evaluator's block that may be changed.
 FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
@@ -32,10 +34,14 @@ def config_of(checkpoint: str) -> TrainConfig:
   return from_json(fields)
 
 
-def score(checkpoint: str, config: TrainConfig, *,
-          names: Sequence[str] | None = None,
-          changes: Mapping[str, Any] | None = None,
-          oracle: str | None = None) -> list[dict[str, Any]]:
+def score(
+    checkpoint: str,
+    config: TrainConfig,
+    *,
+    names: Sequence[str] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    oracle: str | None = None,
+) -> list[Scores]:
   """Runs evaluators on a checkpoint.
 
   Args:
@@ -55,21 +61,30 @@ def score(checkpoint: str, config: TrainConfig, *,
   """
   blocks = choose(config, names)
   family, variables = open_checkpoint(checkpoint, config, oracle=oracle)
+  # All devices along the batch; parameters are whole on each.
   mesh = sharding.make_mesh((("data", -1),))
   predict = Compiled(family)
+  # All are built before the first runs, so that a mistake costs no time.
   evaluations = []
   for block in blocks:
-    # A wrong name is an error of `make_evaluation`, which knows the field.
-    predictor = block.pred if block.pred in family.predictors else "predict"
-    block = changed(block, changes or {}, list(family.options(predictor)))
+    block = changed(block, changes or {}, _predict_options(family, block))
     evaluations.append(evaluation.make_evaluation(
         block, family, predict, mesh, pp_modules=config.pp_modules))
   variables = jax.device_put(variables, sharding.replicated(mesh))
   return [_run(item, variables) for item in evaluations]
 
 
-def choose(config: TrainConfig,
-           names: Sequence[str] | None) -> list[EvalConfig]:
+def _predict_options(family: Family, block: EvalConfig) -> list[str]:
+  """The names of the options of an evaluator's prediction."""
+  # A wrong name is an error of `make_evaluation`, which knows the field.
+  predictor = block.pred if block.pred in family.predictors else "predict"
+  return list(family.options(predictor))
+
+
+def choose(
+    config: TrainConfig,
+    names: Sequence[str] | None,
+) -> list[EvalConfig]:
   """The evaluators of these names; all of them by default."""
   blocks = {block.name: block for block in config.evals}
   for name in names or ():
@@ -78,10 +93,15 @@ def choose(config: TrainConfig,
   return [blocks[name] for name in names or blocks]
 
 
-def changed(block: EvalConfig, changes: Mapping[str, Any],
-            predict_options: Sequence[str]) -> EvalConfig:
+def changed(
+    block: EvalConfig,
+    changes: Mapping[str, Any],
+    predict_options: Sequence[str],
+) -> EvalConfig:
   """An evaluator's block with other fields or options; see `score`."""
-  fields, pred_kw, options = {}, dict(block.pred_kw), dict(block.options)
+  fields = {}
+  pred_kw = dict(block.pred_kw)
+  options = dict(block.options)
   for name, value in changes.items():
     if name in FIELDS:
       fields[name] = value
@@ -92,13 +112,20 @@ def changed(block: EvalConfig, changes: Mapping[str, Any],
   return dataclasses.replace(block, **fields, pred_kw=pred_kw, options=options)
 
 
-def _run(item: evaluation.Evaluation, variables) -> dict[str, Any]:
+def _run(item: evaluation.Evaluation, variables) -> Scores:
+  """Makes the pass of one evaluator and prints its metrics."""
   started = time.monotonic()
   metrics = {}
   for name, value in item.run(variables).items():
-    metrics[item.config.prefix + name] = value
-    print(f"{item.config.prefix + name:40} {value:.6g}", flush=True)
+    full_name = item.config.prefix + name
+    metrics[full_name] = value
+    print(f"{full_name:40} {value:.6g}", flush=True)
   block = dataclasses.asdict(item.config)
   kept = {name: block[name] for name in ("name", "type", *FIELDS)}
-  return {"metrics": metrics, "settings": dict(item.settings), **kept,
-          "seconds": round(time.monotonic() - started, 1)}
+  seconds = time.monotonic() - started
+  return {
+      "metrics": metrics,
+      "settings": dict(item.settings),
+      **kept,
+      "seconds": round(seconds, 1),
+  }

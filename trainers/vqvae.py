@@ -6,7 +6,7 @@ B batch · L code length · E numbers of a code vector · Q number of words
 
 The loss is the task's reconstruction loss of f(x, Ω(x, y)) (paper, section 2.2)
 plus the quantizer's own loss. What the quantizer learns by other means, such as
-its dictionary, it learns after the step.
+its codebook, it learns after the step.
 """
 
 import jax
@@ -47,19 +47,23 @@ class VqvaeFamily(Family):
     self.model = make_model(config.model_name, config.model, "config.model")
     self.task = make_task(config.task, config.model, **config.task_options)
     self.predictors = {
-        "predict": self.predict, "loss": self.eval_loss,
-        "zero_code": self.predict_zero_code}
+        "predict": self.predict,
+        "loss": self.eval_loss,
+        "zero_code": self.predict_zero_code,
+    }
 
   def num_words(self):
     return self.model.spec.num_words
 
   def init(self, rng):
     arrays = self.model.init(rng)
+    # The optimizer trains the parameters; `after_step` changes the rest.
     extra = {}
     if arrays["state"]:
       extra["state"] = arrays["state"]
-    if self.num_words() is not None:
-      extra["usage"] = jnp.zeros((self.num_words(),), jnp.int32)
+    num_words = self.num_words()
+    if num_words is not None:
+      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
     return arrays["params"], extra
 
   def check_batch(self, batch):
@@ -67,25 +71,26 @@ class VqvaeFamily(Family):
     if data["x"] is None or data["ctx"] is None:
       raise ConfigError("config.pp_train must keep 'image' and 'labels'; it "
                         f"leaves {', '.join(sorted(batch))}.")
-    check_size(data["ctx"], self.model.vit.input_size,
-               "image_ctx" if "image_ctx" in batch else "image")
+    image_key = "image_ctx" if "image_ctx" in batch else "image"
+    check_size(data["ctx"], self.model.vit.input_size, image_key)
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del frozen
     model = self.model
     arrays = {"params": params, "state": extra.get("state", {})}
     data = self.task.inputs(batch)
+    labels = data["x"]
+    image = data["ctx"]
     if not model.has_oracle:
-      # The base model alone: no code, and nothing for a dictionary to learn.
-      z_BLE = model.embed_no_code(arrays, len(data["ctx"]))
-      loss, logs = model.loss(
-          arrays, z_BLE, data["ctx"], data["x"], self.task.loss)
+      # The base model alone: no code, and nothing for a codebook to learn.
+      z_BLE = model.embed_no_code(arrays, len(image))
+      loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
       return loss, Report(logs, stats=None)
 
-    coded = model.oracle(arrays, data["x"], data["ctx"], rngs_B, step)
+    # y → code → y: the oracle reads the labels that f must then predict.
+    coded = model.oracle(arrays, labels, image, rngs_B, step)
     z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
-    loss, logs = model.loss(
-        arrays, z_BLE, data["ctx"], data["x"], self.task.loss)
+    loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
     loss += jnp.mean(coded.loss_B)
     return loss, Report(logs | coded.logs, stats=coded.stats)
 
@@ -94,7 +99,8 @@ class VqvaeFamily(Family):
     if stats is None:
       return extra, {}
     quantizer = self.model.quantizer
-    new_extra, logs = dict(extra), {}
+    new_extra = dict(extra)
+    logs = {}
     if "state" in extra:
       new_extra["state"], logs = quantizer.learn(extra["state"], stats, rng)
     counts_Q = quantizer.usage(stats)
@@ -121,6 +127,7 @@ class VqvaeFamily(Family):
     """
     dropped_BL = None
     if mask is not None:
+      # Only random words need an id; a batch without one can be masked too.
       seeds_B = None
       if mask == "random":
         seeds_B = example_seeds(batch["image/id"], seed)
@@ -159,9 +166,9 @@ class VqvaeFamily(Family):
     return {"loss": loss_B, **logs}
 
   def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:
+    predictor_of = {"oracle's code": "predict", "no code": "zero_code"}
     outputs = {}
-    for title, name in (("oracle's code", "predict"),
-                        ("no code", "zero_code")):
+    for title, name in predictor_of.items():
       program = predict(name, **predict.scored(name))
       outputs[title] = program(variables, batch)
     return draw_columns(self.task, batch, outputs)
