@@ -33,15 +33,24 @@ CHECKSUMS = "checksums.json"
 # Any of these may come out of Orbax and TensorStore for a bad disk or path.
 IO_ERRORS = (OSError, ValueError, RuntimeError)
 
+# How much of a file is read at a time.
+_CHUNK_BYTES = 1 << 24
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+
+Meta = dict[str, Any]
+Path = str | os.PathLike
+# File → [size in bytes, CRC-32].
+Digests = dict[str, list[int]]
+
 log = logging.getLogger(__name__)
 
 
 def _versions() -> dict[str, str]:
-  packages = "jax", "flax", "optax", "orbax-checkpoint"
-  return {name: importlib.metadata.version(name) for name in packages}
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _spec(leaf: Any) -> list:
+  """Shape and dtype as JSON keeps them."""
   return [list(leaf.shape), str(leaf.dtype)]
 
 
@@ -54,36 +63,48 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
       yield path
 
 
-def _digests(step_dir: epath.Path) -> dict[str, list[int]]:
-  """{file below step_dir: [size in bytes, CRC-32]} of what we saved."""
+def _digests(step_dir: epath.Path) -> Digests:
+  """The digests of what we saved, by names below step_dir."""
   digests = {}
-  for item in "state", "meta":
+  for item in ("state", "meta"):
     for path in _files(step_dir / item):
-      size = crc = 0
-      with path.open("rb") as f:
-        while chunk := f.read(1 << 24):
-          size, crc = size + len(chunk), zlib.crc32(chunk, crc)
-      digests[path.relative_to(step_dir).as_posix()] = [size, crc]
+      name = path.relative_to(step_dir).as_posix()
+      digests[name] = _digest(path)
   return digests
+
+
+def _digest(path: epath.Path) -> list[int]:
+  """[size in bytes, CRC-32] of a file, which may exceed the memory."""
+  size = 0
+  crc = 0
+  with path.open("rb") as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      size += len(chunk)
+      crc = zlib.crc32(chunk, crc)
+  return [size, crc]
 
 
 def _damage(step_dir: epath.Path) -> str:
   """What is wrong with a checkpoint's files; '' if nothing."""
   try:
-    expected = json.loads((step_dir / CHECKSUMS).read_text())
+    text = (step_dir / CHECKSUMS).read_text()
+    expected = json.loads(text)
     found = _digests(step_dir)
   except (OSError, ValueError) as e:
     return f"{type(e).__name__}: {e}"
-  bad = [name for name in sorted({*expected, *found})
-         if expected.get(name) != found.get(name)]
-  return f"{bad[0]} is missing or altered" if bad else ""
+  for name in sorted({*expected, *found}):
+    if expected.get(name) != found.get(name):
+      return f"{name} is missing or altered"
+  return ""
 
 
 def _saved_steps(root: epath.Path) -> list[int]:
   """Steps with a finished checkpoint, newest first."""
   if not root.is_dir():
     return []
-  steps = [int(path.name) for path in root.iterdir() if path.name.isdecimal()]
+  # Other names are folders that are being written, or damaged ones set aside.
+  names = [path.name for path in root.iterdir()]
+  steps = [int(name) for name in names if name.isdecimal()]
   return sorted(steps, reverse=True)
 
 
@@ -96,11 +117,12 @@ def _newest_sound_step(root: epath.Path) -> tuple[int | None, list[int]]:
   """
   damaged = []
   for step in _saved_steps(root):
-    damage = _damage(root / str(step))
+    step_dir = root / str(step)
+    damage = _damage(step_dir)
     if not damage:
       return step, damaged
     damaged.append(step)
-    log.warning("Skipped damaged checkpoint %s: %s.", root / str(step), damage)
+    log.warning("Skipped damaged checkpoint %s: %s.", step_dir, damage)
   if damaged:
     raise registry.ConfigError(
         f"All {len(damaged)} checkpoint(s) in {root} are damaged. Restore the "
@@ -108,22 +130,25 @@ def _newest_sound_step(root: epath.Path) -> tuple[int | None, list[int]]:
   return None, damaged
 
 
-def _read_meta(step_dir: epath.Path) -> dict[str, Any]:
+def _read_meta(step_dir: epath.Path) -> Meta:
+  """All that `Checkpointer.save` wrote: the caller's meta and ours."""
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
     return reader.restore(step_dir / "meta")
 
 
 def array_specs(tree: PyTree) -> dict[str, list]:
   """{name: [shape, dtype]} of a tree of arrays."""
-  return {k: _spec(v) for k, v in tree_lib.flatten(tree).items()}
+  flat = tree_lib.flatten(tree)
+  return {name: _spec(leaf) for name, leaf in flat.items()}
 
 
 def check_same_arrays(saved: Mapping, wanted: Mapping, where: Any) -> None:
   """Raises ConfigError with the differences of two `array_specs`."""
   found = tree_lib.compare(saved, wanted)
   if not found.same:
-    raise registry.ConfigError(f"Checkpoint {where} is of another model or "
-                               f"optimizer: {found.report()}")
+    raise registry.ConfigError(
+        f"Checkpoint {where} is of another model or optimizer: "
+        f"{found.report()}")
 
 
 class Checkpointer:
@@ -131,7 +156,7 @@ class Checkpointer:
 
   def __init__(
       self,
-      workdir: str | os.PathLike,
+      workdir: Path,
       *,
       keep_last: int = 2,
       keep_every: int | None = None,
@@ -148,25 +173,32 @@ class Checkpointer:
       ConfigError: the folder cannot be made.
     """
     self._root = _absolute(workdir) / SUBDIR
+    # The step that is being saved.
     self._saving = None
+    # `_newest_sound_step`, where it is known and nothing was saved since.
     self._newest = None
-    policies = [checkpoint_managers.LatestN(keep_last)]
-    if keep_every:
-      policies.append(checkpoint_managers.EveryNSteps(keep_every))
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,
-        async_options=ocp.options.AsyncOptions(
-            post_finalization_callback=self._write_checksums,
-            # A folder that cannot be made is then an error at once, not after
-            # twenty minutes of background threads waiting for it.
-            create_directories_asynchronously=False))
+    options = self._options(keep_last, keep_every)
     try:
       self._root.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(self._root, options=options)
     except IO_ERRORS as e:
       raise registry.ConfigError(
           f"Cannot use workdir {workdir}: {e}.") from e
+
+  def _options(self, keep_last, keep_every) -> ocp.CheckpointManagerOptions:
+    """Which checkpoints stay, and how they are written."""
+    policies = [checkpoint_managers.LatestN(keep_last)]
+    if keep_every:
+      policies.append(checkpoint_managers.EveryNSteps(keep_every))
+    async_options = ocp.options.AsyncOptions(
+        post_finalization_callback=self._write_checksums,
+        # A folder that cannot be made is then an error at once, not after
+        # twenty minutes of background threads waiting for it.
+        create_directories_asynchronously=False)
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        cleanup_tmp_directories=True,
+        async_options=async_options)
 
   def __enter__(self) -> "Checkpointer":
     return self
@@ -188,6 +220,7 @@ class Checkpointer:
     if step in self._manager.all_steps():
       return
     meta = {
+        # What comes back is then what was saved: lists, not tuples.
         "meta": json.loads(json.dumps(meta)),
         "step": step,
         "versions": _versions(),
@@ -196,12 +229,15 @@ class Checkpointer:
     try:
       # Waits for the save before, whose callback still needs its own step.
       self._manager.wait_until_finished()
-      self._saving, self._newest = step, None
+      self._saving = step
+      self._newest = None
       if "://" not in str(self._root) and not self._root.exists():
         # Orbax would make it anew, and nobody would look for it there.
         raise FileNotFoundError(f"{self._root} has vanished")
-      self._manager.save(step, force=True, args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+      items = ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          meta=ocp.args.JsonSave(meta))
+      self._manager.save(step, force=True, args=items)
     except IO_ERRORS as e:
       raise self._write_error(e) from e
 
@@ -219,8 +255,9 @@ class Checkpointer:
     self._manager.close()
 
   def restore_latest(
-      self, abstract_state: PyTree
-  ) -> tuple[PyTree, dict[str, Any]] | None:
+      self,
+      abstract_state: PyTree,
+  ) -> tuple[PyTree, Meta] | None:
     """The newest intact checkpoint.
 
     Args:
@@ -237,32 +274,29 @@ class Checkpointer:
     step, damaged = self._agree_on_step()
     if step is None:
       return None
-    meta = self._meta(step)
+    step_dir = self._root / str(step)
+    meta = _read_meta(step_dir)
     wanted = array_specs(abstract_state)
-    check_same_arrays(meta["arrays"], wanted, self._root / str(step))
-    restored = self._manager.restore(step, args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract_state)))
+    # Before Orbax sees it, whose message names no array.
+    check_same_arrays(meta["arrays"], wanted, step_dir)
+    items = ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract_state))
+    restored = self._manager.restore(step, args=items)
     self._set_aside(damaged)
-    self._newest = step, []
+    self._newest = (step, [])
     return restored["state"], meta["meta"]
-
-  def _meta(self, step: int) -> dict[str, Any]:
-    return _read_meta(self._root / str(step))
 
   def _agree_on_step(self) -> tuple[int | None, list[int]]:
     """`_newest_sound_step`, read by process 0 for all, once between saves."""
     self.wait()
     if self._newest is None:
-      step, damaged = None, []
+      step = None
+      damaged = []
       if jax.process_index() == 0:
         step, damaged = _newest_sound_step(self._root)
       if jax.process_count() > 1:
-        # Here, because it must not be touched before jax.distributed is up.
-        from jax.experimental import multihost_utils
-        step = int(multihost_utils.broadcast_one_to_all(
-            np.int32(-1 if step is None else step)))
-        step = None if step < 0 else step
-      self._newest = step, damaged
+        step = _broadcast_step(step)
+      self._newest = (step, damaged)
     return self._newest
 
   def _set_aside(self, damaged: list[int]) -> None:
@@ -282,11 +316,16 @@ class Checkpointer:
   def _write_checksums(self) -> None:
     """Called in the saving thread when all files are written, before the
     folder gets its final name."""
-    if jax.process_index() == 0:
-      folder = next(iter(sorted(
-          self._root.glob(f"{self._saving}.orbax-checkpoint-tmp*"))),
-          self._root / str(self._saving))
-      (folder / CHECKSUMS).write_text(json.dumps(_digests(folder)))
+    if jax.process_index():
+      return
+    folder = self._root / str(self._saving)
+    # On an object store there is no rename: the files are in place already.
+    temporary = f"{self._saving}.orbax-checkpoint-tmp*"
+    for found in sorted(self._root.glob(temporary)):
+      folder = found
+      break
+    text = json.dumps(_digests(folder))
+    (folder / CHECKSUMS).write_text(text)
 
   def _write_error(self, e: Exception) -> registry.ConfigError:
     return registry.ConfigError(
@@ -294,40 +333,58 @@ class Checkpointer:
         "disk full, read-only or gone? Earlier checkpoints are unchanged.")
 
 
-def _absolute(path: str | os.PathLike) -> epath.Path:
+def _broadcast_step(step: int | None) -> int | None:
+  """The step of process 0, on all processes."""
+  # Here, because it must not be touched before jax.distributed is up.
+  from jax.experimental import multihost_utils
+  # Only arrays travel, and no array holds None.
+  sent = np.int32(-1 if step is None else step)
+  received = int(multihost_utils.broadcast_one_to_all(sent))
+  return None if received < 0 else received
+
+
+def _absolute(path: Path) -> epath.Path:
   """Orbax takes no relative paths; gs:// and the like stay as they are."""
   path = os.fspath(path)
-  return epath.Path(path if "://" in path else os.path.abspath(path))
+  if "://" not in path:
+    path = os.path.abspath(path)
+  return epath.Path(path)
 
 
 def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
+  """The parameters and the model's state of a run, as published files have."""
   root = workdir / SUBDIR
   step, _ = _newest_sound_step(root)
   if step is None:
     raise registry.ConfigError(
         f"{workdir} holds no checkpoint: expected {root}/STEP. Is it the "
         "workdir of a run that has saved one?")
-  saved = _read_meta(root / str(step))["arrays"]
+  step_dir = root / str(step)
+  saved = _read_meta(step_dir)["arrays"]
+  # Not the optimizer's arrays: they are large, and no prediction needs them.
   wanted = {}
   for name, (shape, dtype) in saved.items():
     if name.startswith(("params/", *_EXTRA_PARTS)):
       wanted[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-  target = tree_lib.unflatten(wanted)
-  to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), target)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    tree = reader.restore(
-        root / str(step) / "state",
-        args=ocp.args.PyTreeRestore(
-            target, restore_args=to_numpy, partial_restore=True))
+  tree = _restore_numpy(step_dir / "state", tree_lib.unflatten(wanted))
   # Averaged parameters, where there are some, are the ones to predict with.
   extra = tree.get("extra", {})
-  out = {files.PARAMS: extra.get("ema", tree["params"])}
+  arrays = {files.PARAMS: extra.get("ema", tree["params"])}
   if files.STATE in extra:
-    out[files.STATE] = extra[files.STATE]
-  return out
+    arrays[files.STATE] = extra[files.STATE]
+  return arrays
 
 
-def read_meta(workdir: str | os.PathLike) -> dict[str, Any]:
+def _restore_numpy(folder: epath.Path, wanted: PyTree) -> PyTree:
+  """These arrays of a saved state, as numpy."""
+  to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(np.ndarray), wanted)
+  args = ocp.args.PyTreeRestore(
+      wanted, restore_args=to_numpy, partial_restore=True)
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    return reader.restore(folder, args=args)
+
+
+def read_meta(workdir: Path) -> Meta:
   """What was given to `save` as meta with a run's newest checkpoint.
 
   {} for anything that is no run's workdir, such as a .npz.
@@ -341,7 +398,7 @@ def read_meta(workdir: str | os.PathLike) -> dict[str, Any]:
   return {}
 
 
-def load_params(path: str | os.PathLike) -> dict[str, Any]:
+def load_params(path: Path) -> dict[str, Any]:
   """Parameters as numpy, on one host.
 
   Args:
@@ -355,8 +412,11 @@ def load_params(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ConfigError: nothing there, not readable, or arrays that need pickle.
   """
-  given, path = os.fspath(path), _absolute(path)
+  given = os.fspath(path)
+  path = _absolute(path)
   if not path.exists():
     raise registry.ConfigError(
         f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
-  return _load_workdir(path) if path.is_dir() else files.load_npz(path)
+  if path.is_dir():
+    return _load_workdir(path)
+  return files.load_npz(path)

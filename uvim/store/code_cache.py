@@ -38,18 +38,31 @@ def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
         "augmentations repeat: after 1 epoch, 2 epochs, ….")
   model = dataclasses.asdict(config.oracle)
   del model["model_init"]  # The arrays count, not where they came from.
-  out = {"format": 1, "dataset": config.dataset,
-         "train_split": config.train_split, "pp_train": config.pp_train,
-         "pp_modules": config.pp_modules, "seed": config.seed,
-         "codes_per_image": config.codes_per_image, "oracle": model,
-         "oracle_crc32": tree.fingerprint(oracle)}
-  return json.loads(json.dumps(out, default=list))
+  depends_on = {
+      "format": 1,
+      "dataset": config.dataset,
+      "train_split": config.train_split,
+      "pp_train": config.pp_train,
+      "pp_modules": config.pp_modules,
+      "seed": config.seed,
+      "codes_per_image": config.codes_per_image,
+      "oracle": model,
+      "oracle_crc32": tree.fingerprint(oracle),
+  }
+  # Through JSON and back, so that it equals what a file gives.
+  text = json.dumps(depends_on, default=list)
+  return json.loads(text)
 
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
   """'field: old → new' for all that differs."""
-  return [f"{key}: {old.get(key)!r} → {new.get(key)!r}"
-          for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+  lines = []
+  for key in sorted({*old, *new}):
+    before = old.get(key)
+    after = new.get(key)
+    if before != after:
+      lines.append(f"{key}: {before!r} → {after!r}")
+  return lines
 
 
 def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
@@ -72,11 +85,14 @@ def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
         f"--out {path}")
   differs = difference(header, describe(config, oracle))
   if differs:
-    raise ConfigError(f"{WHERE}: {path!r} is for another run. Cache → this "
-                      "config:\n  " + "\n  ".join(differs))
+    lines = "\n  ".join(differs)
+    raise ConfigError(
+        f"{WHERE}: {path!r} is for another run. Cache → this config:"
+        f"\n  {lines}")
+  codes_file = folder / CODES
   try:
-    codes_RNL = np.load(folder / CODES, mmap_mode="r", allow_pickle=False)
+    # Mapped: a cache may be larger than the memory.
+    return np.load(codes_file, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
-    raise ConfigError(f"{WHERE}: {str(folder / CODES)!r} cannot be read: "
-                      f"{error}.") from error
-  return codes_RNL
+    raise ConfigError(
+        f"{WHERE}: {str(codes_file)!r} cannot be read: {error}.") from error

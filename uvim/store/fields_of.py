@@ -20,14 +20,18 @@ CODE_LEN = 256  # Of every published model.
 _ATTENTION = "MultiHeadDotProductAttention_0/query/kernel"
 _MLP = "MlpBlock_0/Dense_0/kernel"
 
+# Array name ('params/…', 'state/…') → shape.
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 def kind_of(shapes: Mapping[str, Any]) -> str:
   """The family of arrays of these names: "vqvae" or "lm"."""
-  return "vqvae" if "params/decoder_stem/kernel" in shapes else "lm"
+  # Only a base model has a stem that reads codewords.
+  is_stage_i = "params/decoder_stem/kernel" in shapes
+  return "vqvae" if is_stage_i else "lm"
 
 
-def stage_i_fields(shapes: Mapping[str, tuple[int, ...]],
-                   code_len: int = CODE_LEN) -> dict[str, Any]:
+def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   """Constructor fields of `uvim.models.vit.ViT`.
 
   Args:
@@ -46,23 +50,38 @@ def stage_i_fields(shapes: Mapping[str, tuple[int, ...]],
   if not outputs:
     raise ConfigError("No array 'params/head_…/kernel': not a stage I model.")
   # Every patch of a label has as many pixels; the published ones are square.
-  patch = _side(next(iter(outputs.values()))[1], "pixels in a patch")
+  _, num_pixels = next(iter(outputs.values()))
+  patch = _side(num_pixels, "pixels in a patch")
   num_patches = _shape(shapes, "params/pos_embedding_decoder")[1]
   size = patch * _side(num_patches, "patches")
-  learned = shapes.get("params/bottleneck_upsample")
   return dict(
-      input_size=(size, size), patch_size=(patch, patch), width=width,
-      code_len=learned[0] if learned else code_len,
-      bottleneck_resize=learned is None,
+      _bottleneck_fields(shapes, code_len),
+      input_size=(size, size),
+      patch_size=(patch, patch),
+      width=width,
       oracle_depth=_depth(shapes, "params/encoder/encoderblock_"),
       base_model_depth=_depth(shapes, block),
-      mlp_dim=mlp_dim, num_heads=heads, dict_size=dict_size,
-      codeword_dim=codeword_dim, inputs=inputs or outputs, outputs=outputs,
+      mlp_dim=mlp_dim,
+      num_heads=heads,
+      dict_size=dict_size,
+      codeword_dim=codeword_dim,
+      # A model without an oracle has no inputs; the config needs some.
+      inputs=inputs or outputs,
+      outputs=outputs,
       with_encoder_ctx="params/ctx_enc_embedding/kernel" in shapes,
       with_decoder_ctx="params/ctx_dec_embedding/kernel" in shapes)
 
 
-def stage_ii_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _bottleneck_fields(shapes, code_len):
+  """How the grid of tokens becomes a code, and how long that is."""
+  learned = shapes.get("params/bottleneck_upsample")
+  if learned:
+    # The map is a matrix [L, N].
+    code_len, _ = learned
+  return dict(code_len=code_len, bottleneck_resize=learned is None)
+
+
+def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
   """Constructor fields of `uvim.priors.lm.LM`; arguments as above."""
   rows, columns, _, width = _shape(shapes, "params/EmbedPatches/kernel")
   num_patches = _shape(shapes, "params/pos_embedding_encoder")[1]
@@ -72,24 +91,38 @@ def stage_ii_fields(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
   _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}")
   layers = _depth(shapes, block)
   decoder = _decoder_fields(shapes)
-  same = decoder == dict(
-      decoder_layers=layers, decoder_heads=heads, decoder_mlp_dim=mlp_dim,
+  encoder = dict(
+      decoder_layers=layers,
+      decoder_heads=heads,
+      decoder_mlp_dim=mlp_dim,
       decoder_emb_dim=width)
+  # Equal sizes are not said twice, as in the released configs.
+  if decoder == encoder:
+    decoder = {}
+  vocab_size, _ = _shape(shapes, "params/decoder/EmbedTargets/embedding")
+  _, seq_len, _ = _shape(shapes, "params/pos_embedding_decoder")
   return dict(
-      {} if same else decoder, num_layers=layers,
-      num_heads=heads, mlp_dim=mlp_dim, emb_dim=width,
+      decoder,
+      num_layers=layers,
+      num_heads=heads,
+      mlp_dim=mlp_dim,
+      emb_dim=width,
       patches={"size": (rows, columns)},
       input_size=(side * rows, side * columns),
-      vocab_size=_shape(shapes, "params/decoder/EmbedTargets/embedding")[0],
-      seq_len=_shape(shapes, "params/pos_embedding_decoder")[1])
+      vocab_size=vocab_size,
+      seq_len=seq_len)
 
 
 def _decoder_fields(shapes):
+  """The `decoder_…` fields of `LM`, whether or not they differ."""
   block = "params/decoder/EncDecBlock"
   width, heads, _ = _shape(shapes, f"{block}0/SelfAttn/query/kernel")
   _, mlp_dim = _shape(shapes, f"{block}0/MLP/Dense_0/kernel")
-  return dict(decoder_layers=_depth(shapes, block), decoder_heads=heads,
-              decoder_mlp_dim=mlp_dim, decoder_emb_dim=width)
+  return dict(
+      decoder_layers=_depth(shapes, block),
+      decoder_heads=heads,
+      decoder_mlp_dim=mlp_dim,
+      decoder_emb_dim=width)
 
 
 def task_name(fields: Mapping[str, Any]) -> str:
@@ -105,19 +138,28 @@ def _shape(shapes, name):
 
 def _named(shapes, kind):
   """(key, shape of its kernel) of all arrays params/KIND_KEY/kernel."""
+  pattern = re.compile(rf"params/{kind}_(\w+)/kernel")
   for name, shape in shapes.items():
-    if match := re.fullmatch(rf"params/{kind}_(\w+)/kernel", name):
+    match = pattern.fullmatch(name)
+    if match:
       yield match[1], tuple(shape)
 
 
 def _depth(shapes, prefix):
-  return len({name.removeprefix(prefix).split("/")[0]
-              for name in shapes if name.startswith(prefix)})
+  """How many blocks have names that begin like this: PREFIX0/…, PREFIX1/…."""
+  blocks = set()
+  for name in shapes:
+    if name.startswith(prefix):
+      number, _, _ = name.removeprefix(prefix).partition("/")
+      blocks.add(number)
+  return len(blocks)
 
 
 def _side(number, what):
+  """The side of a square of so many parts."""
   side = math.isqrt(number)
   if side ** 2 != number:
-    raise ConfigError(f"{number} {what} are no square; only a run's workdir "
-                      "tells the size of such a model.")
+    raise ConfigError(
+        f"{number} {what} are no square; only a run's workdir tells the size "
+        "of such a model.")
   return side

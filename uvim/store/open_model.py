@@ -23,7 +23,14 @@ from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
 
-STAGE_I, STAGE_II = "vqvae", "lm"
+# Kinds of families; see `trainers.families`.
+STAGE_I = "vqvae"
+STAGE_II = "lm"
+
+Path = str | os.PathLike
+Config = dict[str, Any]
+# (id, name, is a thing) of class 1, 2, ….
+Categories = tuple[tuple[int, str, bool], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +54,16 @@ class OpenModel:
   prior_params: PyTree = None
   antialias: bool = False
   dataset: str = ""
-  categories: tuple[tuple[int, str, bool], ...] = ()
+  categories: Categories = ()
 
 
-def open_model(path: str | os.PathLike, *,
-               lm: str | os.PathLike | None = None,
-               code_len: int | None = None,
-               task_options: Mapping[str, Any] | None = None) -> OpenModel:
+def open_model(
+    path: Path,
+    *,
+    lm: Path | None = None,
+    code_len: int | None = None,
+    task_options: Mapping[str, Any] | None = None,
+) -> OpenModel:
   """Opens both stages, or stage I alone.
 
   Arguments and errors as `uvim.inference.api.UViM.from_checkpoint`.
@@ -63,6 +73,8 @@ def open_model(path: str | os.PathLike, *,
   prior_arrays = _read_arrays(lm, STAGE_II) if lm else None
 
   prior_fields = _prior_fields(lm, prior_arrays) if lm else {}
+  # Bare arrays of stage I may not tell how long their codes are; those of
+  # stage II do.
   code_len = code_len or prior_fields.get("seq_len", fields_of.CODE_LEN)
   model_fields, task, known_options = _stage_i_fields(path, arrays, code_len)
   config = read_config(path)
@@ -71,19 +83,28 @@ def open_model(path: str | os.PathLike, *,
   _check_same_task(path, task, lm, config)
 
   model = make_model("vit", model_fields, "the checkpoint's model")
-  out = OpenModel(
-      make_task(task, model_fields, **(task_options or known_options)),
-      model, arrays, antialias=_resizes_with_antialias(config),
-      dataset=config.get("dataset", ""), categories=_categories(path))
+  task_options = task_options or known_options
+  opened = OpenModel(
+      task=make_task(task, model_fields, **task_options),
+      model=model,
+      arrays=arrays,
+      antialias=_resizes_with_antialias(config),
+      dataset=config.get("dataset", ""),
+      categories=_categories(path))
   if not lm:
-    return out
+    return opened
+  return _with_prior(opened, lm, prior_fields, prior_arrays)
+
+
+def _with_prior(opened, lm, prior_fields, prior_arrays) -> OpenModel:
+  """Stage I together with the stage II that `lm` names, if they fit."""
   prior = make_model("lm", prior_fields, "the checkpoint's language model")
-  prior.check_code(model.spec, "the checkpoint's language model")
+  prior.check_code(opened.model.spec, "the checkpoint's language model")
   meta = read_meta(lm)
   if meta:
-    check_oracle(meta, tree.fingerprint(arrays), lm)
+    check_oracle(meta, tree.fingerprint(opened.arrays), lm)
   return dataclasses.replace(
-      out, prior=prior, prior_params=prior_arrays["params"])
+      opened, prior=prior, prior_params=prior_arrays["params"])
 
 
 def _both_stages(path, lm):
@@ -91,6 +112,7 @@ def _both_stages(path, lm):
   if is_name(path):
     return f"{path}-stage1", lm or f"{path}-stage2"
   config = read_config(path)
+  # Bare arrays have no config; without `lm` they are of stage I.
   kind = config.get("kind", STAGE_I)
   if kind == STAGE_I:
     return path, lm
@@ -120,6 +142,7 @@ def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
     ConfigError: it learned the code of other arrays.
   """
   known = meta.get("oracle_crc32")
+  # None: a checkpoint from elsewhere.
   if known not in (None, crc32):
     raise ConfigError(
         f"{path} learned the code of another stage I model than the one it is "
@@ -132,7 +155,7 @@ def is_name(path) -> bool:
   return f"{path}-stage1" in published.MODELS
 
 
-def read_config(path) -> dict[str, Any]:
+def read_config(path) -> Config:
   """The config a run left in its workdir; {} for anything else.
 
   Raises:
@@ -161,7 +184,9 @@ def read_meta(path) -> dict[str, Any]:
 def oracle_path(path, config) -> str:
   """Stage I of a stage II run: as the run named it, or beside the run."""
   oracle = config["oracle"]["model_init"]
-  beside = epath.Path(os.fspath(path)).parent / epath.Path(oracle).name
+  folder = epath.Path(os.fspath(path)).parent
+  beside = folder / epath.Path(oracle).name
+  # Both runs were copied together, so the old path leads nowhere.
   is_moved = not epath.Path(oracle).exists() and beside.exists()
   return os.fspath(beside) if is_moved else oracle
 
@@ -171,8 +196,9 @@ def _check_same_task(path, task, lm, config):
   oracle = config.get("oracle") or {}
   other = oracle.get("task", task)
   if _plain_task(task) != _plain_task(other):
-    raise ConfigError(f"{path} is a model of {task}, the language model {lm} "
-                      f"one of {other}: they do not go together.")
+    raise ConfigError(
+        f"{path} is a model of {task}, the language model {lm} one of {other}: "
+        "they do not go together.")
 
 
 def _plain_task(name: str) -> str:
@@ -187,39 +213,46 @@ def _resizes_with_antialias(config) -> bool:
   return bool(re.search(r"resize\([^)]*antialias\s*=\s*True", pp))
 
 
-def _categories(path) -> tuple[tuple[int, str, bool], ...]:
+def _categories(path) -> Categories:
   """Those of the data set that a run learned from, if it says so."""
-  rows = read_meta(path).get("categories", ())
-  return tuple((int(id_), str(name), bool(is_thing))
-               for id_, name, is_thing in rows)
+  categories = []
+  for number, name, is_thing in read_meta(path).get("categories", ()):
+    categories.append((int(number), str(name), bool(is_thing)))
+  return tuple(categories)
 
 
 def _read_arrays(path, kind: str) -> dict[str, Any]:
+  """The arrays of a checkpoint, which must be of this kind."""
   arrays = published.load_params(path, kind=kind)
   found = fields_of.kind_of(tree.flatten(arrays))
   if found != kind:
     stages = {STAGE_I: 1, STAGE_II: 2}
-    raise ConfigError(f"{path} is a checkpoint of stage {stages[found]}; stage "
-                      f"{stages[kind]} is needed here.")
+    raise ConfigError(
+        f"{path} is a checkpoint of stage {stages[found]}; stage "
+        f"{stages[kind]} is needed here.")
+  # A quantizer that learns nothing leaves no state.
   if kind == STAGE_I:
     arrays.setdefault("state", {})
   return arrays
 
 
 def _shapes(arrays) -> dict[str, tuple[int, ...]]:
-  return {name: tuple(x.shape) for name, x in tree.flatten(arrays).items()}
+  flat = tree.flatten(arrays)
+  return {name: tuple(array.shape) for name, array in flat.items()}
 
 
 def _stage_i_fields(path, arrays, code_len):
   """(model fields, task name, task options) of a stage I checkpoint."""
   config = read_config(path)
   if config:
-    return config["model"], config["task"], config.get("task_options", {})
+    options = config.get("task_options", {})
+    return config["model"], config["task"], options
   fields = fields_of.stage_i_fields(_shapes(arrays), code_len)
   return fields, fields_of.task_name(fields), {}
 
 
 def _prior_fields(path, arrays) -> Mapping[str, Any]:
+  """The model fields of a stage II checkpoint."""
   config = read_config(path)
   if config:
     return config["model"]

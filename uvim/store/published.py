@@ -23,27 +23,55 @@ from uvim.store import checkpoint
 HOST = "https://storage.googleapis.com"
 # 'uvim-panoptic' means the weights of the family that asks.
 STAGES = {"vqvae": "stage1", "lm": "stage2"}
-MODELS = {
-    f"uvim-{task}-{stage}": f"{HOST}/big_vision/uvim/{task}_{file}_params.npz"
-    for task in ("panoptic", "depth", "color")
-    for stage, file in (("stage1", "stageI"), ("stage2", "stageII"))}
+_FILE_STAGES = {"stage1": "stageI", "stage2": "stageII"}
+
+
+def _uvim_models() -> dict[str, str]:
+  """Name → address of both stages of every task."""
+  models = {}
+  for task in ("panoptic", "depth", "color"):
+    for stage, file_stage in _FILE_STAGES.items():
+      file = f"{task}_{file_stage}_params.npz"
+      models[f"uvim-{task}-{stage}"] = f"{HOST}/big_vision/uvim/{file}"
+  return models
+
+
+MODELS = _uvim_models()
 # Size → the augmentation and weight decay that suited it best.
 _RECIPES = {
-    "Ti/16": "none-wd_0.03", "S/32": "none-wd_0.1", "S/16": "light1-wd_0.03",
-    "B/32": "light1-wd_0.1", "B/16": "medium1-wd_0.1", "B/8": "medium2-wd_0.1",
-    "L/16": "strong1-wd_0.1"}
-VITS = {
-    f"howto-i21k-{size}": f"{HOST}/vit_models/augreg/{size.replace('/', '_')}"
-    f"-i21k-300ep-lr_0.001-aug_{recipe}-do_0.0-sd_0.0.npz"
-    for size, recipe in _RECIPES.items()}
+    "Ti/16": "none-wd_0.03",
+    "S/32": "none-wd_0.1",
+    "S/16": "light1-wd_0.03",
+    "B/32": "light1-wd_0.1",
+    "B/16": "medium1-wd_0.1",
+    "B/8": "medium2-wd_0.1",
+    "L/16": "strong1-wd_0.1",
+}
+
+
+def _vits() -> dict[str, str]:
+  """Name → address of every pretrained ViT."""
+  vits = {}
+  for size, recipe in _RECIPES.items():
+    file_size = size.replace("/", "_")
+    file = f"{file_size}-i21k-300ep-lr_0.001-aug_{recipe}-do_0.0-sd_0.0.npz"
+    vits[f"howto-i21k-{size}"] = f"{HOST}/vit_models/augreg/{file}"
+  return vits
+
+
+VITS = _vits()
 TIMEOUT_SECONDS = 60
 CHUNK_BYTES = 1 << 20
 
+Params = dict[str, Any]
 
-def load_params(path: str | os.PathLike, *,
-                kind: str | None = None,
-                load: Callable[[str], dict[str, Any]] = checkpoint.load_params
-                ) -> dict[str, Any]:
+
+def load_params(
+    path: str | os.PathLike,
+    *,
+    kind: str | None = None,
+    load: Callable[[str], Params] = checkpoint.load_params,
+) -> Params:
   """`checkpoint.load_params` of whatever `path` names.
 
   Args:
@@ -108,16 +136,19 @@ def cache_path(address: str) -> pathlib.Path:
 
   Below $XDG_CACHE_HOME/uvim, or ~/.cache/uvim.
   """
-  name = urllib.parse.quote(address.removeprefix("https://"), safe="/")
+  address_path = address.removeprefix("https://")
+  name = urllib.parse.quote(address_path, safe="/")
+  # It could leave the folder.
   if ".." in name.split("/"):
     raise registry.ConfigError(f"{address}: an address must not hold '..'.")
   base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
   return pathlib.Path(base).expanduser() / "uvim" / name
 
 
-def fetch(address: str,
-          read: Callable[[str], Iterator[bytes]] | None = None
-          ) -> pathlib.Path:
+def fetch(
+    address: str,
+    read: Callable[[str], Iterator[bytes]] | None = None,
+) -> pathlib.Path:
   """The local copy of a file, downloaded if it is not there yet.
 
   Args:
@@ -133,14 +164,16 @@ def fetch(address: str,
   path = cache_path(address)
   if path.exists():
     return path
+  read = read or _read
+  # Under a name of its own until it is complete; see `uvim.files.replace_file`.
   part = path.with_name(f".{path.name}.{os.getpid()}.part")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as f:
-      for chunk in (read or _read)(address):
-        f.write(chunk)
-      f.flush()
-      os.fsync(f.fileno())
+    with part.open("wb") as file:
+      for chunk in read(address):
+        file.write(chunk)
+      file.flush()
+      os.fsync(file.fileno())
     part.replace(path)
   except (OSError, http.client.HTTPException) as e:
     raise registry.ConfigError(
@@ -175,13 +208,17 @@ def _read(address: str) -> Iterator[bytes]:
     e.close()  # It holds the connection.
     raise
   with reply:
-    size = reply.headers.get("Content-Length")
-    if size is None:
+    announced = reply.headers.get("Content-Length")
+    # Without it nobody could tell a whole file from half of one.
+    if announced is None:
       raise OSError("the server does not say how large it is")
-    with tqdm(total=int(size), desc=address.rpartition("/")[2], unit="B",
-              unit_scale=True, mininterval=progress.interval()) as bar:
+    size = int(announced)
+    _, _, file_name = address.rpartition("/")
+    bar = tqdm(total=size, desc=file_name, unit="B", unit_scale=True,
+               mininterval=progress.interval())
+    with bar:
       while chunk := reply.read(CHUNK_BYTES):
         bar.update(len(chunk))
         yield chunk
-      if bar.n != int(size):
-        raise OSError(f"it broke off after {bar.n:,} of {int(size):,} bytes")
+      if bar.n != size:
+        raise OSError(f"it broke off after {bar.n:,} of {size:,} bytes")

@@ -16,6 +16,8 @@ from uvim.typing import PyTree
 
 WHERE = "config.model_init"
 Arrays = dict[str, np.ndarray]
+# {'params': …, 'state': …} of anything with shape and dtype.
+Wanted = Mapping[str, PyTree]
 
 # Stage I's base model → stage II's image encoder: beginnings of names.
 BASE_MODEL_TO_ENCODER = {
@@ -32,8 +34,14 @@ class Store:
   a store of their own with the same two methods.
   """
 
-  def read_all(self, path: Any, wanted: Mapping[str, PyTree], where: str, *,
-               kind: str) -> Arrays:
+  def read_all(
+      self,
+      path: Any,
+      wanted: Wanted,
+      where: str,
+      *,
+      kind: str,
+  ) -> Arrays:
     """All arrays of a checkpoint, which must be those that are wanted.
 
     Args:
@@ -55,9 +63,9 @@ class Store:
     loaded = _read(path, where, kind)
     return _fitting(loaded, tree.flatten(wanted), where)
 
-  def read_start(self, model_init: Any, wanted: Mapping[str, PyTree], *,
-                 kind: str, encoder_grid: tuple[int, int] | None = None
-                 ) -> Arrays:
+  def read_start(
+      self, model_init: Any, wanted: Wanted, *, kind: str,
+      encoder_grid: tuple[int, int] | None = None) -> Arrays:
     """Arrays that take the place of freshly drawn ones; says what it loaded.
 
     Args:
@@ -87,9 +95,9 @@ class Store:
       return {}
     if not isinstance(model_init, Mapping):
       return self.read_all(model_init, wanted, WHERE, kind=kind)
-    arrays = {}
     loaders = dict.fromkeys(wanted["params"], _load_part)
     loaders |= {"base_model": _load_base_model, "partial": _load_partial}
+    arrays = {}
     for part, path in model_init.items():
       load_part = lookup(loaders, part, f"part of the parameters in {WHERE}")
       if path:
@@ -109,10 +117,13 @@ def replace(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 def _replace_leaves(old, arrays, prefix):
   leaves = []
   for name, leaf in tree.flatten(old).items():
-    if prefix + name in arrays:
-      leaf = jax.device_put(arrays[prefix + name], leaf.sharding)
+    full_name = prefix + name
+    if full_name in arrays:
+      # Where the old one lies: on one device, split or copied.
+      leaf = jax.device_put(arrays[full_name], leaf.sharding)
     leaves.append(leaf)
-  return jax.tree.unflatten(jax.tree.structure(old), leaves)
+  structure = jax.tree.structure(old)
+  return jax.tree.unflatten(structure, leaves)
 
 
 # ── Parts of the parameters ─────────────────────────────────────────────────
@@ -129,14 +140,17 @@ def _load_part(path, part, wanted, kind, grid) -> Arrays:
     if family is not None:
       return _load_encoder(family, loaded, wanted, grid, where)
   belongs = re.compile(f"params/{re.escape(part)}(/.*)?").fullmatch
-  return _fitting(_only(loaded, belongs), _only(tree.flatten(wanted), belongs),
-                  where)
+  found = _only(loaded, belongs)
+  fit = _only(tree.flatten(wanted), belongs)
+  return _fitting(found, fit, where)
 
 
 def _load_encoder(family, loaded, wanted, grid, where) -> Arrays:
   """Encoder, patch and (where it is learned) position embedding."""
-  fit = _only(tree.flatten(wanted),
-              lambda name: name.startswith(encoders_base.PARTS))
+  def is_part(name):
+    return name.startswith(encoders_base.PARTS)
+
+  fit = _only(tree.flatten(wanted), is_part)
   if encoders_base.POSITIONS not in fit:
     grid = None
   arrays, left_out = family.to_ours(loaded, grid)
@@ -148,14 +162,18 @@ def _load_base_model(path, part, wanted, kind, grid) -> Arrays:
   """f's blocks, patch and position embedding, renamed to the LM encoder's."""
   del kind, grid
   where = f"{WHERE}.{part} = {str(path)!r}"
+  stage_i = _read(path, where, "vqvae")
   loaded = {}
-  for name, array in _read(path, where, "vqvae").items():
+  for name, array in stage_i.items():
     for old, new in BASE_MODEL_TO_ENCODER.items():
       if name.startswith(old):
         loaded[new + name.removeprefix(old)] = array
   encoder_names = tuple(BASE_MODEL_TO_ENCODER.values())
-  fit = _only(tree.flatten(wanted),
-              lambda name: name.startswith(encoder_names))
+
+  def is_of_encoder(name):
+    return name.startswith(encoder_names)
+
+  fit = _only(tree.flatten(wanted), is_of_encoder)
   return _fitting(loaded, fit, where)
 
 
@@ -164,8 +182,8 @@ def _load_partial(path, part, wanted, kind, grid) -> Arrays:
   del grid
   where = f"{WHERE}.{part} = {str(path)!r}"
   loaded = _read(path, where, kind)
-  found = tree.compare(checkpoint.array_specs(loaded),
-                       checkpoint.array_specs(wanted))
+  found = tree.compare(
+      checkpoint.array_specs(loaded), checkpoint.array_specs(wanted))
   if not found.matched:
     raise ConfigError(f"{where}: nothing there fits. {found.report()}")
   _say(f"{where}: {found.report(limit=10)}")
@@ -173,16 +191,23 @@ def _load_partial(path, part, wanted, kind, grid) -> Arrays:
 
 
 def _only(arrays: Mapping[str, Any], belongs: Callable) -> dict[str, Any]:
-  return {name: x for name, x in arrays.items() if belongs(name)}
+  """The arrays whose names belong."""
+  return {name: array for name, array in arrays.items() if belongs(name)}
 
 
-def _read(path, where: str, kind: str, *,
-          takes_encoder: bool = False) -> Arrays:
+def _read(
+    path: Any,
+    where: str,
+    kind: str,
+    *,
+    takes_encoder: bool = False,
+) -> Arrays:
   """The arrays of a checkpoint by name; a bare encoder only where it serves."""
   # Told by its name first, so that it is not fetched for nothing.
   is_encoder = path in published.VITS
   if takes_encoder or not is_encoder:
-    loaded = tree.flatten(published.load_params(path, kind=kind))
+    params = published.load_params(path, kind=kind)
+    loaded = tree.flatten(params)
     is_encoder = encoders.recognise(loaded) is not None
   if is_encoder and not takes_encoder:
     raise ConfigError(
@@ -195,10 +220,11 @@ def _fitting(loaded: Arrays, fit: Mapping[str, Any], where: str) -> Arrays:
   """`loaded`, if it has the names, shapes and dtypes of `fit`."""
   checkpoint.check_same_arrays(
       checkpoint.array_specs(loaded), checkpoint.array_specs(fit), where)
-  num_parameters = sum(x.size for x in loaded.values())
+  num_parameters = sum(array.size for array in loaded.values())
   _say(f"{where}: {len(loaded)} arrays, {num_parameters:,} parameters loaded")
   return loaded
 
 
 def _say(text: str) -> None:
+  # Not to stdout, where commands print what others read.
   print(text, file=sys.stderr, flush=True)
