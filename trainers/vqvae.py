@@ -115,7 +115,9 @@ class VqvaeFamily(Family):
   def encode(self, variables, batch) -> jax.Array:
     """The guiding codes of the batch's labels, without dropout."""
     data = self.task.inputs(batch)
-    return self.model.oracle(variables, data["x"], data["ctx"]).code
+    # Without keys per example: an evaluation must not depend on chance.
+    coded = self.model.oracle(variables, data["x"], data["ctx"])
+    return coded.code
 
   def decode(self, variables, code, batch, mask=None, mask_region=None,
              seed=0):
@@ -134,12 +136,13 @@ class VqvaeFamily(Family):
       code, dropped_BL = masking.mask_code(
           code, mask, self.num_words(), region=mask_region, seeds_B=seeds_B)
     z_BLE = self.model.embed(variables, code, dropped_BL)
-    ctx = self.task.inputs(batch)["ctx"]
-    return self.model.base_model(variables, z_BLE, ctx)
+    image = self.task.inputs(batch)["ctx"]
+    return self.model.base_model(variables, z_BLE, image)
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
               **output_options):
     """Outputs of f given the oracle's code; a `mask` as in `decode`."""
+    # With a mask, the missing oracle is an error: there is no code to mask.
     if not self.model.has_oracle and mask is None:
       return self.predict_zero_code(variables, batch, **output_options)
     code = self.encode(variables, batch)
@@ -148,21 +151,23 @@ class VqvaeFamily(Family):
 
   def predict_zero_code(self, variables, batch, **output_options):
     """Outputs of f when the code says nothing (Fig 10)."""
-    ctx = self.task.inputs(batch)["ctx"]
-    z_BLE = self.model.embed_no_code(variables, len(ctx))
-    logits = self.model.base_model(variables, z_BLE, ctx)
+    image = self.task.inputs(batch)["ctx"]
+    z_BLE = self.model.embed_no_code(variables, len(image))
+    logits = self.model.base_model(variables, z_BLE, image)
     return self.task.outputs(logits, **output_options)
 
   def eval_loss(self, variables, batch):
     """Per-example reconstruction loss with the oracle's code, undropped."""
     data = self.task.inputs(batch)
+    labels = data["x"]
+    image = data["ctx"]
     if self.model.has_oracle:
       code = self.encode(variables, batch)
       z_BLE = self.model.embed(variables, code)
     else:
-      z_BLE = self.model.embed_no_code(variables, len(data["ctx"]))
+      z_BLE = self.model.embed_no_code(variables, len(image))
     loss_B, logs = self.model.loss_of_each(
-        variables, z_BLE, data["ctx"], data["x"], self.task.loss)
+        variables, z_BLE, image, labels, self.task.loss)
     return {"loss": loss_B, **logs}
 
   def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:

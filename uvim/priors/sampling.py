@@ -152,12 +152,10 @@ def _draw_words(
   for stop in _stages(model.seq_len):
     # A loop of its own for each size of the caches.
     caches = decoder.grow_caches(packed, caches, num_rows, stop)
-    places = slice(start, stop)
-    positions = jnp.arange(start, stop)
     inputs = (
-        positions,
-        _take_places(uniform_LR, places),
-        _take_places(given_LR, places))
+        jnp.arange(start, stop),
+        _take_places(uniform_LR, start, stop),
+        _take_places(given_LR, start, stop))
     (word_R, caches), words = lax.scan(draw_word, (word_R, caches), inputs)
     drawn.append(words)
     start = stop
@@ -167,11 +165,11 @@ def _draw_words(
   return jnp.concatenate(codes), jnp.concatenate(logprobs)
 
 
-def _take_places(x_LR, places):
+def _take_places(x_LR, start, stop):
   """These places of what a scan goes over; None stays None."""
   if x_LR is None:
     return None
-  return x_LR[places]
+  return x_LR[start:stop]
 
 
 def _keep_given(code, given):
