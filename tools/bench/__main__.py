@@ -62,6 +62,7 @@ def run_in_own_process(name: str, size: str, device: str) -> list[Row] | None:
   """
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "rows.json"
+    # The rows come back in a file: what libraries print cannot spoil it.
     done = subprocess.run(
         [sys.executable, "-m", "tools.bench.worker", name, size, str(path)],
         env=_environment(name, device), check=False,
@@ -76,6 +77,7 @@ def _environment(name: str, device: str) -> dict[str, str]:
   # As `make` does for everything else.
   environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
   if device == "cpu":
+    # So a machine with a GPU gives the figures of its CPU.
     environment["JAX_PLATFORMS"] = "cpu"
     if BENCHMARKS[name].compares_memory:
       flags = environment.get("XLA_FLAGS", "")
@@ -106,6 +108,7 @@ def main(argv: Sequence[str] | None = None,
 
 def _measure(run_one: RunOne, args: argparse.Namespace) -> int:
   names = _chosen(args.names, args.device)
+  # Before a run of minutes, whose result could not be written.
   if args.json and not args.json.parent.is_dir():
     raise ConfigError(f"--json {args.json}: there is no such folder.")
   size = "tiny" if args.quick else args.device
@@ -117,6 +120,7 @@ def _measure(run_one: RunOne, args: argparse.Namespace) -> int:
   failed = []
   for name, found in _run_all(names, run):
     if found is None:
+      # The others still run. The exit status tells of it at the end.
       failed.append(name)
     else:
       rows.extend(found)

@@ -7,6 +7,8 @@ from tools.bench.rows import Row
 from tools.bench.sizes import Size
 
 
+# A function for each, so that one benchmark does not import what another needs:
+# C4 takes TensorFlow, the training steps take JAX.
 def _c1(size):
   from tools.bench import training_steps
   return training_steps.stage_i_step(size)
@@ -69,6 +71,7 @@ class Benchmark:
   is_timed: bool = True
 
 
+# Those that are timed run in this order; the others come last.
 BENCHMARKS = {
     "C1": Benchmark(_c1),
     "C2": Benchmark(_c2),
@@ -76,6 +79,7 @@ BENCHMARKS = {
     "C4": Benchmark(_c4, on_gpu=False),
     "C5": Benchmark(_c5),
     "C6": Benchmark(_c6, on_gpu=False),
+    # These two are compiled and never run.
     "C7": Benchmark(_c7, compares_memory=True, is_timed=False),
     "C8": Benchmark(_c8, compares_memory=True, is_timed=False),
     "growth": Benchmark(_growth, on_gpu=False, compares_memory=True),

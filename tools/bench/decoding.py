@@ -26,6 +26,7 @@ MAX_DIFFERENT = 0.125
 def decoding(size: Size) -> Iterator[Row]:
   """Words per second of greedy sampling, all images of a batch."""
   prior = make_model("lm", size.decoder, "decoder")
+  # Shapes suffice: the parameters are noise, the same for both sides.
   shapes = jax.eval_shape(prior.init, jax.random.key(0))
   params = jax.device_put(noise.draw_params(shapes))
   rng = np.random.default_rng(0)
@@ -81,11 +82,13 @@ def _uncached(size: Size, network, params, image, ours: Run,
         network, params, encoded_BND, text_BL, position)
 
   encoded_BND = jax.jit(encode)(params, image)
+  # In a text the words are one higher, because 0 is the start word.
   text_BL = jnp.asarray(code_BL + 1)
   program = measure.compile_program(
       next_word, params, encoded_BND, text_BL, jnp.int32(0),
       what="C3 uncached")
   num_words = min(UNCACHED_WORDS, network.seq_len)
+  # Each word is drawn after our words, so one tie does not spread.
   first_words = functools.partial(
       _first_words, program, num_words, params, encoded_BND, text_BL)
   naive_BL = np.stack(first_words(), axis=1)
@@ -98,6 +101,7 @@ def _uncached(size: Size, network, params, image, ours: Run,
   row.naive = naive_BL.size / times[1].median
   row.ratio = row.ours / row.naive
   row.temp_bytes_naive = program.temp_bytes
+  # A whole code takes one call for each word.
   row.flops_naive = program.flops * network.seq_len
   return row
 

@@ -53,6 +53,7 @@ def _count_equation(equation, platform) -> float:
   if name.startswith(("reduce", "arg")):
     return _num_floats(equation.invars[0])
   if name.startswith("scatter"):
+    # The third operand holds the values that are added.
     return _num_floats(equation.invars[2]) if "add" in name else 0
   if name in _ELEMENTWISE:
     return _num_floats(equation.outvars[0])
@@ -60,6 +61,7 @@ def _count_equation(equation, platform) -> float:
   for program in _inner_programs(equation.params):
     cost += count(program, platform)
   if name == "scan":
+    # The compiler counts the body once; see the text of the module.
     cost *= equation.params["length"]
   return cost
 
@@ -68,6 +70,7 @@ def _inner_programs(params) -> Iterator[Any]:
   """The programs that an equation calls."""
   for value in params.values():
     parts = value if isinstance(value, (tuple, list)) else (value,)
+    # A program may be open or closed, and stand alone or in a tuple.
     for part in parts:
       if hasattr(part, "eqns") or hasattr(part, "jaxpr"):
         yield part
@@ -77,6 +80,7 @@ def _count_branch(params, platform) -> float:
   branches = params["branches"]
   platforms_of_branches = params.get("branches_platforms")
   if not platforms_of_branches:
+    # Data decides at run time, so take the worst case.
     return max(count(branch, platform) for branch in branches)
   # None stands for all platforms that are not named.
   chosen = None
@@ -93,6 +97,7 @@ def _count_product(equation) -> float:
   (contracted_axes, _), _ = equation.params["dimension_numbers"]
   shape = equation.invars[0].aval.shape
   num_outputs = math.prod(equation.outvars[0].aval.shape)
+  # A multiplication and an addition for each term of each sum.
   num_summed = math.prod(shape[axis] for axis in contracted_axes)
   return 2 * num_outputs * num_summed
 
@@ -101,6 +106,7 @@ def _count_convolution(equation) -> float:
   kernel_shape = equation.invars[1].aval.shape
   channel_axis = equation.params["dimension_numbers"].rhs_spec[0]
   num_outputs = math.prod(equation.outvars[0].aval.shape)
+  # All of the kernel but its output channels is summed.
   num_summed = math.prod(kernel_shape) / kernel_shape[channel_axis]
   return 2 * num_outputs * num_summed
 

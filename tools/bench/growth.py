@@ -37,6 +37,7 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
   The naive one is compiled with one layer and with two, and continued in a
   straight line to all: its memory is a sum over its layers.
   """
+  # A square image of so many patches.
   rows_of_patches = math.isqrt(num_tokens)
   patch, _ = size.growth_encoder["patches"]["size"]
   side = rows_of_patches * patch
@@ -48,6 +49,7 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
   def compile_gradient(loss_fn, model, what):
     prior = make_model("lm", model, "encoder")
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    # Shapes alone: nothing of this size is ever allocated.
     params = jax.eval_shape(prior.init, jax.random.key(0))
     gradient = jax.grad(functools.partial(loss_fn, prior.lm))
     return measure.compile_program(
@@ -66,6 +68,7 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
 
 def _encoder_loss(network, params, image):
   encoded_BND = network.apply({"params": params}, image, method="encode")
+  # Any scalar will do: what counts is the memory of its gradient.
   return jnp.sum(encoded_BND**2)
 
 
@@ -78,6 +81,7 @@ def _quantizer_step(size: Size, num_words: int) -> Row:
   """Look-up and learning of the dictionary for a batch of vectors."""
   num_vectors, dim = size.growth_vectors
   codebook = vq.init_codebook(jax.random.key(0), num_words, dim)
+  # One code of T vectors.
   noise_BLE = jax.random.normal(jax.random.key(1), (1, num_vectors, dim))
   arguments = (codebook, jax.nn.standardize(noise_BLE))
   name = f"growth dictionary {num_words} words"
@@ -110,6 +114,7 @@ def _quantize(codebook, x_BLE):
 def _naive_quantize(codebook, x_BLE):
   """Distances to all words, then one-hot codes that pick and that sum."""
   dictionary_QE = codebook.dictionary
+  # The dictionary keeps sums of vectors; their directions are the words.
   norm_Q1 = jnp.linalg.norm(dictionary_QE, axis=-1, keepdims=True)
   word_QE = dictionary_QE / norm_Q1
   x_TE = x_BLE.reshape(-1, x_BLE.shape[-1])
@@ -118,6 +123,7 @@ def _naive_quantize(codebook, x_BLE):
   word_square_1Q = jnp.sum(word_QE**2, axis=-1)[None]
   distance_TQ = x_square_T1 - 2 * x_TE @ word_QE.T + word_square_1Q
   nearest_T = jnp.argmin(distance_TQ, axis=-1)
+  # This array is what makes the plain way dear: T × Q floats.
   one_hot_TQ = jax.nn.one_hot(nearest_T, len(word_QE))
   z_BLE = (one_hot_TQ @ word_QE).reshape(x_BLE.shape)
   new_codebook = vq.Codebook(

@@ -35,6 +35,7 @@ def relative_error(ours: Any, naive: Any) -> float:
   naive = np.asarray(naive, np.float64)
   error = np.linalg.norm(ours - naive)
   scale = np.linalg.norm(naive)
+  # Not divided by zero: then the error itself says enough.
   return float(error / scale) if scale else float(error)
 
 
@@ -90,6 +91,8 @@ def compile_program(function: Callable[..., Any], *args: Any, what: str,
 
   from tools.bench import flops
   start = time.perf_counter()
+  # In three steps, because the operations are counted on the traced program and
+  # the memory is known once it is compiled.
   traced = jax.jit(function, donate_argnums=donate).trace(*args)
   platform = jax.default_backend()
   options = {}
@@ -152,9 +155,12 @@ def alternate(*sides: Callable[[], Any], repeats: int,
   start = time.perf_counter()
   for num_done in range(repeats):
     seconds = time.perf_counter() - start
+    # A slow benchmark stops early, but not before a median makes sense.
     if num_done >= 3 and seconds > budget_s:
       break
+    # In turns: a slow second of the machine then hits all sides.
     for side, times_of_side in zip(sides, times, strict=True):
+      # Before the clock starts; see SETTLE_S.
       time.sleep(SETTLE_S)
       wall_start = time.perf_counter()
       cpu_start = time.process_time()
@@ -182,12 +188,14 @@ def peak_flops(dtype: str = "float32", size: int = 2048,
     jax.block_until_ready(multiply(matrix, matrix))
 
   times, = alternate(run, repeats=repeats)
+  # The best run, because a ceiling is what the machine can do at all.
   return 2 * size**3 / min(times.wall)
 
 
 def num_cores() -> int:
   """Cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
+    # A scheduler may grant fewer cores than the machine has.
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
@@ -222,5 +230,6 @@ class PeakMemory:
     with open("/proc/self/status") as file:
       for line in file:
         if line.startswith(f"{field}:"):
+          # The file counts in kB.
           return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {field}")

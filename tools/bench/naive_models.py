@@ -35,6 +35,7 @@ def _like(bias, x):
 
 def dense(p, x, axes=1):
   """x · kernel + bias over the last `axes` axes of x, in its dtype."""
+  # The parameters stay float32; a product takes the dtype of its input.
   y = jnp.tensordot(x, p["kernel"].astype(x.dtype), axes)
   if "bias" in p:
     y = y + _like(p["bias"].astype(x.dtype), y)
@@ -88,6 +89,7 @@ def _layers(p, prefix):
 def encoder(p, x_BND):
   """The pre-norm transformer that both stages share."""
   for layer in _layers(p, "encoderblock_"):
+    # Attention and MLP both see a normed input and are added to the raw one.
     y_BND = norm(layer["LayerNorm_0"], x_BND)
     x_BND = x_BND + attention(
         layer["MultiHeadDotProductAttention_0"], y_BND, y_BND)
@@ -100,6 +102,7 @@ def embed_patches(p, image_BHWC, dtype):
   """The patch embedding as the strided convolution that it is."""
   kernel = p["kernel"]
   patch_size = kernel.shape[:2]
+  # Stride equals kernel size, so that patches do not overlap.
   y_BhwD = jax.lax.conv_general_dilated(
       image_BHWC.astype(dtype), kernel.astype(dtype), patch_size, "VALID",
       dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -132,6 +135,7 @@ def encode(network, params, x, ctx):
   x_BND += params["pos_embedding_encoder"].astype(dtype)
   x_BND = encoder(params["encoder"], x_BND)
   side = math.isqrt(network.code_len)
+  # The grid of tokens becomes the smaller, square grid of words.
   x_BLD = _resize(x_BND, network.grid_size, (side, side))
   # float32: rounding would decide between two close codewords.
   x_BLE = dense(params["encoder_head"], x_BLD.astype(jnp.float32))
@@ -152,6 +156,7 @@ def decode(network, params, z_BLE, ctx):
   dtype = network.dtype
   side = math.isqrt(network.code_len)
   x_BLD = dense(params["decoder_stem"], z_BLE.astype(dtype))
+  # The way back: each word is spread over the tokens that it stands for.
   x_BND = _resize(x_BLD, (side, side), network.grid_size)
   x_BND += embed_patches(params["ctx_dec_embedding"], ctx, dtype)
   x_BND += params["pos_embedding_decoder"].astype(dtype)
@@ -162,6 +167,8 @@ def decode(network, params, z_BLE, ctx):
 def cross_entropy(logits_BNKP, target_BNKP):
   """Mean over pixels of −Σ target · log softmax."""
   log_p = jax.nn.log_softmax(logits_BNKP.astype(jnp.float32), axis=-2)
+  # A label out of range is a row of zeros: it adds nothing, yet it counts in
+  # the mean.
   return -jnp.mean(jnp.sum(target_BNKP * log_p, axis=-2))
 
 
@@ -280,7 +287,9 @@ def sample(network, params, image_BHWC):
     for layer, cache, memory in zip(layers, caches, memories, strict=True):
       x_R1D, cache = _decode_layer(layer, x_R1D, cache, memory, position)
       new_caches.append(cache)
+    # Greedy: at each place the word with the highest logit.
     word_R = _likeliest(_logits(p, x_R1D)[:, 0])
+    # The text counts words from 1, the code from 0.
     return (word_R, new_caches), word_R - 1
 
   num_rows = len(image_BHWC)
@@ -311,6 +320,7 @@ def _empty_caches(network, layers, num_rows):
   _, num_heads, head_size = kernel.shape
   empty = jnp.zeros(
       (num_rows, network.seq_len, num_heads, head_size), network.dtype)
+  # One pair for all: JAX arrays never change in place.
   return [(empty, empty)] * len(layers)
 
 
@@ -322,6 +332,7 @@ def _decode_layer(layer, x_R1D, cache, memory, position):
   old_keys, old_values = cache
   keys = _write_at(old_keys, dense(p["key"], y_R1D), position)
   values = _write_at(old_values, dense(p["value"], y_R1D), position)
+  # Later places of the cache are zeros, not words.
   is_past_S = jnp.arange(keys.shape[1]) <= position
   attended_R1AH = attend(
       dense(p["query"], y_R1D), keys, values, is_past_S[None, None, None])

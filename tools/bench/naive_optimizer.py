@@ -37,6 +37,7 @@ def make_optimizer(config: TrainConfig,
     config: of the run.
     params: the parameters, or their shapes.
   """
+  # All but the scaler is ours: clipping, schedule, weight decay.
   tx, _ = optim.make_optimizer(
       optax_name="scale_by_adafactor", optax=config.optax, lr=config.lr,
       wd=config.wd, lr_mults=config.lr_mults, schedule=config.schedule,

@@ -58,6 +58,7 @@ class _Counts:
 
   def quality(self, category_id: int) -> float | None:
     """PQ of a category; None if no image has it."""
+    # PQ is summed IoU / (matches + ½ extra + ½ missed).
     weight = (self.matches[category_id] + 0.5 * self.extra[category_id]
               + 0.5 * self.missed[category_id])
     return self.iou[category_id] / weight if weight else None
@@ -116,6 +117,7 @@ def _count_image(counts, truth_HW, truth_segments, pred_HW, pred_segments):
       counts.matches[category] += 1
       matched_truth.add(truth)
       matched_pred.add(pred)
+  # What is left on either side has no partner.
   for truth in truth_category.keys() - matched_truth:
     counts.missed[truth_category[truth]] += 1
   for pred in pred_category.keys() - matched_pred:
@@ -133,6 +135,7 @@ def _areas(ids_HW) -> dict[int, int]:
 
 def _common_areas(truth_HW, pred_HW) -> dict[tuple[int, int], int]:
   """(id of the truth, id of the prediction) → pixels that have both."""
+  # Both ids fit into one number, so that one `unique` counts all pairs.
   pairs_HW = truth_HW.astype(np.uint64) * _NUM_IDS + pred_HW.astype(np.uint64)
   common = {}
   for pair, area in _areas(pairs_HW).items():
@@ -159,6 +162,7 @@ def coco_panoptic(data: dict[str, Any]) -> dict[str, Any]:
   ids_HW = red_HW + 256 * green_HW + 65536 * blue_HW
   id_S = tf.cast(objects["id"], tf.int32)
   label_S = tf.cast(objects["label"], tf.int32)
+  # S maps of the whole image: clear, but it is what costs memory.
   masks_SHW = tf.cast(ids_HW[None] == id_S[:, None, None], tf.int32)
 
   def fill(value_S):

@@ -33,6 +33,7 @@ def draw_params(shapes: PyTree, seed: int = 1) -> PyTree:
   """
   rng = np.random.default_rng(seed)
   arrays = {}
+  # Sorted, so that the noise does not depend on the order of a dict.
   for name, spec in sorted(tree.flatten(shapes).items()):
     arrays[name] = _draw_array(rng, name, spec.shape).astype(spec.dtype)
   return tree.unflatten(arrays)
@@ -46,7 +47,9 @@ def _draw_array(rng, name, shape):
   # Inputs of each output: all axes but those of the output.
   fan_in = math.prod(shape[:-1])
   if any(part in name for part in _TWO_OUTPUT_AXES):
+    # For these the input is the first axis alone.
     fan_in = shape[0]
+  # This scale keeps the outputs about as large as the inputs.
   return rng.normal(size=shape, scale=fan_in ** -0.5)
 
 
@@ -114,6 +117,7 @@ def make_batch(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     num_classes, _ = model["inputs"][key]
     channels.append(rng.integers(0, num_classes, shape))
   blocks = np.stack(channels, axis=-1).astype(np.int32)
+  # Each block becomes a square of equal pixels, like a segment.
   labels_BHWC = blocks.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2)
   image_BHWC = draw_image(rng, (height, width), batch_size)
   return {"image": image_BHWC, "labels": labels_BHWC}

@@ -45,10 +45,12 @@ def panoptic_outputs(
     maps = naive_outputs(logits["semantics"], logits["instances"])
     return _join_patches(maps, grid, patch)
 
+  # Both get the same logits, so neither pays for a model.
   ours = Run(measure.compile_program(our_maps, logits, what="C5 ours"),
              (logits,))
   naive = Run(measure.compile_program(naive_maps, logits, what="C5 naive"),
               (logits,))
+  # Nearly all is enough: see MAX_DIFFERENT.
   different = float(np.mean(np.asarray(ours()) != np.asarray(naive())))
   require(different <= MAX_DIFFERENT,
           f"C5: {different:.2%} of the values differ.")

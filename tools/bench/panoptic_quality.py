@@ -59,6 +59,7 @@ def panoptic_quality(size: Size) -> Iterator[Row]:
 
   with tempfile.TemporaryDirectory() as folder:
     others = _make_others(pathlib.Path(folder), pairs, categories)
+    # Every scorer must find the same before any of them is timed.
     scores = ours()
     for variant, other in others.items():
       name = f"C6{variant}"
@@ -108,6 +109,7 @@ def _make_others(folder: pathlib.Path, pairs: Sequence[Pair],
             naive_panoptic.read_ids(pred_file), pair.pred_segments)
     return naive_panoptic.panoptic_quality(read_pairs(), categories)
 
+  # The empty ending is the row C6 itself.
   scorers = {"": from_files}
   library = _library()
   if library is not None:
@@ -171,6 +173,7 @@ def _write_description(path: pathlib.Path,
 
 
 def _describe_segments(ids_HW, segments):
+  # Ids are small here, so counting needs no sort.
   area_of_id = np.bincount(ids_HW.ravel())
   described = []
   for segment in segments:
@@ -202,17 +205,20 @@ def _mirror(ids_HW, index):
     ids_HW = ids_HW[::-1]
   if index // 2 % 2 == 1:
     ids_HW = ids_HW[:, ::-1]
+  # A copy, because a mirrored view has another layout in memory.
   return ids_HW.copy()
 
 
 def _draw_pair(rng, truth_HW, categories) -> Pair:
   """A map of 0..S-1, and a prediction that is moved and partly wrong."""
+  # A small shift: most segments still overlap by more than half.
   reach = truth_HW.shape[0] // 64
   shift = rng.integers(-reach, reach + 1, 2)
   pred_HW = np.roll(truth_HW, shift, axis=(0, 1))
   num_segments = truth_HW.max() + 1
   category_S = rng.integers(0, len(categories), num_segments)
   is_wrong_S = rng.random(num_segments) < _WRONG
+  # The next category is a wrong one in any case.
   pred_category_S = (category_S + is_wrong_S) % len(categories)
   # Segment 0 is void in the truth; the prediction covers it.
   truth_segments = []

@@ -78,6 +78,7 @@ def _make_passes(size: Size, num_segments: int) -> tuple[Callable, Callable]:
   parse = _make_parser(_make_examples(size.pp.shape, num_segments))
   ours = builder.build(PP_TRAIN.format(res=size.pp_resolution))
 
+  # The other ops are the same, so the rows compare just these two.
   def naive(data, seed):
     for step in ours.steps:
       if step.name in NAIVE_OPS:
@@ -97,9 +98,11 @@ def _make_dataset(parse, preprocess, num_images):
   import tensorflow as tf
 
   def make_example(index):
+    # A seed for each index: both sides draw the same crops and flips.
     return preprocess(parse(index), tf.stack([index, 7]))
 
   options = tf.data.Options()
+  # As in pp.stream, so that both sides run with what training has.
   options.autotune.enabled = False
   options.threading.private_threadpool_size = measure.num_cores()
   options.threading.max_intra_op_parallelism = 1
@@ -143,9 +146,11 @@ def _make_examples(shape, num_segments) -> list[Example]:
 
 def _make_example(rng, shape, num_segments) -> Example:
   index_HW = made_maps.draw_segments(rng, shape, num_segments)
+  # Ids from all 24 bits, but not 0, which is void.
   id_S = rng.choice(2**24 - 1, num_segments, replace=False) + 1
   color_S3 = rng.integers(0, 200, (num_segments, 3))
   grain_HW1 = rng.integers(0, 56, (*shape, 1))
+  # A color for each segment, with grain over it; the sum stays below 256.
   image_HW3 = color_S3[index_HW] + grain_HW1
   label_S = rng.integers(0, 133, num_segments)
   return Example(
@@ -167,11 +172,13 @@ def _make_parser(examples: list[Example]) -> Callable:
   columns = {}
   for field in dataclasses.fields(Example):
     values = [getattr(example, field.name) for example in examples]
+    # One tensor for each field, with an entry for each example.
     columns[field.name] = tf.constant(values)
 
   def parse(index):
     example = {}
     for name, column in columns.items():
+      # The examples live in tensors, so no side waits for a disk.
       example[name] = tf.gather(column, index % len(examples))
     return {
         "image": example["jpeg"],

@@ -91,12 +91,14 @@ def is_met(row: Row) -> bool | None:
   temp = _share(row.temp_bytes_ours, row.temp_bytes_naive, original.temp_bytes)
   flops = _share(row.flops_ours, row.flops_naive, original.flops)
   is_fast = target.ratio is None or row.ratio >= target.ratio
+  # A target may name one of the three only.
   return (is_fast and _is_at_most(temp, target.temp)
           and _is_at_most(flops, target.flops))
 
 
 def _share(ours, naive, original):
   """Our part of the smaller of the other two; None if nothing is known."""
+  # Zero or None: not measured.
   others = [figure for figure in (naive, original) if figure]
   if ours is None or not others:
     return None
@@ -104,6 +106,7 @@ def _share(ours, naive, original):
 
 
 def _is_at_most(share, limit):
+  # What is not known cannot miss its target.
   return share is None or limit is None or share <= limit
 
 
@@ -114,6 +117,7 @@ def text(rows: list[Row]) -> str:
   """The report for a terminal."""
   table = _table(rows)
   widths = []
+  # A column is as wide as its longest cell.
   for column in zip(*table, strict=True):
     widths.append(max(len(cell) for cell in column))
   lines = []
@@ -127,6 +131,7 @@ def text(rows: list[Row]) -> str:
 def markdown(rows: list[Row]) -> str:
   """The report as a table of Markdown."""
   table = _table(rows)
+  # Markdown wants a line of dashes below the heads.
   table.insert(1, ["---"] * len(HEADS))
   return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
 
@@ -138,6 +143,7 @@ def _table(rows: list[Row]) -> list[list[str]]:
 def _cells(row: Row) -> list[str]:
   """What the line of a row shows, in the order of HEADS."""
   details = row.details
+  # The report shows memory in MB.
   unit = "MB temp" if row.unit == "bytes" else row.unit
   return [
       row.name,

@@ -53,6 +53,7 @@ def timed_row(name: str, times: list[Times], *, items: int,
   """
   ours, naive = times
   details = _spread(ours, "ours") | _spread(naive, "naive")
+  # The ratio is that of throughputs: the naive time stands above.
   return Row(name, unit, ours=items / ours.median, naive=items / naive.median,
              ratio=naive.median / ours.median, details=details)
 
@@ -68,6 +69,7 @@ def _spread(times: Times, side: str) -> dict[str, float]:
 
 def memory_row(name: str, ours: Program, naive: Program) -> Row:
   """A row of scratch memory, of programs that are compiled but not run."""
+  # Less memory is better, so the naive figure stands above.
   row = Row(name, "bytes", ours=ours.temp_bytes, naive=naive.temp_bytes,
             ratio=naive.temp_bytes / ours.temp_bytes)
   add_programs(row, ours, naive)

@@ -17,6 +17,8 @@ OPTIMIZER = dict(
     schedule=dict(decay_type="cosine", warmup_steps=0))
 
 # Fields that save memory on our side. The naive side knows none of them.
+# A scan compiles one layer for all, and `remat` computes a block again in the
+# backward pass instead of keeping it.
 LEAN_I = dict(scan_layers=True, remat="block")
 LEAN_II = dict(scan_layers=True, remat="block")
 
@@ -24,6 +26,7 @@ LEAN_II = dict(scan_layers=True, remat="block")
 def stage_i(size: int, patch: int, *, classes: int = 134, instances: int = 100,
             **fields: Any) -> dict[str, Any]:
   """Constructor fields of a stage I model for panoptic segmentation."""
+  # (classes, pixels of a patch) of each map.
   labels = {"semantics": (classes, patch**2),
             "instances": (instances, patch**2)}
   return dict(input_size=(size, size), patch_size=(patch, patch),
@@ -39,6 +42,8 @@ def stage_ii(size: int, patch: int, **fields: Any) -> dict[str, Any]:
 SMALL_I = stage_i(
     256, 16, width=192, oracle_depth=2, base_model_depth=4, num_heads=3,
     mlp_dim=768, code_len=64, dict_size=512, codeword_dim=192)
+# `vocab_size` is `dict_size` + 1 in each pair of models: it includes the start
+# word.
 SMALL_II = stage_ii(
     256, 16, emb_dim=192, num_layers=4, num_heads=3, mlp_dim=768, seq_len=64,
     vocab_size=513)
@@ -128,6 +133,7 @@ class Size:
   optimizer: Fields = dataclasses.field(default_factory=lambda: OPTIMIZER)
 
 
+# On a CPU, C7 and C8 only compile the paper's models. C1 to C3 run small ones.
 CPU = Size(
     stage_i=SMALL_I,
     stage_ii=SMALL_II,
@@ -170,6 +176,7 @@ GPU = dataclasses.replace(
     dtype="bfloat16",
 )
 
+# For tests and --quick: everything runs, nothing is measured.
 TINY = Size(
     stage_i=TINY_I,
     stage_ii=TINY_II,

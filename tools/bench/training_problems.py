@@ -42,6 +42,7 @@ class NaiveVqvae(VqvaeFamily):
     def drop(z_BLE):
       return self.model.drop_for_training(arrays, z_BLE, rngs_B)
 
+    # The quantizer is ours on both sides, see the text of naive_models.
     codebook = vq.from_state(extra["state"])
     loss, (x_BLE, code_BL) = naive_models.stage_i_loss(
         self.model.vit, params, codebook, batch, drop)
@@ -53,6 +54,7 @@ class NaiveLm(LmFamily):
   """Stage II with one-hot targets and the naive oracle."""
 
   def targets(self, frozen, batch):
+    # As ours: given codes take the place of the oracle.
     if "code" in batch:
       return batch["code"]
     network = self.oracle.model.vit
@@ -63,6 +65,7 @@ class NaiveLm(LmFamily):
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, rngs_B, step
+    # The oracle is frozen: no gradient flows into it.
     code_BL = jax.lax.stop_gradient(self.targets(frozen, batch))
     loss = naive_models.stage_ii_loss(
         self.prior.lm, params, batch["image"], code_BL + 1)
@@ -105,6 +108,7 @@ class Problem:
     extra = dict(state.extra)
     if "state" in extra:
       extra["state"] = noise.draw_quantizer_state(shapes.extra["state"])
+    # Noise instead of the starting values: see `noise.draw_params`.
     return state.replace(params=noise.draw_params(shapes.params), extra=extra)
 
 
@@ -142,12 +146,14 @@ def stage_ii(model: Fields, oracle: Fields, batch_size: int,
   store = noise.NoiseStore()
   if only_compiled:
     store = noise.ShapeStore()
+    # A batch is split from this size on. None is that large.
     family.prior = dataclasses.replace(family.prior, split_from=sys.maxsize)
   frozen = family.open(store).frozen
   return _make_problem(family, NaiveLm(config), frozen)
 
 
 def _resolve(optimizer, batch_size, **changes):
+  # A config must name its data, though nothing here reads any.
   fields: Mapping[str, Any] = dict(
       dataset="none", train_split="train", pp_train="", batch_size=batch_size)
   return resolve({**fields, **optimizer, **changes})
@@ -156,9 +162,12 @@ def _resolve(optimizer, batch_size, **changes):
 def _make_problem(family, naive_family, frozen):
   config = family.config
   init, tx, _ = step.make_init(family, config, config.total_steps)
+  # Shapes suffice for the rules of the optimizer.
   params, _ = jax.eval_shape(naive_family.init, jax.random.key(0))
   # Its state has the same structure as that of ours, so one `init` serves both.
   naive_tx = naive_optimizer.make_optimizer(config, params)
+  # Both steps come from the same maker, so they differ in loss and scaler
+  # alone.
   ours = step.make_train_step(family, tx, epoch_steps=_EPOCH_STEPS)
   naive = step.make_train_step(
       naive_family, naive_tx, epoch_steps=_EPOCH_STEPS)

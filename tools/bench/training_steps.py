@@ -58,6 +58,7 @@ def paper_stage_i_step(
   A small model with the same switches shows that both sides agree.
   """
   tiny = SIZES["tiny"]
+  # The large step never runs, so a tiny one is compared instead.
   if size.paper_i != tiny.paper_i:
     problem = training_problems.stage_i(
         tiny.stage_i | LEAN_I, tiny.batch_i, size.optimizer)
@@ -81,6 +82,7 @@ def paper_stage_ii_step(
 ) -> Iterator[Row]:
   """C8: memory of the paper's stage II step, codes given."""
   tiny = SIZES["tiny"]
+  # As for C7.
   if size.paper_ii != tiny.paper_ii:
     problem = training_problems.stage_ii(
         tiny.stage_ii | LEAN_II, tiny.stage_i | LEAN_I, tiny.batch_ii,
@@ -96,6 +98,7 @@ def paper_stage_ii_step(
   def make_naive(part, parts):
     return make_problem(_shallow(size.paper_ii, part, parts), size.paper_i)
 
+  # Labels are not needed: the batch gives the codes.
   image = noise.batch_shapes(size.paper_i, size.batch_paper)["image"]
   code_shape = (size.batch_paper, size.paper_ii["seq_len"])
   batch = {"image": image,
@@ -126,6 +129,8 @@ class Stepper:
     self._data = (frozen, batch)
 
   def __call__(self) -> None:
+    # The program overwrites the state that it is given (donation), so the new
+    # one takes its place.
     self.state, self.logs = jax.block_until_ready(
         self.program.call(self.state, *self._data))
 
@@ -202,6 +207,7 @@ def compare(name: str, start: Any, ours: tuple[Any, dict[str, Any]],
   state, logs = ours
   naive_state, naive_logs = naive
   differences = {}
+  # Each difference by name, so that a message can tell the worst.
   for key in ("loss", "grad_norm"):
     differences[key] = measure.relative_error(logs[key], naive_logs[key])
   changes = _changes(start, state)
@@ -239,6 +245,7 @@ def _learned_arrays(state):
 def _shallow(model: Fields, part: int, parts: int) -> dict[str, Any]:
   """The fields of a model with part/parts of its layers."""
   shallow = dict(model)
+  # The shares are whole layers: `parts` divides every depth.
   for name in _DEPTHS:
     if name in model:
       shallow[name] = model[name] * part // parts
@@ -272,6 +279,7 @@ def _compiled(name: str, problem: Problem,
 
   # Ours scans over its layers, so that all of them compile quickly.
   ours = compile_step(problem.ours, problem, "ours")
+  # As many shares as divide every depth into whole layers.
   depths = [model[key] for key in _DEPTHS if key in model]
   return rows.memory_row(
       name, ours, _extrapolate_layers(compile_naive, math.gcd(*depths)))
@@ -285,6 +293,7 @@ def _extrapolate_layers(compile_naive: Callable[[int, int], Program],
   `parts` shares of the layers and with two, and continued in a straight line:
   what it keeps and computes is a sum over layers.
   """
+  # With so few layers the whole is as cheap as its shares.
   if parts <= 2:
     return compile_naive(parts, parts)
   one = compile_naive(1, parts)

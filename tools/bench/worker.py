@@ -28,6 +28,7 @@ def main(argv=None) -> int:
 def _run(args) -> int:
   benchmark = BENCHMARKS[args.name]
   try:
+    # All rows first. A file that is there is complete.
     rows = list(benchmark.measure(SIZES[args.size]))
   except measure.Disagree as error:
     measure.say(f"the two sides disagree: {error}")
