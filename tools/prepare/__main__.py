@@ -89,6 +89,7 @@ def prepare(options: argparse.Namespace) -> None:
   reader = READERS[options.command].from_options(options)
   data_dir = sources.default_data_dir(options.data_dir)
   target = Target(options.name, data_dir, options.overwrite)
+  # Before the reader checks its files: a damaged file is then named as such.
   if options.checksums:
     checksums.check(pathlib.Path(options.checksums), reader.source_folders())
   for split in reader.prepare(target):
@@ -99,6 +100,7 @@ def show(target: Target, split: str) -> None:
   """Reads a split back and draws its contact sheet beside the data."""
   from pp import sources
   from tools.prepare import contact_sheet
+  # As a training run would read it, so the sheet shows what a model will see.
   source = sources.make_source(target.name, split, target.data_dir)
   sheet_path = pathlib.Path(source.folder) / f"contact_sheet_{split}.png"
   contact_sheet.write(source, sheet_path)

@@ -52,9 +52,11 @@ class BuilderWriter:
       items = found.splits[split]
       shown = progress.bar(items, total=len(items), label="Writing",
                            unit="examples")
+      # TFDS hashes the key and sorts by it, so this order does not matter.
       for position, item in enumerate(shown):
         yield self.key_of(item), make_example(position, item)
 
+    # A folder of its own, so that an error leaves the data set as it was.
     with tfds_folder.work_folder(target.data_dir) as work:
       builder = make_builder(target.name, work, found, generate_examples)
       run_builder(builder)
@@ -81,6 +83,8 @@ def make_builder(name: str, data_dir: str, found: Found,
   if config:
     configs.append(tfds.core.BuilderConfig(name=config, version=version))
 
+  # The class is made for each data set, since TFDS takes name, version and
+  # configs from it. Unregistered, it cannot hide a data set of TFDS.
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Files that were prepared by `python -m tools.prepare_data`."""
     VERSION = tfds.core.Version(version)
@@ -90,11 +94,13 @@ def make_builder(name: str, data_dir: str, found: Found,
       return tfds.core.DatasetInfo(builder=self, features=found.features)
 
     def _split_generators(self, dl_manager):
+      # TFDS asks for the splits and gets an iterator for each.
       return {split: self._generate_examples(split) for split in found.splits}
 
     def _generate_examples(self, split):
       return generate_examples(split)
 
+  # TFDS would take the name from that of the class.
   Builder.name = dataset
   if config:
     return Builder(data_dir=data_dir, config=config)
@@ -106,6 +112,7 @@ def run_builder(builder: Any) -> None:
   import tensorflow_datasets as tfds
   tfds.display_progress_bar(False)
   try:
+    # TFDS prints its announcements to the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
   finally:

@@ -29,6 +29,7 @@ def check(list_path: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
   def find_problems(entry):
     return _problems(entry, places)
 
+  # All files first, so one message names all that differ.
   passes.check_each(find_problems, _read_list(list_path))
 
 
@@ -42,6 +43,7 @@ def _read_list(list_path: pathlib.Path) -> list[tuple[str, str]]:
   entries = []
   for number, line in enumerate(lines, 1):
     match = _LINE.fullmatch(line)
+    # The length of a checksum tells its algorithm.
     if match and len(match[1]) in _ALGORITHMS:
       entries.append((match[1].lower(), match[2]))
     elif line.strip():
@@ -62,6 +64,7 @@ def _problems(entry: tuple[str, str], places: Sequence[pathlib.Path]
     return [f"{name}: not in {', '.join(map(str, places))}."]
   algorithm = _ALGORITHMS[len(expected)]
   with open(path, "rb") as file:
+    # Reads the file in pieces: it may be larger than the memory.
     actual = hashlib.file_digest(file, algorithm).hexdigest()
   if actual == expected:
     return []

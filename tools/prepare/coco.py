@@ -68,8 +68,10 @@ class CocoReader(reader.FileReader):
         raise ConfigError(
             f"--name: {str(target.folder)!r} has other categories than "
             "--annotations. Choose another --name, or delete that folder.")
+    # Matching opens no image. That is the work of `problems`, in threads.
     records = coco_files.match_records(
         self._annotations, self.images, self.panoptic)
+    # Written with the data, because TFDS keeps names of labels only.
     write_categories = functools.partial(
         categories_lib.save, categories=self._categories)
     return Found({self.split: records},
@@ -106,6 +108,8 @@ def check_categories(name: str, categories: tuple[Category, ...]) -> None:
     ConfigError: two have one name, or they are not those of COCO and the data
       set has COCO's name, under which TFDS has fixed labels.
   """
+  # Labels are places in this list. Under the name of COCO another order would
+  # be read as wrong classes.
   if name == COCO_NAME and categories != categories_lib.coco_panoptic():
     raise ConfigError(
         f"--name: {COCO_NAME!r} has COCO's 133 categories in their order; the "

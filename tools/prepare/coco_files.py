@@ -73,6 +73,7 @@ def read_annotations(path: pathlib.Path) -> dict[str, Any]:
   except ValueError as error:
     raise ConfigError(
         f"--annotations: {str(path)!r} is not JSON: {error}.") from error
+  # JSON may also be a list or a number at its top.
   lists = data if isinstance(data, dict) else {}
   absent = [key for key in _LISTS if not isinstance(lists.get(key), list)]
   if absent:
@@ -105,6 +106,7 @@ def match_records(data: dict[str, Any], images: pathlib.Path,
   # An annotation leaves this dict when its image is found.
   unused = {item["image_id"]: item for item in data["annotations"]}
   records = []
+  # By id, so that the order does not depend on the file.
   for image in sorted(data["images"], key=lambda image: image["id"]):
     annotation = unused.pop(image["id"], None)
     if annotation is None:
@@ -182,6 +184,8 @@ def check_record(record: Record, category_ids: set[int]) -> list[str]:
              for segment in segments):
     problems.append(f"{record.name}: a segment has no id or category_id.")
     return problems
+  # Each id of the PNG must be in the JSON, and the reverse: one that is not
+  # would silently become void.
   problems += _check_ids(record.name, segments, ids_HW)
   for segment in segments:
     if segment["category_id"] not in category_ids:
@@ -204,6 +208,7 @@ def read_ids(path: pathlib.Path) -> np.ndarray:
     if image.mode not in ("RGB", "RGBA"):
       raise ValueError(f"its mode is {image.mode}, not RGB")
     colors = np.asarray(image)
+  # Without the fourth channel of RGBA.
   return pixels.ids_from_rgb(colors[..., :3])
 
 
@@ -222,6 +227,7 @@ def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
   if file_format not in _FORMATS:
     problems.append(f"{record.name}: is {file_format}; allowed: "
                     f"{', '.join(_FORMATS)}.")
+  # The JSON need not tell a size. If it does, that must fit too.
   sizes = {"the image": image_HW}
   listed = record.image
   if "height" in listed and "width" in listed:
@@ -242,6 +248,7 @@ def _check_ids(name: str, segments: Sequence[dict[str, Any]],
                ids_HW: np.ndarray) -> list[str]:
   """Compares the ids of the PNG with those of the JSON."""
   listed_ids = [segment["id"] for segment in segments]
+  # A set below would hide an id that comes twice.
   problems = _repeated(f"{name}: segment", listed_ids)
   listed = set(listed_ids)
   present = _present_ids(ids_HW)
@@ -269,6 +276,7 @@ def _complete(segment: dict[str, Any], ids_HW: np.ndarray) -> None:
   segment.setdefault("iscrowd", 0)
   if "area" in segment and "bbox" in segment:
     return
+  # A pass over the whole map, but only for a segment that lacks something.
   y_M, x_M = np.nonzero(ids_HW == segment["id"])
   x, width = _start_and_length(x_M)
   y, height = _start_and_length(y_M)
@@ -315,6 +323,7 @@ def make_features(categories: Sequence[Category]) -> Any:
 def make_example(record: Record, categories: Sequence[Category]
                  ) -> dict[str, Any]:
   """What `make_features` encodes. The files go in byte for byte."""
+  # Ids of categories have gaps; labels are 0, 1, 2, …
   label_of = {category.id: label for label, category in enumerate(categories)}
   objects = []
   for segment in record.annotation["segments_info"]:
@@ -341,6 +350,7 @@ def _relative_box(box: Sequence[float], image: dict[str, Any]) -> Any:
   x, y, width, height = box
   image_height = image["height"]
   image_width = image["width"]
+  # The order of TFDS: ymin, xmin, ymax, xmax.
   edges = [y / image_height, x / image_width,
            (y + height) / image_height, (x + width) / image_width]
   # Some annotators' boxes end a pixel outside, and TFDS refuses them.

@@ -43,6 +43,7 @@ def write(source: Source, path: str | os.PathLike, *, max_examples: int = 12,
   """
   count = min(max_examples, source.num_examples)
   last = source.num_examples - 1
+  # First and last are among them.
   positions = np.linspace(0, last, count).round()
   panels = []
   for position in positions:
@@ -99,17 +100,20 @@ def _draw_segments(image_HW3: np.ndarray, example: dict[str, Any],
   ids = objects["id"].tolist()
   labels = objects["label"].tolist()
   names = []
+  # The place in the list, `order`, gives two things of one class two colors.
   for order, label in enumerate(labels):
     category = _category(source, label)
     color_3 = _color(label, order, category.isthing)
     mask_HW = ids_HW == ids[order]
     gray_M1 = gray_HW1[mask_HW]
+    # The gray image shines through, so that the shapes below can be seen.
     canvas_HW3[mask_HW] = 0.35 * gray_M1 + 0.65 * color_3
     if mask_HW.mean() > _NAMED_SHARE:
       y_M, x_M = np.nonzero(mask_HW)
       x = float(x_M.mean())
       y = float(y_M.mean())
       names.append(_Text(x, y, category.name))
+  # Last, so that no segment covers them.
   borders_HW = _borders(ids_HW)
   canvas_HW3[borders_HW] = _BORDER
   canvas = Image.fromarray(canvas_HW3.astype(np.uint8))
@@ -159,7 +163,9 @@ def _draw_depth(depth_HW: np.ndarray) -> Image.Image:
     depth_M = depth_HW[known_HW]
     nearest = float(depth_M.min())
     farthest = float(depth_M.max())
+    # Depth may be the same everywhere.
     span = max(farthest - nearest, 1e-6)
+    # The bright end of the color map is near.
     nearness_M = (farthest - depth_M) / span
     color_map = matplotlib.colormaps["viridis"]
     colors_M4 = color_map(nearness_M, bytes=True)
@@ -184,6 +190,7 @@ def _fit_and_write(image: Image.Image, texts: list[_Text]) -> Image.Image:
   pen = ImageDraw.Draw(resized)
   font = ImageFont.load_default(size=13)
   for text in texts:
+    # Texts are drawn after the resize, so all have one size.
     middle = (text.x * scale, text.y * scale)
     pen.text(middle, text.text, font=font, anchor="mm", fill="white",
              stroke_width=2, stroke_fill=_BACKGROUND)

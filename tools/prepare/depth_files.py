@@ -55,6 +55,7 @@ def make_pair(folder: pathlib.Path, image: pathlib.Path, depth: pathlib.Path,
               scale: float) -> Pair:
   """The pair of an image below `folder`."""
   short_path = image.relative_to(folder)
+  # The folder of a frame is its scene.
   scene = short_path.parent.as_posix()
   if scene == ".":  # It lies in no sub-folder.
     scene = ""
@@ -67,7 +68,7 @@ def is_hdf5(path: pathlib.Path) -> bool:
 
 
 def import_h5py() -> Any:
-  """The package that reads .h5 files.
+  """Imports the package that reads .h5 files.
 
   Raises:
     ConfigError: it is not installed.
@@ -109,6 +110,7 @@ def match_rgbd(images: pathlib.Path, depth: pathlib.Path, scale: float
   depth_of = _by_key(depth_paths, depth, _DEPTH_WORDS, "--depth")
   pairs = []
   problems = []
+  # A depth map without an image is no mistake: it is left out.
   for key, path in image_of.items():
     if key in depth_of:
       pairs.append(make_pair(images, path, depth_of[key], scale))
@@ -138,6 +140,7 @@ def _by_key(paths: Iterable[pathlib.Path], folder: pathlib.Path, words: str,
   problems = []
   for path in paths:
     stem = re.sub(f"_({words})$", "", path.stem)
+    # With its sub-folders, since two scenes may both have a 0001.png.
     short_path = path.relative_to(folder)
     key = short_path.with_name(stem).as_posix()
     if key in by_key:
@@ -156,6 +159,7 @@ def check(pair: Pair, size_HW: tuple[int, int] | None = None) -> list[str]:
   """
   try:
     if is_hdf5(pair.image):
+      # HDF5 tells shapes without reading the pixels.
       image_HW, depth_HW = _read_hdf5_sizes(pair.image)
     else:
       problems = image_files.check(pair.image, pair.name)
@@ -163,6 +167,7 @@ def check(pair: Pair, size_HW: tuple[int, int] | None = None) -> list[str]:
         return problems
       with Image.open(pair.image) as image:
         image_HW = (image.height, image.width)
+      # Decodes the whole map, which also finds a file that is cut short.
       depth_HW = read_depth(pair).shape
   # Pillow reports broken files with many types.
   except Exception as error:  # noqa: BLE001
@@ -170,6 +175,7 @@ def check(pair: Pair, size_HW: tuple[int, int] | None = None) -> list[str]:
   hint = ""
   if size_HW:
     hint = f"; {_readable(size_HW)} is wanted"
+  # Without a prescribed size, both only have to be equal.
   expected_HW = size_HW or image_HW
   if image_HW == depth_HW == expected_HW:
     return []
@@ -224,9 +230,11 @@ def _to_meters(values: np.ndarray, scale: float) -> np.ndarray:
   if values.ndim != 2 or kind not in "iuf":
     raise ValueError(f"its shape is {values.shape} of {values.dtype}, not "
                      "[H, W] of numbers")
+  # Sensors store millimeters or the like as whole numbers.
   if kind != "f":
     values = values / scale
   depth_HW = values.astype(np.float32)
+  # NaN, infinite and negative values all mean: not measured.
   is_measured_HW = np.isfinite(depth_HW) & (depth_HW > 0)
   return np.where(is_measured_HW, depth_HW, 0)
 
@@ -235,8 +243,10 @@ def _encoded_image(pair: Pair) -> bytes:
   if not is_hdf5(pair.image):
     return image_files.encoded(pair.image, upright=False)
   with import_h5py().File(pair.image) as file:
+    # The file has the channels first.
     rgb_HW3 = np.moveaxis(file["rgb"][()], 0, -1)
   buffer = io.BytesIO()
+  # PNG, because an .h5 file holds the exact pixels.
   Image.fromarray(rgb_HW3).save(buffer, "PNG")
   return buffer.getvalue()
 
@@ -245,6 +255,7 @@ def _encoded_image(pair: Pair) -> bytes:
 def make_features() -> Any:
   """image, image/id, file_name, scene, depth float32 [H, W, 1]."""
   import tensorflow_datasets as tfds
+  # As compressed floats: a PNG would round to whole numbers.
   depth = tfds.features.Tensor(
       shape=(None, None, 1), dtype=np.float32, encoding="zlib")
   return tfds.features.FeaturesDict({

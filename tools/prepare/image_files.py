@@ -95,6 +95,7 @@ def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
   new_image = Image.fromarray(rgb_HW3)
   file = io.BytesIO()
   if file_format in _JPEG_FORMATS:
+    # High quality and full color, since this is the second compression.
     new_image.save(file, "JPEG", quality=95, subsampling=0)
   else:
     new_image.save(file, "PNG")
@@ -120,6 +121,7 @@ def list_files(folder: pathlib.Path, flag: str,
     is_hidden = path.name.startswith(".")
     if path.suffix.lower() in suffixes and not is_hidden:
       paths.append(path)
+  # A folder gives its files in an order that depends on the disk.
   return sorted(paths)
 
 
@@ -146,6 +148,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
     raise ConfigError(
         f"--images: no picture below {', '.join(map(str, folders))}; looked "
         f"for {', '.join(SUFFIXES)}.")
+  # Each path is CLASS/FILE. A single file elsewhere means: no classes.
   have_classes = all(len(short_path.parts) == 2 for short_path in paths)
   file_names = {short_path.name for short_path in paths}
   names_are_unique = len(file_names) == len(paths)
@@ -173,6 +176,7 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
   by_name = _by_name(image_files)
   problems = []
   for name in names:
+    # All wrong names are collected, for one message.
     num_images = len(by_name[name])
     if num_images != 1:
       problems.append(
@@ -203,6 +207,7 @@ def _by_name(image_files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
   for image_file in image_files:
     by_name[image_file.name].append(image_file)
     short_name = pathlib.PurePath(image_file.name).name
+    # A list may name the file alone.
     if short_name != image_file.name:
       by_name[short_name].append(image_file)
   return by_name
@@ -238,10 +243,12 @@ def check_fits(features: Any, image_files: Iterable[ImageFile]) -> None:
     raise ConfigError(
         f"--name: that data set has the features {', '.join(features)}; "
         f"photographs have {', '.join(_FEATURES)}. Choose another --name.")
+  # Then the classes are left out.
   if "label" not in features:
     return
   known = features["label"].names
   problems = []
+  # The list of classes is fixed when the first split is written.
   for label in _classes(image_files):
     if label not in known:
       problems.append(f"{label}: not a class of the data set that is there.")

@@ -52,9 +52,12 @@ class ImagesReader(reader.FileReader):
   def find(self, target: Target) -> Found:
     found = image_files.find(self.images)
     if self.list_file is None:
+      # Shuffled by a hash: the order of names is often that of classes.
       chosen = tfds_folder.in_hash_order(found, image_files.name_of)
     else:
+      # The list decides the order too.
       chosen = image_files.pick(found, self.list_file)
+    # The splits of a data set share their features.
     features = tfds_folder.existing_features(target.folder)
     if features is None:
       # The classes of all images: another split may use those left out here.

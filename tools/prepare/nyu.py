@@ -91,9 +91,11 @@ class NyuReader(reader.FileReader):
     check_no_common_scene(scenes)
     features = depth_files.make_features()
     tfds_folder.check_features(target.folder, features)
+    # In the order of the files, the start of a split would show few rooms.
     mixed = {}
     for split, pairs in splits.items():
       mixed[split] = tfds_folder.in_hash_order(pairs, depth_files.name_of)
+    # Beside the data, for the next run that adds a split.
     write_scenes = functools.partial(files.write_json, content=scenes)
     return Found(mixed, features, {SCENES_FILE: write_scenes})
 
@@ -139,6 +141,7 @@ def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
         f"{flag}: {str(folder)!r} has neither SCENE/*.h5 nor SCENE/rgb_*.jpg "
         "with SCENE/sync_depth_*.png.")
   if any(depth_files.is_hdf5(pair.image) for pair in pairs):
+    # Now, and not in the middle of the pass over all files.
     depth_files.import_h5py()
   return pairs
 
@@ -150,6 +153,7 @@ def split_scenes(pairs: Sequence[Pair], num_holdout: int
   Raises:
     ConfigError: frames have no scene; or see `choose_holdout`.
   """
+  # Without a holdout the scenes do not matter.
   if not num_holdout:
     return {"train": list(pairs)}
   without_scene = [pair.name for pair in pairs if not pair.scene]
@@ -180,6 +184,7 @@ def choose_holdout(scenes: Sequence[str], count: int) -> list[str]:
     ConfigError: no scene is left to train on, or the recordings of whole rooms
       do not add up to `count`.
   """
+  # There is a name for each frame.
   distinct_scenes = set(scenes)
   num_scenes = len(distinct_scenes)
   if not 0 <= count < num_scenes:
@@ -193,6 +198,7 @@ def choose_holdout(scenes: Sequence[str], count: int) -> list[str]:
     scenes_of_room[room].append(scene)
   chosen = []
   # A room that would be too many is left out; a later one may still fit.
+  # By the hash and not by the name: similar rooms have similar names.
   for room in sorted(scenes_of_room, key=_hash_of):
     recordings = scenes_of_room[room]
     if len(chosen) + len(recordings) <= count:
@@ -222,6 +228,7 @@ def check_no_common_scene(scenes: Mapping[str, Sequence[str]]) -> None:
     scenes: split → names of its scenes.
   """
   problems = []
+  # A shared scene would let a model be scored on what it has seen.
   for first, second in itertools.combinations(sorted(scenes), 2):
     in_first = set(scenes[first])
     in_both = in_first.intersection(scenes[second])

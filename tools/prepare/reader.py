@@ -109,10 +109,12 @@ class FileReader(Reader):
   def prepare(self, target: Target, writer: Writer | None = None) -> list[str]:
     """See `Reader.prepare`; `writer` None means that of `make_writer`."""
     splits = self.split_names()
+    # The cheap checks come first, so that most mistakes show at once.
     tfds_folder.check_names(target.name, splits)
     tfds_folder.check_existing(
         target.folder, splits, overwrite=target.overwrite)
     found = self.find(target)
+    # The whole pass comes before the first write: see the text of the module.
     passes.check_each(self.problems, found.all_items())
 
     def make_example(position, item):
@@ -128,6 +130,7 @@ class FileReader(Reader):
 def add_name_option(parser: argparse.ArgumentParser,
                     default: str | None = None) -> None:
   """Adds `--name`, which is required if it has no default."""
+  # A name of a known data set is a good default; other readers have none.
   if default is None:
     parser.add_argument("--name", required=True, help="TFDS name to write")
   else:

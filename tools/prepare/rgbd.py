@@ -55,7 +55,9 @@ class RgbdReader(reader.FileReader):
   def find(self, target: Target) -> Found:
     pairs = depth_files.match_rgbd(self.images, self.depth, self.depth_scale)
     features = depth_files.make_features()
+    # The splits of a data set share their features.
     tfds_folder.check_features(target.folder, features)
+    # Frames of a recording follow each other, so they are shuffled by a hash.
     mixed = tfds_folder.in_hash_order(pairs, depth_files.name_of)
     return Found({self.split: mixed}, features)
 

@@ -28,6 +28,7 @@ class RoomsReader(reader.Reader):
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
+    # The options that every command has, with the only values that fit here.
     parser.set_defaults(name=_NAME, overwrite=False, checksums=None)
 
   @classmethod
@@ -41,6 +42,7 @@ class RoomsReader(reader.Reader):
     from pp.rooms import builder
     tfds_builder = builder.Builder(data_dir=target.data_dir)
     if not tfds_builder.is_prepared():
+      # The check is for new data only: what is there needs no space.
       num_examples = sum(builder.SIZES[_CONFIG].values())
       tfds_folder.check_space(target.data_dir, num_examples, _NUM_BYTES,
                               free_bytes=self.free_bytes)

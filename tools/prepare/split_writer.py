@@ -73,6 +73,7 @@ class SplitWriter:
     for name, items in found.splits.items():
       samples[name] = self._sample(serialize, items)
     new_folder = _resume_folder(target, found, samples)
+    # Planned before anything is written, so that the space can be checked.
     splits = []
     for name, items in found.splits.items():
       splits.append(
@@ -94,6 +95,7 @@ class SplitWriter:
     step = max(1, len(items) // self.sample_size)
     positions = range(0, len(items), step)
     sample = []
+    # `step` is rounded down, so there may be more positions than wanted.
     for position in positions[:self.sample_size]:
       numbered_item = (position, items[position])
       sample.append(serialize(numbered_item))
@@ -103,6 +105,7 @@ class SplitWriter:
                   items: Sequence[Any], sample: Sequence[bytes]) -> "_Split":
     count = len(items)
     sample_bytes = sum(map(len, sample))
+    # A few records stand for all. The size decides how many files there are.
     num_bytes = count * sample_bytes / len(sample)
     num_shards = math.ceil(num_bytes / self.shard_bytes)
     # No file is without an example, however large the examples are.
@@ -149,6 +152,7 @@ class _Shard:
     """Writes the file with the next of `records`."""
     import tensorflow as tf
     # TensorFlow opens the file itself, so `files.replace_file` cannot.
+    # Under the final name there are only complete files; see the class.
     partial_path = f"{self.path}.part"
     with tf.io.TFRecordWriter(partial_path) as writer:
       for record in itertools.islice(records, len(self.positions)):
@@ -177,6 +181,7 @@ class _Split:
 
   def write(self, serialize: Serialize) -> None:
     """Writes the files that are not there."""
+    # Files of a run that was stopped are complete, so they stay.
     missing_shards = [shard for shard in self.shards if not shard.is_written()]
     num_missing = sum(len(shard.positions) for shard in missing_shards)
 
@@ -202,6 +207,7 @@ def _plan_shards(prefix: pathlib.Path, num_examples: int, num_shards: int
   """Files of nearly equal numbers of examples, under TFDS's names."""
   shards = []
   for number in range(num_shards):
+    # Whole numbers: the shards leave no gap and do not overlap.
     start = num_examples * number // num_shards
     stop = num_examples * (number + 1) // num_shards
     name = f"{prefix.name}-{number:05d}-of-{num_shards:05d}"
@@ -223,6 +229,7 @@ def _write_metadata(folder: pathlib.Path, target: Target, features: Any,
   tfds.folder_dataset.write_metadata(
       data_dir=folder, features=features, check_data=False,
       version=tfds_folder.version_of(target.name), split_infos=split_infos)
+  # `write_metadata` takes no config, so its name is put in afterwards.
   config = target.name.partition("/")[2]
   if config:
     info = tfds_folder.read_info(folder)
@@ -237,6 +244,7 @@ def _resume_folder(target: Target, found: Found,
   Its name ends with a hash of all that decides what is written. So files of
   other sources are never resumed.
   """
+  # The items, the features and a sample of the content.
   content = repr((found.features.to_json(), dict(found.splits), samples))
   digest = hashlib.sha256(content.encode()).hexdigest()
   name = target.name.replace("/", ".")
@@ -263,10 +271,12 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     except BlockingIOError:
       raise ConfigError(f"--name: another command writes the same to {folder}. "
                         "Wait for it.") from None
+    # The hash at the end is what differs between sources.
     name_and_splits = folder.name.rpartition("-")[0]
     for other_path in folder.parent.glob(f"{name_and_splits}-*.lock"):
       if other_path != lock_path:
         tfds_folder.remove_if_abandoned(other_path)
     yield
+    # Only after success. After an error the folder stays, for the next run.
     shutil.rmtree(folder)
     lock_path.unlink()

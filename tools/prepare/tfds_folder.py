@@ -78,9 +78,11 @@ def check_existing(folder: pathlib.Path, splits: Sequence[str], *,
       in another format.
   """
   info = read_info(folder)
+  # A new data set takes any split.
   if info is None:
     return
   known = [item["name"] for item in info.get("splits", [])]
+  # Other splits stay, so only these may collide.
   taken = [repr(split) for split in splits if split in known]
   if taken and not overwrite:
     raise ConfigError(
@@ -104,6 +106,7 @@ def existing_features(folder: pathlib.Path) -> Any | None:
 def check_features(folder: pathlib.Path, features: Any) -> None:
   """Raises a ConfigError if the data set that is there has other features."""
   existing = existing_features(folder)
+  # Compared as JSON, which names shapes, dtypes and encodings too.
   if existing is None or existing.to_json() == features.to_json():
     return
   raise ConfigError(
@@ -137,6 +140,7 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
   Raises:
     ConfigError: the disk has less.
   """
+  # The folder may not exist yet. Then its nearest parent tells the disk.
   existing = pathlib.Path(data_dir).absolute()
   while not existing.exists():
     existing = existing.parent
@@ -155,12 +159,14 @@ def work_folder(data_dir: str) -> Iterator[str]:
   The folders of runs that were killed are removed too.
   """
   os.makedirs(data_dir, exist_ok=True)
+  # A killed run cannot clean up, so the next one does.
   for lock_path in pathlib.Path(data_dir).glob(f"{_WORK_PREFIX}*.lock"):
     remove_if_abandoned(lock_path)
   # It is on the same disk, so that moving a finished file is only a rename.
   with tempfile.TemporaryDirectory(dir=data_dir, prefix=_WORK_PREFIX) as work:
     lock_path = pathlib.Path(f"{work}.lock")
     with open(lock_path, "w") as lock_file:
+      # The system frees this lock if the process dies.
       fcntl.flock(lock_file, fcntl.LOCK_EX)
       try:
         yield work
@@ -176,6 +182,7 @@ def remove_if_abandoned(lock_path: pathlib.Path) -> None:
   folder = lock_path.with_suffix("")
   # Another process holds the lock, or has removed everything just now.
   with contextlib.suppress(OSError), open(lock_path) as lock_file:
+    # Does not wait: an error means that the run is alive.
     fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     print(f"Removing what a run that was stopped left in {folder.name}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,6 +203,7 @@ def merge(new_folder: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
   folder.mkdir(parents=True, exist_ok=True)
   info = _merged_info(read_info(new_folder), read_info(folder), splits)
   new_shards = {path.name for path in new_folder.glob("*.tfrecord*")}
+  # Data first, description last: until that is there, TFDS sees the old splits.
   for path in new_folder.iterdir():
     if path.name != INFO_FILE:
       os.replace(path, folder / path.name)
@@ -215,4 +223,5 @@ def _merged_info(new_info: dict[str, Any], old_info: dict[str, Any] | None,
   old_splits = old_info.get("splits", [])
   kept = [item for item in old_splits if item["name"] not in splits]
   all_splits = kept + new_info["splits"]
+  # All but the splits stays as it was.
   return {**old_info, "splits": all_splits}

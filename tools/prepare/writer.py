@@ -31,6 +31,7 @@ class Target:
   @property
   def folder(self) -> pathlib.Path:
     """The folder of the data set."""
+    # It ends with the version.
     return tfds_folder.folder_of(self.name, self.data_dir)
 
 
