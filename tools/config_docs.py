@@ -22,6 +22,7 @@ from uvim.registry import ConfigError
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
 
+# Names after a dollar sign are filled in by `page`; two dollar signs are one.
 TEMPLATE = """\
 # Config fields
 
@@ -309,6 +310,7 @@ def _top_level_tables() -> dict[str, str]:
   section = ""
   fields_of_section = {}
   for field in fields_of(TrainConfig).values():
+    # A field belongs to the section that began last.
     section = SECTION_OF_FIRST.get(field.name, section)
     fields_of_section.setdefault(section, []).append(field)
   return {section: field_table(fields)
@@ -366,6 +368,7 @@ def _evaluator_table() -> str:
   rows = []
   for name in _own_names(evaluators.EVALUATORS, evaluators.evaluator_class):
     options = options_of(evaluators.evaluator_class(name))
+    # A config file cannot hold a function.
     for only_from_python in PYTHON_OPTIONS:
       options.pop(only_from_python, None)
     if name not in EVALUATOR_OPTIONS:
@@ -384,6 +387,7 @@ def _optimizer_tables() -> dict[str, str]:
     scalers.append((f"`{name}`", _inline(options_of(optim.SCALERS[name]))))
   schedule = options_of(optim.make_schedule)
   decay_type = schedule.pop("decay_type")
+  # The owner is the same in all these rows, so its column is left out.
   periods = [row[1:] for row in _option_rows(
       "schedule", schedule, SCHEDULE_OPTIONS)]
   return {
@@ -400,6 +404,7 @@ def _option_rows(owner: str, options: Mapping[str, Field],
   Raises:
     ConfigError: an option without a meaning, or a meaning without an option.
   """
+  # A new option cannot be forgotten here, and an old text cannot stay.
   if set(options) != set(meanings):
     raise ConfigError(f"{__file__} describes the options {sorted(meanings)} of "
                       f"{owner}; the code has {sorted(options)}.")
@@ -416,6 +421,7 @@ def _own_names(names: Iterable[str],
   own_names = []
   for name in names:
     entry = entry_of(name)
+    # One entry may have several names; its own is registered first.
     if entry not in entries:
       entries.append(entry)
       own_names.append(name)
@@ -434,6 +440,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _row(cells: Iterable[str]) -> str:
+  # A pipe would end the cell.
   escaped = [cell.replace("|", "\\|") for cell in cells]
   return f"| {' | '.join(escaped)} |"
 
@@ -442,6 +449,7 @@ def _shown(default: Any) -> str:
   """A default as the column shows it."""
   if default is REQUIRED:
     return "–"
+  # Numbers stand bare. Text stands in backticks, as in code.
   if default is None or isinstance(default, (bool, int, float)):
     return str(default)
   if default == "":

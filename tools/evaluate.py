@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> None:
   """What the command does."""
   out = pathlib.Path(args.out)
+  # At once: a pass over a split may take an hour.
   if out.exists() and not args.overwrite:
     raise ConfigError(f"--out {out} is there already; --overwrite replaces it.")
   changes = parse_changes(args.changes)
@@ -56,6 +57,7 @@ def evaluate(args: argparse.Namespace) -> None:
   config_file.quiet_absl()  # TFDS warns of its own calls.
   if args.config:
     config = resolve(config_file.load_config(args.config, args.overrides))
+  # The workdir holds a finished config, which has no file to override.
   elif args.overrides:
     raise ConfigError(f"{args.overrides[0]} needs --config; what --set changes "
                       "needs none.")
@@ -64,6 +66,7 @@ def evaluate(args: argparse.Namespace) -> None:
   results = scoring.score(
       args.checkpoint, config, names=args.evaluator, changes=changes,
       oracle=args.oracle)
+  # The file tells what made the scores, so that they can be made again.
   versions = {name: importlib.metadata.version(name)
               for name in ("jax", "flax", "numpy")}
   try:
@@ -82,6 +85,7 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
     if not equals:
       raise ConfigError(f"--set {text}: it must be KEY=VALUE.")
     try:
+      # So that temperature=1.0 is a number, and pred=oracle needs no quotes.
       changes[key] = ast.literal_eval(value)
     except (ValueError, SyntaxError):
       changes[key] = value

@@ -37,8 +37,11 @@ def map_in_threads(function: Callable[[T], Result], items: Iterable[T]
     try:
       for item in items:
         waiting.append(pool.submit(function, item))
+        # The oldest comes first. That keeps the order, and new ones start
+        # meanwhile.
         if len(waiting) > _MAX_WAITING:
           yield waiting.popleft().result()
+      # No more items, but results of the last ones.
       while waiting:
         yield waiting.popleft().result()
     finally:
@@ -83,5 +86,6 @@ def check_each(find_problems: Callable[[T], Sequence[str]], items: Sequence[T]
   per_item = progress_lib.bar(
       per_item, total=len(items), label="Checking", unit="files")
   for problems_of_one in per_item:
+    # All are collected, so that one run shows what is wrong everywhere.
     problems += problems_of_one
   raise_problems(problems, "The files are not consistent")

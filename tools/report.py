@@ -29,10 +29,12 @@ def command(args: argparse.Namespace) -> None:
   Raises:
     ConfigError: a folder is no run's workdir.
   """
+  # All are checked first, so that a typo leaves no half of the pages.
   for workdir in args.workdirs:
     if not (workdir / run_files.CONFIG).exists():
       raise ConfigError(
           f"{workdir} is no run's workdir: it has no config.json.")
+  # Without --out each run gets its own page, as it writes it itself.
   if args.out is None:
     for workdir in args.workdirs:
       run_page.write_page(workdir)
@@ -50,6 +52,7 @@ def write_common_page(path: pathlib.Path,
   for workdir in workdirs:
     run = run_files.read_run(workdir)
     titles.append(run_page.title(run))
+    # Each body begins with its own title.
     parts += run_page.body(run)
   html_page.write_html(path, ", ".join(titles), parts)
 

@@ -69,6 +69,7 @@ def command(args: argparse.Namespace) -> None:
 
 def steps(config: TrainConfig) -> str:
   """The length of the run, as far as it is known without the data."""
+  # Steps need no data set; epochs are multiplied by its size.
   if config.total_steps:
     return str(config.num_steps(num_examples=0))
   return (f"{config.num_epochs} epochs × examples of {config.train_split!r} / "
@@ -100,6 +101,7 @@ def all_values(config: TrainConfig) -> Values:
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
     if field.name == "evals":
+      # The blocks follow below, under their names.
       values["evals"] = [(block.name, block.type) for block in value]
     elif field.name == "model":
       _put_model(values, "model", config.model_name, value)
@@ -131,6 +133,7 @@ def _put_model(values: Values, path: str, model_name: str,
   from uvim.models import known_fields
   complete = dict(given)
   for name, field in known_fields(model_name, given, f"config.{path}").items():
+    # A value that the config gives stays.
     if not field.is_required:
       complete.setdefault(name, field.default)
   _put(values, path, complete)
@@ -165,9 +168,12 @@ class History:
 
   def origin(self, path: str) -> str:
     """FILE, ARGUMENT, OVERRIDE or DEFAULT."""
+    # An override of `model` covers model.width too. The dots keep `lr` from
+    # covering `lr_mults`.
     for outer in self.overridden:
       if f"{path}.".startswith(f"{outer}."):
         return OVERRIDE
+    # No file names it, so the value comes from the code.
     if path not in self.final:
       return DEFAULT
     # References follow what an override or the argument changes elsewhere.
@@ -183,6 +189,8 @@ class History:
 
 def read_history(path: str, overrides: Sequence[str]) -> History:
   """Reads a config file with and without its argument and the overrides."""
+  # The same file is read up to three times. Where a value changes from one to
+  # the next tells where it comes from.
   file, _, argument = path.partition(":")
   before_overrides = _read(path, ())
   before_argument = before_overrides
@@ -200,6 +208,7 @@ def _read(path: str, overrides: Sequence[str]) -> Values:
   """What a config file and overrides name, by path."""
   from trainers import config_file
   config = config_file.load_config(path, overrides)
+  # References become the values that they point to.
   plain = config.copy_and_resolve_references().to_dict()
   values = {}
   for name, value in plain.items():
