@@ -13,6 +13,7 @@ LABEL_RES = lm_coco_panoptic.LABEL_RES
 def pp_strings(res, label_res):
   """Preprocessing."""
   images = common.two_images(res, label_res)
+  # The depth keeps the size of the label, whatever `res` is.
   finish = (images + f'resize({label_res}, key="labels", method="nearest")|'
             'keep("image", "image_ctx", "labels")')
   load = "decode|nyu_depth|"

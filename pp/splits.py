@@ -39,6 +39,7 @@ class Split(Protocol):
     categories: panoptic categories in the order of the labels, or ().
     folder: the folder that the files lie in.
   """
+  # Both readers have these, so no caller asks which one it has.
   dataset: str
   split: str
   num_examples: int

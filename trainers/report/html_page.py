@@ -95,6 +95,7 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), *,
 def _table_row(cells, tag, numbers) -> str:
   parts = []
   for column, cell in enumerate(cells):
+    # The first column names the row.
     kind = ' class="number"' if numbers and column > 0 else ""
     parts.append(f"<{tag}{kind}>{html.escape(cell)}</{tag}>")
   return f"<tr>{''.join(parts)}</tr>"
@@ -111,6 +112,7 @@ def figure(path: str | os.PathLike, caption: str) -> str:
   content = pathlib.Path(path).read_bytes()
   # As text inside the page, which a browser reads like a file.
   data = base64.b64encode(content).decode()
+  # Escaped once, for the attribute and for the text.
   text = html.escape(caption)
   return (f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
           f"<figcaption>{text}</figcaption></figure>")

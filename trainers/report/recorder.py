@@ -122,6 +122,7 @@ class Recorder(AbstractRecorder):
     run_files.note_session(self.workdir, start_step, total_steps)
     self._total_steps = total_steps
     self._batch_size = batch_size
+    # A resumed run counts only the steps of this session.
     self._clock_step = start_step
     self._clock_time = time.time()
 
@@ -167,6 +168,7 @@ class Recorder(AbstractRecorder):
     for board in self._boards:
       board.add_image(name, image_HW3, step, dataformats="HWC")
     image = Image.fromarray(image_HW3)
+    # Seven digits: the order of names is that of steps.
     path = self.workdir / run_files.IMAGES / f"{name}_{step:07d}.png"
     files.replace_file(path, lambda file: image.save(file, format="PNG"))
 

@@ -153,6 +153,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
   settings = {}
   for line in read_lines(workdir):
     for name, value in line.values.items():
+      # The lines are in order of step, so these points are too.
       metrics.setdefault(name, []).append((line.step, value))
       if line.settings is not None:
         # The newest line counts.

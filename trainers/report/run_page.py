@@ -67,6 +67,7 @@ def _facts(run: Run) -> list[str]:
           ("workdir", str(run.workdir))]
   if run.sessions:
     session = run.sessions[-1]
+    # The newest session: a resumed run may be on another machine.
     rows.append(("devices", session["devices"]))
     rows.append(("command", session["command"]))
   return [table(rows)]
