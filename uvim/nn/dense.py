@@ -33,7 +33,7 @@ def dot_general(
     x: its last axes are contracted.
     kernel: its first axes are contracted.
     dimension_numbers: ((last axes of x, first axes of kernel), ((), ())).
-    precision: as of `lax.dot_general`.
+    precision: see `lax.dot_general`.
   """
   # flax always contracts the last axes of x with the first ones of the kernel.
   # So their number says it all.

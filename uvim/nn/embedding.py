@@ -1,10 +1,11 @@
-"""From image patches and label patches to tokens.
+"""Turns image patches and label patches into tokens.
 
 B batch · H W image pixels · C channels · N patches · P pixels in a patch
 K classes · D model width · T = B*N tokens · X = pixels · channels of a patch
 
-Source: ViT patch embedding; the label's as in the released models, whose
-kernel multiplies one-hot vectors. Here nothing is ever one-hot.
+Source: the image embedding is that of ViT. The label embedding is that of the
+released models. There a kernel multiplies one-hot vectors; here no one-hot
+vector is ever made.
 """
 
 import flax.linen as nn
@@ -101,11 +102,11 @@ def embed_ids(
 ) -> Float[Array, "T D"]:
   """Sum over the pixels p of `kernel_KPD[ids_TP[:, p], p]`.
 
-  Equals the product of one-hot labels with the kernel. It takes one pixel
-  position at a time, so that the largest temporary is [T, D]. On a CPU that is
-  20 times faster than the product at 1024 tokens x 256 pixels x 134 classes.
-  At a tenth of the size it is still 5 times faster, so small labels have no
-  other way.
+  The result equals the product of one-hot labels with the kernel. The function
+  takes one pixel position at a time, so the largest temporary is [T, D]. On a
+  CPU this is 20 times faster than the product at 1024 tokens x 256 pixels x
+  134 classes. At a tenth of the size it is still 5 times faster, so small
+  labels take the same way.
 
   Args:
     kernel_KPD: one row per class and pixel position.

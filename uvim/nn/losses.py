@@ -75,7 +75,8 @@ softmax_cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 def _is_class(logits: Array, ids: Array) -> Array:
   """Bool mask of the logits' shape, true at the label's class.
 
-  XLA fuses it into its reader. No id wraps around, as it would by indexing.
+  XLA fuses the mask with what reads it. Indexing would let negative ids wrap
+  around; here they are no class.
   """
   class_axis = logits.ndim - 2
   classes = jax.lax.broadcasted_iota(ids.dtype, logits.shape, class_axis)
@@ -97,7 +98,7 @@ def chunk_size(
     outputs: dict[str, tuple[int, int]],
     max_logits: int | None = None,
 ) -> int:
-  """How many pixels of every patch may have logits at a time; divides P.
+  """How many pixels of every patch have logits at a time: a divisor of P.
 
   Args:
     num_tokens: of the batch, over all devices that share it.
@@ -201,7 +202,7 @@ class ChunkedLoss:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _mean(chunked, params, x_BND, labels):
-  """The value alone, when nobody differentiates."""
+  """The value without a gradient, for a call that is not differentiated."""
   losses_B = chunked.of_each(params, x_BND, labels)
   return jax.tree.map(jnp.mean, losses_B)
 
