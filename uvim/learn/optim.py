@@ -5,9 +5,8 @@ One update of a parameter p with gradient g is
   u = scale(clip(g))                         clip: global norm, before all else
   p = p − s(t) · (lr · lr_mult · u + wd · p)   wd on kernels only
 
-So weight decay follows the schedule s, but neither lr nor lr_mults. The
-released implementation does the same. The settings are those of Appendix D of
-UViM's paper.
+So weight decay follows the schedule s but neither lr nor lr_mults, as in the
+released implementation. Appendix D of UViM's paper has the settings.
 """
 
 import dataclasses
@@ -53,14 +52,12 @@ def scale_by_adafactor(
   """
 
   def decay_at(step):
-    # optax counts updates from 0, the formula counts from 1.
     update_number = jnp.asarray(step - decay_offset + 1, jnp.float32)
     return jnp.minimum(beta2_cap, 1.0 - update_number**-decay_rate)
 
   rms = scale_by_factored_rms(
       min_dim_size_to_factor=min_dim_size_to_factor, decay_fn=decay_at, eps=eps
   )
-  # The order matters: scale, then clip, then average.
   transformations = [rms]
   if clipping_threshold:
     clip = optax_lib.clip_by_block_rms(clipping_threshold)
@@ -79,9 +76,8 @@ def scale_by_factored_rms(
   """Divides gradients by the root of their factored second moment.
 
   `optax.scale_by_factored_rms` computes the same numbers and has the same
-  state. But its mean over one axis takes a tenth of a step on a CPU, and it
-  offers no way to replace that mean. This function exists to replace it; see
-  `_mean`.
+  state. But its mean over one axis takes a tenth of a step on a CPU. This
+  function exists only to replace that mean; see `_mean`.
 
   Args:
     min_dim_size_to_factor: a gradient is factored if its two largest
@@ -101,8 +97,6 @@ def scale_by_factored_rms(
         min_size=min_dim_size_to_factor,
         eps=eps,
     )
-    # One pass over the leaves makes gradients and moments together. They are
-    # taken apart below.
     scaled = jax.tree.map(
         scale_leaf, updates, state.v_row, state.v_col, state.v
     )
@@ -136,8 +130,6 @@ def _scale_leaf(grad, v_row, v_col, v, *, decay, min_size, eps):
   square = jnp.square(grad) + eps
   axes = _factored_axes(grad.shape, min_size)
   if axes is None:
-    # A small array or a vector keeps its whole second moment. Its factors are
-    # placeholders and stay as they are.
     v = average(v, square)
     return _ScaledLeaf(grad * v**-0.5, v_row, v_col, v)
   smaller, larger = axes
@@ -163,19 +155,14 @@ def _factored_axes(
 def _divide_by_root(grad, v_row, v_col, smaller, larger):
   """The gradient over the root of the moment that its two factors stand for.
 
-  Args:
-    grad: the gradient.
-    v_row: its second moment, averaged over the axis `larger`.
-    v_col: its second moment, averaged over the axis `smaller`.
-    smaller: the second largest axis of the gradient.
-    larger: the largest axis of the gradient.
+  `larger` is the largest axis of the gradient, `smaller` the second largest.
+  `v_row` is the moment averaged over `larger`, `v_col` over `smaller`.
   """
   # v_row has lost the axis `larger`; those behind it moved up by one.
   smaller_in_row = smaller
   if smaller > larger:
     smaller_in_row = smaller - 1
-  # The factors stand for the moment v_row * v_col / v_mean. Divide by the roots
-  # of v_row / v_mean and of v_col, one after the other.
+  # The moment is v_row * v_col / v_mean. Divide by the root of each part.
   v_mean = jnp.mean(v_row, smaller_in_row, keepdims=True)
   row_scale = (v_row / v_mean)**-0.5
   scaled = grad * jnp.expand_dims(row_scale, larger)
@@ -186,10 +173,9 @@ def _divide_by_root(grad, v_row, v_col, smaller, larger):
 def _mean(x: jax.Array, axis: int) -> jax.Array:
   """jnp.mean(x, axis); on a CPU, of a large array, by a product with ones.
 
-  XLA takes the mean over a leading axis one column at a time, and the numbers
-  of a column lie far apart. Once the array is larger than the caches, that
-  took a tenth of stage I's step. The product reads the array row by row and is
-  15 times as fast.
+  XLA takes the mean over a leading axis column by column, with a stride that
+  misses the caches: a tenth of stage I's step. The product reads row by row and
+  is 15 times as fast.
   """
   is_last_axis = axis == x.ndim - 1
   if x.size <= LARGE or is_last_axis or jax.default_backend() != "cpu":
@@ -207,16 +193,14 @@ def _ema(
 ) -> optax_lib.GradientTransformation:
   """optax.ema without bias correction, stored as `dtype`, computed in f32.
 
-  optax multiplies in `dtype`. Whether the product is rounded then depends on
-  what XLA fuses: eager code, jit and meshes differ by one bf16 ulp. The
-  parity fixtures hold what jit gives: a rounded factor and an unrounded
-  product.
+  optax multiplies in `dtype`, and XLA's fusion decides whether to round the
+  product: eager code, jit and meshes differ by one bf16 ulp. This function does
+  as jit does. It rounds the factor, but not the product.
   """
   # numpy, because the optimizer may be built while jax is tracing.
   factor = float(np.asarray(momentum, dtype))
 
   def average(new, old):
-    # The stored average is cast up, so that sum and products are in float32.
     return (1 - momentum) * new + factor * old.astype(new.dtype)
 
   def update(updates, state, params=None):
@@ -274,12 +258,10 @@ def _stair(*, steps=(), mults=()):
         "config.schedule: steps must rise and have one of mults each; got "
         f"steps={list(steps)}, mults={list(mults)}."
     )
-  # Before the first of the steps the value is 1.
   values = np.array([1.0, *mults], np.float32)
 
   def decay_fn(progress, since, step):
-    # A value holds from its own step on. So the number of steps that have
-    # been reached is the index of the value.
+    # A value holds from its own step on, so this counts up to its index.
     num_reached = 0
     for start in steps:
       num_reached += jnp.asarray(step >= start, jnp.int32)
@@ -373,8 +355,7 @@ def make_optimizer(
     wd: weight decay of leaves named 'kernel', relative to the schedule's 1.
     lr_mults: (pattern, multiplier) pairs; first match wins, else 1.
     schedule: options of `make_schedule`, or (pattern, options) pairs that
-      cover every parameter. None freezes: no update, no state, no share in
-      the gradient's norm.
+      cover every parameter. None freezes: no update or state, not in the norm.
     grad_clip_norm: the largest global norm of the gradient; None = no limit.
     params: the parameters, or their shapes; only names are used.
     total_steps: the length of the run.
@@ -413,8 +394,7 @@ def _make_scaler(
   scaler = make_scaler(**options)
   if not grad_clip_norm:
     return scaler
-  # Clip before Adafactor sees the gradient, so that no outlier enters its
-  # moments.
+  # Clip first: no outlier then enters the moments.
   return optax_lib.chain(optax_lib.clip_by_global_norm(grad_clip_norm), scaler)
 
 
@@ -423,18 +403,14 @@ def _resolve_schedules(
 ) -> tuple[list[ScheduleFn], list[ScheduleFn | None]]:
   """The schedules in config order, and the one of each name (None: frozen)."""
   if schedule is None or isinstance(schedule, Mapping):
-    # One schedule for all parameters is one rule that matches every name.
     schedule = [(".*", schedule)]
   schedule_of_rule = []
-  # Make each schedule once, not once for each leaf: leaves then share it, and
-  # `_evaluate` computes it only once.
   for _, options in schedule:
     if options is None:
       schedule_of_rule.append(None)
     else:
       options = {**options, "total_steps": total_steps}
       schedule_of_rule.append(make_schedule(**options))
-
   rule_of_leaf = _match(names, schedule, "config.schedule")
   _check_coverage(names, rule_of_leaf)
   schedules = [fn for fn in schedule_of_rule if fn is not None]
@@ -496,19 +472,15 @@ def _take_step(
 
     def step_leaf(update, param, scale, decay, schedule):
       if schedule is None:
-        # The mask passes on the raw gradient of a frozen parameter. Drop it
-        # here.
+        # Frozen; but the mask let the raw gradient through.
         return jnp.zeros_like(param)
       step = scale * update
-      # A Python number, so jit leaves this out for parameters without decay.
       if decay:
         step = step + decay * param
-      # optax adds updates to the parameters, so a step downhill is negative.
       return (-value_of[schedule] * step).astype(param.dtype)
 
     update_leaves, treedef = jax.tree.flatten(updates)
     param_leaves = treedef.flatten_up_to(params)
-    # The lists are in the order of the leaves; see `make_optimizer`.
     steps = map(
         step_leaf, update_leaves, param_leaves, scales, decays, schedules
     )

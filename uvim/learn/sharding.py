@@ -1,4 +1,4 @@
-"""Where arrays live: the mesh, the state's shardings by rule, batches.
+"""Where arrays live: the mesh, and how states and batches lie on it.
 
 Shardings change where numbers are computed, never which numbers: the same
 program runs on one device and on many. Axes are Auto: XLA's partitioner inserts
@@ -81,7 +81,7 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
 
 def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
   """The sizes of a mesh; −1 becomes the rest of the devices."""
-  # A size of -1 is still open. Only one may be, or it would have many answers.
+  # A size of -1 is open. With two of them there would be many answers.
   given = [size for size in sizes if size != -1]
   num_open = len(sizes) - len(given)
   if num_open > 1 or any(size < 1 for size in given):
@@ -164,7 +164,7 @@ def _check_spec(
 def _fsdp_spec(
     shape: Sequence[int], axis: str, axis_size: int
 ) -> PartitionSpec:
-  """Splits the largest dimension that the axis divides; none: replicated."""
+  """Splits the largest dimension that the axis divides, or none."""
   # Of equal dimensions the first one is taken.
   largest = None
   for dimension, size in enumerate(shape):
@@ -181,9 +181,9 @@ def _fsdp_spec(
 def _rule_name(name: str, param_shapes: Mapping[str, Any]) -> str:
   """The name that rules see for a leaf of a state.
 
-  For a parameter this is its own name ('encoder/…', as in config.lr_mults).
-  What the optimizer keeps for it has the same name, so that both follow one
-  rule. Other leaves have their path in the state ('step', …).
+  The name of a parameter is its own ('encoder/…', as in config.lr_mults). The
+  arrays that the optimizer keeps for it have the same name, so one rule fits
+  all of them. Other leaves have their path in the state ('step', …).
 
   Args:
     name: path of the leaf in the state: 'params/encoder/…' or, for what the
@@ -220,9 +220,10 @@ def state_shardings(
     rules: (pattern, rule) pairs over names as in `_rule_name`; the first
       match wins, none means 'replicate'. A rule is 'replicate'; 'fsdp(axis)':
       split over the axis along the largest dimension it divides; or
-      'spec(None,axis)': the axis, if any, of each dimension. A spec is for
-      the parameter and what the optimizer keeps of its shape; the rest of
-      that, such as the factors of Adafactor, is small and replicated.
+      'spec(None,axis)': the axis, if any, of each dimension. A spec splits
+      the parameter and those optimizer arrays that have its shape. Others,
+      such as the factors of Adafactor, are small: every device has all of
+      them.
 
   Returns:
     The same tree with NamedShardings as leaves.
@@ -272,7 +273,7 @@ def _leaf_spec(
 
 
 def without_axis(shardings: PyTree, axis: str) -> PyTree:
-  """The same shardings, but whole along one axis of the mesh."""
+  """The same shardings, except that one axis of the mesh splits nothing."""
 
   def drop_axis(sharding):
     kept = [None if name == axis else name for name in sharding.spec]
@@ -336,7 +337,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 
 
 def gather_to_host(arrays: PyTree) -> PyTree:
-  """The whole of every array as numpy, on every process (all must call)."""
+  """Every array as numpy, whole, on every process. All processes must call."""
   if jax.process_count() == 1:
     return jax.device_get(arrays)
   # Imported here: nobody may touch it before jax.distributed is set up.
