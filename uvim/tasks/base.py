@@ -152,9 +152,9 @@ class AbstractTask(abc.ABC):
            ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """Per-example loss and its named parts, from logits [B,N,K,P].
 
-    Each is a mean over the pixels P: training computes it for a part of them
-    at a time and averages (`losses.ChunkedLoss`). A pixel without a label
-    counts as zero, so that every part weighs the same.
+    Each is a mean over the pixels P. Training computes it for a part of the
+    pixels at a time and averages the parts (`losses.ChunkedLoss`). A pixel
+    without a label counts as zero, so every part weighs the same.
     """
 
   # ── Outputs ─────────────────────────────────────────────────────────────
@@ -284,7 +284,7 @@ class AbstractTask(abc.ABC):
       records: what `write` returned, each with the image_id of its image.
       categories: as in `write`.
     """
-    # Only for a task with a `list_file`; callers check that first.
+    # A task whose `write` returns records must override this.
     raise NotImplementedError(f"{type(self).__name__} has no list_file.")
 
 

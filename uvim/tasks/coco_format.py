@@ -38,11 +38,11 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
     raise ConfigError(f"Class {highest_class} was predicted, but there are "
                       f"{len(categories)} categories.")
   ids_HW, classes = number_segments(panoptic_HW2)
-  # COCO's ids of categories have gaps; the model's classes 1, 2, … have none.
   segments = []
   for segment_id, label in enumerate(classes, start=1):
     category_id = label
     if categories is not None:
+      # COCO's ids of categories have gaps; the model's classes have none.
       category_id = categories[label - 1].id
     segment = {"id": segment_id, "category_id": category_id, "iscrowd": 0}
     segment.update(_extent(ids_HW == segment_id))

@@ -1,4 +1,4 @@
-"""From panoptic logits to segments: instances, then one class for each.
+"""Turns panoptic logits into segments: instances, then a class for each.
 
 All pixels of an instance vote for its class. At 512 x 512 pixels and 134
 classes, the logits of one image take 140 MB. So every step below reads them
@@ -154,11 +154,11 @@ def sum_logits_by_instance(semantics_BNKP: Array, ids_BNP: Array, *,
                            num_ids: int) -> Float[Array, "B I K"]:
   """f32: class logits summed over the pixels of each instance.
 
-  A few patches at a time: a pixel-major copy of all logits, or a mask per
-  instance, would cost more memory than everything else in evaluation.
-  Scattering adds is fastest on a CPU, where one scatter keeps one core busy.
-  Elsewhere parallel adds arrive in any order, so that a sum could change
-  between runs: there a matmul sums, in full f32.
+  The sum takes a few patches at a time. A pixel-major copy of all logits, or a
+  mask per instance, would need more memory than everything else in evaluation.
+  On a CPU a scatter that adds is the fastest way; it keeps one core busy. On
+  other devices a scatter adds in any order, so a sum could change from run to
+  run. There a matmul sums, in full f32.
   """
   return lax.platform_dependent(
       semantics_BNKP, ids_BNP,

@@ -131,7 +131,7 @@ def _mean_by_place(place_HW, values) -> np.ndarray:
 
 
 def render_panoptic(panoptic_BHWC: Int[np.ndarray, "B H W 2"]) -> np.ndarray:
-  """uint8 [B,H,W,3] of (semantics, instance) pairs; a function of both."""
+  """uint8 [B,H,W,3]; a pair (semantics, instance) always has one color."""
   # Unlabelled pixels may be negative; draw them as void.
   positive_BHWC = np.maximum(panoptic_BHWC, 0)
   classes_BHW = positive_BHWC[..., 0]
