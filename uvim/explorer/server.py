@@ -25,7 +25,7 @@ from uvim.registry import ConfigError
 PAGE = pathlib.Path(__file__).with_name("page.html")
 MAX_UPLOAD_BYTES = 32 << 20
 MAX_JSON_BYTES = 1 << 20
-# Larger whole numbers are no exact floats; no option needs them.
+# A float cannot hold larger whole numbers exactly. No option needs them.
 _MAX_INTEGER = 2**53
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # The names as a request has them; the last is what a test client says.
@@ -185,7 +185,7 @@ def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
 
 
 def _check_origin(request) -> None:
-  """A page of another site may not post here in the user's name."""
+  """Raises a ConfigError if a page of another site sends the request."""
   # Browsers name the page that asks. Other clients have no such header, and no
   # other site can drive them.
   origin = request.headers.get("origin")

@@ -35,14 +35,17 @@ class Entry:
 
   Attributes:
     image: uint8 [H, W, 3].
-    labels: the truth, as the oracle takes it; None where nobody knows.
+    labels: the truth, as the oracle takes it; None if it is unknown.
   """
   image: np.ndarray
   labels: np.ndarray | None = None
 
 
 class Session:
-  """Every method may be called from any thread; one computes at a time."""
+  """The model and its images; safe to call from several threads.
+
+  Only one thread computes at a time.
+  """
 
   def __init__(self, uvim: Any, title: str):
     """Starts without images.
@@ -179,7 +182,7 @@ class Session:
     return _describe_samples(prediction, prediction.logprob[0])
 
   def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
-    """What the base model makes of a code that somebody has painted."""
+    """The output of the base model for a painted code."""
     entry = self._entry(number)
     # The model takes a code for each image; here is one image.
     codes_1L = np.array([code])
@@ -243,7 +246,7 @@ def _describe_option(option: fields.Field) -> dict[str, Any]:
 
 
 def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
-  """How often training uses the words; None where nobody counts."""
+  """How often training uses the words; None if no counts exist."""
   if counts_Q is None:
     return {"counts": None, "perplexity": None}
   # The limits keep quotient and logarithm finite; 0 · log 0 counts as 0.
