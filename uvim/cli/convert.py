@@ -65,7 +65,8 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   from uvim.store import checkpoint, published
   if epath.Path(target).exists():
     raise ConfigError(f"{target} exists already; nothing is overwritten.")
-  # Read first: a run of version 0.1.0 would lose its dictionary silently.
+  # First, because it refuses a run of version 0.1.0: `load_params` would lose
+  # the codebook of such a run silently.
   kind = _kind_of_run(source)
   arrays = published.load_params(source)
   specs = checkpoint.array_specs(arrays)
@@ -92,7 +93,7 @@ def kind_of_arrays(specs: Mapping[str, Any]) -> str:
   """
   from uvim.store import fields_of
   kind = fields_of.kind_of(specs)
-  # `kind_of` takes whatever is not of stage I for stage II.
+  # `kind_of` calls everything stage II that is not stage I. So check.
   if _SIGNS[kind] not in specs:
     wanted = " nor ".join(_SIGNS.values())
     found = ", ".join(sorted(specs)[:3]) or "nothing"
