@@ -63,7 +63,7 @@ class Evaluator(abc.ABC):
       evaluator needs no truth. A subclass may keep what it reads and return a
       mapping of its own, which has 'image/id' too.
     """
-    # Decoding a record costs time: do not read what nobody looks at.
+    # Reading a record costs time.
     if not self.needs_truth:
       return None
     return self.split.example(index)

@@ -1,8 +1,8 @@
 """FID-5k of colorization, as Kumar et al. 2021 (arXiv:2102.04432) measure it.
 
 The model colorizes 5,000 prescribed images; 5,000 others are the reference.
-Every image is brought to 256×256 pixels and rounded to 8 bits, as if it came
-from a file. Then Inception turns it into features.
+Every image becomes 256×256 pixels of 8 bits, as if it came from a file. Then
+Inception turns it into features.
 
 Suffixes: d features of an image.
 """
@@ -50,7 +50,8 @@ class ColtranFid(base.Evaluator):
     eval_files: text file with the names of the images to predict, one a line:
       exactly those of the split. FID-5k is defined by these lists; without
       them all images are used and the result is called FID.
-    reference_files: the same for the reference, which may hold more.
+    reference_files: the same for the reference split, which may hold others
+      too.
     num_files: how many names each list must hold.
     pixel_scale: an image's byte is (color + 1) * pixel_scale: 127.5 undoes
       value_range(-1, 1). The released evaluation has 128 both here and in

@@ -29,10 +29,10 @@ def predict_all(
     *,
     put: Callable[[Arrays], Arrays],
 ) -> Iterator[Arrays | None]:
-  """Predictions example by example on the host, in order, without padding.
+  """Predictions on the host, one example at a time, in order, without padding.
 
-  One batch is being computed while the previous one is consumed. Every
-  process must run this to the end; each sees all examples.
+  The device computes one batch while the caller consumes the previous one.
+  Every process must run this to the end; each sees all examples.
 
   Args:
     predict_fn: jitted (variables, batch) → dict of [B, …]. The batch holds
@@ -153,7 +153,6 @@ def numbered(
   """
   count = 0
   for prediction in predictions:
-    # Raised at once: the source may be endless.
     if count == num_examples:
       raise ValueError("more predictions than examples in the split: "
                        f"{num_examples}")
