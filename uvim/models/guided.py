@@ -230,7 +230,8 @@ class GuidedModel:
     """`loss_fn` as a function of the heads' parameters, by chunks of pixels."""
     outputs = self.vit.outputs
 
-    # The heads' kernels come in chunks too, so they are arguments.
+    # The heads' kernels are arguments, because they come in chunks too: each
+    # pixel of a patch has its own slice of them.
     def loss_of_heads(params, x_BND, x):
       logits = {key: heads.logits(params[key], x_BND) for key in outputs}
       return loss_fn(logits, x)

@@ -205,6 +205,7 @@ def pack(
   def cast(tree):
     return jax.tree.map(lambda w: w.astype(dtype), tree)
 
+  # The names are those of the published checkpoints: EncDecBlock0, …1, ….
   num_layers = sum(name.startswith("EncDecBlock") for name in params)
   layers = []
   for i in range(num_layers):
@@ -307,6 +308,7 @@ def step(
   new_caches = []
   blocks = zip(packed["layers"], memories, caches, strict=True)
   for layer, memory, cache in blocks:
+    # As in DecoderBlock: each part reads a normed x and adds to x itself.
     norm1, norm2, norm3 = layer["norms"]
     y_RD = _norm(norm1, x_RD)
     y_RD, cache = _attend_past(layer, cache, y_RD, position)
@@ -368,6 +370,7 @@ def _attend_image(layer, memory, x_RD):
   num_images = memory.key.shape[0]
   _, num_heads, head_size = query_RAH.shape
   query_BSAH = query_RAH.reshape(num_images, -1, num_heads, head_size)
+  # Scores and softmax in float32, as in training's attention.
   scores_BASN = jnp.einsum(
       "bsah,banh->basn", query_BSAH, memory.key,
       preferred_element_type=jnp.float32)
