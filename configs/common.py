@@ -135,7 +135,7 @@ def speed_switches():
 
 
 def set_devices(config, sharding="replicate"):
-  """One mesh axis for all devices, and what a run does about mishaps.
+  """One mesh axis for all devices, and what to do with bad steps and examples.
 
   Args:
     config: the ConfigDict to add to.
@@ -186,6 +186,7 @@ def add_panoptic_evals(config, pp):
 
 
 def _add_panoptic_eval(config, name, pp, split, prefix):
+  """The block of one evaluator of panoptic segmentation."""
   config[name] = dict(
       pp=pp, log_steps=10_000, prefix=prefix, split=split,
       # The paper drops objects under 0.1 % of the image, the released configs
@@ -234,14 +235,14 @@ class Local:
 
 
 def run_local_stage_i(config, split, local, pp):
-  """`runlocal`: a small model that learns a few images by heart.
+  """`runlocal`: a small model that overfits a few images.
 
   Args:
     config: a config of stage I.
     split: the images.
     local: the sizes.
     pp: `Preprocessing` at `local.res`. Training takes `pp.eval` too: an image
-      that changes is harder to learn by heart.
+      that changes is harder to overfit.
   """
   _overfit(config, split, local, local.total_steps)
   config.pp_train = pp.eval
@@ -393,6 +394,7 @@ def _set_rooms_oracle(config, stage_i):
 
 
 def _set_rooms_data(config, dataset, pp):
+  """The data set, its splits and its preprocessing."""
   config.dataset = dataset
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
@@ -405,6 +407,7 @@ def _set_rooms_data(config, dataset, pp):
 
 
 def _set_rooms_optimizer(config):
+  """Adam, with a cosine schedule and clipped gradients."""
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.99)
   config.lr = 1.5e-3

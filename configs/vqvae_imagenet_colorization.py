@@ -79,5 +79,6 @@ def set_evals(config, pp, res, fid):
 
 
 def _add_psnr(config, name, pp, res, split):
+  """The block of one evaluator of colors."""
   config[name] = dict(pp=pp, split=split, log_steps=2500,
                       options=dict(pp_truth=truth_string(res)))

@@ -34,7 +34,7 @@ def options():
 
 
 def add_fid(config):
-  """Adds a Fréchet distance beside each PSNR, which a grey mean would win.
+  """Adds a Fréchet distance beside each PSNR, which a gray mean would win.
 
   It is the distance between mean colors of quarters, because no package has
   the weights of Inception.

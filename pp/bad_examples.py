@@ -106,6 +106,7 @@ class BadExamples:
       return {}, first_line(error)
 
   def _warn(self, index: int, reason: str) -> None:
+    """Names a bad example, once; goes quiet after many of them."""
     # A bad example comes again in each epoch. One warning is enough.
     if index in self._warned or len(self._warned) >= _MAX_WARNINGS:
       return

@@ -165,6 +165,7 @@ def _literal_kwargs(keywords: Iterable[ast.keyword]) -> dict[str, Any]:
 
 
 def _where(position: int, text: str) -> str:
+  """How a message names a section."""
   return f"preprocessing op {position} {text!r}"
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pp.sources import Source
 
-# What only the oracle looks at. Nobody asks it where its codes are known.
+# What only the oracle looks at. It is not asked where its codes are known.
 _ORACLE_KEYS = ("labels", "image_ctx")
 
 
@@ -62,7 +62,7 @@ class Examples:
         out.pop(key, None)
     if self._reads_all:
       # A control dependency would not do: TensorFlow drops the decoding of
-      # features whose values nobody uses.
+      # features whose values nothing uses.
       features = tf.nest.flatten(data, expand_composites=True)
       sizes = [tf.size(feature) for feature in features]
       out["_read"] = tf.add_n(sizes)

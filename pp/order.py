@@ -12,7 +12,8 @@ import numpy as np
 from uvim.registry import ConfigError
 
 _MASK_64 = (1 << 64) - 1
-# Of splitmix64 (Steele et al. 2014). The first is 2**64 / the golden ratio.
+# Constants of splitmix64 (Steele et al. 2014). The first is 2**64 divided by
+# the golden ratio.
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR = np.uint64(0x94D049BB133111EB)

@@ -218,6 +218,7 @@ class Source:
       return list(pool.map(self._read_one, indices))
 
   def _read_one(self, index: int) -> bytes:
+    """One serialised example."""
     if not 0 <= index < self.num_examples:
       raise IndexError(f"{self.dataset} {self.split}: example {index} of "
                        f"{self.num_examples}")

@@ -155,6 +155,7 @@ class _Stream:
     return stream
 
   def _batches(self, holder: list[Iterator], steps: range) -> Iterator[Batch]:
+    """The generator behind `start`."""
     for step in steps:
       # Computed again here: tf.data gives the batch, and the plan says which
       # examples are in it.

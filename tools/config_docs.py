@@ -327,6 +327,7 @@ def _eval_defaults() -> dict[str, str]:
 
 
 def _resume_free() -> str:
+  """The fields that a resumed run may have changed."""
   from uvim.config import RESUME_FREE, TrainConfig
   return _paragraph(name for name in fields_of(TrainConfig)
                  if name in RESUME_FREE)
@@ -378,6 +379,7 @@ def _evaluator_table() -> str:
 
 
 def _optimizer_tables() -> dict[str, str]:
+  """The tables of schedules and optimizers, by their name in TEMPLATE."""
   from uvim.learn import optim
   decays = []
   for name, make_decay in optim.DECAYS.items():

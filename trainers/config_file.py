@@ -62,12 +62,14 @@ def _check_overrides(config, overrides: Sequence[str]) -> None:
   """Raises a ConfigError for `--config.a.b=…` if the config has no a.b."""
   for override in overrides:
     path, _, _ = override.partition("=")
+    # '--config.model.width' → ['model', 'width'].
     _, *keys = path.split(".")
     node = config
     seen = "config"
     for key in keys:
       # An element of a tuple: config.evals[0].
       key, _, _ = key.partition("[")
+      # A plain value has no fields.
       known = list(node.keys()) if hasattr(node, "keys") else []
       if key not in known:
         raise unknown(

@@ -10,6 +10,7 @@ from uvim.registry import ConfigError
 
 
 def _check_keys(keys) -> None:
+  """Raises a ConfigError unless all of them are strings."""
   for key in keys:
     if not isinstance(key, str):
       raise ConfigError(f"a key is a string, not {key!r}.")

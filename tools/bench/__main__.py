@@ -73,6 +73,7 @@ def run_in_own_process(name: str, size: str, device: str) -> list[Row] | None:
 
 
 def _environment(name: str, device: str) -> dict[str, str]:
+  """The environment of the process that runs one benchmark."""
   environment = dict(os.environ)
   # As `make` does for everything else.
   environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None,
 
 
 def _measure(run_one: RunOne, args: argparse.Namespace) -> int:
+  """Runs the benchmarks and prints the report; returns the exit status."""
   names = _chosen(args.names, args.device)
   # Before a run of minutes, whose result could not be written.
   if args.json and not args.json.parent.is_dir():

@@ -59,6 +59,7 @@ def _compile(function, *arguments, what) -> Run:
 
 
 def _require_same(name, ours, naive):
+  """Raises Disagree if too many words differ."""
   different = float(np.mean(ours != naive))
   require(different <= MAX_DIFFERENT, f"{name}: {different:.1%} of the words "
           "differ.")

@@ -41,6 +41,7 @@ def count(jaxpr: Any, platform: str = "cpu") -> float:
 
 
 def _count_equation(equation, platform) -> float:
+  """Operations of one equation, by the rules of the module."""
   name = equation.primitive.name
   if name == "cond":
     return _count_branch(equation.params, platform)
@@ -77,6 +78,7 @@ def _inner_programs(params) -> Iterator[Any]:
 
 
 def _count_branch(params, platform) -> float:
+  """Operations of the branch that runs, or of the most expensive one."""
   branches = params["branches"]
   platforms_of_branches = params.get("branches_platforms")
   if not platforms_of_branches:
@@ -94,6 +96,7 @@ def _count_branch(params, platform) -> float:
 
 
 def _count_product(equation) -> float:
+  """2 m n k for [m, k] x [k, n]."""
   (contracted_axes, _), _ = equation.params["dimension_numbers"]
   shape = equation.invars[0].aval.shape
   num_outputs = math.prod(equation.outvars[0].aval.shape)
@@ -103,6 +106,7 @@ def _count_product(equation) -> float:
 
 
 def _count_convolution(equation) -> float:
+  """As a product: each output sums over one kernel."""
   kernel_shape = equation.invars[1].aval.shape
   channel_axis = equation.params["dimension_numbers"].rhs_spec[0]
   num_outputs = math.prod(equation.outvars[0].aval.shape)

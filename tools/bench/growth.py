@@ -67,12 +67,14 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
 
 
 def _encoder_loss(network, params, image):
+  """Our encoder, with the sum of squares as a loss."""
   encoded_BND = network.apply({"params": params}, image, method="encode")
   # Any scalar will do: what counts is the memory of its gradient.
   return jnp.sum(encoded_BND**2)
 
 
 def _naive_encoder_loss(network, params, image):
+  """The naive encoder, with that loss."""
   encoded_BND = naive_models.image_encoder(network, params, image)
   return jnp.sum(encoded_BND**2)
 
@@ -123,7 +125,7 @@ def _naive_quantize(codebook, x_BLE):
   word_square_1Q = jnp.sum(word_QE**2, axis=-1)[None]
   distance_TQ = x_square_T1 - 2 * x_TE @ word_QE.T + word_square_1Q
   nearest_T = jnp.argmin(distance_TQ, axis=-1)
-  # This array is what makes the plain way dear: T × Q floats.
+  # This array has T × Q floats: it is what makes the plain way large.
   one_hot_TQ = jax.nn.one_hot(nearest_T, len(word_QE))
   z_BLE = (one_hot_TQ @ word_QE).reshape(x_BLE.shape)
   new_codebook = vq.Codebook(

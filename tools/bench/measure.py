@@ -227,6 +227,7 @@ class PeakMemory:
       self.bytes = max(0, self._read("VmHWM") - self._start)
 
   def _read(self, field: str) -> int:
+    """A size that Linux tells of this process, in bytes."""
     with open("/proc/self/status") as file:
       for line in file:
         if line.startswith(f"{field}:"):

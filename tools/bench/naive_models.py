@@ -76,6 +76,7 @@ def attention(p, x_BTD, y_BSD, mask=None):
 
 
 def mlp(p, x):
+  """Two dense layers with a GELU between them."""
   hidden = jax.nn.gelu(dense(p["Dense_0"], x))
   return dense(p["Dense_1"], hidden)
 

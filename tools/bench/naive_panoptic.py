@@ -85,6 +85,7 @@ def panoptic_quality(images: Iterable[Any],
 
 
 def _mean_quality(counts, categories):
+  """The mean over the categories that occur."""
   qualities = []
   for category in categories:
     quality = counts.quality(category.id)

@@ -40,6 +40,7 @@ def draw_params(shapes: PyTree, seed: int = 1) -> PyTree:
 
 
 def _draw_array(rng, name, shape):
+  """Noise for a kernel; zeros for a bias, ones for a scale."""
   if name.endswith("bias"):
     return np.zeros(shape)
   if name.endswith("scale"):

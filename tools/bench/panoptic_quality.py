@@ -82,6 +82,7 @@ def _quality_of_groups(result) -> Scores:
 
 
 def _require_same(name, ours, naive):
+  """Raises Disagree unless PQ is the same to 9 digits."""
   for group in _GROUPS:
     require(abs(ours[group] - naive[group]) < 1e-9,
             f"{name}: PQ {ours} against {naive}.")
@@ -121,6 +122,7 @@ def _make_others(folder: pathlib.Path, pairs: Sequence[Pair],
 
 
 def _write_maps(folder, maps) -> list[pathlib.Path]:
+  """Writes panoptic PNGs, and returns their paths."""
   from evaluators import panoptic_files
   paths = []
   for index, ids_HW in enumerate(maps):
@@ -139,6 +141,7 @@ def _library() -> Any | None:
 
 
 def _make_library_scorer(library, folder, pairs, categories):
+  """The scorer of the library, which reads files as the official one does."""
   truth = [(pair.truth_HW, pair.truth_segments) for pair in pairs]
   predictions = [(pair.pred_HW, pair.pred_segments) for pair in pairs]
   _write_description(folder / "gt.json", truth, categories)
@@ -173,6 +176,7 @@ def _write_description(path: pathlib.Path,
 
 
 def _describe_segments(ids_HW, segments):
+  """Segments with the fields that a COCO file has."""
   # Ids are small here, so counting needs no sort.
   area_of_id = np.bincount(ids_HW.ravel())
   described = []

@@ -114,6 +114,7 @@ def _make_dataset(parse, preprocess, num_images):
 
 
 def _last_batch(batches):
+  """Runs through all batches."""
   last = None
   for batch in batches.as_numpy_iterator():
     last = batch
@@ -145,6 +146,7 @@ def _make_examples(shape, num_segments) -> list[Example]:
 
 
 def _make_example(rng, shape, num_segments) -> Example:
+  """One image with a random color and label for each segment."""
   index_HW = made_maps.draw_segments(rng, shape, num_segments)
   # Ids from all 24 bits, but not 0, which is void.
   id_S = rng.choice(2**24 - 1, num_segments, replace=False) + 1

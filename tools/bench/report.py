@@ -161,6 +161,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _value(row: Row, value: float, side: str) -> str:
+  """A median with its spread; a memory row has no spread."""
   if row.unit == "bytes":
     return f"{value / 1e6:.0f}"
   width = row.details[f"max_{side}"] - row.details[f"min_{side}"]

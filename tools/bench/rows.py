@@ -59,6 +59,7 @@ def timed_row(name: str, times: list[Times], *, items: int,
 
 
 def _spread(times: Times, side: str) -> dict[str, float]:
+  """Details of one side: median, range, and CPU time."""
   return {
       f"seconds_{side}": times.median,
       f"min_{side}": min(times.wall),

@@ -160,6 +160,7 @@ def _resolve(optimizer, batch_size, **changes):
 
 
 def _make_problem(family, naive_family, frozen):
+  """Both steps, with one initial state for both."""
   config = family.config
   init, tx, _ = step.make_init(family, config, config.total_steps)
   # Shapes suffice for the rules of the optimizer.

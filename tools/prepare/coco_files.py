@@ -127,6 +127,7 @@ def match_records(data: dict[str, Any], images: pathlib.Path,
 
 
 def _missing_keys(data: dict[str, Any]) -> list[str]:
+  """A problem for each entry that lacks a key which is needed below."""
   problems = []
   for list_name, keys in _NEEDED_KEYS.items():
     for position, item in enumerate(data[list_name]):
@@ -137,6 +138,7 @@ def _missing_keys(data: dict[str, Any]) -> list[str]:
 
 
 def _repeated_names(data: dict[str, Any]) -> list[str]:
+  """Problems with ids and file names that must be unique."""
   image_ids = [image["id"] for image in data["images"]]
   file_names = [image["file_name"] for image in data["images"]]
   annotated_ids = [item["image_id"] for item in data["annotations"]]
@@ -158,6 +160,7 @@ def _repeated(what: str, values: Iterable[Any]) -> list[str]:
 
 
 def _absent_files(record: Record) -> list[str]:
+  """Problems with the two files of an image."""
   problems = []
   for path in (record.image_path, record.panoptic_path):
     if not path.is_file():

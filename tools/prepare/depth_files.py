@@ -184,6 +184,7 @@ def check(pair: Pair, size_HW: tuple[int, int] | None = None) -> list[str]:
 
 
 def _readable(size: tuple[int, ...]) -> str:
+  """(480, 640) → '480x640'."""
   return "x".join(map(str, size))
 
 
@@ -240,6 +241,7 @@ def _to_meters(values: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _encoded_image(pair: Pair) -> bytes:
+  """The image as the bytes of a file."""
   if not is_hdf5(pair.image):
     return image_files.encoded(pair.image, upright=False)
   with import_h5py().File(pair.image) as file:

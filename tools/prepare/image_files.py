@@ -192,6 +192,7 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
 
 
 def _read_names(list_path: pathlib.Path) -> list[str]:
+  """The lines of a list that are not empty."""
   try:
     text = list_path.read_text()
   except OSError as error:
@@ -228,6 +229,7 @@ def make_features(image_files: Iterable[ImageFile]) -> Any:
 
 
 def _classes(image_files: Iterable[ImageFile]) -> list[str]:
+  """The names of the classes that occur, sorted."""
   labels = {image_file.label for image_file in image_files}
   return sorted(labels - {None})
 

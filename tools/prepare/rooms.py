@@ -11,7 +11,7 @@ from tools.prepare.writer import Target
 
 _NAME = "rooms"
 _CONFIG = "default"
-_NUM_BYTES = 140e6  # Of all splits, about.
+_NUM_BYTES = 140e6  # About the size of all splits together.
 
 
 @dataclasses.dataclass(frozen=True)

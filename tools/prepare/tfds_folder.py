@@ -193,7 +193,7 @@ def merge(new_folder: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
           ) -> None:
   """Moves the files of new splits to those of the data set that is there.
 
-  dataset_info.json comes last, in one rename. Nobody sees the splits before.
+  dataset_info.json comes last, in one rename. No reader sees the splits before.
 
   Args:
     new_folder: a complete TFDS folder with only these splits.
