@@ -186,8 +186,7 @@ def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
 
 def _check_origin(request) -> None:
   """Raises a ConfigError if a page of another site sends the request."""
-  # Browsers name the page that asks. Other clients have no such header, and no
-  # other site can drive them.
+  # A browser names the page that asks. Other clients send no such header.
   origin = request.headers.get("origin")
   if not origin:
     return
