@@ -59,7 +59,7 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   Raises:
     ConfigError: nothing to read, no UViM checkpoint, something at `target`.
   """
-  # It also tells whether a folder in the cloud exists.
+  # Unlike pathlib, epath also sees folders in the cloud.
   from etils import epath
 
   from uvim.store import checkpoint, published

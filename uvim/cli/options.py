@@ -111,7 +111,7 @@ def _help_text(owners: Mapping[str, Field]) -> str:
   texts = []
   for owner, option in owners.items():
     text = f"{owner}: {option.doc}"
-    # A switch is off by default; nobody needs to read that.
+    # A switch is always off by default, so the text does not say it.
     if option.default is not False:
       text += f" Default: {option.default}."
     texts.append(text)

@@ -129,7 +129,7 @@ def choose_categories(path: str | None, uvim: Any
   categories = [Category(*row) for row in uvim.categories]
   if not categories and not uvim.dataset:
     categories = categories_lib.coco_panoptic()
-  # Names that do not fit would be wrong; numbers are right.
+  # These names belong to other classes. Without any, files have the numbers.
   if len(categories) != num_classes:
     return None
   return categories
