@@ -69,7 +69,7 @@ def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _nearest_places(old: int, new: int) -> np.ndarray:
   """floor((k + 0.5) * old / new) for k = 0 … new-1."""
-  # The formula times 2 above and below: k + 0.5 becomes a whole number.
+  # Numerator and denominator are doubled, so that all numbers are whole.
   return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
@@ -99,7 +99,7 @@ def _interpolate(image_HWC, size) -> np.ndarray:
   """Mixes the four pixels around each new centre; float32."""
   top, bottom, down = _neighbours(image_HWC.shape[0], size[0])
   left, right, across = _neighbours(image_HWC.shape[1], size[1])
-  # [new width, 1], to meet the channels.
+  # [new width, 1]: all channels of a pixel have the same share.
   across = across[:, None]
 
   def mix_columns(rows):
@@ -169,7 +169,8 @@ def _triangle(i: int, step: np.float32, old: int):
   end = int(np.clip(last, 0, old - 1)) + 1
   distance = np.arange(start, end, dtype=np.float32) + _HALF - centre
   weights = np.maximum(0, 1 - np.abs(distance) / reach)
-  # The image's edge cuts kernels off; their weights too must sum to 1.
+  # At the edge of the image a part of the kernel is missing. The rest of its
+  # weights must still sum to 1.
   weights = weights / weights.sum()
   return start, weights.astype(np.float32)
 

@@ -126,7 +126,7 @@ def _check_that_it_matches(
 ) -> None:
   if any(regex.fullmatch(name) for name in names):
     return
-  # The pattern itself is compared: most patterns are names with a few signs.
+  # Most patterns look much like a name, so the nearest name is a good hint.
   closest = registry.nearest(regex.pattern, names)
   hint = ""
   if closest:
