@@ -118,7 +118,8 @@ class ColtranFid(base.Evaluator):
     self._reference_places = _check_files(
         split, self._reference, eval_list, reference_list)
     self._crop_square = builder.build("decode|central_crop")
-    # Only the prescribed lists make the number comparable: name it so.
+    # The literature's FID-5k is defined by these lists, so only they give its
+    # name to the result.
     is_prescribed = eval_list and num_files == self.num_prescribed
     self._metric = "FID_5k" if is_prescribed else "FID"
     self._reference_statistics: tuple[np.ndarray, np.ndarray] | None = None

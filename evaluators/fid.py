@@ -43,7 +43,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
   offset_d = mean1_d - mean2_d
   factor1_dr = _factor(cov1)
   factor2_dr = _factor(cov2)
-  # Its two sides are the ranks, which the number of images bounds.
+  # Neither side is longer than the number of images, so the SVD stays small.
   product_rr = factor1_dr.T @ factor2_dr
   singular_values = np.linalg.svd(product_rr, compute_uv=False)
   distance = offset_d @ offset_d + np.trace(cov1) + np.trace(cov2)

@@ -189,7 +189,7 @@ class NyuDepth(base.Evaluator):
     return state.result()
 
   def _scored_part(self, example: base.Truth) -> np.ndarray:
-    """float32 [H,W] in metres: of the example, the part that is scored."""
+    """The part of an example's depth that is scored: float32 [H,W], metres."""
     depth = np.asarray(registry.lookup(example, "depth", "feature"))
     # Drops a channel axis of 1, if there is one.
     depth_HW = depth.reshape(depth.shape[:2]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The official file format for panoptic maps, and the official scores of it.
+"""Writes panoptic maps as official files and scores them officially.
 
 Suffixes: H W pixels.
 """

@@ -250,7 +250,7 @@ def pq_image(
   if gt_ids.shape != pred_ids.shape:
     raise ConfigError(f"Panoptic maps differ in size: truth {gt_ids.shape}, "
                       f"prediction {pred_ids.shape}.")
-  # Everything below needs only this table, and the maps no more.
+  # From here on, everything works on this small table and not on the maps.
   overlap = _overlaps(gt_ids, gt_segments, pred_ids, pred_segments)
   _check_prediction(overlap, pred_segments)
   category_G = _category_indices(gt_segments, categories, "truth")
