@@ -124,7 +124,7 @@ def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
     examples = find_examples(args.checkpoint, session.task, args.examples)
     for image, labels in examples:
       session.add_example(image, labels)
-  # Examples are a bonus: without them the page still takes uploads.
+  # Examples are optional: without them the page still takes uploads.
   except (ImportError, ConfigError) as error:
     one_line = " ".join(str(error).split())
     print(f"no examples: {one_line}", file=sys.stderr)
