@@ -380,14 +380,14 @@ def _evaluator_table() -> str:
 
 def _optimizer_tables() -> dict[str, str]:
   """The tables of schedules and optimizers, by their name in TEMPLATE."""
-  from uvim.learn import optim
+  from uvim.learn import optim, schedules
   decays = []
-  for name, make_decay in optim.DECAYS.items():
+  for name, make_decay in schedules.DECAYS.items():
     decays.append((f"`{name}`", _inline(options_of(make_decay))))
   scalers = []
   for name in _own_names(optim.SCALERS, optim.SCALERS.get):
     scalers.append((f"`{name}`", _inline(options_of(optim.SCALERS[name]))))
-  schedule = options_of(optim.make_schedule)
+  schedule = options_of(schedules.make_schedule)
   decay_type = schedule.pop("decay_type")
   # The owner is the same in all these rows, so its column is left out.
   periods = [row[1:] for row in _option_rows(

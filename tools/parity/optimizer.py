@@ -14,7 +14,7 @@ from tools.parity import common, fixtures
 from tools.parity.common import Quantity, below, match
 from tools.parity.fixtures import Fixture
 from uvim import tree
-from uvim.learn import optim
+from uvim.learn import optim, schedules
 
 # The options behind schedules.npz, which only names them; 20 steps.
 SCHEDULES = {
@@ -42,7 +42,7 @@ def compare_schedules(fixture: Fixture) -> Iterator[Quantity]:
   ours = {}
   for name, values in theirs.items():
     if name in SCHEDULES:
-      schedule = optim.make_schedule(
+      schedule = schedules.make_schedule(
           total_steps=len(values) - 1, **SCHEDULES[name])
       ours[name] = _rates(schedule, len(values))
   yield from match(fixture.name, theirs, ours)

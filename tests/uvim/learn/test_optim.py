@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from uvim import tree
-from uvim.learn import optim
+from uvim.learn import optim, schedules
 from uvim.registry import ConfigError
 
 SHAPES = {
@@ -325,7 +325,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_equal_the_released_ones(fixtures, name):
-  schedule = optim.make_schedule(total_steps=20, **SCHEDULES[name])
+  schedule = schedules.make_schedule(total_steps=20, **SCHEDULES[name])
   with np.load(fixtures / "schedules.npz") as want:
     got = [schedule(step) for step in range(21)]
     np.testing.assert_allclose(got, want[name], atol=1e-6)
