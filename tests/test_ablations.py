@@ -19,10 +19,10 @@ import pytest
 
 from configs import lm_coco_panoptic, vqvae_coco_panoptic
 from tests.trainers import tiny
-from trainers.family import Compiled
-from trainers.lm import LmFamily
+from trainers.families.base import Compiled
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from trainers.step import example_rngs
-from trainers.vqvae import VqvaeFamily
 from uvim import tree
 from uvim.codes import masking, vq
 from uvim.config import resolve

@@ -13,7 +13,7 @@ import pytest
 
 from tests.trainers import cli, tiny
 from trainers import main
-from trainers.vqvae import VqvaeFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.cli import app
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from pp import builder
 from tests.trainers import tiny
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import files
 from uvim.config import resolve
 

@@ -9,8 +9,8 @@ from pp import builder
 from pp.rooms.render import render
 from tests import test_config_steps as steps
 from tests.trainers import tiny
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
 
 

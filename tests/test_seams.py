@@ -13,7 +13,7 @@ import pytest
 
 from configs import lm_rooms_panoptic, vqvae_rooms_panoptic
 from trainers import families, loop, scoring
-from trainers.family import Family, Report, draw_columns
+from trainers.families.base import Family, Report, draw_columns
 from uvim import fields, tasks
 from uvim.codes import QUANTIZERS, usage
 from uvim.codes.base import Coded, Quantizer
@@ -165,7 +165,7 @@ def toys(monkeypatch):
   monkeypatch.setitem(QUANTIZERS, "signs", SignQuantizer)
   monkeypatch.setitem(PRIORS, "table", TablePrior)
   monkeypatch.setitem(tasks.TASKS, "grey", lambda: GreyTask)
-  monkeypatch.setitem(families.FAMILIES, "mean_color", lambda: MeanColorFamily)
+  monkeypatch.setitem(families.FAMILIES, "mean_color", MeanColorFamily)
 
 
 def stage_i(data_dir):

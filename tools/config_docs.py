@@ -349,7 +349,7 @@ def _task_table() -> str:
 
 def _prediction_table() -> str:
   """The options in `pred_kw`."""
-  from trainers.vqvae import VqvaeFamily
+  from trainers.families.vqvae import VqvaeFamily
   from uvim.priors import PRIORS
   from uvim.tasks.panoptic import PanopticTask
   rows = _option_rows("panoptic output", options_of(PanopticTask.outputs),

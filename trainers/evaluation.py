@@ -10,7 +10,7 @@ import numpy as np
 
 import evaluators
 from evaluators import base, common
-from trainers.family import Compiled, Family
+from trainers.families.base import Compiled, Family
 from uvim import fields
 from uvim.config import EvalConfig, TrainConfig
 from uvim.learn import sharding

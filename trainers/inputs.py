@@ -18,7 +18,7 @@ import optax
 import uvim
 from trainers import evaluation
 from trainers.families import make_family
-from trainers.family import Compiled, Family, Opened
+from trainers.families.base import Compiled, Family, Opened
 from trainers.step import make_init, make_train_step
 from uvim import files, tree
 from uvim.config import RESUME_FREE, TrainConfig, config_diff

@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from trainers import evaluation, preemption
-from trainers.family import Compiled, Family
+from trainers.families.base import Compiled, Family
 from trainers.inputs import (
   check_workdir,
   checkpoint_meta,

@@ -9,7 +9,7 @@ import jax
 
 from trainers import evaluation
 from trainers.families import open_checkpoint
-from trainers.family import Compiled, Family
+from trainers.families.base import Compiled, Family
 from uvim.config import EvalConfig, TrainConfig, from_json
 from uvim.learn import sharding
 from uvim.registry import ConfigError, unknown

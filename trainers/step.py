@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from trainers.family import Family
+from trainers.families.base import Family
 from uvim.config import TrainConfig
 from uvim.learn import optim, sharding
 from uvim.learn.state import TrainState

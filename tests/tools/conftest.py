@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import files
 from uvim.inference.api import UViM
 

@@ -13,8 +13,8 @@ from pp import stream
 from tests.trainers import tiny
 from tools import cache_codes
 from trainers import step
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
 from uvim.registry import ConfigError
 from uvim.store import code_cache

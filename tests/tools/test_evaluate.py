@@ -9,8 +9,8 @@ from tests.trainers import tiny
 from tools import evaluate
 from tools.prepare import __main__ as prepare_data
 from trainers import config_file, scoring
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import categories, files
 from uvim.cli import convert, predict
 from uvim.config import resolve

@@ -10,7 +10,7 @@ import pytest
 from configs import vqvae_rooms_panoptic
 from evaluators import mean
 from trainers import evaluation
-from trainers.family import Compiled, Family
+from trainers.families.base import Compiled, Family
 from uvim.config import EvalConfig, resolve
 from uvim.learn import sharding
 from uvim.registry import ConfigError

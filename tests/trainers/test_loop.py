@@ -18,10 +18,10 @@ from configs import lm_rooms_panoptic
 from tests.trainers import cli
 from tools.stress.drill import read_arrays
 from trainers import evaluation, families, loop, preemption, scoring
-from trainers.family import Compiled
-from trainers.lm import LmFamily
+from trainers.families.base import Compiled
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from trainers.report.recorder import Recorder
-from trainers.vqvae import VqvaeFamily
 from uvim import files, tree
 from uvim.cli import app
 from uvim.config import resolve
@@ -244,7 +244,7 @@ class Diverging(VqvaeFamily):
 
 def test_divergence_stops_and_keeps_the_last_good(
     folders, monkeypatch, capsys):
-  monkeypatch.setitem(families.FAMILIES, "diverging", lambda: Diverging)
+  monkeypatch.setitem(families.FAMILIES, "diverging", Diverging)
   (folders.folder / "diverging").mkdir()
   config = cli.write_config(folders.folder / "diverging", "vqvae",
                             'config.kind = "diverging"')

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers import vqvae
-from trainers.family import draw_columns, render_image
+from trainers.families import vqvae
+from trainers.families.base import draw_columns, render_image
 
 BINS = 6
 SPECS = {"depth": {"depth": (BINS, 64)}, "colorization": {"color": (3, 64)}}

@@ -9,9 +9,9 @@ import pytest
 
 from tests.trainers import tiny
 from trainers import step
-from trainers.family import Compiled
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.base import Compiled
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import files, tree
 from uvim.codes import usage
 from uvim.learn import sharding

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-from trainers import lm, loop, main, vqvae  # noqa: F401
+from trainers import main
 
 
 def child(index, count, port, log, argv):

@@ -19,9 +19,9 @@ import numpy as np
 from tools.bench import naive_models, naive_optimizer, noise
 from tools.bench.sizes import Fields
 from trainers import step
-from trainers.family import Family, Report
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.base import Family, Report
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.codes import usage, vq
 from uvim.config import resolve
 from uvim.learn.state import TrainState

@@ -189,7 +189,7 @@ print("outputs undo inputs:", bool((undone == truth)[known].all()))
 import jax
 
 from trainers import step as steps
-from trainers.vqvae import VqvaeFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
 
 STEPS = 400
@@ -224,7 +224,7 @@ for step in range(1, STEPS + 1):
 # for stage II to learn. Columns: image, truth, the oracle's code, no code.
 
 # %%
-from trainers.family import draw_columns
+from trainers.families.base import draw_columns
 from uvim.inference import sheet
 
 variables = family.variables(state.params, state.extra, None)

@@ -17,8 +17,8 @@ import numpy as np
 from tools.parity import fixtures
 from tools.parity.common import Quantity, below, match, match_gradients
 from tools.parity.fixtures import Fixture
+from trainers.families.vqvae import VqvaeFamily
 from trainers.step import example_rngs
-from trainers.vqvae import VqvaeFamily
 from uvim import config, tree
 from uvim.codes import vq
 

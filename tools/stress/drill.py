@@ -24,15 +24,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tools.stress import runs
+from tools.stress import marks, runs
 from tools.stress.runs import Stage
 from uvim.cli import app
 from uvim.registry import ConfigError
 
 ANY = "any"
 # A moment to kill at: ANY time, or while the run is in a phase.
-MOMENTS = (ANY, runs.START_UP, runs.WRITING, runs.EVALUATION, runs.STEP,
-           runs.WRITING)
+MOMENTS = (ANY, marks.START_UP, marks.WRITING, marks.EVALUATION, marks.STEP,
+           marks.WRITING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _wait_for(stage: Stage, workdir: pathlib.Path, process, moment: str,
   if moment == ANY:
     time.sleep(rng.uniform(0, stage.seconds))
     return
-  if moment == runs.START_UP:
+  if moment == marks.START_UP:
     time.sleep(rng.uniform(0, stage.start_up_seconds))
     return
   # Not the first of its kind each time: some way into the run.
@@ -272,7 +272,7 @@ def report(tally: Tally) -> None:
   num_survived = f"not all of {num_kills}" if tally.differences else num_kills
   num_of_phase = collections.Counter(kill.phase for kill in tally.kills)
   phases = ", ".join(f"{num_of_phase[phase]} in {phase}"
-                     for phase in (*runs.MARKED_PHASES, runs.WRITING))
+                     for phase in (*marks.MARKED_PHASES, marks.WRITING))
   print(f"kills survived: {num_survived} in {tally.num_runs} runs ({phases})")
   num_repeated = sum(kill.num_repeated for kill in tally.kills)
   per_kill = max(1, num_kills)

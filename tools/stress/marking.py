@@ -3,7 +3,7 @@
 import functools
 import pathlib
 
-from tools.stress.runs import EVAL_STEPS, EVALUATION, STEP, Marks
+from tools.stress.marks import EVAL_STEPS, EVALUATION, STEP, Marks
 from trainers import config_file, loop
 from trainers.report import recorder
 from uvim.config import resolve

@@ -184,7 +184,7 @@ def draw(family: Any, variables: Any, batch: Mapping[str, np.ndarray],
     side: words along a side of the code.
   """
   from trainers import evaluation
-  from trainers.family import render_image
+  from trainers.families.base import render_image
   from trainers.report import panel
   sizes = {round(side * step / (_NUM_SIZES - 1)) for step in range(_NUM_SIZES)}
   maskings = {}

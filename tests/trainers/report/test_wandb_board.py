@@ -11,6 +11,7 @@ from tests.trainers import cli
 from tests.trainers.report import runs
 from trainers import main
 from trainers.report import wandb_board
+from uvim.cli import app
 from uvim.registry import ConfigError
 
 
@@ -72,7 +73,7 @@ def test_the_flag_is_checked_before_anything_is_made(
   monkeypatch.setitem(sys.modules, "wandb", None)
   config = cli.write_config(tmp_path, "vqvae")
   argv = cli.arguments(config, tmp_path / "run", "--wandb=paintings")
-  assert main.command(None, "trainers.vqvae", argv) == main.EXIT_BAD_INPUT
+  assert main.main("vqvae", "trainers.vqvae", argv) == app.EXIT_BAD_INPUT
   error = capsys.readouterr().err
   assert error.startswith("error: --wandb needs") and error.count("\n") == 1
   assert not (tmp_path / "run").exists()

@@ -9,9 +9,9 @@ import pytest
 
 from tests.trainers import tiny
 from trainers import families
-from trainers.lm import LmFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from trainers.step import make_init
-from trainers.vqvae import VqvaeFamily
 from uvim import files, tree
 from uvim.cli import convert
 from uvim.inference.api import UViM

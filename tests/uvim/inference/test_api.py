@@ -10,8 +10,8 @@ import pytest
 
 from pp import builder
 from tests.trainers import tiny
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import files, resize
 from uvim.codes import masking
 from uvim.inference.api import UViM

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny
-from trainers.lm import LmFamily
-from trainers.vqvae import VqvaeFamily
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim import files, tree
 from uvim.encoders import augreg
 from uvim.encoders.base import POSITIONS

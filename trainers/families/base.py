@@ -5,7 +5,7 @@ B batch · H W image pixels
 A family is what can be trained: stage I (`vqvae`), stage II (`lm`), and what
 comes later. The loop, the evaluators and the tools know a family by this class
 and by its `kind`, which config.json carries. A new family is one file with one
-class and one line in `trainers/families.py`.
+class and one line in `trainers/families/__init__.py`.
 """
 
 import abc

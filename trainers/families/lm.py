@@ -1,0 +1,229 @@
+"""Stage II: a prior learns the oracle's guiding code from the image.
+
+  python -m trainers.lm --config configs/lm_….py \
+      --config.oracle.model_init=STAGE_I_WORKDIR --workdir W
+
+The oracle is frozen: it is passed to the step as data. It sees the augmented
+labels in evaluation mode, and the prior learns the code that it writes.
+"""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trainers.families.base import (
+  Family,
+  Opened,
+  Report,
+  check_size,
+  draw_columns,
+  nested,
+)
+from trainers.families.vqvae import VqvaeFamily
+from uvim.codes import usage
+from uvim.config import TrainConfig
+from uvim.models import make_model
+from uvim.priors.base import Prior, example_seeds
+from uvim.registry import ConfigError
+from uvim.store import code_cache, open_model, published
+
+
+class LmFamily(Family):
+  """Stage II as the train loop sees it.
+
+  Attributes:
+    prior: predicts the code from the image.
+    oracle: stage I, whose code is predicted.
+  """
+
+  kind = "lm"
+  prior: Prior
+  oracle: VqvaeFamily
+
+  def __init__(self, config: TrainConfig):
+    """Checks the sizes and builds the prior and the oracle's model.
+
+    Raises:
+      ConfigError: unknown model or task, sizes that do not fit.
+    """
+    super().__init__(config)
+    if config.oracle is None:
+      raise ConfigError("config.oracle is missing; stage II needs a stage I "
+                        "model.")
+    self.prior = make_model(config.model_name, config.model, "config.model")
+    self.oracle = VqvaeFamily(_oracle_config(config))
+    self.task = self.oracle.task
+    if not self.oracle.model.has_oracle:
+      raise ConfigError("config.oracle.model.oracle_depth = 0: without an "
+                        "oracle there is no code to learn.")
+    self.prior.check_code(self.oracle.model.spec, "config.model")
+    self.predictors = {
+        "predict": self.predict,
+        "loss": self.eval_loss,
+        # The best that a prior could do, and the worst.
+        "oracle": self._of_oracle(self.oracle.predict),
+        "zero_code": self._of_oracle(self.oracle.predict_zero_code),
+    }
+
+  @classmethod
+  def config_for(cls, config, checkpoint, oracle=None):
+    oracle = oracle or _oracle_of(checkpoint, config)
+    oracle_config = dataclasses.replace(config.oracle, model_init=oracle)
+    return dataclasses.replace(
+        config, model_init=None, code_cache=None, oracle=oracle_config)
+
+  def _of_oracle(self, function):
+    """A predictor of stage I, on stage II's variables."""
+    def predict(variables, batch, **options):
+      return function(variables["frozen"], batch, **options)
+    # Its options are stage I's, and options are read from signatures.
+    predict.__signature__ = inspect.signature(function)
+    return predict
+
+  def options(self, predictor):
+    options = super().options(predictor)
+    if predictor == "predict":
+      options |= self.prior.options
+    return options
+
+  def num_words(self):
+    return self.oracle.num_words()
+
+  def init(self, rng):
+    extra = {}
+    num_words = self.num_words()
+    if num_words is not None:
+      # How often training saw each word of the oracle, for the reports.
+      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
+    return self.prior.init(rng), extra
+
+  def open(self, store):
+    config = self.config
+    flat_oracle_arrays = store.read_all(
+        config.oracle.model_init,
+        self.oracle.wanted_arrays(),
+        "config.oracle.model_init",
+        kind=self.oracle.kind)
+    oracle_arrays = nested(flat_oracle_arrays)
+    codes = None
+    if config.code_cache:
+      codes = code_cache.open_codes(config.code_cache, config, oracle_arrays)
+    initial = store.read_start(
+        config.model_init,
+        self.wanted_arrays(),
+        kind=self.kind,
+        encoder_grid=self.prior.encoder_grid)
+    return Opened(frozen=oracle_arrays, initial=initial, codes=codes)
+
+  def check_batch(self, batch):
+    # With codes from a cache, the oracle sees no batch.
+    if "code" not in batch:
+      self.oracle.check_batch(batch)
+    if "image" not in batch:
+      raise ConfigError("config.pp_train must keep 'image'.")
+    check_size(batch["image"], self.prior.input_size, "image")
+
+  def targets(self, frozen, batch) -> jax.Array:
+    """The codes to learn: from a cache, or the oracle's."""
+    if "code" in batch:
+      return batch["code"]
+    return self.oracle.encode(frozen, batch)
+
+  def loss(self, params, extra, frozen, batch, rngs_B, step):
+    del extra, step
+    code = self.targets(frozen, batch)
+    code = jax.lax.stop_gradient(code)
+    nll_B, logs_B = self.prior.loss(params, batch["image"], code, rngs_B)
+    stats = None
+    num_words = self.num_words()
+    if num_words is not None:
+      stats = {"counts": usage.histogram(code, num_words)}
+    logs = {name: jnp.mean(value_B) for name, value_B in logs_B.items()}
+    return jnp.mean(nll_B), Report(logs, stats)
+
+  def after_step(self, params, extra, stats, rng, starts_epoch):
+    del params, rng
+    if stats is None:
+      return extra, {}
+    usage_Q, logs = usage.count_usage(
+        extra["usage"], stats["counts"], starts_epoch)
+    return {**extra, "usage": usage_Q}, logs
+
+  # ── Predictions ─────────────────────────────────────────────────────────
+
+  def sample(self, variables, batch, seed=0, **options) -> jax.Array:
+    """One guiding code per image; depends on (image/id, seed) only."""
+    seeds_B = example_seeds(batch["image/id"], seed)
+    samples = self.prior.sample(
+        variables["params"], batch["image"], seeds_B, **options)
+    return samples.code[:, 0]
+
+  def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
+              **options):
+    """UViM: f(image, LM(image)) (paper, section 2.2).
+
+    Options are those of the prior and of the task's outputs. With a `mask`,
+    for what it leaves of the code: see `VqvaeFamily.decode`.
+    """
+    sampling = {}
+    output_options = {}
+    for name, value in options.items():
+      if name in self.prior.options:
+        sampling[name] = value
+      else:
+        output_options[name] = value
+    code = self.sample(variables, batch, seed, **sampling)
+    logits = self.oracle.decode(
+        variables["frozen"], code, batch, mask, mask_region, seed)
+    return self.task.outputs(logits, **output_options)
+
+  def eval_loss(self, variables, batch):
+    """Per-example mean NLL of the oracle's code, in nats per word."""
+    code = self.targets(variables["frozen"], batch)
+    nll_B, logs_B = self.prior.loss(
+        variables["params"], batch["image"], code)
+    metrics_B = self.prior.metrics(nll_B)
+    return {"loss": nll_B, **metrics_B, **logs_B}
+
+  def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:
+    def output(name, batch, **options):
+      options = predict.scored(name) | options
+      return predict(name, **options)(variables, batch)
+
+    # As the evaluators' batches are: who does not need labels gets none.
+    unlabelled = dict(batch)
+    unlabelled.pop("labels", None)
+    outputs = {
+        "oracle's code": output("oracle", batch),
+        "no code": output("zero_code", unlabelled),
+    }
+    for title, options in self.prior.panel.items():
+      outputs[title] = output("predict", unlabelled, **options)
+    return draw_columns(self.task, batch, outputs)
+
+
+def _oracle_of(checkpoint: str, config: TrainConfig) -> str:
+  """Stage I by the same name, beside the workdir, or as the config says."""
+  is_published = checkpoint in published.MODELS
+  if open_model.is_name(checkpoint) or is_published:
+    task_name = checkpoint.removesuffix("-stage2")
+    return f"{task_name}-stage1"
+  run_config = {"oracle": {"model_init": config.oracle.model_init}}
+  return open_model.oracle_path(checkpoint, run_config)
+
+
+def _oracle_config(config: TrainConfig) -> TrainConfig:
+  """The stage I fields of a stage II config."""
+  oracle = config.oracle
+  return dataclasses.replace(
+      config,
+      kind="vqvae",
+      task=oracle.task,
+      task_options=oracle.task_options,
+      model_name=oracle.model_name,
+      model=oracle.model,
+      model_init=None,
+      oracle=None)

@@ -1,0 +1,178 @@
+"""Stage I: restricted oracle Ω and base model f, trained end to end.
+
+  python -m trainers.vqvae --config configs/vqvae_….py --workdir W
+
+B batch · L code length · E numbers of a code vector · Q number of words
+
+The loss is the task's reconstruction loss of f(x, Ω(x, y)) (paper, section 2.2)
+plus the quantizer's own loss. What the quantizer learns by other means, such as
+its codebook, it learns after the step.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from trainers.families.base import Family, Report, check_size, draw_columns
+from uvim.codes import masking, usage
+from uvim.config import TrainConfig
+from uvim.models import make_model
+from uvim.models.guided import GuidedModel
+from uvim.priors.base import example_seeds
+from uvim.registry import ConfigError
+from uvim.tasks import make_task
+
+
+class VqvaeFamily(Family):
+  """Stage I as the train loop sees it.
+
+  Attributes:
+    model: oracle, quantizer and base model.
+  """
+
+  kind = "vqvae"
+  model: GuidedModel
+
+  def __init__(self, config: TrainConfig):
+    """Checks the sizes and builds model and task.
+
+    Raises:
+      ConfigError: unknown model or task, sizes that do not fit.
+    """
+    super().__init__(config)
+    if config.task is None:
+      raise ConfigError("config.task is missing; stage I needs one, such as "
+                        "'panoptic_segmentation'.")
+    self.model = make_model(config.model_name, config.model, "config.model")
+    self.task = make_task(config.task, config.model, **config.task_options)
+    self.predictors = {
+        "predict": self.predict,
+        "loss": self.eval_loss,
+        "zero_code": self.predict_zero_code,
+    }
+
+  def num_words(self):
+    return self.model.spec.num_words
+
+  def init(self, rng):
+    arrays = self.model.init(rng)
+    # The optimizer trains the parameters; `after_step` changes the rest.
+    extra = {}
+    if arrays["state"]:
+      extra["state"] = arrays["state"]
+    num_words = self.num_words()
+    if num_words is not None:
+      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
+    return arrays["params"], extra
+
+  def check_batch(self, batch):
+    data = self.task.inputs(batch)
+    if data["x"] is None or data["ctx"] is None:
+      raise ConfigError("config.pp_train must keep 'image' and 'labels'; it "
+                        f"leaves {', '.join(sorted(batch))}.")
+    image_key = "image_ctx" if "image_ctx" in batch else "image"
+    check_size(data["ctx"], self.model.vit.input_size, image_key)
+
+  def loss(self, params, extra, frozen, batch, rngs_B, step):
+    del frozen
+    model = self.model
+    arrays = {"params": params, "state": extra.get("state", {})}
+    data = self.task.inputs(batch)
+    labels = data["x"]
+    image = data["ctx"]
+    if not model.has_oracle:
+      # The base model alone: no code, and nothing for a codebook to learn.
+      z_BLE = model.embed_no_code(arrays, len(image))
+      loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
+      return loss, Report(logs, stats=None)
+
+    # y → code → y: the oracle reads the labels that f must then predict.
+    coded = model.oracle(arrays, labels, image, rngs_B, step)
+    z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
+    loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
+    loss += jnp.mean(coded.loss_B)
+    return loss, Report(logs | coded.logs, stats=coded.stats)
+
+  def after_step(self, params, extra, stats, rng, starts_epoch):
+    del params
+    if stats is None:
+      return extra, {}
+    quantizer = self.model.quantizer
+    new_extra = dict(extra)
+    logs = {}
+    if "state" in extra:
+      new_extra["state"], logs = quantizer.learn(extra["state"], stats, rng)
+    counts_Q = quantizer.usage(stats)
+    if counts_Q is not None:
+      new_extra["usage"], usage_logs = usage.count_usage(
+          extra["usage"], counts_Q, starts_epoch)
+      logs |= usage_logs
+    return new_extra, logs
+
+  # ── Predictions ─────────────────────────────────────────────────────────
+
+  def encode(self, variables, batch) -> jax.Array:
+    """The guiding codes of the batch's labels, without dropout."""
+    data = self.task.inputs(batch)
+    # Without keys per example: an evaluation must not depend on chance.
+    coded = self.model.oracle(variables, data["x"], data["ctx"])
+    return coded.code
+
+  def decode(self, variables, code, batch, mask=None, mask_region=None,
+             seed=0):
+    """The base model's logits for the codes and the batch's images.
+
+    With a `mask`, for what it leaves of the codes (Fig 10); see
+    `uvim.codes.masking.mask_code`. Its random words follow from
+    (image/id, seed).
+    """
+    dropped_BL = None
+    if mask is not None:
+      # Only random words need an id; a batch without one can be masked too.
+      seeds_B = None
+      if mask == "random":
+        seeds_B = example_seeds(batch["image/id"], seed)
+      code, dropped_BL = masking.mask_code(
+          code, mask, self.num_words(), region=mask_region, seeds_B=seeds_B)
+    z_BLE = self.model.embed(variables, code, dropped_BL)
+    image = self.task.inputs(batch)["ctx"]
+    return self.model.base_model(variables, z_BLE, image)
+
+  def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
+              **output_options):
+    """Outputs of f given the oracle's code; a `mask` as in `decode`."""
+    # With a mask, the missing oracle is an error: there is no code to mask.
+    if not self.model.has_oracle and mask is None:
+      return self.predict_zero_code(variables, batch, **output_options)
+    code = self.encode(variables, batch)
+    logits = self.decode(variables, code, batch, mask, mask_region, seed)
+    return self.task.outputs(logits, **output_options)
+
+  def predict_zero_code(self, variables, batch, **output_options):
+    """Outputs of f when the code says nothing (Fig 10)."""
+    image = self.task.inputs(batch)["ctx"]
+    z_BLE = self.model.embed_no_code(variables, len(image))
+    logits = self.model.base_model(variables, z_BLE, image)
+    return self.task.outputs(logits, **output_options)
+
+  def eval_loss(self, variables, batch):
+    """Per-example reconstruction loss with the oracle's code, undropped."""
+    data = self.task.inputs(batch)
+    labels = data["x"]
+    image = data["ctx"]
+    if self.model.has_oracle:
+      code = self.encode(variables, batch)
+      z_BLE = self.model.embed(variables, code)
+    else:
+      z_BLE = self.model.embed_no_code(variables, len(image))
+    loss_B, logs = self.model.loss_of_each(
+        variables, z_BLE, image, labels, self.task.loss)
+    return {"loss": loss_B, **logs}
+
+  def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:
+    predictor_of = {"oracle's code": "predict", "no code": "zero_code"}
+    outputs = {}
+    for title, name in predictor_of.items():
+      program = predict(name, **predict.scored(name))
+      outputs[title] = program(variables, batch)
+    return draw_columns(self.task, batch, outputs)
