@@ -60,6 +60,7 @@ def make_preprocess(pp: str | Preprocess,
     return preprocess(decode(data, seed), seed)
 
   decode_first.string = pp
+  decode_first.steps = [*decode.steps, *preprocess.steps]
   return decode_first
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pp import builder
+from pp import builder, stream
 from tools import show_batch
 from uvim.registry import ConfigError
 
@@ -39,6 +39,14 @@ def test_dict_is_printed_op_by_op(example, tmp_path, capsys):
   with Image.open(path) as sheet:
     colors = {tuple(c) for c in np.asarray(sheet).reshape(-1, 3).tolist()}
   assert (51, 51, 51) in colors
+
+
+def test_a_string_without_a_decode_op_is_shown_too(example):
+  preprocess = stream.make_preprocess('resize(8)|keep("image")')
+  stages = list(show_batch.trace(preprocess, show_batch.Example(example)))
+  assert [stage.text for stage in stages] == [
+      "as read", "decode", "resize(8)", 'keep("image")']
+  assert stages[-1].data["image"].shape == (8, 8, 3)
 
 
 def test_images_are_what_looks_like_images(example):
