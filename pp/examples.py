@@ -66,7 +66,7 @@ class Examples:
       features = tf.nest.flatten(data, expand_composites=True)
       sizes = [tf.size(feature) for feature in features]
       out["_read"] = tf.add_n(sizes)
-    # `keep` has dropped these two.
+    # `keep` may have dropped the id. No op sees the mask.
     out["image/id"] = image_id
     out["_mask"] = mask
     return out

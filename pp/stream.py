@@ -9,8 +9,7 @@
 Nothing here has a state to save: opening at step 10**6 costs what opening at
 step 0 does, and any number of processes reads the same global batch.
 
-Dimensions: B examples of a batch on this process · N examples of the split ·
-R augmentations of an example · L words of a code.
+Dimensions: B examples of a batch on this process.
 """
 
 import dataclasses
@@ -185,7 +184,7 @@ class _Stream:
                        ) -> tuple[Batch, Plan]:
     """A batch without bad examples, and the plan of what is in it.
 
-    '_skipped' bool [B] tells whose place was taken.
+    '_skipped' bool [B] is True where a bad example was replaced.
     """
     rows = []
     index_B = plan.index_B.copy()

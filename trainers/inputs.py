@@ -41,7 +41,8 @@ class Inputs:
     total_steps: length of the run.
     family: what is trained.
     opened: what the family has read.
-    open_batches: start_step → endless numpy batches.
+    open_batches: start_step → endless numpy batches; other arguments of
+      `Split.train_batches` replace those of the config.
     predict: the compiled predictors.
     evaluations: the evaluators.
     panel_batch: the examples of the panels, on the host; or None.

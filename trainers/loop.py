@@ -67,7 +67,9 @@ def train(
     The metrics of the last evaluation.
 
   Raises:
-    ConfigError: bad input, before anything is compiled or written.
+    ConfigError: a mistake in the config, before anything is compiled or
+      written. Later: a workdir or checkpoint that cannot be read or written,
+      or a bad example.
     Diverged: the loss is not finite.
     Preempted: asked to stop, and saved.
   """
@@ -102,9 +104,9 @@ class Run:
     watch: notices that the run is asked to stop.
     state: parameters, optimizer and the rest.
     step: updates made so far.
-    is_scoring: whether the evaluators of this step are not done yet.
-    num_skipped: steps that were not finite.
-    skipped_in_a_row: those of them without a good step since.
+    is_scoring: whether evaluators of this step have still to run.
+    num_skipped: training steps that were not finite and were skipped.
+    skipped_in_a_row: how many were skipped since the last good step.
     bad_examples: examples that could not be read. Process 0 carries the total
       of all processes over a resume.
     logs: of the last step, on the devices.
@@ -138,7 +140,7 @@ class Run:
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
 
   def train(self) -> dict[str, float]:
-    """Trains to the end. However it leaves, what was being saved is saved."""
+    """Trains to the end. A save that has begun is finished in any case."""
     try:
       with jax.set_mesh(self.mesh):
         self._train()
@@ -240,7 +242,7 @@ class Run:
       logs["skipped"] = self.num_skipped
     if "data/skipped" in logs:
       logs["data/skipped"] = sum_over_processes(logs["data/skipped"])
-    # A step that was skipped has a loss that is not finite: no chart takes it.
+    # The loss of a step that was skipped is not finite: no chart can show it.
     finite = {}
     for name, value in logs.items():
       if np.isfinite(value):
@@ -264,7 +266,7 @@ class Run:
     self.checkpointer.save(self.step, self.state, meta)
 
   def _evaluate(self) -> None:
-    """Runs the evaluators that are due, and draws the panel."""
+    """Runs what is due of evaluators and panel; rewrites report.html."""
     self.is_scoring = True
     variables = self.family.variables(
         self.state.params, self.state.extra, self.frozen)
@@ -302,7 +304,7 @@ def _prepare(
     store: start_from.Store,
     make_recorder: Callable,
 ) -> Run:
-  """A run that is ready to train, all of its input being checked."""
+  """Checks all input and makes a run that is ready to train."""
   # What a user can get wrong comes first: it must not wait for the compiler.
   check_workdir(workdir, config)
   # An evaluator asks the watch before each batch: a pass takes long, and a run

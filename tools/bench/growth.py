@@ -1,6 +1,6 @@
-"""How memory and time grow with tokens, dictionary and segments.
+"""How memory and time grow with tokens, codebook and segments.
 
-B batch · L code length · E codeword size · T vectors · Q dictionary size
+B batch · L code length · E codeword size · T vectors · Q codebook size
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Parameters, a codebook and batches of noise: what both sides compute on.
 
-B batch · H W image pixels · C channels · Q dictionary size · E codeword size
+B batch · H W image pixels · C channels · Q codebook size · E codeword size
 """
 
 import math

@@ -5,7 +5,7 @@ B batch · L code length · E codeword size
 Ours is the step of the train loop. The naive one differs from it in its loss
 (tools/bench/naive_models.py) and in its Adafactor
 (tools/bench/naive_optimizer.py). Both share the rest of the optimizer and what
-the dictionary learns.
+the codebook learns.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@
 A tiny stage I and a tiny stage II are trained on `rooms`, first undisturbed,
 then under SIGKILL: at any time, in start-up, in an evaluation, and while a
 checkpoint is being written. After each kill the same run starts again. At the
-end parameters, optimizer, dictionary, key and every line of metrics.jsonl must
+end parameters, optimizer, codebook, key and every line of metrics.jsonl must
 be those of the undisturbed run, bit for bit. The moments follow from --seed,
 though not to the microsecond.
 

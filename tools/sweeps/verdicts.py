@@ -23,7 +23,7 @@ class Verdict:
   """Whether an effect holds.
 
   Attributes:
-    effect: what it says, in words.
+    effect: the claim, in words.
     sign: the sign of a comparison, or the shape of a trend.
     ours: what was found.
     published: what was published.
@@ -40,8 +40,8 @@ class Finding(NamedTuple):
   """What was found of a grid.
 
   Attributes:
-    ours: in words.
-    holds: whether it has the shape.
+    ours: the numbers, in words.
+    holds: whether the grid has the shape that was asked for.
   """
   ours: str
   holds: bool
@@ -144,7 +144,10 @@ def _find_shape(shape: str, rows: Rows, spread: float) -> Finding:
 
 
 def _find_rise(rows: Rows, spread: float) -> Finding:
-  """Never falls by more than `spread`, and ends higher than it begins."""
+  """Whether a grid rises along its rows and its columns.
+
+  No step falls by more than `spread`, and the last cell is above the first.
+  """
   largest_fall = 0
   for line in [*rows, *figures.columns_of(rows)]:
     for value, next_value in zip(line, line[1:], strict=False):
@@ -157,7 +160,7 @@ def _find_rise(rows: Rows, spread: float) -> Finding:
 
 
 def _find_peak(lines: Rows, name: str) -> Finding:
-  """Neither the first nor the last line has the best mean."""
+  """Whether neither the first nor the last line has the highest mean."""
   means = [statistics.fmean(line) for line in lines]
   best = means.index(max(means))
   is_inside = 0 < best < len(means) - 1

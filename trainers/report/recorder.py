@@ -2,7 +2,7 @@
 
 `Recorder` writes; `NullRecorder` is for the processes that must not.
 
-H W image pixels · Q dictionary size
+H W image pixels · Q codebook size
 """
 
 import abc

@@ -1,6 +1,10 @@
 """VQ: words are the entries of a codebook that learns by counting.
 
 B batch (global) · L code length · E codeword size · Q codebook size
+T vectors of a batch (B · L)
+
+An *entry* is a row of the codebook. Its *codeword* is the unit vector of its
+direction, its *word* is its index, and a *code* is L words.
 
 Functions below are pure functions of global arrays. Under jit over a mesh the
 counts and sums are already those of the whole batch, so there is no axis name.
@@ -35,10 +39,10 @@ NumSplits = Int[Array, ""]
 # "dictionary" and "counts", under the names of the published checkpoints.
 State = dict[str, jax.Array]
 
-# An unused entry is discounted down to this count and no further. One vector of
-# weight 1 outweighs it beyond float32, so it changes no sum. It lies far below
-# the counts that splitting replaces, and far above those whose squared norm
-# float32 cannot hold.
+# An unused entry is discounted down to this count and no further. What is left
+# of its sum vanishes in float32 as soon as a vector of weight 1 is added. The
+# count lies far below those that splitting replaces, and far above those whose
+# sums have a squared norm that float32 cannot hold.
 FORGOTTEN = 1e-12
 
 
@@ -83,8 +87,8 @@ class VQ(base.Quantizer):
 
   def encode(self, arrays, x_BLE, rngs_B=None, step=None):
     del rngs_B, step
-    # Every vector gets mean 0 and variance 1, so that only its direction
-    # decides which word is nearest.
+    # Every vector gets mean 0 and variance 1, so that all of them weigh the
+    # same in the sums from which the codebook learns.
     x_BLE = jax.nn.standardize(x_BLE, axis=-1)
     codebook = from_state(arrays.state)
     z_BLE, code_BL = quantize(codebook, x_BLE)
@@ -160,7 +164,7 @@ def init_codebook(
 ) -> Codebook:
   """A codebook of random directions, every count 1."""
   directions_QE = jax.random.normal(rng, (dict_size, codeword_dim))
-  # The length of a sum of count 1 decides how soon training overrules it.
+  # The shorter the first sums are, the sooner training overrules them.
   dictionary_QE = directions_QE * dict_size ** -0.5
   counts_Q = jnp.ones((dict_size,), jnp.float32)
   return Codebook(dictionary=dictionary_QE, counts=counts_Q)
@@ -251,7 +255,7 @@ def statistics(
 ) -> tuple[PerWord, Entries]:
   """What `update` learns from: per entry the number and the sum of vectors.
 
-  Those of a batch are the sums of those of its parts.
+  The statistics of a batch are the sums of the statistics of its parts.
 
   Args:
     x_BLE: the vectors before quantization; they get no gradient.
@@ -312,7 +316,8 @@ def split_dead(
 ) -> tuple[Codebook, NumSplits]:
   """Replaces dead entries by halves of the most used one (Linde-Buzo-Gray).
 
-  Applies `split_once` until no count is under `min_count`.
+  Applies `split_once` until no count is under `min_count`, or until no entry is
+  used enough to give two halves that are not dead themselves.
 
   Args:
     codebook: after `update`.

@@ -94,7 +94,7 @@ class UViM:
 
   @property
   def grid(self) -> tuple[int, int] | None:
-    """Rows and columns of the code; None if its words have no places."""
+    """Rows and columns of the code; None if its places lie on no grid."""
     return self.model.grid
 
   @property

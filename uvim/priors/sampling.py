@@ -2,6 +2,7 @@
 
 B images · S samples per image · R rows = B · S · L code length
 Q codebook size · V = Q + 1 vocabulary (0 = start)
+H W image pixels · C channels · N patches · D width
 
 One jitted program per shape: the image is encoded once, its cross-attention
 keys and values are computed once and shared by all samples of that image, and
@@ -150,7 +151,7 @@ def _draw_words(
   drawn = []
   start = 0
   for stop in _stages(model.seq_len):
-    # A loop of its own for each size of the caches.
+    # A scan of its own for each size of the caches.
     caches = decoder.grow_caches(packed, caches, num_rows, stop)
     inputs = (
         jnp.arange(start, stop),
@@ -180,10 +181,11 @@ def _keep_given(code, given):
 
 
 def _stages(seq_len):
-  """Where the caches grow: a word reads what is there, not all L places.
+  """The sizes of the caches, ascending; they grow while a code is drawn.
 
-  A step is bound by what it reads. With four sizes it is five eighths of the
-  places; every further one is another loop to compile.
+  A step takes about as long as reading the caches takes. With four sizes it
+  reads five eighths of the L places on average. Every further size is another
+  loop to compile.
   """
   size = max(64, math.ceil(seq_len / 4))
   return [*range(size, seq_len, size), seq_len]
@@ -248,7 +250,11 @@ def choose_code(
 
 
 def _invert(probs, uniform, num_kept):
-  """The index whose share of [0, sum of probs) holds uniform · sum."""
+  """Indices drawn with these probabilities, which need not sum to 1.
+
+  The probabilities, one after the other, divide [0, their sum). The index is
+  that of the part in which uniform · sum lies.
+  """
   share = jnp.cumsum(probs, axis=-1)
   target = uniform[..., None] * share[..., -1:]
   index = jnp.sum(share <= target, axis=-1)

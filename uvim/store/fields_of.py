@@ -1,11 +1,11 @@
 """The fields of a model, read off the names and shapes of its parameters.
 
 The published checkpoints are bare arrays. Everything their models need is in
-the shapes but the code length of stage I, which only a linear resize knows,
-and switches that leave no trace (code dropout, momentum) and do not matter
-once training is over.
+the shapes, with two exceptions. The code length of stage I leaves no trace
+where the grid is resized linearly. Some switches (code dropout, momentum) leave
+none either, but do not matter once training is over.
 
-N patches · D width · A heads · P pixels in a patch · K classes
+L code length · N patches
 """
 
 import math
@@ -32,11 +32,12 @@ def kind_of(shapes: Mapping[str, Any]) -> str:
 
 
 def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
-  """Constructor fields of `uvim.models.vit.ViT`.
+  """Fields of a stage I model, for `uvim.models.guided.make_guided_model`.
 
   Args:
     shapes: array name ('params/…', 'state/…') -> shape.
-    code_len: taken if the arrays do not tell, that is, for a grid resize.
+    code_len: taken if the arrays do not tell, that is, if the model resizes its
+      grid to the code.
 
   Raises:
     ConfigError: an array is missing, or the grid of patches is not a square.
