@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import itertools
+import json
 import math
 import os
 import pathlib
@@ -244,14 +245,28 @@ def _resume_folder(target: Target, found: Found,
   Its name ends with a hash of all that decides what is written. So files of
   other sources are never resumed.
   """
-  # The items, the features and a sample of the content.
-  content = repr((found.features.to_json(), dict(found.splits), samples))
+  features = json.dumps(found.features.to_json(), sort_keys=True)
+  contents = {split: [_sorted_features(record) for record in records]
+              for split, records in samples.items()}
+  content = repr((features, dict(found.splits), contents))
   digest = hashlib.sha256(content.encode()).hexdigest()
   name = target.name.replace("/", ".")
   splits = "+".join(found.splits)
   folder_name = f"{_RESUME_PREFIX}{name}-{splits}-{digest[:16]}"
   # It is on the same disk, so that moving a finished file is only a rename.
   return pathlib.Path(target.data_dir) / folder_name
+
+
+def _sorted_features(record: bytes) -> list[tuple[str, bytes]]:
+  """The features of a serialized example, by name.
+
+  Protobuf writes a map in an order of its own in each process, so the bytes of
+  a record are not the same in the next run.
+  """
+  import tensorflow as tf
+  features = tf.train.Example.FromString(record).features.feature
+  return sorted((name, feature.SerializeToString())
+                for name, feature in features.items())
 
 
 @contextlib.contextmanager

@@ -1,6 +1,10 @@
 """Splits are written whole or not at all, and stopped runs go on."""
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +75,29 @@ def test_a_stopped_run_goes_on_with_the_missing_files(tmp_path, capsys):
   for path, whole_path in zip(shards(target), shards(whole), strict=True):
     assert path.read_bytes() == whole_path.read_bytes()
   assert not left_overs(tmp_path)
+
+
+def test_another_process_finds_the_files_of_the_stopped_one(tmp_path):
+  """Each process has its own order of the features in a record."""
+  raw = tmp_path / "raw"
+  save_images(raw, 3)
+  code = (
+      "import sys\n"
+      "from tests.tools.prepare import test_split_writer as t\n"
+      "raw = t.pathlib.Path(sys.argv[1])\n"
+      "reader = t.StoppingReader([raw], 'train', stop_at=2)\n"
+      "target = t.Target('photos', sys.argv[2])\n"
+      "try:\n  reader.prepare(target, t.SMALL_SHARDS)\n"
+      "except RuntimeError:\n  pass\n")
+  folders = set()
+  for seed in ("1", "2"):
+    subprocess.run(
+        [sys.executable, "-c", code, str(raw), str(tmp_path / "out")],
+        check=True, cwd=pathlib.Path(__file__).parents[3],
+        env={**os.environ, "PYTHONHASHSEED": seed})
+    folders.add(tuple(sorted(
+        path.name for path in left_overs(tmp_path) if path.is_dir())))
+  assert len(folders) == 1 and folders != {()}
 
 
 def test_a_torn_run_leaves_the_data_set_as_it_was(tmp_path):
