@@ -105,8 +105,8 @@ class Run:
     state: parameters, optimizer and the rest.
     step: updates made so far.
     is_scoring: whether evaluators of this step have still to run.
-    num_skipped: training steps that were not finite and were skipped.
-    skipped_in_a_row: how many were skipped since the last good step.
+    num_skipped_steps: training steps that were not finite and were skipped.
+    steps_skipped_in_a_row: how many were skipped since the last good step.
     bad_examples: examples that could not be read. Process 0 carries the total
       of all processes over a resume.
     logs: of the last step, on the devices.
@@ -132,8 +132,8 @@ class Run:
   state: TrainState
   step: int
   is_scoring: bool = False
-  num_skipped: int = 0
-  skipped_in_a_row: int = 0
+  num_skipped_steps: int = 0
+  steps_skipped_in_a_row: int = 0
   bad_examples: int = 0
   logs: Logs | None = None
   pending: tuple[int, Logs] | None = None
@@ -176,8 +176,8 @@ class Run:
 
   def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """A global batch on the devices, without what no step needs."""
-    num_skipped = np.sum(batch.get("_skipped", 0))
-    self.bad_examples += int(num_skipped)
+    num_bad_examples = np.sum(batch.get("_skipped", 0))
+    self.bad_examples += int(num_bad_examples)
     needed = {}
     for key, array in batch.items():
       is_bookkeeping = key == "image/id" or key.startswith("_")
@@ -226,20 +226,23 @@ class Run:
   def _count_bad_steps(self, step: int, logs: dict[str, float]) -> None:
     """Stops the run at a step that is not finite, unless it may be skipped."""
     is_bad = bool(logs.pop("bad", False))
-    self.num_skipped += is_bad
-    self.skipped_in_a_row = self.skipped_in_a_row + 1 if is_bad else 0
-    may_skip = self.skipped_in_a_row <= self.config.skip_bad_steps
+    self.num_skipped_steps += is_bad
+    if is_bad:
+      self.steps_skipped_in_a_row += 1
+    else:
+      self.steps_skipped_in_a_row = 0
+    may_skip = self.steps_skipped_in_a_row <= self.config.skip_bad_steps
     if not (is_bad and may_skip):
       check_finite(step, logs)
 
   def _report(self, step: int, logs: dict[str, float]) -> None:
     # A step that was skipped has not moved the schedule on.
-    update = max(0, step - 1 - self.num_skipped)
+    update = max(0, step - 1 - self.num_skipped_steps)
     for i, schedule in enumerate(self.schedules):
       name = f"lr_{i}" if i else "lr"
       logs[name] = self.config.lr * float(schedule(update))
     if self.config.skip_bad_steps:
-      logs["skipped"] = self.num_skipped
+      logs["skipped"] = self.num_skipped_steps
     if "data/skipped" in logs:
       logs["data/skipped"] = sum_over_processes(logs["data/skipped"])
     # The loss of a step that was skipped is not finite: no chart can show it.
@@ -260,7 +263,7 @@ class Run:
     meta = {
         **self.meta,
         "scoring": self.is_scoring,
-        "skipped": [self.num_skipped, self.skipped_in_a_row],
+        "skipped": [self.num_skipped_steps, self.steps_skipped_in_a_row],
         "bad_examples": sum_over_processes(self.bad_examples),
     }
     self.checkpointer.save(self.step, self.state, meta)
@@ -363,7 +366,7 @@ def _assemble(
 
 def _progress(state: TrainState, old_meta: dict[str, Any]) -> dict[str, Any]:
   """Where a run stands, as fields of `Run`; from the meta of its checkpoint."""
-  num_skipped, skipped_in_a_row = old_meta.get("skipped", (0, 0))
+  num_skipped_steps, steps_skipped_in_a_row = old_meta.get("skipped", (0, 0))
   bad_examples = 0
   # The meta has the sum over all processes. One process goes on with it, or
   # the next sum would count it several times.
@@ -372,8 +375,8 @@ def _progress(state: TrainState, old_meta: dict[str, Any]) -> dict[str, Any]:
   return dict(
       step=int(state.step),
       is_scoring=old_meta.get("scoring", False),
-      num_skipped=num_skipped,
-      skipped_in_a_row=skipped_in_a_row,
+      num_skipped_steps=num_skipped_steps,
+      steps_skipped_in_a_row=steps_skipped_in_a_row,
       bad_examples=bad_examples)
 
 

@@ -27,7 +27,8 @@ from uvim.registry import ConfigError, lookup
 
 # What may differ between the run in a workdir and the one that resumes it: how
 # often it reports, where its data lies, where it is computed, and what it does
-# about the mishap that stopped it. None of these changes what it computes.
+# about the mishap that stopped it. None of these changes what a run computes
+# that meets no mishap.
 RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
@@ -132,7 +133,8 @@ class TrainConfig:
       None, doc="Preprocessing of `val_split`.", source="L1, L2")
   pp_modules: Sequence[str] | None = field(
       None, doc="Tables of ops that the strings may use: `ops_general`, "
-      "`ops_image`, `proj.uvim.pp_ops`. None: all.", source="L2 all three")
+      "`ops_image`, `ops_normals`, `proj.uvim.pp_ops`. None: all.",
+      source="L2 all but `ops_normals`")
   shuffle_buffer_size: int | None = field(
       None, doc="No code reads it. It is accepted because both listings set "
       "it. Here the order of the examples is a permutation of the whole split, "

@@ -24,9 +24,8 @@ from uvim.learn import sharding
 from uvim.registry import ConfigError, lookup
 from uvim.store.start_from import Arrays, Store
 from uvim.tasks.base import AbstractTask
-from uvim.typing import PyTree
+from uvim.typing import Logs, PyTree
 
-Logs = dict[str, jax.Array]
 # What a state holds besides the parameters: "state", "usage", "ema".
 Extra = dict[str, PyTree]
 Batch = dict[str, jax.Array]

@@ -135,30 +135,30 @@ def _draw_words(
   memories = decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):
-    word_R, caches = carry
+    input_R, caches = carry
     position, uniform_R, given_R = inputs
     logits_RV, caches = decoder.step(
-        packed, memories, caches, word_R, position)
+        packed, memories, caches, input_R, position)
     drawn_R = choose(logits_RV, uniform_R)
     code_R = _keep_given(drawn_R, given_R)
-    next_word_R = code_R + 1
+    next_input_R = code_R + 1
     logprob_R = _logprob(logits_RV, code_R)
-    return (next_word_R, caches), (code_R, logprob_R)
+    return (next_input_R, caches), (code_R, logprob_R)
 
   # Every sequence begins with the start word 0.
-  word_R = jnp.zeros(num_rows, jnp.int32)
+  input_R = jnp.zeros(num_rows, jnp.int32)
   caches = None
   drawn = []
   start = 0
-  for stop in _stages(model.seq_len):
+  for stop in _cache_sizes(model.seq_len):
     # A scan of its own for each size of the caches.
     caches = decoder.grow_caches(packed, caches, num_rows, stop)
     inputs = (
         jnp.arange(start, stop),
         _take_places(uniform_LR, start, stop),
         _take_places(given_LR, start, stop))
-    (word_R, caches), words = lax.scan(draw_word, (word_R, caches), inputs)
-    drawn.append(words)
+    (input_R, caches), part = lax.scan(draw_word, (input_R, caches), inputs)
+    drawn.append(part)
     start = stop
 
   codes = [code_LR for code_LR, _ in drawn]
@@ -180,7 +180,7 @@ def _keep_given(code, given):
   return jnp.where(given >= 0, given, code)
 
 
-def _stages(seq_len):
+def _cache_sizes(seq_len):
   """The sizes of the caches, ascending; they grow while a code is drawn.
 
   A step takes about as long as reading the caches takes. With four sizes it
@@ -207,8 +207,8 @@ def _draw_at_once(
 
 def _logprob(logits, code):
   """Log-probability of each word under the model itself, untruncated."""
-  word = code[..., None] + 1
-  picked = jnp.take_along_axis(logits, word, axis=-1)[..., 0]
+  vocabulary_index = code[..., None] + 1
+  picked = jnp.take_along_axis(logits, vocabulary_index, axis=-1)[..., 0]
   return picked - jax.nn.logsumexp(logits, axis=-1)
 
 
