@@ -8,7 +8,7 @@ import os
 import pathlib
 import time
 
-from tools.stress.marks import EVAL_STEPS, START_UP, Marks
+from tools.stress.marks import EVAL_STEPS, START_UP, WRITING, Marks
 from uvim.cli import app
 
 CONFIG = """
