@@ -304,7 +304,7 @@ def _first_sentence(error: BaseException) -> str:
 # How to make a data set from files, by how its name begins.
 _COMMANDS = {
     "nyu": "for NYU Depth V2 run `{} nyu --train DIR --validation DIR",
-    "imagenet": "for a folder of photographs run `{} images --images DIR "
+    "imagenet": "for a folder of images run `{} images --images DIR "
                 "--split SPLIT",
 }
 _OTHER_COMMAND = (

@@ -34,7 +34,7 @@ def get_sweep(size):
   metric1, metric2 = recipe.metrics_of(size, "coco_panoptic_holdout/PQ", "PQ")
   return recipe.Sweep(
       title="Figure 6: code length and dictionary size, panoptic segmentation "
-            "(paper; PQ on held-out pictures; published as a drawing without "
+            "(paper; PQ on held-out images; published as a drawing without "
             "figures)",
       recipe=recipe.recipe_of(size, "panoptic"),
       cells=cells(size),

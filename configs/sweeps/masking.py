@@ -6,7 +6,7 @@ Figures are taken apart: inside of the masked half of the image and outside.
 
 from configs.sweeps import recipe
 
-PUBLISHED = "in pictures"
+PUBLISHED = "in images"
 
 
 def score(title, measure):
@@ -37,7 +37,7 @@ def comparisons():
 def get_sweep(size):
   return recipe.Sweep(
       title="Figure 10: a masked region of the code (paper, appendix B; shown "
-            "there in pictures only)",
+            "there in images only)",
       recipe=recipe.recipe_of(size, "panoptic"),
       cells={
           "none": recipe.Cell("nothing masked"),

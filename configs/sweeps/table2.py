@@ -53,7 +53,7 @@ def get_sweep(size):
   compare = recipe.compare_cells
   return recipe.Sweep(
       title="Table 2: ablations, panoptic segmentation (paper; PQ on held-out "
-            "pictures)",
+            "images)",
       recipe=recipe.recipe_of(size, "panoptic"),
       cells=cells(size),
       scores={

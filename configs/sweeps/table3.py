@@ -43,7 +43,7 @@ def get_sweep(size):
   compare = recipe.compare_cells
   return recipe.Sweep(
       title="Table 3: pretrained weights and size of stage II (paper; PQ on "
-            "held-out pictures)",
+            "held-out images)",
       recipe=recipe.recipe_of(size, "panoptic"),
       cells=cells(size),
       grid=recipe.Grid(rows=["from scratch", "pretrained"],

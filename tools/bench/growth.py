@@ -86,7 +86,7 @@ def _quantizer_step(size: Size, num_words: int) -> Row:
   # One code of T vectors.
   noise_BLE = jax.random.normal(jax.random.key(1), (1, num_vectors, dim))
   arguments = (codebook, jax.nn.standardize(noise_BLE))
-  name = f"growth dictionary {num_words} words"
+  name = f"growth codebook {num_words} words"
   ours = Run(_compile(_quantize, arguments, name), arguments)
   naive = Run(_compile(_naive_quantize, arguments, name), arguments)
   # Code vectors, dictionary and counts.

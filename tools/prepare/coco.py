@@ -38,7 +38,7 @@ class CocoReader(reader.FileReader):
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, type=pathlib.Path,
-                        help="folder of photographs")
+                        help="folder of images")
     parser.add_argument(
         "--panoptic", required=True, type=pathlib.Path,
         help="folder of panoptic PNGs (id = R + 256 G + 65536 B)")

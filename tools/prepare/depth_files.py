@@ -119,7 +119,7 @@ def match_rgbd(images: pathlib.Path, depth: pathlib.Path, scale: float
                       ".npy).")
   raise_problems(problems, f"--depth: {str(depth)!r} lacks some")
   if not pairs:
-    raise ConfigError(f"--images: no picture below {str(images)!r}.")
+    raise ConfigError(f"--images: no image below {str(images)!r}.")
   return pairs
 
 

@@ -59,7 +59,7 @@ def check(path: pathlib.Path, name: str) -> list[str]:
   try:
     with Image.open(path) as image:
       if image.mode not in _MODES:
-        return [f"{name}: its mode is {image.mode}; photographs need 8 bits "
+        return [f"{name}: its mode is {image.mode}; images need 8 bits "
                 "per channel (a depth map?)."]
       # A JPEG is decoded at an eighth of its size. That is quick, and it still
       # reads all bytes, so a file that is cut short is found.
@@ -146,7 +146,7 @@ def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
       paths[short_path] = path
   if not paths:
     raise ConfigError(
-        f"--images: no picture below {', '.join(map(str, folders))}; looked "
+        f"--images: no image below {', '.join(map(str, folders))}; looked "
         f"for {', '.join(SUFFIXES)}.")
   # Each path is CLASS/FILE. A single file elsewhere means: no classes.
   have_classes = all(len(short_path.parts) == 2 for short_path in paths)
@@ -180,7 +180,7 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
     num_images = len(by_name[name])
     if num_images != 1:
       problems.append(
-          f"{name}: {num_images or 'no'} photographs have this name.")
+          f"{name}: {num_images or 'no'} images have this name.")
   for name, count in collections.Counter(names).items():
     if count > 1:
       problems.append(f"{name}: named {count} times.")
@@ -244,7 +244,7 @@ def check_fits(features: Any, image_files: Iterable[ImageFile]) -> None:
   if foreign or "image" not in features:
     raise ConfigError(
         f"--name: that data set has the features {', '.join(features)}; "
-        f"photographs have {', '.join(_FEATURES)}. Choose another --name.")
+        f"images have {', '.join(_FEATURES)}. Choose another --name.")
   # Then the classes are left out.
   if "label" not in features:
     return

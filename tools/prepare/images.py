@@ -26,12 +26,12 @@ class ImagesReader(reader.FileReader):
   list_file: pathlib.Path | None = None
 
   command = "images"
-  summary = "photographs"
+  summary = "images"
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, nargs="+",
-                        type=pathlib.Path, help="folder(s) of photographs")
+                        type=pathlib.Path, help="folder(s) of images")
     parser.add_argument(
         "--list", dest="list_file", type=pathlib.Path,
         help="text that names the files to take, one per line")

@@ -26,12 +26,12 @@ class RgbdReader(reader.FileReader):
   depth_scale: float = 1000.0
 
   command = "rgbd"
-  summary = "photographs with depth maps"
+  summary = "images with depth maps"
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, type=pathlib.Path,
-                        help="folder of photographs")
+                        help="folder of images")
     parser.add_argument("--depth", required=True, type=pathlib.Path,
                         help="folder of depth maps")
     parser.add_argument(

@@ -132,6 +132,6 @@ def describe(kind: str, specs: Mapping[str, list]) -> str:
   title = _TITLES.get(kind, kind)
   total = f"{title}: {len(specs)} arrays, {num_parameters:,} parameters"
   if num_state:
-    total += f", {num_state:,} numbers of the dictionary's state"
+    total += f", {num_state:,} numbers of the quantizer's state"
   lines.append(total)
   return "\n".join(lines)

@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff",
             ".ppm", ".pgm")
 MAX_PIXELS = 178_956_970  # 512 MB as RGB; twice the limit of Pillow's warning.
-_NAMELESS = "the picture"
+_NAMELESS = "the image"
 _ALLOWED_CHANNELS = (1, 3, 4)
 # Resized images may leave their range by a rounding error.
 _TOLERANCE = 1e-3
@@ -52,8 +52,8 @@ def read(image: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   name = _NAMELESS
   if isinstance(image, (str, os.PathLike)):
     name = os.fspath(image)
-  with _opened(image, name) as picture:
-    return _from_pil(picture, name, max_pixels)
+  with _opened(image, name) as pil_image:
+    return _from_pil(pil_image, name, max_pixels)
 
 
 def read_all(images: Any) -> list[np.ndarray]:
@@ -94,24 +94,24 @@ def _opened(file: Any, name: str) -> Iterator[Any]:
       # Pillow warns of large images. Our own limit is checked before any
       # pixel is decoded.
       warnings.simplefilter("ignore")
-      picture = Image.open(file, formats=FORMATS)
+      pil_image = Image.open(file, formats=FORMATS)
   except FileNotFoundError:
     raise ConfigError(f"{name}: there is no such file.") from None
   except UnidentifiedImageError:
-    raise ConfigError(f"{name}: not a picture; allowed: "
+    raise ConfigError(f"{name}: not an image; allowed: "
                       f"{', '.join(FORMATS)}.") from None
   except Exception as error:  # Each decoder has its own for corrupt data.
     raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
   # Decoding is lazy: the file stays open until the caller is done.
-  with picture:
-    yield picture
+  with pil_image:
+    yield pil_image
 
 
-def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
+def _from_pil(pil_image: Any, name: str, max_pixels: int) -> np.ndarray:
   """`read` of a PIL image, whose pixels are decoded here."""
   from PIL import ImageOps
   # The size is in the header: a huge image is refused before it is decoded.
-  width, height = picture.size
+  width, height = pil_image.size
   if width * height > max_pixels:
     raise ConfigError(f"{name}: {width}×{height} pixels are more than "
                       f"{max_pixels:,}; make it smaller.")
@@ -119,7 +119,7 @@ def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Of broken EXIF and the like.
       # Cameras store the sensor's rows and note in EXIF how the image was held.
-      upright = ImageOps.exif_transpose(picture)
+      upright = ImageOps.exif_transpose(pil_image)
       return _from_array(_pixels_of(upright), max_pixels)
   except ConfigError as error:
     raise ConfigError(f"{name}: {error}") from error
@@ -127,19 +127,19 @@ def _from_pil(picture: Any, name: str, max_pixels: int) -> np.ndarray:
     raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
 
 
-def _pixels_of(picture: Any) -> np.ndarray:
+def _pixels_of(pil_image: Any) -> np.ndarray:
   """uint8 [H, W, 3] of a PIL image, or uint16 [H, W] if it has 16 bits."""
-  if picture.mode == "F":
+  if pil_image.mode == "F":
     raise ConfigError("pixels are floats, of which nobody knows the range; "
                       "save it as 8 or 16 bits.")
   # Pillow has several modes for 16 bits: I, I;16, I;16B.
-  if picture.mode.startswith("I"):
+  if pil_image.mode.startswith("I"):
     # Mode I has 32 bits. A cast of larger values would wrap around.
-    return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
-  if picture.mode == "P":
+    return np.clip(np.asarray(pil_image), 0, 65535).astype(np.uint16)
+  if pil_image.mode == "P":
     # A palette may hold transparency as bytes: RGB alone would warn of it.
-    picture = picture.convert("RGBA")
-  return np.asarray(picture.convert("RGB"))
+    pil_image = pil_image.convert("RGBA")
+  return np.asarray(pil_image.convert("RGB"))
 
 
 def _reason(error: Exception) -> str:
@@ -175,7 +175,7 @@ def _check_shape(shape: Sequence[int], max_pixels: int) -> None:
   is_image = (len(shape) == 3 and shape[-1] in _ALLOWED_CHANNELS
               and 0 not in shape)
   if not is_image:
-    raise ConfigError(f"An array of shape {shape} is no picture; allowed: "
+    raise ConfigError(f"An array of shape {shape} is no image; allowed: "
                       "[H, W] and [H, W, C] with 1, 3 or 4 channels.")
   height, width = shape[:2]
   if height * width > max_pixels:
@@ -194,7 +194,7 @@ def _check_range(values: np.ndarray) -> None:
   if not fits:
     raise ConfigError(
         f"An array of {values.dtype} from {values.min()} to {values.max()} is "
-        "no picture; allowed: whole numbers in 0..255, floats in [-1, 1].")
+        "no image; allowed: whole numbers in 0..255, floats in [-1, 1].")
 
 
 # ── Files and sizes ─────────────────────────────────────────────────────────
@@ -223,7 +223,7 @@ def _find_in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
   found = sorted(path for path in folder.rglob("*")
                  if path.suffix.lower() in SUFFIXES and path.is_file())
   if not found:
-    raise ConfigError(f"{folder}: no picture in this folder; looked for "
+    raise ConfigError(f"{folder}: no image in this folder; looked for "
                       f"{', '.join(SUFFIXES)}.")
   return found
 

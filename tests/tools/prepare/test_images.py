@@ -118,7 +118,7 @@ def test_wrong_images_are_named_before_anything_is_written(tmp_path, capsys):
   raw = tmp_path / "raw"
   assert "not a folder" in failure(tmp_path, capsys)
   raw.mkdir()
-  assert "no picture below" in failure(tmp_path, capsys)
+  assert "no image below" in failure(tmp_path, capsys)
   gray = gradient()[..., 0]
   save(raw / "fine.jpg", gradient())
   save(raw / "deep.png", gray.astype(np.uint16) * 200)
@@ -155,7 +155,7 @@ def test_a_list_gives_the_files_and_their_order(tmp_path, capsys):
   assert labels(found) == [1, 0, 1, 0, 1]
   list_path.write_text("dog_4.png\ncow_1.png\ndog_4.png")
   message = failure(tmp_path, capsys, list=list_path)
-  assert "cow_1.png: no photographs" in message
+  assert "cow_1.png: no images" in message
   assert "dog_4.png: named 2 times" in message
   message = failure(tmp_path, capsys, list=tmp_path / "none.txt")
   assert "--list: cannot read" in message
@@ -176,7 +176,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
   list_path = tmp_path / "list.txt"
   list_path.write_text("1.png")
   message = failure(tmp_path, capsys, list=list_path)
-  assert "1.png: 2 photographs" in message
+  assert "1.png: 2 images" in message
   list_path.write_text("dog/1.png")
   assert run(tmp_path, list=list_path) == 0
   found = read(tmp_path)

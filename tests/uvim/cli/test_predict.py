@@ -154,13 +154,13 @@ def test_nothing_is_overwritten_unasked(call, weights, folder, tmp_path, fails):
 def test_inputs_that_are_not_there(fails, tmp_path):
   assert "no such file or folder" in fails(tmp_path / "absent.jpg")
   (tmp_path / "empty").mkdir()
-  assert "no picture in this folder" in fails(tmp_path / "empty")
+  assert "no image in this folder" in fails(tmp_path / "empty")
   assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_file_does_not_stop_the_others(fails, folder, tmp_path):
   (folder / "bad.jpg").write_text("not an image")
-  assert "bad.jpg: not a picture" in fails(folder)
+  assert "bad.jpg: not an image" in fails(folder)
   summary = json.loads((tmp_path / "out/predictions.json").read_text())
   assert [x["name"] for x in summary["images"]] == ["7", "b"]
 

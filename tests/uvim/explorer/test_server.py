@@ -217,8 +217,8 @@ def test_a_prior_of_other_options_and_without_likelihood(uvim):
 def test_nonsense_uploads(uvim):
   client = Client(uvim, max_bytes=100_000)
   for data, words in (
-      (b"", "not a picture"), (b"<svg onload=alert(1)>", "not a picture"),
-      (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+      (b"", "not an image"), (b"<svg onload=alert(1)>", "not an image"),
+      (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
       (png(noise_image(64, 64))[:3000], "cannot be read"),
       (b"\x89PNG\r\n\x1a\n" + b"\0" * 99, "")):
     assert words in client.refuses("POST", "/images", content=data)

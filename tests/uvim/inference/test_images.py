@@ -58,7 +58,7 @@ def test_floats_are_taken_as_they_are_and_others_refused():
   np.testing.assert_array_equal(images.read(x), x)
   for bad in (2 * x, np.full((3, 3), np.nan), np.full((3, 3), 300),
               np.zeros((3, 3, 2)), np.zeros((0, 3, 3)), np.zeros(3)):
-    with pytest.raises(ConfigError, match="no picture"):
+    with pytest.raises(ConfigError, match="no image"):
       images.read(bad)
 
 
@@ -73,11 +73,11 @@ def test_unreadable_files(tmp_path):
   text, torn = tmp_path / "text.jpg", tmp_path / "torn.jpg"
   text.write_text("<svg>no picture</svg>")
   torn.write_bytes(save(Image.fromarray(noise(64, 64)), "JPEG").read()[:900])
-  fails(text, str(text), "not a picture")
+  fails(text, str(text), "not an image")
   fails(torn, str(torn), "cannot be read", "truncated")
   fails(tmp_path / "absent.png", "no such file")
   fails(tmp_path, "cannot be read")
-  fails(io.BytesIO(b""), "not a picture")
+  fails(io.BytesIO(b""), "not an image")
   fails(save(Image.new("F", (3, 3)), "TIFF"), "floats")
   with pytest.raises(ConfigError, match="20000×1 pixels are more than 9"):
     images.read(save(Image.new("L", (20000, 1)), "PNG"), max_pixels=9)
@@ -93,5 +93,5 @@ def test_finding_pictures(tmp_path):
   with pytest.raises(ConfigError, match="no such file or folder"):
     images.find([tmp_path / "nothing"])
   (tmp_path / "empty").mkdir()
-  with pytest.raises(ConfigError, match="no picture in this folder"):
+  with pytest.raises(ConfigError, match="no image in this folder"):
     images.find([tmp_path / "empty"])
