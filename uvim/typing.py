@@ -21,6 +21,8 @@ PerExample = Float[Array, "B"]
 # Name → number, for the reports; of the whole batch, or of each example.
 Logs = dict[str, jax.Array]
 Image = Float[Array, "B H W 3"]
+# Height and width in pixels.
+Size = tuple[int, int]
 Tokens = Float[Array, "B N D"]
 # The vectors that the base model reads, one for each place of the code.
 CodeVectors = Float[Array, "B L E"]
@@ -28,6 +30,8 @@ CodeVectors = Float[Array, "B L E"]
 Words = Int[Array, "B L"]
 # True at places of the code that say nothing.
 Dropped = Bool[Array, "B L"]
+# A whole number for each pixel of each patch, such as its class.
+PatchIds = Int[Array, "B N P"]
 # One number for each word of the codebook, such as how often it was used.
 PerWord = Float[Array, "Q"]
 # One integer for each image, from which its random numbers follow.
@@ -35,5 +39,5 @@ Seeds = Int[Array, "B"]
 
 __all__ = [
     "Array", "Bool", "CodeVectors", "Dropped", "Float", "Image", "Int", "Logs",
-    "PRNGKey", "PerExample", "PerWord", "PyTree", "Scalar", "Seeds", "Tokens",
-    "Words"]
+    "PRNGKey", "PatchIds", "PerExample", "PerWord", "PyTree", "Scalar", "Seeds",
+    "Size", "Tokens", "Words"]

@@ -22,6 +22,10 @@ from jax.ad_checkpoint import checkpoint_name
 from uvim.registry import lookup
 from uvim.typing import Array, Float
 
+Queries = Float[Array, "B T A H"]
+Keys = Float[Array, "B S A H"]
+Values = Keys
+
 # Queries of one block. Larger blocks would need more memory than the MLP of a
 # layer does at the paper's sizes. Blocks of 128 are slower on a CPU at 256
 # tokens.
@@ -31,16 +35,20 @@ BLOCK_SIZE = 256
 # policy that keeps these names computes no attention twice.
 SAVED = ("attended", "attention_log_sums")
 
+_HALF_DTYPES = (jnp.bfloat16, jnp.float16)
+# exp makes 0 of it.
+_LOWEST_SCORE = jnp.finfo(jnp.float32).min
+
 
 def attention(
-    q_BTAH: Float[Array, "B T A H"],
-    k_BSAH: Float[Array, "B S A H"],
-    v_BSAH: Float[Array, "B S A H"],
+    q_BTAH: Queries,
+    k_BSAH: Keys,
+    v_BSAH: Values,
     *,
     causal: bool = False,
     implementation: str = "chunked",
     block_size: int = BLOCK_SIZE,
-) -> Float[Array, "B T A H"]:
+) -> Queries:
   """Softmax attention; scores and softmax in float32 for all input dtypes.
 
   Args:
@@ -67,7 +75,7 @@ def _fused(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
   # cuDNN takes no float32. Do not use `lax.platform_dependent` here: when
   # differentiated, it keeps what the backward passes of all platforms need,
   # and so the scores.
-  is_half = q_BTAH.dtype in (jnp.bfloat16, jnp.float16)
+  is_half = q_BTAH.dtype in _HALF_DTYPES
   kernel = "xla"
   if is_half and jax.default_backend() == "gpu":
     kernel = "cudnn"
@@ -113,21 +121,24 @@ def _forward(q_BATH, k_BASH, v_BASH, causal, block_size):
     out_BAtH = out_BAtH / sum_BAt1
     log_sum_BAt1 = largest_BAt1 + jnp.log(sum_BAt1)
     log_sum_BAt = log_sum_BAt1[..., 0]
-    return carry, (out_BAtH.astype(v_BASH.dtype), log_sum_BAt)
+    out_BAtH = out_BAtH.astype(v_BASH.dtype)
+    return carry, (out_BAtH, log_sum_BAt)
 
   _, (out_BATH, log_sum_BAT) = _scan_blocks(
       attend_block, None, (q_BATH,), block_size
   )
   out_BATH = checkpoint_name(out_BATH, SAVED[0])
   log_sum_BAT = checkpoint_name(log_sum_BAT, SAVED[1])
-  return out_BATH, (q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT)
+  residuals = (q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT)
+  return out_BATH, residuals
 
 
 def _backward(causal, block_size, residuals, d_out_BATH):
   """The gradients of queries, keys and values."""
   q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT = residuals
   # The share of a score's gradient that comes through the sum of the softmax.
-  shift_BAT = jnp.sum(d_out_BATH.astype(jnp.float32) * out_BATH, axis=-1)
+  product_BATH = d_out_BATH.astype(jnp.float32) * out_BATH
+  shift_BAT = jnp.sum(product_BATH, axis=-1)
 
   def differentiate_block(carry, start, blocks):
     d_k_BASH, d_v_BASH = carry
@@ -135,15 +146,18 @@ def _backward(causal, block_size, residuals, d_out_BATH):
     scores_BAtS = _scores(q_BAtH, k_BASH, start, causal)
     # The log of the sum is all it takes to get the weights of the forward pass
     # back.
-    weights_BAtS = jnp.exp(scores_BAtS - log_sum_BAt[..., None])
+    log_sum_BAt1 = log_sum_BAt[..., None]
+    weights_BAtS = jnp.exp(scores_BAtS - log_sum_BAt1)
     d_weights_BAtS = _matmul("bath,bash->bats", d_out_BAtH, v_BASH)
-    d_scores_BAtS = weights_BAtS * (d_weights_BAtS - shift_BAt[..., None])
+    shift_BAt1 = shift_BAt[..., None]
+    d_scores_BAtS = weights_BAtS * (d_weights_BAtS - shift_BAt1)
     d_scores_BAtS = d_scores_BAtS.astype(q_BAtH.dtype)
     d_k_BASH += _matmul("bats,bath->bash", d_scores_BAtS, q_BAtH)
     weights_BAtS = weights_BAtS.astype(v_BASH.dtype)
     d_v_BASH += _matmul("bats,bath->bash", weights_BAtS, d_out_BAtH)
     d_q_BAtH = _matmul("bats,bash->bath", d_scores_BAtS, k_BASH)
-    return (d_k_BASH, d_v_BASH), d_q_BAtH.astype(q_BATH.dtype)
+    d_q_BAtH = d_q_BAtH.astype(q_BATH.dtype)
+    return (d_k_BASH, d_v_BASH), d_q_BAtH
 
   # Every block adds to the gradients of all keys and values. Sum in float32:
   # in bfloat16 small additions to a large sum would be lost.
@@ -172,12 +186,12 @@ def _scores(q_BAtH, k_BASH, start, causal):
   scores_BAtS = _matmul("bath,bash->bats", q_BAtH, k_BASH)
   if not causal:
     return scores_BAtS
-  shape_11tS = (1, 1, *scores_BAtS.shape[2:])
+  num_queries, num_keys = scores_BAtS.shape[2:]
+  shape_11tS = (1, 1, num_queries, num_keys)
   query_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 2)
   key_position_11tS = lax.broadcasted_iota(jnp.int32, shape_11tS, 3)
   is_visible_11tS = start + query_position_11tS >= key_position_11tS
-  # The lowest float32: exp makes 0 of it.
-  return jnp.where(is_visible_11tS, scores_BAtS, jnp.finfo(jnp.float32).min)
+  return jnp.where(is_visible_11tS, scores_BAtS, _LOWEST_SCORE)
 
 
 def _scan_blocks(block_fn, carry, arrays, block_size):
@@ -196,30 +210,42 @@ def _scan_blocks(block_fn, carry, arrays, block_size):
   """
   q_BATH, *others = arrays
   length = q_BATH.shape[2]
-  num_blocks = max(1, -(-length // block_size))  # Both divisions round up.
-  size = -(-length // num_blocks)
+  num_blocks = _divide_up(length, block_size)
+  num_blocks = max(1, num_blocks)
+  size = _divide_up(length, num_blocks)
 
   starts = size * jnp.arange(num_blocks)
   # A causal mask depends on positions only. XLA would move it out of a scan
   # over layers and keep it for all blocks: a square again. The barrier ties
   # the positions to the data.
   starts, q_BATH = lax.optimization_barrier((starts, q_BATH))
-  blocks = [_split(x, num_blocks, size) for x in (q_BATH, *others)]
+  blocks = []
+  for array in (q_BATH, *others):
+    blocks.append(_split(array, num_blocks, size))
 
   def step(carry, start_and_blocks):
     start, blocks = start_and_blocks
     return block_fn(carry, start, blocks)
 
+  def join(x):
+    return _join(x, length)
+
   carry, out = lax.scan(step, carry, (starts, blocks))
-  return carry, jax.tree.map(lambda x: _join(x, length), out)
+  return carry, jax.tree.map(join, out)
+
+
+def _divide_up(number, divisor):
+  """number / divisor, rounded up to a whole number."""
+  return -(-number // divisor)
 
 
 def _split(x, num_blocks, size):
   """[B, A, T, …] as [blocks, B, A, t, …]."""
   # Fill up with queries of zeros: their gradients are zeros as well.
   batch, num_heads, length, *rest = x.shape
+  num_missing = num_blocks * size - length
   padding = [(0, 0)] * x.ndim
-  padding[2] = (0, num_blocks * size - length)
+  padding[2] = (0, num_missing)
   x = jnp.pad(x, padding)
   x = x.reshape(batch, num_heads, num_blocks, size, *rest)
   return jnp.moveaxis(x, 2, 0)

@@ -18,15 +18,19 @@ from jax import lax
 
 from uvim.typing import Array, Float
 
+Inputs = Float[Array, "... I"]
+Kernel = Float[Array, "I J"]
+Outputs = Float[Array, "... J"]
+
 NO_BATCH_AXES = ((), ())
 
 
 def dot_general(
-    x: Float[Array, "... I"],
-    kernel: Float[Array, "I J"],
+    x: Inputs,
+    kernel: Kernel,
     dimension_numbers,
     precision=None,
-) -> Float[Array, "... J"]:
+) -> Outputs:
   """`lax.dot_general` as flax's `Dense` and `DenseGeneral` call it.
 
   Args:
@@ -38,45 +42,55 @@ def dot_general(
   # flax always contracts the last axes of x with the first ones of the kernel.
   # So their number says it all.
   (_, kernel_axes), _ = dimension_numbers
-  return _product(x, kernel, len(kernel_axes), precision)
+  num_contracted = len(kernel_axes)
+  return _product(x, kernel, num_contracted, precision)
 
 
 # The number of axes and the precision are plain Python values, no arrays.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, kernel, num_contracted, precision):
-  axes = (_last_axes(x, num_contracted), _first_axes(num_contracted))
-  return lax.dot_general(x, kernel, (axes, NO_BATCH_AXES), precision)
+  x_axes = _last_axes(x, num_contracted)
+  kernel_axes = _first_axes(num_contracted)
+  return _contract(x, kernel, x_axes, kernel_axes, precision)
 
 
 def _forward(x, kernel, num_contracted, precision):
-  return _product(x, kernel, num_contracted, precision), (x, kernel)
+  product = _product(x, kernel, num_contracted, precision)
+  return product, (x, kernel)
 
 
 def _backward(num_contracted, precision, residuals, grad):
   x, kernel = residuals
   # The gradient of x: contract the new axes away.
   num_new = kernel.ndim - num_contracted
-  axes = (_last_axes(grad, num_new), _last_axes(kernel, num_new))
-  d_x = lax.dot_general(grad, kernel, (axes, NO_BATCH_AXES), precision)
+  grad_axes = _last_axes(grad, num_new)
+  kernel_axes = _last_axes(kernel, num_new)
+  d_x = _contract(grad, kernel, grad_axes, kernel_axes, precision)
 
   # The gradient of the kernel: sum over every axis but the contracted and new.
   leading = _first_axes(x.ndim - num_contracted)
-  over_leading = ((leading, leading), NO_BATCH_AXES)
-  contracted_size = math.prod(kernel.shape[:num_contracted])
-  new_size = math.prod(kernel.shape[num_contracted:])
+  contracted_shape = kernel.shape[:num_contracted]
+  new_shape = kernel.shape[num_contracted:]
   # Here x is the smaller factor. The product also has the kernel's own order of
   # axes.
-  if contracted_size <= new_size:
-    d_kernel = lax.dot_general(x, grad, over_leading, precision)
+  if math.prod(contracted_shape) <= math.prod(new_shape):
+    d_kernel = _contract(x, grad, leading, leading, precision)
     return d_x, d_kernel
   # This product has the new axes first, the kernel has them last.
-  d_kernel = lax.dot_general(grad, x, over_leading, precision)
+  d_kernel = _contract(grad, x, leading, leading, precision)
   new_axes = _first_axes(num_new)
   contracted_axes = _last_axes(kernel, num_contracted)
-  return d_x, d_kernel.transpose(*contracted_axes, *new_axes)
+  d_kernel = d_kernel.transpose(*contracted_axes, *new_axes)
+  return d_x, d_kernel
 
 
 _product.defvjp(_forward, _backward)
+
+
+def _contract(x, y, x_axes, y_axes, precision):
+  """The product of x and y, summed over their given axes."""
+  dimension_numbers = ((x_axes, y_axes), NO_BATCH_AXES)
+  return lax.dot_general(x, y, dimension_numbers, precision)
 
 
 def _first_axes(count):
@@ -84,4 +98,5 @@ def _first_axes(count):
 
 
 def _last_axes(x, count):
-  return tuple(range(x.ndim - count, x.ndim))
+  first = x.ndim - count
+  return tuple(range(first, x.ndim))

@@ -12,9 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from uvim.typing import Array, Float, Int
+from uvim.typing import Array, Float, Int, PatchIds, Tokens
 
-Label = Int[Array, "B N P"] | Float[Array, "B N C P"]
+AnyImage = Float[Array, "B H W C"]
+# Classes, or real numbers in C channels.
+PatchReals = Float[Array, "B N C P"]
+Label = PatchIds | PatchReals
+LabelKernel = Float[Array, "K P D"]
 
 
 class PatchEmbedding(nn.Module):
@@ -30,14 +34,13 @@ class PatchEmbedding(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
+  def __call__(self, image: AnyImage) -> Tokens:
     channels = image.shape[-1]
-    kernel = self.param(
-        "kernel",
-        nn.initializers.lecun_normal(),
-        (*self.patch_size, channels, self.width),
-    )
-    bias_D = self.param("bias", nn.initializers.zeros, (self.width,))
+    kernel_shape = (*self.patch_size, channels, self.width)
+    kernel_init = nn.initializers.lecun_normal()
+    kernel = self.param("kernel", kernel_init, kernel_shape)
+    bias_shape = (self.width,)
+    bias_D = self.param("bias", nn.initializers.zeros, bias_shape)
     # A matmul, because the CPU's strided convolution and its gradient are
     # slower.
     x_BNX = _patches(image, self.patch_size)
@@ -60,7 +63,8 @@ def _patches(image, patch_size):
   # Now [B, rows, patch height, columns, patch width, C]: bring the two axes of
   # a patch together.
   x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, -1, patch_height * patch_width * channels)
+  num_values = patch_height * patch_width * channels
+  return x.reshape(batch, -1, num_values)
 
 
 class LabelEmbedding(nn.Module):
@@ -76,18 +80,18 @@ class LabelEmbedding(nn.Module):
   dtype: str = "float32"
 
   @nn.compact
-  def __call__(self, x: Label) -> Float[Array, "B N D"]:
+  def __call__(self, x: Label) -> Tokens:
     # The fan-in is K*P, as if one-hot vectors were multiplied: the released
     # models start so.
-    kernel_KPD = self.param(
-        "kernel",
-        nn.initializers.lecun_normal(in_axis=(0, 1)),
-        (*self.shape, self.width),
-    )
-    bias_D = self.param("bias", nn.initializers.zeros, (self.width,))
+    kernel_init = nn.initializers.lecun_normal(in_axis=(0, 1))
+    kernel_shape = (*self.shape, self.width)
+    kernel_KPD = self.param("kernel", kernel_init, kernel_shape)
+    bias_shape = (self.width,)
+    bias_D = self.param("bias", nn.initializers.zeros, bias_shape)
     if jnp.issubdtype(x.dtype, jnp.integer):
       batch, num_patches, num_pixels = x.shape
-      ids_TP = x.reshape(batch * num_patches, num_pixels)
+      num_tokens = batch * num_patches
+      ids_TP = x.reshape(num_tokens, num_pixels)
       x_TD = embed_ids(kernel_KPD, ids_TP)
       x_BND = x_TD.reshape(batch, num_patches, self.width)
     else:
@@ -98,7 +102,7 @@ class LabelEmbedding(nn.Module):
 
 @jax.custom_vjp
 def embed_ids(
-    kernel_KPD: Float[Array, "K P D"], ids_TP: Int[Array, "T P"]
+    kernel_KPD: LabelKernel, ids_TP: Int[Array, "T P"]
 ) -> Float[Array, "T D"]:
   """Sum over the pixels p of `kernel_KPD[ids_TP[:, p], p]`.
 
@@ -119,13 +123,16 @@ def embed_ids(
   def add_position(sum_TD, position_and_ids):
     position, ids_T = position_and_ids
     # An id out of range reads a row of zeros.
-    rows_TD = kernel_KPD.at[ids_T, position].get(mode="fill", fill_value=0)
+    chosen_TD = kernel_KPD.at[ids_T, position]
+    rows_TD = chosen_TD.get(mode="fill", fill_value=0)
     return sum_TD + rows_TD, None
 
   ids_TP = _without_negative(ids_TP, num_classes)
-  zeros_TD = jnp.zeros((len(ids_TP), width), kernel_KPD.dtype)
+  num_tokens = len(ids_TP)
+  zeros_TD = jnp.zeros((num_tokens, width), kernel_KPD.dtype)
   positions_P = jnp.arange(num_pixels)
-  x_TD, _ = jax.lax.scan(add_position, zeros_TD, (positions_P, ids_TP.T))
+  positions_and_ids = (positions_P, ids_TP.T)
+  x_TD, _ = jax.lax.scan(add_position, zeros_TD, positions_and_ids)
   return x_TD
 
 
@@ -138,7 +145,8 @@ def _embed_ids_forward(kernel_KPD, ids_TP):
   x_TD = embed_ids(kernel_KPD, ids_TP)
   # The gradient needs the kernel's shape and dtype, not its values. A shape is
   # no valid residual, but an empty array that carries it is.
-  like_kernel = jnp.empty((0, *kernel_KPD.shape), kernel_KPD.dtype)
+  empty_shape = (0, *kernel_KPD.shape)
+  like_kernel = jnp.empty(empty_shape, kernel_KPD.dtype)
   return x_TD, (ids_TP, like_kernel)
 
 
@@ -151,13 +159,16 @@ def _embed_ids_backward(residuals, grad_TD):
     # would then reduce all of it across devices instead of one [K, D].
     zeros_KD = jnp.zeros((num_classes, width), grad_TD.dtype)
     # Rows of ids out of range go nowhere.
-    d_kernel_KD = zeros_KD.at[ids_T].add(grad_TD, mode="drop")
+    chosen_TD = zeros_KD.at[ids_T]
+    d_kernel_KD = chosen_TD.add(grad_TD, mode="drop")
     return carry, d_kernel_KD
 
   ids_TP = _without_negative(ids_TP, num_classes)
-  _, d_kernel_PKD = jax.lax.scan(position_gradient, None, ids_TP.T)
+  ids_PT = ids_TP.T
+  _, d_kernel_PKD = jax.lax.scan(position_gradient, None, ids_PT)
   d_kernel_KPD = jnp.moveaxis(d_kernel_PKD, 0, 1)
-  return d_kernel_KPD.astype(like_kernel.dtype), None
+  d_kernel_KPD = d_kernel_KPD.astype(like_kernel.dtype)
+  return d_kernel_KPD, None
 
 
 embed_ids.defvjp(_embed_ids_forward, _embed_ids_backward)

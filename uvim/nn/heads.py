@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from uvim.typing import Array, Float
+from uvim.typing import Array, Float, Tokens
+
+HeadParams = dict[str, Array]
+Logits = Float[Array, "B N K p"]
 
 # Products of half-precision arrays, with sums and results in float32.
 _float32_dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
 
 
-def logits(
-    params: dict[str, Array], x_BND: Float[Array, "B N D"]
-) -> Float[Array, "B N K p"]:
+def logits(params: HeadParams, x_BND: Tokens) -> Logits:
   """x · kernel + bias in the dtype of x.
 
   Args:
@@ -33,18 +34,22 @@ def logits(
   batch, num_patches, width = x_BND.shape
   x_TD = x_BND.reshape(-1, width)
   kernel_DX = kernel_DKp.reshape(width, -1)
-  logits_TX = _linear(x_TD, kernel_DX, bias_Kp.reshape(-1))
+  bias_X = bias_Kp.reshape(-1)
+  logits_TX = _linear(x_TD, kernel_DX, bias_X)
   return logits_TX.reshape(batch, num_patches, *bias_Kp.shape)
 
 
 @jax.custom_vjp
 def _linear(x_TD, kernel_DX, bias_X):
-  logits_TX = x_TD @ kernel_DX.astype(x_TD.dtype)
-  return logits_TX + bias_X[None].astype(x_TD.dtype)
+  kernel_DX = kernel_DX.astype(x_TD.dtype)
+  logits_TX = x_TD @ kernel_DX
+  bias_1X = bias_X[None].astype(x_TD.dtype)
+  return logits_TX + bias_1X
 
 
 def _forward(x_TD, kernel_DX, bias_X):
-  return _linear(x_TD, kernel_DX, bias_X), (x_TD, kernel_DX)
+  logits_TX = _linear(x_TD, kernel_DX, bias_X)
+  return logits_TX, (x_TD, kernel_DX)
 
 
 def _backward(residuals, grad_TX):
@@ -53,7 +58,8 @@ def _backward(residuals, grad_TX):
   # again for each of the three products.
   grad_TX = lax.optimization_barrier(grad_TX)
   # A product with ones sums over the tokens, and it sums in float32.
-  ones_T = jnp.ones(len(x_TD), x_TD.dtype)
+  num_tokens = len(x_TD)
+  ones_T = jnp.ones(num_tokens, x_TD.dtype)
   kernel_XD = kernel_DX.T.astype(x_TD.dtype)
   d_x_TD = grad_TX @ kernel_XD
   # Autodiff would transpose the gradient, the largest array here.

@@ -12,7 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from uvim.learn import sharding
-from uvim.typing import Array, Float, Int, PyTree
+from uvim.typing import (
+    Array,
+    Float,
+    Int,
+    Logs,
+    PerExample,
+    PyTree,
+    Scalar,
+    Tokens,
+)
 
 # The most logits of a chunk on one device. On a CPU they stay in its cache;
 # elsewhere they are enough to keep the device busy.
@@ -21,14 +30,17 @@ CHUNK = 2**25
 
 
 # A loss and the logs beside it: of each example, or their means.
-LossOfEach = tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]
-MeanLoss = tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+LossOfEach = tuple[PerExample, Logs]
+MeanLoss = tuple[Scalar, Logs]
+Logits = Float[Array, "*b K P"]
+Ids = Int[Array, "*b P"]
+LossOfPixels = Float[Array, "*b P"]
+# Output name → (K, P).
+OutputShapes = dict[str, tuple[int, int]]
 
 
 @jax.custom_vjp
-def softmax_cross_entropy(
-    logits: Float[Array, "*b K P"], ids: Int[Array, "*b P"]
-) -> Float[Array, "*b P"]:
+def softmax_cross_entropy(logits: Logits, ids: Ids) -> LossOfPixels:
   """-log softmax(logits)[id] over the class axis -2, in float32.
 
   Ids below 0 or at least K are unlabelled: zero loss and zero gradient.
@@ -49,12 +61,13 @@ def _cross_entropy_forward(logits, ids):
   # With "clip", an unlabelled id reads some other logit. Its loss becomes 0
   # below.
   logit_of_id = jnp.take_along_axis(
-      logits_f32, ids[..., None, :], axis=-2, mode="clip"
+      logits_f32, _with_class_axis(ids), axis=-2, mode="clip"
   )
-  logit_of_id = logit_of_id[..., 0, :]
-  log_sum = jnp.log(sum_exp) + largest[..., 0, :]
+  logit_of_id = _without_class_axis(logit_of_id)
+  log_sum = jnp.log(sum_exp) + _without_class_axis(largest)
   loss = log_sum - logit_of_id
-  loss = jnp.where(_is_labelled(logits, ids), loss, 0.0)
+  is_labelled = _is_labelled(logits, ids)
+  loss = jnp.where(is_labelled, loss, 0.0)
   # The empty array carries the dtype of the logits.
   like_logits = jnp.empty(0, logits.dtype)
   return loss, (exp, sum_exp, ids, like_logits)
@@ -62,10 +75,13 @@ def _cross_entropy_forward(logits, ids):
 
 def _cross_entropy_backward(residuals, grad):
   exp, sum_exp, ids, like_logits = residuals
-  grad = jnp.where(_is_labelled(exp, ids), grad, 0.0)[..., None, :]
-  probability = exp / sum_exp[..., None, :]
+  is_labelled = _is_labelled(exp, ids)
+  grad = jnp.where(is_labelled, grad, 0.0)
+  grad = _with_class_axis(grad)
+  probability = exp / _with_class_axis(sum_exp)
   # The gradient of a cross-entropy: the probability, less 1 at the label.
-  d_logits = (probability - _is_class(exp, ids)) * grad
+  difference = probability - _is_class(exp, ids)
+  d_logits = difference * grad
   return d_logits.astype(like_logits.dtype), None
 
 
@@ -80,7 +96,17 @@ def _is_class(logits: Array, ids: Array) -> Array:
   """
   class_axis = logits.ndim - 2
   classes = jax.lax.broadcasted_iota(ids.dtype, logits.shape, class_axis)
-  return classes == ids[..., None, :]
+  return classes == _with_class_axis(ids)
+
+
+def _with_class_axis(values: Array) -> Array:
+  """[… P] as [… 1 P]."""
+  return values[..., None, :]
+
+
+def _without_class_axis(values: Array) -> Array:
+  """[… 1 P] as [… P]."""
+  return values[..., 0, :]
 
 
 def _is_labelled(logits: Array, ids: Array) -> Array:
@@ -88,14 +114,16 @@ def _is_labelled(logits: Array, ids: Array) -> Array:
   return (ids >= 0) & (ids < num_classes)
 
 
-def per_example_mean(values: Float[Array, "B *rest"]) -> Float[Array, "B"]:
+def per_example_mean(values: Float[Array, "B *rest"]) -> PerExample:
   """Mean over all axes but the first, in float32."""
-  return jnp.mean(values.astype(jnp.float32), axis=range(1, values.ndim))
+  values_f32 = values.astype(jnp.float32)
+  other_axes = range(1, values.ndim)
+  return jnp.mean(values_f32, axis=other_axes)
 
 
 def chunk_size(
     num_tokens: int,
-    outputs: dict[str, tuple[int, int]],
+    outputs: OutputShapes,
     max_logits: int | None = None,
 ) -> int:
   """How many pixels of every patch have logits at a time: a divisor of P.
@@ -111,8 +139,11 @@ def chunk_size(
     max_logits = CPU_CHUNK if on_cpu else CHUNK
   # The devices split the batch, so together they may have more logits.
   max_logits_of_all_devices = max_logits * sharding.num_data_devices()
-  num_classes = sum(classes for classes, _ in outputs.values())
-  _, num_pixels = next(iter(outputs.values()))
+  num_classes = 0
+  for classes_of_output, _ in outputs.values():
+    num_classes += classes_of_output
+  any_shape = next(iter(outputs.values()))
+  _, num_pixels = any_shape
   # The largest divisor of P that stays within the limit.
   largest_size = 1
   for size in range(2, num_pixels + 1):
@@ -142,7 +173,7 @@ class ChunkedLoss:
   chunk_size: int
 
   def of_each(
-      self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
+      self, params: PyTree, x_BND: Tokens, labels: PyTree
   ) -> LossOfEach:
     """The loss and the logs of each example.
 
@@ -155,16 +186,19 @@ class ChunkedLoss:
     def loss_of_chunk(carry, index):
       params_p = self.chunk_of(params, index)
       labels_p = self.chunk_of(labels, index)
-      return carry, self.loss_fn(params_p, x_BND, labels_p)
+      losses_B = self.loss_fn(params_p, x_BND, labels_p)
+      return carry, losses_B
+
+    def mean_over_chunks(loss_nB):
+      return jnp.mean(loss_nB, axis=0)
 
     # All chunks are of one size. So the mean of their means is the mean over
     # all pixels.
-    _, losses_nB = jax.lax.scan(loss_of_chunk, None, self.indices(params))
-    return jax.tree.map(lambda loss_nB: jnp.mean(loss_nB, axis=0), losses_nB)
+    indices_n = self.indices(params)
+    _, losses_nB = jax.lax.scan(loss_of_chunk, None, indices_n)
+    return jax.tree.map(mean_over_chunks, losses_nB)
 
-  def mean(
-      self, params: PyTree, x_BND: Float[Array, "B N D"], labels: PyTree
-  ) -> MeanLoss:
+  def mean(self, params: PyTree, x_BND: Tokens, labels: PyTree) -> MeanLoss:
     """The mean of `of_each` over the batch, with a gradient that saves memory.
 
     Only `params` and `x_BND` have a gradient, and only from the loss: the logs
@@ -179,7 +213,8 @@ class ChunkedLoss:
 
   def indices(self, params: PyTree) -> Int[Array, "n"]:
     """0, 1, … for each chunk of the pixels of `params`."""
-    num_pixels = jax.tree.leaves(params)[0].shape[-1]
+    any_array = jax.tree.leaves(params)[0]
+    num_pixels = any_array.shape[-1]
     return jnp.arange(num_pixels // self.chunk_size)
 
   def chunk_of(self, arrays: PyTree, index: Int[Array, ""]) -> PyTree:
@@ -227,14 +262,16 @@ def _mean_forward(chunked, params, x_BND, labels):
     # All chunks read the same tokens, so their gradients add up. The
     # parameters of a chunk belong to it alone: their gradient is final. No
     # array as large as a head is ever summed over chunks.
-    return d_x_BND + d_x_of_chunk_BND, (value, d_params_p)
+    d_x_BND = d_x_BND + d_x_of_chunk_BND
+    return d_x_BND, (value, d_params_p)
 
   indices_n = chunked.indices(params)
   # Sums over many chunks need float32, whatever the tokens are.
   zeros_BND = jnp.zeros(x_BND.shape, jnp.float32)
   d_x_BND, (values_n, d_params_np) = jax.lax.scan(step, zeros_BND, indices_n)
   # Each chunk has the gradient of its own mean; the loss is the mean of these.
-  scale = jnp.float32(1 / len(indices_n))
+  num_chunks = len(indices_n)
+  scale = jnp.float32(1 / num_chunks)
   # The empty array carries the dtype of the tokens.
   like_x = jnp.empty(0, x_BND.dtype)
   mean_value = jax.tree.map(jnp.mean, values_n)
@@ -248,8 +285,12 @@ def _mean_backward(chunked, residuals, grads):
   d_params, d_x_BND, scale, like_x = residuals
   d_loss, _ = grads  # The logs have no gradient.
   scale *= d_loss
-  d_params = jax.tree.map(lambda gradient: gradient * scale, d_params)
-  d_x_BND = (d_x_BND * scale).astype(like_x.dtype)
+
+  def scaled(gradient):
+    return gradient * scale
+
+  d_params = jax.tree.map(scaled, d_params)
+  d_x_BND = scaled(d_x_BND).astype(like_x.dtype)
   return d_params, d_x_BND, None
 
 
@@ -259,4 +300,5 @@ _mean.defvjp(_mean_forward, _mean_backward)
 def _join_chunks(x):
   """[n, … p], one for each chunk, as [… P]."""
   x = jnp.moveaxis(x, 0, -2)
-  return x.reshape(*x.shape[:-2], -1)
+  leading_shape = x.shape[:-2]
+  return x.reshape(*leading_shape, -1)
