@@ -47,18 +47,16 @@ def _own_color(prepared, hits):
   color_3N[:] = scene.ceiling[:, None]
 
   on_floor = true_indices(surface_N == FLOOR)
-  floor_color = surfaces.floor_color(
-      scene,
-      take_columns(hits.point_3N, on_floor),
-      hits.depth_N.take(on_floor))
+  point = take_columns(hits.point_3N, on_floor)
+  depth = hits.depth_N.take(on_floor)
+  floor_color = surfaces.floor_color(scene, point, depth)
   set_columns(color_3N, on_floor, floor_color)
 
   on_wall = true_indices(surface_N <= LEFT)  # The four walls come last.
-  wall_color = surfaces.wall_color(
-      scene,
-      surface_N.take(on_wall),
-      take_columns(hits.point_3N, on_wall),
-      hits.depth_N.take(on_wall))
+  surface = surface_N.take(on_wall)
+  point = take_columns(hits.point_3N, on_wall)
+  depth = hits.depth_N.take(on_wall)
+  wall_color = surfaces.wall_color(scene, surface, point, depth)
   set_columns(color_3N, on_wall, wall_color)
 
   on_solid = true_indices(surface_N >= 0)
@@ -82,13 +80,15 @@ def lit_share(prepared, point_3N, normal_3N, samples_3LN):
   start_3N = point_3N + _OFF_SURFACE * normal_3N
   to_lamp_3N = lamp.center[:, None] - start_3N
   # A face may see the rim of the lamp when it does not see the middle.
-  is_facing_N = column_dots(to_lamp_3N, normal_3N) > -lamp.radius
+  toward_lamp_N = column_dots(to_lamp_3N, normal_3N)
+  is_facing_N = toward_lamp_N > -lamp.radius
   # What is above a solid is never in its shadow: the lamp is higher up.
   solid_top_K = solids.corners_38K[1].max(0)
   is_below_KN = start_3N[1] < solid_top_K[:, None]
+  may_be_dark_KN = is_facing_N & is_below_KN
   first_N, second_N = lamp_coordinates(to_lamp_3N)
   count_K, point_P = solids_lib.pairs_inside(
-      prepared.shadows, first_N, second_N, is_facing_N & is_below_KN)
+      prepared.shadows, first_N, second_N, may_be_dark_KN)
 
   start_3P = take_columns(start_3N, point_P)
   if samples_3LN.shape[2] > 1:
@@ -105,8 +105,10 @@ def _share_of_free(blocked_LP, point_P, num_points):
   num_samples = len(blocked_LP)
   # Two solids in the way of one ray must not count twice.
   dark_LN = np.zeros((num_samples, num_points), np.int8)
-  for dark_N, blocked_P in zip(dark_LN, blocked_LP, strict=True):
-    dark_N[point_P.compress(blocked_P)] = 1
+  rays = zip(dark_LN, blocked_LP, strict=True)
+  for dark_N, blocked_P in rays:
+    dark_points = point_P.compress(blocked_P)
+    dark_N[dark_points] = 1
   num_dark_N = dark_LN.sum(0, dtype=np.int8)
   return 1 - num_dark_N / np.float32(num_samples)
 
@@ -131,7 +133,8 @@ def _away_from_planes(room, point_3N, normal_3N):
   across_3N = 1 - np.abs(normal_3N)
   square_3N = distance_3N * distance_3N
   falloff_3N = square_3N * _PLANE_FALLOFF + _PLANE_MIN
-  factor_x, factor_y, factor_z = 1 - across_3N / falloff_3N
+  loss_3N = across_3N / falloff_3N
+  factor_x, factor_y, factor_z = 1 - loss_3N
   return factor_x * factor_y * factor_z
 
 
@@ -143,7 +146,8 @@ def _away_from_things(prepared, hits, normal_3N):
   to_ball_3MN = center_3M1 - hits.point_3N[:, None]
   square_MN = column_dots(to_ball_3MN, to_ball_3MN)
   # How large the ball looks from the point, and how far in front of it.
-  size_MN = radius_M1 / np.sqrt(square_MN)
+  distance_MN = np.sqrt(square_MN)
+  size_MN = radius_M1 / distance_MN
   along_normal_MN = column_dots(to_ball_3MN, normal_3N[:, None])
   ahead_MN = np.maximum(along_normal_MN, 0)
   area_MN = np.minimum(size_MN * size_MN, 1)
@@ -151,8 +155,10 @@ def _away_from_things(prepared, hits, normal_3N):
   # A thing does not hide the light from itself, nor from points far away.
   number_M = np.arange(len(size_MN), dtype=np.int8)
   is_other_MN = hits.owner_N != number_M[:, None]
-  hidden_MN *= is_other_MN & (size_MN > _THING_REACH)
-  factor_MN = 1 - _THING_STRENGTH / radius_M1 * hidden_MN
+  is_near_MN = size_MN > _THING_REACH
+  hidden_MN *= is_other_MN & is_near_MN
+  strength_M1 = _THING_STRENGTH / radius_M1
+  factor_MN = 1 - strength_M1 * hidden_MN
   return np.multiply.reduce(factor_MN)
 
 
@@ -165,8 +171,10 @@ def _lamp_light(lit_N, to_lamp_3N, normal_3N):
     normal_3N: normals of their surfaces.
   """
   square_N = column_dots(to_lamp_3N, to_lamp_3N)
-  cosine_N = np.maximum(column_dots(to_lamp_3N, normal_3N), 0)
-  cosine_N = cosine_N / np.sqrt(square_N)
+  distance_N = np.sqrt(square_N)
+  toward_lamp_N = column_dots(to_lamp_3N, normal_3N)
+  facing_N = np.maximum(toward_lamp_N, 0)
+  cosine_N = facing_N / distance_N
   # By the square of the distance, but never too bright close to the lamp.
   strength_N = lit_N * cosine_N * _LAMP_STRENGTH
   return strength_N / (square_N + _LAMP_NEAR)
@@ -177,9 +185,14 @@ def _camera_light(ray_3N, normal_3N):
 
   Thanks to it, faces in shadow keep their shape.
   """
-  cosine_N = np.abs(column_dots(ray_3N, normal_3N))
-  length_N = np.sqrt(column_dots(ray_3N, ray_3N))
-  return _CAMERA_STRENGTH * (cosine_N / length_N)
+  along_normal_N = column_dots(ray_3N, normal_3N)
+  cosine_N = np.abs(along_normal_N) / _lengths(ray_3N)
+  return _CAMERA_STRENGTH * cosine_N
+
+
+def _lengths(vector_3N):
+  square_N = column_dots(vector_3N, vector_3N)
+  return np.sqrt(square_N)
 
 
 def _highlight(to_lamp_3N, ray_3N, normal_3N):
@@ -187,14 +200,12 @@ def _highlight(to_lamp_3N, ray_3N, normal_3N):
 
   The closer the normal is to the middle between both ways, the stronger.
   """
-  to_lamp_length_N = np.sqrt(column_dots(to_lamp_3N, to_lamp_3N))
-  ray_length_N = np.sqrt(column_dots(ray_3N, ray_3N))
-  unit_lamp_3N = to_lamp_3N / to_lamp_length_N
-  unit_ray_3N = ray_3N / ray_length_N
+  unit_lamp_3N = to_lamp_3N / _lengths(to_lamp_3N)
+  unit_ray_3N = ray_3N / _lengths(ray_3N)
   middle_3N = unit_lamp_3N - unit_ray_3N
-  middle_length_N = np.sqrt(column_dots(middle_3N, middle_3N))
-  cosine_N = np.maximum(column_dots(middle_3N, normal_3N), 0)
-  shine_N = cosine_N / middle_length_N
+  along_normal_N = column_dots(middle_3N, normal_3N)
+  facing_N = np.maximum(along_normal_N, 0)
+  shine_N = facing_N / _lengths(middle_3N)
   for _ in range(5):  # To the 32nd power.
     shine_N = shine_N * shine_N
   return shine_N
@@ -207,11 +218,13 @@ def _add_highlights(scene, hits, to_lamp_3N, normal_3N, lit_N, color_3N):
       take_columns(to_lamp_3N, on_solid),
       take_columns(hits.ray_3N, on_solid),
       take_columns(normal_3N, on_solid))
+  glosses = [thing.gloss for thing in scene.things]
   # The 0 at the end gives a scene without things a table.
-  gloss_of_thing = np.float32([thing.gloss for thing in scene.things] + [0])
+  gloss_of_thing = np.float32([*glosses, 0])
   thing_number = hits.owner_N.take(on_solid)
   gloss = gloss_of_thing.take(thing_number)
-  shine *= gloss * lit_N.take(on_solid)
+  lit = lit_N.take(on_solid)
+  shine *= gloss * lit
   without = take_columns(color_3N, on_solid)
   set_columns(color_3N, on_solid, without + shine)
 
@@ -247,7 +260,8 @@ def shade(prepared, hits, samples_3LN):
   openness_N = _openness(prepared, hits, normal_3N)
   ambient_N = np.float32(scene.ambient) * openness_N
   soft_N = ambient_N + _camera_light(hits.ray_3N, normal_3N)
-  light_3N = direct_N * lamp.color[:, None] + soft_N
+  direct_3N = direct_N * lamp.color[:, None]
+  light_3N = direct_3N + soft_N
   color_3N = _own_color(prepared, hits) * light_3N
   _add_highlights(scene, hits, to_lamp_3N, normal_3N, lit_N, color_3N)
   if scene.window is not None:

@@ -18,7 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pp.rooms.shapes import KINDS, bounds
-from pp.rooms.vectors import column_dots, rotate_y, take_columns
+from pp.rooms.vectors import (
+  column_dots,
+  rotate_y,
+  take_columns,
+  true_indices,
+)
 
 # Rows of `Solids.table_13K`: the frame of the thing, then the shape in it.
 # The frame is the origin x, y, z and the cosine and sine of the yaw.
@@ -26,7 +31,8 @@ _FRAME = slice(0, 5)
 _SHAPE = slice(5, 13)
 _NO_COLORS = np.zeros((0, 3), np.float32)
 # Which of the eight corners of a box are at its upper side, by axis.
-_IS_HIGH_381 = np.indices((2, 2, 2)).reshape(3, 8, 1) == 1
+_CORNERS_381 = np.indices((2, 2, 2)).reshape(3, 8, 1)
+_IS_HIGH_381 = _CORNERS_381 == 1
 
 
 class Solids(NamedTuple):
@@ -62,10 +68,12 @@ def make_solids(things):
   shapes_of_kinds, owner_K, colors_3K = _gather(things)
   starts = [0]
   for shapes in shapes_of_kinds:
-    starts.append(starts[-1] + len(shapes))
+    next_start = starts[-1] + len(shapes)
+    starts.append(next_start)
   frames_5M = _thing_frames(things)
 
-  table_13K = np.zeros((13, len(owner_K)), np.float32)
+  num_solids = len(owner_K)
+  table_13K = np.zeros((13, num_solids), np.float32)
   frame_5K = take_columns(frames_5M, owner_K)
   table_13K[_FRAME] = frame_5K
   _fill_shapes(table_13K[_SHAPE], starts, shapes_of_kinds)
@@ -87,7 +95,8 @@ def _gather(things):
   colors = [_NO_COLORS]
   num_gathered = [0] * len(things)
   for kind in KINDS:
-    shapes_of_kind = [np.zeros((0, kind.size), np.float32)]
+    no_shapes = np.zeros((0, kind.size), np.float32)
+    shapes_of_kind = [no_shapes]
     for number, thing in enumerate(things):
       shapes = getattr(thing, kind.field)
       # The colors of a thing are in the order of its shapes, kind by kind.
@@ -97,21 +106,27 @@ def _gather(things):
       shapes_of_kind.append(shapes)
       colors.append(thing.colors[first:last])
       owners.extend([number] * len(shapes))
-    shapes_of_kinds.append(np.concatenate(shapes_of_kind))
-  return shapes_of_kinds, np.array(owners, int), np.concatenate(colors).T
+    joined_shapes = np.concatenate(shapes_of_kind)
+    shapes_of_kinds.append(joined_shapes)
+  owner_K = np.array(owners, int)
+  color_K3 = np.concatenate(colors)
+  return shapes_of_kinds, owner_K, color_K3.T
 
 
 def _fill_shapes(rows_8K, starts, shapes_of_kinds):
   """Writes the columns of all shapes into the table; the rest stays 0."""
   for number, kind in enumerate(KINDS):
     columns = kind.columns(shapes_of_kinds[number])
-    span = slice(starts[number], starts[number + 1])
-    rows_8K[:len(columns), span] = columns
+    first = starts[number]
+    last = starts[number + 1]
+    num_rows = len(columns)
+    rows_8K[:num_rows, first:last] = columns
 
 
 def _thing_frames(things):
   """Frames of the things, [5, M]."""
-  frames_5M = np.empty((5, len(things)), np.float32)
+  num_things = len(things)
+  frames_5M = np.empty((5, num_things), np.float32)
   origins = np.array([thing.origin for thing in things])
   yaws = np.array([thing.yaw for thing in things])
   frames_5M[:3] = origins.reshape(-1, 3).T
@@ -128,13 +143,16 @@ def _bounding_corners(shapes_of_kinds, frame_5K):
   corners_38K = np.where(
       _IS_HIGH_381, high_3K[:, None], low_3K[:, None])
   corners_38K = _rotate_to_room(frame_5K, corners_38K)
-  return corners_38K + frame_5K[:3, None]
+  origin_3K = frame_5K[:3]
+  return corners_38K + origin_3K[:, None]
 
 
 def _bounding_balls(things, frames_5M):
   """Centers in the room and radii of balls around the things, [4, M]."""
-  low = np.array([thing.low for thing in things], np.float32)
-  high = np.array([thing.high for thing in things], np.float32)
+  lows = [thing.low for thing in things]
+  highs = [thing.high for thing in things]
+  low = np.array(lows, np.float32)
+  high = np.array(highs, np.float32)
   # With no things there are no rows to tell the 3 columns by.
   low_3M = low.reshape(-1, 3).T
   high_3M = high.reshape(-1, 3).T
@@ -142,7 +160,8 @@ def _bounding_balls(things, frames_5M):
   half_3M = high_3M - middle_3M
   center_3M = _rotate_to_room(frames_5M, middle_3M)
   center_3M = center_3M + frames_5M[:3]
-  radius_M = np.sqrt(column_dots(half_3M, half_3M))
+  square_M = column_dots(half_3M, half_3M)
+  radius_M = np.sqrt(square_M)
   return np.concatenate([center_3M, radius_M[None]])
 
 
@@ -166,7 +185,8 @@ def pairs_inside(boxes, first, second, allowed=None):
     box by box.
   """
   # The solids get an axis in front of those of the points.
-  box_shape = boxes.low_2K.shape + (1,) * first.ndim
+  point_axes = (1,) * first.ndim
+  box_shape = boxes.low_2K.shape + point_axes
   low_first, low_second = boxes.low_2K.reshape(box_shape)
   high_first, high_second = boxes.high_2K.reshape(box_shape)
   in_first = (first > low_first) & (first < high_first)
@@ -183,12 +203,13 @@ def _pairs_of(inside):
   num_points = inside.size // max(num_boxes, 1)
   # Positions in the flattened array are sorted: those of box k lie between
   # k · num_points and the next multiple.
-  positions = inside.reshape(-1).nonzero()[0]
+  positions = true_indices(inside.reshape(-1))
   box_starts = np.arange(num_boxes + 1) * num_points
   ends = positions.searchsorted(box_starts)
   count_K = ends[1:] - ends[:-1]
-  point_P = positions - np.repeat(box_starts[:-1], count_K)
-  return count_K, point_P
+  start_K = box_starts[:-1]
+  start_P = np.repeat(start_K, count_K)
+  return count_K, positions - start_P
 
 
 def _spread(solids, count_K):
@@ -202,8 +223,10 @@ def _kinds_of_pairs(solids, count_K):
   ends = [0, *count_K.cumsum().tolist()]
   spans = []
   for number, kind in enumerate(KINDS):
-    first = ends[solids.starts[number]]
-    last = ends[solids.starts[number + 1]]
+    first_solid = solids.starts[number]
+    last_solid = solids.starts[number + 1]
+    first = ends[first_solid]
+    last = ends[last_solid]
     if first < last:
       spans.append((kind, slice(first, last)))
   return spans

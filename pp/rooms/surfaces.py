@@ -42,13 +42,15 @@ _BAR_UP = 0.08
 def _visibility(camera, period, depth_N):
   """How much of a texture of this period a pixel still resolves, 0..1."""
   pixels = period * camera.focal / (3 * depth_N)
-  visibility_N = np.maximum(pixels - _UNRESOLVED, 0)
+  resolved_N = pixels - _UNRESOLVED
+  visibility_N = np.maximum(resolved_N, 0)
   return np.minimum(visibility_N, 1)
 
 
 def _is_odd(whole):
   """1 where whole numbers are odd, else 0; `whole % 2` is slower."""
-  return whole - 2 * np.floor(whole / 2)
+  pairs = np.floor(whole / 2)
+  return whole - 2 * pairs
 
 
 def _random_tone(noise, whole):
@@ -60,7 +62,9 @@ def _random_tone(noise, whole):
 def _blend(two_colors, mix_N):
   """Colors [3, N] from the first (mix 0) to the second (mix 1)."""
   first, second = two_colors[:, :, None]
-  return first * (1 - mix_N) + second * mix_N
+  of_first = first * (1 - mix_N)
+  of_second = second * mix_N
+  return of_first + of_second
 
 
 # Patterns of floors: (noise, x, z, size) → mix [N], period.
@@ -73,7 +77,8 @@ def _planks(noise, x, z, size):
   # Each row of planks starts somewhere else.
   shift = _random_tone(noise, plank)
   along = np.floor(z / _PLANK_LENGTH + shift)
-  tone = _random_tone(noise, plank * 37 + along * 11)
+  number = plank * 37 + along * 11
+  tone = _random_tone(noise, number)
   return tone * _MAX_PLANK, width
 
 
@@ -90,10 +95,14 @@ def _tiles(noise, x, z, size):
   tiles_z = z / size
   tile_x = np.floor(tiles_x)
   tile_z = np.floor(tiles_z)
-  to_side = np.minimum(tiles_x - tile_x, tiles_z - tile_z)
+  in_tile_x = tiles_x - tile_x
+  in_tile_z = tiles_z - tile_z
+  to_side = np.minimum(in_tile_x, in_tile_z)
   is_grout = to_side < _GROUT_WIDTH
-  tone = _random_tone(noise, tile_x * 17 + tile_z * 5)
-  mix = np.maximum(is_grout.astype(np.float32), tone * _MAX_TILE)
+  grout = is_grout.astype(np.float32)
+  number = tile_x * 17 + tile_z * 5
+  tone = _random_tone(noise, number)
+  mix = np.maximum(grout, tone * _MAX_TILE)
   return mix, size
 
 
@@ -114,7 +123,8 @@ def floor_color(scene, point_3N, depth_N):
   floor = scene.floor
   pattern = _FLOOR_PATTERNS[floor.pattern]
   x, _, z = point_3N
-  mix_N, period = pattern(scene.noise, x, z, np.float32(floor.size))
+  size = np.float32(floor.size)
+  mix_N, period = pattern(scene.noise, x, z, size)
   visibility_N = _visibility(scene.camera, period, depth_N)
   contrast_N = mix_N - _FADED_FLOOR
   mix_N = _FADED_FLOOR + contrast_N * visibility_N
@@ -133,10 +143,13 @@ def rug_distance(rug, point_3N):
   z = z - center_z
   cosine = np.float32(np.cos(rug.yaw))
   sine = np.float32(np.sin(rug.yaw))
-  across = (cosine * x - sine * z) / half_across
-  along = (sine * x + cosine * z) / half_along
+  rotated_x = cosine * x - sine * z
+  rotated_z = sine * x + cosine * z
+  across = rotated_x / half_across
+  along = rotated_z / half_along
   if rug.is_round:
-    return np.sqrt(across * across + along * along)
+    square = across * across + along * along
+    return np.sqrt(square)
   return np.maximum(np.abs(across), np.abs(along))
 
 
@@ -149,7 +162,8 @@ def _lay_rug(rug, point_3N, color_3N):
   is_even = _is_odd(band) == 0
   is_border = distance > _RUG_BORDER  # The border swaps the colors.
   color_number = 1 - (is_even ^ is_border)
-  set_columns(color_3N, on_rug, take_columns(rug.colors.T, color_number))
+  rug_color = take_columns(rug.colors.T, color_number)
+  set_columns(color_3N, on_rug, rug_color)
 
 
 # Patterns of walls: (scene, along, height, depth) → mix [N], where `along` is
@@ -165,7 +179,8 @@ def _stripes(scene, along, height, depth):
   """Upright stripes of wallpaper."""
   del height
   size = np.float32(scene.wall.size)
-  stripe = _is_odd(np.floor(along / size))
+  number = np.floor(along / size)
+  stripe = _is_odd(number)
   return stripe * _visibility(scene.camera, size, depth)
 
 
@@ -173,18 +188,22 @@ def _wainscot(scene, along, height, depth):
   """The second color below a rail, and some of it on the rail."""
   del scene, along, depth
   is_below = height < _RAIL_HEIGHT
-  is_rail = np.abs(height - _RAIL_HEIGHT) < _RAIL_HALF
+  to_rail = np.abs(height - _RAIL_HEIGHT)
+  is_rail = to_rail < _RAIL_HALF
   return is_below + _RAIL * is_rail
 
 
 def _bricks(scene, along, height, depth):
   """Painted bricks; every other row is shifted by half a brick."""
   size = np.float32(scene.wall.size)
-  row = np.floor(height / (size / 2))
+  brick_height = size / 2
+  row = np.floor(height / brick_height)
   shifted = along / size + row / 2
-  in_brick = 2 * (shifted - np.floor(shifted))
+  brick = np.floor(shifted)
+  in_brick = 2 * (shifted - brick)
   in_row = height / size * 2 - row
-  is_joint = np.minimum(in_brick, in_row) < _JOINT_WIDTH
+  to_joint = np.minimum(in_brick, in_row)
+  is_joint = to_joint < _JOINT_WIDTH
   visibility = _visibility(scene.camera, size / 3, depth)
   return is_joint * _JOINT * visibility
 
@@ -202,7 +221,9 @@ def wall_color(scene, surface_N, point_3N, depth_N):
     depth_N: their depths.
   """
   x_N, height_N, z_N = point_3N
-  is_side = (surface_N == LEFT) | (surface_N == RIGHT)
+  is_left = surface_N == LEFT
+  is_right = surface_N == RIGHT
+  is_side = is_left | is_right
   along_N = x_N * ~is_side + z_N * is_side
   pattern = _WALL_PATTERNS[scene.wall.pattern]
   mix_N = pattern(scene, along_N, height_N, depth_N)
@@ -224,10 +245,12 @@ def window_hits(window, surface_N, point_3N):
   on_wall = true_indices(surface_N == window.wall)
   x_N, y_N, z_N = point_3N
   along_N = x_N if window.wall == BACK else z_N
+  along = along_N.take(on_wall)
+  height = y_N.take(on_wall)
   center_along, center_height = window.center
   half_width, half_height = window.half
-  across = (along_N.take(on_wall) - center_along) / half_width
-  up = (y_N.take(on_wall) - center_height) / half_height
+  across = (along - center_along) / half_width
+  up = (height - center_height) / half_height
   is_across = np.abs(across) < 1
   is_up = np.abs(up) < 1
   inside = true_indices(is_across & is_up)
@@ -246,16 +269,19 @@ def sky_color(window, hits):
 
 def is_window_bar(window, hits):
   """Which WindowHits are on the frame or on a bar between panes."""
+  across = hits.across
+  up = hits.up
   panes_across, panes_up = window.panes
-  is_bar = np.abs(hits.across) > _FRAME_ACROSS
-  is_bar |= np.abs(hits.up) > _FRAME_UP
-  is_bar |= _is_pane_border(hits.across, panes_across, _BAR_ACROSS)
-  is_bar |= _is_pane_border(hits.up, panes_up, _BAR_UP)
+  is_bar = np.abs(across) > _FRAME_ACROSS
+  is_bar |= np.abs(up) > _FRAME_UP
+  is_bar |= _is_pane_border(across, panes_across, _BAR_ACROSS)
+  is_bar |= _is_pane_border(up, panes_up, _BAR_UP)
   return is_bar
 
 
 def _is_pane_border(position, num_panes, width):
   """Whether positions in -1..1 are close to a border of a pane."""
   panes = (position + 1) / 2 * num_panes
-  to_border = np.abs(panes - np.round(panes))
+  border = np.round(panes)
+  to_border = np.abs(panes - border)
   return to_border * 2 / num_panes < width
