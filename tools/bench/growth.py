@@ -42,7 +42,9 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
   patch, _ = size.growth_encoder["patches"]["size"]
   side = rows_of_patches * patch
   # The decoder is not used. One layer keeps it out of the way.
-  model = dict(size.growth_encoder, input_size=(side, side), decoder_layers=1)
+  model = dict(size.growth_encoder)
+  model["input_size"] = (side, side)
+  model["decoder_layers"] = 1
   depth = model["num_layers"]
   name = f"growth encoder {num_tokens} tokens"
 
@@ -51,18 +53,23 @@ def _encoder_memory(size: Size, num_tokens: int) -> Row:
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     # Shapes alone: nothing of this size is ever allocated.
     params = jax.eval_shape(prior.init, jax.random.key(0))
-    gradient = jax.grad(functools.partial(loss_fn, prior.lm))
+    loss_of_params = functools.partial(loss_fn, prior.lm)
+    gradient = jax.grad(loss_of_params)
+    label = f"{name}, {what}"
     return measure.compile_program(
-        gradient, params, image, what=f"{name}, {what}", to_run=False)
+        gradient, params, image, what=label, to_run=False)
 
   def compile_naive(num_layers):
     shallow = dict(model, num_layers=num_layers)
-    return compile_gradient(_naive_encoder_loss, shallow,
-                            f"{num_layers} naive layers")
+    what = f"{num_layers} naive layers"
+    return compile_gradient(_naive_encoder_loss, shallow, what)
 
   # Ours needs no shortcut: a scan over layers compiles one layer.
-  ours = compile_gradient(_encoder_loss, model | LEAN_II, f"{depth} layers")
-  naive = measure.extrapolate(compile_naive(1), compile_naive(2), depth - 1)
+  lean_model = model | LEAN_II
+  ours = compile_gradient(_encoder_loss, lean_model, f"{depth} layers")
+  one_layer = compile_naive(1)
+  two_layers = compile_naive(2)
+  naive = measure.extrapolate(one_layer, two_layers, depth - 1)
   return rows.memory_row(name, ours, naive)
 
 
@@ -82,17 +89,23 @@ def _naive_encoder_loss(network, params, image):
 def _quantizer_step(size: Size, num_words: int) -> Row:
   """Look-up and learning of the dictionary for a batch of vectors."""
   num_vectors, dim = size.growth_vectors
-  codebook = vq.init_codebook(jax.random.key(0), num_words, dim)
+  codebook_key = jax.random.key(0)
+  noise_key = jax.random.key(1)
+  codebook = vq.init_codebook(codebook_key, num_words, dim)
   # One code of T vectors.
-  noise_BLE = jax.random.normal(jax.random.key(1), (1, num_vectors, dim))
-  arguments = (codebook, jax.nn.standardize(noise_BLE))
+  noise_BLE = jax.random.normal(noise_key, (1, num_vectors, dim))
+  x_BLE = jax.nn.standardize(noise_BLE)
+  arguments = (codebook, x_BLE)
   name = f"growth codebook {num_words} words"
-  ours = Run(_compile(_quantize, arguments, name), arguments)
-  naive = Run(_compile(_naive_quantize, arguments, name), arguments)
+  our_program = _compile(_quantize, arguments, name)
+  naive_program = _compile(_naive_quantize, arguments, name)
+  ours = Run(our_program, arguments)
+  naive = Run(naive_program, arguments)
   # Code vectors, dictionary and counts.
   our_leaves = jax.tree.leaves(ours())
   naive_leaves = jax.tree.leaves(naive())
-  for array, naive_array in zip(our_leaves, naive_leaves, strict=True):
+  pairs = zip(our_leaves, naive_leaves, strict=True)
+  for array, naive_array in pairs:
     error = measure.relative_error(array, naive_array)
     require(error < size.tolerance, f"{name} differs.")
   times = measure.alternate(ours, naive, repeats=size.repeats)
@@ -110,7 +123,9 @@ def _quantize(codebook, x_BLE):
   num_words = len(codebook.counts)
   z_BLE, code_BL = vq.quantize(codebook, x_BLE)
   counts_Q, sums_QE = vq.statistics(x_BLE, code_BL, num_words)
-  return z_BLE, vq.update(codebook, counts_Q, sums_QE, momentum=_MOMENTUM)
+  new_codebook = vq.update(
+      codebook, counts_Q, sums_QE, momentum=_MOMENTUM)
+  return z_BLE, new_codebook
 
 
 def _naive_quantize(codebook, x_BLE):
@@ -119,16 +134,22 @@ def _naive_quantize(codebook, x_BLE):
   # The dictionary keeps sums of vectors; their directions are the words.
   norm_Q1 = jnp.linalg.norm(dictionary_QE, axis=-1, keepdims=True)
   word_QE = dictionary_QE / norm_Q1
-  x_TE = x_BLE.reshape(-1, x_BLE.shape[-1])
+  dim = x_BLE.shape[-1]
+  x_TE = x_BLE.reshape(-1, dim)
   # |x − w|² = |x|² − 2 x·w + |w|²
-  x_square_T1 = jnp.sum(x_TE**2, axis=-1)[:, None]
-  word_square_1Q = jnp.sum(word_QE**2, axis=-1)[None]
-  distance_TQ = x_square_T1 - 2 * x_TE @ word_QE.T + word_square_1Q
+  x_square_T = jnp.sum(x_TE**2, axis=-1)
+  word_square_Q = jnp.sum(word_QE**2, axis=-1)
+  twice_product_TQ = 2 * x_TE @ word_QE.T
+  distance_TQ = x_square_T[:, None] - twice_product_TQ
+  distance_TQ = distance_TQ + word_square_Q[None]
   nearest_T = jnp.argmin(distance_TQ, axis=-1)
   # This array has T × Q floats: it is what makes the plain way large.
   one_hot_TQ = jax.nn.one_hot(nearest_T, len(word_QE))
-  z_BLE = (one_hot_TQ @ word_QE).reshape(x_BLE.shape)
+  z_TE = one_hot_TQ @ word_QE
+  z_BLE = z_TE.reshape(x_BLE.shape)
+  sums_QE = one_hot_TQ.T @ x_TE
+  counts_Q = jnp.sum(one_hot_TQ, axis=0)
   new_codebook = vq.Codebook(
-      dictionary=dictionary_QE * _MOMENTUM + one_hot_TQ.T @ x_TE,
-      counts=codebook.counts * _MOMENTUM + jnp.sum(one_hot_TQ, axis=0))
+      dictionary=dictionary_QE * _MOMENTUM + sums_QE,
+      counts=codebook.counts * _MOMENTUM + counts_Q)
   return z_BLE, new_codebook

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from uvim.codes import vq
 
 _EPSILON = 1e-6
+# Of the image, of the kernel and of the result, in XLA's letters.
+_CONVOLUTION_AXES = ("NHWC", "HWIO", "NHWC")
 
 
 # ── Layers ──────────────────────────────────────────────────────────────────
@@ -30,38 +32,49 @@ def _like(bias, x):
   """`bias` with leading axes of 1, as many as `x` has more."""
   # Not left to broadcasting: our tests forbid arrays of unlike ranks.
   num_missing = x.ndim - bias.ndim
-  return bias.reshape((1,) * num_missing + bias.shape)
+  leading_ones = (1,) * num_missing
+  return bias.reshape(leading_ones + bias.shape)
 
 
 def dense(p, x, axes=1):
   """x · kernel + bias over the last `axes` axes of x, in its dtype."""
   # The parameters stay float32; a product takes the dtype of its input.
-  y = jnp.tensordot(x, p["kernel"].astype(x.dtype), axes)
+  kernel = p["kernel"].astype(x.dtype)
+  y = jnp.tensordot(x, kernel, axes)
   if "bias" in p:
-    y = y + _like(p["bias"].astype(x.dtype), y)
+    bias = p["bias"].astype(x.dtype)
+    y = y + _like(bias, y)
   return y
 
 
 def norm(p, x):
   """Layer norm with float32 statistics."""
   y = x.astype(jnp.float32)
-  y = y - jnp.mean(y, -1, keepdims=True)
+  mean = jnp.mean(y, -1, keepdims=True)
+  y = y - mean
   variance = jnp.mean(y**2, -1, keepdims=True)
   y = y * jax.lax.rsqrt(variance + _EPSILON)
-  y = y * _like(p["scale"], y) + _like(p["bias"], y)
+  scale = _like(p["scale"], y)
+  bias = _like(p["bias"], y)
+  y = y * scale + bias
   return y.astype(x.dtype)
 
 
 def attend(q_BTAH, k_BSAH, v_BSAH, mask=None):
   """Softmax attention by its definition."""
-  scale = q_BTAH.shape[-1] ** -0.5
-  scores_BATS = jnp.einsum("btah,bsah->bats", q_BTAH * scale, k_BSAH,
-                           preferred_element_type=jnp.float32)
+  head_size = q_BTAH.shape[-1]
+  scaled_q_BTAH = q_BTAH * head_size ** -0.5
+  scores_BATS = jnp.einsum(
+      "btah,bsah->bats",
+      scaled_q_BTAH,
+      k_BSAH,
+      preferred_element_type=jnp.float32)
   if mask is not None:
     # Not −inf: a row without any key would become NaN.
     lowest = jnp.finfo(jnp.float32).min
     scores_BATS = jnp.where(mask, scores_BATS, lowest)
-  weights_BATS = jax.nn.softmax(scores_BATS).astype(v_BSAH.dtype)
+  weights_BATS = jax.nn.softmax(scores_BATS)
+  weights_BATS = weights_BATS.astype(v_BSAH.dtype)
   return jnp.einsum("bats,bsah->btah", weights_BATS, v_BSAH)
 
 
@@ -77,25 +90,33 @@ def attention(p, x_BTD, y_BSD, mask=None):
 
 def mlp(p, x):
   """Two dense layers with a GELU between them."""
-  hidden = jax.nn.gelu(dense(p["Dense_0"], x))
+  hidden = dense(p["Dense_0"], x)
+  hidden = jax.nn.gelu(hidden)
   return dense(p["Dense_1"], hidden)
 
 
 def _layers(p, prefix):
   """The blocks of a transformer, in order."""
   num_layers = sum(name.startswith(prefix) for name in p)
-  return [p[f"{prefix}{index}"] for index in range(num_layers)]
+  layers = []
+  # Not sorted by name: layer 10 would come before layer 2.
+  for index in range(num_layers):
+    name = f"{prefix}{index}"
+    layers.append(p[name])
+  return layers
 
 
 def encoder(p, x_BND):
   """The pre-norm transformer that both stages share."""
   for layer in _layers(p, "encoderblock_"):
     # Attention and MLP both see a normed input and are added to the raw one.
+    attention_p = layer["MultiHeadDotProductAttention_0"]
     y_BND = norm(layer["LayerNorm_0"], x_BND)
-    x_BND = x_BND + attention(
-        layer["MultiHeadDotProductAttention_0"], y_BND, y_BND)
+    attended_BND = attention(attention_p, y_BND, y_BND)
+    x_BND = x_BND + attended_BND
     y_BND = norm(layer["LayerNorm_1"], x_BND)
-    x_BND = x_BND + mlp(layer["MlpBlock_0"], y_BND)
+    hidden_BND = mlp(layer["MlpBlock_0"], y_BND)
+    x_BND = x_BND + hidden_BND
   return norm(p["encoder_norm"], x_BND)
 
 
@@ -105,11 +126,15 @@ def embed_patches(p, image_BHWC, dtype):
   patch_size = kernel.shape[:2]
   # Stride equals kernel size, so that patches do not overlap.
   y_BhwD = jax.lax.conv_general_dilated(
-      image_BHWC.astype(dtype), kernel.astype(dtype), patch_size, "VALID",
-      dimension_numbers=("NHWC", "HWIO", "NHWC"))
+      image_BHWC.astype(dtype),
+      kernel.astype(dtype),
+      window_strides=patch_size,
+      padding="VALID",
+      dimension_numbers=_CONVOLUTION_AXES)
   batch_size, _, _, width = y_BhwD.shape
   y_BND = y_BhwD.reshape(batch_size, -1, width)
-  return y_BND + _like(p["bias"].astype(dtype), y_BND)
+  bias = p["bias"].astype(dtype)
+  return y_BND + _like(bias, y_BND)
 
 
 # ── Stage I ─────────────────────────────────────────────────────────────────
@@ -129,17 +154,21 @@ def encode(network, params, x, ctx):
   # A product with one-hot labels picks rows of the kernel, the slow way.
   for key in network.inputs:
     p = params[f"embedding_{key}"]
-    x_BND += jnp.einsum(
-        "bnkp,kpd->bnd", x[key].astype(dtype), p["kernel"].astype(dtype))
-    x_BND += _like(p["bias"].astype(dtype), x_BND)
+    label_BNKP = x[key].astype(dtype)
+    kernel = p["kernel"].astype(dtype)
+    bias = p["bias"].astype(dtype)
+    x_BND += jnp.einsum("bnkp,kpd->bnd", label_BNKP, kernel)
+    x_BND += _like(bias, x_BND)
   x_BND += embed_patches(params["ctx_enc_embedding"], ctx, dtype)
-  x_BND += params["pos_embedding_encoder"].astype(dtype)
+  posemb_1ND = params["pos_embedding_encoder"]
+  x_BND += posemb_1ND.astype(dtype)
   x_BND = encoder(params["encoder"], x_BND)
   side = math.isqrt(network.code_len)
   # The grid of tokens becomes the smaller, square grid of words.
   x_BLD = _resize(x_BND, network.grid_size, (side, side))
   # float32: rounding would decide between two close codewords.
-  x_BLE = dense(params["encoder_head"], x_BLD.astype(jnp.float32))
+  x_BLD = x_BLD.astype(jnp.float32)
+  x_BLE = dense(params["encoder_head"], x_BLD)
   return jax.nn.standardize(x_BLE)
 
 
@@ -147,8 +176,8 @@ def _resize(x_BND, old_size, new_size):
   """Linear resize of a row-major grid of tokens."""
   batch_size, _, width = x_BND.shape
   x_BHWD = x_BND.reshape(batch_size, *old_size, width)
-  x_BHWD = jax.image.resize(
-      x_BHWD, (batch_size, *new_size, width), "linear")
+  new_shape = (batch_size, *new_size, width)
+  x_BHWD = jax.image.resize(x_BHWD, new_shape, "linear")
   return x_BHWD.reshape(batch_size, -1, width)
 
 
@@ -156,21 +185,29 @@ def decode(network, params, z_BLE, ctx):
   """The base model: all logits, [B, N, K, P] per output."""
   dtype = network.dtype
   side = math.isqrt(network.code_len)
-  x_BLD = dense(params["decoder_stem"], z_BLE.astype(dtype))
+  z_BLE = z_BLE.astype(dtype)
+  x_BLD = dense(params["decoder_stem"], z_BLE)
   # The way back: each word is spread over the tokens that it stands for.
   x_BND = _resize(x_BLD, (side, side), network.grid_size)
   x_BND += embed_patches(params["ctx_dec_embedding"], ctx, dtype)
-  x_BND += params["pos_embedding_decoder"].astype(dtype)
+  posemb_1ND = params["pos_embedding_decoder"]
+  x_BND += posemb_1ND.astype(dtype)
   x_BND = encoder(params["decoder"], x_BND)
-  return {key: dense(params[f"head_{key}"], x_BND) for key in network.outputs}
+  logits = {}
+  for key in network.outputs:
+    head = params[f"head_{key}"]
+    logits[key] = dense(head, x_BND)
+  return logits
 
 
 def cross_entropy(logits_BNKP, target_BNKP):
   """Mean over pixels of −Σ target · log softmax."""
-  log_p = jax.nn.log_softmax(logits_BNKP.astype(jnp.float32), axis=-2)
+  logits_BNKP = logits_BNKP.astype(jnp.float32)
+  log_p_BNKP = jax.nn.log_softmax(logits_BNKP, axis=-2)
   # A label out of range is a row of zeros: it adds nothing, yet it counts in
   # the mean.
-  return -jnp.mean(jnp.sum(target_BNKP * log_p, axis=-2))
+  log_likelihood_BNP = jnp.sum(target_BNKP * log_p_BNKP, axis=-2)
+  return -jnp.mean(log_likelihood_BNP)
 
 
 def label_patches(network, labels_BHWC):
@@ -186,8 +223,9 @@ def label_patches(network, labels_BHWC):
   for channel, key in enumerate(("semantics", "instances")):
     num_classes, _ = network.inputs[key]
     # An id that is out of range gives zeros.
+    label_BNP = x_BNPC[..., channel]
     labels[key] = jax.nn.one_hot(
-        x_BNPC[..., channel], num_classes, axis=-2, dtype=jnp.float32)
+        label_BNP, num_classes, axis=-2, dtype=jnp.float32)
   return labels
 
 
@@ -206,7 +244,9 @@ def stage_i_loss(network, params, codebook, batch, drop):
   x_BLE = encode(network, params, labels, ctx)
   z_BLE, code_BL = vq.quantize(codebook, x_BLE)
   logits = decode(network, params, drop(z_BLE), ctx)
-  loss = sum(cross_entropy(logits[key], labels[key]) for key in labels)
+  loss = 0
+  for key, target_BNKP in labels.items():
+    loss = loss + cross_entropy(logits[key], target_BNKP)
   return loss, (x_BLE, code_BL)
 
 
@@ -215,8 +255,10 @@ def stage_i_loss(network, params, codebook, batch, drop):
 
 def image_encoder(network, params, image_BHWC):
   """What the language model's decoder sees of an image."""
-  x_BND = embed_patches(params["EmbedPatches"], image_BHWC, network.dtype)
-  x_BND += params["pos_embedding_encoder"].astype(network.dtype)
+  dtype = network.dtype
+  x_BND = embed_patches(params["EmbedPatches"], image_BHWC, dtype)
+  posemb_1ND = params["pos_embedding_encoder"]
+  x_BND += posemb_1ND.astype(dtype)
   return encoder(params["encoder"], x_BND)
 
 
@@ -225,28 +267,36 @@ def lm_logits(network, params, encoded_BND, text_BL):
   p = params["decoder"]
   length = text_BL.shape[1]
   # Shifted right: the first word is predicted from the start word 0.
-  inputs_BL = jnp.pad(text_BL[:, :-1], ((0, 0), (1, 0)))
-  x_BLD = p["EmbedTargets"]["embedding"][inputs_BL]
-  x_BLD = x_BLD + params["pos_embedding_decoder"]
+  without_last = text_BL[:, :-1]
+  inputs_BL = jnp.pad(without_last, ((0, 0), (1, 0)))
+  embedding_VD = p["EmbedTargets"]["embedding"]
+  posemb_1LD = params["pos_embedding_decoder"]
+  x_BLD = embedding_VD[inputs_BL]
+  x_BLD = x_BLD + posemb_1LD
   x_BLD = x_BLD.astype(network.dtype)
   # A word sees its own place and those before it.
-  causal_11LL = jnp.tril(jnp.ones((1, 1, length, length), bool))
+  all_11LL = jnp.ones((1, 1, length, length), bool)
+  causal_11LL = jnp.tril(all_11LL)
   for layer in _layers(p, "EncDecBlock"):
     y_BLD = norm(layer["LayerNorm1"], x_BLD)
-    x_BLD = x_BLD + attention(layer["SelfAttn"], y_BLD, y_BLD, causal_11LL)
+    words_BLD = attention(layer["SelfAttn"], y_BLD, y_BLD, causal_11LL)
+    x_BLD = x_BLD + words_BLD
     y_BLD = norm(layer["LayerNorm2"], x_BLD)
-    x_BLD = x_BLD + attention(layer["CrossAttn"], y_BLD, encoded_BND)
+    image_BLD = attention(layer["CrossAttn"], y_BLD, encoded_BND)
+    x_BLD = x_BLD + image_BLD
     y_BLD = norm(layer["LayerNorm3"], x_BLD)
-    x_BLD = x_BLD + mlp(layer["MLP"], y_BLD)
+    hidden_BLD = mlp(layer["MLP"], y_BLD)
+    x_BLD = x_BLD + hidden_BLD
   return _logits(p, x_BLD)
 
 
 def _logits(p, x):
   """float32 logits from the decoder's last tokens."""
   x = norm(p["LayerNorm"], x)
-  kernel = p["LogitsDense"]["kernel"].astype(x.dtype)
+  last_dense = p["LogitsDense"]
+  kernel = last_dense["kernel"].astype(x.dtype)
   y = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
-  return y + _like(p["LogitsDense"]["bias"], y)
+  return y + _like(last_dense["bias"], y)
 
 
 def stage_ii_loss(network, params, image_BHWC, text_BL):
@@ -255,7 +305,8 @@ def stage_ii_loss(network, params, image_BHWC, text_BL):
   logits_BLV = lm_logits(network, params, encoded_BND, text_BL)
   target_BLV = jax.nn.one_hot(text_BL, network.vocab_size)
   log_p_BLV = jax.nn.log_softmax(logits_BLV)
-  return -jnp.mean(jnp.sum(target_BLV * log_p_BLV, axis=-1))
+  log_likelihood_BL = jnp.sum(target_BLV * log_p_BLV, axis=-1)
+  return -jnp.mean(log_likelihood_BL)
 
 
 # ── Decoding ────────────────────────────────────────────────────────────────
@@ -264,12 +315,14 @@ def stage_ii_loss(network, params, image_BHWC, text_BL):
 def next_word(network, params, encoded_BND, text_BL, position):
   """Decoding without a cache: the whole sequence again for one word."""
   logits_BLV = lm_logits(network, params, encoded_BND, text_BL)
-  return _likeliest(logits_BLV[:, position])
+  logits_BV = logits_BLV[:, position]
+  return _likeliest(logits_BV)
 
 
 def _likeliest(logits_BV):
   """The likeliest word of the text; never the start word 0."""
-  return jnp.argmax(logits_BV[:, 1:], axis=-1) + 1
+  without_start = logits_BV[:, 1:]
+  return jnp.argmax(without_start, axis=-1) + 1
 
 
 def sample(network, params, image_BHWC):
@@ -278,26 +331,30 @@ def sample(network, params, image_BHWC):
   p = params["decoder"]
   layers = _layers(p, "EncDecBlock")
   memories = _memories(layers, encoded_BND)
+  posemb_1LD = params["pos_embedding_decoder"]
+  embedding_VD = p["EmbedTargets"]["embedding"]
 
   def step(carry, position):
     word_R, caches = carry
-    posemb_1D = params["pos_embedding_decoder"][:, position]
-    x_RD = p["EmbedTargets"]["embedding"][word_R] + posemb_1D
+    posemb_1D = posemb_1LD[:, position]
+    x_RD = embedding_VD[word_R] + posemb_1D
     x_R1D = x_RD[:, None].astype(network.dtype)
     new_caches = []
-    for layer, cache, memory in zip(layers, caches, memories, strict=True):
+    blocks = zip(layers, caches, memories, strict=True)
+    for layer, cache, memory in blocks:
       x_R1D, cache = _decode_layer(layer, x_R1D, cache, memory, position)
       new_caches.append(cache)
     # Greedy: at each place the word with the highest logit.
-    word_R = _likeliest(_logits(p, x_R1D)[:, 0])
+    logits_R1V = _logits(p, x_R1D)
+    word_R = _likeliest(logits_R1V[:, 0])
     # The text counts words from 1, the code from 0.
     return (word_R, new_caches), word_R - 1
 
   num_rows = len(image_BHWC)
   start_R = jnp.zeros(num_rows, jnp.int32)
   caches = _empty_caches(network, layers, num_rows)
-  _, code_LR = jax.lax.scan(
-      step, (start_R, caches), jnp.arange(network.seq_len))
+  positions = jnp.arange(network.seq_len)
+  _, code_LR = jax.lax.scan(step, (start_R, caches), positions)
   return code_LR.T
 
 
@@ -317,10 +374,11 @@ def _memories(layers, encoded_BND):
 
 def _empty_caches(network, layers, num_rows):
   """Keys and values of the words so far, for each layer; zeros."""
-  kernel = layers[0]["SelfAttn"]["query"]["kernel"]
+  first_attention = layers[0]["SelfAttn"]
+  kernel = first_attention["query"]["kernel"]
   _, num_heads, head_size = kernel.shape
-  empty = jnp.zeros(
-      (num_rows, network.seq_len, num_heads, head_size), network.dtype)
+  shape = (num_rows, network.seq_len, num_heads, head_size)
+  empty = jnp.zeros(shape, network.dtype)
   # One pair for all: JAX arrays never change in place.
   return [(empty, empty)] * len(layers)
 
@@ -330,23 +388,30 @@ def _decode_layer(layer, x_R1D, cache, memory, position):
   # The word reads itself and the words before it.
   p = layer["SelfAttn"]
   y_R1D = norm(layer["LayerNorm1"], x_R1D)
+  query = dense(p["query"], y_R1D)
+  new_key = dense(p["key"], y_R1D)
+  new_value = dense(p["value"], y_R1D)
   old_keys, old_values = cache
-  keys = _write_at(old_keys, dense(p["key"], y_R1D), position)
-  values = _write_at(old_values, dense(p["value"], y_R1D), position)
+  keys = _write_at(old_keys, new_key, position)
+  values = _write_at(old_values, new_value, position)
   # Later places of the cache are zeros, not words.
   is_past_S = jnp.arange(keys.shape[1]) <= position
-  attended_R1AH = attend(
-      dense(p["query"], y_R1D), keys, values, is_past_S[None, None, None])
-  x_R1D = x_R1D + dense(p["out"], attended_R1AH, axes=2)
+  mask_111S = is_past_S[None, None, None]
+  attended_R1AH = attend(query, keys, values, mask_111S)
+  words_R1D = dense(p["out"], attended_R1AH, axes=2)
+  x_R1D = x_R1D + words_R1D
 
   # It reads all tokens of its image.
   p = layer["CrossAttn"]
   y_R1D = norm(layer["LayerNorm2"], x_R1D)
-  attended_R1AH = attend(dense(p["query"], y_R1D), *memory)
-  x_R1D = x_R1D + dense(p["out"], attended_R1AH, axes=2)
+  query = dense(p["query"], y_R1D)
+  attended_R1AH = attend(query, *memory)
+  image_R1D = dense(p["out"], attended_R1AH, axes=2)
+  x_R1D = x_R1D + image_R1D
 
   y_R1D = norm(layer["LayerNorm3"], x_R1D)
-  x_R1D = x_R1D + mlp(layer["MLP"], y_R1D)
+  hidden_R1D = mlp(layer["MLP"], y_R1D)
+  x_R1D = x_R1D + hidden_R1D
   return x_R1D, (keys, values)
 
 

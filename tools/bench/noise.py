@@ -15,6 +15,11 @@ from uvim import tree
 from uvim.store.start_from import Arrays, Store
 from uvim.typing import PyTree
 
+Array = np.ndarray
+Generator = np.random.Generator
+Fields = Mapping[str, Any]  # Fields of a model, or shapes by name.
+ByName = dict[str, Any]  # Arrays or their shapes.
+
 # Side of the blocks that labels are made of, in pixels.
 BLOCK = 8
 # Layers whose outputs have two axes, [heads, size] or [classes, pixels].
@@ -35,7 +40,8 @@ def draw_params(shapes: PyTree, seed: int = 1) -> PyTree:
   arrays = {}
   # Sorted, so that the noise does not depend on the order of a dict.
   for name, spec in sorted(tree.flatten(shapes).items()):
-    arrays[name] = _draw_array(rng, name, spec.shape).astype(spec.dtype)
+    noise = _draw_array(rng, name, spec.shape)
+    arrays[name] = noise.astype(spec.dtype)
   return tree.unflatten(arrays)
 
 
@@ -54,13 +60,18 @@ def _draw_array(rng, name, shape):
   return rng.normal(size=shape, scale=fan_in ** -0.5)
 
 
-def draw_quantizer_state(shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def draw_quantizer_state(shapes: Fields) -> dict[str, Array]:
   """The state of VQ: a dictionary [Q, E] of noise, and every count [Q] 1."""
   rng = np.random.default_rng(3)
   # Every word counts, so that no step begins with splitting dead ones.
-  dictionary_QE = rng.normal(size=shapes["dictionary"].shape)
-  return {"dictionary": dictionary_QE.astype(np.float32),
-          "counts": np.ones(shapes["counts"].shape, np.float32)}
+  dictionary_shape = shapes["dictionary"].shape
+  counts_shape = shapes["counts"].shape
+  dictionary_QE = rng.normal(size=dictionary_shape)
+  counts_Q = np.ones(counts_shape, np.float32)
+  return {
+      "dictionary": dictionary_QE.astype(np.float32),
+      "counts": counts_Q,
+  }
 
 
 class NoiseStore(Store):
@@ -68,9 +79,9 @@ class NoiseStore(Store):
 
   def read_all(self, path, wanted, where, *, kind) -> Arrays:
     del path, where, kind
-    arrays = {"params": draw_params(wanted["params"], seed=2),
-              "state": draw_quantizer_state(wanted["state"])}
-    return tree.flatten(arrays)
+    params = draw_params(wanted["params"], seed=2)
+    state = draw_quantizer_state(wanted["state"])
+    return tree.flatten({"params": params, "state": state})
 
   def read_start(self, model_init, wanted, *, kind,
                  encoder_grid=None) -> Arrays:
@@ -95,14 +106,15 @@ def shapes_of(arrays: PyTree) -> PyTree:
   return jax.tree.map(shape_of, arrays)
 
 
-def draw_image(rng: np.random.Generator, size: tuple[int, int],
-               batch_size: int) -> np.ndarray:
+def draw_image(rng: Generator, size: tuple[int, int], batch_size: int
+               ) -> Array:
   """float32 [B, H, W, 3] in [-1, 1]."""
-  image_BHWC = rng.uniform(-1, 1, (batch_size, *size, 3))
+  shape = (batch_size, *size, 3)
+  image_BHWC = rng.uniform(-1, 1, shape)
   return image_BHWC.astype(np.float32)
 
 
-def make_batch(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+def make_batch(model: Fields, batch_size: int) -> ByName:
   """Images of noise with blocky labels, some of them void; host arrays.
 
   Args:
@@ -111,28 +123,38 @@ def make_batch(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
   """
   rng = np.random.default_rng(0)
   height, width = model["input_size"]
-  shape = (batch_size, height // BLOCK, width // BLOCK)
+  blocks_down = height // BLOCK
+  blocks_across = width // BLOCK
+  shape = (batch_size, blocks_down, blocks_across)
   # Class 0 is void.
   channels = []
   for key in ("semantics", "instances"):
     num_classes, _ = model["inputs"][key]
-    channels.append(rng.integers(0, num_classes, shape))
-  blocks = np.stack(channels, axis=-1).astype(np.int32)
+    channel = rng.integers(0, num_classes, shape)
+    channels.append(channel)
+  labels_BHWC = np.stack(channels, axis=-1)
+  labels_BHWC = labels_BHWC.astype(np.int32)
   # Each block becomes a square of equal pixels, like a segment.
-  labels_BHWC = blocks.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2)
+  labels_BHWC = labels_BHWC.repeat(BLOCK, axis=1)
+  labels_BHWC = labels_BHWC.repeat(BLOCK, axis=2)
   image_BHWC = draw_image(rng, (height, width), batch_size)
   return {"image": image_BHWC, "labels": labels_BHWC}
 
 
-def draw_code(batch_size: int, length: int, num_words: int) -> np.ndarray:
+def draw_code(batch_size: int, length: int, num_words: int) -> Array:
   """int32 [B, L] of words."""
   rng = np.random.default_rng(2)
-  code_BL = rng.integers(0, num_words, (batch_size, length))
+  shape = (batch_size, length)
+  code_BL = rng.integers(0, num_words, shape)
   return code_BL.astype(np.int32)
 
 
-def batch_shapes(model: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+def batch_shapes(model: Fields, batch_size: int) -> ByName:
   """Shapes of what `make_batch` makes."""
-  size = (batch_size, *model["input_size"])
-  return {"image": jax.ShapeDtypeStruct((*size, 3), jnp.float32),
-          "labels": jax.ShapeDtypeStruct((*size, 2), jnp.int32)}
+  height, width = model["input_size"]
+  image_shape = (batch_size, height, width, 3)
+  labels_shape = (batch_size, height, width, 2)
+  return {
+      "image": jax.ShapeDtypeStruct(image_shape, jnp.float32),
+      "labels": jax.ShapeDtypeStruct(labels_shape, jnp.int32),
+  }
