@@ -7,20 +7,24 @@ Suffixes: n images · d features · r rank of a covariance.
 
 import numpy as np
 
+Array = np.ndarray
+Moments = tuple[Array, Array]  # Mean [d] and covariance [d,d].
 
-def mean_and_covariance(features: np.ndarray
-                        ) -> tuple[np.ndarray, np.ndarray]:
+
+def mean_and_covariance(features: Array) -> Moments:
   """Mean f64 [d] and unbiased covariance f64 [d,d] of features [n,d].
 
   Raises:
     ValueError: fewer than two rows, or a feature that is not finite.
   """
   features_nd = np.asarray(features, np.float64)
-  if features_nd.ndim != 2 or len(features_nd) < 2:
+  is_table = features_nd.ndim == 2
+  if not is_table or len(features_nd) < 2:
     raise ValueError("Needs features of at least two images, got an array of "
                      f"shape {features_nd.shape}.")
   # One NaN would make the whole distance NaN, without a hint why.
-  if not np.isfinite(features_nd).all():
+  is_finite_nd = np.isfinite(features_nd)
+  if not is_finite_nd.all():
     raise ValueError("Some features are not finite.")
   mean_d = features_nd.mean(0)
   centered_nd = features_nd - mean_d
@@ -30,8 +34,8 @@ def mean_and_covariance(features: np.ndarray
   return mean_d, scatter_dd / num_free
 
 
-def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
-                     mean2: np.ndarray, cov2: np.ndarray) -> float:
+def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array
+                     ) -> float:
   """|m1 − m2|² + tr(C1 + C2 − 2 (C1 C2)^½), means [d], covariances [d,d].
 
   The trace of the root is the sum of the singular values of F1ᵀ F2 for any
@@ -46,13 +50,15 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray,
   # Neither side is longer than the number of images, so the SVD stays small.
   product_rr = factor1_dr.T @ factor2_dr
   singular_values = np.linalg.svd(product_rr, compute_uv=False)
-  distance = offset_d @ offset_d + np.trace(cov1) + np.trace(cov2)
-  distance -= 2 * singular_values.sum()
+  root_trace = singular_values.sum()
+  square_offset = offset_d @ offset_d
+  distance = square_offset + np.trace(cov1) + np.trace(cov2)
+  distance = float(distance - 2 * root_trace)
   # Rounding may leave −1e-13.
-  return max(float(distance), 0.0)
+  return max(distance, 0.0)
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
+def _factor(covariance: Array) -> Array:
   """F [d,r] with F Fᵀ = covariance."""
   covariance_dd = np.asarray(covariance, np.float64)
   # For a symmetric matrix; it gives real eigenvalues in rising order.

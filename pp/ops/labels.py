@@ -38,15 +38,18 @@ def coco_panoptic():
   """
   def fn(data):
     objects = get(data, "panoptic_objects")
-    image = tf.ensure_shape(get(data, "panoptic_image"), [None, None, 3])
-    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    image = get(data, "panoptic_image")
+    image = tf.ensure_shape(image, [None, None, 3])
+    image = tf.cast(image, tf.int32)
+    red, green, blue = tf.unstack(image, axis=-1)
     # As uvim.pixels.ids_from_rgb.
     ids_HW = red + 256 * green + 65536 * blue
     ids_R, starts_R, ends_R = _find_runs(ids_HW)
     labels_R2 = _look_up_segments(ids_R, objects)
     # Both channels are filled in at once, see the text of the module.
     pairs_R = tf.bitcast(labels_R2, tf.int64)
-    pairs = _expand_runs(pairs_R, ends_R - starts_R)
+    lengths_R = ends_R - starts_R
+    pairs = _expand_runs(pairs_R, lengths_R)
     pairs_HW = tf.reshape(pairs, tf.shape(ids_HW))
     labels_HW2 = tf.bitcast(pairs_HW, tf.int32)
     semantics, instances = split_channels(labels_HW2)
@@ -66,12 +69,15 @@ def _find_runs(map_HW):
   # An empty map has no first pixel.
   num_first = tf.minimum(tf.size(pixels), 1)
   is_first = tf.ones([num_first], tf.bool)
-  is_start = tf.concat([is_first, pixels[1:] != pixels[:-1]], 0)
+  is_new = pixels[1:] != pixels[:-1]
+  is_start = tf.concat([is_first, is_new], 0)
   starts_R = tf.where(is_start)[:, 0]
   num_pixels = tf.size(pixels, tf.int64)
   # A run ends where the next one starts, the last one with the map.
-  ends_R = tf.concat([starts_R, [num_pixels]], 0)[1:]
-  return tf.gather(pixels, starts_R), starts_R, ends_R
+  starts_and_end = tf.concat([starts_R, [num_pixels]], 0)
+  ends_R = starts_and_end[1:]
+  values_R = tf.gather(pixels, starts_R)
+  return values_R, starts_R, ends_R
 
 
 def _expand_runs(values_R, lengths_R):
@@ -92,13 +98,15 @@ def _expand_runs(values_R, lengths_R):
 
   def count():
     ranges = tf.raw_ops.RaggedRange(
-        starts=starts_R, limits=starts_R + lengths_R,
+        starts=starts_R,
+        limits=starts_R + lengths_R,
         deltas=tf.constant(1, tf.int64))
     return tf.bitwise.right_shift(ranges.rt_dense_values, place_bits)
 
   def look_up():
     ends_R = tf.cumsum(lengths_R)
-    pixels = tf.range(tf.reduce_sum(lengths_R))
+    num_pixels = tf.reduce_sum(lengths_R)
+    pixels = tf.range(num_pixels)
     runs = tf.searchsorted(ends_R, pixels, side="right")
     return tf.gather(values_R, runs)
 
@@ -117,16 +125,19 @@ def _look_up_segments(ids_R, objects):
   labels_S = tf.cast(get(objects, "label"), tf.int32)
   order_S = tf.argsort(ids_S, stable=True)
   # A last entry that no pixel has: then an empty list is no special case.
-  sorted_ids = tf.concat([tf.gather(ids_S, order_S), [tf.int32.max]], 0)
+  sorted_ids_S = tf.gather(ids_S, order_S)
+  sorted_labels_S = tf.gather(labels_S, order_S)
+  sorted_ids = tf.concat([sorted_ids_S, [tf.int32.max]], 0)
   instances = tf.concat([order_S + 1, [0]], 0)
-  semantics = tf.concat([tf.gather(labels_S, order_S) + 1, [0]], 0)
+  semantics = tf.concat([sorted_labels_S + 1, [0]], 0)
   # The place where an id would stand; whether it does is asked next.
   places_R = tf.searchsorted(sorted_ids, ids_R)
   is_found_R = tf.gather(sorted_ids, places_R) == ids_R
   both = tf.stack([semantics, instances], -1)
+  nearest_R2 = tf.gather(both, places_R)
   found_R = tf.cast(is_found_R, tf.int32)
   # A product with 0 or 1 makes what was not found void.
-  return found_R[:, None] * tf.gather(both, places_R)
+  return found_R[:, None] * nearest_R2
 
 
 @register(on_key="labels")
@@ -149,8 +160,9 @@ def make_canonical(main_sort_axis="y"):
       out = _renumber_pairs(labels, main_sort_axis)
     else:
       new_HW = _renumber_map(labels[..., -1], main_sort_axis)
-      last = tf.cast(new_HW, labels.dtype)[..., None]
-      out = tf.concat([labels[..., :-1], last], -1)
+      new_HW = tf.cast(new_HW, labels.dtype)
+      others = labels[..., :-1]
+      out = tf.concat([others, new_HW[..., None]], -1)
     return tf.ensure_shape(out, labels.shape)
 
   return fn
@@ -161,7 +173,9 @@ def _renumber_map(ids_HW, main_sort_axis: str):
   ids_R, starts_R, ends_R = _find_runs(ids_HW)
   width = tf.shape(ids_HW, tf.int64)[1]
   new_R = _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis)
-  new = _expand_runs(tf.cast(new_R, tf.int64), ends_R - starts_R)
+  new_R = tf.cast(new_R, tf.int64)
+  lengths_R = ends_R - starts_R
+  new = _expand_runs(new_R, lengths_R)
   return tf.reshape(new, tf.shape(ids_HW))
 
 
@@ -175,7 +189,8 @@ def _renumber_pairs(labels_HW2, main_sort_axis: str):
   new_R = _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis)
   new_labels_R2 = tf.stack([semantics_R, new_R], -1)
   new_pairs_R = tf.bitcast(new_labels_R2, tf.int64)
-  new_pairs = _expand_runs(new_pairs_R, ends_R - starts_R)
+  lengths_R = ends_R - starts_R
+  new_pairs = _expand_runs(new_pairs_R, lengths_R)
   new_pairs_HW = tf.reshape(new_pairs, tf.shape(pairs_HW))
   return tf.bitcast(new_pairs_HW, tf.int32)
 
@@ -184,9 +199,11 @@ def _renumber_runs(ids_R, starts_R, ends_R, width, main_sort_axis: str):
   """The new instance id of each run, from the centers of all instances."""
   ids_U, instance_R = tf.unique(ids_R)
   # Sums over a run are those before its end less those before its start.
-  sums_R3 = _sums_before(ends_R, width) - _sums_before(starts_R, width)
-  sums_U3 = tf.math.unsorted_segment_sum(
-      sums_R3, instance_R, tf.size(ids_U))
+  before_end_R3 = _sums_before(ends_R, width)
+  before_start_R3 = _sums_before(starts_R, width)
+  sums_R3 = before_end_R3 - before_start_R3
+  num_instances = tf.size(ids_U)
+  sums_U3 = tf.math.unsorted_segment_sum(sums_R3, instance_R, num_instances)
   num_pixels_U, row_sum_U, column_sum_U = tf.unstack(sums_U3, axis=-1)
   # TensorFlow divides int64 in float64.
   y_U = row_sum_U / num_pixels_U
@@ -208,9 +225,11 @@ def _sums_before(places_R, width):
   full_rows_R = places_R // width
   rest_R = places_R % width
   # Full rows have numbers 0 … full_rows-1; the rest lies in row full_rows.
-  row_sum_R = width * _sum_below(full_rows_R) + full_rows_R * rest_R
+  full_rows_sum_R = width * _sum_below(full_rows_R)
+  row_sum_R = full_rows_sum_R + full_rows_R * rest_R
   # Every full row has all columns; the rest has columns 0 … rest-1.
-  column_sum_R = full_rows_R * _sum_below(width) + _sum_below(rest_R)
+  full_columns_sum_R = full_rows_R * _sum_below(width)
+  column_sum_R = full_columns_sum_R + _sum_below(rest_R)
   return tf.stack([places_R, row_sum_R, column_sum_R], -1)
 
 
@@ -224,10 +243,12 @@ def _rank_by(ids_U, first_U, second_U):
   # Two stable sorts, the main key last, sort by both.
   order_U = tf.argsort(second_U, stable=True)
   sorted_first_U = tf.gather(first_U, order_U)
-  order_U = tf.gather(order_U, tf.argsort(sorted_first_U, stable=True))
-  is_instance_U = tf.gather(ids_U, order_U) > 0
+  by_first_U = tf.argsort(sorted_first_U, stable=True)
+  order_U = tf.gather(order_U, by_first_U)
+  sorted_ids_U = tf.gather(ids_U, order_U)
   # Counts only instances, so that other ids leave no gap.
-  rank_in_order_U = tf.cumsum(tf.cast(is_instance_U, ids_U.dtype))
+  is_instance_U = tf.cast(sorted_ids_U > 0, ids_U.dtype)
+  rank_in_order_U = tf.cumsum(is_instance_U)
   # Back from the sorted order to that of `ids_U`.
   rank_U = tf.scatter_nd(order_U[:, None], rank_in_order_U, tf.shape(ids_U))
   return tf.where(ids_U > 0, rank_U, ids_U)
@@ -237,10 +258,12 @@ def _rank_by(ids_U, first_U, second_U):
 def nyu_depth():
   """`depth` in meters, [H, W] or [H, W, 1] → `labels` float32 [H, W, 1]."""
   def fn(data):
-    depth = tf.cast(get(data, "depth"), tf.float32)
+    depth = get(data, "depth")
+    depth = tf.cast(depth, tf.float32)
     if depth.shape.rank == 2:
       depth = depth[..., None]
-    return {**data, "labels": tf.ensure_shape(depth, [None, None, 1])}
+    depth = tf.ensure_shape(depth, [None, None, 1])
+    return {**data, "labels": depth}
 
   return fn
 
@@ -260,16 +283,20 @@ def nyu_eval_crop(top=45):
   def crop(pixels):
     # Eager mode checks at once and gives None; a graph gets an op that must
     # run before the crop.
+    size = tf.shape(pixels)[:2]
     check = tf.debugging.assert_equal(
-        tf.shape(pixels)[:2], NYU_SIZE, "nyu_eval_crop needs 480×640 pixels")
+        size, NYU_SIZE, "nyu_eval_crop needs 480×640 pixels")
     checks = [] if check is None else [check]
     with tf.control_dependencies(checks):
       pixels = tf.identity(pixels)
     height, width = NYU_CROP
-    return pixels[top:top + height, NYU_LEFT:NYU_LEFT + width]
+    bottom = top + height
+    right = NYU_LEFT + width
+    return pixels[top:bottom, NYU_LEFT:right]
 
   def fn(data):
-    out = {**data, "image": crop(get(data, "image"))}
+    out = dict(data)
+    out["image"] = crop(get(data, "image"))
     if "labels" in data:
       out["labels"] = crop(data["labels"])
     return out
