@@ -9,7 +9,6 @@ image · P pixels of a patch, row-major inside it · K classes or bins.
 
 import abc
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,13 +19,25 @@ import numpy as np
 from uvim import fields, resize
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
-from uvim.typing import Array, Float
+from uvim.tasks.output_files import Path
+from uvim.typing import Array, Float, Logs, PerExample, Size
 
 # Labels come from the host as often as from a device.
 AnyArray = Array | np.ndarray
+# Batches and labels, by the name of the quantity.
+AnyArrays = Mapping[str, AnyArray]
+# Logits and outputs, by the name of the quantity.
+Arrays = dict[str, Array]
+# Name of the quantity → (K, P).
+Spec = Mapping[str, tuple[int, int]]
+# Rows with .id, .name and .isthing: class c is row c - 1. None: nobody knows.
+Categories = Sequence[Any] | None
+# What a list of predictions says about one of them.
+Record = Mapping[str, Any]
+Options = dict[str, fields.Field]
 
 
-def patchify(values: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
+def patchify(values: AnyArray, patch_size: Size) -> AnyArray:
   """[B,H,W,*rest] -> [B,N,P,*rest]. H and W are multiples of the patch."""
   batch, height, width, *rest = values.shape
   patch_height, patch_width = patch_size
@@ -36,12 +47,14 @@ def patchify(values: AnyArray, patch_size: tuple[int, int]) -> AnyArray:
       batch, rows, patch_height, columns, patch_width, *rest)
   # [B, rows, patch height, columns, patch width, …] becomes [B, rows, columns,
   # patch height, patch width, …]: now a patch is contiguous.
-  return grid.swapaxes(2, 3).reshape(
-      batch, rows * columns, patch_height * patch_width, *rest)
+  grid = grid.swapaxes(2, 3)
+  num_patches = rows * columns
+  num_pixels = patch_height * patch_width
+  return grid.reshape(batch, num_patches, num_pixels, *rest)
 
 
-def unpatchify(values: AnyArray, input_size: tuple[int, int],
-               patch_size: tuple[int, int]) -> AnyArray:
+def unpatchify(values: AnyArray, input_size: Size,
+               patch_size: Size) -> AnyArray:
   """[B,N,P,*rest] -> [B,H,W,*rest], the inverse of `patchify`."""
   batch, _, _, *rest = values.shape
   height, width = input_size
@@ -51,7 +64,8 @@ def unpatchify(values: AnyArray, input_size: tuple[int, int],
   grid = values.reshape(
       batch, rows, columns, patch_height, patch_width, *rest)
   # [B, rows, patch height, columns, patch width, …] again.
-  return grid.swapaxes(2, 3).reshape(batch, height, width, *rest)
+  grid = grid.swapaxes(2, 3)
+  return grid.reshape(batch, height, width, *rest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,10 +98,10 @@ class AbstractTask(abc.ABC):
   file_ending: ClassVar[str] = "npy"
   list_file: ClassVar[str | None] = None
 
-  inputs_spec: Mapping[str, tuple[int, int]]
-  outputs_spec: Mapping[str, tuple[int, int]]
-  input_size: tuple[int, int]
-  patch_size: tuple[int, int]
+  inputs_spec: Spec
+  outputs_spec: Spec
+  input_size: Size
+  patch_size: Size
 
   def __post_init__(self):
     self._check_sizes()
@@ -101,13 +115,14 @@ class AbstractTask(abc.ABC):
             f"model.input_size {tuple(self.input_size)} must be a multiple of "
             f"model.patch_size {tuple(self.patch_size)} in both directions.")
 
-  def _check_spec(self, field: str, spec: Mapping[str, tuple[int, int]]):
+  def _check_spec(self, field: str, spec: Spec):
     """Raises unless the keys are the task's own and P is the patch area."""
     if sorted(spec) != sorted(self.keys):
       raise ConfigError(
           f"model.{field} has keys {sorted(spec)}; this task needs "
           f"{sorted(self.keys)}.")
-    area = self.patch_size[0] * self.patch_size[1]
+    patch_height, patch_width = self.patch_size
+    area = patch_height * patch_width
     for key, (_, pixels) in spec.items():
       if pixels != area:
         raise ConfigError(
@@ -116,7 +131,7 @@ class AbstractTask(abc.ABC):
 
   # ── Training ────────────────────────────────────────────────────────────
 
-  def inputs(self, batch: Mapping[str, AnyArray]) -> dict:
+  def inputs(self, batch: AnyArrays) -> dict:
     """{'ctx': image [B,H,W,3], 'x': see `encode_labels`, None without labels}.
 
     `image_ctx` is the image at label size, for stage II where `image` is
@@ -144,12 +159,11 @@ class AbstractTask(abc.ABC):
           "string.")
 
   @abc.abstractmethod
-  def encode_labels(self, labels: AnyArray) -> dict[str, AnyArray]:
+  def encode_labels(self, labels: AnyArray) -> AnyArrays:
     """labels [B,H,W,C] -> key -> int [B,N,P] or float [B,N,C,P]."""
 
   @abc.abstractmethod
-  def loss(self, logits: dict[str, Array], x: dict[str, AnyArray]
-           ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
+  def loss(self, logits: Arrays, x: AnyArrays) -> tuple[PerExample, Logs]:
     """Per-example loss and its named parts, from logits [B,N,K,P].
 
     Each is a mean over the pixels P. Training computes it for a part of the
@@ -160,7 +174,7 @@ class AbstractTask(abc.ABC):
   # ── Outputs ─────────────────────────────────────────────────────────────
 
   @abc.abstractmethod
-  def outputs(self, logits: dict[str, Array], **options) -> dict[str, Array]:
+  def outputs(self, logits: Arrays, **options) -> Arrays:
     """Predictions [B,H,W,...] from logits [B,N,K,P].
 
     Options are keyword arguments with a default. The function attribute
@@ -173,11 +187,11 @@ class AbstractTask(abc.ABC):
     return self.keys
 
   @abc.abstractmethod
-  def truth(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+  def truth(self, batch: AnyArrays) -> AnyArrays:
     """The labels in the form of `outputs`."""
 
   @abc.abstractmethod
-  def render(self, outputs: Mapping[str, Array]) -> np.ndarray:
+  def render(self, outputs: AnyArrays) -> np.ndarray:
     """Draws `outputs` or `truth` as images, uint8 [B,H,W,3]."""
 
   @property
@@ -187,7 +201,7 @@ class AbstractTask(abc.ABC):
 
   # ── Inference, for one image of any size ────────────────────────────────
 
-  def label_at(self, label: Any, size: tuple[int, int], *,
+  def label_at(self, label: Any, size: Size, *,
                antialias: bool = False) -> np.ndarray:
     """Brings a label of any size to `size`, for `encode_labels`.
 
@@ -216,7 +230,8 @@ class AbstractTask(abc.ABC):
   def label_spec(self, batch_size: int) -> jax.ShapeDtypeStruct:
     """Shape and dtype of `labels` in a batch."""
     shape = (batch_size, *self.input_size, self.label_channels)
-    return jax.ShapeDtypeStruct(shape, np.dtype(self.label_dtype))
+    dtype = np.dtype(self.label_dtype)
+    return jax.ShapeDtypeStruct(shape, dtype)
 
   def to_image_size(self, output: np.ndarray, image: np.ndarray
                     ) -> np.ndarray:
@@ -229,32 +244,34 @@ class AbstractTask(abc.ABC):
       image: the image it was predicted from, [H, W, 3], uint8 or floats in
         [-1, 1].
     """
-    return resize.resize_nearest(output, image.shape[:2])
+    image_size = image.shape[:2]
+    return resize.resize_nearest(output, image_size)
 
   @classmethod
-  def output_options(cls) -> dict[str, fields.Field]:
+  def output_options(cls) -> Options:
     """The options of `outputs`."""
     return fields.options_of(cls.outputs)
 
   @classmethod
-  def image_options(cls) -> dict[str, fields.Field]:
+  def image_options(cls) -> Options:
     """The options of `to_image_size`."""
     return fields.options_of(cls.to_image_size)
 
   @classmethod
   def check_output_options(cls, **options) -> None:
     """Raises a ConfigError if a value of an option is not allowed."""
-    fields.check_fields(cls.output_options(), options, "outputs")
+    known = cls.output_options()
+    fields.check_fields(known, options, "outputs")
 
   @classmethod
-  def prediction_options(cls) -> dict[str, fields.Field]:
+  def prediction_options(cls) -> Options:
     """All options that a user may give for a prediction."""
     return cls.output_options() | cls.image_options()
 
   # ── Files ───────────────────────────────────────────────────────────────
 
-  def write(self, path: str | os.PathLike, output: np.ndarray,
-            categories: Sequence[Any] | None = None) -> dict[str, Any] | None:
+  def write(self, path: Path, output: np.ndarray,
+            categories: Categories = None) -> Record | None:
     """Writes one output of one image, in the task's standard format.
 
     Args:
@@ -272,10 +289,9 @@ class AbstractTask(abc.ABC):
     del categories
     output_files.write_array(path, output)
 
-  def write_list(self, path: str | os.PathLike,
-                 images: Sequence[Mapping[str, Any]],
-                 records: Sequence[Mapping[str, Any]],
-                 categories: Sequence[Any] | None = None) -> None:
+  def write_list(self, path: Path, images: Sequence[Record],
+                 records: Sequence[Record],
+                 categories: Categories = None) -> None:
     """Writes one file about all images, where the format has one.
 
     Args:
@@ -305,7 +321,7 @@ class RealTask(AbstractTask):
     self._check_channels("inputs", self.inputs_spec)
     self._check_channels("outputs", self.outputs_spec)
 
-  def _check_channels(self, field: str, spec: Mapping[str, tuple[int, int]]):
+  def _check_channels(self, field: str, spec: Spec):
     channels, _ = spec[self.key]
     if channels != self.label_channels:
       raise ConfigError(
@@ -317,9 +333,8 @@ class RealTask(AbstractTask):
     """The name of the quantity."""
     return self.keys[0]
 
-  def encode_labels(self, labels: Float[AnyArray, "B H W C"]
-                    ) -> dict[str, Float[AnyArray, "B N C P"]]:
-    """Channels per patch.
+  def encode_labels(self, labels: AnyArray) -> AnyArrays:
+    """Channels per patch: floats [B,H,W,C] -> key -> floats [B,N,C,P].
 
     Raises:
       ConfigError: labels that are integers, or of other channels.
@@ -335,9 +350,10 @@ class RealTask(AbstractTask):
     # Channels come before pixels, where the logits have their classes.
     return {self.key: patches_BNPC.swapaxes(2, 3)}
 
-  def pixels(self, logits: Mapping[str, Array]) -> Float[Array, "B H W C"]:
+  def pixels(self, logits: Arrays) -> Float[Array, "B H W C"]:
     """The logits [B,N,C,P] as float32 images."""
-    patches_BNPC = logits[self.key].astype(jnp.float32).swapaxes(2, 3)
+    patches_BNCP = logits[self.key].astype(jnp.float32)
+    patches_BNPC = patches_BNCP.swapaxes(2, 3)
     return unpatchify(patches_BNPC, self.input_size, self.patch_size)
 
   def truth(self, batch):

@@ -7,7 +7,7 @@ H W pixels of an image
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from uvim import categories as categories_lib
 from uvim import pixels
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
+from uvim.tasks.base import Categories, Record
 
 
 def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
-                   categories: Sequence[Any] | None) -> dict[str, Any]:
+                   categories: Categories) -> Record:
   """Writes the PNG of an image.
 
   Args:
@@ -33,7 +34,8 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
   Raises:
     ConfigError: a class has no category, or the file cannot be written.
   """
-  highest_class = panoptic_HW2[..., 0].max()
+  classes_HW = panoptic_HW2[..., 0]
+  highest_class = classes_HW.max()
   if categories is not None and highest_class > len(categories):
     raise ConfigError(f"Class {highest_class} was predicted, but there are "
                       f"{len(categories)} categories.")
@@ -45,19 +47,25 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
       # COCO's ids of categories have gaps; the model's classes have none.
       category_id = categories[label - 1].id
     segment = {"id": segment_id, "category_id": category_id, "iscrowd": 0}
-    segment.update(_extent(ids_HW == segment_id))
+    mask_HW = ids_HW == segment_id
+    segment.update(_extent(mask_HW))
     segments.append(segment)
-  output_files.write_png(path, pixels.rgb_from_ids(ids_HW))
-  return {"file_name": pathlib.Path(path).name, "segments_info": segments}
+  rgb_HWC = pixels.rgb_from_ids(ids_HW)
+  output_files.write_png(path, rgb_HWC)
+  file_name = pathlib.Path(path).name
+  return {"file_name": file_name, "segments_info": segments}
 
 
-def write_panoptic_list(path: Any, images: Sequence[Mapping[str, Any]],
-                        records: Sequence[Mapping[str, Any]],
-                        categories: Sequence[Any] | None) -> None:
+def write_panoptic_list(path: Any, images: Sequence[Record],
+                        records: Sequence[Record],
+                        categories: Categories) -> None:
   """Writes the JSON of all images; arguments as in `AbstractTask`."""
-  output_files.write_json(path, {
-      "images": list(images), "annotations": list(records),
-      "categories": categories_lib.to_records(categories or ())})
+  content = {
+      "images": list(images),
+      "annotations": list(records),
+      "categories": categories_lib.to_records(categories or ()),
+  }
+  output_files.write_json(path, content)
 
 
 def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
@@ -71,22 +79,30 @@ def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
   instances_HW = panoptic_HW2[..., 1].astype(np.int64)
   # One integer for each pair, so that it sorts by class, then by instance.
   stride = int(instances_HW.max()) + 1
-  pairs_HW = np.where(classes_HW > 0, classes_HW * stride + instances_HW, 0)
+  is_segment_HW = classes_HW > 0
+  pairs_HW = classes_HW * stride + instances_HW
+  pairs_HW = np.where(is_segment_HW, pairs_HW, 0)
   pairs, place = np.unique(pairs_HW, return_inverse=True)
   is_segment = pairs > 0
   # Void is absent, or the first: only then do the others start at place 1.
   numbers = np.cumsum(is_segment) * is_segment
   ids_HW = numbers[place].reshape(classes_HW.shape)
-  return ids_HW, (pairs[is_segment] // stride).tolist()
+  classes = pairs[is_segment] // stride
+  return ids_HW, classes.tolist()
 
 
 def _extent(mask_HW: np.ndarray) -> dict[str, Any]:
   """COCO's area and bbox (left, top, width, height)."""
-  # A segment has at least one pixel, so neither list is empty.
-  rows = np.flatnonzero(mask_HW.any(axis=1))
-  columns = np.flatnonzero(mask_HW.any(axis=0))
-  top = int(rows[0])
-  left = int(columns[0])
-  height = int(rows[-1]) - top + 1
-  width = int(columns[-1]) - left + 1
-  return {"area": int(mask_HW.sum()), "bbox": [left, top, width, height]}
+  # A segment has at least one pixel, so both masks have a true place.
+  top, height = _range_of_true(mask_HW.any(axis=1))
+  left, width = _range_of_true(mask_HW.any(axis=0))
+  area = int(mask_HW.sum())
+  return {"area": area, "bbox": [left, top, width, height]}
+
+
+def _range_of_true(mask: np.ndarray) -> tuple[int, int]:
+  """(first true place, number of places up to the last true one)."""
+  places = np.flatnonzero(mask)
+  first = int(places[0])
+  last = int(places[-1])
+  return first, last - first + 1

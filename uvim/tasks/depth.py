@@ -12,7 +12,6 @@ from uvim import fields
 from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.tasks import base, output_files
-from uvim.typing import Array, Float, Int
 
 KEY = "depth"
 _MAX_UINT16 = 65535
@@ -20,8 +19,14 @@ _MAX_UINT16 = 65535
 # From near to far. The lightness (CIE L*) falls by about 12 at every step,
 # from 94 to 20: nearer is always brighter, and no depth is the holes' black.
 _COLORS = np.array([
-    (255, 240, 170), (252, 196, 95), (240, 146, 72), (214, 98, 86),
-    (168, 66, 114), (112, 48, 124), (58, 34, 104)])
+    (255, 240, 170),
+    (252, 196, 95),
+    (240, 146, 72),
+    (214, 98, 86),
+    (168, 66, 114),
+    (112, 48, 124),
+    (58, 34, 104),
+])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,30 +76,38 @@ class DepthTask(base.AbstractTask):
           "same bins.")
 
   @property
-  def num_bins(self) -> int:
-    return self.outputs_spec[KEY][0]
+  def _depth_range(self) -> float:
+    """From the nearest depth to the farthest, in metres."""
+    return self.max_depth - self.min_depth
 
-  def encode_labels(self, labels: Float[base.AnyArray, "B H W 1"]
-                    ) -> dict[str, Int[Array, "B N P"]]:
-    """int32 bins per patch, -1 where there is no depth.
+  @property
+  def num_bins(self) -> int:
+    num_bins, _ = self.outputs_spec[KEY]
+    return num_bins
+
+  def encode_labels(self, labels: base.AnyArray) -> base.AnyArrays:
+    """float [B,H,W,1] -> key -> int32 bins [B,N,P], -1 without a depth.
 
     Raises:
       ConfigError: labels that are integers (millimetres?) or not one channel.
     """
     channels = labels.shape[-1]
     # Integers are most likely millimetres, and far out of the range.
-    if channels != 1 or not jnp.issubdtype(labels.dtype, jnp.floating):
+    is_float = jnp.issubdtype(labels.dtype, jnp.floating)
+    if channels != 1 or not is_float:
       raise ConfigError(
           f"Labels are {labels.dtype} with {channels} channels; the depth "
           "task needs one channel of floats in metres, 0 = no depth.")
     depth_BHW = jnp.asarray(labels[..., 0], jnp.float32)
-    share_BHW = (depth_BHW - self.min_depth) / (self.max_depth - self.min_depth)
+    share_BHW = (depth_BHW - self.min_depth) / self._depth_range
     bins_BHW = jnp.floor(share_BHW * self.num_bins)
     # The end of the range is in the last bin: floor alone would say K.
-    bins_BHW = jnp.clip(bins_BHW, 0, self.num_bins - 1)
+    last_bin = self.num_bins - 1
+    bins_BHW = jnp.clip(bins_BHW, 0, last_bin)
     hole = 0 if self.ignore_first_bin else -1
     # Before the cast: what an integer makes of NaN depends on the device.
-    bins_BHW = jnp.where(_has_depth(depth_BHW), bins_BHW, hole)
+    is_known_BHW = _has_depth(depth_BHW)
+    bins_BHW = jnp.where(is_known_BHW, bins_BHW, hole)
     ids_BHW = bins_BHW.astype(jnp.int32)
     return {KEY: base.patchify(ids_BHW, self.patch_size)}
 
@@ -110,9 +123,10 @@ class DepthTask(base.AbstractTask):
     ids_BNP = x[KEY]
     if self.ignore_first_bin:
       # -1 is "unlabelled" to the loss. The oracle still reads bin 0.
-      ids_BNP = jnp.where(ids_BNP == 0, -1, ids_BNP)
-    loss_B = losses.per_example_mean(
-        losses.softmax_cross_entropy(logits[KEY], ids_BNP))
+      is_first_BNP = ids_BNP == 0
+      ids_BNP = jnp.where(is_first_BNP, -1, ids_BNP)
+    loss_BNP = losses.softmax_cross_entropy(logits[KEY], ids_BNP)
+    loss_B = losses.per_example_mean(loss_BNP)
     return loss_B, {"loss_depth": loss_B}
 
   def outputs(self, logits):
@@ -120,8 +134,9 @@ class DepthTask(base.AbstractTask):
     ids_BNP = jnp.argmax(logits[KEY], axis=-2)
     ids_BHW = base.unpatchify(ids_BNP, self.input_size, self.patch_size)
     # A bin stands for its centre: half a width above its lower end.
-    width = (self.max_depth - self.min_depth) / self.num_bins
-    centres_BHW = (ids_BHW.astype(jnp.float32) + 0.5) * width
+    width = self._depth_range / self.num_bins
+    bins_BHW = ids_BHW.astype(jnp.float32)
+    centres_BHW = (bins_BHW + 0.5) * width
     return {KEY: self.min_depth + centres_BHW}
 
   def truth(self, batch):
@@ -129,14 +144,15 @@ class DepthTask(base.AbstractTask):
 
   def render(self, outputs) -> np.ndarray:
     """Near is bright, far is dark, holes are black; scaled to the range."""
-    return render_depth(
-        np.asarray(outputs[KEY]), self.min_depth, self.max_depth)
+    depth_BHW = np.asarray(outputs[KEY])
+    return render_depth(depth_BHW, self.min_depth, self.max_depth)
 
   def write(self, path, output, categories=None):
     """A PNG of 16 bits with millimetres."""
     del categories
     # A cast alone would cut decimals, and wrap around what is too far.
-    millimetres = np.rint(output.astype(np.float64) * 1000)
+    metres = output.astype(np.float64)
+    millimetres = np.rint(metres * 1000)
     millimetres = np.clip(millimetres, 0, _MAX_UINT16)
     output_files.write_png(path, millimetres.astype(np.uint16))
 
@@ -149,10 +165,14 @@ def _has_depth(depth: base.AnyArray) -> base.AnyArray:
 def render_depth(depth_BHW: np.ndarray, min_depth: float,
                  max_depth: float) -> np.ndarray:
   """uint8 [B,H,W,3] of metres; beyond the range the colors stay the same."""
-  stops = np.linspace(min_depth, max_depth, len(_COLORS))
+  num_stops = len(_COLORS)
+  stops = np.linspace(min_depth, max_depth, num_stops)
   is_known = _has_depth(depth_BHW)
   # Any number will do in a hole: it becomes black below.
   metres = np.where(is_known, depth_BHW, min_depth)
-  channels = [np.interp(metres, stops, levels) for levels in _COLORS.T]
+  channels = []
+  for levels in _COLORS.T:
+    channels.append(np.interp(metres, stops, levels))
   rgb_BHWC = np.rint(np.stack(channels, axis=-1))
-  return np.uint8(np.where(is_known[..., None], rgb_BHWC, 0))
+  rgb_BHWC = np.where(is_known[..., None], rgb_BHWC, 0)
+  return np.uint8(rgb_BHWC)

@@ -18,7 +18,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from uvim import fields
-from uvim.typing import Array, Float, Int
+from uvim.typing import Array, Float, Int, PatchIds
+
+ClassLogits = Float[Array, "B N K P"]
+InstanceLogits = Float[Array, "B N I P"]
+# (semantics, instance) of each pixel.
+PatchPairs = Int[Array, "B N P 2"]
+# For each instance, one number for each class: a count or a sum of logits.
+Votes = Int[Array, "B I K"] | Float[Array, "B I K"]
+SumLogits = Callable[..., Votes]
 
 INSTANCE_LABELS = ("logit_sum", "majority")
 OPTION_CHECKS = {
@@ -34,10 +42,13 @@ _GAP = 16
 
 
 def panoptic_from_logits(
-    semantics: Float[Array, "B N K P"], instances: Float[Array, "B N I P"], *,
-    min_fraction: float = 0.0, instance_label: str = "logit_sum",
-    sum_logits: Callable[..., Array] | None = None,
-) -> Int[Array, "B N P 2"]:
+    semantics: ClassLogits,
+    instances: InstanceLogits,
+    *,
+    min_fraction: float = 0.0,
+    instance_label: str = "logit_sum",
+    sum_logits: SumLogits | None = None,
+) -> PatchPairs:
   """Instances by argmax, then one class for each, then void for small ones.
 
   Args:
@@ -63,11 +74,13 @@ def panoptic_from_logits(
     votes_BIK = sum_logits(semantics, ids_BNP, num_ids=num_ids)
   # An instance without a pixel has no votes: it gets class 0, and no pixel
   # reads it.
-  label_BI = jnp.argmax(votes_BIK, axis=-1).astype(jnp.int32)
+  label_BI = jnp.argmax(votes_BIK, axis=-1)
+  label_BI = label_BI.astype(jnp.int32)
   pair_BIC = _pairs_of_instances(label_BI, ids_BNP, min_fraction)
   # Every pixel gets the pair of its instance.
-  ids_BX = ids_BNP.reshape(ids_BNP.shape[0], -1)
-  out_BXC = jnp.take_along_axis(pair_BIC, ids_BX[..., None], axis=1)
+  batch = len(ids_BNP)
+  ids_BX1 = ids_BNP.reshape(batch, -1)[..., None]
+  out_BXC = jnp.take_along_axis(pair_BIC, ids_BX1, axis=1)
   return out_BXC.reshape(*ids_BNP.shape, 2)
 
 
@@ -77,10 +90,13 @@ def _pairs_of_instances(label_BI, ids_BNP, min_fraction: float):
   ids_BX = ids_BNP.reshape(batch, -1)
   count = functools.partial(jnp.bincount, length=num_ids)
   area_BI = jax.vmap(count)(ids_BX)
-  is_kept_BI = area_BI > max_removed_area(min_fraction, ids_BX.shape[1])
-  number_BI = jnp.broadcast_to(jnp.arange(num_ids), label_BI.shape)
+  num_pixels = ids_BX.shape[1]
+  is_kept_BI = area_BI > max_removed_area(min_fraction, num_pixels)
+  numbers_I = jnp.arange(num_ids)
+  number_BI = jnp.broadcast_to(numbers_I, label_BI.shape)
   pair_BIC = jnp.stack([label_BI, number_BI], axis=-1)
-  return jnp.where(is_kept_BI[..., None], pair_BIC, 0)
+  is_kept_BI1 = is_kept_BI[..., None]
+  return jnp.where(is_kept_BI1, pair_BIC, 0)
 
 
 def max_removed_area(min_fraction: float, num_pixels: int) -> int:
@@ -95,18 +111,18 @@ def max_removed_area(min_fraction: float, num_pixels: int) -> int:
 # ── The likeliest class of each pixel ───────────────────────────────────────
 
 
-def argmax_classes(logits_BNKP: Array) -> Int[Array, "B N P"]:
+def argmax_classes(logits_BNKP: Array) -> PatchIds:
   """argmax over axis -2; the lowest index wins ties."""
   return lax.platform_dependent(
       logits_BNKP, cpu=argmax_by_groups, default=_plain_argmax)
 
 
 def _plain_argmax(logits_BNKP):
-  return jnp.argmax(logits_BNKP, axis=2).astype(jnp.int32)
+  class_BNP = jnp.argmax(logits_BNKP, axis=2)
+  return class_BNP.astype(jnp.int32)
 
 
-def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP
-                     ) -> Int[Array, "B N P"]:
+def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP) -> PatchIds:
   """`argmax_classes` as two reductions, for a group of patches at a time.
 
   XLA's argmax on a CPU is a scalar loop. The maximum, and then the first
@@ -126,12 +142,14 @@ def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP
     # Classes below the maximum become K, and the least of the others wins.
     # Not `logits == highest`, which no NaN fulfils: the index must stay in
     # range.
-    candidate_GKP = jnp.where(logits_GKP < highest_G1P, classes, class_GKP)
+    is_lower_GKP = logits_GKP < highest_G1P
+    candidate_GKP = jnp.where(is_lower_GKP, classes, class_GKP)
     first_GP = jnp.min(candidate_GKP, axis=1)
     return lax.dynamic_update_slice_in_dim(index_MP, first_GP, i * group, 0)
 
+  num_groups = total // group
   index_MP = jnp.zeros((total, pixels), jnp.int32)
-  index_MP = lax.fori_loop(0, total // group, add_group, index_MP)
+  index_MP = lax.fori_loop(0, num_groups, add_group, index_MP)
   return index_MP.reshape(batch, patches, pixels)
 
 
@@ -139,19 +157,21 @@ def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP
 
 
 def count_votes(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int
-                ) -> Int[Array, "B I K"]:
+                ) -> Votes:
   """How many pixels of each instance prefer each class."""
   batch, _, num_classes, _ = semantics_BNKP.shape
   classes_BNP = argmax_classes(semantics_BNKP)
   # One number for each pair of instance and class, so that one count does.
   pair_BNP = ids_BNP * num_classes + classes_BNP
   pair_BX = pair_BNP.reshape(batch, -1)
-  count = functools.partial(jnp.bincount, length=num_ids * num_classes)
-  return jax.vmap(count)(pair_BX).reshape(batch, num_ids, num_classes)
+  num_pairs = num_ids * num_classes
+  count = functools.partial(jnp.bincount, length=num_pairs)
+  votes = jax.vmap(count)(pair_BX)
+  return votes.reshape(batch, num_ids, num_classes)
 
 
 def sum_logits_by_instance(semantics_BNKP: Array, ids_BNP: Array, *,
-                           num_ids: int) -> Float[Array, "B I K"]:
+                           num_ids: int) -> Votes:
   """f32: class logits summed over the pixels of each instance.
 
   The sum takes a few patches at a time. A pixel-major copy of all logits, or a
@@ -160,14 +180,14 @@ def sum_logits_by_instance(semantics_BNKP: Array, ids_BNP: Array, *,
   other devices a scatter adds in any order, so a sum could change from run to
   run. There a matmul sums, in full f32.
   """
+  scatter = functools.partial(sum_by_scatter, num_ids=num_ids)
+  matmul = functools.partial(sum_by_matmul, num_ids=num_ids)
   return lax.platform_dependent(
-      semantics_BNKP, ids_BNP,
-      cpu=functools.partial(sum_by_scatter, num_ids=num_ids),
-      default=functools.partial(sum_by_matmul, num_ids=num_ids))
+      semantics_BNKP, ids_BNP, cpu=scatter, default=matmul)
 
 
 def sum_by_matmul(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
-                  group: int = _GROUP) -> Float[Array, "B I K"]:
+                  group: int = _GROUP) -> Votes:
   """`sum_logits_by_instance` as products with a mask per instance."""
   batch, patches, classes, _ = semantics_BNKP.shape
   group = math.gcd(patches, group)
@@ -177,16 +197,19 @@ def sum_by_matmul(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
         semantics_BNKP, i * group, group, axis=1)
     ids_BGP = lax.dynamic_slice_in_dim(ids_BNP, i * group, group, axis=1)
     masks_BGPI = jax.nn.one_hot(ids_BGP, num_ids, dtype=jnp.float32)
-    return sums_BIK + jnp.einsum(
-        "bgpi,bgkp->bik", masks_BGPI, logits_BGKP.astype(jnp.float32),
+    logits_BGKP = logits_BGKP.astype(jnp.float32)
+    sums_of_group_BIK = jnp.einsum(
+        "bgpi,bgkp->bik", masks_BGPI, logits_BGKP,
         precision=lax.Precision.HIGHEST)
+    return sums_BIK + sums_of_group_BIK
 
+  num_groups = patches // group
   sums_BIK = jnp.zeros((batch, num_ids, classes), jnp.float32)
-  return lax.fori_loop(0, patches // group, add_group, sums_BIK)
+  return lax.fori_loop(0, num_groups, add_group, sums_BIK)
 
 
 def sum_by_scatter(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
-                   streams: int = 16) -> Float[Array, "B I K"]:
+                   streams: int = 16) -> Votes:
   """`sum_logits_by_instance` by adding pixels to rows, a patch at a time.
 
   The patches of all images are cut into streams of equal length. A step of
@@ -216,7 +239,8 @@ def sum_by_scatter(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int,
   def step(i, carries):
     advanced = []
     for stream, (sums, buffer) in enumerate(carries):
-      advanced.append(add_patch(stream * length + i, sums, buffer))
+      patch = stream * length + i
+      advanced.append(add_patch(patch, sums, buffer))
     return advanced
 
   no_sums = jnp.zeros((num_rows, classes), jnp.float32)

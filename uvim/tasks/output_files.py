@@ -10,9 +10,11 @@ import numpy as np
 from uvim import files
 from uvim.registry import ConfigError
 
+Path = str | os.PathLike
+WriteTo = Callable[[BinaryIO], Any]
 
-def write_file(path: str | os.PathLike,
-               write: Callable[[BinaryIO], Any]) -> None:
+
+def write_file(path: Path, write: WriteTo) -> None:
   """`files.replace_file`, for files that a user asked for.
 
   Raises:
@@ -26,20 +28,27 @@ def write_file(path: str | os.PathLike,
     raise ConfigError(f"Cannot write {path}: {reason}.") from error
 
 
-def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_array(path: Path, array: np.ndarray) -> None:
   """Writes a `.npy` file."""
-  write_file(path, lambda file: np.save(file, array))
+  def write(file):
+    np.save(file, array)
+
+  write_file(path, write)
 
 
-def write_png(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_png(path: Path, array: np.ndarray) -> None:
   """Writes uint8 [H, W, 3] or [H, W], or uint16 [H, W], as a PNG."""
   # Imported here: only some tasks write images.
   from PIL import Image
   image = Image.fromarray(array)
-  write_file(path, lambda file: image.save(file, "PNG"))
+
+  def write(file):
+    image.save(file, "PNG")
+
+  write_file(path, write)
 
 
-def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
   """Writes a JSON object with one item of a list per line.
 
   So a code of 256 words is one line of text, not 256.
@@ -49,8 +58,14 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     # On one line; only a list below gets one line per item.
     text = json.dumps(value)
     if isinstance(value, list):
-      items = ",\n".join(json.dumps(item) for item in value)
+      items = ",\n".join(map(json.dumps, value))
       text = f"[\n{items}\n]"
-    members.append(f"{json.dumps(key)}: {text}")
-  text = "{" + ",\n".join(members) + "}\n"
-  write_file(path, lambda file: file.write(text.encode()))
+    name = json.dumps(key)
+    members.append(f"{name}: {text}")
+  joined = ",\n".join(members)
+  text = "{" + joined + "}\n"
+
+  def write(file):
+    file.write(text.encode())
+
+  write_file(path, write)

@@ -15,6 +15,8 @@ from uvim.tasks import base, coco_format
 from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_logits
 from uvim.typing import Int
 
+LabelOfImage = Int[np.ndarray, "H W C"]
+
 KEYS = ("semantics", "instances")
 # Color steps from one number to the next. Multiples of an irrational number,
 # modulo 1, spread evenly and never repeat. These are close enough to one.
@@ -38,11 +40,16 @@ class PanopticTask(base.AbstractTask):
     num_classes, _ = self.outputs_spec["semantics"]
     return num_classes - 1
 
-  def encode_labels(self, labels: Int[base.AnyArray, "B H W 2"]
-                    ) -> dict[str, Int[base.AnyArray, "B N P"]]:
-    """Integer ids per patch; ids out of range mean "unlabelled"."""
+  def encode_labels(self, labels: base.AnyArray) -> base.AnyArrays:
+    """int [B,H,W,2] -> key -> int [B,N,P].
+
+    Ids out of range mean "unlabelled".
+    """
     labels_BNPC = base.patchify(labels, self.patch_size)
-    return {key: labels_BNPC[..., i] for i, key in enumerate(KEYS)}
+    ids = {}
+    for channel, key in enumerate(KEYS):
+      ids[key] = labels_BNPC[..., channel]
+    return ids
 
   def loss(self, logits, x):
     """Unweighted sum of both per-pixel cross-entropies, averaged over pixels.
@@ -56,7 +63,8 @@ class PanopticTask(base.AbstractTask):
     for key in KEYS:
       loss_BNP = losses.softmax_cross_entropy(logits[key], x[key])
       logs[f"loss_{key}"] = losses.per_example_mean(loss_BNP)
-    return logs["loss_semantics"] + logs["loss_instances"], logs
+    loss_B = logs["loss_semantics"] + logs["loss_instances"]
+    return loss_B, logs
 
   def outputs(self, logits, *, min_fraction: float = 0.0,
               instance_label: str = "logit_sum"):
@@ -66,10 +74,8 @@ class PanopticTask(base.AbstractTask):
     out_BNPC = panoptic_from_logits(
         logits["semantics"], logits["instances"], min_fraction=min_fraction,
         instance_label=instance_label)
-    return {
-        "panoptic":
-            base.unpatchify(out_BNPC, self.input_size, self.patch_size)
-    }
+    out_BHWC = base.unpatchify(out_BNPC, self.input_size, self.patch_size)
+    return {"panoptic": out_BHWC}
 
   outputs.checks = OPTION_CHECKS
   outputs.docs = {
@@ -82,7 +88,8 @@ class PanopticTask(base.AbstractTask):
 
   def render(self, outputs) -> np.ndarray:
     """A hue per class, a shade per instance, black for void."""
-    return render_panoptic(np.asarray(outputs["panoptic"]))
+    panoptic_BHWC = np.asarray(outputs["panoptic"])
+    return render_panoptic(panoptic_BHWC)
 
   def label_at(self, label, size, *, antialias=False):
     """Nearest, then the order of instances that the oracle was trained on."""
@@ -98,8 +105,7 @@ class PanopticTask(base.AbstractTask):
     coco_format.write_panoptic_list(path, images, records, categories)
 
 
-def canonical_order(label_HWC: Int[np.ndarray, "H W C"]
-                    ) -> Int[np.ndarray, "H W C"]:
+def canonical_order(label_HWC: LabelOfImage) -> LabelOfImage:
   """Numbers instances, the last channel, 1, 2, … by their centres.
 
   The order is by mean row, then by mean column, as in the op make_canonical.
@@ -107,17 +113,22 @@ def canonical_order(label_HWC: Int[np.ndarray, "H W C"]
   """
   height, width = label_HWC.shape[:2]
   # `place` is the index of each pixel's id in `ids_S`.
-  ids_S, place = np.unique(label_HWC[..., -1], return_inverse=True)
+  instances_HW = label_HWC[..., -1]
+  ids_S, place = np.unique(instances_HW, return_inverse=True)
   # The shape of the inverse differs between versions of numpy.
   place_HW = place.reshape(height, width)
-  mean_row_S = _mean_by_place(place_HW, np.arange(height)[:, None])
-  mean_column_S = _mean_by_place(place_HW, np.arange(width)[None, :])
+  rows_H1 = np.arange(height)[:, None]
+  columns_1W = np.arange(width)[None, :]
+  mean_row_S = _mean_by_place(place_HW, rows_H1)
+  mean_column_S = _mean_by_place(place_HW, columns_1W)
   # lexsort takes its most important key last.
   order_S = np.lexsort((mean_column_S, mean_row_S))
   # Places of the real instances, in their new order.
-  instances = order_S[ids_S[order_S] > 0]
+  is_instance = ids_S[order_S] > 0
+  instances = order_S[is_instance]
+  num_instances = len(instances)
   new_ids_S = ids_S.copy()
-  new_ids_S[instances] = np.arange(1, len(instances) + 1)
+  new_ids_S[instances] = np.arange(1, num_instances + 1)
   renumbered_HWC = np.array(label_HWC)
   renumbered_HWC[..., -1] = new_ids_S[place_HW]
   return renumbered_HWC
@@ -126,8 +137,10 @@ def canonical_order(label_HWC: Int[np.ndarray, "H W C"]
 def _mean_by_place(place_HW, values) -> np.ndarray:
   """Means [S] of values that are broadcast to [H,W], by the pixel's place."""
   places = place_HW.reshape(-1)
-  values = np.broadcast_to(values, place_HW.shape).reshape(-1)
-  return np.bincount(places, values) / np.bincount(places)
+  values_HW = np.broadcast_to(values, place_HW.shape)
+  sums_S = np.bincount(places, values_HW.reshape(-1))
+  counts_S = np.bincount(places)
+  return sums_S / counts_S
 
 
 def render_panoptic(panoptic_BHWC: Int[np.ndarray, "B H W 2"]) -> np.ndarray:
@@ -142,7 +155,9 @@ def render_panoptic(panoptic_BHWC: Int[np.ndarray, "B H W 2"]) -> np.ndarray:
   brightness_BHW = 0.55 + 0.45 * (ids_BHW * _GOLDEN_STEP % 1)
   rgb_BHWC = _hue_to_rgb(hue_BHW, brightness_BHW, saturation=0.7)
   is_segment_BHW = classes_BHW > 0
-  return np.uint8(np.where(is_segment_BHW[..., None], 255 * rgb_BHWC, 0))
+  is_segment_BHW1 = is_segment_BHW[..., None]
+  rgb_BHWC = np.where(is_segment_BHW1, 255 * rgb_BHWC, 0)
+  return np.uint8(rgb_BHWC)
 
 
 def _hue_to_rgb(hue, brightness, *, saturation) -> np.ndarray:
@@ -155,5 +170,6 @@ def _hue_to_rgb(hue, brightness, *, saturation) -> np.ndarray:
   starts = np.array([5, 3, 1])
   part = (starts + hue[..., None] * 6) % 6
   # How much of the saturation a channel lacks: 0 is full, 1 is low.
-  lack = np.clip(np.minimum(part, 4 - part), 0, 1)
+  distance = np.minimum(part, 4 - part)
+  lack = np.clip(distance, 0, 1)
   return brightness[..., None] * (1 - saturation * lack)
