@@ -22,7 +22,8 @@ from uvim.learn.state import TrainState
 def make_init(family: Family, config: TrainConfig, total_steps: int):
   """(init function rng → TrainState, optimizer, schedules)."""
   # Shapes are enough: the optimizer goes by the names of the parameters.
-  params, _ = jax.eval_shape(family.init, jax.random.key(0))
+  any_key = jax.random.key(0)
+  params, _ = jax.eval_shape(family.init, any_key)
   tx, schedules = optim.make_optimizer(
       optax_name=config.optax_name,
       optax=config.optax,
@@ -73,7 +74,8 @@ def make_train_step(family: Family, tx: optax.GradientTransformation, *,
   param_shardings = None if shardings is None else shardings.params
 
   def train_step(state: TrainState, frozen, batch):
-    example_rng, after_rng = jax.random.split(state.step_rng())
+    step_rng = state.step_rng()
+    example_rng, after_rng = jax.random.split(step_rng)
     any_array = next(iter(batch.values()))
     batch_size = len(any_array)
     rngs_B = example_rngs(example_rng, batch_size)
@@ -98,8 +100,9 @@ def make_train_step(family: Family, tx: optax.GradientTransformation, *,
 
 def _undo_bad_step(state, new_state, logs):
   """(the state to go on with, 1 if loss or gradient is not finite else 0)."""
-  is_finite = jnp.isfinite(logs["loss"]) & jnp.isfinite(logs["grad_norm"])
-  is_bad = ~is_finite
+  is_loss_finite = jnp.isfinite(logs["loss"])
+  is_norm_finite = jnp.isfinite(logs["grad_norm"])
+  is_bad = ~(is_loss_finite & is_norm_finite)
 
   def keep_old_if_bad(old, new):
     return jnp.where(is_bad, old, new)
@@ -120,7 +123,8 @@ def _value_and_grad(family, state, frozen, batch, rngs_B, param_shardings):
 
   # Row r is in part r mod n: every device computes its own rows of each part.
   def split_rows(x):
-    return x.reshape(-1, num_parts, *x.shape[1:])
+    row_shape = x.shape[1:]
+    return x.reshape(-1, num_parts, *row_shape)
 
   rows = jax.tree.map(split_rows, (batch, rngs_B))
 
@@ -162,19 +166,27 @@ def _sum_of_parts(compute_part_at, num_parts):
     total = jax.tree.map(jnp.add, total, part)
     return total, None
 
+  def zeros_of(shape):
+    return jnp.zeros(shape.shape, shape.dtype)
+
   # The scan needs a first total, and only the loss knows what its tree is.
   shapes = jax.eval_shape(compute_part_at, 0)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  zeros = jax.tree.map(zeros_of, shapes)
   # A scan and no loop of Python: one part after the other is in memory.
-  total, _ = jax.lax.scan(add_part, zeros, jnp.arange(num_parts))
+  indices = jnp.arange(num_parts)
+  total, _ = jax.lax.scan(add_part, zeros, indices)
   return total
 
 
 def _mean_of_parts(total, num_parts):
   """((loss, report), gradients) of the whole batch from the sums of parts."""
   (loss, report), grads = total
+
+  def mean_of(x):
+    return x / num_parts
+
   # Losses, logs and gradients are means over examples; stats are sums.
-  means = (loss, report.logs, grads)
-  loss, logs, grads = jax.tree.map(lambda x: x / num_parts, means)
+  sums = (loss, report.logs, grads)
+  loss, logs, grads = jax.tree.map(mean_of, sums)
   report = report.replace(logs=logs)
   return (loss, report), grads

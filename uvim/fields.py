@@ -17,6 +17,10 @@ import numpy as np
 from uvim.registry import ConfigError, nearest
 
 REQUIRED = dataclasses.MISSING
+INTEGERS = (int, np.integer)
+REALS = (int, float, np.integer, np.floating)
+
+Fits = Callable[[Any], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +33,19 @@ class Check:
     names: the allowed values, where they are a few names.
   """
   allowed: str
-  fits: Callable[[Any], bool]
+  fits: Fits
   names: tuple[Any, ...] = ()
 
 
 def is_integer(value: Any) -> bool:
   """Whether `value` is a whole number; True and False are not."""
-  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  # True is an int to Python.
+  return isinstance(value, INTEGERS) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
   """Whether `value` is a finite number; True and False are not."""
-  is_real = isinstance(value, (int, float, np.integer, np.floating))
+  is_real = isinstance(value, REALS)
   # True is an int to Python.
   if not is_real or isinstance(value, bool):
     return False
@@ -79,7 +84,7 @@ def number(least: float, below: float | None = None) -> Check:
 def one_of(names: Iterable[Any]) -> Check:
   """One of a few values."""
   names = tuple(names)
-  allowed = ", ".join(str(name) for name in names)
+  allowed = ", ".join(map(str, names))
 
   def fits(value):
     # `in` asks the same of each name; a set could not hold every value.
@@ -95,7 +100,7 @@ def two_integers(least: int = 1) -> Check:
   def fits(value):
     # A list too: that is what JSON makes of a tuple.
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return is_pair and all(is_large_enough(number) for number in value)
+    return is_pair and all(map(is_large_enough, value))
 
   return Check(f"two integers ≥ {least}, as in (16, 16)", fits)
 
@@ -108,7 +113,11 @@ def optional(check: Check) -> Check:
   return Check(f"None or {check.allowed}", fits, check.names)
 
 
-BOOL = Check("True or False", lambda value: isinstance(value, bool))
+def _is_bool(value: Any) -> bool:
+  return isinstance(value, bool)
+
+
+BOOL = Check("True or False", _is_bool)
 
 
 def field(
@@ -183,7 +192,9 @@ def _is_of_flax(cls: type, item: dataclasses.Field) -> bool:
   # Only flax modules have `apply`. A field with a description is ours.
   is_module = hasattr(cls, "apply")
   is_described = item.metadata.get("doc") is not None
-  return is_module and item.name in ("parent", "name") and not is_described
+  if not is_module or is_described:
+    return False
+  return item.name in ("parent", "name")
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
@@ -195,7 +206,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
   checks = getattr(function, "checks", {})
   docs = getattr(function, "docs", {})
   options = {}
-  for name, parameter in inspect.signature(function).parameters.items():
+  parameters = inspect.signature(function).parameters
+  for name, parameter in parameters.items():
     # What has no default is an input, not an option.
     if parameter.default is not parameter.empty:
       options[name] = Field(
@@ -209,7 +221,10 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
 def takes_any_option(function: Callable[..., Any]) -> bool:
   """Whether the function has `**options`, which it passes on."""
   parameters = inspect.signature(function).parameters.values()
-  return any(p.kind is p.VAR_KEYWORD for p in parameters)
+  for parameter in parameters:
+    if parameter.kind is parameter.VAR_KEYWORD:
+      return True
+  return False
 
 
 def hashable(value: Any) -> Any:
@@ -221,7 +236,7 @@ def hashable(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {key: hashable(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
-    return tuple(hashable(item) for item in value)
+    return tuple(map(hashable, value))
   return value
 
 
@@ -247,18 +262,26 @@ def check_fields(
     if known_field.is_required and name not in given:
       missing.append(name)
   if missing:
-    all_of_them = ""
-    if len(missing) > 1:
-      all_of_them = f" (all that are missing: {', '.join(missing)})"
-    raise ConfigError(f"Missing key '{where}.{missing[0]}'{all_of_them}.")
+    raise _missing_keys(missing, where)
   for name, value in given.items():
     check_value(known[name], value, where)
+
+
+def _missing_keys(missing, where) -> ConfigError:
+  """The error for keys that must be given and are not."""
+  first = missing[0]
+  all_of_them = ""
+  if len(missing) > 1:
+    all_of_them = f" (all that are missing: {', '.join(missing)})"
+  return ConfigError(f"Missing key '{where}.{first}'{all_of_them}.")
 
 
 def _unknown_key(name, value, known, where) -> ConfigError:
   """The error for a key that is no field."""
   near = nearest(name, known)
-  hint = f" Did you mean '{where}.{near}'?" if near else ""
+  hint = ""
+  if near:
+    hint = f" Did you mean '{where}.{near}'?"
   names = ", ".join(sorted(known)) or "none"
   return ConfigError(
       f"Unknown key '{where}.{name}' = {value!r}.{hint} Known: {names}.")

@@ -62,21 +62,26 @@ class VqvaeFamily(Family):
       extra["state"] = arrays["state"]
     num_words = self.num_words()
     if num_words is not None:
-      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
+      usage_shape = (num_words,)
+      extra["usage"] = jnp.zeros(usage_shape, jnp.int32)
     return arrays["params"], extra
 
   def check_batch(self, batch):
     data = self.task.inputs(batch)
-    if data["x"] is None or data["ctx"] is None:
+    labels = data["x"]
+    image = data["ctx"]
+    if labels is None or image is None:
       raise ConfigError("config.pp_train must keep 'image' and 'labels'; it "
                         f"leaves {', '.join(sorted(batch))}.")
     image_key = "image_ctx" if "image_ctx" in batch else "image"
-    check_size(data["ctx"], self.model.vit.input_size, image_key)
+    input_size = self.model.vit.input_size
+    check_size(image, input_size, image_key)
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del frozen
     model = self.model
-    arrays = {"params": params, "state": extra.get("state", {})}
+    quantizer_state = extra.get("state", {})
+    arrays = {"params": params, "state": quantizer_state}
     data = self.task.inputs(batch)
     labels = data["x"]
     image = data["ctx"]
@@ -91,7 +96,8 @@ class VqvaeFamily(Family):
     z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
     loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
     loss += jnp.mean(coded.loss_B)
-    return loss, Report(logs | coded.logs, stats=coded.stats)
+    logs = logs | coded.logs
+    return loss, Report(logs, stats=coded.stats)
 
   def after_step(self, params, extra, stats, rng, starts_epoch):
     del params
@@ -101,11 +107,13 @@ class VqvaeFamily(Family):
     new_extra = dict(extra)
     logs = {}
     if "state" in extra:
-      new_extra["state"], logs = quantizer.learn(extra["state"], stats, rng)
+      new_state, logs = quantizer.learn(extra["state"], stats, rng)
+      new_extra["state"] = new_state
     counts_Q = quantizer.usage(stats)
     if counts_Q is not None:
-      new_extra["usage"], usage_logs = usage.count_usage(
+      new_usage, usage_logs = usage.count_usage(
           extra["usage"], counts_Q, starts_epoch)
+      new_extra["usage"] = new_usage
       logs |= usage_logs
     return new_extra, logs
 
@@ -115,7 +123,9 @@ class VqvaeFamily(Family):
     """The guiding codes of the batch's labels, without dropout."""
     data = self.task.inputs(batch)
     # Without keys per example: an evaluation must not depend on chance.
-    coded = self.model.oracle(variables, data["x"], data["ctx"])
+    labels = data["x"]
+    image = data["ctx"]
+    coded = self.model.oracle(variables, labels, image)
     return coded.code
 
   def decode(self, variables, code, batch, mask=None, mask_region=None,
@@ -173,6 +183,7 @@ class VqvaeFamily(Family):
     predictor_of = {"oracle's code": "predict", "no code": "zero_code"}
     outputs = {}
     for title, name in predictor_of.items():
-      program = predict(name, **predict.scored(name))
+      options = predict.scored(name)
+      program = predict(name, **options)
       outputs[title] = program(variables, batch)
     return draw_columns(self.task, batch, outputs)
