@@ -14,6 +14,11 @@ Batch = Mapping[str, np.ndarray]
 Arrays = dict[str, Any]
 Prediction = Mapping[str, Any]
 Truth = Mapping[str, Any]
+# None stands for an example that could not be read.
+Predictions = Iterable[Prediction | None]
+PredictFn = Callable[[Any, Arrays], Arrays]  # (variables, batch) → outputs.
+PutFn = Callable[[Arrays], Arrays]
+ReadTruth = Callable[[int], Truth | None]  # Place in the split → truth.
 
 _ID = "image/id"
 _HIGH_BITS = "image/id_high"
@@ -23,11 +28,11 @@ _NUM_LOW_BITS = np.uint64(32)
 
 
 def predict_all(
-    predict_fn: Callable[[Any, Arrays], Arrays],
+    predict_fn: PredictFn,
     variables: Any,
     batches: Iterable[Batch],
     *,
-    put: Callable[[Arrays], Arrays],
+    put: PutFn,
 ) -> Iterator[Arrays | None]:
   """Predictions on the host, one example at a time, in order, without padding.
 
@@ -73,15 +78,18 @@ def seed_ids(ids_B: np.ndarray) -> np.ndarray:
 def _high_bits(ids_B: np.ndarray) -> np.ndarray:
   """The other 32 bits of the ids: uint32 [B]."""
   # Unsigned, so that the shift fills up with zeros.
-  bits_B = np.asarray(ids_B, np.int64).view(np.uint64)
-  return (bits_B >> _NUM_LOW_BITS).astype(np.uint32)
+  whole_B = np.asarray(ids_B, np.int64)
+  bits_B = whole_B.view(np.uint64)
+  high_B = bits_B >> _NUM_LOW_BITS
+  return high_B.astype(np.uint32)
 
 
 def _split_ids(batch: Batch) -> Arrays:
   """The batch with its ids in two halves, and with a mask."""
   batch = dict(batch)  # The caller keeps its own.
   if _MASK not in batch:
-    batch_size = len(next(iter(batch.values())))
+    any_array = next(iter(batch.values()))
+    batch_size = len(any_array)
     # Without a mask nothing is padding.
     batch[_MASK] = np.ones(batch_size, bool)
   if _ID in batch:
@@ -94,8 +102,9 @@ def _split_ids(batch: Batch) -> Arrays:
 
 def _join_ids(low_B: np.ndarray, high_B: np.ndarray) -> np.ndarray:
   """Undoes `_split_ids`: int64 [B]."""
-  bits_B = high_B.astype(np.uint64) << _NUM_LOW_BITS
-  return (bits_B | low_B).view(np.int64)
+  high_bits_B = high_B.astype(np.uint64) << _NUM_LOW_BITS
+  bits_B = high_bits_B | low_B
+  return bits_B.view(np.int64)
 
 
 def _start(predict_fn, variables, batch: Arrays) -> Arrays:
@@ -120,12 +129,14 @@ def _finish(pending: Arrays) -> Iterator[Arrays | None]:
   """Waits for a batch and yields its examples."""
   arrays = sharding.gather_to_host(pending)
   is_real_B = arrays.pop(_MASK)
-  is_skipped_B = arrays.pop(_SKIPPED, np.zeros_like(is_real_B))
+  none_skipped_B = np.zeros_like(is_real_B)
+  is_skipped_B = arrays.pop(_SKIPPED, none_skipped_B)
   if _ID in arrays:
     high_B = arrays.pop(_HIGH_BITS)
     arrays[_ID] = _join_ids(arrays[_ID], high_B)
   # A skipped example is masked like padding, but has a place in the split.
-  for row in np.flatnonzero(is_real_B | is_skipped_B):
+  has_place_B = is_real_B | is_skipped_B
+  for row in np.flatnonzero(has_place_B):
     if is_skipped_B[row]:
       yield None
     else:
@@ -141,7 +152,7 @@ def _example(arrays: Arrays, row: int) -> Arrays:
 
 
 def numbered(
-    predictions: Iterable[Prediction | None],
+    predictions: Predictions,
     num_examples: int,
 ) -> Iterator[tuple[int, Prediction]]:
   """(place, prediction) of as many predictions as there are examples.
@@ -176,9 +187,9 @@ def check_id(index: int, prediction: Prediction, image_id: int) -> None:
 
 
 def with_truth(
-    predictions: Iterable[Prediction | None],
+    predictions: Predictions,
     num_examples: int,
-    read_truth: Callable[[int], Truth | None],
+    read_truth: ReadTruth,
 ) -> Iterator[tuple[Prediction, Truth | None]]:
   """Each prediction with the truth of its example, read one at a time.
 
@@ -200,6 +211,7 @@ def with_truth(
     # Only of examples that were predicted: a skipped one cannot be read.
     truth = read_truth(index)
     if truth is not None:
-      check_id(index, prediction, int(truth[_ID]))
+      image_id = int(truth[_ID])
+      check_id(index, prediction, image_id)
     # The prediction's own id replaces the place, if it has one.
     yield {_ID: index, **prediction}, truth

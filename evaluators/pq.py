@@ -18,9 +18,11 @@ import numpy as np
 
 from uvim.registry import ConfigError
 
-Ids = Sequence[int] | np.ndarray
+Array = np.ndarray
+Ids = Sequence[int] | Array
+Categories = Sequence[Any]  # Rows with .id, .name, .isthing.
 Segments = Sequence[Mapping[str, Any]]
-Qualities = Mapping[str, np.ndarray]  # 'pq', 'sq', 'rq' → f64 [K].
+Qualities = Mapping[str, Array]  # 'pq', 'sq', 'rq' → f64 [K].
 Result = dict[str, Any]
 
 VOID = 0
@@ -30,7 +32,7 @@ _WORD_BYTES = 8
 _GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
 
-def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
+def run_starts(*maps_HW: Array) -> Array:
   """Flat positions where any of the maps takes a new value; the first is 0."""
   size = maps_HW[0].size
   # Padded to whole words, for `_true_positions`.
@@ -45,7 +47,7 @@ def run_starts(*maps_HW: np.ndarray) -> np.ndarray:
   return _true_positions(is_start)
 
 
-def _true_positions(flags: np.ndarray) -> np.ndarray:
+def _true_positions(flags: Array) -> Array:
   """As np.flatnonzero, in half the time where few flags are set.
 
   Args:
@@ -54,12 +56,14 @@ def _true_positions(flags: np.ndarray) -> np.ndarray:
   # Most words are empty, and eight flags are compared at once.
   words = flags.view(np.uint64)
   busy_words = np.flatnonzero(words != 0)
-  positions = np.flatnonzero(words[busy_words].view(bool))
+  busy_flags = words[busy_words].view(bool)
+  positions = np.flatnonzero(busy_flags)
   word, byte = np.divmod(positions, _WORD_BYTES)
-  return busy_words[word] * _WORD_BYTES + byte
+  first_byte = busy_words[word] * _WORD_BYTES
+  return first_byte + byte
 
 
-def run_lengths(starts: np.ndarray, size: int) -> np.ndarray:
+def run_lengths(starts: Array, size: int) -> Array:
   """Pixels of each run of a map of `size` pixels."""
   ends = np.empty_like(starts)
   ends[:-1] = starts[1:]
@@ -68,12 +72,14 @@ def run_lengths(starts: np.ndarray, size: int) -> np.ndarray:
   return ends - starts
 
 
-def unique_ids(ids_HW: np.ndarray) -> np.ndarray:
+def unique_ids(ids_HW: Array) -> Array:
   """np.unique, but sorting one id per run."""
-  return np.unique(ids_HW.ravel()[run_starts(ids_HW)])
+  starts = run_starts(ids_HW)
+  ids_R = ids_HW.ravel()[starts]
+  return np.unique(ids_R)
 
 
-def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
+def index_map(ids_HW: Array, known: Ids) -> Array:
   """Ids by their place in `known`: uint16 [H,W].
 
   0 stays 0, known[i] becomes i+1, any other id len(known)+1.
@@ -82,23 +88,28 @@ def index_map(ids_HW: np.ndarray, known: Ids) -> np.ndarray:
   lengths = run_lengths(starts, ids_HW.size)
   ids_R = ids_HW.ravel()[starts]
   places_R = _places(ids_R, known)
-  flat = np.repeat(places_R.astype(np.uint16), lengths)
+  places_R = places_R.astype(np.uint16)
+  flat = np.repeat(places_R, lengths)
   return flat.reshape(ids_HW.shape)
 
 
-def _places(ids_R: np.ndarray, known: Ids) -> np.ndarray:
+def _places(ids_R: Array, known: Ids) -> Array:
   """As `index_map`, for any array of ids: int64 [R]."""
   known = np.asarray(known, np.int64)
-  lowest = min(ids_R.min(initial=0), known.min(initial=0))
-  highest = max(ids_R.max(initial=0), known.max(initial=0))
+  lowest_id = ids_R.min(initial=0)
+  highest_id = ids_R.max(initial=0)
+  lowest_known = known.min(initial=0)
+  highest_known = known.max(initial=0)
+  lowest = min(lowest_id, lowest_known)
+  highest = max(highest_id, highest_known)
   # An image's own numbering is small: looking up is faster than searching.
   if lowest >= 0 and highest < _MAX_TABLE_SIZE:
     return _places_by_table(ids_R, known, int(highest))
   return _places_by_search(ids_R, known)
 
 
-def _places_by_table(ids_R: np.ndarray, known: np.ndarray, highest: int
-                     ) -> np.ndarray:
+def _places_by_table(ids_R: Array, known: Array, highest: int
+                     ) -> Array:
   """`_places` of ids in 0..highest."""
   num_known = len(known)
   table = np.full(highest + 1, num_known + 1, np.int64)
@@ -109,11 +120,12 @@ def _places_by_table(ids_R: np.ndarray, known: np.ndarray, highest: int
   return table[ids_R]
 
 
-def _places_by_search(ids_R: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _places_by_search(ids_R: Array, known: Array) -> Array:
   """`_places` of any ids."""
   num_known = len(known)
   order = np.argsort(known, kind="stable")
-  slot_R = np.searchsorted(known[order], ids_R)
+  sorted_known = known[order]
+  slot_R = np.searchsorted(sorted_known, ids_R)
   # A guard at the end that equals no id: the search may point past the last.
   order = np.append(order, num_known)
   known = np.append(known, -1)
@@ -139,13 +151,13 @@ class PQStat:
   """
 
   categories: tuple[Any, ...]
-  iou: np.ndarray
-  tp: np.ndarray
-  fp: np.ndarray
-  fn: np.ndarray
+  iou: Array
+  tp: Array
+  fp: Array
+  fn: Array
 
   @classmethod
-  def zeros(cls, categories: Sequence[Any]) -> "PQStat":
+  def zeros(cls, categories: Categories) -> "PQStat":
     """The statistics of no image."""
     num_categories = len(categories)
     return cls(
@@ -186,11 +198,12 @@ class PQStat:
     is_thing_K = np.array(is_thing, bool)
     result = {}
     for group, kinds in _GROUPS.items():
-      in_group_K = occurs_K & np.isin(is_thing_K, kinds)
-      result[group] = _group_means(qualities, in_group_K)
+      is_kind_K = np.isin(is_thing_K, kinds)
+      result[group] = _group_means(qualities, occurs_K & is_kind_K)
     per_class = {}
     for index, category in enumerate(self.categories):
-      per_class[int(category.id)] = self._category_result(index, qualities)
+      category_id = int(category.id)
+      per_class[category_id] = self._category_result(index, qualities)
     result["per_class"] = per_class
     return result
 
@@ -206,7 +219,7 @@ class PQStat:
     return result
 
 
-def _group_means(qualities: Qualities, in_group_K: np.ndarray) -> Result:
+def _group_means(qualities: Qualities, in_group_K: Array) -> Result:
   """The means over some categories, and 'n', how many they are."""
   num_categories = int(in_group_K.sum())
   # A group without categories has sums of 0.
@@ -220,12 +233,12 @@ def _group_means(qualities: Qualities, in_group_K: np.ndarray) -> Result:
 
 
 def pq_image(
-    gt_ids: np.ndarray,
+    gt_ids: Array,
     gt_segments: Segments,
-    pred_ids: np.ndarray,
+    pred_ids: Array,
     pred_segments: Segments,
     *,
-    categories: Sequence[Any],
+    categories: Categories,
 ) -> PQStat:
   """The statistics of one image.
 
@@ -266,62 +279,68 @@ def pq_image(
 
 
 def _count(
-    categories: Sequence[Any],
-    iou_GP: np.ndarray,
-    category_G: np.ndarray,
-    is_crowd_G: np.ndarray,
-    category_P: np.ndarray,
-    is_ignored_P: np.ndarray,
+    categories: Categories,
+    iou_GP: Array,
+    category_G: Array,
+    is_crowd_G: Array,
+    category_P: Array,
+    is_ignored_P: Array,
 ) -> PQStat:
   """Matches, misses and false predictions; iou_GP is 0 where none may match."""
   # Segments of one map do not overlap: at most one match per row and column.
   is_match_GP = iou_GP > 0.5
-  is_missed_G = ~is_match_GP.any(1) & ~is_crowd_G
-  is_false_P = ~is_match_GP.any(0) & ~is_ignored_P
+  is_matched_G = is_match_GP.any(1)
+  is_matched_P = is_match_GP.any(0)
+  is_missed_G = ~is_matched_G & ~is_crowd_G
+  is_false_P = ~is_matched_P & ~is_ignored_P
   matched_gt, matched_pred = np.nonzero(is_match_GP)
   matched_category = category_G[matched_gt]
+  matched_iou = iou_GP[matched_gt, matched_pred]
 
   def per_category(indices, weights=None):
-    return np.bincount(indices, weights, minlength=len(categories))
+    num_categories = len(categories)
+    return np.bincount(indices, weights, minlength=num_categories)
 
   return PQStat(
       tuple(categories),
-      iou=per_category(matched_category, iou_GP[matched_gt, matched_pred]),
+      iou=per_category(matched_category, matched_iou),
       tp=per_category(matched_category),
       fp=per_category(category_P[is_false_P]),
       fn=per_category(category_G[is_missed_G]))
 
 
-def _crowd_flags(gt_segments: Segments) -> np.ndarray:
+def _crowd_flags(gt_segments: Segments) -> Array:
   """Bool [G]."""
   flags = [bool(segment.get("iscrowd", 0)) for segment in gt_segments]
   return np.array(flags, bool)
 
 
 def _overlaps(
-    gt_ids: np.ndarray,
+    gt_ids: Array,
     gt_segments: Segments,
-    pred_ids: np.ndarray,
+    pred_ids: Array,
     pred_segments: Segments,
-) -> np.ndarray:
+) -> Array:
   """Pixels that two segments share, f64 [1+G+1, 1+P+1], by their places."""
   starts = run_starts(gt_ids, pred_ids)
   lengths_R = run_lengths(starts, gt_ids.size)
   gt_known = [segment["id"] for segment in gt_segments]
   pred_known = [segment["id"] for segment in pred_segments]
-  gt_place_R = _places(gt_ids.ravel()[starts], gt_known)
-  pred_place_R = _places(pred_ids.ravel()[starts], pred_known)
+  gt_id_R = gt_ids.ravel()[starts]
+  pred_id_R = pred_ids.ravel()[starts]
+  gt_place_R = _places(gt_id_R, gt_known)
+  pred_place_R = _places(pred_id_R, pred_known)
   # One row and one column more for void, and one more for ids in no list.
   num_rows = len(gt_known) + 2
   num_columns = len(pred_known) + 2
   # One number for each cell of the table, so that one count fills it.
   cell_R = gt_place_R * num_columns + pred_place_R
-  counts = np.bincount(
-      cell_R, weights=lengths_R, minlength=num_rows * num_columns)
+  num_cells = num_rows * num_columns
+  counts = np.bincount(cell_R, weights=lengths_R, minlength=num_cells)
   return counts.reshape(num_rows, num_columns)
 
 
-def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
+def _check_prediction(overlap: Array, pred_segments: Segments) -> None:
   """The predicted map and its list of segments must name the same ids."""
   area_by_place = overlap.sum(0)
   # The last place collects ids that are in no list.
@@ -338,8 +357,8 @@ def _check_prediction(overlap: np.ndarray, pred_segments: Segments) -> None:
     raise ConfigError(f"Predicted segments without a pixel: {empty}.")
 
 
-def _category_indices(segments: Segments, categories: Sequence[Any],
-                      what: str) -> np.ndarray:
+def _category_indices(segments: Segments, categories: Categories, what: str
+                      ) -> Array:
   """Index in the category list of each segment's category: int64."""
   index_of = {}
   for index, category in enumerate(categories):
@@ -354,34 +373,38 @@ def _category_indices(segments: Segments, categories: Sequence[Any],
   return np.array(indices, np.int64)
 
 
-def _iou(overlap: np.ndarray) -> np.ndarray:
+def _iou(overlap: Array) -> Array:
   """f64 [G,P]; 0 where the two do not touch."""
   shared_GP = overlap[1:-1, 1:-1]
-  gt_area_G1 = overlap.sum(1)[1:-1, None]
+  gt_area_by_place = overlap.sum(1)
+  gt_area_G1 = gt_area_by_place[1:-1, None]
   # Row 0 is void: what a prediction has there does not count.
-  pred_area_P = overlap[1:, 1:-1].sum(0)
+  without_void = overlap[1:, 1:-1]
+  pred_area_P = without_void.sum(0)
   union_GP = gt_area_G1 + pred_area_P - shared_GP
   # A listed truth without a pixel may have an empty union.
   return shared_GP / np.maximum(union_GP, 1)
 
 
 def _ignored(
-    overlap: np.ndarray,
-    category_G: np.ndarray,
-    is_crowd_G: np.ndarray,
-    category_P: np.ndarray,
-) -> np.ndarray:
+    overlap: Array,
+    category_G: Array,
+    is_crowd_G: Array,
+    category_P: Array,
+) -> Array:
   """Bool [P]: lies by more than half on void or its category's crowd region."""
   # One crowd region per category counts, the last: as in the official code.
   crowd_of = {}
   for crowd in np.flatnonzero(is_crowd_G):
     category = int(category_G[crowd])
     crowd_of[category] = crowd
-  area_P = overlap.sum(0)[1:-1]
+  area_by_place = overlap.sum(0)
+  area_P = area_by_place[1:-1]
   forgiven_P = overlap[VOID, 1:-1].copy()
   for category, crowd in crowd_of.items():
     on_crowd_P = overlap[crowd + 1, 1:-1]
     # Only predictions of the crowd's own category are forgiven.
-    forgiven_P += np.where(category_P == category, on_crowd_P, 0)
+    is_same_P = category_P == category
+    forgiven_P += np.where(is_same_P, on_crowd_P, 0)
   share_P = forgiven_P / np.maximum(area_P, 1)
   return share_P > 0.5
