@@ -11,12 +11,18 @@ import numpy as np
 
 from uvim.registry import ConfigError
 
+# Integers, one for each example of a batch.
+Numbers = Sequence[int] | np.ndarray
+
 _MASK_64 = (1 << 64) - 1
 # Constants of splitmix64 (Steele et al. 2014). The first is 2**64 divided by
 # the golden ratio.
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _FIRST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR = np.uint64(0x94D049BB133111EB)
+_FIRST_SHIFT = np.uint64(30)
+_SECOND_SHIFT = np.uint64(27)
+_THIRD_SHIFT = np.uint64(31)
 
 
 class Plan(NamedTuple):
@@ -44,26 +50,33 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
   """
   # The key has two words, for the seed and for the epoch. The mask lets the
   # seed be any integer, also a negative one.
-  key = np.array([seed & _MASK_64, epoch], np.uint64)
-  rng = np.random.Generator(np.random.Philox(key=key))
+  words = [seed & _MASK_64, epoch]
+  key = np.array(words, np.uint64)
+  rng = _philox(key)
   order = rng.permutation(num_examples)
   # The cache gives the same array to every caller.
   order.setflags(write=False)
   return order
 
 
+def _philox(key: np.ndarray) -> np.random.Generator:
+  """Random numbers from a key of two words, uint64 [2]."""
+  bits = np.random.Philox(key=key)
+  return np.random.Generator(bits)
+
+
 def _mix(state: np.ndarray) -> np.ndarray:
   """splitmix64's finalizer on uint64, elementwise: every bit reaches all."""
   # Products wrap around at 2**64. splitmix64 wants that.
-  state = state ^ (state >> np.uint64(30))
+  state = state ^ (state >> _FIRST_SHIFT)
   state = state * _FIRST_FACTOR
-  state = state ^ (state >> np.uint64(27))
+  state = state ^ (state >> _SECOND_SHIFT)
   state = state * _SECOND_FACTOR
-  return state ^ (state >> np.uint64(31))
+  return state ^ (state >> _THIRD_SHIFT)
 
 
-def example_seeds(seed: int, augmentation_B: Sequence[int] | np.ndarray,
-                  index_B: Sequence[int] | np.ndarray) -> np.ndarray:
+def example_seeds(seed: int, augmentation_B: Numbers, index_B: Numbers
+                  ) -> np.ndarray:
   """A seed for each example from three numbers alone: int64 [B, 2].
 
   Args:
@@ -71,16 +84,19 @@ def example_seeds(seed: int, augmentation_B: Sequence[int] | np.ndarray,
     augmentation_B: which augmentation of each example.
     index_B: numbers of the examples in the split.
   """
-  state = np.full(len(index_B), seed & _MASK_64, np.uint64)
+  num_examples = len(index_B)
+  state = np.full(num_examples, seed & _MASK_64, np.uint64)
   # The state is mixed before each number is added. So the pairs (1, 2) and (2,
   # 1) give unrelated seeds.
   for numbers_B in (augmentation_B, index_B):
     state = _mix(state + _INCREMENT)
-    state = state + np.asarray(numbers_B).astype(np.uint64)
+    numbers_B = np.asarray(numbers_B)
+    state = state + numbers_B.astype(np.uint64)
   first = _mix(state + _INCREMENT)
   second = _mix(first + _INCREMENT)
   # TensorFlow takes seeds as int64. The view keeps the bits.
-  return np.stack([first, second], axis=1).view(np.int64)
+  seed_B2 = np.stack([first, second], axis=1)
+  return seed_B2.view(np.int64)
 
 
 def stand_ins(seed_2: np.ndarray, num_examples: int) -> Iterator[int]:
@@ -94,9 +110,10 @@ def stand_ins(seed_2: np.ndarray, num_examples: int) -> Iterator[int]:
     num_examples: of the split.
   """
   # A generator of its own: to replace an example does not disturb others.
-  rng = np.random.Generator(np.random.Philox(key=seed_2.view(np.uint64)))
+  rng = _philox(seed_2.view(np.uint64))
   while True:
-    yield int(rng.integers(num_examples))
+    index = rng.integers(num_examples)
+    yield int(index)
 
 
 def plan_train(
@@ -178,7 +195,8 @@ def _shuffle(epoch_B: np.ndarray, place_B: np.ndarray, seed: int,
   for epoch in np.unique(epoch_B).tolist():
     is_epoch_B = epoch_B == epoch
     order = epoch_order(seed, epoch, num_examples)
-    index_B[is_epoch_B] = order[place_B[is_epoch_B]]
+    places = place_B[is_epoch_B]
+    index_B[is_epoch_B] = order[places]
   return index_B
 
 
@@ -193,4 +211,5 @@ def process_rows(batch_size: int, index: int, count: int) -> slice:
         f"batch_size: {batch_size} must be a positive multiple of the number "
         f"of processes, {count}.")
   local_size = batch_size // count
-  return slice(index * local_size, (index + 1) * local_size)
+  first = index * local_size
+  return slice(first, first + local_size)

@@ -10,9 +10,10 @@ from pp.builder import get, register
 from pp.ops.general import has_pairs
 from uvim.registry import ConfigError, lookup
 
-_METHODS = {name: name for name in (
+_METHOD_NAMES = (
     "bilinear", "nearest", "area", "bicubic", "lanczos3", "lanczos5",
-    "gaussian", "mitchellcubic")}
+    "gaussian", "mitchellcubic")
+_METHODS = dict(zip(_METHOD_NAMES, _METHOD_NAMES, strict=True))
 _MAX_SIDE = 4096  # A typo must not ask for more memory than there is.
 
 
@@ -29,7 +30,8 @@ def _pair(size, name: str) -> tuple[int, int]:
     pair = tuple(size)
   else:
     pair = (size, size)
-  if len(pair) != 2 or not all(map(_is_side, pair)):
+  are_sides = all(_is_side(side) for side in pair)
+  if len(pair) != 2 or not are_sides:
     raise ConfigError(
         f"{name} is an integer in 1..{_MAX_SIDE} or a pair (height, width) of "
         f"them, not {size!r}.")
@@ -63,8 +65,10 @@ def decode(precise=False):
     if precise:
       # decode_image takes no `dct_method`. The format is known only when the
       # image is there, so the graph holds both ways.
-      out = tf.cond(tf.io.is_jpeg(image),
-                    lambda: decode_jpeg(image), lambda: decode_any(image))
+      out = tf.cond(
+          tf.io.is_jpeg(image),
+          lambda: decode_jpeg(image),
+          lambda: decode_any(image))
     else:
       out = decode_any(image)
     # decode_image loses the rank, which later ops need.
@@ -91,10 +95,11 @@ def _resize_fn(size, method, antialias):
       return _resize_pairs(image, size, resize_to)
     # The result is float32, except for "nearest" and where the size stays.
     out = resize_to(image, size)
-    if out.dtype != image.dtype and _may_overflow(image.dtype, method):
-      out = tf.clip_by_value(out, image.dtype.min, image.dtype.max)
+    dtype = image.dtype
+    if out.dtype != dtype and _may_overflow(dtype, method):
+      out = tf.clip_by_value(out, dtype.min, dtype.max)
     # The cast cuts the fraction, as in the released implementation.
-    return tf.cast(out, image.dtype)
+    return tf.cast(out, dtype)
 
   return fn
 
@@ -120,16 +125,19 @@ def _resize_pairs(labels, size, resize_to):
   resizes their numbers.
   """
   shape = tf.shape(labels)
+  height, width = size
   # Two thin images whose only channel is the number of the row, and that of the
   # column.
-  row_numbers = tf.range(shape[0])[:, None, None]
-  column_numbers = tf.range(shape[1])[None, :, None]
-  rows = resize_to(row_numbers, (size[0], 1))[:, 0, 0]
-  columns = resize_to(column_numbers, (1, size[1]))[0, :, 0]
+  row_numbers = tf.range(shape[0])
+  column_numbers = tf.range(shape[1])
+  rows = resize_to(row_numbers[:, None, None], (height, 1))
+  columns = resize_to(column_numbers[None, :, None], (1, width))
   # Both channels of a pixel move together, as one int64.
   pairs_HW = tf.bitcast(labels, tf.int64)
-  pairs_WH = tf.gather(tf.transpose(pairs_HW), columns)
-  pairs_HW = tf.gather(tf.transpose(pairs_WH), rows)
+  pairs_WH = tf.transpose(pairs_HW)
+  pairs_WH = tf.gather(pairs_WH, columns[0, :, 0])
+  pairs_HW = tf.transpose(pairs_WH)
+  pairs_HW = tf.gather(pairs_HW, rows[:, 0, 0])
   return tf.bitcast(pairs_HW, tf.int32)
 
 
@@ -161,7 +169,8 @@ def central_crop(crop_size=None):
   def fn(image):
     shape = tf.shape(image)[:2]
     if fixed_size is None:
-      size = tf.fill([2], tf.reduce_min(shape))
+      shorter = tf.reduce_min(shape)
+      size = tf.fill([2], shorter)
     else:
       size = tf.constant(fixed_size)
     begin = (shape - size) // 2
@@ -177,7 +186,8 @@ def _slice(image, begin, size):
   begin = tf.concat([begin, [0]], 0)
   size = tf.concat([size, all_channels], 0)
   out = tf.slice(image, begin, size)
-  return tf.ensure_shape(out, [None, None, image.shape[-1]])
+  num_channels = image.shape[-1]
+  return tf.ensure_shape(out, [None, None, num_channels])
 
 
 @register(on_key="image", random=True)
@@ -195,7 +205,8 @@ def _flip_if(condition, image):
   def mirror():
     if has_pairs(image):
       # As in `_resize_pairs`: one int64 instead of two int32.
-      pairs_HW = tf.reverse(tf.bitcast(image, tf.int64), [1])
+      pairs_HW = tf.bitcast(image, tf.int64)
+      pairs_HW = tf.reverse(pairs_HW, [1])
       return tf.bitcast(pairs_HW, tf.int32)
     return tf.reverse(image, [1])
 
@@ -209,7 +220,8 @@ def det_fliplr(key="image", randkey="fliplr"):
   def fn(data):
     number = get(data, randkey)
     image = get(data, key)
-    return {**data, key: _flip_if(number > 0.5, image)}
+    flipped = _flip_if(number > 0.5, image)
+    return {**data, key: flipped}
 
   return fn
 
@@ -218,9 +230,14 @@ def _sample_box(shape_3, seed, *, area, aspect):
   """A random crop (Szegedy et al. 2015): begin and size, each int32 [2]."""
   # There is no object to cover. Without boxes the op takes the whole image as
   # one, and a share of 0 lets any crop pass.
+  no_boxes = tf.zeros([1, 0, 4])
   begin_3, size_3, _ = tf.image.stateless_sample_distorted_bounding_box(
-      shape_3, tf.zeros([1, 0, 4]), seed, min_object_covered=0.,
-      aspect_ratio_range=aspect, area_range=area,
+      shape_3,
+      no_boxes,
+      seed,
+      min_object_covered=0.,
+      aspect_ratio_range=aspect,
+      area_range=area,
       use_image_if_no_bounding_boxes=True)
   return begin_3[:2], size_3[:2]
 
@@ -228,9 +245,10 @@ def _sample_box(shape_3, seed, *, area, aspect):
 def _range(values, name: str) -> tuple[float, float]:
   """(low, high), checked: 0 < low <= high."""
   is_pair = isinstance(values, (tuple, list)) and len(values) == 2
-  if not (is_pair and 0 < values[0] <= values[1]):
+  if not is_pair or not 0 < values[0] <= values[1]:
     raise ConfigError(f"{name} is a pair 0 < low <= high, not {values!r}.")
-  return float(values[0]), float(values[1])
+  low, high = values
+  return float(low), float(high)
 
 
 @register(random=True)
@@ -252,8 +270,12 @@ def inception_box(area=(0.05, 1.0), aspect=(0.75, 1.33), inkey="image",
     begin, size = _sample_box(shape, seed, area=area, aspect=aspect)
     # As fractions, the box also fits a label map of another size.
     scale = tf.cast(shape[:2], tf.float32)
-    box = {"begin": tf.cast(begin, tf.float32) / scale,
-           "size": tf.cast(size, tf.float32) / scale}
+    begin = tf.cast(begin, tf.float32)
+    size = tf.cast(size, tf.float32)
+    box = {
+        "begin": begin / scale,
+        "size": size / scale,
+    }
     return {**data, outkey: box}
 
   return fn
@@ -264,15 +286,18 @@ def crop_box(key="image", boxkey="box"):
   """Cuts the box at `boxkey` (see inception_box) out of `key`, [H, W, C]."""
   def fn(data):
     # A box may also be a pair (begin, size).
-    begin, size = tf.nest.flatten(get(data, boxkey))
+    box = get(data, boxkey)
+    begin, size = tf.nest.flatten(box)
     image = get(data, key)
-    scale = tf.cast(tf.shape(image)[:2], tf.float32)
+    shape = tf.shape(image)[:2]
+    scale = tf.cast(shape, tf.float32)
     # The casts cut and do not round, as in the released implementation. So
     # nothing may be left of a label map much smaller than its image; `resize`
     # reports that.
     first = tf.cast(begin * scale, tf.int32)
     count = tf.cast(size * scale, tf.int32)
-    return {**data, key: _slice(image, first, count)}
+    cut = _slice(image, first, count)
+    return {**data, key: cut}
 
   return fn
 
@@ -294,7 +319,8 @@ def decode_jpeg_and_inception_crop(
     method: as in resize.
     antialias: as in resize.
   """
-  area = _range((area_min / 100, area_max / 100), "area_min, area_max")
+  shares = (area_min / 100, area_max / 100)
+  area = _range(shares, "area_min, area_max")
   aspect = _range((ratio_min, ratio_max), "ratio_min, ratio_max")
   decode_all = decode()
   shrink = _resize_fn(size, method, antialias) if size else None
@@ -313,9 +339,10 @@ def decode_jpeg_and_inception_crop(
 
   def fn(image, seed):
     if image.dtype == tf.string:
-      out = tf.cond(tf.io.is_jpeg(image),
-                    lambda: crop_jpeg(image, seed),
-                    lambda: crop_any(decode_all(image), seed))
+      out = tf.cond(
+          tf.io.is_jpeg(image),
+          lambda: crop_jpeg(image, seed),
+          lambda: crop_any(decode_all(image), seed))
       out = tf.ensure_shape(out, [None, None, 3])
     else:
       out = crop_any(image, seed)
@@ -328,6 +355,7 @@ def decode_jpeg_and_inception_crop(
 def rgb_to_grayscale_to_rgb():
   """Luma (ITU-R 601) of [H, W, 3], in all three channels, same dtype."""
   def fn(image):
-    return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
+    gray = tf.image.rgb_to_grayscale(image)
+    return tf.image.grayscale_to_rgb(gray)
 
   return fn
