@@ -14,9 +14,8 @@ and OUT/predictions.json: settings, codes and their log-likelihoods.
 S samples per image · H W pixels of an image
 """
 
-import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,8 @@ from uvim import resize
 from uvim.inference import images
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
-from uvim.tasks.base import AbstractTask
+from uvim.tasks.base import AbstractTask, Categories
+from uvim.tasks.output_files import Path
 
 PICTURE_SIDE = 1024  # Pixels of the long side of an image to look at.
 SUMMARY = "predictions.json"
@@ -35,8 +35,8 @@ _PICTURES = "pictures"
 class Writer:
   """Writes predictions one image at a time; `close` writes the lists."""
 
-  def __init__(self, folder: str | os.PathLike, task: AbstractTask, *,
-               num_samples: int = 1, categories: Sequence[Any] | None = None,
+  def __init__(self, folder: Path, task: AbstractTask, *,
+               num_samples: int = 1, categories: Categories = None,
                overwrite: bool = False):
     """Writes nothing yet.
 
@@ -51,9 +51,7 @@ class Writer:
     self._task = task
     self._categories = categories
     self._overwrite = overwrite
-    self._folders = [self._folder]
-    if num_samples > 1:
-      self._folders = [self._folder / f"sample{s}" for s in range(num_samples)]
+    self._folders = _sample_folders(self._folder, num_samples)
     # `close` writes these. The first two have a row for each image. The last
     # has, for each sample, what the task wants to list.
     self._images = []
@@ -64,7 +62,10 @@ class Writer:
     """Raises a ConfigError if any file for these names is there already."""
     if self._overwrite:
       return
-    present = [path for path in self._planned(names) if path.exists()]
+    present = []
+    for path in self._planned(names):
+      if path.exists():
+        present.append(path)
     if present:
       more = ""
       if len(present) > 1:
@@ -84,7 +85,8 @@ class Writer:
         yield self._picture_path(folder, name)
 
   def _output_path(self, folder, key, name) -> pathlib.Path:
-    return folder / key / f"{name}.{self._task.file_ending}"
+    file_name = f"{name}.{self._task.file_ending}"
+    return folder / key / file_name
 
   def _picture_path(self, folder, name) -> pathlib.Path:
     return folder / _PICTURES / f"{name}.png"
@@ -108,21 +110,20 @@ class Writer:
     image_id = len(self._images) + 1
     if name.isdecimal():
       image_id = int(name)
-    self._images.append({"id": image_id, "file_name": source or name,
-                         "height": height, "width": width})
-    # [0] is the only image of this prediction; each array has its samples
-    # first.
+    file = source or name
+    size = {"height": height, "width": width}
+    self._images.append({"id": image_id, "file_name": file, **size})
+    # [0] is the only image of this prediction.
     image_bytes = resize.to_bytes(image)
     drawings = prediction.pictures()[0]
     for s, folder in enumerate(self._folders):
-      outputs = {key: arrays[0][s]
-                 for key, arrays in prediction.outputs.items()}
-      self._records[s] += self._write_outputs(folder, name, outputs, image_id)
-      output_files.write_png(self._picture_path(folder, name),
-                             _beside(image_bytes, drawings[s]))
-    self._summary.append({"name": name, "file": source or name,
-                          "height": height, "width": width,
-                          **_code_entry(prediction)})
+      outputs = _outputs_of_sample(prediction, s)
+      records = self._write_outputs(folder, name, outputs, image_id)
+      self._records[s] += records
+      picture = _beside(image_bytes, drawings[s])
+      output_files.write_png(self._picture_path(folder, name), picture)
+    codes = _code_entry(prediction)
+    self._summary.append({"name": name, "file": file, **size, **codes})
 
   def _write_outputs(self, folder, name, outputs, image_id
                      ) -> list[dict[str, Any]]:
@@ -141,20 +142,42 @@ class Writer:
     for folder, records in zip(self._folders, self._records, strict=True):
       # A task without a list has no records, and its `list_file` is None.
       if records:
-        self._task.write_list(folder / self._task.list_file, self._images,
-                              records, self._categories)
-    output_files.write_json(
-        self._folder / SUMMARY,
-        {"settings": dict(settings), "images": self._summary})
+        path = folder / self._task.list_file
+        self._task.write_list(path, self._images, records, self._categories)
+    summary = {"settings": dict(settings), "images": self._summary}
+    output_files.write_json(self._folder / SUMMARY, summary)
+
+
+def _sample_folders(folder: pathlib.Path, num_samples: int
+                    ) -> list[pathlib.Path]:
+  """Where the outputs of each sample go."""
+  if num_samples <= 1:
+    return [folder]
+  folders = []
+  for sample in range(num_samples):
+    folders.append(folder / f"sample{sample}")
+  return folders
+
+
+def _outputs_of_sample(prediction: Any, sample: int) -> dict[str, np.ndarray]:
+  """The outputs [H, W, …] of one sample of a prediction of one image."""
+  outputs = {}
+  for key, arrays in prediction.outputs.items():
+    # The prediction has one image; its array has the samples first.
+    samples = arrays[0]
+    outputs[key] = samples[sample]
+  return outputs
 
 
 def _code_entry(prediction: Any) -> dict[str, Any]:
   """The codes [S, L] of one image and their log-likelihoods [S], if any."""
   entry = {}
   if prediction.codes is not None:
-    entry["codes"] = prediction.codes[0].tolist()
+    codes_SL = prediction.codes[0]
+    entry["codes"] = codes_SL.tolist()
   if prediction.logprob is not None:
-    entry["log_likelihood"] = prediction.log_likelihood[0].tolist()
+    log_likelihood_S = prediction.log_likelihood[0]
+    entry["log_likelihood"] = log_likelihood_S.tolist()
   return entry
 
 

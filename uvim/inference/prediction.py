@@ -4,7 +4,6 @@ n images · S samples per image · L code length · H W pixels of an image
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,14 @@ import numpy as np
 from uvim import resize
 from uvim.inference import export, sheet
 from uvim.registry import ConfigError
-from uvim.tasks.base import AbstractTask
+from uvim.tasks.base import AbstractTask, Categories
+from uvim.tasks.output_files import Path
 from uvim.typing import Float, Int
+
+# For each image an array, whose size is that of the image.
+ArrayOfEach = Sequence[np.ndarray]
+Codes = Int[np.ndarray, "n S L"]
+LogProb = Float[np.ndarray, "n S L"]
 
 _GAP = 6  # Pixels between the images of a plot.
 _MAX_ASPECT = 8  # Of an image in a plot: width over height.
@@ -37,10 +42,10 @@ class Prediction:
     settings: what the samples depend on: temperature, seed, ….
   """
   task: AbstractTask
-  photos: Sequence[np.ndarray]
-  outputs: Mapping[str, Sequence[np.ndarray]]
-  codes: Int[np.ndarray, "n S L"] | None
-  logprob: Float[np.ndarray, "n S L"] | None
+  photos: ArrayOfEach
+  outputs: Mapping[str, ArrayOfEach]
+  codes: Codes | None
+  logprob: LogProb | None
   settings: Mapping[str, Any]
 
   def __len__(self) -> int:
@@ -67,28 +72,48 @@ class Prediction:
     best_n = self.log_likelihood.argmax(-1)
     outputs = {}
     for key, arrays in self.outputs.items():
-      # A slice keeps the axis of the samples.
-      outputs[key] = [samples[best:best + 1] for samples, best
-                      in zip(arrays, best_n, strict=True)]
+      outputs[key] = []
+      for samples, best in zip(arrays, best_n, strict=True):
+        # A slice keeps the axis of the samples.
+        outputs[key].append(samples[best:best + 1])
     return dataclasses.replace(
-        self, outputs=outputs, codes=_choose(self.codes, best_n),
+        self,
+        outputs=outputs,
+        codes=_choose(self.codes, best_n),
         logprob=_choose(self.logprob, best_n),
         settings={**self.settings, "rerank": True})
 
   def one(self, i: int) -> "Prediction":
     """Only image i, as n = 1."""
-    outputs = {key: [arrays[i]] for key, arrays in self.outputs.items()}
-    codes = None if self.codes is None else self.codes[i:i + 1]
-    logprob = None if self.logprob is None else self.logprob[i:i + 1]
+    outputs = {}
+    for key, output in self._outputs_of(i).items():
+      outputs[key] = [output]
+    codes = self.codes
+    if codes is not None:
+      # Slices keep the axis of the images.
+      codes = codes[i:i + 1]
+    logprob = self.logprob
+    if logprob is not None:
+      logprob = logprob[i:i + 1]
     return dataclasses.replace(
-        self, photos=[self.photos[i]], outputs=outputs, codes=codes,
+        self,
+        photos=[self.photos[i]],
+        outputs=outputs,
+        codes=codes,
         logprob=logprob)
+
+  def _outputs_of(self, i: int) -> dict[str, np.ndarray]:
+    """The outputs [S, H, W, …] of image i."""
+    outputs = {}
+    for key, arrays in self.outputs.items():
+      outputs[key] = arrays[i]
+    return outputs
 
   def pictures(self) -> list[np.ndarray]:
     """The outputs as the task draws them, uint8 [S, H, W, 3] per image."""
     drawings = []
     for i in range(len(self)):
-      samples = {key: arrays[i] for key, arrays in self.outputs.items()}
+      samples = self._outputs_of(i)
       drawings.append(self.task.render(samples))
     return drawings
 
@@ -100,13 +125,16 @@ class Prediction:
     """
     rows = []
     for photo, drawings in zip(self.photos, self.pictures(), strict=True):
-      images = [resize.to_bytes(photo), *drawings]
-      rows.append([_to_height(image, height) for image in images])
+      photo_bytes = resize.to_bytes(photo)
+      row = []
+      for image in (photo_bytes, *drawings):
+        row.append(_to_height(image, height))
+      rows.append(row)
     return sheet.draw_sheet(rows, gap=_GAP)
 
-  def save(self, folder: str | os.PathLike, *,
+  def save(self, folder: Path, *,
            names: Sequence[str] | None = None,
-           categories: Sequence[Any] | None = None,
+           categories: Categories = None,
            overwrite: bool = False) -> None:
     """Writes the files of `uvim.inference.export.Writer`.
 
@@ -120,7 +148,8 @@ class Prediction:
     Raises:
       ConfigError: a file is there, or cannot be written.
     """
-    names = names or [str(i) for i in range(len(self))]
+    if not names:
+      names = list(map(str, range(len(self))))
     writer = export.Writer(
         folder, self.task, num_samples=self.num_samples,
         categories=categories, overwrite=overwrite)
@@ -134,19 +163,25 @@ def _choose(values_nSL, best_n):
   """[n, 1, L] of the best samples; None of None."""
   if values_nSL is None:
     return None
-  # Two index arrays pick one sample for each image and drop the axis S; the
-  # last index puts it back.
-  return values_nSL[np.arange(len(best_n)), best_n][:, None]
+  # Two index arrays pick one sample for each image and drop the axis S. The
+  # last line puts it back.
+  images_n = np.arange(len(best_n))
+  chosen_nL = values_nSL[images_n, best_n]
+  return chosen_nL[:, None]
 
 
 def _to_height(image_HWC: np.ndarray, height: int):
   """A PIL image of this height, its aspect kept unless it is very wide."""
   from PIL import Image
   old_height, old_width = image_HWC.shape[:2]
-  width = max(1, round(old_width * height / old_height))
+  width = round(old_width * height / old_height)
+  width = max(1, width)
   # A strip 20,000 pixels wide must not make a sheet of that width.
   width = min(width, _MAX_ASPECT * height)
   # Small images keep sharp pixels.
   is_larger = height > old_height
-  method = Image.Resampling.NEAREST if is_larger else Image.Resampling.BOX
-  return Image.fromarray(image_HWC).resize((width, height), method)
+  method = Image.Resampling.BOX
+  if is_larger:
+    method = Image.Resampling.NEAREST
+  image = Image.fromarray(image_HWC)
+  return image.resize((width, height), method)

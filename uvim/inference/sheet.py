@@ -80,6 +80,16 @@ class _Cell(NamedTuple):
   top: int
   title_top: int
 
+  @property
+  def right(self) -> int:
+    """The right edge of the image."""
+    return self.left + self.image.width
+
+  @property
+  def bottom(self) -> int:
+    """The lower edge of the image."""
+    return self.top + self.image.height
+
 
 def _lay_out(rows, titles, left, top, gap, title_height):
   """(all cells, the upper edge of the images of each row)."""
@@ -114,8 +124,8 @@ def _size(cells, margin) -> tuple[int, int]:
   right = 0
   bottom = 0
   for cell in cells:
-    right = max(right, cell.left + cell.image.width)
-    bottom = max(bottom, cell.top + cell.image.height)
+    right = max(right, cell.right)
+    bottom = max(bottom, cell.bottom)
   return right + margin.right, bottom + margin.bottom
 
 
@@ -136,5 +146,5 @@ def _width_of_names(row_names, font, gap) -> int:
   """Pixels that the longest name takes, with the gap behind it."""
   if not row_names:
     return 0
-  widths = [font.getlength(name) for name in row_names]
+  widths = map(font.getlength, row_names)
   return math.ceil(max(widths)) + gap
