@@ -26,6 +26,9 @@ from uvim.cli import app
 from uvim.config import TrainConfig
 from uvim.registry import ConfigError
 
+Fields = Mapping[str, Any]
+Batches = Iterable[Fields]
+
 _BATCH_SIZE = 64
 # Between the parts of a nested feature's name, as pp/arrays.py reads it.
 _SEPARATOR = "|"
@@ -50,11 +53,14 @@ def write(config: TrainConfig, out: str | os.PathLike,
   _write_examples(
       config, out, config.train_split, config.pp_train, augmentations)
   # The evaluator 'mean' averages what the model says and needs no truth.
-  scored_splits = {block.split for block in config.evals
-                   if block.type != "mean"}
+  scored_splits = set()
+  for block in config.evals:
+    if block.type != "mean":
+      scored_splits.add(block.split)
   for split in scored_splits:
     source = sources.make_source(config.dataset, split, config.data_dir)
-    _write_truth(source, arrays.truth_of(out, split))
+    folder = arrays.truth_of(out, split)
+    _write_truth(source, folder)
 
 
 def _evaluated(config: TrainConfig) -> list[tuple[str, str]]:
@@ -62,7 +68,8 @@ def _evaluated(config: TrainConfig) -> list[tuple[str, str]]:
   pairs = [(block.split, block.pp) for block in config.evals]
   if config.val_split and config.pp_eval:
     pairs.append((config.val_split, config.pp_eval))
-  return list(dict.fromkeys(pairs))
+  each_once = dict.fromkeys(pairs)
+  return list(each_once)
 
 
 def _write_examples(config: TrainConfig, out, split_name: str, pp: str,
@@ -70,28 +77,39 @@ def _write_examples(config: TrainConfig, out, split_name: str, pp: str,
   """One split through one string; None: the one pass of an evaluation."""
   from pp import stream
   split = stream.open_tfds_split(config.dataset, split_name, config.data_dir)
-  header = {"dataset": config.dataset, "split": split_name, "pp": pp,
-            "seed": config.seed, "augmentations": augmentations or 1,
-            "num_examples": split.num_examples,
-            "categories": [list(category) for category in split.categories]}
+  num_augmentations = augmentations or 1
+  categories = [list(category) for category in split.categories]
+  header = {
+      "dataset": config.dataset,
+      "split": split_name,
+      "pp": pp,
+      "seed": config.seed,
+      "augmentations": num_augmentations,
+      "num_examples": split.num_examples,
+      "categories": categories,
+  }
   folder = arrays.folder_of(out, split_name, pp)
   if _is_there(folder, header):
     return
   preprocess = split.make_preprocess(pp, config.pp_modules)
   if augmentations is None:
-    batches = split.eval_batches(preprocess, batch_size=_BATCH_SIZE).start()
+    one_pass = split.eval_batches(preprocess, batch_size=_BATCH_SIZE)
+    batches = one_pass.start()
   else:
     batches = split.train_batches(
-        preprocess, batch_size=_BATCH_SIZE, seed=config.seed, shuffle=False,
+        preprocess,
+        batch_size=_BATCH_SIZE,
+        seed=config.seed,
+        shuffle=False,
         codes_per_image=augmentations)
   folder.mkdir(parents=True, exist_ok=True)
-  shape = header["augmentations"], split.num_examples
+  shape = (num_augmentations, split.num_examples)
   header["files"] = _write_arrays(folder, batches, shape)
   # Last: the header says that all is there.
   files.write_json(folder / arrays.HEADER, header, indent=1)
 
 
-def _is_there(folder: pathlib.Path, header: Mapping[str, Any]) -> bool:
+def _is_there(folder: pathlib.Path, header: Fields) -> bool:
   """Whether the arrays are there; a ConfigError if they are of another run."""
   old = files.read_json(folder / arrays.HEADER)
   if old is None:
@@ -103,7 +121,7 @@ def _is_there(folder: pathlib.Path, header: Mapping[str, Any]) -> bool:
   return True
 
 
-def _write_arrays(folder: pathlib.Path, batches: Iterable[Mapping[str, Any]],
+def _write_arrays(folder: pathlib.Path, batches: Batches,
                   shape: tuple[int, int]) -> dict[str, str]:
   """Fills one file [R, N, …] for each key.
 
@@ -119,19 +137,20 @@ def _write_arrays(folder: pathlib.Path, batches: Iterable[Mapping[str, Any]],
   num_batches = -(-total // _BATCH_SIZE)
   stored = {}
   num_done = 0
-  for batch in progress.bar(
-      batches, total=num_batches, label=folder.name, unit="batches"):
+  watched_batches = progress.bar(
+      batches, total=num_batches, label=folder.name, unit="batches")
+  for batch in watched_batches:
     # The last batch may run over the end.
-    num_new = min(total - num_done, len(batch["image/id"]))
+    batch_size = len(batch["image/id"])
+    num_new = min(total - num_done, batch_size)
+    end = num_done + num_new
     for key, values in _packed(batch).items():
       if key not in stored:
-        stored[key] = np.lib.format.open_memmap(
-            folder / _file_name(key), "w+", values.dtype,
-            (*shape, *values.shape[1:]))
+        stored[key] = _new_array(folder, key, shape, values)
       # A view: what is written to it goes to the file.
       flat = stored[key].reshape(total, *values.shape[1:])
-      flat[num_done:num_done + num_new] = values[:num_new]
-    num_done += num_new
+      flat[num_done:end] = values[:num_new]
+    num_done = end
     if num_done == total:  # The batches of training never end.
       break
   for array in stored.values():
@@ -139,16 +158,26 @@ def _write_arrays(folder: pathlib.Path, batches: Iterable[Mapping[str, Any]],
   return {key: _file_name(key) for key in stored}
 
 
+def _new_array(folder: pathlib.Path, key: str, shape: tuple[int, int],
+               values: np.ndarray) -> np.memmap:
+  """The file [R, N, …] of a key, for values [B, …] like these."""
+  path = folder / _file_name(key)
+  full_shape = (*shape, *values.shape[1:])
+  return np.lib.format.open_memmap(path, "w+", values.dtype, full_shape)
+
+
 def _file_name(key: str) -> str:
-  return f"{key.replace('/', '_')}.npy"
+  stem = key.replace("/", "_")
+  return f"{stem}.npy"
 
 
-def _packed(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _packed(batch: Fields) -> dict[str, np.ndarray]:
   """What is stored of a batch, in small types."""
   packed = {}
   for key, values in batch.items():
     if not key.startswith("_"):
-      packed[key] = _smaller(key, arrays.pack(key, np.asarray(values)))
+      array = arrays.pack(key, np.asarray(values))
+      packed[key] = _smaller(key, array)
   return packed
 
 
@@ -157,7 +186,8 @@ def _smaller(key: str, values: np.ndarray) -> np.ndarray:
   if key == "image/id" or values.dtype not in (np.int32, np.int64):
     return values
   small = values.astype(np.int16)
-  if (small != values).any():
+  is_changed = small != values
+  if is_changed.any():
     raise ConfigError(f"{key!r} has values beyond 16 bits: {values.min()} … "
                       f"{values.max()}.")
   return small
@@ -168,20 +198,22 @@ def _write_truth(source: Any, folder: pathlib.Path) -> None:
   for index in range(source.num_examples):
     path = folder / f"{index}.npz"
     if not path.exists():
-      _write_numbers(path, _numbers_of(source.example(index)))
+      example = source.example(index)
+      _write_numbers(path, _numbers_of(example))
 
 
-def _write_numbers(path: pathlib.Path, numbers: Mapping[str, Any]) -> None:
+def _write_numbers(path: pathlib.Path, numbers: Fields) -> None:
   files.replace_file(
       path, lambda file: np.savez_compressed(file, **numbers))
 
 
-def _numbers_of(example: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _numbers_of(example: Fields, prefix: str = "") -> dict[str, Any]:
   """The numeric features of an example, nested names joined to one."""
   numbers = {}
   for key, value in example.items():
     if isinstance(value, Mapping):
-      numbers |= _numbers_of(value, f"{prefix}{key}{_SEPARATOR}")
+      inner_prefix = f"{prefix}{key}{_SEPARATOR}"
+      numbers |= _numbers_of(value, inner_prefix)
     elif np.asarray(value).dtype.kind in "biuf":
       numbers[prefix + key] = value
   return numbers
@@ -205,7 +237,8 @@ def cache_arrays(args: argparse.Namespace) -> None:
   from trainers import config_file
   from uvim.config import resolve
   config_file.quiet_absl()  # TFDS warns of its own calls.
-  config = resolve(config_file.load_config(args.config, args.overrides))
+  fields = config_file.load_config(args.config, args.overrides)
+  config = resolve(fields)
   write(config, args.out, args.augmentations)
 
 

@@ -31,6 +31,10 @@ from uvim.registry import ConfigError
 from uvim.store import code_cache
 from uvim.store.start_from import Store
 
+Code = np.ndarray | None  # None: an example that could not be read.
+Header = dict[str, Any]
+MakeCodes = Callable[..., Iterable[Code]]
+
 # Says how far an unfinished cache is. It is gone when the cache is complete.
 PARTIAL = "partial.json"
 # Examples. If a run is killed, as many are computed again at most.
@@ -54,11 +58,13 @@ class Layout(NamedTuple):
 
   @property
   def bytes_per_code(self) -> int:
-    return int(np.prod(self.shape[2:])) * self.dtype.itemsize
+    code_shape = self.shape[2:]
+    num_words = int(np.prod(code_shape))
+    return num_words * self.dtype.itemsize
 
 
 def oracle_codes(config, family, oracle: Any, split, *, first: int,
-                 last: int) -> Iterator[np.ndarray | None]:
+                 last: int) -> Iterator[Code]:
   """Asks the oracle for codes.
 
   Args:
@@ -79,14 +85,7 @@ def oracle_codes(config, family, oracle: Any, split, *, first: int,
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.batch_size, mesh)
-  first_step = first // config.batch_size
-  end_step = -(-last // config.batch_size)
-  endless_batches = split.train_batches(
-      split.make_preprocess(config.pp_train, config.pp_modules),
-      batch_size=config.batch_size, seed=config.seed, start_step=first_step,
-      shuffle=False, on_bad_example=config.on_bad_example,
-      codes_per_image=config.codes_per_image)
-  batches = itertools.islice(endless_batches, end_step - first_step)
+  batches = _batches_of(config, split, first, last)
 
   @jax.jit
   def encode(oracle, batch):
@@ -103,8 +102,24 @@ def oracle_codes(config, family, oracle: Any, split, *, first: int,
       yield None if prediction is None else prediction["code"]
 
 
+def _batches_of(config, split, first: int, last: int) -> Iterator[Any]:
+  """The training batches in which the codes first..last-1 lie."""
+  first_step = first // config.batch_size
+  end_step = -(-last // config.batch_size)
+  preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
+  endless_batches = split.train_batches(
+      preprocess,
+      batch_size=config.batch_size,
+      seed=config.seed,
+      start_step=first_step,
+      shuffle=False,
+      on_bad_example=config.on_bad_example,
+      codes_per_image=config.codes_per_image)
+  return itertools.islice(endless_batches, end_step - first_step)
+
+
 def write(config, out: str | os.PathLike, *, store: Store | None = None,
-          make_codes: Callable[..., Iterable[np.ndarray | None]] = oracle_codes,
+          make_codes: MakeCodes = oracle_codes,
           save_every: int = _SAVE_EVERY) -> pathlib.Path:
   """Fills the cache of a resolved stage II config; see the file's docstring.
 
@@ -132,15 +147,16 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
   split = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
   layout = _layout_of(config, family, split.num_examples)
-  tfds_folder.check_space(
-      str(folder), layout.num_codes, layout.num_codes * layout.bytes_per_code)
+  num_codes = layout.num_codes
+  num_bytes = num_codes * layout.bytes_per_code
+  tfds_folder.check_space(str(folder), num_codes, num_bytes)
   # A batch is computed as a whole, so only whole batches count as done.
   num_done = _num_done(folder, header)
   num_done -= num_done % config.batch_size
-  codes = make_codes(config, family, oracle, split, first=num_done,
-                     last=layout.num_codes)
-  codes = progress.bar(codes, total=layout.num_codes - num_done,
-                       label="Codes", unit="codes")
+  codes = make_codes(
+      config, family, oracle, split, first=num_done, last=num_codes)
+  num_left = num_codes - num_done
+  codes = progress.bar(codes, total=num_left, label="Codes", unit="codes")
   try:
     _append_codes(folder, codes, header, layout, first=num_done,
                   save_every=save_every)
@@ -173,7 +189,7 @@ def _layout_of(config, family, num_examples: int) -> Layout:
   return Layout((config.codes_per_image, num_examples, *spec.shape), dtype)
 
 
-def _is_complete(folder: pathlib.Path, header: dict[str, Any]) -> bool:
+def _is_complete(folder: pathlib.Path, header: Header) -> bool:
   """Whether the cache is complete; a ConfigError if it is of another run."""
   old = files.read_json(folder / code_cache.HEADER)
   if old is None:
@@ -187,7 +203,7 @@ def _is_complete(folder: pathlib.Path, header: dict[str, Any]) -> bool:
   return True
 
 
-def _num_done(folder: pathlib.Path, header: dict[str, Any]) -> int:
+def _num_done(folder: pathlib.Path, header: Header) -> int:
   """How many codes an earlier run of the same command has written."""
   partial = files.read_json(folder / PARTIAL)
   if partial is None or partial.get("header") != header:
@@ -195,9 +211,8 @@ def _num_done(folder: pathlib.Path, header: dict[str, Any]) -> int:
   return int(partial["done"])
 
 
-def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
-                  header: dict[str, Any], layout: Layout, *, first: int,
-                  save_every: int) -> None:
+def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
+                  layout: Layout, *, first: int, save_every: int) -> None:
   """Writes codes to `codes.npy` from number `first` on, then the header.
 
   The file is written, not mapped: on a full disk a mapped page would kill the
@@ -214,11 +229,12 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
     for num_done, code in enumerate(codes, start=first + 1):
       if code is None:
         code = bad_code
-      file.write(code.astype(layout.dtype).tobytes())
+      code = code.astype(layout.dtype)
+      file.write(code.tobytes())
       if num_done % save_every == 0:
         _flush_to_disk(file)
-        files.write_json(folder / PARTIAL,
-                         {"header": header, "done": num_done}, indent=1)
+        partial = {"header": header, "done": num_done}
+        files.write_json(folder / PARTIAL, partial, indent=1)
     _flush_to_disk(file)
   files.write_json(folder / code_cache.HEADER, header, indent=1)
   (folder / PARTIAL).unlink(missing_ok=True)
@@ -226,9 +242,12 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[np.ndarray | None],
 
 def _write_array_header(file: BinaryIO, layout: Layout) -> None:
   """The first bytes of a `.npy` file; the numbers follow."""
-  np.lib.format.write_array_header_1_0(file, {
+  fields = {
       "descr": np.lib.format.dtype_to_descr(layout.dtype),
-      "fortran_order": False, "shape": layout.shape})
+      "fortran_order": False,
+      "shape": layout.shape,
+  }
+  np.lib.format.write_array_header_1_0(file, fields)
 
 
 def _flush_to_disk(file: BinaryIO) -> None:
@@ -251,7 +270,8 @@ def cache_codes(args: argparse.Namespace) -> None:
   from trainers import config_file
   from uvim.config import resolve
   config_file.quiet_absl()
-  config = resolve(config_file.load_config(args.config, args.overrides))
+  fields = config_file.load_config(args.config, args.overrides)
+  config = resolve(fields)
   folder = write(config, args.out)
   print(f"Codes in {folder}; train with --config.code_cache={folder} and "
         "everything else as here.")

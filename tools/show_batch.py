@@ -73,7 +73,8 @@ def flatten(data: Data, prefix: str = "") -> dict[str, Any]:
   flat = {}
   for key, value in data.items():
     if isinstance(value, Mapping):
-      flat |= flatten(value, f"{prefix}{key}/")
+      inner_prefix = f"{prefix}{key}/"
+      flat |= flatten(value, inner_prefix)
     else:
       flat[prefix + key] = value
   return flat
@@ -110,10 +111,11 @@ def describe(data: Data, before: Data | None = None) -> list[str]:
     is_new = before is not None and old.get(name) is not tensor
     mark = "*" if is_new else " "
     value = np.asarray(tensor)
-    shape = "×".join(str(size) for size in value.shape) or "scalar"
+    sizes = [str(size) for size in value.shape]
+    shape = "×".join(sizes) or "scalar"
     dtype = "string" if value.dtype == object else str(value.dtype)
-    lines.append(f"  {mark} {name:<26} {shape:<14} {dtype:<8} "
-                 f"{_range_of(value)}")
+    columns = f"{name:<26} {shape:<14} {dtype:<8}"
+    lines.append(f"  {mark} {columns} {_range_of(value)}")
   return lines
 
 
@@ -138,8 +140,10 @@ def _range_of(value: np.ndarray) -> str:
 def images_of(data: Data) -> list[NamedImage]:
   """Everything that looks like an image or a map of labels, drawn."""
   found = []
-  for name, tensor in sorted(flatten(data).items()):
-    found += _draw(name, np.asarray(tensor))
+  flat = flatten(data)
+  for name, tensor in sorted(flat.items()):
+    value = np.asarray(tensor)
+    found += _draw(name, value)
   return found
 
 
@@ -148,11 +152,13 @@ def _draw(name: str, value: np.ndarray) -> list[NamedImage]:
   if value.ndim == 2 and min(value.shape) >= _MIN_MAP_SIZE:
     value = value[..., None]
   kind = value.dtype.kind
-  if value.ndim != 3 or value.size == 0 or kind not in "iuf":
+  is_number = kind in "iuf"
+  if value.ndim != 3 or value.size == 0 or not is_number:
     return []
   num_channels = value.shape[-1]
   if num_channels == 3 and kind == "f":
-    return [NamedImage(name, _to_bytes(value))]
+    image = _to_bytes(value)
+    return [NamedImage(name, image)]
   if num_channels == 3 and value.dtype == np.uint8:
     return [NamedImage(name, value)]
 
@@ -160,14 +166,17 @@ def _draw(name: str, value: np.ndarray) -> list[NamedImage]:
   paint = color_values if kind == "f" else color_ids
   for channel in range(num_channels):
     title = f"{name}[{channel}]" if num_channels > 1 else name
-    drawn.append(NamedImage(title, paint(value[..., channel])))
+    image = paint(value[..., channel])
+    drawn.append(NamedImage(title, image))
   return drawn
 
 
 def _to_bytes(image_HWC: np.ndarray) -> np.ndarray:
   """An image in [−1, 1], as preprocessing makes it, as uint8."""
-  levels_HWC = np.round((image_HWC + 1) * 127.5)
-  return np.clip(levels_HWC, 0, 255).astype(np.uint8)
+  scaled_HWC = (image_HWC + 1) * 127.5
+  levels_HWC = np.round(scaled_HWC)
+  levels_HWC = np.clip(levels_HWC, 0, 255)
+  return levels_HWC.astype(np.uint8)
 
 
 def color_ids(ids_HW: np.ndarray) -> np.ndarray:
@@ -175,7 +184,8 @@ def color_ids(ids_HW: np.ndarray) -> np.ndarray:
   ids, index = np.unique(ids_HW, return_inverse=True)
   colors = [_color_of(number) for number in ids.tolist()]
   palette = np.array(colors, np.uint8)
-  return palette[index.reshape(ids_HW.shape)]
+  index_HW = index.reshape(ids_HW.shape)
+  return palette[index_HW]
 
 
 def _color_of(number: int) -> tuple[float, float, float]:
@@ -195,9 +205,12 @@ def color_values(values_HW: np.ndarray) -> np.ndarray:
   """Numbers such as depth in the colors of viridis; uint8 [H, W, 3]."""
   import matplotlib
   lowest = values_HW.min()
-  span = float(values_HW.max() - lowest)
-  unit_HW = (values_HW - lowest) / max(span, 1e-12)
-  colors_HWC = matplotlib.colormaps["viridis"](unit_HW, bytes=True)
+  highest = values_HW.max()
+  span = float(highest - lowest)
+  span = max(span, 1e-12)  # An even map has none.
+  unit_HW = (values_HW - lowest) / span
+  color_map = matplotlib.colormaps["viridis"]
+  colors_HWC = color_map(unit_HW, bytes=True)
   return colors_HWC[..., :3]  # Without opacity.
 
 
@@ -206,10 +219,16 @@ def draw_sheet(rows: Sequence[Sequence[NamedImage]]):
   images = []
   titles = []
   for row in rows:
-    images.append([_fit(named.image_HWC) for named in row])
-    titles.append([named.name for named in row])
+    row_images = [_fit(named.image_HWC) for named in row]
+    row_titles = [named.name for named in row]
+    images.append(row_images)
+    titles.append(row_titles)
   return sheet.draw_sheet(
-      images, titles=titles, gap=_GAP, margin=_GAP, background=_BACKGROUND,
+      images,
+      titles=titles,
+      gap=_GAP,
+      margin=_GAP,
+      background=_BACKGROUND,
       text_color=sheet.WHITE)
 
 
@@ -217,10 +236,11 @@ def _fit(image_HWC: np.ndarray):
   """A PIL image of the height of the sheet's rows."""
   from PIL import Image
   height, width = image_HWC.shape[:2]
-  fitted_width = max(1, round(width * _IMAGE_HEIGHT / height))
+  scaled_width = round(width * _IMAGE_HEIGHT / height)
+  fitted_size = (max(1, scaled_width), _IMAGE_HEIGHT)
+  image = Image.fromarray(image_HWC)
   # Nearest, so that the pixels of a label can be counted.
-  return Image.fromarray(image_HWC).resize(
-      (fitted_width, _IMAGE_HEIGHT), Image.Resampling.NEAREST)
+  return image.resize(fitted_size, Image.Resampling.NEAREST)
 
 
 # ── The command ─────────────────────────────────────────────────────────────
@@ -266,8 +286,10 @@ def _before_and_after(stages: Sequence[Stage]) -> list[NamedImage]:
       decoded = stage
   row = []
   for named in images_of(decoded.data):
-    row.append(NamedImage(f"{named.name}, decoded", named.image_HWC))
-  return row + images_of(stages[-1].data)
+    title = f"{named.name}, decoded"
+    row.append(NamedImage(title, named.image_HWC))
+  last = stages[-1]
+  return row + images_of(last.data)
 
 
 def show_config(config: Any, *, split: str | None = None, n: int = 4,
@@ -292,15 +314,18 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
   split = split or train_split
   pp_field = "pp_train" if split == train_split else "pp_eval"
   # First: a mistake in the string is told before the data is looked for.
-  preprocess = stream.make_preprocess(
-      _value_of(config, pp_field), config.get("pp_modules"))
-  source = sources.make_source(
-      _value_of(config, "dataset"), split, config.get("data_dir"))
-  index_B = np.arange(min(n, source.num_examples))
-  seed_B2 = order.example_seeds(0, np.zeros_like(index_B), index_B)
+  pp_text = _value_of(config, pp_field)
+  preprocess = stream.make_preprocess(pp_text, config.get("pp_modules"))
+  dataset = _value_of(config, "dataset")
+  source = sources.make_source(dataset, split, config.get("data_dir"))
+  num_examples = min(n, source.num_examples)
+  index_B = np.arange(num_examples)
+  epoch_B = np.zeros_like(index_B)
+  seed_B2 = order.example_seeds(0, epoch_B, index_B)
   examples = []
   for index, seed in enumerate(seed_B2):
-    examples.append(Example(source.tensors(index), tf.constant(seed)))
+    data = source.tensors(index)
+    examples.append(Example(data, tf.constant(seed)))
   print(f"{source.dataset} {split}, {pp_field}")
   folder = pathlib.Path(out or "workdirs/show_batch")
   show(preprocess, examples, folder / "show_batch.png")
