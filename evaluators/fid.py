@@ -20,8 +20,9 @@ def mean_and_covariance(features: Array) -> Moments:
   features_nd = np.asarray(features, np.float64)
   is_table = features_nd.ndim == 2
   if not is_table or len(features_nd) < 2:
+    shape = features_nd.shape
     raise ValueError("Needs features of at least two images, got an array of "
-                     f"shape {features_nd.shape}.")
+                     f"shape {shape}.")
   # One NaN would make the whole distance NaN, without a hint why.
   is_finite_nd = np.isfinite(features_nd)
   if not is_finite_nd.all():
@@ -52,10 +53,11 @@ def frechet_distance(mean1: Array, cov1: Array, mean2: Array, cov2: Array
   singular_values = np.linalg.svd(product_rr, compute_uv=False)
   root_trace = singular_values.sum()
   square_offset = offset_d @ offset_d
-  distance = square_offset + np.trace(cov1) + np.trace(cov2)
-  distance = float(distance - 2 * root_trace)
+  distance = square_offset + np.trace(cov1)
+  distance += np.trace(cov2)
+  distance -= 2 * root_trace
   # Rounding may leave −1e-13.
-  return max(distance, 0.0)
+  return max(float(distance), 0.0)
 
 
 def _factor(covariance: Array) -> Array:
@@ -66,9 +68,11 @@ def _factor(covariance: Array) -> Array:
   # Rounding makes something tiny of a zero eigenvalue. Its root would count.
   epsilon = np.finfo(np.float64).eps
   largest = values_d.max(initial=0)
-  floor = len(values_d) * epsilon * largest
+  num_values = len(values_d)
+  floor = num_values * epsilon * largest
   is_kept_d = values_d > floor
   vectors_dr = vectors_dd[:, is_kept_d]
-  roots_r = np.sqrt(values_d[is_kept_d])
+  values_r = values_d[is_kept_d]
+  roots_r = np.sqrt(values_r)
   # Scales each column by the root of its eigenvalue.
   return vectors_dr * roots_r

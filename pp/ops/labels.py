@@ -25,6 +25,7 @@ NYU_LEFT = 41
 
 # Bits for a place within a run; see `_expand_runs`.
 _PLACE_BITS = 20
+_MAX_RUN = 2**_PLACE_BITS
 
 
 @register()
@@ -43,7 +44,9 @@ def coco_panoptic():
     image = tf.cast(image, tf.int32)
     red, green, blue = tf.unstack(image, axis=-1)
     # As uvim.pixels.ids_from_rgb.
-    ids_HW = red + 256 * green + 65536 * blue
+    green_part = 256 * green
+    blue_part = 65536 * blue
+    ids_HW = red + green_part + blue_part
     ids_R, starts_R, ends_R = _find_runs(ids_HW)
     labels_R2 = _look_up_segments(ids_R, objects)
     # Both channels are filled in at once, see the text of the module.
@@ -111,8 +114,10 @@ def _expand_runs(values_R, lengths_R):
     return tf.gather(values_R, runs)
 
   shifted_back_R = tf.bitwise.right_shift(starts_R, place_bits)
-  values_fit = tf.reduce_all(shifted_back_R == values_R)
-  lengths_fit = tf.reduce_all(lengths_R < 2**_PLACE_BITS)
+  value_fits_R = shifted_back_R == values_R
+  length_fits_R = lengths_R < _MAX_RUN
+  values_fit = tf.reduce_all(value_fits_R)
+  lengths_fit = tf.reduce_all(length_fits_R)
   return tf.cond(values_fit & lengths_fit, count, look_up)
 
 
@@ -121,8 +126,10 @@ def _look_up_segments(ids_R, objects):
 
   Both are 0 for an id that is not in the list.
   """
-  ids_S = tf.cast(get(objects, "id"), tf.int32)
-  labels_S = tf.cast(get(objects, "label"), tf.int32)
+  ids_S = get(objects, "id")
+  labels_S = get(objects, "label")
+  ids_S = tf.cast(ids_S, tf.int32)
+  labels_S = tf.cast(labels_S, tf.int32)
   order_S = tf.argsort(ids_S, stable=True)
   # A last entry that no pixel has: then an empty list is no special case.
   sorted_ids_S = tf.gather(ids_S, order_S)
@@ -132,7 +139,8 @@ def _look_up_segments(ids_R, objects):
   semantics = tf.concat([sorted_labels_S + 1, [0]], 0)
   # The place where an id would stand; whether it does is asked next.
   places_R = tf.searchsorted(sorted_ids, ids_R)
-  is_found_R = tf.gather(sorted_ids, places_R) == ids_R
+  nearest_ids_R = tf.gather(sorted_ids, places_R)
+  is_found_R = nearest_ids_R == ids_R
   both = tf.stack([semantics, instances], -1)
   nearest_R2 = tf.gather(both, places_R)
   found_R = tf.cast(is_found_R, tf.int32)
@@ -235,7 +243,8 @@ def _sums_before(places_R, width):
 
 def _sum_below(number):
   """0 + 1 + … + (number - 1)."""
-  return number * (number - 1) // 2
+  twice = number * (number - 1)
+  return twice // 2
 
 
 def _rank_by(ids_U, first_U, second_U):

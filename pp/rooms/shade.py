@@ -120,9 +120,10 @@ def _openness(prepared, hits, normal_3N):
   # The floor throws some of it back to what faces down.
   from_below_N = -np.minimum(up_N, 0) / 2
   openness_N = from_above_N + from_below_N
-  openness_N *= _away_from_planes(
-      prepared.scene.room, hits.point_3N, normal_3N)
-  return openness_N * _away_from_things(prepared, hits, normal_3N)
+  room = prepared.scene.room
+  openness_N *= _away_from_planes(room, hits.point_3N, normal_3N)
+  openness_N *= _away_from_things(prepared, hits, normal_3N)
+  return openness_N
 
 
 def _away_from_planes(room, point_3N, normal_3N):

@@ -109,8 +109,10 @@ def _tiles(noise, x, z, size):
 def _carpet(noise, x, z, size):
   """Slow waves."""
   del noise
-  first_wave = np.sin(x * 3 + z)
-  second_wave = np.sin(z * 4 - x)
+  first_phase = x * 3 + z
+  second_phase = z * 4 - x
+  first_wave = np.sin(first_phase)
+  second_wave = np.sin(second_phase)
   waves = 2 + first_wave + second_wave
   return _CARPET_WAVE * waves, size
 
@@ -181,7 +183,8 @@ def _stripes(scene, along, height, depth):
   size = np.float32(scene.wall.size)
   number = np.floor(along / size)
   stripe = _is_odd(number)
-  return stripe * _visibility(scene.camera, size, depth)
+  visibility = _visibility(scene.camera, size, depth)
+  return stripe * visibility
 
 
 def _wainscot(scene, along, height, depth):
