@@ -42,9 +42,7 @@ _GAP = 16
 
 
 def panoptic_from_logits(
-    semantics: ClassLogits,
-    instances: InstanceLogits,
-    *,
+    semantics: ClassLogits, instances: InstanceLogits, *,
     min_fraction: float = 0.0,
     instance_label: str = "logit_sum",
     sum_logits: SumLogits | None = None,
