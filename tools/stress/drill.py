@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import pathlib
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -317,3 +318,7 @@ def _drill_in(folder: pathlib.Path, args: argparse.Namespace) -> int:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   return drill(folder, minutes=args.minutes, kills=args.kills, seed=args.seed,
                stages=args.stages, steps=args.steps)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

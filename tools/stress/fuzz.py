@@ -19,6 +19,7 @@ import io
 import os
 import pathlib
 import random
+import sys
 import tempfile
 import traceback
 import warnings
@@ -164,3 +165,7 @@ def _command(args: argparse.Namespace) -> int:
     print(f"\nFAILED {failure}")
   print(f"{len(report.failures)} kinds of failure in {args.cases} cases")
   return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())
