@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
-from uvim import progress as progress_lib
+from uvim import progress
 from uvim.registry import ConfigError
 
 T = TypeVar("T")
@@ -17,12 +17,6 @@ Result = TypeVar("Result")
 
 _NUM_SHOWN = 5  # An error lists so many problems and counts the others.
 _MAX_WAITING = 64  # Results that may wait for the caller.
-
-
-def progress(items: Iterable[T], *, total: int, desc: str, unit: str = "files"
-             ) -> Iterable[T]:
-  """Yields `items` and draws a bar; see `uvim.progress.bar`."""
-  return progress_lib.bar(items, total=total, label=desc, unit=unit)
 
 
 def map_in_threads(function: Callable[[T], Result], items: Iterable[T]
@@ -83,7 +77,7 @@ def check_each(find_problems: Callable[[T], Sequence[str]], items: Sequence[T]
   """
   problems = []
   per_item = map_in_threads(find_problems, items)
-  per_item = progress_lib.bar(
+  per_item = progress.bar(
       per_item, total=len(items), label="Checking", unit="files")
   for problems_of_one in per_item:
     # All are collected, so that one run shows what is wrong everywhere.
