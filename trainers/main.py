@@ -43,7 +43,7 @@ def _make_parser(kind: str, description: str) -> argparse.ArgumentParser:
   add("--config", required=True, metavar="FILE[:ARGUMENT]",
       help="configs/NAME.py[:argument,key=value…]; --config.FIELD=VALUE "
       "changes one of its fields")
-  add("--workdir", required=True,
+  add("--workdir", required=True, type=app.path,
       help="where checkpoints, metrics and images go")
   add("--wandb", metavar="PROJECT",
       help="project of Weights & Biases to report to as well")
@@ -77,12 +77,4 @@ def _train(kind: str, args: argparse.Namespace,
   if args.wandb:
     # Now, and not after the data and the model are made.
     wandb_board.check()
-  try:
-    loop.train(config, args.workdir, wandb=args.wandb, **services)
-  except OSError as error:
-    # A full or read-only disk is no fault of the program: it gets a message
-    # and no traceback.
-    if error.errno not in app.DISK_ERRORS:
-      raise
-    raise ConfigError(f"{error}. Checkpoints that --workdir {args.workdir} had "
-                      "before are unchanged.") from error
+  loop.train(config, args.workdir, wandb=args.wandb, **services)

@@ -1,13 +1,17 @@
 """Files that are complete or absent: JSON, text and `.npz`, written safely.
 
-Every writer of the project goes through `replace_file`. Nothing here reads or
-writes pickles.
+Every writer of the project goes through `replace_file`. Two readers of JSON:
+`load_json` for a file that the user names, where damage is a mistake to be
+told; `read_json` for files that a run keeps for itself, which may be damaged
+without harm. Nothing here reads or writes pickles.
 """
 
+import codecs
 import contextlib
+import errno
 import json
+import logging
 import os
-import pathlib
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -27,6 +31,10 @@ STATE = "state"
 _OLD_PARAMS = "opt/target"
 
 Path = str | os.PathLike
+# `json` raises it for lists in lists in lists ….
+_JSON_ERRORS = (ValueError, RecursionError)
+
+log = logging.getLogger(__name__)
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -82,14 +90,107 @@ def write_json(
   write_text(path, text + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-  """A JSON object, or None where there is none that can be read."""
+def read_json(
+    path: Path,
+    kind: type = dict,
+    *,
+    sets_aside: bool = False,
+) -> Any | None:
+  """JSON that a run keeps for itself, or None where none can be read.
+
+  A file that is there but damaged is named in a warning; nobody needs it so
+  much that a run should end.
+
+  Args:
+    path: local or gs://.
+    kind: what the content must be: dict or list.
+    sets_aside: renames a damaged file to NAME.damaged, so that what is left of
+      it survives the next `write_json`.
+  """
+  path = epath.Path(os.fspath(path))
   try:
-    text = pathlib.Path(path).read_text()
-    content = json.loads(text)
-  except (OSError, ValueError):  # Decoding errors are ValueErrors.
+    content = json.loads(path.read_bytes())
+    problem = ""
+    if not isinstance(content, kind):
+      problem = f"holds no JSON {_JSON_NAMES[kind]}"
+  except FileNotFoundError:
     return None
-  return content if isinstance(content, dict) else None
+  except (OSError, *_JSON_ERRORS) as error:
+    problem = f"cannot be read: {error}"
+  if not problem:
+    return content
+  if sets_aside:
+    aside = path.with_name(f"{path.name}.damaged")
+    with contextlib.suppress(OSError):
+      path.replace(aside)
+      problem += f"; set aside as {aside.name}"
+  log.warning("%s %s.", path, problem)
+  return None
+
+
+_JSON_NAMES = {dict: "object", list: "list"}
+
+
+def load_json(path: Path, where: str) -> Any:
+  """The content of a JSON file that the user names.
+
+  UTF-8 with or without a byte order mark, UTF-16 and UTF-32 are read.
+
+  Args:
+    path: local or gs://.
+    where: starts the message; the option or field that names the file.
+
+  Raises:
+    ConfigError: it cannot be read, or is not JSON.
+  """
+  content = _load_bytes(path, where)
+  try:
+    return json.loads(content)
+  except UnicodeDecodeError as error:
+    raise registry.ConfigError(
+        f"{where}: {os.fspath(path)!r} is not text in UTF-8 (byte "
+        f"{error.start}).") from error
+  except _JSON_ERRORS as error:
+    raise registry.ConfigError(
+        f"{where}: {os.fspath(path)!r} is not JSON: {error}.") from error
+
+
+def load_text(path: Path, where: str) -> str:
+  """The text of a file that the user names, such as a list of names.
+
+  Args:
+    path: local or gs://. In UTF-8, or UTF-16 with a byte order mark.
+    where: starts the message; the option or field that names the file.
+
+  Raises:
+    ConfigError: it cannot be read, or is in another encoding.
+  """
+  content = _load_bytes(path, where)
+  encoding = "utf-8-sig"
+  if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    encoding = "utf-16"
+  try:
+    return content.decode(encoding)
+  except UnicodeDecodeError as error:
+    raise registry.ConfigError(
+        f"{where}: {os.fspath(path)!r} is not text in UTF-8 (byte "
+        f"{error.start}). Save it as UTF-8.") from error
+
+
+def _load_bytes(path: Path, where: str) -> bytes:
+  """The bytes of a file; a pipe or a device, which may never end, is none."""
+  name = os.fspath(path)
+  path = epath.Path(name)
+  try:
+    if not path.exists():
+      raise FileNotFoundError(errno.ENOENT, "there is no such file")
+    if not path.is_file():
+      raise OSError(errno.EINVAL, "it is no file")
+    return path.read_bytes()
+  except OSError as error:
+    reason = error.strerror or str(error)
+    raise registry.ConfigError(
+        f"{where}: {name!r} cannot be read: {reason}.") from error
 
 
 def load_npz(path: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ user; `run` prints it as one line and returns the exit code.
 """
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from uvim import finder
 from uvim.registry import ConfigError
 
 EXIT_DONE = 0
@@ -24,11 +24,7 @@ EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command, later, goes on.
 EXIT_INTERRUPTED = 130
 
-# What a full, vanished or forbidden disk says. Any other OSError is a fault of
-# ours and keeps its traceback.
-DISK_ERRORS = frozenset({
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
-    errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOENT})
+_BROKEN_PIPE = 141  # As a shell has it: 128 + SIGPIPE.
 
 
 class Stop(RuntimeError):
@@ -71,6 +67,17 @@ def make_command_parser(program: str,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def path(text: str) -> str:
+  """The `type` of every option that names a file or folder: expands `~`.
+
+  Raises:
+    argparse.ArgumentTypeError: no path can look so.
+  """
+  if not text or "\0" in text:
+    raise argparse.ArgumentTypeError(f"{text!r} is no path")
+  return finder.expand(text)
+
+
 def run(parser: argparse.ArgumentParser,
         command: Callable[[argparse.Namespace], Any],
         argv: Sequence[str] | None = None, *,
@@ -90,16 +97,46 @@ def run(parser: argparse.ArgumentParser,
     args = _parse(parser, argv, takes_overrides)
     # None, from a command that returns nothing, is 0 too.
     return command(args) or EXIT_DONE
-  except ConfigError as error:
-    return _failed(str(error), EXIT_BAD_INPUT)
   except Stop as error:
     return _failed(str(error), error.exit_code)
   except KeyboardInterrupt:
     return _failed("interrupted", EXIT_INTERRUPTED)
-  except OSError as error:
-    if error.errno not in DISK_ERRORS:
+  except BrokenPipeError:
+    # Whoever read our output has gone, as `head` does. At exit Python would
+    # write the rest to it and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE
+  except Exception as error:
+    message = _message(error)
+    if not message:
       raise
-    return _failed(str(error), EXIT_BAD_INPUT)
+    return _failed(message, EXIT_BAD_INPUT)
+
+
+def _message(error: Exception) -> str:
+  """One line for what the user can mend; "" for a fault of ours."""
+  if isinstance(error, ConfigError):
+    return str(error)
+  if isinstance(error, UnicodeDecodeError):
+    return f"some file is not text in UTF-8: {error}"
+  # A full, vanished or forbidden disk; a name that is too long; a network.
+  if isinstance(error, OSError):
+    return _os_message(error)
+  # JAX has no class for it, only a text.
+  is_out_of_memory = "RESOURCE_EXHAUSTED" in str(error)[:1000]
+  if isinstance(error, MemoryError) or is_out_of_memory:
+    first_line = str(error).partition("\n")[0]
+    details = f" ({first_line})" if first_line else ""
+    return (f"out of memory{details}. Smaller batches, images or models need "
+            "less.")
+  return ""
+
+
+def _os_message(error: OSError) -> str:
+  """The file and what is wrong with it, without Python's `[Errno 28]`."""
+  reason = error.strerror or str(error) or type(error).__name__
+  names = [str(name) for name in (error.filename, error.filename2) if name]
+  return ": ".join([", ".join(names), reason]) if names else reason
 
 
 def quiet_tensorflow() -> None:

@@ -1,0 +1,125 @@
+"""Locks: one owner at a time, and none that is dead."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from uvim import lock
+from uvim.lock import Lock, Locked
+
+HOLD = """
+import sys, time
+from uvim.lock import Lock
+Lock(sys.argv[1], "W").acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def process_that_holds(path):
+  process = subprocess.Popen(
+      [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE,
+      text=True)
+  assert process.stdout.readline() == "held\n"
+  return process
+
+
+def on_another_machine(**changes):
+  return dataclasses.replace(
+      lock._this_process(), host="node7", machine="node7/other", **changes)
+
+
+def test_a_live_owner_is_told(tmp_path):
+  process = process_that_holds(tmp_path / "run.lock")
+  try:
+    with pytest.raises(Locked, match=f"W is in use by process {process.pid} "):
+      Lock(tmp_path / "run.lock", "W").acquire()
+  finally:
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("is_reaped", (True, False))
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, is_reaped):
+  process = process_that_holds(tmp_path / "run.lock")
+  process.send_signal(signal.SIGKILL)
+  if is_reaped:
+    process.wait()
+  else:
+    # It is over, but still has its number: a zombie.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+  with Lock(tmp_path / "run.lock", "W") as held:
+    held.check()
+  process.communicate()
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_later_process_of_the_same_number_is_no_owner(tmp_path):
+  first = dataclasses.replace(lock._this_process(), born="1")
+  Lock(tmp_path / "run.lock", "W", owner=first).acquire()
+  with Lock(tmp_path / "run.lock", "W") as held:
+    held.check()
+
+
+def test_an_owner_on_another_machine_that_counts_is_alive(tmp_path):
+  other = Lock(tmp_path / "run.lock", "W", owner=on_another_machine(),
+               beat_seconds=0.1)
+  with other, pytest.raises(Locked, match="on node7"):
+    Lock(tmp_path / "run.lock", "W", dead_after_seconds=30).acquire()
+
+
+def test_an_owner_on_another_machine_that_stands_still_is_dead(tmp_path):
+  other = Lock(tmp_path / "run.lock", "W", owner=on_another_machine(),
+               beat_seconds=1e6)
+  other.acquire()
+  with Lock(tmp_path / "run.lock", "W", dead_after_seconds=0.5) as held:
+    held.check()
+    # The first owner only slept. It learns that it is too late.
+    with pytest.raises(Locked, match="lost its lock"):
+      other.check()
+    other.release()
+    held.check()
+
+
+def test_a_damaged_lock_file_does_not_stay_for_ever(tmp_path):
+  (tmp_path / "run.lock").write_bytes(b"\0")
+  with Lock(tmp_path / "run.lock", "W", dead_after_seconds=0.5) as held:
+    held.check()
+
+
+def test_of_many_who_want_a_dead_lock_one_gets_it(tmp_path):
+  dead = dataclasses.replace(lock._this_process(), born="1")
+  Lock(tmp_path / "run.lock", "W", owner=dead).acquire()
+  winners = []
+
+  def start():
+    # Each thread stands for a process: it has an owner of its own.
+    mine = Lock(tmp_path / "run.lock", "W")
+    try:
+      mine.acquire()
+    except Locked:
+      return
+    winners.append(mine)
+
+  threads = [threading.Thread(target=start) for _ in range(8)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(winners) == 1
+  winners[0].check()
+
+
+def test_waiting_ends_when_the_owner_is_done(tmp_path):
+  first = Lock(tmp_path / "run.lock", "W")
+  first.acquire()
+  threading.Timer(0.3, first.release).start()
+  second = Lock(tmp_path / "run.lock", "W")
+  second.acquire(waits=True)
+  second.check()
+  second.release()
