@@ -1,6 +1,5 @@
 """A sweep as one image: a plot per score, and curves if it has any."""
 
-import json
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
@@ -159,10 +158,9 @@ def _points_of(workdir: pathlib.Path, metric: str) -> list[Point]:
   """The curve of a run's metric, or of the mean age of its words."""
   logged = SPLITS if metric == AGE else metric
   points = []
-  for text in (workdir / run_files.METRICS).read_text().splitlines():
-    line = json.loads(text)
-    if logged in line:
-      points.append(Point(line["step"], line[logged]))
+  for line in run_files.read_lines(workdir).sound:
+    if logged in line.values:
+      points.append(Point(line.step, line.values[logged]))
   if metric != AGE:
     return points
   config = run_files.read_config(workdir)

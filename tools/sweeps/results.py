@@ -10,6 +10,7 @@ from tools.sweeps.figures import Figure
 from tools.sweeps.plan import Cell, Cells, Sweep
 from tools.sweeps.runs import Run
 from tools.sweeps.verdicts import Verdict
+from trainers.report import run_files
 from uvim import files
 
 # Of a run: the share over which a training metric is averaged.
@@ -120,7 +121,7 @@ class _Reader:
   """Reads the metrics of runs, each file once: cells share runs."""
 
   def __init__(self):
-    self._lines: dict[str, list[dict[str, Any]]] = {}
+    self._lines: dict[str, list[run_files.Line]] = {}
 
   def value_of(self, run: Run, metric: str) -> float | None:
     """A figure of a run that is done; None if it does not have it."""
@@ -128,13 +129,14 @@ class _Reader:
       measured = files.read_json(run.workdir / runs.MASKING_FILE) or {}
       return measured.get(metric)
     if run.name not in self._lines:
-      self._lines[run.name] = list(runs.metric_lines(run))
+      lines = run_files.read_lines(run.workdir)
+      self._lines[run.name] = lines.sound
     steps = []
     values = []
     for line in self._lines[run.name]:
-      if metric in line:
-        steps.append(line["step"])
-        values.append(line[metric])
+      if metric in line.values:
+        steps.append(line.step)
+        values.append(line.values[metric])
     if not values:
       return None
     if not metric.startswith("train/"):

@@ -5,10 +5,9 @@ taken up again.
 """
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from trainers.report import run_files
 
@@ -64,33 +63,19 @@ def progress_of(run: Run) -> Progress:
   if run.stage == MASKING:
     is_done = (run.workdir / MASKING_FILE).exists()
     return Progress(int(is_done), 1)
-  sessions = run.workdir / run_files.SESSIONS
-  if not sessions.exists():
+  sessions = run_files.read_sessions(run.workdir)
+  if not sessions:
     return Progress(0, 1)
-  last_session = json.loads(sessions.read_text())[-1]
-  total = last_session["total_steps"]
-  lines = list(metric_lines(run))
-  step = max((line["step"] for line in lines), default=0)
+  total = sessions[-1]["total_steps"]
+  lines = run_files.read_lines(run.workdir).sound
+  step = max((line.step for line in lines), default=0)
   if step < total or _has_ended(run, lines, total):
     return Progress(step, total)
   # All steps are made, but not everything of the last one is on disk.
   return Progress(total - 1, total)
 
 
-def metric_lines(run: Run) -> Iterator[dict[str, Any]]:
-  """The lines of metrics.jsonl, without one that a kill cut short."""
-  path = run.workdir / run_files.METRICS
-  if not path.exists():
-    return
-  for text in path.read_text().splitlines():
-    try:
-      yield json.loads(text)
-    except ValueError:
-      continue
-
-
-def _has_ended(run: Run, lines: Sequence[Mapping[str, Any]],
-               total: int) -> bool:
+def _has_ended(run: Run, lines: Sequence[run_files.Line], total: int) -> bool:
   """Whether the last step is saved and every evaluator has scored it."""
   checkpoint = run.workdir / "checkpoints" / str(total)
   if not checkpoint.exists():
@@ -98,8 +83,8 @@ def _has_ended(run: Run, lines: Sequence[Mapping[str, Any]],
   last_scores = []
   for line in lines:
     # Only the lines of evaluators have settings.
-    if line["step"] == total and "settings" in line:
-      last_scores += line
+    if line.step == total and line.settings is not None:
+      last_scores += line.values
   for prefix in run.prefixes:
     if not any(name.startswith(prefix) for name in last_scores):
       return False

@@ -6,7 +6,7 @@ one that was never stopped.
 
 import collections
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainers.report import run_files
@@ -212,11 +212,12 @@ def _measure(evaluator):
           for field in ("type", "dataset", "split", "options")]
 
 
-def of_run(workdir: pathlib.Path, total_steps: int) -> Alarms:
-  """The alarms of a run, as they stand after what metrics.jsonl holds."""
-  evaluators = run_files.read_config(workdir).get("evals", ())
+def of_run(workdir: pathlib.Path, total_steps: int,
+           lines: Iterable[run_files.Line]) -> Alarms:
+  """The alarms of a run, as they stand after these lines of its metrics."""
+  evaluators = run_files.evaluators_of(run_files.read_config(workdir))
   alarms = Alarms(total_steps, pairs_of(evaluators))
-  for line in run_files.read_lines(workdir):
+  for line in lines:
     # The run has already reported these: only the watches need them.
     alarms.see(line.step, line.values)
   return alarms

@@ -6,6 +6,7 @@ H W image pixels · Q codebook size
 """
 
 import abc
+import contextlib
 import os
 import pathlib
 import sys
@@ -56,6 +57,13 @@ class AbstractRecorder(abc.ABC):
     """
 
   @abc.abstractmethod
+  def sync(self) -> int:
+    """Brings all that was recorded to the disk; how many lines that is.
+
+    A checkpoint keeps the number: see `num_lines` of `Recorder`.
+    """
+
+  @abc.abstractmethod
   def say(self, text: str) -> None:
     """Prints a line."""
 
@@ -83,6 +91,9 @@ class NullRecorder(AbstractRecorder):
   def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
     pass
 
+  def sync(self) -> int:
+    return 0
+
   def say(self, text: str) -> None:
     pass
 
@@ -101,7 +112,7 @@ class Recorder(AbstractRecorder):
 
   def __init__(self, workdir: str | os.PathLike, *, start_step: int,
                total_steps: int, batch_size: int, drop_scores: bool = False,
-               wandb: str | None = None):
+               num_lines: int = 0, wandb: str | None = None):
     """Opens the files of `workdir`.
 
     Args:
@@ -110,15 +121,23 @@ class Recorder(AbstractRecorder):
       total_steps: of the run.
       batch_size: global.
       drop_scores: whether the scores at `start_step` are dropped too.
+      num_lines: how many lines of metrics.jsonl there were when `start_step`
+        was saved; if some are gone, the log says so.
       wandb: project of Weights & Biases to report to as well.
     """
     self.workdir = pathlib.Path(workdir)
-    metrics_path = self.workdir / run_files.METRICS
-    # First of all: the alarms below read what is left of the file.
-    _drop_lines_after(metrics_path, start_step, drop_scores)
-    self._metrics_file = open(metrics_path, "a")
+    lines = _drop_lines_after(self.workdir, start_step, drop_scores)
+    self._num_lines = len(lines)
+    if self._num_lines < num_lines:
+      self.say(f"{run_files.METRICS} has {self._num_lines} of the {num_lines} "
+               f"lines that were there when step {start_step} was saved. "
+               "Report and alarms go on without the others.")
+    self._history = run_files.History()
+    for line in lines:
+      self._history.add(line)
+    self._metrics_file = open(self.workdir / run_files.METRICS, "a")
     self._boards = _open_boards(self.workdir, start_step, wandb)
-    self._alarms = alarms.of_run(self.workdir, total_steps)
+    self._alarms = alarms.of_run(self.workdir, total_steps, lines)
     run_files.note_session(self.workdir, start_step, total_steps)
     self._total_steps = total_steps
     self._batch_size = batch_size
@@ -138,6 +157,8 @@ class Recorder(AbstractRecorder):
     self._metrics_file.write(line.to_json() + "\n")
     # A run that is killed now still has this line.
     self._metrics_file.flush()
+    self._num_lines += 1
+    self._history.add(line)
     for name, number in numbers.items():
       for board in self._boards:
         board.add_scalar(name, number, step)
@@ -180,10 +201,17 @@ class Recorder(AbstractRecorder):
     try:
       if usage_Q is not None:
         run_files.note_usage(self.workdir, step, usage_Q)
-      run_page.write_page(self.workdir)
+      run_page.write_page(self.workdir, self._history)
     except Exception as error:  # Reporting must never end a run.
       path = self.workdir / run_page.PAGE
       self.say(f"{path} was not written: {error!r}")
+
+  def sync(self) -> int:
+    self._metrics_file.flush()
+    # Some disks cannot; then a crash of the machine may cost lines.
+    with contextlib.suppress(OSError):
+      os.fsync(self._metrics_file.fileno())
+    return self._num_lines
 
   def say(self, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
@@ -207,22 +235,27 @@ def _open_boards(workdir: pathlib.Path, start_step: int,
   return boards
 
 
-def _drop_lines_after(path: pathlib.Path, step: int,
-                      drop_scores: bool) -> None:
-  """Drops the lines of metrics.jsonl that a resumed run writes again."""
-  if not path.exists():
-    return
+def _drop_lines_after(workdir: pathlib.Path, step: int,
+                      drop_scores: bool) -> list[run_files.Line]:
+  """Drops the lines of metrics.jsonl that a resumed run writes again.
+
+  Returns:
+    The lines that are left.
+  """
+  path = workdir / run_files.METRICS
+  lines = run_files.read_lines(workdir)
   kept = []
-  for text in path.read_text().splitlines():
-    try:
-      line = run_files.parse_line(text)
-    except (ValueError, KeyError):
-      continue  # A kill cut this line short.
+  for line in lines.sound:
     # Only evaluators have settings.
     is_score = line.settings is not None
     is_later = line.step > step
     is_repeated = line.step == step and is_score and drop_scores
     if not is_later and not is_repeated:
-      kept.append(text + "\n")
+      kept.append(line)
+  if lines.num_damaged:
+    aside = path.with_name(f"{path.name}.damaged")
+    files.write_bytes(aside, path.read_bytes())
   # In one rename: a kill now loses no line.
-  files.write_text(path, "".join(kept))
+  texts = [line.to_json() + "\n" for line in kept]
+  files.write_text(path, "".join(texts))
+  return kept

@@ -2,12 +2,17 @@
 
 Two of the files exist for the report alone: `sessions.json` says when and with
 what a run was started, `code_usage.json` how often each word was used.
+
+Any of the files may be damaged: a full disk, a kill, a disk error, an editor.
+What cannot be read is left out and named in a warning; it never ends a run or
+a report.
 """
 
 import dataclasses
 import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -18,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from uvim import files
+from uvim import fields, files
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -28,6 +33,12 @@ USAGE = "code_usage.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
              "tensorflow-cpu", "tensorflow-datasets")
 _MAX_SESSIONS = 20
+MAX_POINTS = 4000  # Of one curve; even.
+_EVALUATOR_KEYS = ("name", "type", "dataset", "split", "options", "pred",
+                   "prefix")
+
+log = logging.getLogger(__name__)
+Point = tuple[int, float]
 
 
 class Line(NamedTuple):
@@ -50,27 +61,71 @@ class Line(NamedTuple):
     return json.dumps(content)
 
 
-def parse_line(text: str) -> Line:
-  """A line of metrics.jsonl; a ValueError or KeyError if it is damaged."""
-  values = json.loads(text)
-  # What is left are the numbers.
-  step = values.pop("step")
-  settings = values.pop("settings", None)
-  return Line(step, values, settings)
+def parse_line(text: bytes) -> Line | None:
+  """A line of metrics.jsonl; None if it is damaged."""
+  try:
+    content = json.loads(text)
+    # What is left are the numbers.
+    step = content.pop("step")
+    settings = content.pop("settings", None)
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    return None
+  line = Line(step, content, settings)
+  return line if _is_sound(line) else None
 
 
-def read_lines(workdir: pathlib.Path) -> Iterator[Line]:
-  """The lines of metrics.jsonl; none if there is no such file yet."""
-  path = workdir / METRICS
-  if not path.exists():
-    return
-  for text in path.read_text().splitlines():
-    yield parse_line(text)
+def _is_sound(line: Line) -> bool:
+  if not fields.is_integer(line.step):
+    return False
+  if not isinstance(line.settings, dict | None):
+    return False
+  # NaN is a number here: older files may hold it.
+  return all(isinstance(value, fields.REALS) for value in line.values.values())
+
+
+class Lines(NamedTuple):
+  """The lines of metrics.jsonl.
+
+  Attributes:
+    sound: those that can be read.
+    num_damaged: how many cannot, but for a last one that a kill cut short.
+  """
+  sound: list[Line]
+  num_damaged: int
+
+
+def read_lines(workdir: pathlib.Path) -> Lines:
+  """Reads metrics.jsonl; no line if there is no such file yet."""
+  try:
+    content = (workdir / METRICS).read_bytes()
+  except FileNotFoundError:
+    return Lines([], 0)
+  except OSError as error:
+    log.warning("%s cannot be read: %s.", workdir / METRICS, error)
+    return Lines([], 0)
+  *texts, last_text = content.split(b"\n")
+  sound = []
+  num_damaged = 0
+  for text in texts:
+    line = parse_line(text)
+    if line is None:
+      num_damaged += 1
+    else:
+      sound.append(line)
+  # A complete file ends with a line break. What comes after it was cut short,
+  # or somebody has saved the file without the break.
+  last = parse_line(last_text)
+  if last is not None:
+    sound.append(last)
+  if num_damaged:
+    log.warning("%s: %d damaged line(s) are left out.", workdir / METRICS,
+                num_damaged)
+  return Lines(sound, num_damaged)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """config.json; an empty dict if there is none yet."""
-  return _read_json(workdir / CONFIG, {})
+  """config.json; an empty dict if there is none that can be read."""
+  return files.read_json(workdir / CONFIG) or {}
 
 
 Evaluator = dict[str, Any]  # An entry of "evals" in config.json.
@@ -112,7 +167,7 @@ class Run:
 
   @property
   def evaluators(self) -> list[Evaluator]:
-    return list(self.config.get("evals", ()))
+    return evaluators_of(self.config)
 
   def evaluator_groups(self) -> list[EvaluatorGroup]:
     """The evaluators by measure and data; losses ("mean") come last."""
@@ -146,22 +201,125 @@ class Run:
         yield metric
 
 
-def read_run(workdir: str | os.PathLike) -> Run:
-  """Reads a workdir; what is not there yet is empty."""
-  workdir = pathlib.Path(workdir)
-  metrics = {}
-  settings = {}
-  for line in read_lines(workdir):
+def evaluators_of(config: dict[str, Any]) -> list[Evaluator]:
+  """Those of config.json; entries that say too little are left out."""
+  evaluators = config.get("evals")
+  if not isinstance(evaluators, list):
+    return []
+  return [item for item in evaluators if _is_evaluator(item)]
+
+
+def _is_evaluator(item: Any) -> bool:
+  """Whether an entry of config.json has what the report asks for."""
+  if not isinstance(item, dict):
+    return False
+  return all(key in item for key in _EVALUATOR_KEYS)
+
+
+class History:
+  """The metrics of a run, as far as a report needs them.
+
+  Attributes:
+    metrics: name → [(step, value), …].
+    settings: name of a score → what it was made with, the newest.
+  """
+
+  def __init__(self):
+    """No metrics yet."""
+    self._curves: dict[str, _Curve] = {}
+    self.settings: dict[str, dict[str, Any]] = {}
+
+  @property
+  def metrics(self) -> dict[str, list[Point]]:
+    return {name: curve.points for name, curve in self._curves.items()}
+
+  def add(self, line: Line) -> None:
+    """Adds a line of metrics.jsonl; they come in the order of step."""
     for name, value in line.values.items():
-      # The lines are in order of step, so these points are too.
-      metrics.setdefault(name, []).append((line.step, value))
+      if name not in self._curves:
+        self._curves[name] = _Curve()
+      self._curves[name].add(line.step, value)
       if line.settings is not None:
-        # The newest line counts.
-        settings[name] = line.settings
+        self.settings[name] = line.settings
+
+
+class _Curve:
+  """The points of a metric; of a long curve every second, fourth, … only.
+
+  A page is made at every evaluation. With all points, the pages of a long run
+  would together take time in the square of its length.
+  """
+
+  def __init__(self):
+    """No points yet."""
+    self.points: list[Point] = []
+    self._num_seen = 0
+    self._stride = 1  # Every so many points one stays.
+    self._last_stays = True
+
+  def add(self, step: int, value: float) -> None:
+    # The newest point is always there, whether it stays or not.
+    if not self._last_stays:
+      self.points.pop()
+    self.points.append((step, value))
+    self._last_stays = self._num_seen % self._stride == 0
+    self._num_seen += 1
+    if len(self.points) > MAX_POINTS and self._last_stays:
+      # They are an odd number, so the last one is among those that stay.
+      self.points = self.points[::2]
+      self._stride *= 2
+
+
+def read_history(workdir: pathlib.Path) -> History:
+  """All of metrics.jsonl."""
+  history = History()
+  for line in read_lines(workdir).sound:
+    history.add(line)
+  return history
+
+
+def read_run(workdir: str | os.PathLike, history: History | None = None
+             ) -> Run:
+  """Reads a workdir; what is not there yet is empty.
+
+  Args:
+    workdir: the folder.
+    history: its metrics; None: those of metrics.jsonl.
+  """
+  workdir = pathlib.Path(workdir)
+  if history is None:
+    history = read_history(workdir)
   return Run(
-      workdir=workdir, config=read_config(workdir), metrics=metrics,
-      settings=settings, sessions=_read_json(workdir / SESSIONS, []),
-      usage=_read_json(workdir / USAGE, {}))
+      workdir=workdir, config=read_config(workdir), metrics=history.metrics,
+      settings=history.settings, sessions=read_sessions(workdir),
+      usage=_read_usage(workdir))
+
+
+def read_sessions(workdir: pathlib.Path, *, sets_aside: bool = False
+                  ) -> list[dict[str, Any]]:
+  """sessions.json; empty if there is none that can be read.
+
+  Args:
+    workdir: of the run.
+    sets_aside: see `files.read_json`.
+  """
+  sessions = files.read_json(
+      workdir / SESSIONS, list, sets_aside=sets_aside) or []
+  sound = []
+  for session in sessions:
+    is_sound = isinstance(session, dict) and "total_steps" in session
+    if is_sound:
+      sound.append(session)
+  return sound
+
+
+def _read_usage(workdir: pathlib.Path) -> dict[str, Any]:
+  """code_usage.json; empty if there is none that can be read."""
+  usage = files.read_json(workdir / USAGE) or {}
+  uses = usage.get("uses")
+  is_sound = "step" in usage and isinstance(uses, list) and all(
+      map(fields.is_integer, uses))
+  return usage if is_sound else {}
 
 
 def note_session(workdir: pathlib.Path, start_step: int,
@@ -183,7 +341,7 @@ def note_session(workdir: pathlib.Path, start_step: int,
   }
   # A run may be restarted for weeks: only the newest starts are kept.
   path = workdir / SESSIONS
-  sessions = [*_read_json(path, []), session]
+  sessions = [*read_sessions(workdir, sets_aside=True), session]
   files.write_json(path, sessions[-_MAX_SESSIONS:], indent=None)
 
 
@@ -204,9 +362,3 @@ def _versions() -> dict[str, str]:
       continue
   return versions
 
-
-def _read_json(path: pathlib.Path, absent: Any) -> Any:
-  """The file's content, or `absent`. A damaged file is an error here."""
-  if not path.exists():
-    return absent
-  return json.loads(path.read_text())

@@ -30,9 +30,10 @@ _MAX_EARLIER = 4  # Panels before the newest.
 _RECENT = 10  # Reports.
 
 
-def write_page(workdir: str | os.PathLike) -> None:
-  """Writes WORKDIR/report.html of a run."""
-  run = run_files.read_run(workdir)
+def write_page(workdir: str | os.PathLike,
+               history: run_files.History | None = None) -> None:
+  """Writes WORKDIR/report.html of a run; arguments of `run_files.read_run`."""
+  run = run_files.read_run(workdir, history)
   write_html(run.workdir / PAGE, title(run), body(run))
 
 
@@ -68,8 +69,8 @@ def _facts(run: Run) -> list[str]:
   if run.sessions:
     session = run.sessions[-1]
     # The newest session: a resumed run may be on another machine.
-    rows.append(("devices", session["devices"]))
-    rows.append(("command", session["command"]))
+    rows.append(("devices", session.get("devices", "?")))
+    rows.append(("command", session.get("command", "?")))
   return [table(rows)]
 
 

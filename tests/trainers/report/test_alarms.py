@@ -3,7 +3,7 @@
 import pytest
 
 from tests.trainers.report import runs
-from trainers.report import alarms
+from trainers.report import alarms, run_files
 
 PAIR = alarms.Pair("uvim/", "oracle_code/")
 
@@ -128,7 +128,8 @@ def test_a_resumed_run_warns_as_one_that_was_never_stopped(tmp_path, cut):
   reports.append((601, {"val/loss": 1.0, "train/loss": 2.0}))
   reports.append((800, {"train/loss": 1.0, "val/loss": 1.2}))
   runs.write_lines(tmp_path, reports[:cut])
-  resumed = alarms.of_run(tmp_path, 1000)
+  lines = run_files.read_lines(tmp_path).sound
+  resumed = alarms.of_run(tmp_path, 1000, lines)
   got = alarms_of(reports[cut:], resumed)
 
   first_step, _ = reports[cut]

@@ -59,7 +59,8 @@ def test_a_model_without_a_code_has_a_page_too(tmp_path):
 
 def test_a_page_that_cannot_be_made_does_not_end_the_run(tmp_path, capsys):
   writer = runs.make_recorder(tmp_path)
-  (tmp_path / "config.json").write_text("{")
+  # A folder stands in its way.
+  (tmp_path / "report.html").mkdir()
   writer.review(1, np.zeros(4, np.int32))
   writer.close()
   assert "report.html was not written" in capsys.readouterr().err
