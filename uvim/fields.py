@@ -118,6 +118,9 @@ def _is_bool(value: Any) -> bool:
 
 
 BOOL = Check("True or False", _is_bool)
+# JAX keeps 32 bits of a seed: outside of this range two seeds would give the
+# same numbers.
+SEED = integer(0, 2**32 - 1)
 
 
 def field(
