@@ -67,15 +67,7 @@ def make_command_parser(program: str,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def path(text: str) -> str:
-  """The `type` of every option that names a file or folder: expands `~`.
-
-  Raises:
-    argparse.ArgumentTypeError: no path can look so.
-  """
-  if not text or "\0" in text:
-    raise argparse.ArgumentTypeError(f"{text!r} is no path")
-  return finder.expand(text)
+path = str  # Until all callers have dropped it.
 
 
 def run(parser: argparse.ArgumentParser,
@@ -139,6 +131,22 @@ def _os_message(error: OSError) -> str:
   return ": ".join([", ".join(names), reason]) if names else reason
 
 
+def quiet_interrupts() -> None:
+  """Makes Ctrl-C one line before `run` is reached, while modules are imported.
+
+  TensorFlow takes seconds to import.
+  """
+  show_traceback = sys.excepthook
+
+  def show(kind, error, traceback):
+    if issubclass(kind, KeyboardInterrupt):
+      print("error: interrupted", file=sys.stderr)
+    else:
+      show_traceback(kind, error, traceback)
+
+  sys.excepthook = show
+
+
 def quiet_tensorflow() -> None:
   """Silences TensorFlow's start-up messages; call it before its import."""
   # `setdefault`: what the user has set stays.
@@ -147,6 +155,9 @@ def quiet_tensorflow() -> None:
 
 
 def _parse(parser, argv, takes_overrides):
+  if argv is None:
+    argv = sys.argv[1:]
+  argv = [_expanded(argument) for argument in argv]
   # Overrides are no options of the parser, so it leaves them in `rest`.
   args, rest = parser.parse_known_args(argv)
   overrides, unexpected = _split_overrides(rest)
@@ -158,6 +169,29 @@ def _parse(parser, argv, takes_overrides):
                       "--help lists the options.")
   args.overrides = overrides
   return args
+
+
+def _expanded(argument: str) -> str:
+  """The argument with `~` as the home folder, in `--out=~/x` too.
+
+  A shell expands `~` only where an argument begins with it. Here it is done for
+  all options at once, so that no command forgets one of its paths.
+
+  Raises:
+    ConfigError: an option without a value. As a path it would be the current
+      folder.
+  """
+  if not argument:
+    raise ConfigError("One of the arguments is empty.")
+  if not argument.startswith("--"):
+    return finder.expand(argument)
+  name, equals, value = argument.partition("=")
+  if not equals:
+    return argument
+  # A field of a config may be an empty text.
+  if not value and not name.startswith("--config."):
+    raise ConfigError(f"{name} is empty.")
+  return f"{name}={finder.expand(value)}"
 
 
 def _split_overrides(rest: Sequence[str]) -> tuple[list[str], list[str]]:
