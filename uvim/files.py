@@ -7,6 +7,7 @@ without harm. Nothing here reads or writes pickles.
 """
 
 import codecs
+import collections
 import contextlib
 import errno
 import json
@@ -141,11 +142,12 @@ def load_json(path: Path, where: str) -> Any:
     where: starts the message; the option or field that names the file.
 
   Raises:
-    ConfigError: it cannot be read, or is not JSON.
+    ConfigError: it cannot be read, is not JSON, or has an object with one key
+      twice, of which `json` would silently drop the first.
   """
   content = _load_bytes(path, where)
   try:
-    return json.loads(content)
+    return json.loads(content, object_pairs_hook=_make_object)
   except UnicodeDecodeError as error:
     raise registry.ConfigError(
         f"{where}: {os.fspath(path)!r} is not text in UTF-8 (byte "
@@ -153,6 +155,16 @@ def load_json(path: Path, where: str) -> Any:
   except _JSON_ERRORS as error:
     raise registry.ConfigError(
         f"{where}: {os.fspath(path)!r} is not JSON: {error}.") from error
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A JSON object, whose keys must differ."""
+  content = dict(pairs)
+  if len(content) < len(pairs):
+    counts = collections.Counter(key for key, _ in pairs)
+    twice, _ = counts.most_common(1)[0]
+    raise ValueError(f"an object has the key {twice[:60]!r} twice")
+  return content
 
 
 def load_text(path: Path, where: str) -> str:
