@@ -35,30 +35,32 @@ def open_image(
   decoded there.
 
   Args:
-    file: a path, or an open binary file.
+    file: a path, an open binary file, or a PIL image, which then gets the same
+      limit and the same messages.
     name: starts each message.
-    formats: of `FORMATS`, those that are allowed.
-    max_pixels: an image of more is refused; None: no limit.
+    formats: of `FORMATS`, those that are allowed in a file.
+    max_pixels: an image of more is refused; None: no limit. It counts the
+      pixels of the file: a JPEG in several passes keeps all of them in memory,
+      even if it is decoded at a reduced size.
     smallest_HW: if given, a format that can (JPEG) decodes at the smallest of
-      its reduced sizes that is no smaller than this. The limit counts the
-      pixels that are then decoded.
+      its reduced sizes that is no smaller than this.
 
   Raises:
     ConfigError: no such file, not an image of these formats, too large, or
       damaged; one line.
   """
-  from PIL import Image, UnidentifiedImageError
+  from PIL import UnidentifiedImageError
   try:
     with warnings.catch_warnings():
       # Pillow warns of large images and of odd EXIF. The limit below is ours.
       warnings.simplefilter("ignore")
       _check_is_file(file)
-      with Image.open(file, formats=list(formats)) as image:
+      with _as_image(file, formats) as image:
+        _check_size(image, max_pixels)
         if smallest_HW is not None:
           height, width = smallest_HW
           # Formats that cannot do so leave the size as it is.
           image.draft(None, (width, height))
-        _check_size(image, max_pixels)
         yield image
   except ConfigError as error:
     raise ConfigError(f"{name}: {error}") from error
@@ -73,6 +75,15 @@ def open_image(
   # SyntaxError, struct.error, zlib.error, ….
   except Exception as error:  # noqa: BLE001
     raise ConfigError(f"{name}: cannot be read: {_reason(error)}.") from error
+
+
+def _as_image(file: Any, formats: Sequence[str]) -> Any:
+  """A context manager that gives the PIL image."""
+  from PIL import Image
+  if isinstance(file, Image.Image):
+    # The caller opened it, and closes it.
+    return contextlib.nullcontext(file)
+  return Image.open(file, formats=list(formats))
 
 
 def _check_is_file(file: Any) -> None:

@@ -40,10 +40,23 @@ def test_a_large_image_is_refused_by_its_header():
 
 def test_a_jpeg_is_decoded_small_where_that_is_enough():
   file = io.BytesIO(encode((3000, 2000), "JPEG"))
-  with opener.open_image(file, "a", max_pixels=10**6,
-                         smallest_HW=(500, 700)) as image:
+  with opener.open_image(file, "a", smallest_HW=(500, 700)) as image:
     assert image.size == (750, 500)
     image.load()
+  # In several passes all pixels are kept, whatever the reduced size.
+  with pytest.raises(ConfigError, match="pixels"):
+    with opener.open_image(file, "a", max_pixels=10**6, smallest_HW=(50, 70)):
+      pass
+
+
+def test_a_pil_image_gets_the_same_limit_and_stays_open():
+  image = Image.new("RGB", (30, 20))
+  with pytest.raises(ConfigError, match=r"a: 30×20 = 600 pixels"):
+    with opener.open_image(image, "a", max_pixels=99):
+      pass
+  with opener.open_image(image, "a") as same:
+    assert same is image
+  image.load()
 
 
 def test_damaged_pixels_are_one_line():
