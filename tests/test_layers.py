@@ -14,7 +14,8 @@ OURS = ("uvim", "pp", "evaluators", "trainers", "configs", "tools")
 # rows above it in this list.
 WORDS = ("uvim.registry", "uvim.typing", "uvim.tree", "uvim.fields",
          "uvim.files", "uvim.progress", "uvim.categories", "uvim.resize",
-         "uvim.pixels", "uvim.finder", "uvim.opener", "uvim.lock")
+         "uvim.pixels", "uvim.finder", "uvim.opener", "uvim.lock",
+         "uvim.schema")
 PARTS = ("uvim.nn", "uvim.codes", "uvim.learn", "uvim.config")
 IDEAS = ("uvim.models", "uvim.priors", "uvim.encoders", "uvim.tasks",
          "uvim.store", "uvim.inference")

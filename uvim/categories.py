@@ -4,18 +4,23 @@ TFDS labels count 0, 1, 2, … in the order of the list. COCO's own ids have
 gaps: 1..90 are things, 92..200 are stuff. `categories[label].id` is the id
 that COCO's files and its metric use.
 
-Layer 0: no imports but the standard library, the registry and files.
+Layer 0: no imports but the standard library, msgspec, the registry, files and
+schema.
 """
 
-import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from uvim import files
+import msgspec
+from msgspec import Meta
+
+from uvim import files, schema
 from uvim.registry import ConfigError
 
 FILE_NAME = "categories.json"
+# Its name in messages, and its key in COCO's annotations.
+_LIST = "categories"
 
 
 class Category(NamedTuple):
@@ -75,32 +80,65 @@ def _parse_list(text: str, *, isthing: bool) -> list[Category]:
   return categories
 
 
-def from_records(records: Sequence[Any], where: str) -> tuple[Category, ...]:
+# TFDS keeps names in a text, one a line, and strips them.
+_Name = Annotated[str, Meta(
+    pattern=r"\A(?!\s)[^\x00-\x1f\x7f\ud800-\udfff]+(?<!\s)\Z",
+    description="a text of one line that neither begins nor ends with a "
+    "space")]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+  """An entry of COCO's list of categories."""
+  id: schema.ID
+  name: _Name
+  isthing: schema.FLAG
+
+
+def read_records(records: Sequence[Any]
+                 ) -> tuple[tuple[Category, ...], list[str]]:
   """Categories from COCO's list of {"id", "name", "isthing"} dicts.
 
   Args:
-    records: the dicts; further keys are ignored.
+    records: the dicts, as `json` gives them; further keys are ignored.
+
+  Returns:
+    (the categories, the problems as sentences): a key is absent or its value
+    not allowed, an id or a name repeats, or the list is empty.
+  """
+  entries, problems = schema.read_list(records, _Entry, _LIST)
+  if problems:
+    return (), problems
+  if not entries:
+    return (), [f"{_LIST} is empty; at least one category is needed."]
+  ids = [entry.id for entry in entries]
+  names = [entry.name for entry in entries]
+  problems += schema.repeats(ids, _LIST, ".id")
+  problems += schema.repeats(names, _LIST, ".name")
+  categories = tuple(Category(entry.id, entry.name, bool(entry.isthing))
+                     for entry in entries)
+  return categories, problems
+
+
+def from_records(records: Any, where: str) -> tuple[Category, ...]:
+  """`read_records`, but a problem is an error.
+
+  Args:
+    records: see `read_records`.
     where: the file they came from, for the message.
 
   Raises:
-    ConfigError: a key is missing, an id repeats or the list is empty.
+    ConfigError: names the first problem and counts the others.
   """
-  try:
-    categories = tuple(_from_record(record) for record in records)
-  except (KeyError, TypeError, ValueError) as error:
+  if not isinstance(records, list):
     raise ConfigError(
-        f"{where}: each category needs 'id', 'name' and 'isthing' (0 or 1); "
-        f"got {type(error).__name__}: {error}.") from error
-  ids = [category.id for category in categories]
-  if not ids or len(set(ids)) != len(ids):
-    raise ConfigError(
-        f"{where}: needs at least one category and no id twice; got {ids}.")
+        f"{where}: {_LIST} is {schema.shown(records)}; allowed: a list of "
+        'objects with "id", "name" and "isthing".')
+  categories, problems = read_records(records)
+  if problems:
+    num_more = len(problems) - 1
+    more = f" … and {num_more:,} more." if num_more else ""
+    raise ConfigError(f"{where}: {problems[0]}{more}")
   return categories
-
-
-def _from_record(record) -> Category:
-  return Category(
-      int(record["id"]), str(record["name"]), bool(record["isthing"]))
 
 
 def to_records(categories: Sequence[Category]) -> list[dict[str, Any]]:
@@ -109,14 +147,25 @@ def to_records(categories: Sequence[Category]) -> list[dict[str, Any]]:
            "isthing": int(category.isthing)} for category in categories]
 
 
-def load(path: pathlib.Path) -> tuple[Category, ...]:
-  """The categories of a JSON file written by `save`.
+def load(path: pathlib.Path, where: str = "categories"
+         ) -> tuple[Category, ...]:
+  """The categories of a JSON file.
+
+  Args:
+    path: a list as `save` writes it, or an object that has it as "categories",
+      such as COCO's annotations.
+    where: starts the message; the option or field that names the file.
 
   Raises:
-    OSError: the file cannot be read.
-    ValueError: it is not JSON. Its subclass ConfigError: see `from_records`.
+    ConfigError: it cannot be read, is not JSON, or see `read_records`.
   """
-  return from_records(json.loads(path.read_text()), str(path))
+  content = files.load_json(path, where)
+  where = f"{where}: {str(path)!r}"
+  if isinstance(content, dict):
+    if _LIST not in content:
+      raise ConfigError(f"{where}: has no {_LIST!r}.")
+    content = content[_LIST]
+  return from_records(content, where)
 
 
 def save(path: pathlib.Path, categories: Sequence[Category]) -> None:
