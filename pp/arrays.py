@@ -112,6 +112,12 @@ class ArraysSplit:
     self.categories = tuple(
         Category(*category) for category in header["categories"])
 
+  def fingerprint(self, pp: str | None = None) -> dict[str, Any]:
+    """What tells these examples from others; see pp.splits.Split."""
+    del pp
+    return {"name": "arrays", "version": "", "split": self.split,
+            "num_examples": self.num_examples}
+
   def example(self, index: int) -> dict[str, Any]:
     """The raw example of that number, without its image.
 

@@ -1,40 +1,21 @@
-"""Where examples come from: random access to TFDS data sets on disk.
+"""Where examples come from: random access to TFDS data sets on disk."""
 
-A shuffle buffer makes the order depend on what was read before, so a resumed
-run has to read it again. Here a scan of the TFRecord headers, done once, gives
-the place of every example. Then any example is one seek away, and the order
-can be a pure function of (seed, step).
-
-A TFRecord file is a row of records: length uint64, checksum of the length
-uint32, the bytes, their checksum uint32.
-
-Dimensions: N examples of the split.
-"""
-
-import hashlib
 import os
 import pathlib
-import struct
 from collections.abc import Sequence
-from concurrent import futures
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pp.builder import first_line
+from pp.records import Part, Records
 from uvim import categories as categories_lib
-from uvim import files
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
-# A length and its checksum stand before the bytes, a checksum behind.
-_HEADER_BYTES = 12
-_FOOTER_BYTES = 4
-# What `scan_records` can find its way in.
+# What `pp.records` can find its way in.
 _FORMATS = ("tfrecord",)
-_REMOTE_READS = 64  # At the same time, from an object store.
 
 
 def default_data_dir(data_dir: str | os.PathLike | None = None) -> str:
@@ -43,124 +24,6 @@ def default_data_dir(data_dir: str | os.PathLike | None = None) -> str:
   if not chosen:
     chosen = "~/tensorflow_datasets"
   return os.path.expanduser(os.fspath(chosen))
-
-
-def _is_remote(path: str) -> bool:
-  """Whether a path lies in an object store, such as gs://."""
-  return "://" in path
-
-
-def _open_file(path: str):
-  """A binary file; TF's file layer only where Python's cannot reach."""
-  if _is_remote(path):
-    return tf.io.gfile.GFile(path, "rb")
-  return open(path, "rb")
-
-
-def scan_records(path: str) -> np.ndarray:
-  """Offsets and lengths of the records of one TFRecord file: int64 [n, 2].
-
-  Only the headers are read.
-
-  Raises:
-    ConfigError: the file ends inside a record.
-  """
-  size = tf.io.gfile.stat(path).length
-  places = []
-  position = 0
-  with _open_file(path) as file:
-    while position < size:
-      # Jumps over the content of the record before.
-      file.seek(position)
-      length = _record_length(file.read(_HEADER_BYTES))
-      start = position + _HEADER_BYTES
-      end = start + length + _FOOTER_BYTES
-      if end > size:
-        raise ConfigError(
-            f"{path}: cut short inside record {len(places)} (needs {end} "
-            f"bytes, has {size}). Copy or prepare this file again.")
-      places.append((start, length))
-      position = end
-  return np.asarray(places, np.int64).reshape(-1, 2)
-
-
-def _record_length(header: bytes) -> int:
-  """Length of a record; 0 where the file ends inside the header.
-
-  Then the record ends behind the file in any case.
-  """
-  if len(header) < 8:
-    return 0
-  # A little-endian uint64. Its checksum, in the last four bytes, is not
-  # compared.
-  return struct.unpack("<Q", header[:8])[0]
-
-
-def _index_paths(instructions: Sequence[Any], folder: str) -> list[str]:
-  """Where the index of these files may lie: beside the data, else the user's.
-
-  The name depends on sizes and times of the files, so data that was written
-  again never meets a stale index.
-  """
-  digest = hashlib.sha256()
-  for item in instructions:
-    stat = tf.io.gfile.stat(str(item.filename))
-    facts = (os.path.basename(item.filename), item.skip, item.take,
-             stat.length, stat.mtime_nsec)
-    digest.update(repr(facts).encode())
-  name = f"{digest.hexdigest()[:24]}.npy"
-  paths = []
-  # In an object store nothing is written beside the data.
-  if not _is_remote(folder):
-    paths.append(os.path.join(folder, ".offsets", name))
-  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  paths.append(os.path.join(cache, "uvim", "offsets", name))
-  return paths
-
-
-def _save_index(paths: Sequence[str], places: np.ndarray) -> None:
-  """Writes the index to the first folder that permits it; none is fine too."""
-  for path in paths:
-    try:
-      files.replace_file(path, lambda file: np.save(file, places))
-    except OSError:
-      continue
-    return
-
-
-def _load_index(paths: Sequence[str], num_examples: int) -> np.ndarray | None:
-  """The index, left on disk; None where there is none that fits."""
-  for path in paths:
-    try:
-      # Mapped, because a process looks up only a few places in each step.
-      places = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-      # It is absent, or damaged. Then the next one counts, or a new scan.
-      continue
-    if places.shape == (num_examples, 2) and places.dtype == np.int64:
-      return places
-  return None
-
-
-def _make_index(instructions: Sequence[Any], folder: str) -> np.ndarray:
-  """Offset and length of every example of a split, in order: int64 [N, 2]."""
-  num_examples = sum(item.take for item in instructions)
-  paths = _index_paths(instructions, folder)
-  places = _load_index(paths, num_examples)
-  if places is not None:
-    return places
-  parts = []
-  for item in instructions:
-    part = scan_records(str(item.filename))
-    if len(part) != item.examples_in_shard:
-      raise ConfigError(
-          f"{item.filename}: holds {len(part)} records, dataset_info.json "
-          f"says {item.examples_in_shard}. Copy or prepare it again.")
-    # A sub-split such as train[4096:] has only a part of some files.
-    parts.append(part[item.skip:item.skip + item.take])
-  places = np.concatenate(parts)
-  _save_index(paths, places)
-  return places
 
 
 class Source:
@@ -182,18 +45,11 @@ class Source:
     self.categories = tuple(categories)
     self.folder = str(builder.data_dir)
     self._features = builder.info.features
-    # One instruction for each file that has examples of the split.
-    info = _split_info(builder, dataset, split)
-    instructions = [item for item in info.file_instructions if item.take]
-    examples_in_files = [item.take for item in instructions]
-    self.num_examples = sum(examples_in_files)
-    if not self.num_examples:
-      raise ConfigError(f"{dataset}: split {split!r} has no examples.")
-    self._files = [str(item.filename) for item in instructions]
-    # How many examples lie in each file and those before it. This tells the
-    # file of an example.
-    self._ends = np.cumsum(examples_in_files)
-    self._places = _make_index(instructions, self.folder)
+    # 'mydata', or 'mydata/config': without the version.
+    self._name = "/".join(filter(None, [builder.name, _config_name(builder)]))
+    self._version = str(builder.version)
+    self._records = Records(_parts(builder, dataset, split), self.folder)
+    self.num_examples = len(self._records)
     # The ops decode the image, so that they need not decode all of it.
     self._decoders = {}
     features = dict(self._features.items())
@@ -203,33 +59,25 @@ class Source:
   def __len__(self) -> int:
     return self.num_examples
 
+  def fingerprint(self) -> dict[str, Any]:
+    """What tells these examples from others; see pp.splits.Split."""
+    return {
+        "name": self._name,
+        "version": self._version,
+        "split": self.split,
+        "num_examples": self.num_examples,
+        "num_bytes": self._records.num_bytes,
+        "checksum": self._records.checksum(),
+    }
+
   def read(self, indices: Sequence[int]) -> list[bytes]:
     """Serialised examples at these positions, in the order asked for.
 
     Raises:
       IndexError: for an index outside 0..num_examples-1.
+      ConfigError: one cannot be read, or does not fit its checksum.
     """
-    indices = np.asarray(indices, np.int64).tolist()
-    if not _is_remote(self.folder) or len(indices) == 1:
-      return [self._read_one(index) for index in indices]
-    # An object store answers each request after tens of milliseconds, but
-    # many at once.
-    with futures.ThreadPoolExecutor(_REMOTE_READS) as pool:
-      return list(pool.map(self._read_one, indices))
-
-  def _read_one(self, index: int) -> bytes:
-    """One serialised example."""
-    if not 0 <= index < self.num_examples:
-      raise IndexError(f"{self.dataset} {self.split}: example {index} of "
-                       f"{self.num_examples}")
-    # "right": an index that equals an end belongs to the next file.
-    file_number = int(np.searchsorted(self._ends, index, side="right"))
-    offset, length = self._places[index]
-    # Opening the file each time needs no lock between threads and never runs
-    # out of handles. It costs 1 % of decoding an image.
-    with _open_file(self._files[file_number]) as file:
-      file.seek(int(offset))
-      return file.read(int(length))
+    return self._records.read(indices)
 
   def parse(self, raw: tf.Tensor, index: tf.Tensor | int = -1
             ) -> dict[str, Any]:
@@ -275,29 +123,65 @@ class Source:
         lambda tensor: tensor.numpy(), self.tensors(index))
 
 
-def _split_info(builder: Any, dataset: str, split: str) -> Any:
-  """TFDS's description of a split or sub-split like 'train[10%:]'."""
-  known = sorted(map(str, builder.info.splits))
+def _config_name(builder: Any) -> str:
+  """Name of the builder's config; '' if it has none."""
+  config = builder.builder_config
+  return config.name if config else ""
+
+
+def _parts(builder: Any, dataset: str, split: str) -> list[Part]:
+  """The files of a split or sub-split like 'train[10%:]'.
+
+  Raises:
+    ConfigError: no such split, or no example in it.
+  """
+  problem = ""
+  parts = []
   try:
-    return builder.info.splits[split]
+    # 'train[:9]+validation' has two terms. TFDS takes any of them, and what it
+    # makes of train[5:2] depends on the number of files.
+    for term in split.split("+"):
+      parts_of_term = _parts_of_term(builder, term)
+      if not parts_of_term:
+        problem = f"{term!r} has no examples."
+      parts += parts_of_term
   # TFDS reports a slice outside the split with an assertion.
   except (KeyError, ValueError, AssertionError) as error:
-    sizes = []
-    for name in known:
-      num_examples = builder.info.splits[name].num_examples
-      sizes.append(f"{name} ({num_examples})")
-    raise ConfigError(
-        f"{dataset}: cannot read split {split!r}: {_first_sentence(error)} "
-        f"Splits there: {', '.join(sizes) or 'none'}.") from error
+    problem = _last_sentence(error)
+  if problem:
+    raise ConfigError(f"{dataset}: cannot read split {split!r}: {problem} "
+                      f"Splits there: {_split_sizes(builder)}.")
+  return parts
 
 
-def _first_sentence(error: BaseException) -> str:
-  """The first line of an error's text, with a full stop."""
+def _parts_of_term(builder: Any, term: str) -> list[Part]:
+  """The files of 'train' or 'train[10%:]'; none if it has no examples."""
+  parts = []
+  for item in builder.info.splits[term].file_instructions:
+    if item.take > 0:
+      parts.append(Part(str(item.filename), item.skip, item.take,
+                        item.examples_in_shard))
+  return parts
+
+
+def _split_sizes(builder: Any) -> str:
+  """'train (64), validation (16)'."""
+  sizes = []
+  for name in sorted(map(str, builder.info.splits)):
+    sizes.append(f"{name} ({builder.info.splits[name].num_examples})")
+  return ", ".join(sizes) or "none"
+
+
+def _last_sentence(error: BaseException) -> str:
+  """The last line of an error's text, with a full stop.
+
+  TFDS explains there what it does not like about a slice.
+  """
   # str() of a KeyError would put its text in quotes.
   text = str(error.args[0] if error.args else error).strip()
   if not text:
     return f"{type(error).__name__}."
-  line = text.splitlines()[0]
+  line = text.splitlines()[-1]
   return f"{line.removesuffix('.')}."
 
 

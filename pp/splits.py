@@ -46,6 +46,22 @@ class Split(Protocol):
   categories: tuple[Category, ...]
   folder: str
 
+  def fingerprint(self, pp: str | None = None) -> dict[str, Any]:
+    """What tells the examples from others, cheaply.
+
+    It is the same wherever the files lie and however their folder is spelled.
+    Other examples, or the same in another order, have another.
+
+    Args:
+      pp: the preprocessing string that they are read with. It counts for
+        arrays, whose ops ran when they were written.
+
+    Returns:
+      Plain JSON: "name", "version", "split", "num_examples", "num_bytes",
+      "checksum" of all bytes in their order; of arrays also "arrays", a
+      checksum of what was written for `pp`.
+    """
+
   def example(self, index: int) -> dict[str, Any]:
     """The raw example of that number, as evaluators need it for the truth.
 

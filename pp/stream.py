@@ -249,6 +249,11 @@ class TfdsSplit:
     self.categories = source.categories
     self.folder = source.folder
 
+  def fingerprint(self, pp: str | None = None) -> dict[str, Any]:
+    """What tells these examples from others; see pp.splits.Split."""
+    del pp  # The ops run when a batch is made.
+    return self.source.fingerprint()
+
   def example(self, index: int) -> dict[str, Any]:
     """The raw example of that number; see pp.splits.Split."""
     return self.source.example(index)

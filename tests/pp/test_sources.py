@@ -1,5 +1,6 @@
 """Random access reads what TFDS reads; missing data is one clear error."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,13 +13,6 @@ from uvim.registry import ConfigError
 
 def values(source, indices):
   return [int(source.example(index)["value"]) for index in indices]
-
-
-def copy_without_index(tiny_data, folder):
-  """A copy of the data set that nobody has opened yet; its folder."""
-  shutil.copytree(tiny_data / "tiny", folder / "tiny",
-                  ignore=shutil.ignore_patterns(".offsets"))
-  return folder / "tiny" / "1.0.0"
 
 
 @pytest.mark.parametrize("split", [
@@ -51,54 +45,6 @@ def test_image_stays_encoded_and_id_is_the_position(tiny_data):
   assert example["name"] == f"number {example['value']}".encode()
 
 
-def test_the_saved_index_is_used_and_follows_the_files(tiny_data, tmp_path):
-  folder = copy_without_index(tiny_data, tmp_path)
-  first = sources.make_source("tiny", "train", tmp_path)
-  index_path, = (folder / ".offsets").glob("*.npy")
-  # Swapped examples show that the index is read and the files are not.
-  places = np.load(index_path)
-  places[[0, 1]] = places[[1, 0]]
-  np.save(index_path, places)
-  again = sources.make_source("tiny", "train", tmp_path)
-  assert again.read([0, 1, 10]) == first.read([1, 0, 10])
-
-  # Same name and size, other content and time: a stale index would not show.
-  file = next(folder.glob("*train*00000*"))
-  shutil.copyfile(file, tmp_path / "copy")
-  (tmp_path / "copy").replace(file)
-  new = sources.make_source("tiny", "train", tmp_path)
-  assert new.read([0, 1, 10]) == first.read([0, 1, 10])
-  assert len(list((folder / ".offsets").glob("*.npy"))) == 2
-
-
-def test_index_falls_back_to_the_users_cache(tiny_data, tmp_path, monkeypatch):
-  folder = copy_without_index(tiny_data, tmp_path)
-  # A file where the folder should be stands for a read-only data_dir.
-  (folder / ".offsets").write_text("")
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  source = sources.make_source("tiny", "train", tmp_path)
-  assert sorted(values(source, range(11))) == list(range(11))
-  assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
-
-
-@pytest.mark.parametrize("cut", [3, 40])
-def test_a_truncated_file_is_named(tiny_data, tmp_path, cut):
-  folder = copy_without_index(tiny_data, tmp_path)
-  file = next(folder.glob("*train*00001*"))
-  file.write_bytes(file.read_bytes()[:-cut])
-  with pytest.raises(ConfigError, match="00001-of-00003: cut short"):
-    sources.make_source("tiny", "train", tmp_path)
-
-
-def test_a_lost_record_is_noticed(tiny_data, tmp_path):
-  folder = copy_without_index(tiny_data, tmp_path)
-  file = next(folder.glob("*train*00001*"))
-  offset, length = sources.scan_records(str(file))[-1]
-  file.write_bytes(file.read_bytes()[:offset - 12])
-  with pytest.raises(ConfigError, match="says"):
-    sources.make_source("tiny", "train", tmp_path)
-
-
 def test_missing_data_set_says_how_to_get_it(tmp_path):
   with pytest.raises(ConfigError) as caught:
     sources.make_source("coco/2017_panoptic", "train", tmp_path)
@@ -109,11 +55,45 @@ def test_missing_data_set_says_how_to_get_it(tmp_path):
 
 
 @pytest.mark.parametrize("split,part", [
-    ("test", "validation \\(5\\)"), ("train[20:]", "11 examples"),
-    ("train[:0]", "no examples"), ("train[1:", "cannot read split")])
+    ("test", "Unknown split"), ("train[20:]", "11 examples"),
+    ("train[-12:]", "11 examples"), ("train[:120%]", "-100, 100"),
+    ("train[:0]", "no examples"), ("train[3:3]", "no examples"),
+    ("train[5:2]", "no examples"), ("train[80%:20%]", "no examples"),
+    ("train+train[5:2]", "5:2\\]' has no examples"),
+    ("train[1:", "cannot read split"), ("", "cannot read split")])
 def test_bad_splits(tiny_data, split, part):
-  with pytest.raises(ConfigError, match=part):
+  with pytest.raises(ConfigError, match=part) as caught:
     sources.make_source("tiny", split, tiny_data)
+  message = str(caught.value)
+  assert f"split {split!r}" in message
+  assert message.endswith("Splits there: train (11), validation (5).")
+  assert "\n" not in message
+
+
+def test_fingerprint_is_the_same_however_the_folder_is_spelled(
+    tiny_data, tmp_path, monkeypatch):
+  moved = tmp_path / "müller [1]"
+  shutil.copytree(tiny_data, moved)
+  (tmp_path / "link").symlink_to(moved)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  expected = sources.make_source("tiny", "train", tiny_data).fingerprint()
+  assert expected["name"] == "tiny"
+  assert expected["version"] == "1.0.0"
+  assert expected["num_examples"] == 11
+  for data_dir in (moved, f"{moved}/", "link", "./müller [1]", "~/link"):
+    for dataset in ("tiny", "tiny:1.0.0"):
+      source = sources.make_source(dataset, "train", data_dir)
+      assert source.fingerprint() == expected
+  assert json.loads(json.dumps(expected)) == expected
+
+
+def test_other_examples_have_another_fingerprint(tiny_data):
+  checksums = {sources.make_source("tiny", split, tiny_data)
+               .fingerprint()["checksum"]
+               for split in ("train", "train[:10]", "train[1:]", "validation",
+                             "train[1:]+train[:1]")}
+  assert len(checksums) == 5
 
 
 def test_data_dir_default(monkeypatch):
@@ -126,7 +106,6 @@ def test_data_dir_default(monkeypatch):
 
 
 def test_coco_categories_are_the_official_ones(shared):
-  import json
   records = json.loads((shared / "data/coco_panoptic/"
                         "panoptic_coco_categories.json").read_text())
   assert categories.coco_panoptic() == categories.from_records(records, "")
