@@ -75,6 +75,11 @@ def evaluate(args: argparse.Namespace) -> None:
         "versions": versions, "evaluations": results}, indent=1, default=str)
   except OSError as e:
     raise ConfigError(f"--out {out} cannot be written: {e.strerror}.") from e
+  # Only now: what the others have scored is kept.
+  problems = [f"{result['name']} could not score: {result['problem']}"
+              for result in results if result["problem"]]
+  if problems:
+    raise ConfigError("; ".join(problems))
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:

@@ -1,22 +1,39 @@
 """Evaluators bound to a family: which data, which prediction, which measure."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 import evaluators
 from evaluators import base, common
 from trainers.families.base import Compiled, Family
+from trainers.report import run_files
+from trainers.trouble import Trouble
 from uvim import fields
 from uvim.config import EvalConfig, TrainConfig
 from uvim.learn import sharding
 from uvim.registry import lookup
 
 Options = Mapping[str, fields.Field]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """What a pass found.
+
+  Attributes:
+    metrics: name → finite number.
+    problem: what the evaluator could not do, in one line; "" if nothing.
+  """
+  metrics: dict[str, float]
+  problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,28 +61,104 @@ class Evaluation:
   on_batch: Callable[[], None] | None = None
   reports_skipped: bool = False
 
-  def run(self, variables: Any) -> dict[str, float]:
-    """Metric → number; 'skipped' is among them if `reports_skipped`.
+  def run(self, variables: Any) -> "Scores":
+    """Makes one pass. An evaluator that fails ends neither this nor the run.
 
     Args:
       variables: of the family, on the devices of the mesh.
+
+    Raises:
+      Exception: what concerns more than this evaluator; see `trouble.ends_run`.
     """
+    trouble = Trouble()
+    batches = trouble.until_any_process_fails(self.start_batches)
     predictions = common.predict_all(
-        self.predict, variables, self.start_batches(), put=self._put)
+        self.predict, variables, batches, put=self._put)
+    metrics = {}
     # Here and not in `predict_all`: a generator that is left half-way would
     # leave the mesh set.
     with jax.set_mesh(self.mesh):
-      outcome = base.run_pass(self.evaluator, predictions)
-    metrics = self.evaluator.result(outcome.state)
-    if self.reports_skipped:
-      metrics["skipped"] = float(outcome.num_skipped)
-    return metrics
+      with trouble.noted():
+        outcome = base.run_pass(self.evaluator, predictions)
+        metrics = self.evaluator.result(outcome.state)
+        if self.reports_skipped:
+          metrics["skipped"] = float(outcome.num_skipped)
+      # The other processes wait for this one's share of the next batch, where
+      # they hear of the failure. Nothing is left of a pass that was complete.
+      with trouble.noted():
+        collections.deque(predictions, maxlen=0)
+    return _finite_scores(metrics, trouble.agree())
 
   def _put(self, batch: common.Batch) -> dict[str, jax.Array]:
     """Brings a batch to the devices."""
     if self.on_batch is not None:
       self.on_batch()
     return sharding.shard_batch(batch, self.mesh)
+
+
+def _finite_scores(metrics: Mapping[str, float], problem: str) -> Scores:
+  """Leaves out what is no number: no chart and no JSON can hold it."""
+  finite = {}
+  others = []
+  for name, value in metrics.items():
+    if np.isfinite(value):
+      finite[name] = value
+    else:
+      others.append(f"{name} is {value}")
+  return Scores(finite, problem or ", ".join(others))
+
+
+# ── Which evaluators have to run ────────────────────────────────────────────
+
+
+def due_evaluators(
+    config: TrainConfig,
+    step: int,
+    total_steps: int,
+) -> list[str]:
+  """Names of the evaluators that report at this step."""
+  names = []
+  for block in config.evals:
+    is_period = bool(block.log_steps) and step % block.log_steps == 0
+    if is_period or step == total_steps:
+      names.append(block.name)
+  return names
+
+
+def unscored(
+    workdir: pathlib.Path,
+    step: int,
+    due: Sequence[str],
+    saved: Sequence[str] | bool | None,
+) -> Sequence[str]:
+  """The evaluators that a run has to score again when it goes on at a step.
+
+  A checkpoint is saved before its evaluators run. So only metrics.jsonl knows
+  whether they came to their end.
+
+  Args:
+    workdir: of the run.
+    step: of its checkpoint.
+    due: the evaluators that report at this step.
+    saved: what the checkpoint says of them: the names of those that were due;
+      True or False from a version that kept no names.
+
+  Returns:
+    All of them, or none if each has reported. A report is one line.
+  """
+  names = due if saved is True else saved or ()
+  num_reports = 0
+  if jax.process_index() == 0:
+    for line in run_files.read_lines(workdir).sound:
+      # Only evaluators have settings.
+      num_reports += line.step == step and line.settings is not None
+  if jax.process_count() > 1:
+    # Others may see an older state of the file.
+    num_reports = multihost_utils.broadcast_one_to_all(np.int32(num_reports))
+  return () if num_reports >= len(names) else names
+
+
+# ── Making evaluations ──────────────────────────────────────────────────────
 
 
 def make_evaluations(

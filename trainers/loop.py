@@ -104,7 +104,9 @@ class Run:
     watch: notices that the run is asked to stop.
     state: parameters, optimizer and the rest.
     step: updates made so far.
-    is_scoring: whether evaluators of this step have still to run.
+    to_score: names of the evaluators that have still to report this step.
+    lines_before_scores: of metrics.jsonl, when the first of them began.
+    failures: evaluator that could not score → when it last did so, and why.
     num_skipped_steps: training steps that were not finite and were skipped.
     steps_skipped_in_a_row: how many were skipped since the last good step.
     bad_examples: examples that could not be read. Process 0 carries the total
@@ -131,7 +133,9 @@ class Run:
   watch: preemption.Watch
   state: TrainState
   step: int
-  is_scoring: bool = False
+  to_score: Sequence[str] = ()
+  lines_before_scores: int = 0
+  failures: dict[str, str] = dataclasses.field(default_factory=dict)
   num_skipped_steps: int = 0
   steps_skipped_in_a_row: int = 0
   bad_examples: int = 0
@@ -156,7 +160,8 @@ class Run:
     return self.metrics
 
   def _train(self) -> None:
-    if self.is_scoring:  # It was stopped in the middle of its evaluators.
+    if self.to_score:  # It was stopped in the middle of its evaluators.
+      self.lines_before_scores = self.recorder.sync()
       self._evaluate()
     host_batches = self.open_batches(start_step=self.step)
     batches = map(self._put, host_batches)
@@ -173,6 +178,7 @@ class Run:
       self._do_what_is_due()
       if self.step < self.total_steps:
         self.watch.check(self.step)
+    self._say_failures()
 
   def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """A global batch on the devices, without what no step needs."""
@@ -194,9 +200,13 @@ class Run:
     # Everything reported up to this step is on disk before the step is: a
     # killed run repeats no line and misses none.
     self._settle()
-    self._evaluate()
+    self.lines_before_scores = self.recorder.sync()
+    self.to_score = evaluation.due_evaluators(
+        self.config, self.step, self.total_steps)
+    # Saved first: evaluators take long and may fail.
     if self._is_due(self.config.checkpoint_steps):
       self._save()
+    self._evaluate()
     self.recorder.pause(self.step)
 
   @property
@@ -260,40 +270,60 @@ class Run:
     """
     if self.logs is not None and not self.config.skip_bad_steps:
       check_finite(self.step, self.logs)
+    num_lines = self.recorder.sync()
+    if self.to_score:
+      # A resumed run drops the scores of this step, and makes them again.
+      num_lines = self.lines_before_scores
     meta = {
         **self.meta,
-        "scoring": self.is_scoring,
+        "scoring": list(self.to_score),
+        "lines": num_lines,
         "skipped": [self.num_skipped_steps, self.steps_skipped_in_a_row],
         "bad_examples": sum_over_processes(self.bad_examples),
     }
     self.checkpointer.save(self.step, self.state, meta)
 
   def _evaluate(self) -> None:
-    """Runs what is due of evaluators and panel; rewrites report.html."""
-    self.is_scoring = True
+    """Draws the panel, runs the evaluators `to_score`, writes report.html."""
     variables = self.family.variables(
         self.state.params, self.state.extra, self.frozen)
-    for item in self.evaluations:
-      if self._is_due(item.config.log_steps):
-        self._run_evaluation(item, variables)
+    # First: where all scores are reported, the panel is there too.
     if self.panel_batch is not None and self._is_due(self._panel_steps):
       columns = self.family.panel(self.predict, variables, self.panel_batch)
       self.recorder.image(self.step, "panel", panel.draw_panel(columns, rows=6))
+    for item in self.evaluations:
+      if item.config.name in self.to_score:
+        self._run_evaluation(item, variables)
+    self.to_score = ()
     usage_Q = self.state.extra.get("usage")
     if usage_Q is not None:
       usage_Q = sharding.gather_to_host(usage_Q)
     self.recorder.review(self.step, usage_Q)
-    self.is_scoring = False
 
   def _run_evaluation(self, item: evaluation.Evaluation, variables) -> None:
     """One evaluator: its metrics are kept, recorded and said."""
+    name = item.config.name
+    scores = item.run(variables)
     values = {}
-    for name, value in item.run(variables).items():
-      values[item.config.prefix + name] = value
+    for metric, value in scores.metrics.items():
+      values[item.config.prefix + metric] = value
     self.metrics.update(values)
-    self.recorder.scalars(self.step, values, item.settings)
-    said = [f"{name} {value:.4g}" for name, value in values.items()]
+    said = [f"{metric} {value:.4g}" for metric, value in values.items()]
+    settings = item.settings
+    if scores.problem:
+      # Every evaluator that was due has one line, also one that failed.
+      values[f"failed/{name}"] = 1.0
+      settings = {**settings, "failed": scores.problem}
+      self.failures[name] = f"at step {self.step}: {scores.problem}"
+      said.append(f"{name} could not score {self.failures[name]}")
+    self.recorder.scalars(self.step, values, settings)
     self.recorder.say("  ".join(said))
+
+  def _say_failures(self) -> None:
+    """The last lines of a run tell what it could not do."""
+    for name, what in self.failures.items():
+      self.recorder.say(f"The run is complete, but {name} could not score "
+                        f"{what}")
 
 
 # ── Before the first step ───────────────────────────────────────────────────
@@ -324,9 +354,13 @@ def _prepare(
       checkpointer, program, config.seed, inputs.opened.initial)
   if old_meta:
     open_model.check_oracle(old_meta, meta["oracle_crc32"], workdir)
-  progress = _progress(state, old_meta)
+  step = int(state.step)
+  due = evaluation.due_evaluators(config, step, inputs.total_steps)
+  to_score = evaluation.unscored(workdir, step, due, old_meta.get("scoring"))
+  progress = _progress(state, old_meta, to_score)
   record = _open_recorder(
-      make_recorder, config, workdir, inputs.total_steps, progress, wandb)
+      make_recorder, config, workdir, inputs.total_steps, progress, wandb,
+      num_lines=old_meta.get("lines", 0))
   _say_start(
       record, workdir, state, inputs.total_steps, is_resumed=bool(old_meta))
 
@@ -364,7 +398,11 @@ def _assemble(
       **progress)
 
 
-def _progress(state: TrainState, old_meta: dict[str, Any]) -> dict[str, Any]:
+def _progress(
+    state: TrainState,
+    old_meta: dict[str, Any],
+    to_score: Sequence[str],
+) -> dict[str, Any]:
   """Where a run stands, as fields of `Run`; from the meta of its checkpoint."""
   num_skipped_steps, steps_skipped_in_a_row = old_meta.get("skipped", (0, 0))
   bad_examples = 0
@@ -374,7 +412,7 @@ def _progress(state: TrainState, old_meta: dict[str, Any]) -> dict[str, Any]:
     bad_examples = old_meta.get("bad_examples", 0)
   return dict(
       step=int(state.step),
-      is_scoring=old_meta.get("scoring", False),
+      to_score=to_score,
       num_skipped_steps=num_skipped_steps,
       steps_skipped_in_a_row=steps_skipped_in_a_row,
       bad_examples=bad_examples)
@@ -387,6 +425,7 @@ def _open_recorder(
     total_steps: int,
     progress: dict[str, Any],
     wandb: str | None,
+    num_lines: int,
 ) -> recorder.AbstractRecorder:
   """What writes metrics and images; only process 0 does."""
   if jax.process_index():
@@ -397,7 +436,8 @@ def _open_recorder(
       total_steps=total_steps,
       batch_size=config.batch_size,
       # Scores of evaluators that did not finish are made again.
-      drop_scores=progress["is_scoring"],
+      drop_scores=bool(progress["to_score"]),
+      num_lines=num_lines,
       wandb=wandb)
 
 

@@ -15,7 +15,7 @@ from uvim.learn import sharding
 from uvim.registry import ConfigError, unknown
 from uvim.store import open_model
 
-Scores = dict[str, Any]
+Result = dict[str, Any]
 
 # Fields of an evaluator's block that may be changed.
 FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
@@ -41,7 +41,7 @@ def score(
     names: Sequence[str] | None = None,
     changes: Mapping[str, Any] | None = None,
     oracle: str | None = None,
-) -> list[Scores]:
+) -> list[Result]:
   """Runs evaluators on a checkpoint.
 
   Args:
@@ -53,7 +53,8 @@ def score(
     oracle: stage II: its stage I checkpoint, if not where the config says.
 
   Returns:
-    Per evaluator: its name, type, data, metrics and every setting.
+    Per evaluator: its name, type, data, metrics and every setting; and the
+    "problem" that kept it from scoring, "" if there was none.
 
   Raises:
     ConfigError: as `trainers.families.open_checkpoint`; an unknown evaluator
@@ -112,11 +113,12 @@ def changed(
   return dataclasses.replace(block, **fields, pred_kw=pred_kw, options=options)
 
 
-def _run(item: evaluation.Evaluation, variables) -> Scores:
+def _run(item: evaluation.Evaluation, variables) -> Result:
   """Makes the pass of one evaluator and prints its metrics."""
   started = time.monotonic()
+  scores = item.run(variables)
   metrics = {}
-  for name, value in item.run(variables).items():
+  for name, value in scores.metrics.items():
     full_name = item.config.prefix + name
     metrics[full_name] = value
     print(f"{full_name:40} {value:.6g}", flush=True)
@@ -125,6 +127,7 @@ def _run(item: evaluation.Evaluation, variables) -> Scores:
   seconds = time.monotonic() - started
   return {
       "metrics": metrics,
+      "problem": scores.problem,
       "settings": dict(item.settings),
       **kept,
       "seconds": round(seconds, 1),

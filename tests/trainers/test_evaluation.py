@@ -11,6 +11,7 @@ from configs import vqvae_rooms_panoptic
 from evaluators import mean
 from trainers import evaluation
 from trainers.families.base import Compiled, Family
+from uvim.cli import app
 from uvim.config import EvalConfig, resolve
 from uvim.learn import sharding
 from uvim.registry import ConfigError
@@ -70,22 +71,19 @@ def make(rooms_tiny_dir):
 def test_a_pass_scores_the_whole_split(make):
   calls = []
   made = make(on_batch=lambda: calls.append(1))
-  first = made.run({"scale": 1.0})
+  first = made.run({"scale": 1.0}).metrics
   assert set(first) == {"level"} and first["level"] != 0
   assert len(calls) == 2  # 16 examples in batches of 8.
   # Other variables, the same pass.
-  assert made.run({"scale": 2.0})["level"] == pytest.approx(
+  assert made.run({"scale": 2.0}).metrics["level"] == pytest.approx(
       2 * first["level"], rel=1e-5)
 
 
 def test_a_pass_can_be_stopped_before_any_batch(make):
-  class Stop(Exception):
-    pass
-
   def stop():
-    raise Stop
+    raise app.Stop("now")
 
-  with pytest.raises(Stop):
+  with pytest.raises(app.Stop, match="now"):
     make(on_batch=stop).run({"scale": 1.0})
 
 
@@ -138,8 +136,8 @@ def test_skipped_examples_are_counted_anew_in_each_pass(reports):
       reports_skipped=reports)
   skipped = {"skipped": 3.0} if reports else {}
   total = sum(range(3, 8)) + 1
-  assert made.run(0.0) == {"x": total / 7, **skipped}
-  assert made.run(1.0) == {"x": total / 7 + 1, **skipped}
+  assert made.run(0.0).metrics == {"x": total / 7, **skipped}
+  assert made.run(1.0).metrics == {"x": total / 7 + 1, **skipped}
 
 
 def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):

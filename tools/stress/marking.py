@@ -51,6 +51,9 @@ class MarkingRecorder(recorder.AbstractRecorder):
   def image(self, step, name, image_HW3):
     self._recorder.image(step, name, image_HW3)
 
+  def sync(self):
+    return self._recorder.sync()
+
   def say(self, text):
     self._recorder.say(text)
 
