@@ -1,12 +1,17 @@
 """Throws broken input at what reads input: only our own errors may come back.
 
-  python -m tools.fuzz [--cases 10000] [--seed 0] [--kinds string config image]
+  python -m tools.fuzz [--cases 20000] [--seed 0] [--kinds string coco npz]
 
 `string`: preprocessing strings, run on a small example. `config`: command
-lines of the trainers, up to the model and its optimizer. `image`: files for
-training and for tools.prepare_data. All cases follow from the seed. Works in a
-folder of its own and looks afterwards whether any file in it has changed; a
-case that takes longer than --limit seconds ends the run with its stack.
+lines of the trainers, up to the model and its optimizer. `option`: command
+lines of `uvim predict`. `image`: files for training and for
+tools.prepare_data. `coco`: annotation files. `workdir`: files that a run keeps.
+`npz`: files of parameters.
+
+The library hypothesis draws the cases, all of them from the seed, and makes a
+case that fails as small as it can. Works in a folder of its own and looks
+afterwards whether any file in it has changed; a case that takes longer than
+--limit seconds ends the run with its stack.
 """
 
 import argparse
@@ -18,26 +23,33 @@ import hashlib
 import io
 import os
 import pathlib
-import random
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tools.stress import targets
+import hypothesis
+
+from tools.stress import file_targets, targets
 from uvim import progress
 from uvim.cli import app
 from uvim.registry import ConfigError
 
 # What to throw things at, by the name of its cases' kind.
 KINDS: Mapping[str, Callable[[pathlib.Path], targets.Target]] = {
-    "string": targets.Strings, "config": targets.Configs,
-    "image": targets.Images}
+    "string": targets.Strings,
+    "config": targets.Configs,
+    "option": targets.Options,
+    "image": file_targets.Images,
+    "coco": file_targets.CocoJson,
+    "workdir": file_targets.Workdirs,
+    "npz": file_targets.Npz,
+}
 
 # The lines of a traceback, and the letters of a case, that a failure shows.
-SHOWN_LINES = 12
+SHOWN_LINES = 16
 SHOWN_LETTERS = 2000
 
 
@@ -48,8 +60,8 @@ class Report:
   Attributes:
     passed: kind → cases that were taken without an error.
     refused: kind → cases that a ConfigError refused.
-    failures: one text per kind of failure: the case and its traceback.
-    places: where failures were raised; of one place only the first is kept.
+    failures: one text for each kind of failure: the smallest case that was
+      found, and its traceback.
   """
 
   passed: collections.Counter = dataclasses.field(
@@ -57,7 +69,6 @@ class Report:
   refused: collections.Counter = dataclasses.field(
       default_factory=collections.Counter)
   failures: list[str] = dataclasses.field(default_factory=list)
-  places: set[tuple] = dataclasses.field(default_factory=set)
 
 
 def run(cases: int, *, seed: int = 0,
@@ -72,24 +83,78 @@ def run(cases: int, *, seed: int = 0,
     limit: seconds that one may take; past that the process ends. None: any.
   """
   report = Report()
-  names = list(kinds)
   with (tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder), warnings.catch_warnings()):
     warnings.simplefilter("ignore")  # Of a library, about the broken input.
     folder = pathlib.Path(folder)
     made = {name: make_target(folder) for name, make_target in kinds.items()}
     digests = _digests(folder)
-    numbers = progress.bar(range(cases), total=cases, label="Fuzz",
-                           unit="cases")
-    for number in numbers:
-      name = names[number % len(names)]
-      rng = random.Random(f"{seed}/{name}/{number}")
-      case = made[name].make(rng)
-      with _time_limit(limit):
-        _run_case(made[name], name, case, report)
+    for name, target in made.items():
+      _run_kind(name, target, cases // len(made), seed, limit, report)
     if _digests(folder) != digests:
       report.failures.append(f"files changed: {_digests(folder)}")
   return report
+
+
+def _run_kind(kind: str, target: targets.Target, num_cases: int, seed: int,
+              limit: float | None, report: Report) -> None:
+  """Draws and runs the cases of one kind."""
+  steps = progress.bar(range(num_cases), total=num_cases, label=kind,
+                       unit="cases")
+  ticks = iter(steps)
+
+  # Failures that were seen before are no help: `database=None` keeps none.
+  @hypothesis.seed(seed)
+  @hypothesis.settings(
+      max_examples=num_cases, deadline=None, database=None,
+      report_multiple_bugs=True,
+      phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+      suppress_health_check=list(hypothesis.HealthCheck))
+  @hypothesis.given(case=target.cases())
+  def run_case(case):
+    # It ends at `num_cases`; hypothesis runs more to make a failure small.
+    next(ticks, None)
+    with _time_limit(limit), contextlib.redirect_stderr(io.StringIO()):
+      is_taken = _is_taken(target, case)
+    counts = report.passed if is_taken else report.refused
+    counts[kind] += 1
+
+  try:
+    run_case()
+  except Exception as error:  # noqa: BLE001 - that is what is looked for.
+    for failure in _all_failures(error):
+      report.failures.append(_describe(kind, failure))
+  finally:
+    steps.close()
+
+
+def _is_taken(target: targets.Target, case: Any) -> bool:
+  """Whether a case was taken; False if our own error refused it."""
+  try:
+    target.run(case)
+  except ConfigError as error:
+    if "Traceback" in str(error):
+      raise AssertionError(f"no line for a user: {error}") from error
+    return False
+  return True
+
+
+def _all_failures(error: Exception) -> Iterator[Exception]:
+  """The failures of a run, which come as a group if there are several."""
+  if not isinstance(error, ExceptionGroup):
+    yield error
+    return
+  for failure in error.exceptions:
+    yield from _all_failures(failure)
+
+
+def _describe(kind: str, error: Exception) -> str:
+  """The end of a traceback. Hypothesis has noted the case on the error."""
+  case = "\n".join(getattr(error, "__notes__", ()))
+  # Shown apart, since it may be long.
+  error.__notes__ = []
+  lines = "".join(traceback.format_exception(error)).splitlines()
+  return "\n".join([kind, case[:SHOWN_LETTERS], *lines[-SHOWN_LINES:]])
 
 
 @contextlib.contextmanager
@@ -102,32 +167,6 @@ def _time_limit(seconds: float | None):
   finally:
     if seconds:
       faulthandler.cancel_dump_traceback_later()
-
-
-def _run_case(target: targets.Target, kind: str, case: Any,
-              report: Report) -> None:
-  try:
-    with contextlib.redirect_stderr(io.StringIO()):
-      target.run(case)
-    report.passed[kind] += 1
-  except ConfigError as error:
-    report.refused[kind] += 1
-    if "Traceback" in str(error):
-      report.failures.append(f"{kind} {case!r}: {error}")
-  except Exception as error:  # noqa: BLE001 - that is what is looked for.
-    _note_failure(kind, case, error, report)
-
-
-def _note_failure(kind: str, case: Any, error: Exception,
-                  report: Report) -> None:
-  last = traceback.extract_tb(error.__traceback__)[-1]
-  place = (kind, type(error), last.filename, last.lineno)
-  if place in report.places:
-    return
-  report.places.add(place)
-  lines = traceback.format_exception(error)[-SHOWN_LINES:]
-  shown_case = str(case)[:SHOWN_LETTERS]
-  report.failures.append(f"{kind} {shown_case!r}\n{''.join(lines)}")
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
@@ -143,7 +182,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
 def main(argv: Sequence[str] | None = None) -> int:
   """The command line; 1 where anything but our own errors came back."""
   parser = app.make_parser("tools.fuzz", __doc__)
-  parser.add_argument("--cases", type=int, default=10_000)
+  parser.add_argument("--cases", type=int, default=20_000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--kinds", nargs="+", choices=list(KINDS),
                       default=list(KINDS))

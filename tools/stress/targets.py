@@ -1,47 +1,51 @@
-"""What the fuzz throws broken input at: strings, command lines, image files."""
+"""What the fuzz throws broken text at: strings and command lines.
+
+Targets that read files are in `file_targets.py`.
+"""
 
 import abc
 import functools
 import io
 import pathlib
-import random
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
 
-from tools.stress.mutate import mutate_bytes, mutate_text
+from tools.stress.strategies import LITERALS, edited_text
 from uvim.registry import ConfigError
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 # What a command line may say of any field.
-VALUES = ("0", "-1", "1", "3", "2.5", "nan", "inf", "1e9", "", "abc", "None",
-          "True", "[]", "()", "(1, 2)", "(0, 0)", "((1,),)", "{}", "a|b",
-          "99999999999999999999", "../../x", "'", "\0", "ñ", "[('a', 1)]",
-          "(('data', -1),)", "decode|resize(8)")
+VALUES = (
+    "0", "-1", "1", "3", "2.5", "nan", "inf", "1e9", "", "abc", "None", "True",
+    "[]", "()", "(1, 2)", "(0, 0)", "((1,),)", "{}", "a|b",
+    "99999999999999999999", "../../x", "'", "\0", "ñ", "[('a', 1)]",
+    "(('data', -1),)", "decode|resize(8)")
 
 
 class Target(abc.ABC):
   """Something that reads input. Constructors take a folder to work in."""
 
   @abc.abstractmethod
-  def make(self, rng: random.Random) -> Any:
-    """Draws a case."""
+  def cases(self) -> st.SearchStrategy[Any]:
+    """What to throw at it."""
 
   @abc.abstractmethod
   def run(self, case: Any) -> None:
-    """Reads it; raises a ConfigError if it is refused as it should be."""
+    """Reads a case; raises a ConfigError if it is refused as it should be."""
 
 
 @functools.cache
-def _shipped_config(name: str):
+def shipped_config(name: str):
   """The ConfigDict of 'NAME.py' or 'NAME.py:argument' in configs/."""
   from trainers import config_file
   return config_file.load_config(f"{CONFIGS / name}")
 
 
-def _encode(image: Image.Image | np.ndarray, kind: str,
-            **options: Any) -> bytes:
+def encode_image(image: Image.Image | np.ndarray, kind: str,
+                 **options: Any) -> bytes:
   """The content of an image file."""
   if isinstance(image, np.ndarray):
     image = Image.fromarray(image)
@@ -65,13 +69,13 @@ class Strings(Target):
         'decode_jpeg_and_inception_crop(8, area_min=5)|copy("image", "a")']
     for name in ("lm_coco_panoptic.py", "vqvae_nyu_depth.py",
                  "vqvae_imagenet_colorization.py"):
-      config = _shipped_config(name)
+      config = shipped_config(name)
       self._seeds += [config.pp_train.replace("512", "8"),
                       config.pp_eval.replace("512", "8")]
     self._seeds += [f"decode|{name}()" for name in builder.OPS]
 
-  def make(self, rng: random.Random) -> str:
-    return mutate_text(rng, rng.choice(self._seeds))
+  def cases(self) -> st.SearchStrategy[str]:
+    return edited_text(self._seeds)
 
   def run(self, case: str) -> None:
     import tensorflow as tf
@@ -86,7 +90,7 @@ def _example() -> dict[str, Any]:
   ramp = np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)
   zeros = np.zeros_like(ramp[..., 0])
   segment_ids = np.stack([ramp[..., 0] // 99, zeros, zeros], axis=-1)
-  return {"image": tf.constant(_encode(ramp, "JPEG")),
+  return {"image": tf.constant(encode_image(ramp, "JPEG")),
           "image/id": tf.constant(3, tf.int64),
           "panoptic_image": tf.constant(segment_ids),
           "panoptic_objects": {"id": tf.constant([1, 2], tf.int64),
@@ -94,7 +98,7 @@ def _example() -> dict[str, Any]:
           "depth": tf.ones([12, 16, 1])}
 
 
-# ── Command lines ───────────────────────────────────────────────────────────
+# ── Command lines of the trainers ───────────────────────────────────────────
 
 
 class Configs(Target):
@@ -105,20 +109,19 @@ class Configs(Target):
     self._names = [f"{name}.py:tiny" for name in (
         "vqvae_rooms_panoptic", "vqvae_rooms_depth", "lm_rooms_panoptic")]
 
-  def make(self, rng: random.Random) -> tuple[str, list[str]]:
+  def cases(self) -> st.SearchStrategy[tuple[str, list[str]]]:
     """(a config file, what the command line changes in it)."""
-    name = rng.choice(self._names)
-    fields = list(_fields_of(_shipped_config(name)).items())
-    overrides = []
-    for _ in range(rng.randint(1, 3)):
-      path, value = rng.choice(fields)
-      if rng.random() < 0.1:
-        path = mutate_text(rng, path)
-      text = rng.choice(VALUES)
-      if rng.random() < 0.4:
-        text = mutate_text(rng, str(value))
-      overrides.append(f"--config.{path}={text}")
-    return f"{CONFIGS / name}", overrides
+    return st.one_of([self._cases_of(name) for name in self._names])
+
+  def _cases_of(self, name: str) -> st.SearchStrategy:
+    changes = []
+    for path, value in _fields_of(shipped_config(name)).items():
+      texts = st.one_of(st.sampled_from(VALUES), edited_text([str(value)]))
+      changes.append(st.tuples(st.just(path), texts).map(_override))
+      # A field that is nearly right.
+      changes.append(st.tuples(edited_text([path]), texts).map(_override))
+    overrides = st.lists(st.one_of(changes), min_size=1, max_size=3)
+    return st.tuples(st.just(f"{CONFIGS / name}"), overrides)
 
   def run(self, case: tuple[str, list[str]]) -> None:
     """What a run makes of its config before it looks for data."""
@@ -134,6 +137,11 @@ class Configs(Target):
     make_init(family, config, config.num_steps(64))
 
 
+def _override(change: tuple[str, str]) -> str:
+  path, text = change
+  return f"--config.{path}={text}"
+
+
 def _fields_of(config, prefix: str = "") -> dict[str, Any]:
   """Dotted path → value of every field of a ConfigDict."""
   fields = {}
@@ -145,74 +153,40 @@ def _fields_of(config, prefix: str = "") -> dict[str, Any]:
   return fields
 
 
-# ── Image files ─────────────────────────────────────────────────────────────
+# ── Options of a prediction ─────────────────────────────────────────────────
 
 
-class Images(Target):
-  """Image files, as training decodes them and as prepare_data checks them."""
+class Options(Target):
+  """Command lines of `uvim predict`, up to the checkpoint."""
 
   def __init__(self, folder: pathlib.Path):
-    self._seeds = _image_files()
-    self._folder = folder / "file"
-    self._folder.mkdir()
+    from uvim.cli import options
+    self._image = folder / "a.png"
+    self._image.write_bytes(encode_image(np.zeros((4, 4, 3), np.uint8), "PNG"))
+    self._out = folder / "out"
+    known = {**options.sampling_options(), **options.output_options()}
+    self._names = [*known, "seed", "num_samples", "categories", "max_pixels"]
 
-  def make(self, rng: random.Random) -> tuple[bytes, str]:
-    """(content of a file, its name)."""
-    content = mutate_bytes(rng, rng.choice(self._seeds))
-    return content, rng.choice(("a.jpg", "a.png", "a.gif", "a.bmp"))
+  def cases(self) -> st.SearchStrategy[list[str]]:
+    values = st.one_of(
+        st.sampled_from(VALUES + LITERALS), st.floats().map(str),
+        st.integers().map(str), st.text(max_size=5))
+    option = st.tuples(st.sampled_from(self._names), values).map(
+        lambda pair: f"--{pair[0]}={pair[1]}")
+    return st.lists(option, min_size=1, max_size=3)
 
-  def run(self, case: tuple[bytes, str]) -> None:
-    import tensorflow as tf
+  def run(self, case: list[str]) -> None:
+    from uvim.cli import app, predict
+    reached = []
 
-    from pp import builder
-    content, name = case
-    problems = self._prepare(content, name)
-    builder.build("decode|resize(8)|value_range(-1, 1)")(
-        {"image": tf.constant(content)})
-    if problems:
-      raise ConfigError(problems[0])
+    def load(*args, **options):
+      del args, options
+      reached.append(True)
+      raise ConfigError("no model: the options are all that is tried")
 
-  def _prepare(self, content: bytes, name: str) -> list[str]:
-    """What prepare_data says of a file, which it must leave as it is."""
-    from tools.prepare import coco_files, image_files
-    path = self._folder / name
-    path.write_bytes(content)
-    try:
-      problems = image_files.check(path, name)
-      if not problems:
-        image_files.encoded(path)
-      record = coco_files.Record(
-          path, path, {"id": 1, "file_name": name}, {"segments_info": []})
-      coco_files.check_record(record, {1})
-      if path.read_bytes() != content:
-        raise AssertionError("the file has changed")
-    finally:
-      path.unlink()
-    return problems
-
-
-def _image_files() -> list[bytes]:
-  """Contents of files of many formats, and of two that are no images."""
-  rng = np.random.default_rng(0)
-  color = rng.integers(0, 256, (24, 20, 3)).astype(np.uint8)
-  color_image = Image.fromarray(color)
-  gray = color[..., 0]
-  rotated = Image.Exif()
-  rotated[274] = 6  # Orientation: to be rotated by 90°.
-  return [
-      _encode(color, "JPEG", exif=rotated),
-      _encode(gray, "JPEG"),
-      _encode(color, "JPEG", progressive=True),
-      _encode(color_image.convert("CMYK"), "JPEG"),
-      _encode(color, "PNG"),
-      _encode(gray, "PNG"),
-      _encode(color, "BMP"),
-      _encode(np.uint16(gray) * 257, "PNG"),  # 16 bits.
-      _encode(color, "GIF"),
-      _encode(color, "GIF", save_all=True,  # Two frames.
-              append_images=[Image.fromarray(gray)]),
-      _encode(color_image.quantize(9), "PNG"),  # With a palette.
-      _encode(color, "WEBP"),
-      _encode(color, "TIFF"),
-      b"",
-      b"no image"]
+    argv = [str(self._image), "--checkpoint=none", f"--out={self._out}", *case]
+    code = predict.main(argv, load=load)
+    if code != app.EXIT_BAD_INPUT:
+      raise AssertionError(f"exit code {code}")
+    if not reached:
+      raise ConfigError("refused before the model was opened")

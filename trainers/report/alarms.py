@@ -215,7 +215,7 @@ def _measure(evaluator):
 def of_run(workdir: pathlib.Path, total_steps: int,
            lines: Iterable[run_files.Line]) -> Alarms:
   """The alarms of a run, as they stand after these lines of its metrics."""
-  evaluators = run_files.evaluators_of(run_files.read_config(workdir))
+  evaluators = run_files.read_config(workdir).get("evals", ())
   alarms = Alarms(total_steps, pairs_of(evaluators))
   for line in lines:
     # The run has already reported these: only the watches need them.

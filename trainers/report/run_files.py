@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
 from uvim import fields, files
@@ -34,8 +35,6 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
              "tensorflow-cpu", "tensorflow-datasets")
 _MAX_SESSIONS = 20
 MAX_POINTS = 4000  # Of one curve; even.
-_EVALUATOR_KEYS = ("name", "type", "dataset", "split", "options", "pred",
-                   "prefix")
 
 log = logging.getLogger(__name__)
 Point = tuple[int, float]
@@ -125,7 +124,62 @@ def read_lines(workdir: pathlib.Path) -> Lines:
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """config.json; an empty dict if there is none that can be read."""
-  return files.read_json(workdir / CONFIG) or {}
+  path = workdir / CONFIG
+  config = files.read_json(path) or {}
+  return config if _has_shape(config, _ConfigShape, path) else {}
+
+
+def _has_shape(content: Any, shape: Any, path: pathlib.Path) -> bool:
+  """Whether a file holds what the report asks for; else a warning."""
+  try:
+    msgspec.convert(content, shape)
+  except msgspec.ValidationError as error:
+    log.warning("%s is left out: %s.", path, error)
+    return False
+  return True
+
+
+# ── What the report asks of each file ───────────────────────────────────────
+
+
+class _EvaluatorShape(msgspec.Struct):
+  name: str
+  type: str
+  dataset: str
+  split: str
+  options: dict[str, Any]
+  pred: str
+  prefix: str
+
+
+class _ModelShape(msgspec.Struct):
+  dict_size: int | None = None
+
+
+class _OracleShape(msgspec.Struct):
+  task: str | None = None
+
+
+class _ConfigShape(msgspec.Struct):
+  kind: str | None = None
+  task: str | None = None
+  model: _ModelShape | None = None
+  oracle: _OracleShape | None = None
+  evals: list[_EvaluatorShape] = []
+
+
+class _SessionShape(msgspec.Struct):
+  total_steps: int
+  devices: str = ""
+  command: str = ""
+
+
+class _UsageShape(msgspec.Struct):
+  step: int
+  uses: list[int]
+
+
+# ── What it makes of them ───────────────────────────────────────────────────
 
 
 Evaluator = dict[str, Any]  # An entry of "evals" in config.json.
@@ -167,7 +221,7 @@ class Run:
 
   @property
   def evaluators(self) -> list[Evaluator]:
-    return evaluators_of(self.config)
+    return self.config.get("evals", [])
 
   def evaluator_groups(self) -> list[EvaluatorGroup]:
     """The evaluators by measure and data; losses ("mean") come last."""
@@ -199,21 +253,6 @@ class Run:
     for metric in self.settings:
       if metric.startswith(prefix) and not metric.startswith(tuple(others)):
         yield metric
-
-
-def evaluators_of(config: dict[str, Any]) -> list[Evaluator]:
-  """Those of config.json; entries that say too little are left out."""
-  evaluators = config.get("evals")
-  if not isinstance(evaluators, list):
-    return []
-  return [item for item in evaluators if _is_evaluator(item)]
-
-
-def _is_evaluator(item: Any) -> bool:
-  """Whether an entry of config.json has what the report asks for."""
-  if not isinstance(item, dict):
-    return False
-  return all(key in item for key in _EVALUATOR_KEYS)
 
 
 class History:
@@ -303,23 +342,19 @@ def read_sessions(workdir: pathlib.Path, *, sets_aside: bool = False
     workdir: of the run.
     sets_aside: see `files.read_json`.
   """
-  sessions = files.read_json(
-      workdir / SESSIONS, list, sets_aside=sets_aside) or []
-  sound = []
-  for session in sessions:
-    is_sound = isinstance(session, dict) and "total_steps" in session
-    if is_sound:
-      sound.append(session)
-  return sound
+  path = workdir / SESSIONS
+  sessions = files.read_json(path, list, sets_aside=sets_aside) or []
+  is_sound = _has_shape(sessions, list[_SessionShape], path)
+  return sessions if is_sound else []
 
 
 def _read_usage(workdir: pathlib.Path) -> dict[str, Any]:
   """code_usage.json; empty if there is none that can be read."""
-  usage = files.read_json(workdir / USAGE) or {}
-  uses = usage.get("uses")
-  is_sound = "step" in usage and isinstance(uses, list) and all(
-      map(fields.is_integer, uses))
-  return usage if is_sound else {}
+  path = workdir / USAGE
+  usage = files.read_json(path)
+  if usage is None:
+    return {}
+  return usage if _has_shape(usage, _UsageShape, path) else {}
 
 
 def note_session(workdir: pathlib.Path, start_step: int,

@@ -60,7 +60,7 @@ def body(run: Run) -> list[str]:
 
 def _facts(run: Run) -> list[str]:
   """How far the run is, how large, and where it runs."""
-  model = run.config.get("model", {})
+  model = run.config.get("model") or {}
   sizes = [f"{name} {model[name]}" for name in _SIZES if name in model]
   progress = f"{_last_step(run)} of {_total_steps(run)}"
   batch = f"{run.config.get('batch_size')} images"
@@ -194,9 +194,13 @@ def _life(run: Run) -> str:
   if not recent:
     return ""
   rate = sum(recent) / len(recent)
+  model = run.config.get("model") or {}
+  dict_size = model.get("dict_size")
+  if dict_size is None:
+    return ""
   if rate:
     # If 2 of 100 words are replaced in a step, a word lives for 50 steps.
-    steps = run.config["model"]["dict_size"] / rate
+    steps = dict_size / rate
     life = f"one lives for {steps:,.0f} steps on average"
   else:
     life = "all live on"
