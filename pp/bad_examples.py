@@ -15,7 +15,7 @@ import numpy as np
 from pp import order
 from pp.builder import first_line
 from pp.cached_codes import CachedCodes
-from pp.examples import Examples
+from pp.examples import BAD_RECORD, Examples
 from pp.order import Plan
 from uvim.registry import ConfigError
 
@@ -76,7 +76,10 @@ class BadExamples:
     # The stand-in keeps the number of the augmentation but draws from its own
     # seed. So it is the very example whose code a cache holds.
     augmentation = plan.augmentation_B[row]
+    # An example may be drawn twice; the message counts it once.
+    tried = {int(plan.index_B[row])}
     for index in itertools.islice(indices, _MAX_TRIES):
+      tried.add(index)
       # This look-up is cheap, and making an example is not.
       reason = self.why_no_code(augmentation, index)
       if not reason:
@@ -84,7 +87,7 @@ class BadExamples:
       if not reason:
         return example, index
       self._warn(index, reason)
-    raise self._all_are_bad(reason)
+    raise self._all_are_bad(len(tried), reason)
 
   @functools.cached_property
   def _blank(self) -> Example:
@@ -95,7 +98,7 @@ class BadExamples:
       example, reason = self._try(index, 0)
       if not reason:
         return _zeros_like(example)
-    raise self._all_are_bad(reason)
+    raise self._all_are_bad(num_tries, reason)
 
   def _try(self, index: int, augmentation: int) -> tuple[Example, str]:
     """(an example, ''), or ({}, why it is bad)."""
@@ -118,9 +121,9 @@ class BadExamples:
         "%s: skipped example %d: %s%s", self._examples.where, index, reason,
         ending)
 
-  def _all_are_bad(self, reason: str) -> ConfigError:
+  def _all_are_bad(self, num_tried: int, reason: str) -> ConfigError:
     return ConfigError(
-        f"{self._examples.where}: no good example among {_MAX_TRIES} that "
+        f"{self._examples.where}: no good example among the {num_tried} that "
         f"were tried in {self._examples.pp!r}; the last one: {reason}")
 
 
@@ -136,18 +139,22 @@ def explain(error: Exception, plan: Plan, examples: Examples, *,
       only shapes that differ can be.
 
   Returns:
-    A ConfigError that names the example, or `error` if none is to blame.
+    A ConfigError that names the example, or the error if none is to blame.
   """
   # Key of a tensor → its first shape, and the example that has it.
   first_of_shape: dict[str, tuple[str, str]] = {}
   for row, index in enumerate(plan.index_B.tolist()):
-    # If the record cannot be parsed, the number is all that is known.
-    name = f"example {index}"
+    # The stream replaces a bad example, so that cannot break a batch.
     try:
-      name = f"example {index} (image/id {examples.image_id(index)})"
+      name = _name_of(index, examples)
+    except BAD_RECORD as cause:
+      if skips:
+        continue
+      return ConfigError(f"{examples.where}: example {index} cannot be read: "
+                         f"{first_line(cause)}")
+    try:
       example = examples.make_alone(index, plan.seed_B2[row])
     except Exception as cause:  # noqa: BLE001 - whatever it is, it is told.
-      # The stream has replaced this one, so it did not break the batch.
       if skips:
         continue
       return ConfigError(f"{examples.where}: {name} fails in {examples.pp!r}: "
@@ -161,7 +168,16 @@ def explain(error: Exception, plan: Plan, examples: Examples, *,
             f"{examples.where}: {key!r} cannot be batched: {first_name} has "
             f"shape {first_shape}, {name} {shape}. Resize it, or leave it "
             f"out with keep(...), in {examples.pp!r}.")
-  return error
+  return ConfigError(f"{examples.where}: a batch cannot be made by "
+                     f"{examples.pp!r}: {first_line(error)}")
+
+
+def _name_of(index: int, examples: Examples) -> str:
+  """How messages call an example; raises BAD_RECORD if it cannot be read."""
+  reason = examples.why_unreadable(index)
+  if reason:
+    raise ConfigError(reason)
+  return f"example {index} (image/id {examples.image_id(index)})"
 
 
 def _shape_of(value: Any) -> Any:

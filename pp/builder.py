@@ -31,6 +31,9 @@ _KEY_ARGS = ("key", "inkey", "outkey")
 _TENSORFLOW_NOISE = re.compile(
     r"\{\{.*?\}\}|\[Op:.*|Error in user-defined .*iterator: \S*: ")
 
+# Characters that are shown of an error: TensorFlow may quote a whole record.
+_MAX_MESSAGE = 300
+
 
 class Op(NamedTuple):
   """An entry of the table of ops.
@@ -248,11 +251,22 @@ def first_line(error: Exception) -> str:
     return str(error)
   # The errors of TensorFlow keep their text in `message`.
   text = str(getattr(error, "message", "") or error)
+  # TensorFlow quotes the bytes of a damaged record. They are no text, so Python
+  # fails to make the error's text and raises this one instead.
+  if isinstance(error, UnicodeDecodeError):
+    text = bytes(error.object).decode(errors="replace")
   # What TensorFlow writes around a message ends its line here.
   text = _TENSORFLOW_NOISE.sub("\n", text)
   lines = [line.strip() for line in text.splitlines()]
   first = next(filter(None, lines), "")
-  return f"{type(error).__name__}: {first}"
+  return f"{type(error).__name__}: {_readable(first)}"
+
+
+def _readable(line: str) -> str:
+  """A line for people: not too long, and without control characters."""
+  if len(line) > _MAX_MESSAGE:
+    line = f"{line[:_MAX_MESSAGE]}…"
+  return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _make_fn(op: Op, call: Call, position: int):

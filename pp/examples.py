@@ -4,16 +4,23 @@ A source (see pp.sources.Source) gives serialised records; here a record
 becomes an example, either inside a tf.data stream or on its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from pp.builder import first_line
 from pp.sources import Source
+from uvim.registry import ConfigError
 
 # What only the oracle looks at. It is not asked where its codes are known.
 _ORACLE_KEYS = ("labels", "image_ctx")
+# Stands for a record that cannot be read. Parsing it fails, so the example
+# counts as bad without its neighbors.
+_UNREADABLE = b"?"
+# What a damaged record can raise; the last comes from errors that quote it.
+BAD_RECORD = (ConfigError, OSError, tf.errors.OpError, UnicodeDecodeError)
 
 
 class Examples:
@@ -42,6 +49,31 @@ class Examples:
     self._preprocess = preprocess
     self._drops_labels = drops_labels
     self._reads_all = reads_all
+    # Number of an example → why its record could not be read.
+    self._unreadable: dict[int, str] = {}
+
+  def read(self, indices: Sequence[int]) -> list[bytes]:
+    """The records of a batch, for a stream.
+
+    One that cannot be read becomes bytes that `from_record` fails on, and
+    `why_unreadable` tells why.
+    """
+    try:
+      return self.source.read(indices)
+    except (ConfigError, OSError):
+      # Once more one by one, to find out which it is.
+      return [self._read_or_note(index) for index in indices]
+
+  def _read_or_note(self, index: int) -> bytes:
+    try:
+      return self.source.read([index])[0]
+    except (ConfigError, OSError) as error:
+      self._unreadable[index] = first_line(error)
+      return _UNREADABLE
+
+  def why_unreadable(self, index: int) -> str:
+    """Why `read` could not read an example; '' if it could."""
+    return self._unreadable.get(index, "")
 
   def from_record(self, raw: tf.Tensor, seed_2: tf.Tensor, index: tf.Tensor,
                   mask: tf.Tensor) -> dict[str, Any]:
@@ -79,18 +111,22 @@ class Examples:
     """
     # The same code as in a stream, but eager. So both give the same example.
     out = self.from_record(
-        self._read(index),
+        self._record(index),
         tf.constant(seed_2),
         tf.constant(index),
         tf.constant(True))
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), out)
 
   def image_id(self, index: int) -> int:
-    """The id of an example, which a message can name."""
-    data = self.source.parse(self._read(index), index)
+    """The id of an example, which a message can name.
+
+    Raises:
+      BAD_RECORD: it cannot be read.
+    """
+    data = self.source.parse(self._record(index), index)
     return int(data["image/id"])
 
-  def _read(self, index: int) -> tf.Tensor:
+  def _record(self, index: int) -> tf.Tensor:
     """One record, scalar string."""
     records = self.source.read([index])
     return tf.constant(records[0])

@@ -109,7 +109,9 @@ class Source:
     try:
       record = self.read([index])[0]
       return self.parse(tf.constant(record), index)
-    except (OSError, tf.errors.OpError) as error:
+    # The last comes where TensorFlow's error quotes bytes that are no text.
+    except (ConfigError, OSError, tf.errors.OpError,
+            UnicodeDecodeError) as error:
       raise ConfigError(f"{self.dataset} {self.split}: example {index} cannot "
                         f"be read: {first_line(error)}") from error
 

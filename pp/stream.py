@@ -26,7 +26,7 @@ from pp import bad_examples, batches, builder, order, sources
 from pp.bad_examples import BadExamples
 from pp.batches import Batch, Pass
 from pp.cached_codes import CachedCodes, open_codes
-from pp.examples import Examples
+from pp.examples import BAD_RECORD, Examples
 from pp.order import Plan
 from pp.sources import Source
 
@@ -129,12 +129,7 @@ class _Stream:
   def _read_records(self, step: np.ndarray) -> tuple[np.ndarray, ...]:
     """Records of a step, and seeds, numbers and mask of its examples."""
     plan = self.plan_of(int(step))
-    source = self.examples.source
-    if self.bad is None:
-      records = source.read(plan.index_B)
-    else:
-      records = [_read_or_empty(source, index)
-                 for index in plan.index_B.tolist()]
+    records = self.examples.read(plan.index_B.tolist())
     # As objects, because an array of bytes would cut zeros off their ends.
     raw_B = np.array(records, object)
     return raw_B, plan.seed_B2, plan.index_B, plan.mask_B
@@ -176,7 +171,7 @@ class _Stream:
     """The next batch; a ConfigError names an example that fails."""
     try:
       return next(holder[0])
-    except tf.errors.OpError as error:
+    except BAD_RECORD as error:
       raise bad_examples.explain(
           error, plan, self.examples, skips=False) from error
 
@@ -193,8 +188,9 @@ class _Stream:
       try:
         example = next(holder[0])
         reason = self.bad.why_no_code(plan.augmentation_B[row], index)
-      except tf.errors.OpError as error:
-        reason = builder.first_line(error)
+      except BAD_RECORD as error:
+        reason = self.examples.why_unreadable(index)
+        reason = reason or builder.first_line(error)
       if reason:
         # The code of the stand-in belongs to its number, so the plan changes.
         example, index_B[row] = self.bad.replace(plan, row, reason)
@@ -209,17 +205,6 @@ class _Stream:
     batch.pop("_read", None)
     batch["_skipped"] = skipped_B
     return batch, plan._replace(index_B=index_B)
-
-
-def _read_or_empty(source: Source, index: int) -> bytes:
-  """A record; b"" where it cannot be read.
-
-  Parsing b"" fails, so the example counts as bad without its neighbors.
-  """
-  try:
-    return source.read([index])[0]
-  except OSError:
-    return b""
 
 
 def _default_threads() -> int:

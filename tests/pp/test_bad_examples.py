@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -106,21 +108,100 @@ def test_good_examples_are_those_of_a_run_without_bad_ones(train):
     assert_equal([select(clean_batch, good_B)], [select(batch, good_B)])
 
 
-@pytest.mark.parametrize("index", [3, 20, 30])
-def test_error_names_the_example(train, index):
+@pytest.mark.parametrize("index,words", [
+    (3, "fails in"), (20, "cannot be read"), (30, "cannot be read")])
+def test_error_names_the_example(train, index, words):
   spoiled = spoil(train, {index: BAD[index]})
-  name = f"rooms/tiny train: example {index} .*fails in"
+  name = f"rooms/tiny train: example {index} .*{words}"
   with pytest.raises(ConfigError, match=name):
     take(spoiled, 4, on_bad_example="error")
 
 
+def garbage(record):
+  del record
+  return bytes(range(128, 256)) * 3
+
+
+def half(record):
+  return record[:len(record) // 2]
+
+
+def without(key):
+  def change(record):
+    example = tf.train.Example.FromString(record)
+    del example.features.feature[key]
+    return example.SerializeToString()
+  return change
+
+
+def flip_bit(record):
+  """As a disk does it: behind the back of the checksum."""
+  return bytes([record[0] ^ 1]) + record[1:]
+
+
+DAMAGE = {
+    "bit": (flip_bit, "record 5 does not fit its checksum"),
+    "garbage": (garbage, "Could not parse example"),
+    "half": (half, "Could not parse example"),
+    "no image": (without("image"), "image .*required"),
+    "no id": (without("image/id"), "image/id .*required"),
+}
+
+
+def rewrite(data_dir, split, change):
+  """Changes record 5 of a split of rooms/tiny."""
+  path, = data_dir.glob(f"rooms/tiny/*/rooms-{split}.tfrecord-*")
+  records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+  changed = change(records[5])
+  if change is flip_bit:
+    path.write_bytes(path.read_bytes().replace(records[5], changed))
+    return
+  records[5] = changed
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for record in records:
+      writer.write(record)
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_record_on_disk(rooms_tiny_dir, tmp_path, caplog, kind):
+  change, words = DAMAGE[kind]
+  data_dir = tmp_path / "data"
+  shutil.copytree(rooms_tiny_dir, data_dir)
+  for split in ("train", "validation"):
+    rewrite(data_dir, split, change)
+  train = stream.open_tfds_split("rooms/tiny", "train", data_dir)
+  validation = stream.open_tfds_split("rooms/tiny", "validation", data_dir)
+
+  with pytest.raises(ConfigError, match=words) as caught:
+    take(train, 4, on_bad_example="error")
+  message = str(caught.value)
+  assert message.startswith("rooms/tiny train: example 5 cannot be read: ")
+  assert message.isprintable()  # One line, and no bytes of the record.
+  assert len(message) < 700
+  whole = validation.eval_batches(PP_EVAL, batch_size=16)
+  with pytest.raises(ConfigError, match=f"validation: example 5 .*{words}"):
+    next(whole.start())
+  with pytest.raises(ConfigError, match=f"validation: example 5 .*{words}"):
+    validation.example(5)
+
+  batches = take(train, 4)
+  assert sum(batch["_skipped"].sum() for batch in batches) == 1
+  assert re.search(f"train: skipped example 5: .*{words}", caplog.text)
+  whole = validation.eval_batches(
+      PP_EVAL, batch_size=16, on_bad_example="skip")
+  batch = next(whole.start())
+  assert np.flatnonzero(batch["_skipped"]).tolist() == [5]
+  assert np.flatnonzero(~batch["_mask"]).tolist() == [5]
+
+
 def test_nothing_but_bad_examples_is_an_error(train, validation):
   all_bad = dict.fromkeys(range(64), image_bytes(b"no"))
-  with pytest.raises(ConfigError, match="no good example among 100 "):
+  # A hundred draws of 64 examples hit some of them twice.
+  with pytest.raises(ConfigError, match="among the [3-6][0-9] that were tried"):
     take(spoil(train, all_bad), 1, batch_size=2)
   whole = spoil(validation, all_bad).eval_batches(
       PP_EVAL, batch_size=4, on_bad_example="skip")
-  with pytest.raises(ConfigError, match="no good example"):
+  with pytest.raises(ConfigError, match="among the 16 that were tried"):
     list(whole.start())
 
 
