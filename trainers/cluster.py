@@ -1,13 +1,16 @@
 """Several processes as one run: how they find each other.
 
 JAX itself knows how TPU pods, Slurm, Open MPI and Kubernetes name a process.
-This file only decides whether to ask it; on a single machine it does not.
+This file only decides whether to ask it; on a single machine it does not. It
+also lets an error in one process end all of them.
 """
 
 import os
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
+import numpy as np
 
 from uvim.registry import ConfigError
 
@@ -15,6 +18,10 @@ from uvim.registry import ConfigError
 # SLURM_NTASKS: a script that `srun` did not start has it too, and is alone.
 COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 HOSTS = "TPU_WORKER_HOSTNAMES"
+# Of a message that goes to the other processes.
+_MAX_MESSAGE_BYTES = 4096
+
+Result = TypeVar("Result")
 
 
 def launched_together(environ: Mapping[str, str]) -> bool:
@@ -80,3 +87,53 @@ def _are_all_given(given: Mapping[str, object]) -> bool:
     raise ConfigError(
         f"{missing[0]} is missing: {', '.join(given)} belong together.")
   return not missing
+
+
+def together(action: Callable[[], Result]) -> Result:
+  """Does something in every process; an error in one is an error in all.
+
+  Without it, the others would wait for one that has left. All processes must
+  call it alike. The action itself must not compute anything together.
+
+  Returns:
+    What the action returned in this process.
+
+  Raises:
+    Exception: what the action raised in this process.
+    ConfigError: it failed in another one, whose message this is.
+  """
+  if jax.process_count() == 1:
+    return action()
+  result = None
+  own_error = None
+  try:
+    result = action()
+  except Exception as error:  # noqa: BLE001
+    own_error = error
+  messages = share_text("" if own_error is None else _message(own_error))
+  if own_error is not None:
+    raise own_error
+  for process, message in enumerate(messages):
+    if message:
+      raise ConfigError(f"process {process}: {message}")
+  return result
+
+
+def share_text(text: str) -> list[str]:
+  """The text of each process, cut to 4096 bytes; all processes must call it."""
+  # Here, because it must not be touched before jax.distributed is up.
+  from jax.experimental import multihost_utils
+  content = text.encode()[:_MAX_MESSAGE_BYTES]
+  # Only arrays of one size travel.
+  padded = np.zeros(_MAX_MESSAGE_BYTES, np.uint8)
+  padded[:len(content)] = np.frombuffer(content, np.uint8)
+  texts = []
+  for row in multihost_utils.process_allgather(padded):
+    sent = np.asarray(row).tobytes().rstrip(b"\0")
+    texts.append(sent.decode(errors="replace"))
+  return texts
+
+
+def _message(error: Exception) -> str:
+  """What went wrong, in a text that is not empty."""
+  return str(error) or type(error).__name__

@@ -1,13 +1,12 @@
 """What a run is made of before its first step: inputs, programs, first state.
 
-`open_inputs` reads data and models and checks the config. `make_program` asks
-for the shapes of the state. Only then does the loop claim the workdir, read or
-draw the first state and compile the step.
+`open_run` reads data and models, checks the config and asks for the shapes of
+the state. Only then does the loop claim the workdir, read or draw the first
+state and compile the step.
 """
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,16 +15,15 @@ import numpy as np
 import optax
 
 import uvim
-from trainers import evaluation
+from trainers import evaluation, workdir
 from trainers.families import make_family
 from trainers.families.base import Compiled, Family, Opened
 from trainers.step import make_init, make_train_step
-from uvim import files, tree
-from uvim.config import RESUME_FREE, TrainConfig, config_diff
+from uvim import tree
+from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.learn.state import TrainState
-from uvim.registry import ConfigError
-from uvim.store import checkpoint, open_model, start_from
+from uvim.store import checkpoint, start_from
 from uvim.typing import PyTree
 
 Meta = dict[str, Any]
@@ -82,6 +80,36 @@ class Program:
   shardings: PyTree
 
 
+def open_run(
+    config: TrainConfig,
+    past: Meta,
+    store: start_from.Store,
+    on_eval_batch: Callable[[], None],
+) -> tuple[Inputs, Program, Meta]:
+  """(what a run reads, what it compiles, what its checkpoints will say).
+
+  Args:
+    config: the run's config.
+    past: what its newest checkpoint says; {} for a new run.
+    store: where the family reads checkpoints from.
+    on_eval_batch: is called before each batch of an evaluator; it may raise.
+
+  Raises:
+    ConfigError: names the field.
+  """
+  needs_no_start = workdir.starts_where_it_did(config, past)
+  opened_config = config
+  if needs_no_start:
+    opened_config = dataclasses.replace(config, model_init=None)
+  inputs = open_inputs(opened_config, store, on_eval_batch)
+  program = make_program(config, inputs)
+  inputs.check_first_batch()
+  meta = checkpoint_meta(config, inputs)
+  if needs_no_start:
+    meta["initial_crc32"] = past["initial_crc32"]
+  return inputs, program, meta
+
+
 def open_inputs(
     config: TrainConfig,
     store: start_from.Store,
@@ -89,13 +117,7 @@ def open_inputs(
 ) -> Inputs:
   """Opens data and models; every mistake in the config is an error here.
 
-  Args:
-    config: the run's config.
-    store: where the family reads checkpoints from.
-    on_eval_batch: is called before each batch of an evaluator; it may raise.
-
-  Raises:
-    ConfigError: names the field.
+  Arguments and errors as `open_run`.
   """
   from pp import splits
   mesh = sharding.make_mesh(config.mesh)
@@ -130,6 +152,29 @@ def make_program(config: TrainConfig, inputs: Inputs) -> Program:
   abstract = jax.eval_shape(init, jax.random.PRNGKey(config.seed))
   shardings = sharding.state_shardings(abstract, inputs.mesh, config.sharding)
   return Program(init, tx, schedules, abstract, shardings)
+
+
+def parts_of_run(
+    config: TrainConfig,
+    inputs: Inputs,
+    program: Program,
+) -> dict[str, Any]:
+  """Fields of `trainers.loop.Run`; what each step reads is on the devices."""
+  panel_batch = inputs.panel_batch
+  if panel_batch is not None:
+    panel_batch = sharding.shard_batch(panel_batch, inputs.mesh)
+  replicated = sharding.replicated(inputs.mesh)
+  return dict(
+      family=inputs.family,
+      mesh=inputs.mesh,
+      total_steps=inputs.total_steps,
+      schedules=program.schedules,
+      train_step=compile_step(config, inputs, program),
+      open_batches=inputs.open_batches,
+      evaluations=inputs.evaluations,
+      predict=inputs.predict,
+      panel_batch=panel_batch,
+      frozen=jax.device_put(inputs.opened.frozen, replicated))
 
 
 def compile_step(
@@ -174,17 +219,32 @@ def first_state(
 
 
 def checkpoint_meta(config: TrainConfig, inputs: Inputs) -> Meta:
-  """What every checkpoint says of the run."""
+  """What every checkpoint says of the run, as plain JSON.
+
+  When the run is resumed, `trainers.workdir` compares it.
+  """
   categories = []
   for category in inputs.split.categories:
     categories.append([category.id, category.name, bool(category.isthing)])
   return {
       "version": uvim.__version__,
       "config": config.to_json(),
+      "data": _fingerprints(config, inputs.split),
       # A prior is worth nothing with another oracle; see `check_oracle`.
       "oracle_crc32": tree.fingerprint(inputs.opened.frozen),
+      "initial_crc32": tree.fingerprint(inputs.opened.initial),
       "categories": categories,
   }
+
+
+def _fingerprints(config: TrainConfig, train_split: Any) -> dict[str, Any]:
+  """Field of the config → what tells its data from other data."""
+  from pp import splits
+  found = {"train_split": train_split.fingerprint(config.pp_train)}
+  for block in config.evals:
+    split = splits.open_split(block.dataset, block.split, block.data_dir)
+    found[block.name] = split.fingerprint(block.pp)
+  return found
 
 
 def check_batch_size(config: TrainConfig, mesh) -> None:
@@ -193,28 +253,3 @@ def check_batch_size(config: TrainConfig, mesh) -> None:
   sharding.check_batch_size(
       config.batch_size // config.grad_accum_steps, mesh,
       what="config.batch_size / config.grad_accum_steps")
-
-
-def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
-  """Refuses a workdir that holds a run of another config."""
-  old = open_model.read_config(workdir)
-  if not old:
-    return
-  diff = config_diff(old, config.to_json())
-  if diff:
-    may_differ = ", ".join(sorted(RESUME_FREE))
-    shown = "\n  ".join(diff[:10])
-    raise ConfigError(
-        f"--workdir {workdir} holds a run of another config. Choose another "
-        f"workdir or the old settings (may differ: {may_differ}). Old → new:"
-        f"\n  {shown}")
-
-
-def claim_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
-  """Makes the workdir and writes config.json, all checks being passed."""
-  if jax.process_index():
-    return
-  try:
-    files.write_json(workdir / "config.json", config.to_json())
-  except OSError as e:
-    raise ConfigError(f"--workdir {workdir} cannot be written: {e}.") from e

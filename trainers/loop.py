@@ -17,23 +17,22 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from trainers import evaluation, preemption
+from trainers import cluster, evaluation, preemption
 from trainers.families.base import Compiled, Family
-from trainers.inputs import (
-  check_workdir,
-  checkpoint_meta,
-  claim_workdir,
-  compile_step,
-  first_state,
-  make_program,
-  open_inputs,
-)
+from trainers.inputs import first_state, open_run, parts_of_run
 from trainers.report import panel, recorder
+from trainers.workdir import (
+  RunLock,
+  check_inputs,
+  check_workdir,
+  claim_workdir,
+  local_folder,
+)
 from uvim.cli import app
 from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.learn.state import TrainState
-from uvim.store import checkpoint, open_model, start_from
+from uvim.store import checkpoint, start_from
 from uvim.typing import PyTree
 
 Logs = dict[str, Any]
@@ -70,14 +69,15 @@ def train(
     ConfigError: a mistake in the config, before anything is compiled or
       written. Later: a workdir or checkpoint that cannot be read or written,
       or a bad example.
+    Locked: another run has the workdir, or has taken it over.
     Diverged: the loss is not finite.
     Preempted: asked to stop, and saved.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = local_folder(workdir)
   store = store or start_from.Store()
   make_recorder = make_recorder or recorder.Recorder
-  with preemption.Watch() as watch:
-    run = _prepare(config, workdir, watch, wandb, store, make_recorder)
+  with preemption.Watch() as watch, RunLock(workdir) as lock:
+    run = _prepare(config, workdir, watch, lock, wandb, store, make_recorder)
     return run.train()
 
 
@@ -102,6 +102,7 @@ class Run:
     checkpointer: saves and restores.
     recorder: writes metrics and images.
     watch: notices that the run is asked to stop.
+    lock: keeps other runs out of the workdir.
     state: parameters, optimizer and the rest.
     step: updates made so far.
     to_score: names of the evaluators that have still to report this step.
@@ -131,6 +132,7 @@ class Run:
   checkpointer: checkpoint.Checkpointer
   recorder: recorder.AbstractRecorder
   watch: preemption.Watch
+  lock: RunLock
   state: TrainState
   step: int
   to_score: Sequence[str] = ()
@@ -270,6 +272,7 @@ class Run:
     """
     if self.logs is not None and not self.config.skip_bad_steps:
       check_finite(self.step, self.logs)
+    self.lock.check()
     num_lines = self.recorder.sync()
     if self.to_score:
       # A resumed run drops the scores of this step, and makes them again.
@@ -333,27 +336,28 @@ def _prepare(
     config: TrainConfig,
     workdir: pathlib.Path,
     watch: preemption.Watch,
+    lock: RunLock,
     wandb: str | None,
     store: start_from.Store,
     make_recorder: Callable,
 ) -> Run:
   """Checks all input and makes a run that is ready to train."""
-  # What a user can get wrong comes first: it must not wait for the compiler.
-  check_workdir(workdir, config)
-  # An evaluator asks the watch before each batch: a pass takes long, and a run
-  # that is told to stop has little time.
-  inputs = open_inputs(config, store, on_eval_batch=watch.check)
-  program = make_program(config, inputs)
-  inputs.check_first_batch()
-  claim_workdir(workdir, config)
+  def open_and_check():
+    # What a user can get wrong comes first: it must not wait for the compiler.
+    past = check_workdir(workdir, config)
+    # An evaluator asks the watch before each batch: a pass takes long, and a
+    # run that is told to stop has little time.
+    inputs, program, meta = open_run(config, past, store, watch.check)
+    check_inputs(workdir, config, past, meta)
+    return inputs, program, meta
 
+  # A mistake may show in one process alone, such as data that it cannot see.
+  inputs, program, meta = cluster.together(open_and_check)
+  cluster.together(lambda: claim_workdir(workdir, config))
   checkpointer = checkpoint.Checkpointer(
       workdir, keep_every=config.keep_checkpoint_steps)
-  meta = checkpoint_meta(config, inputs)
   state, old_meta = first_state(
       checkpointer, program, config.seed, inputs.opened.initial)
-  if old_meta:
-    open_model.check_oracle(old_meta, meta["oracle_crc32"], workdir)
   step = int(state.step)
   due = evaluation.due_evaluators(config, step, inputs.total_steps)
   to_score = evaluation.unscored(workdir, step, due, old_meta.get("scoring"))
@@ -363,38 +367,16 @@ def _prepare(
       num_lines=old_meta.get("lines", 0))
   _say_start(
       record, workdir, state, inputs.total_steps, is_resumed=bool(old_meta))
-
-  return _assemble(
-      config, workdir, inputs, program, meta, checkpointer, record, watch,
-      state, progress)
-
-
-def _assemble(
-    config, workdir, inputs, program, meta, checkpointer, record, watch, state,
-    progress) -> Run:
-  """The run of these parts; puts what every step reads on the devices."""
-  panel_batch = inputs.panel_batch
-  if panel_batch is not None:
-    panel_batch = sharding.shard_batch(panel_batch, inputs.mesh)
-  replicated = sharding.replicated(inputs.mesh)
   return Run(
-      family=inputs.family,
       config=config,
       workdir=workdir,
-      mesh=inputs.mesh,
-      total_steps=inputs.total_steps,
-      schedules=program.schedules,
-      train_step=compile_step(config, inputs, program),
-      open_batches=inputs.open_batches,
-      evaluations=inputs.evaluations,
-      predict=inputs.predict,
-      panel_batch=panel_batch,
-      frozen=jax.device_put(inputs.opened.frozen, replicated),
       meta=meta,
       checkpointer=checkpointer,
       recorder=record,
       watch=watch,
+      lock=lock,
       state=state,
+      **parts_of_run(config, inputs, program),
       **progress)
 
 

@@ -43,7 +43,7 @@ def _make_parser(kind: str, description: str) -> argparse.ArgumentParser:
   add("--config", required=True, metavar="FILE[:ARGUMENT]",
       help="configs/NAME.py[:argument,key=value…]; --config.FIELD=VALUE "
       "changes one of its fields")
-  add("--workdir", required=True, type=app.path,
+  add("--workdir", required=True,
       help="where checkpoints, metrics and images go")
   add("--wandb", metavar="PROJECT",
       help="project of Weights & Biases to report to as well")

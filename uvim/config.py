@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from uvim import fields
+from uvim import fields, finder
 from uvim.fields import check_fields, field, fields_of
 from uvim.registry import ConfigError, lookup
 
@@ -33,7 +33,7 @@ RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
     "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
-    "on_bad_example", "code_cache"})
+    "on_bad_example", "on_other_data", "code_cache"})
 # The family that trains a model, where a config does not say `kind`.
 KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
          "lm": "lm", "proj.uvim.lm": "lm"}
@@ -79,10 +79,10 @@ class EvalConfig:
       source="L1, L2")
   batch_size: int = field(
       doc="Examples per batch, over all devices. The last batch is padded; the "
-      "padding is not scored.")
+      "padding is not scored.", check=fields.integer(1))
   log_steps: int = field(
       doc="Period in steps. The last step is always evaluated.",
-      source="L1, L2 10 000")
+      source="L1, L2 10 000", check=fields.optional(fields.integer(0)))
   prefix: str = field("", doc="Put before every metric's name.",
                       source="L1, L2")
   pred: str = field(
@@ -145,15 +145,17 @@ class TrainConfig:
       "mesh axis `data`.", source="L1 1024, L2 512", check=fields.integer(1))
   seed: int = field(
       0, doc="Seed of the initial parameters, the order of examples, "
-      "augmentation, code dropout and codebook splits.")
+      "augmentation, code dropout and codebook splits.", check=fields.SEED)
 
   # Length and periods.
   num_epochs: float | None = field(
       None, doc="Length in epochs: steps = epochs × examples / batch size, "
-      "rounded to the nearest.", source="L1 1000, L2 200")
+      "rounded to the nearest.", source="L1 1000, L2 200",
+      check=fields.optional(fields.number(0)))
   total_steps: int | None = field(
       None, doc="Length in steps. A config must give exactly one of "
-      "`num_epochs` and `total_steps`.")
+      "`num_epochs` and `total_steps`.",
+      check=fields.optional(fields.integer(0)))
   log_training_steps: int = field(
       50, doc="Period of the `train/…` metrics and of the progress line.",
       source="L1, L2 50", check=fields.integer(1))
@@ -165,10 +167,11 @@ class TrainConfig:
       source="L1, L2 1000", check=fields.integer(1))
   keep_checkpoint_steps: int | None = field(
       None, doc="Checkpoints at multiples of this are kept for ever.",
-      source="L1 20 000, L2 5000")
+      source="L1 20 000, L2 5000", check=fields.optional(fields.integer(0)))
   panel_steps: int | None = field(
       None, doc="Period of the panels, which show a few images with their "
-      "predictions. None: `log_eval_steps`.")
+      "predictions. None: `log_eval_steps`.",
+      check=fields.optional(fields.integer(0)))
 
   # Model.
   model_name: str = field(
@@ -190,8 +193,10 @@ class TrainConfig:
   optax: Mapping[str, Any] = field(
       factory=dict, doc="Its options, see [below](#optimizer-options).",
       source="L1, L2 `beta2_cap=0.95`")
-  lr: float = field(doc="Peak step size.", source="L1 4e-4, L2 1e-3")
-  wd: float = field(0.0, doc="Weight decay.", source="L1 4e-5, L2 1e-6")
+  lr: float = field(doc="Peak step size.", source="L1 4e-4, L2 1e-3",
+                    check=fields.number(0))
+  wd: float = field(0.0, doc="Weight decay.", source="L1 4e-5, L2 1e-6",
+                    check=fields.number(0))
   lr_mults: Sequence[tuple[str, float]] = field(
       (), doc="Pairs (pattern, factor > 0). A pattern matches whole parameter "
       "names. The first match wins. A pattern that matches nothing is an "
@@ -205,7 +210,7 @@ class TrainConfig:
       source="L1, L2 `cosine`, `warmup_steps=4_000`")
   grad_clip_norm: float | None = field(
       None, doc="Largest global norm of the gradient. None: no limit.",
-      source="L1 1.0; not in L2")
+      source="L1 1.0; not in L2", check=fields.optional(fields.number(0)))
 
   # Evaluators.
   evals: tuple[EvalConfig, ...] = field(
@@ -237,6 +242,11 @@ class TrainConfig:
       "error", doc="`error` names the example and stops. `skip` puts another "
       "one in its place (training) or leaves it out (evaluation), and counts "
       "it. See [data](data.md).", check=fields.one_of(("error", "skip")))
+  on_other_data: str = field(
+      "error", doc="What happens when a run is resumed on other data than it "
+      "began with. `error` refuses and names what differs; `warn` says it and "
+      "goes on. A data set that was moved is no other data.",
+      check=fields.one_of(("error", "warn")))
 
   # Codes of stage II.
   codes_per_image: int | None = field(
@@ -269,6 +279,7 @@ def resolve(config) -> TrainConfig:
       nearest known name; a value that is not allowed.
   """
   values = _plain_dict(config)
+  _expand_home(values)
   if "eval" in values:
     raise ConfigError(
         "Unknown key 'config.eval'. Did you mean 'config.evals'? One print of "
@@ -276,9 +287,7 @@ def resolve(config) -> TrainConfig:
   entries = _eval_entries(values.pop("evals", ()))
   blocks = [_take_block(entry, values) for entry in entries]
 
-  if values.get("oracle") is not None:
-    check_fields(fields_of(OracleConfig), values["oracle"], "config.oracle")
-    values["oracle"] = OracleConfig(**values["oracle"])
+  values["oracle"] = _oracle_of(values)
   check_fields(fields_of(TrainConfig), values, "config")
   values["kind"] = _kind_of(values)
   top = TrainConfig(**values)
@@ -304,11 +313,10 @@ def from_json(values: Mapping[str, Any]) -> TrainConfig:
   """
   values = dict(values)
   check_fields(fields_of(TrainConfig), values, "config")
-  if values.get("oracle"):
-    check_fields(fields_of(OracleConfig), values["oracle"], "config.oracle")
-    values["oracle"] = OracleConfig(**values["oracle"])
+  values["oracle"] = _oracle_of(values)
   evals = []
-  for block in values.get("evals", ()):
+  for block in _listed(values.get("evals")):
+    _check_is_block(block, "config.evals")
     check_fields(fields_of(EvalConfig), block, "config.evals")
     evals.append(EvalConfig(**block))
   values["evals"] = tuple(evals)
@@ -326,6 +334,44 @@ def _plain_dict(config) -> dict[str, Any]:
   return copy.deepcopy(dict(config))
 
 
+def _expand_home(values: dict[str, Any]) -> None:
+  """Replaces `~` in all paths of a plain config, in place."""
+  for name in ("data_dir", "code_cache", "model_init"):
+    values[name] = _expanded(values.get(name))
+  for block in values.values():
+    if not isinstance(block, dict):
+      continue
+    # The oracle has the one, the block of an evaluator may have the other.
+    for name in ("data_dir", "model_init"):
+      if name in block:
+        block[name] = _expanded(block[name])
+
+
+def _expanded(path: Any) -> Any:
+  """A path, or each of a mapping's paths, without `~`."""
+  if isinstance(path, str):
+    return finder.expand(path)
+  if isinstance(path, dict):
+    return {name: _expanded(item) for name, item in path.items()}
+  return path
+
+
+def _oracle_of(values: Mapping[str, Any]) -> OracleConfig | None:
+  """The block `oracle` of a config, checked."""
+  block = values.get("oracle")
+  if block is None:
+    return None
+  _check_is_block(block, "config.oracle")
+  check_fields(fields_of(OracleConfig), block, "config.oracle")
+  return OracleConfig(**block)
+
+
+def _check_is_block(block: Any, where: str) -> None:
+  if not fields.MAPPING.fits(block):
+    raise ConfigError(
+        f"{where} = {block!r}; it must be {fields.MAPPING.allowed}.")
+
+
 def _kind_of(values: Mapping[str, Any]) -> str:
   """The family that a config names, or else that of its model."""
   kind = values.get("kind")
@@ -334,19 +380,27 @@ def _kind_of(values: Mapping[str, Any]) -> str:
   return lookup(KINDS, values["model_name"], "config.model_name")
 
 
+def _listed(evals: Any) -> Sequence[Any]:
+  """The entries of `config.evals`; None stands for none."""
+  if not isinstance(evals, (list, tuple, type(None))):
+    raise ConfigError(f"config.evals = {evals!r}; it must be a list.")
+  return evals or ()
+
+
 class _EvalEntry(NamedTuple):
   """One entry of `config.evals`."""
   name: str
   type: str
 
 
-def _eval_entries(evals: Iterable[Any] | None) -> list[_EvalEntry]:
+def _eval_entries(evals: Any) -> list[_EvalEntry]:
   """The entries of `config.evals`, checked."""
   known = fields_of(TrainConfig)
   entries = []
-  for pair in evals or ():
-    pair = tuple(pair)
-    if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+  for pair in _listed(evals):
+    pair = tuple(pair) if isinstance(pair, (list, tuple)) else pair
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    if not is_pair or not all(isinstance(text, str) for text in pair):
       raise ConfigError(f"config.evals holds {pair!r}; each entry must be "
                         "(name, evaluator type).")
     entry = _EvalEntry(*pair)
@@ -363,6 +417,7 @@ def _take_block(entry: _EvalEntry, values: dict[str, Any]) -> dict[str, Any]:
   if block is None:
     raise ConfigError(f"config.evals names {entry.name!r}, but there is no "
                       f"block 'config.{entry.name}'.")
+  _check_is_block(block, f"config.{entry.name}")
   return dict(block)
 
 
@@ -413,21 +468,3 @@ def check_together(config: TrainConfig) -> None:
     if getattr(config, name) is not None and config.oracle is None:
       raise ConfigError(f"config.{name} is for stage II, which learns an "
                         "oracle's codes; this config has no config.oracle.")
-
-
-def config_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """Lines 'path: old → new' for every field that changes what is computed."""
-  lines = []
-  for name in sorted({*old, *new} - RESUME_FREE):
-    lines += _diff(old.get(name), new.get(name), f"config.{name}")
-  return lines
-
-
-def _diff(old: Any, new: Any, path: str) -> list[str]:
-  """Lines for every leaf that differs below `path`."""
-  if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-    return [f"{path}: {old!r} → {new!r}"] if old != new else []
-  lines = []
-  for name in sorted({*old, *new}):
-    lines += _diff(old.get(name), new.get(name), f"{path}.{name}")
-  return lines

@@ -117,7 +117,25 @@ def _is_bool(value: Any) -> bool:
   return isinstance(value, bool)
 
 
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+  if not isinstance(value, Mapping):
+    return False
+  return all(map(_is_text, value))
+
+
 BOOL = Check("True or False", _is_bool)
+TEXT = Check("a text", _is_text)
+MAPPING = Check("a block of names and values", _is_mapping)
+# Type of a field → its check, where the field names none.
+CHECK_OF_TYPE = {
+    str: TEXT,
+    str | None: optional(TEXT),
+    Mapping[str, Any]: MAPPING,
+}
 # JAX keeps 32 bits of a seed: outside of this range two seeds would give the
 # same numbers.
 SEED = integer(0, 2**32 - 1)
@@ -139,7 +157,8 @@ def field(
     doc: meaning, one or two sentences, Markdown.
     source: where it comes from: "L1 1024" is Listing 1 of the paper's
       Appendix D with its value there; "ours" is in no listing.
-    check: which values are allowed; None: any.
+    check: which values are allowed; None: what `CHECK_OF_TYPE` has for the
+      type of the field, or else any.
     factory: makes the default where it is mutable.
   """
   about = {"doc": doc, "source": source, "check": check}
@@ -186,7 +205,7 @@ def fields_of(cls: type) -> dict[str, Field]:
         default=default,
         doc=about.get("doc", ""),
         source=about.get("source", ""),
-        check=about.get("check"))
+        check=about.get("check") or CHECK_OF_TYPE.get(item.type))
   return known
 
 

@@ -5,15 +5,16 @@ them by their names and shapes (`uvim.store.fields_of`).
 """
 
 import dataclasses
-import json
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from uvim import tree
+from uvim import fields, files, finder, tree
+from uvim.config import TrainConfig
 from uvim.models import make_model
 from uvim.models.guided import GuidedModel
 from uvim.priors.base import Prior
@@ -23,6 +24,8 @@ from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
 
+# In the workdir of a run.
+CONFIG = "config.json"
 # Kinds of families; see `trainers.families`.
 STAGE_I = "vqvae"
 STAGE_II = "lm"
@@ -31,6 +34,8 @@ Path = str | os.PathLike
 Config = dict[str, Any]
 # (id, name, is a thing) of class 1, 2, ….
 Categories = tuple[tuple[int, str, bool], ...]
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,8 @@ def open_model(
 
   Arguments and errors as `uvim.inference.api.UViM.from_checkpoint`.
   """
+  path = finder.expand(path)
+  lm = finder.expand(lm) if lm else None
   path, lm = _both_stages(path, lm)
   arrays = _read_arrays(path, STAGE_I)
   prior_arrays = _read_arrays(lm, STAGE_II) if lm else None
@@ -127,7 +134,8 @@ def _both_stages(path, lm):
   return oracle_path(path, config), path
 
 
-def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
+def check_oracle(meta: Mapping[str, Any], crc32: int, path,
+                 change: str = "") -> None:
   """Checks that a prior is used with the oracle whose code it learned.
 
   Words mean nothing to another oracle, even to one of the same sizes.
@@ -137,6 +145,7 @@ def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
       its oracle, goes with every oracle.
     crc32: `tree.fingerprint` of the oracle's arrays, {"params", "state"}.
     path: of the checkpoint, for the message.
+    change: where the oracle was and where it is now, if that is known.
 
   Raises:
     ConfigError: it learned the code of other arrays.
@@ -144,10 +153,12 @@ def check_oracle(meta: Mapping[str, Any], crc32: int, path) -> None:
   known = meta.get("oracle_crc32")
   # None: a checkpoint from elsewhere.
   if known not in (None, crc32):
+    where = f"{change}; " if change else ""
     raise ConfigError(
         f"{path} learned the code of another stage I model than the one it is "
-        "used with now, though of the same sizes. Was that one trained on or "
-        "replaced since? Go back to the old one, or train stage II anew.")
+        f"used with now, though of the same sizes ({where}checksum "
+        f"{known:08x} → {crc32:08x}). Was that one trained on or replaced "
+        "since? Go back to the old one, or train stage II anew.")
 
 
 def is_name(path) -> bool:
@@ -156,24 +167,66 @@ def is_name(path) -> bool:
 
 
 def read_config(path) -> Config:
-  """The config a run left in its workdir; {} for anything else.
+  """The config of a run, from its workdir; {} for anything else.
+
+  It stands in config.json, and where that is missing or damaged, in the newest
+  checkpoint.
 
   Raises:
-    ConfigError: a run of version 0.1.0, whose checkpoints look otherwise.
+    ConfigError: a run of version 0.1.0, whose checkpoints look otherwise;
+      values that no run has written.
   """
+  folder = _folder_of_run(path)
+  if folder is None:
+    return {}
+  problems = []
+  for place, config in _left_configs(folder):
+    problem = _problem(config)
+    if not problem:
+      for line in problems:
+        log.warning("%s So the newest checkpoint was asked.", line)
+      return config
+    problems.append(f"{place}: {problem}")
+  if problems:
+    raise ConfigError(problems[0])
+  return {}
+
+
+def _left_configs(folder: epath.Path) -> Iterator[tuple[str, Config]]:
+  """(where it stands, a config) for each that a run left, the best first."""
+  # A user may have edited the file, if only the path of the oracle.
+  config = files.read_json(folder / CONFIG)
+  if config:
+    yield f"{folder / CONFIG}", config
+  config = checkpoint.read_meta(folder).get("config")
+  if config:
+    yield f"the newest checkpoint of {folder}", config
+
+
+def _problem(config: Any) -> str:
+  """Why that is not the config of a run; "" if it is."""
+  if not isinstance(config, dict):
+    return f"its config is {config!r}."
+  if "kind" not in config:
+    return ("this is a run of version 0.1.0, whose checkpoints this version "
+            "does not read. Convert it there with tools.convert_checkpoint.")
+  known = fields.fields_of(TrainConfig)
+  try:
+    for name in known.keys() & config.keys():
+      fields.check_value(known[name], config[name], "config")
+  except ConfigError as error:
+    return str(error)
+  return ""
+
+
+def _folder_of_run(path) -> epath.Path | None:
+  """The folder that a path leads to; None for a file, an address or a name."""
   path = os.fspath(path)
   is_file = path.endswith(".npz") or path.startswith("https://")
   if is_file or path in published.MODELS:
-    return {}
-  file = epath.Path(path) / "config.json"
-  if not file.exists():
-    return {}
-  config = json.loads(file.read_text())
-  if "kind" not in config:
-    raise ConfigError(
-        f"{path} is a run of version 0.1.0, whose checkpoints this version "
-        "does not read. Convert it there with tools.convert_checkpoint.")
-  return config
+    return None
+  folder = epath.Path(path)
+  return folder if folder.is_dir() else None
 
 
 def read_meta(path) -> dict[str, Any]:
@@ -182,13 +235,45 @@ def read_meta(path) -> dict[str, Any]:
 
 
 def oracle_path(path, config) -> str:
-  """Stage I of a stage II run: as the run named it, or beside the run."""
-  oracle = config["oracle"]["model_init"]
+  """Stage I of a stage II run: as the run named it, or beside the run.
+
+  The run may come from a stranger. So an address in it is followed only if
+  that asks nobody but the publisher of known weights, or nobody at all.
+
+  Args:
+    path: of the stage II checkpoint.
+    config: what it says of itself.
+
+  Raises:
+    ConfigError: an address that the user has not named.
+  """
+  oracle = (config.get("oracle") or {}).get("model_init")
+  if not oracle or not isinstance(oracle, str):
+    raise ConfigError(f"{path} names no stage I model: "
+                      f"config.oracle.model_init = {oracle!r}.")
+  oracle = finder.expand(oracle)
+  if "://" in oracle:
+    _check_address(oracle, path)
+    return oracle
   folder = epath.Path(os.fspath(path)).parent
   beside = folder / epath.Path(oracle).name
   # Both runs were copied together, so the old path leads nowhere.
   is_moved = not epath.Path(oracle).exists() and beside.exists()
   return os.fspath(beside) if is_moved else oracle
+
+
+def _check_address(address: str, path) -> None:
+  """Raises a ConfigError if following an address would ask a stranger."""
+  if address in published.MODELS.values():
+    return
+  is_fetched = False
+  if address.startswith("https://"):
+    is_fetched = published.cache_path(address).exists()
+  if not is_fetched:
+    raise ConfigError(
+        f"{path} names {address} as its stage I model, which is not fetched "
+        "unless you name it yourself: --checkpoint ADDRESS --lm "
+        f"{path}, or --oracle ADDRESS of tools.evaluate.")
 
 
 def _check_same_task(path, task, lm, config):
@@ -245,15 +330,23 @@ def _stage_i_fields(path, arrays, code_len):
   """(model fields, task name, task options) of a stage I checkpoint."""
   config = read_config(path)
   if config:
-    options = config.get("task_options", {})
-    return config["model"], config["task"], options
-  fields = fields_of.stage_i_fields(_shapes(arrays), code_len)
-  return fields, fields_of.task_name(fields), {}
+    model_fields = _value(config, "model", path)
+    task = _value(config, "task", path)
+    return model_fields, task, config.get("task_options", {})
+  model_fields = fields_of.stage_i_fields(_shapes(arrays), code_len)
+  return model_fields, fields_of.task_name(model_fields), {}
 
 
 def _prior_fields(path, arrays) -> Mapping[str, Any]:
   """The model fields of a stage II checkpoint."""
   config = read_config(path)
   if config:
-    return config["model"]
+    return _value(config, "model", path)
   return fields_of.stage_ii_fields(_shapes(arrays))
+
+
+def _value(config: Config, name: str, path) -> Any:
+  """A value that every run of the kind has."""
+  if config.get(name) is None:
+    raise ConfigError(f"{path} does not tell config.{name}.")
+  return config[name]
