@@ -1,29 +1,18 @@
 """Where examples come from: random access to TFDS data sets on disk."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pp import data_sets
 from pp.builder import first_line
+from pp.data_sets import default_data_dir
 from pp.records import Part, Records
-from uvim import categories as categories_lib
 from uvim.categories import Category
 from uvim.registry import ConfigError
-
-# What `pp.records` can find its way in.
-_FORMATS = ("tfrecord",)
-
-
-def default_data_dir(data_dir: str | os.PathLike | None = None) -> str:
-  """`data_dir`, else $TFDS_DATA_DIR, else TFDS's own ~/tensorflow_datasets."""
-  chosen = data_dir or os.environ.get("TFDS_DATA_DIR")
-  if not chosen:
-    chosen = "~/tensorflow_datasets"
-  return os.path.expanduser(os.fspath(chosen))
 
 
 class Source:
@@ -187,73 +176,6 @@ def _last_sentence(error: BaseException) -> str:
   return f"{line.removesuffix('.')}."
 
 
-# How to make a data set from files, by how its name begins.
-_COMMANDS = {
-    "nyu": "for NYU Depth V2 run `{} nyu --train DIR --validation DIR",
-    "imagenet": "for a folder of images run `{} images --images DIR "
-                "--split SPLIT",
-}
-_OTHER_COMMAND = (
-    "for COCO-format panoptic files run `{} coco --images DIR --panoptic "
-    "DIR --annotations JSON --split SPLIT")
-
-
-def _not_prepared(dataset: str, data_dir: str) -> ConfigError:
-  """The one message for data that is not there: where, and how to get it."""
-  name = dataset.split(":")[0]
-  command = _OTHER_COMMAND
-  # The message shows the command that fits the name best.
-  for start, text in _COMMANDS.items():
-    if name.startswith(start):
-      command = text
-  return ConfigError(
-      f"dataset: {dataset!r} is not prepared in data_dir {data_dir!r}. "
-      f"To get it: {command.format('python -m tools.prepare_data')} "
-      f"--name {name} --data_dir {data_dir}` (--help tells what else it can "
-      "read); for a data set "
-      "that TFDS can download run `python -c \"import tensorflow_datasets as "
-      f"tfds; tfds.builder('{name}', data_dir='{data_dir}')"
-      ".download_and_prepare()\"`; where it lies elsewhere, set data_dir or "
-      "the environment variable TFDS_DATA_DIR.")
-
-
-def _find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
-  """Panoptic categories: those beside the data, or of a known data set."""
-  path = pathlib.Path(folder) / categories_lib.FILE_NAME
-  if path.is_file():
-    return categories_lib.load(path)
-  if dataset.startswith("coco/2017_panoptic"):
-    return categories_lib.coco_panoptic()
-  if _is_rooms(dataset):
-    from pp.rooms import builder as rooms
-    return tuple(Category(*row) for row in rooms.CATEGORIES)
-  return ()
-
-
-def _is_rooms(dataset: str) -> bool:
-  """Whether it is our own data set: 'rooms', 'rooms/CONFIG:VERSION', …"""
-  name = dataset.split(":")[0]
-  return name.split("/")[0] == "rooms"
-
-
-def _open_builder(dataset: str, data_dir: str) -> Any:
-  """The TFDS builder of a data set on disk, made from its files alone."""
-  if _is_rooms(dataset):
-    from pp.rooms import builder as rooms
-    # 'rooms/CONFIG:VERSION': the name, a config and a version, if any.
-    name = dataset.split(":")[0]
-    config = name.partition("/")[2]
-    if not config:
-      return rooms.build(data_dir)
-    return rooms.build(data_dir, config)
-  try:
-    return tfds.core.read_only_builder.builder_from_files(
-        dataset, data_dir=data_dir)
-  # The name may be malformed (ValueError) or simply absent.
-  except (tfds.core.DatasetNotFoundError, ValueError) as error:
-    raise _not_prepared(dataset, data_dir) from error
-
-
 def make_source(dataset: str, split: str,
                 data_dir: str | os.PathLike | None = None) -> Source:
   """Opens a data set on disk for random access.
@@ -269,12 +191,6 @@ def make_source(dataset: str, split: str,
       format without random access.
   """
   data_dir = default_data_dir(data_dir)
-  builder = _open_builder(dataset, data_dir)
-  file_format = builder.info.file_format.value
-  if file_format not in _FORMATS:
-    raise ConfigError(
-        f"dataset: {dataset!r} in {data_dir!r} is stored as {file_format!r}; "
-        f"allowed: {', '.join(_FORMATS)}. Prepare it again with "
-        "file_format='tfrecord'.")
-  categories = _find_categories(dataset, str(builder.data_dir))
+  builder = data_sets.open_builder(dataset, data_dir)
+  categories = data_sets.find_categories(dataset, str(builder.data_dir))
   return Source(builder, dataset, split, categories=categories)

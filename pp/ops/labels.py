@@ -128,6 +128,8 @@ def _look_up_segments(ids_R, objects):
   """
   ids_S = get(objects, "id")
   labels_S = get(objects, "label")
+  # Fails where a damaged record has more of one than of the other.
+  labels_S = tf.reshape(labels_S, tf.shape(ids_S))
   ids_S = tf.cast(ids_S, tf.int32)
   labels_S = tf.cast(labels_S, tf.int32)
   order_S = tf.argsort(ids_S, stable=True)

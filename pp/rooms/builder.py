@@ -8,21 +8,26 @@ scenes hold several things of one category in one color that overlap.
 import contextlib
 import dataclasses
 import io
-import os
+import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from pp.builder import first_line
 from pp.rooms import worker
 from pp.rooms.render import render
 from pp.rooms.scene import image_id
 from pp.rooms.things import CATEGORIES
-from uvim import progress
-from uvim.registry import lookup
+from uvim import finder, progress
+from uvim.lock import Lock, Locked
+from uvim.registry import ConfigError, lookup
 
-__all__ = ["Builder", "CATEGORIES", "RoomsConfig", "build", "render"]
+__all__ = ["Builder", "CATEGORIES", "RoomsConfig", "VERSION", "build", "render"]
+
+VERSION = "1.1.0"
 
 # Split → stream of scenes. Streams never share a scene, whatever the sizes.
 SEEDS = {"train": 0, "holdout": 1, "validation": 2}
@@ -31,6 +36,7 @@ SIZES = {
     "default": {"train": 8192, "holdout": 512, "validation": 512},
     "tiny": {"train": 64, "holdout": 16, "validation": 16},
 }
+_INFO_FILE = "dataset_info.json"
 
 
 @dataclasses.dataclass(eq=False)
@@ -49,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   """TFDS builder of `rooms`; config 'tiny' is the start of 'default'."""
 
   name = "rooms"
-  VERSION = tfds.core.Version("1.1.0")
+  VERSION = tfds.core.Version(VERSION)
   RELEASE_NOTES = {
       "1.0.0": "First scenes.",
       "1.1.0": "Larger things, for images of 48 pixels.",
@@ -116,19 +122,47 @@ def _make_features():
 def build(data_dir=None, config="default"):
   """Renders `rooms` to disk unless it is there; returns its TFDS builder.
 
+  Of several processes that find nothing, one renders and the others wait.
+
   Args:
     data_dir: root folder of TFDS; None means TFDS's own default.
     config: a key of SIZES, or a RoomsConfig with another name.
 
   Raises:
-    ConfigError: for an unknown name.
+    ConfigError: for an unknown name, a folder that holds something else, or
+      scenes that cannot be rendered.
   """
   if isinstance(config, str):
     lookup(SIZES, config, "config of rooms")
-  data_dir = os.fspath(data_dir) if data_dir else None
+  data_dir = finder.expand(data_dir) if data_dir else None
   builder = Builder(config=config, data_dir=data_dir)
-  if builder.is_prepared():
+  folder = builder.data_path
+  # An object store has no lock files.
+  is_local = "://" not in str(folder)
+  if _is_there(folder):
+    if is_local:
+      _clean_up(folder)
     return builder
+  with _alone(folder) if is_local else contextlib.nullcontext():
+    # Another process may have rendered it meanwhile.
+    if not _is_there(folder):
+      _render(builder)
+  # The first builder may have been made when nothing was there.
+  return Builder(config=config, data_dir=data_dir)
+
+
+def _is_there(folder):
+  """Whether the data set is complete; it appears in one rename."""
+  if (folder / _INFO_FILE).exists():
+    return True
+  if folder.exists() and any(folder.iterdir()):
+    raise ConfigError(f"{folder} is there but has no {_INFO_FILE}. Delete or "
+                      "move the folder; then rooms is rendered again.")
+  return False
+
+
+def _render(builder):
+  """Renders all splits."""
   num_scenes = sum(builder.builder_config.sizes.values())
   print(f"Rendering {num_scenes} scenes to {builder.data_dir}",
         file=sys.stderr)
@@ -137,6 +171,57 @@ def build(data_dir=None, config="default"):
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
+  except (OSError, MemoryError, ConfigError):
+    raise
+  # A worker that died, or TensorFlow's own errors of a full disk.
+  except Exception as error:
+    raise ConfigError(f"rooms cannot be rendered to {builder.data_dir}: "
+                      f"{first_line(error)}.") from error
   finally:
     tfds.display_progress_bar(True)
-  return builder
+
+
+# ── Of several processes, one renders ───────────────────────────────────────
+
+
+def _lock_of(folder):
+  # One lock for all configs: TFDS writes a file that belongs to all of them.
+  return Lock(folder.parents[1] / ".render.lock", f"rooms in {folder}")
+
+
+@contextlib.contextmanager
+def _alone(folder):
+  """Waits for other processes that render; then removes what they left."""
+  lock = _lock_of(folder)
+  try:
+    lock.acquire()
+  except Locked:
+    print(f"Another process renders rooms in {folder.parents[1]}; this one "
+          "waits for it.", file=sys.stderr)
+    lock.acquire(waits=True)
+  try:
+    _remove_leftovers(folder)
+    yield
+  finally:
+    lock.release()
+
+
+def _clean_up(folder):
+  """Removes what killed processes left, unless one renders just now."""
+  if _leftovers(folder):
+    with contextlib.suppress(Locked, OSError), _lock_of(folder):
+      _remove_leftovers(folder)
+
+
+def _leftovers(folder):
+  """Unfinished folders and files of TFDS, of any config."""
+  data_set = pathlib.Path(folder.parents[1])
+  return list(data_set.glob("*/incomplete.*"))
+
+
+def _remove_leftovers(folder):
+  for path in _leftovers(folder):
+    if path.is_dir():
+      shutil.rmtree(path)
+    else:
+      path.unlink()

@@ -12,6 +12,7 @@ import io
 import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
 import zlib
@@ -142,6 +143,10 @@ def scenes(seed, num, *, processes=None):
 
 
 def main():
+  # Ctrl-C reaches workers too, but the caller ends them. If the caller is
+  # killed, nobody reads the pipe, and they end in silence.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGPIPE, signal.SIG_DFL)
   seed, start, stop, step = [int(number) for number in sys.argv[1:]]
   for index in range(start, stop, step):
     pickle.dump(encode(render(seed, index)), sys.stdout.buffer)

@@ -45,15 +45,6 @@ def test_image_stays_encoded_and_id_is_the_position(tiny_data):
   assert example["name"] == f"number {example['value']}".encode()
 
 
-def test_missing_data_set_says_how_to_get_it(tmp_path):
-  with pytest.raises(ConfigError) as caught:
-    sources.make_source("coco/2017_panoptic", "train", tmp_path)
-  message = str(caught.value)
-  for part in ("coco/2017_panoptic", str(tmp_path), "tools.prepare_data coco",
-               "download_and_prepare", "TFDS_DATA_DIR"):
-    assert part in message
-
-
 @pytest.mark.parametrize("split,part", [
     ("test", "Unknown split"), ("train[20:]", "11 examples"),
     ("train[-12:]", "11 examples"), ("train[:120%]", "-100, 100"),
@@ -94,15 +85,6 @@ def test_other_examples_have_another_fingerprint(tiny_data):
                for split in ("train", "train[:10]", "train[1:]", "validation",
                              "train[1:]+train[:1]")}
   assert len(checksums) == 5
-
-
-def test_data_dir_default(monkeypatch):
-  monkeypatch.setenv("TFDS_DATA_DIR", "/somewhere")
-  assert sources.default_data_dir() == "/somewhere"
-  assert sources.default_data_dir("/here") == "/here"
-  monkeypatch.delenv("TFDS_DATA_DIR")
-  assert sources.default_data_dir().endswith("/tensorflow_datasets")
-  assert "~" not in sources.default_data_dir()
 
 
 def test_coco_categories_are_the_official_ones(shared):

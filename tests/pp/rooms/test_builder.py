@@ -1,8 +1,12 @@
 """The data set on disk: features, splits, and what TFDS finds by name."""
 
+import dataclasses
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ import tensorflow_datasets as tfds
 
 from pp.rooms import builder as rooms
 from pp.rooms import worker
+from uvim import lock as lock_lib
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -96,6 +102,78 @@ def test_data_set_on_disk_is_what_render_gives(tmp_path):
       check_example(example, rooms.render(seed, index))
       image_ids.add(int(example["image/id"]))
   assert len(image_ids) == sum(sizes.values())
+
+
+def few(scenes=worker.scenes):
+  return rooms.RoomsConfig(name="few", sizes={"train": 1}, scenes=scenes)
+
+
+def never(seed, num):
+  raise AssertionError("Nothing should be rendered.")
+
+
+def test_of_two_processes_one_renders_and_the_other_waits(tmp_path, capfd):
+  rooms.build(tmp_path / "rendered", few())
+  data_dir = tmp_path / "ü [1]"
+  with futures.ThreadPoolExecutor() as pool:
+    # This process stands for the one that renders.
+    with Lock(data_dir / "rooms/.render.lock", "rooms"):
+      waiting = pool.submit(rooms.build, data_dir, few(never))
+      while "this one waits for it" not in capfd.readouterr().err:
+        time.sleep(0.01)
+      shutil.copytree(tmp_path / "rendered", data_dir, dirs_exist_ok=True)
+    builder = waiting.result()
+  assert builder.info.splits["train"].num_examples == 1
+  assert sorted(path.name for path in (data_dir / "rooms").iterdir()) == [
+      ".config", "few"]
+
+
+def leave(data_dir):
+  """What a killed render leaves."""
+  unfinished = data_dir / "rooms/few/incomplete.ABCDEF_1.1.0"
+  unfinished.mkdir(parents=True)
+  (unfinished / "rooms-train.tfrecord-00000-of-00001").write_bytes(b"part")
+  metadata = data_dir / "rooms/.config/incomplete.0123.metadata.json"
+  metadata.parent.mkdir(exist_ok=True)
+  metadata.write_text("{")
+  return [unfinished, metadata]
+
+
+def test_what_a_killed_render_left_is_removed(tmp_path):
+  left = leave(tmp_path)
+  lock_path = tmp_path / "rooms/.render.lock"
+  # An earlier process that had the number of this one.
+  dead = dataclasses.replace(lock_lib._this_process(), born="1")
+  Lock(lock_path, "rooms", owner=dead).acquire()
+  rooms.build(tmp_path, few())
+  assert not any(path.exists() for path in [*left, lock_path])
+  # Also where the data set is complete, but not while somebody renders.
+  left = leave(tmp_path)
+  with Lock(lock_path, "rooms"):
+    rooms.build(tmp_path, few(never))
+    assert all(path.exists() for path in left)
+  rooms.build(tmp_path, few(never))
+  assert not any(path.exists() for path in left)
+
+
+def test_a_render_that_fails_is_one_line(tmp_path):
+  def dies(seed, num):
+    raise RuntimeError("The process that renders scene 0 ended early.")
+    yield
+
+  with pytest.raises(ConfigError, match="cannot be rendered.*ended early"):
+    rooms.build(tmp_path, few(dies))
+  assert not (tmp_path / "rooms/.render.lock").exists()
+  rooms.build(tmp_path, few())
+
+
+def test_a_folder_that_is_no_data_set_is_kept(tmp_path):
+  folder = tmp_path / "rooms/few" / rooms.VERSION
+  folder.mkdir(parents=True)
+  (folder / "mine.txt").write_text("mine")
+  with pytest.raises(ConfigError, match="has no dataset_info.json. Delete"):
+    rooms.build(tmp_path, few(never))
+  assert (folder / "mine.txt").read_text() == "mine"
 
 
 def test_what_is_on_disk_is_not_rendered_again(tmp_path):
