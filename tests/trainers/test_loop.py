@@ -16,6 +16,7 @@ import pytest
 
 from configs import lm_rooms_panoptic
 from tests.trainers import cli
+from tests.uvim.test_lock import on_another_machine
 from tools.stress.drill import read_arrays
 from trainers import evaluation, families, loop, preemption, scoring
 from trainers.families.base import Compiled
@@ -26,6 +27,7 @@ from uvim import files, tree
 from uvim.cli import app
 from uvim.config import resolve
 from uvim.learn import sharding
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 from uvim.store import checkpoint, open_model
 from uvim.store.start_from import Store
@@ -169,6 +171,63 @@ def test_another_oracle_of_the_same_sizes_is_noticed(
       open_model.open_model(copy)
     with fits:
       families.open_checkpoint(str(copy), config, oracle=oracle)
+
+
+def spelled(folders, way):
+  """Stage I's workdir by another path."""
+  whole = folders.whole["vqvae"]
+  if way == "relative":
+    return os.path.relpath(whole)
+  if way == "home":
+    return f"~/{whole.name}"
+  path = folders.folder / way
+  if way == "link":
+    path.symlink_to(whole)
+  elif way == "copy.npz":
+    files.save_npz(path, checkpoint.load_params(whole))
+  return path
+
+
+@pytest.mark.parametrize("way", ["relative", "home", "link", "copy.npz"])
+def test_stage_ii_goes_on_with_stage_i_by_another_path(
+    folders, way, monkeypatch, capsys):
+  monkeypatch.setenv("HOME", str(folders.folder))
+  oracle = spelled(folders, way)
+  code = cli.call(
+      "lm", folders.configs["lm"], folders.whole["lm"],
+      f"--config.data_dir={folders.data_dir}",
+      f"--config.oracle.model_init={oracle}")
+  assert code == 0
+  assert f"resumed at step {STEPS}" in capsys.readouterr().err
+
+
+def test_a_workdir_in_use_is_refused_before_anything_is_written(
+    folders, capsys):
+  whole = folders.whole["vqvae"]
+  before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+  other = Lock(whole / "run.lock", "W", owner=on_another_machine(),
+               beat_seconds=0.05)
+  with other:
+    assert folders.run("vqvae", whole) == app.EXIT_BAD_INPUT
+  message = f"--workdir {whole} is in use by process {os.getpid()} on node7"
+  assert message in capsys.readouterr().err
+  assert before == {
+      p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+
+
+def test_a_run_that_lost_its_workdir_saves_nothing(folders, capsys):
+  workdir = folders.folder / "lost"
+
+  class LosesTheLock(Recorder):
+    def scalars(self, step, values, settings=None):
+      super().scalars(step, values, settings)
+      if step == 3:
+        (workdir / "run.lock").unlink()
+
+  code = folders.run("vqvae", workdir, make_recorder=LosesTheLock)
+  assert code == app.EXIT_BAD_INPUT
+  assert "this process lost its lock" in capsys.readouterr().err
+  assert os.listdir(workdir / "checkpoints") == ["2"]
 
 
 def test_a_preempted_run_saves_and_goes_on(folders, capsys):

@@ -15,6 +15,7 @@ from tests.trainers import cli
 from tests.trainers.test_loop import read_lines
 from tools.stress.drill import read_arrays
 from trainers import cluster
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -108,6 +109,19 @@ def test_a_run_of_eight_devices_goes_on_in_two_processes(folder):
   assert "step 20/20" in texts[0] and "step" not in texts[1]
   assert (workdir / "config.json").stat().st_mtime_ns > before
   assert_agree(workdir, folder / "whole")
+
+
+def test_a_refusal_of_one_process_ends_both(folder):
+  """Neither waits for the other."""
+  workdir = half_of(folder, "held")
+  log = folder / "held_log"
+  with Lock(workdir / "run.lock", "W"):
+    codes = call_two(cli.arguments(folder / "vqvae.py", workdir), log)
+  texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+  assert codes == [2, 2], "\n".join(texts)
+  refusal = f"--workdir {workdir} is in use by process {os.getpid()}"
+  assert f"error: {refusal}" in texts[0]
+  assert f"error: process 0: {refusal}" in texts[1]
 
 
 def test_a_run_of_eight_devices_goes_on_on_one(folder):

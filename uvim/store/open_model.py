@@ -210,6 +210,9 @@ def _problem(config: Any) -> str:
   if "kind" not in config:
     return ("this is a run of version 0.1.0, whose checkpoints this version "
             "does not read. Convert it there with tools.convert_checkpoint.")
+  oracle = config.get("oracle")
+  if not isinstance(oracle, dict | None):
+    return f"config.oracle = {oracle!r}; it must be a block."
   known = fields.fields_of(TrainConfig)
   try:
     for name in known.keys() & config.keys():
@@ -272,8 +275,8 @@ def _check_address(address: str, path) -> None:
   if not is_fetched:
     raise ConfigError(
         f"{path} names {address} as its stage I model, which is not fetched "
-        "unless you name it yourself: --checkpoint ADDRESS --lm "
-        f"{path}, or --oracle ADDRESS of tools.evaluate.")
+        f"unless you name it yourself: --checkpoint {address} --lm {path}; for "
+        f"tools.evaluate --oracle {address}.")
 
 
 def _check_same_task(path, task, lm, config):

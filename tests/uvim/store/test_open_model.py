@@ -1,0 +1,106 @@
+"""Where a run of stage II finds its stage I, and what it asks for it."""
+
+import json
+
+import pytest
+
+from tests.trainers import tiny
+from uvim.registry import ConfigError
+from uvim.store import open_model, published
+
+ADDRESS = "https://example.org/one.npz"
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path, monkeypatch):
+  """An empty cache, and whoever wants to fill it fails."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nobody listens.
+
+
+def run_on(oracle, folder):
+  """A workdir of stage II, as a stranger may send it."""
+  folder.mkdir(exist_ok=True)
+  config = tiny.stage_ii_config(oracle).to_json()
+  (folder / "config.json").write_text(json.dumps(config))
+  return folder
+
+
+def oracle_of(oracle, tmp_path):
+  workdir = run_on(oracle, tmp_path / "two")
+  return open_model.oracle_path(workdir, open_model.read_config(workdir))
+
+
+@pytest.mark.parametrize("address", [
+    ADDRESS, "https://example.org", "http://example.org/one.npz",
+    "gs://bucket/one", "gs://bucket", "s3://bucket/one", "file:///etc/passwd"])
+def test_a_strangers_address_is_not_asked_for(tmp_path, address):
+  with pytest.raises(ConfigError) as caught:
+    oracle_of(address, tmp_path)
+  text = str(caught.value)
+  assert f"names {address} as its stage I model" in text
+  assert f"--checkpoint {address} --lm {tmp_path / 'two'}" in text
+  assert "\n" not in text
+  # Nothing else is tried before that.
+  with pytest.raises(ConfigError, match="as its stage I model"):
+    open_model.open_model(tmp_path / "two")
+
+
+def test_an_address_that_was_fetched_before_is_read_from_the_cache(tmp_path):
+  path = published.cache_path(ADDRESS)
+  path.parent.mkdir(parents=True)
+  path.write_bytes(b"")
+  assert oracle_of(ADDRESS, tmp_path) == ADDRESS
+
+
+@pytest.mark.parametrize("name", [
+    "uvim-panoptic", "uvim-panoptic-stage1",
+    published.MODELS["uvim-panoptic-stage1"]])
+def test_published_weights_are_followed(tmp_path, name):
+  assert oracle_of(name, tmp_path) == name
+
+
+def test_both_runs_were_moved_together(tmp_path):
+  (tmp_path / "one").mkdir()
+  assert oracle_of("/gone/one", tmp_path) == str(tmp_path / "one")
+  assert oracle_of("/gone/other", tmp_path) == "/gone/other"
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "one").mkdir()
+  workdir = run_on("x", tmp_path / "two")
+  config = {"oracle": {"model_init": "~/one"}}
+  assert open_model.oracle_path(workdir, config) == str(tmp_path / "one")
+  with pytest.raises(ConfigError, match=f"No checkpoint at {tmp_path}/none"):
+    open_model.open_model("~/none.npz")
+
+
+@pytest.mark.parametrize("oracle", [None, {}, {"model_init": 3}])
+def test_a_run_that_names_no_stage_i(tmp_path, oracle):
+  workdir = run_on("x", tmp_path / "two")
+  config = json.loads((workdir / "config.json").read_text())
+  config["oracle"] = oracle
+  (workdir / "config.json").write_text(json.dumps(config))
+  with pytest.raises(ConfigError, match="two names no stage I model"):
+    open_model.open_model(workdir)
+
+
+def test_a_config_of_another_program(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"kind": 3}))
+  with pytest.raises(ConfigError, match="config.json: config.kind = 3"):
+    open_model.read_config(tmp_path)
+  (tmp_path / "config.json").write_text('{"kind": "lm", "oracle": "x"}')
+  with pytest.raises(ConfigError, match="config.oracle = 'x'; it must be a b"):
+    open_model.read_config(tmp_path)
+  (tmp_path / "config.json").write_text(json.dumps({"model": {}}))
+  with pytest.raises(ConfigError, match="a run of version 0.1.0"):
+    open_model.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "config.json", "w.npz", "", "."])
+def test_what_is_no_run_has_no_config(tmp_path, monkeypatch, path):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "w.npz").mkdir()
+  assert open_model.read_config(path) == {}
+  assert open_model.read_meta(path) == {}
