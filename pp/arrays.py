@@ -1,81 +1,28 @@
 """Preprocessed examples as arrays on disk: training without TensorFlow.
 
-`dataset = 'arrays:DIR'`. tools.cache_arrays writes DIR:
-
-  SPLIT-HASH/   one for each split and preprocessing string: header.json, and
-                KEY.npy [R, N, …], R augmentations of N examples.
-  SPLIT-truth/  for evaluators: one NUMBER.npz with the features of each example
-                except its image.
-
-Images are kept as bytes, which changes a value by 1/255 at most. Integers are
-kept in the smallest type that holds them.
+`dataset = 'arrays:DIR'`. tools.cache_arrays writes DIR; pp.array_files tells
+what is in it.
 
 Dimensions: B examples of a batch on this process · N examples of the split ·
-R augmentations of an example.
+R augmentations of an example · L words of a code.
 """
 
 import functools
-import hashlib
 import itertools
-import os
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from pp import batches, order
+from pp import array_files, batches, order
+from pp.array_files import Arrays, Header
 from pp.batches import Batch, Pass
-from uvim import files
+from uvim import finder
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
 ARRAYS = "arrays:"
-HEADER = "header.json"
-IMAGES = ("image", "image_ctx")  # float32 in [−1, 1].
-
-# Between the parts of a nested feature's name, as in 'panoptic_objects|id'.
-_SEPARATOR = "|"
-
-
-def folder_of(root: str | os.PathLike, split: str, pp: str) -> pathlib.Path:
-  """The folder of a split's examples, preprocessed by a string."""
-  # A preprocessing string is too long for the name of a folder, so its hash
-  # stands for it.
-  digest = hashlib.sha256(f"{split}\n{pp}".encode()).hexdigest()[:10]
-  return pathlib.Path(root) / f"{_file_name(split)}-{digest}"
-
-
-def truth_of(root: str | os.PathLike, split: str) -> pathlib.Path:
-  """The folder of a split's raw examples."""
-  return pathlib.Path(root) / f"{_file_name(split)}-truth"
-
-
-def _file_name(split: str) -> str:
-  """'train[:20]' → 'train_-20_': no brackets and no colons."""
-  return re.sub(r"[^\w.:]+", "_", split).replace(":", "-")
-
-
-def pack(key: str, value: np.ndarray) -> np.ndarray:
-  """A value as it is stored: images as bytes, the rest as it is."""
-  if key in IMAGES:
-    # [-1, 1] becomes 0..255. Rounding moves a value by half a step at most,
-    # which is 1/255.
-    levels = np.round((value + 1) * 127.5)
-    return np.clip(levels, 0, 255).astype(np.uint8)
-  return value
-
-
-def unpack(key: str, value: np.ndarray) -> np.ndarray:
-  """A stored value as the models take it; undoes `pack`."""
-  if key in IMAGES:
-    return value.astype(np.float32) / np.float32(127.5) - 1
-  # Ids stay as they are: an id may need all 64 bits.
-  if key != "image/id" and np.issubdtype(value.dtype, np.integer):
-    return value.astype(np.int32)
-  # A copy: `value` may be a view of the file.
-  return np.array(value)
 
 
 class ArraysSplit:
@@ -94,49 +41,60 @@ class ArraysSplit:
       split: as it was named to tools.cache_arrays.
 
     Raises:
-      ConfigError: no such folder or split.
+      ConfigError: no such folder or split, or a damaged header.
     """
     self.dataset = dataset
     self.split = split
-    self.folder = dataset.removeprefix(ARRAYS)
-    # A split has a folder for each string. They agree on its size and its
-    # categories, so any of their headers will do.
-    headers = _read_headers(pathlib.Path(self.folder))
-    if split not in headers:
+    self.folder = finder.expand(dataset.removeprefix(ARRAYS))
+    self._root = pathlib.Path(self.folder)
+    # A split has a folder for each string. They are of the same data, so any of
+    # their headers will do.
+    headers = array_files.read_headers(self._root, split, dataset)
+    if not headers:
+      known = ", ".join(array_files.split_names(self._root))
       raise ConfigError(
-          f"{dataset} has no split {split!r}; there are: "
-          f"{', '.join(sorted(headers)) or 'none'}. "
+          f"{dataset} has no split {split!r}; there are: {known or 'none'}. "
           "python -m tools.cache_arrays writes them.")
-    header = headers[split]
-    self.num_examples = header["num_examples"]
+    self._data = headers[0].data
+    self.num_examples = headers[0].num_examples
     self.categories = tuple(
-        Category(*category) for category in header["categories"])
+        Category(*category) for category in headers[0].categories)
 
   def fingerprint(self, pp: str | None = None) -> dict[str, Any]:
-    """What tells these examples from others; see pp.splits.Split."""
-    del pp
-    return {"name": "arrays", "version": "", "split": self.split,
-            "num_examples": self.num_examples}
+    """What tells these examples from others; see pp.splits.Split.
+
+    It is that of the data that they are from, and for a string a checksum of
+    what was written.
+    """
+    if pp is None:
+      return dict(self._data)
+    header, _ = self._header(pp)
+    return {**self._data, "arrays": header.checksum}
 
   def example(self, index: int) -> dict[str, Any]:
     """The raw example of that number, without its image.
 
     Raises:
-      ConfigError: this split was written without raw examples.
+      ConfigError: this split was written without raw examples, or they are
+        damaged or of other data.
     """
-    path = truth_of(self.folder, self.split) / f"{index}.npz"
+    folder = array_files.truth_of(self._root, self.split)
+    path = folder / f"{index}.npz"
     if not path.exists():
       raise ConfigError(f"{self.dataset}: {path.name} of split {self.split!r} "
                         "is not there; only splits of evaluators have it.")
-    out: dict[str, Any] = {}
-    with np.load(path) as file:
-      for name, value in file.items():
-        # A .npz file is flat. This puts the parts of a nested feature back into
-        # one dict.
-        parent, _, key = name.rpartition(_SEPARATOR)
-        group = out.setdefault(parent, {}) if parent else out
-        group[key] = value
-    return out
+    if self._truth_data != self._data:
+      raise ConfigError(
+          f"{self.dataset}: {str(folder)!r} is not of the data that split "
+          f"{self.split!r} is of. Delete it, and write it again by "
+          "tools.cache_arrays.")
+    return array_files.read_truth(path, self.dataset)
+
+  @functools.cached_property
+  def _truth_data(self) -> dict[str, Any] | None:
+    """Fingerprint of the data that the raw examples are from."""
+    folder = array_files.truth_of(self._root, self.split)
+    return array_files.read_truth_data(folder)
 
   def make_preprocess(self, pp: str, modules: Iterable[str] | None = None
                       ) -> str:
@@ -162,7 +120,8 @@ class ArraysSplit:
     The augmentations repeat after as many epochs as there are. With the seed
     that the arrays were written with, the batches are those of
     pp.stream.TfdsSplit; another seed gives the same augmentations in another
-    order. There are no bad examples, so 'error' and 'skip' are alike.
+    order. Bad examples are found when the arrays are written, so 'error' and
+    'skip' are alike: a row that does not fit its checksum is an error.
 
     Raises:
       ConfigError: nothing was written for the string, or another number of
@@ -171,7 +130,7 @@ class ArraysSplit:
     # Only checks the word: arrays hold no bad example.
     batches.skips(on_bad_example)
     header, arrays = self._open(preprocess)
-    num_augmentations = header["augmentations"]
+    num_augmentations = header.augmentations
     if codes_per_image not in (None, num_augmentations):
       raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
                         f"{self.dataset} was written with {num_augmentations}.")
@@ -184,7 +143,7 @@ class ArraysSplit:
         order.plan_train, num_examples=self.num_examples,
         batch_size=batch_size, seed=seed,
         num_augmentations=num_augmentations, rows=rows)
-    return (_batch(arrays, plan_of(step))
+    return (arrays.batch(plan_of(step))
             for step in itertools.count(start_step))
 
   def eval_batches(
@@ -219,51 +178,30 @@ class ArraysSplit:
     def start() -> Iterator[Batch]:
       for step in range(num_batches):
         plan = plan_of(step)
-        batch = _batch(arrays, plan)
+        batch = arrays.batch(plan)
         batch["_mask"] = plan.mask_B
         yield batch
 
     return Pass(num_batches, start)
 
-  def _open(self, pp: str) -> tuple[dict[str, Any], Batch]:
+  def _open(self, pp: str) -> tuple[Header, Arrays]:
     """What was written for a string.
 
-    Returns:
-      Its header, and key → array [R, N, …], which stays on disk.
-
     Raises:
-      ConfigError: nothing was written for it, or it is a function.
+      ConfigError: nothing was, it is damaged, or `pp` is a function.
     """
+    header, folder = self._header(pp)
+    return header, Arrays(folder, header, self.dataset)
+
+  def _header(self, pp: str) -> tuple[Header, pathlib.Path]:
+    """Header and folder of what was written for a string."""
     if not isinstance(pp, str):
       raise ConfigError(f"{self.dataset}: preprocessing is the string that the "
                         f"arrays were written with, not {pp!r}.")
-    folder = folder_of(self.folder, self.split, pp)
-    header = files.read_json(folder / HEADER)
+    folder = array_files.folder_of(self._root, self.split, pp)
+    header = array_files.read_header(folder, self.dataset)
     if header is None:
       raise ConfigError(f"{self.dataset} has nothing for split "
                         f"{self.split!r} and preprocessing {pp!r}; "
                         "python -m tools.cache_arrays writes it.")
-    # Mapped and not read: only rows that a batch asks for come into memory.
-    arrays = {key: np.load(folder / name, mmap_mode="r")
-              for key, name in header["files"].items()}
-    return header, arrays
-
-
-def _read_headers(root: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """A header of each split below a folder, by the split's name."""
-  headers = {}
-  for path in sorted(root.glob(f"*/{HEADER}")):
-    header = files.read_json(path)
-    if header is not None:
-      headers.setdefault(header["split"], header)
-  return headers
-
-
-def _batch(arrays: Mapping[str, np.ndarray], plan: order.Plan) -> Batch:
-  """The rows that a plan asks for, read from disk."""
-  batch = {}
-  for key, array in arrays.items():
-    # Two arrays of numbers pick one [R, N] entry for each example.
-    stored = array[plan.augmentation_B, plan.index_B]
-    batch[key] = unpack(key, stored)
-  return batch
+    return header, folder

@@ -6,7 +6,7 @@
 Where there is no TensorFlow, --config.dataset=arrays:DIR then trains and
 evaluates from them, in the same order and with the same augmentations. There
 are K of them for each example. Several configs may share DIR: what is there is
-kept. pp/arrays.py tells what is written.
+kept. pp/array_files.py tells what is written.
 
 R augmentations of an example · N examples of a split
 """
@@ -18,20 +18,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from pp import arrays
+from pp import array_files
+from pp.array_files import Header
 from uvim import files, progress
 from uvim.cli import app
 from uvim.config import TrainConfig
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 
 Fields = Mapping[str, Any]
 Batches = Iterable[Fields]
 
 _BATCH_SIZE = 64
-# Between the parts of a nested feature's name, as pp/arrays.py reads it.
-_SEPARATOR = "|"
 
 
 def write(config: TrainConfig, out: str | os.PathLike,
@@ -45,8 +46,16 @@ def write(config: TrainConfig, out: str | os.PathLike,
 
   Raises:
     ConfigError: examples that cannot be read; arrays that are there already,
-      of another seed or number of augmentations.
+      of other data, another seed or number of augmentations; another process
+      that writes to DIR.
   """
+  out = pathlib.Path(out)
+  with Lock(out / ".lock", f"--out {out}"):
+    _write_all(config, out, augmentations)
+
+
+def _write_all(config: TrainConfig, out: pathlib.Path, augmentations: int
+               ) -> None:
   from pp import sources
   for split, pp in _evaluated(config):
     _write_examples(config, out, split, pp, None)
@@ -59,7 +68,7 @@ def write(config: TrainConfig, out: str | os.PathLike,
       scored_splits.add(block.split)
   for split in scored_splits:
     source = sources.make_source(config.dataset, split, config.data_dir)
-    folder = arrays.truth_of(out, split)
+    folder = array_files.truth_of(out, split)
     _write_truth(source, folder)
 
 
@@ -72,23 +81,25 @@ def _evaluated(config: TrainConfig) -> list[tuple[str, str]]:
   return list(each_once)
 
 
-def _write_examples(config: TrainConfig, out, split_name: str, pp: str,
-                    augmentations: int | None) -> None:
+def _write_examples(config: TrainConfig, out: pathlib.Path, split_name: str,
+                    pp: str, augmentations: int | None) -> None:
   """One split through one string; None: the one pass of an evaluation."""
   from pp import stream
   split = stream.open_tfds_split(config.dataset, split_name, config.data_dir)
   num_augmentations = augmentations or 1
-  categories = [list(category) for category in split.categories]
-  header = {
-      "dataset": config.dataset,
-      "split": split_name,
-      "pp": pp,
-      "seed": config.seed,
-      "augmentations": num_augmentations,
-      "num_examples": split.num_examples,
-      "categories": categories,
-  }
-  folder = arrays.folder_of(out, split_name, pp)
+  header = Header(
+      data=split.fingerprint(),
+      split=split_name,
+      pp=pp,
+      seed=config.seed,
+      augmentations=num_augmentations,
+      num_examples=split.num_examples,
+      categories=[tuple(category) for category in split.categories],
+      # Known when they are written.
+      keys=[],
+      checksum="")
+  folder = array_files.folder_of(out, split_name, pp)
+  _check_others(out, header)
   if _is_there(folder, header):
     return
   preprocess = split.make_preprocess(pp, config.pp_modules)
@@ -104,25 +115,51 @@ def _write_examples(config: TrainConfig, out, split_name: str, pp: str,
         codes_per_image=augmentations)
   folder.mkdir(parents=True, exist_ok=True)
   shape = (num_augmentations, split.num_examples)
-  header["files"] = _write_arrays(folder, batches, shape)
+  keys, checksums_RNK = _write_arrays(folder, batches, shape)
+  files.replace_file(folder / array_files.CHECKSUMS,
+                     lambda file: np.save(file, checksums_RNK))
+  header = msgspec.structs.replace(
+      header, keys=keys, checksum=array_files.hash_checksums(checksums_RNK))
   # Last: the header says that all is there.
-  files.write_json(folder / arrays.HEADER, header, indent=1)
+  files.write_json(
+      folder / array_files.HEADER, msgspec.to_builtins(header), indent=1)
 
 
-def _is_there(folder: pathlib.Path, header: Fields) -> bool:
+def _check_others(out: pathlib.Path, header: Header) -> None:
+  """Raises a ConfigError if the split is there, of other data."""
+  for other in array_files.read_headers(out, header.split, "--out"):
+    if other.data != header.data:
+      raise ConfigError(
+          f"--out {out} holds split {header.split!r} of other data "
+          f"({_summary(other.data)}), now it is {_summary(header.data)}. "
+          "Choose another folder.")
+
+
+def _summary(data: Fields) -> str:
+  """'mydata:1.0.0, 64 examples, checksum 0123…'."""
+  return (f"{data.get('name')}:{data.get('version')}, "
+          f"{data.get('num_examples')} examples, checksum "
+          f"{data.get('checksum')}")
+
+
+def _is_there(folder: pathlib.Path, header: Header) -> bool:
   """Whether the arrays are there; a ConfigError if they are of another run."""
-  old = files.read_json(folder / arrays.HEADER)
+  old = array_files.read_header(folder, "--out")
   if old is None:
     return False
-  for key, value in header.items():
-    if old[key] != value:
-      raise ConfigError(f"--out {folder} was written with {key} = {old[key]!r},"
-                        f" now it is {value!r}. Choose another folder.")
+  for key in ("seed", "augmentations"):
+    before = getattr(old, key)
+    now = getattr(header, key)
+    if before != now:
+      raise ConfigError(f"--out {folder} was written with {key} = {before!r},"
+                        f" now it is {now!r}. Choose another folder.")
+  # A file that is gone or was cut is an error here too, not only in training.
+  array_files.Arrays(folder, old, "--out")
   return True
 
 
 def _write_arrays(folder: pathlib.Path, batches: Batches,
-                  shape: tuple[int, int]) -> dict[str, str]:
+                  shape: tuple[int, int]) -> tuple[list[str], np.ndarray]:
   """Fills one file [R, N, …] for each key.
 
   Args:
@@ -131,11 +168,12 @@ def _write_arrays(folder: pathlib.Path, batches: Batches,
     shape: (R, N).
 
   Returns:
-    key → name of its file.
+    (the keys, uint32 [R, N, K]: the checksum of each row of each key).
   """
   total = shape[0] * shape[1]
   num_batches = -(-total // _BATCH_SIZE)
   stored = {}
+  checksums = {}
   num_done = 0
   watched_batches = progress.bar(
       batches, total=num_batches, label=folder.name, unit="batches")
@@ -147,37 +185,44 @@ def _write_arrays(folder: pathlib.Path, batches: Batches,
     for key, values in _packed(batch).items():
       if key not in stored:
         stored[key] = _new_array(folder, key, shape, values)
+        checksums[key] = np.zeros(total, np.uint32)
       # A view: what is written to it goes to the file.
       flat = stored[key].reshape(total, *values.shape[1:])
-      flat[num_done:end] = values[:num_new]
+      rows = values[:num_new]
+      flat[num_done:end] = rows
+      checksums[key][num_done:end] = array_files.checksums_of(rows)
     num_done = end
     if num_done == total:  # The batches of training never end.
       break
   for array in stored.values():
     array.flush()
-  return {key: _file_name(key) for key in stored}
+  checksums_MK = np.stack(list(checksums.values()), axis=-1)
+  return list(stored), checksums_MK.reshape(*shape, len(stored))
 
 
 def _new_array(folder: pathlib.Path, key: str, shape: tuple[int, int],
                values: np.ndarray) -> np.memmap:
   """The file [R, N, …] of a key, for values [B, …] like these."""
-  path = folder / _file_name(key)
+  path = folder / array_files.file_of(key)
   full_shape = (*shape, *values.shape[1:])
-  return np.lib.format.open_memmap(path, "w+", values.dtype, full_shape)
-
-
-def _file_name(key: str) -> str:
-  stem = key.replace("/", "_")
-  return f"{stem}.npy"
+  array = np.lib.format.open_memmap(path, "w+", values.dtype, full_shape)
+  # Claims the space now: on a full disk, a mapped page would kill the process.
+  with open(path, "r+b") as file:
+    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+  return array
 
 
 def _packed(batch: Fields) -> dict[str, np.ndarray]:
   """What is stored of a batch, in small types."""
   packed = {}
   for key, values in batch.items():
-    if not key.startswith("_"):
-      array = arrays.pack(key, np.asarray(values))
-      packed[key] = _smaller(key, array)
+    if key.startswith("_"):
+      continue
+    if isinstance(values, Mapping):
+      raise ConfigError(f"{key!r} holds several tensors. Leave it out with "
+                        "keep(...) in the preprocessing string.")
+    array = array_files.pack(key, np.asarray(values))
+    packed[key] = _smaller(key, array)
   return packed
 
 
@@ -195,6 +240,13 @@ def _smaller(key: str, values: np.ndarray) -> np.ndarray:
 
 def _write_truth(source: Any, folder: pathlib.Path) -> None:
   """What evaluators look up of each raw example: its numbers, no image."""
+  data = source.fingerprint()
+  if array_files.read_truth_data(folder) != data:
+    if any(folder.glob("*.npz")):
+      raise ConfigError(f"--out: {str(folder)!r} holds examples of other data, "
+                        "or of an older version. Delete it.")
+    # First: a later call may go on only with examples of the same data.
+    files.write_json(folder / array_files.TRUTH, data, indent=1)
   for index in range(source.num_examples):
     path = folder / f"{index}.npz"
     if not path.exists():
@@ -212,7 +264,7 @@ def _numbers_of(example: Fields, prefix: str = "") -> dict[str, Any]:
   numbers = {}
   for key, value in example.items():
     if isinstance(value, Mapping):
-      inner_prefix = f"{prefix}{key}{_SEPARATOR}"
+      inner_prefix = f"{prefix}{key}{array_files.SEPARATOR}"
       numbers |= _numbers_of(value, inner_prefix)
     elif np.asarray(value).dtype.kind in "biuf":
       numbers[prefix + key] = value

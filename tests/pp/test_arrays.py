@@ -1,6 +1,8 @@
 """Examples as arrays: those of the stream, without TensorFlow."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,12 +10,13 @@ import numpy as np
 import pytest
 
 from evaluators import coco_panoptic
-from pp import splits
+from pp import array_files, splits
 from tests.trainers import cli
 from tools import cache_arrays
 from trainers import config_file
 from uvim.cli import app
 from uvim.config import resolve
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 
 SEED = 5
@@ -146,3 +149,131 @@ def test_what_arrays_cannot_do_is_an_error(cached):
     evaluated.eval_batches(block.pp, batch_size=8, seed=1)
   with pytest.raises(TypeError, match="shuffle"):
     train.train_batches(config.pp_train, shuffle=False, **options)
+
+
+@pytest.fixture
+def copied(cached, tmp_path):
+  """(config, 'arrays:DIR', folder of the training split) that may change."""
+  _, config, name = cached
+  root = tmp_path / "ü [1] x"
+  shutil.copytree(name.removeprefix("arrays:"), root)
+  folder = array_files.folder_of(root, config.train_split, config.pp_train)
+  return config, f"arrays:{root}", folder
+
+
+def read_all(config, name):
+  """Two epochs of training, and the examples of an evaluator."""
+  split = splits.open_split(name, config.train_split)
+  batches = split.train_batches(config.pp_train, batch_size=8, seed=SEED)
+  for _ in range(5):
+    next(batches)
+  block = config.evals[0]
+  evaluated = splits.open_split(name, block.split)
+  list(evaluated.eval_batches(block.pp, batch_size=8).start())
+  for index in range(evaluated.num_examples):
+    evaluated.example(index)
+
+
+def test_fingerprint_is_that_of_the_data(cached, copied, tmp_path, monkeypatch):
+  _, config, name = cached
+  data = splits.open_split(
+      config.dataset, config.train_split, config.data_dir).fingerprint()
+  split = splits.open_split(name, config.train_split)
+  assert split.fingerprint() == data
+  whole = split.fingerprint(config.pp_train)
+  assert whole == {**data, "arrays": whole["arrays"]}
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  for spelled in (copied[1], f"{copied[1]}/", "arrays:~/ü [1] x",
+                  "arrays:ü [1] x", "arrays:./ü [1] x"):
+    moved = splits.open_split(spelled, config.train_split)
+    assert moved.fingerprint(config.pp_train) == whole
+  read_all(config, "arrays:~/ü [1] x")
+
+
+def flip(path, position):
+  content = bytearray(path.read_bytes())
+  content[position] ^= 1
+  path.write_bytes(content)
+
+
+def test_every_flipped_bit_is_found(copied):
+  config, name, folder = copied
+  read_all(config, name)
+  rng = np.random.default_rng(0)
+  for path in sorted(folder.glob("*.npy")):
+    sound = path.read_bytes()
+    for position in rng.integers(128, len(sound), size=5):
+      flip(path, int(position))
+      with pytest.raises(ConfigError, match="does not fit") as caught:
+        read_all(config, name)
+      assert path.name in str(caught.value)
+      path.write_bytes(sound)
+  read_all(config, name)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"cut", b"\x93NUMPY\x01"])
+def test_a_damaged_file_is_named(copied, content):
+  config, name, folder = copied
+  block = config.evals[0]
+  truth = array_files.truth_of(folder.parent, block.split) / "3.npz"
+  for path in [*sorted(folder.iterdir()), truth]:
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-9] if content == b"cut" else content or b"")
+    if content is None:
+      path.unlink()
+    with pytest.raises(ConfigError) as caught:
+      read_all(config, name)
+    if content is not None or path.suffix == ".npy":
+      assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    path.write_bytes(sound)
+  read_all(config, name)
+
+
+@pytest.mark.parametrize("key,value", [
+    ("data", None), ("num_examples", "20"), ("augmentations", 0),
+    ("keys", {}), ("categories", [[1, "x"]])])
+def test_a_header_of_another_kind_is_named(copied, key, value):
+  config, name, folder = copied
+  path = folder / array_files.HEADER
+  header = json.loads(path.read_text())
+  path.write_text(json.dumps({**header, key: value}))
+  with pytest.raises(ConfigError, match=f"header.json.*{key}.*Delete"):
+    read_all(config, name)
+  del header[key]
+  path.write_text(json.dumps(header))
+  with pytest.raises(ConfigError, match=f"header.json.*{key}.*Delete"):
+    read_all(config, name)
+
+
+def test_a_folder_holds_a_split_of_one_data_set(cached, copied, capsys):
+  config_path = cached[0]
+  config, name, folder = copied
+  argv = ["--config", str(config_path), "--augmentations", str(AUGMENTATIONS),
+          "--out", str(folder.parent)]
+  assert cache_arrays.main(argv) == 0
+
+  truth = array_files.truth_of(folder.parent, config.evals[0].split)
+  data = json.loads((truth / array_files.TRUTH).read_text())
+  (truth / array_files.TRUTH).write_text(json.dumps({**data, "checksum": "0"}))
+  with pytest.raises(ConfigError, match="not of the data that split"):
+    read_all(config, name)
+  assert cache_arrays.main(argv) == app.EXIT_BAD_INPUT
+  assert "holds examples of other data" in capsys.readouterr().err
+
+  header = json.loads((folder / array_files.HEADER).read_text())
+  header["data"]["checksum"] = "0"
+  (folder / array_files.HEADER).write_text(json.dumps(header))
+  assert cache_arrays.main(argv) == app.EXIT_BAD_INPUT
+  assert "of other data (rooms/tiny:1.1.0, 20" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_to_one_folder(cached, copied, capsys):
+  config_path = cached[0]
+  root = copied[2].parent
+  with Lock(root / ".lock", "--out"):
+    assert cache_arrays.main([
+        "--config", str(config_path), "--augmentations", "2", "--out",
+        str(root)]) == app.EXIT_BAD_INPUT
+  assert f"--out {root} is in use by process" in capsys.readouterr().err
