@@ -248,8 +248,9 @@ def read_truth(path: pathlib.Path, where: str) -> dict[str, Any]:
     ConfigError: it cannot be read.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
-      flat = dict(file.items())
+    # Opened here: numpy leaves a damaged file open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+      flat = dict(arrays.items())
   # numpy and zipfile have many kinds of errors for damaged files.
   except Exception as error:  # noqa: BLE001 - whatever it is, it is told.
     reason = " ".join(str(error).split()).rstrip(".")
