@@ -60,6 +60,10 @@ def open_codes(codes_RNL: np.ndarray | None, codes_per_image: int | None,
   """
   if codes_RNL is None:
     return None
+  if codes_RNL.ndim != 3 or codes_RNL.dtype.kind != "i":
+    raise ConfigError(
+        f"code_cache: holds {codes_RNL.dtype} {list(codes_RNL.shape)}; "
+        "allowed: integers [augmentations, examples, length].")
   num_augmentations, num_examples, _ = codes_RNL.shape
   # The numbers of the examples are the index. So a cache of another size is one
   # of another split.

@@ -140,12 +140,13 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
   from pp import stream
   family, oracle = _open_oracle(config, store or Store())
   folder = pathlib.Path(out)
+  split = stream.open_tfds_split(
+      config.dataset, config.train_split, config.data_dir)
   header = code_cache.describe(config, oracle)
+  header[code_cache.DATA] = split.fingerprint()
   if _is_complete(folder, header):
     return folder
 
-  split = stream.open_tfds_split(
-      config.dataset, config.train_split, config.data_dir)
   layout = _layout_of(config, family, split.num_examples)
   num_codes = layout.num_codes
   num_bytes = num_codes * layout.bytes_per_code
@@ -191,7 +192,7 @@ def _layout_of(config, family, num_examples: int) -> Layout:
 
 def _is_complete(folder: pathlib.Path, header: Header) -> bool:
   """Whether the cache is complete; a ConfigError if it is of another run."""
-  old = files.read_json(folder / code_cache.HEADER)
+  old = code_cache.read_header(folder, "--out")
   if old is None:
     return False
   differs = code_cache.difference(old, header)
@@ -236,6 +237,8 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
         partial = {"header": header, "done": num_done}
         files.write_json(folder / PARTIAL, partial, indent=1)
     _flush_to_disk(file)
+  crc32 = code_cache.crc32_of(folder / code_cache.CODES)
+  header = {**header, code_cache.CRC32: crc32}
   files.write_json(folder / code_cache.HEADER, header, indent=1)
   (folder / PARTIAL).unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from uvim import tree
 from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.learn.state import TrainState
-from uvim.store import checkpoint, start_from
+from uvim.store import checkpoint, code_cache, start_from
 from uvim.typing import PyTree
 
 Meta = dict[str, Any]
@@ -128,6 +128,8 @@ def open_inputs(
   preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
   family = make_family(config)
   opened = family.open(store)
+  if config.code_cache:
+    code_cache.check_data(config.code_cache, split.fingerprint())
   open_batches = functools.partial(
       split.train_batches,
       preprocess,

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -103,6 +104,43 @@ def test_a_cache_of_another_run_is_refused(config, opened, cache):
   with pytest.raises(ConfigError, match="codes_per_image is None"):
     code_cache.describe(dataclasses.replace(
         config, codes_per_image=None), opened.frozen)
+
+
+def test_a_cache_of_other_data_is_refused(config, cache, caplog, tmp_path):
+  split = stream.open_tfds_split(
+      config.dataset, config.train_split, config.data_dir)
+  code_cache.check_data(str(cache), split.fingerprint())
+  other = {**split.fingerprint(), "checksum": "0"}
+  with pytest.raises(ConfigError, match="was written for other data"):
+    code_cache.check_data(str(cache), other)
+  # A cache of an older version cannot tell.
+  header = json.loads((cache / code_cache.HEADER).read_text())
+  del header[code_cache.DATA]
+  (tmp_path / code_cache.HEADER).write_text(json.dumps(header))
+  code_cache.check_data(str(tmp_path), other)
+  assert "does not say for which data" in caplog.text
+
+
+def test_damaged_codes_are_named(config, opened, cache, tmp_path):
+  def refused():
+    with pytest.raises(ConfigError, match="config.code_cache: ") as caught:
+      code_cache.open_codes(str(folder), config, opened.frozen)
+    return str(caught.value)
+
+  folder = tmp_path / "codes"
+  shutil.copytree(cache, folder)
+  path = folder / code_cache.CODES
+  sound = path.read_bytes()
+  path.write_bytes(sound[:500] + bytes([sound[500] ^ 1]) + sound[501:])
+  assert "codes.npy' does not fit its checksum" in refused()
+  path.write_bytes(sound[:-1])
+  assert "codes.npy' cannot be read" in refused()
+  path.write_bytes(sound)
+  code_cache.open_codes(str(folder), config, opened.frozen)
+  (folder / code_cache.HEADER).write_text("{")
+  assert "header.json' is not JSON" in refused()
+  (folder / code_cache.HEADER).write_text("[]")
+  assert "header.json' holds no JSON object" in refused()
 
 
 def test_only_stage_ii_has_codes_to_keep(config, tmp_path):

@@ -8,7 +8,9 @@ there is no cache, only the part of one.
 
 import dataclasses
 import json
+import logging
 import pathlib
+import zlib
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,13 @@ from uvim.registry import ConfigError
 HEADER = "header.json"
 CODES = "codes.npy"
 WHERE = "config.code_cache"
+# Of the header: what a config does not tell. Caches of older versions lack it.
+DATA = "data"  # Fingerprint of the split; see pp.splits.
+CRC32 = "codes_crc32"  # Of the file of codes.
+
+_BLOCK_BYTES = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 def describe(config: TrainConfig, oracle: Any) -> dict[str, Any]:
@@ -58,6 +67,8 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
   """'field: old → new' for all that differs."""
   lines = []
   for key in sorted({*old, *new}):
+    if key in (DATA, CRC32) and not (key in old and key in new):
+      continue
     before = old.get(key)
     after = new.get(key)
     if before != after:
@@ -77,7 +88,7 @@ def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
     ConfigError: no cache there, or one for another run; names what differs.
   """
   folder = pathlib.Path(path)
-  header = files.read_json(folder / HEADER)
+  header = read_header(folder, WHERE)
   if header is None:
     raise ConfigError(
         f"{WHERE}: {path!r} holds no finished cache ({HEADER}). To write one: "
@@ -92,7 +103,59 @@ def open_codes(path: str, config: TrainConfig, oracle: Any) -> np.ndarray:
   codes_file = folder / CODES
   try:
     # Mapped: a cache may be larger than the memory.
-    return np.load(codes_file, mmap_mode="r", allow_pickle=False)
+    codes = np.load(codes_file, mmap_mode="r", allow_pickle=False)
+    crc32 = crc32_of(codes_file)
   except (OSError, ValueError, EOFError) as error:
     raise ConfigError(
         f"{WHERE}: {str(codes_file)!r} cannot be read: {error}.") from error
+  if header.get(CRC32, crc32) != crc32:
+    raise ConfigError(
+        f"{WHERE}: {str(codes_file)!r} does not fit its checksum: bits "
+        "flipped. Delete the folder and write it again by tools.cache_codes.")
+  return codes
+
+
+def read_header(folder: pathlib.Path, where: str) -> dict[str, Any] | None:
+  """The header of a cache; None if there is none.
+
+  Args:
+    folder: of the cache.
+    where: starts the message.
+
+  Raises:
+    ConfigError: it is damaged.
+  """
+  path = folder / HEADER
+  if not path.exists():
+    return None
+  header = files.load_json(path, where)
+  if not isinstance(header, dict):
+    raise ConfigError(f"{where}: {str(path)!r} holds no JSON object.")
+  return header
+
+
+def check_data(path: str, data: dict[str, Any]) -> None:
+  """Raises a ConfigError if a cache was written for other data.
+
+  Args:
+    path: the folder; a finished cache.
+    data: fingerprint of the split that is trained on; see pp.splits.
+  """
+  header = read_header(pathlib.Path(path), WHERE)
+  if DATA not in header:
+    log.warning("%s: %s does not say for which data it was written.", WHERE,
+                path)
+    return
+  if header[DATA] != data:
+    raise ConfigError(
+        f"{WHERE}: {path!r} was written for other data. Cache → this run: "
+        f"{header[DATA]} → {data}")
+
+
+def crc32_of(path: pathlib.Path) -> int:
+  """CRC-32 of a file."""
+  crc32 = 0
+  with open(path, "rb") as file:
+    while block := file.read(_BLOCK_BYTES):
+      crc32 = zlib.crc32(block, crc32)
+  return crc32
