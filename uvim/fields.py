@@ -9,6 +9,7 @@ Layer 0: no imports but the standard library, numpy and the registry.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,7 +50,11 @@ def is_number(value: Any) -> bool:
   # True is an int to Python.
   if not is_real or isinstance(value, bool):
     return False
-  return bool(np.isfinite(value))
+  try:
+    return math.isfinite(value)
+  # A whole number beyond the range of floats.
+  except OverflowError:
+    return False
 
 
 def integer(least: int, most: int | None = None) -> Check:

@@ -128,6 +128,7 @@ class UViM:
       *,
       num_samples: int = 1,
       seed: int = 0,
+      value_range: images_lib.Range | None = None,
       **options: Any,
   ) -> Prediction:
     """f(image, LM(image)) (paper, section 2.2).
@@ -138,8 +139,10 @@ class UViM:
     Args:
       images: one image or several: paths, PIL images, arrays; see
         `uvim.inference.images.read`.
-      num_samples: S.
-      seed: a sample follows from it and from the pixels alone.
+      num_samples: S, 1 to 10,000.
+      seed: 0 to 2³² − 1; a sample follows from it and from the pixels alone.
+      value_range: of images that are arrays of floats, such as (0, 1); see
+        `uvim.inference.images.read`.
       **options: of the prior (`temperature`: 0 takes the likeliest word each
         time; `top_k`, `top_p`; see `prior.options`) and of the task
         (panoptic: min_fraction; colorization: full_luma; see
@@ -152,8 +155,10 @@ class UViM:
     prior = self._needed_prior()
     sampling, task_options = _split_options(options, prior.options)
     prior.check_options(sampling)
+    priors_base.check_num_samples(num_samples)
+    _check_seed(seed)
     self._check_task_options(task_options)
-    originals = images_lib.read_all(images)
+    originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL, logprob_nSL = self._sample_all(
         originals, seed, num_samples, sampling)
     settings = _defaults(prior.options)
@@ -162,7 +167,13 @@ class UViM:
         originals, codes_nSL, task_options, logprob_nSL=logprob_nSL,
         settings=settings)
 
-  def encode(self, images: Any, labels: Any = None) -> ImageCodes:
+  def encode(
+      self,
+      images: Any,
+      labels: Any = None,
+      *,
+      value_range: images_lib.Range | None = None,
+  ) -> ImageCodes:
     """The oracle's guiding codes for the labels of these images.
 
     Args:
@@ -170,20 +181,26 @@ class UViM:
       labels: per image, of any size: panoptic int [H, W, 2] (semantics,
         instance), depth float [H, W] in metres; colorization: None, an image
         is its own label.
+      value_range: as in `predict`.
     """
-    originals = images_lib.read_all(images)
+    originals = images_lib.read_all(images, value_range=value_range)
     if labels is None:
       if not self.task.labels_from_image:
         raise ConfigError("The oracle of this task needs labels.")
       labels = originals
+      # They were brought to this range above.
+      value_range = images_lib.MODEL_RANGE
     elif len(originals) == 1 and _is_one_label(labels):
       # As one image need not be in a list, its label need not either.
       labels = [labels]
+    if not isinstance(labels, (list, tuple, np.ndarray)):
+      raise ConfigError(f"labels: {type(labels).__name__}; allowed: an array "
+                        "or a list of arrays, one for each image.")
     if len(labels) != len(originals):
       raise ConfigError(f"{len(originals)} images and {len(labels)} labels.")
     codes = []
     for original, label in zip(originals, labels, strict=True):
-      label = self._label(label)
+      label = self._label(label, value_range)
       inputs = self.task.inputs({"labels": label[None]})
       context = self._context(original)
       codes.append(self._oracle(self._arrays, inputs["x"], context))
@@ -194,6 +211,8 @@ class UViM:
       self,
       images: Any,
       codes: GivenCodes,
+      *,
+      value_range: images_lib.Range | None = None,
       **options: Any,
   ) -> Prediction:
     """The base model's outputs for these codes.
@@ -202,10 +221,11 @@ class UViM:
       images: as in `predict`.
       codes: [n, L] or [n, S, L], words 0..Q-1; NO_WORD (-1) for a place that
         says nothing.
+      value_range: as in `predict`.
       **options: of the task, see `predict`.
     """
     self._check_task_options(options)
-    originals = images_lib.read_all(images)
+    originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL = self._checked_codes(codes, len(originals))
     return self._prediction(originals, codes_nSL, options)
 
@@ -213,6 +233,8 @@ class UViM:
       self,
       images: Any,
       codes: GivenCodes,
+      *,
+      value_range: images_lib.Range | None = None,
   ) -> Float[np.ndarray, "n S L"]:
     """Log-probability (nats) of each word given those before it, of any code.
 
@@ -221,7 +243,7 @@ class UViM:
         NO_WORD.
     """
     self._needed_prior()
-    originals = images_lib.read_all(images)
+    originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL = self._checked_codes(codes, len(originals))
     if codes_nSL.min() < 0:
       raise ConfigError("A code in which a word is missing has no likelihood.")
@@ -256,6 +278,7 @@ class UViM:
       seed: the random words of a code follow from it and from the code.
     """
     codes = np.asarray(codes)
+    _check_seed(seed)
     masked_L = self._region(region)
     masking.check_mask(mode, self.num_words, where="mode")
     if mode == "zeros":
@@ -325,10 +348,10 @@ class UViM:
     """What the prior sees; it may be larger."""
     return self._to_model(original, self.prior.input_size)
 
-  def _label(self, label) -> np.ndarray:
+  def _label(self, label, value_range) -> np.ndarray:
     """A label at the model's size, [H, W, C]."""
     if self.task.labels_from_image:
-      label = images_lib.read(label)
+      label = images_lib.read(label, value_range=value_range)
     return self.task.label_at(
         label, self.model.vit.input_size, antialias=self.antialias)
 
@@ -412,6 +435,12 @@ class UViM:
       words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
       drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
+
+
+def _check_seed(seed: Any) -> None:
+  """Raises a ConfigError for a seed that JAX would cut to another one."""
+  if not fields.SEED.fits(seed):
+    raise ConfigError(f"seed = {seed!r}; must be {fields.SEED.allowed}.")
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

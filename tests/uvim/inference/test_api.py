@@ -109,6 +109,25 @@ def test_each_photo_has_one_answer_at_its_own_size(uvim, photos):
   assert len({together.codes[0, s].tobytes() for s in range(3)}) > 1
 
 
+def test_seeds_that_jax_would_cut_are_refused(uvim, photos):
+  for seed in (-1, 2**32, 1.5, True, None, "1", 2**70):
+    with pytest.raises(ConfigError, match="seed = .*0..4294967295"):
+      uvim.predict(photos[0], seed=seed)
+    with pytest.raises(ConfigError, match="seed = "):
+      uvim.mask_codes(np.zeros((1, 4), int), None, "random", seed=seed)
+  uvim.predict(photos[2], seed=2**32 - 1)
+
+
+def test_floats_from_0_to_1_need_their_range(uvim, photos):
+  with pytest.raises(ConfigError, match="value_range"):
+    uvim.predict(photos[2] / 255)
+  got = uvim.predict(photos[2] / 255, value_range=(0, 1))
+  expected = uvim.predict(photos[2])
+  np.testing.assert_array_equal(
+      resize.to_bytes(got.photos[0]), expected.photos[0])
+  np.testing.assert_array_equal(got.codes, expected.codes)
+
+
 def test_likelihoods_and_the_best_sample(uvim, photos):
   got = uvim.predict(photos, temperature=1.0, num_samples=3, seed=4)
   np.testing.assert_allclose(
