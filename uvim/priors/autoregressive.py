@@ -41,7 +41,7 @@ def _option(name: str, default, doc: str, check: fields_lib.Check):
 _OPTIONS = (
     _option("temperature", 0.0,
             "0 takes the likeliest word, exactly; 1 samples the model's "
-            "distribution.", fields_lib.number(0)),
+            "distribution.", fields_lib.number(0, 1e38)),
     _option("top_k", None,
             "Keeps only this many of the likeliest words.",
             fields_lib.optional(fields_lib.integer(1))),

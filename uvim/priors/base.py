@@ -24,6 +24,8 @@ from uvim.typing import (
   Seeds,
 )
 
+# How many codes may be drawn for an image at once.
+NUM_SAMPLES = fields.integer(1, 10_000)
 # Name → one number for each example.
 LogsOfEach = dict[str, PerExample]
 
@@ -171,7 +173,7 @@ class Prior(abc.ABC):
 
 def check_num_samples(num_samples: Any) -> None:
   """Raises a ConfigError if that is no number of samples."""
-  check = fields.integer(1)
+  check = NUM_SAMPLES
   if not check.fits(num_samples):
     raise ConfigError(f"num_samples = {num_samples!r}; must be "
                       f"{check.allowed}.")

@@ -32,6 +32,14 @@ from uvim.priors import decoder
 from uvim.priors.base import Samples
 from uvim.typing import Array, Float, Image, Int, PyTree, Seeds, Words
 
+# Below this temperature the likeliest word has all of the probability: two
+# logits in float32 differ by far more, if at all. A division by less would
+# leave the range of float32.
+_COLDEST = 1e-30
+
+# A top_p that no sum of probabilities reaches, not even a rounded one.
+_ANY_PROBABILITY = 2.0
+
 # Logits of any number of words, and one number, or one code, for each.
 AnyLogits = Float[Array, "*b V"]
 AnyUniform = Float[Array, "*b"]
@@ -60,7 +68,8 @@ def sample(
     params: its parameters.
     image_BHWC: in [-1, 1].
     seeds_B: one integer per image; unused at temperature 0.
-    temperature: 0 takes the likeliest word, exactly (ties: the lowest index);
+    temperature: 0, or less than 1e-30, takes the likeliest word, exactly
+      (ties: the lowest index);
       1 samples the model's distribution. Not restricted to ≤ 1.
     num_samples: S; at temperature 0 they are all equal.
     top_k: keep the k likeliest words only.
@@ -69,23 +78,29 @@ def sample(
     given: words that are fixed; -1 where a word is drawn. A word knows the
       given words before it, not those after it.
   """
-  greedy = temperature == 0
+  greedy = temperature < _COLDEST
   if greedy:  # They have no use then; fixed values share one program.
     temperature = 1.0
     top_k = None
     top_p = None
+  truncates = top_k is not None or top_p is not None
+  if truncates:
+    # What is not given truncates nothing: all words, any probability.
+    num_words = model.vocab_size - 1
+    top_k = num_words if top_k is None else top_k
+    top_p = _ANY_PROBABILITY if top_p is None else top_p
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
       model, params, image_BHWC, seeds_B, given, temperature, top_p,
-      greedy=greedy, num_samples=num_samples, top_k=top_k)
+      top_k, greedy=greedy, num_samples=num_samples)
 
 
-# Temperature and top_p are traced, and only whether it is greedy shapes the
-# program: a slider for either of them does not recompile.
+# Temperature, top_k and top_p are traced. Only whether it is greedy or
+# truncates shapes the program: a slider for one of them does not recompile.
 @functools.partial(jax.jit, static_argnums=0,
-                   static_argnames=("greedy", "num_samples", "top_k"))
+                   static_argnames=("greedy", "num_samples"))
 def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
-            *, greedy, num_samples, top_k):
+            top_k, *, greedy, num_samples):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image_BHWC)
   choose = functools.partial(
@@ -218,7 +233,7 @@ def choose_code(
     *,
     temperature,
     greedy: bool,
-    top_k: int | None,
+    top_k,
     top_p,
 ) -> AnyCode:
   """Codes in 0..Q-1, drawn by inverting the distribution function.
@@ -235,16 +250,19 @@ def choose_code(
     probs = jax.nn.softmax(logits)
     return _invert(probs, uniform, num_words)
 
-  # Sorted, what may be drawn is a prefix: rounding cannot leave it.
-  logits, code = lax.top_k(logits, top_k or num_words)
-  probs = jax.nn.softmax(logits)
-  num_kept = probs.shape[-1]
-  if top_p is not None:
-    # A word stays if those before it do not reach p yet; the first always does.
-    before = jnp.cumsum(probs, axis=-1) - probs
-    kept = (before < top_p).at[..., 0].set(True)
-    num_kept = jnp.sum(kept, axis=-1)
-    probs = jnp.where(kept, probs, 0.0)
+  # Sorted, what may be drawn is a prefix: rounding cannot leave it. All words
+  # are sorted and then masked by rank, so that top_k may be traced.
+  logits, code = lax.top_k(logits, num_words)
+  last_axis = logits.ndim - 1
+  ranks = lax.broadcasted_iota(jnp.int32, logits.shape, last_axis)
+  is_among_k = ranks < (num_words if top_k is None else top_k)
+  probs = jax.nn.softmax(jnp.where(is_among_k, logits, -jnp.inf))
+  # A word stays if those before it do not reach p yet; the first always does.
+  before = jnp.cumsum(probs, axis=-1) - probs
+  limit = _ANY_PROBABILITY if top_p is None else top_p
+  kept = ((before < limit) & is_among_k).at[..., 0].set(True)
+  num_kept = jnp.sum(kept, axis=-1)
+  probs = jnp.where(kept, probs, 0.0)
   rank = _invert(probs, uniform, num_kept)
   return jnp.take_along_axis(code, rank[..., None], axis=-1)[..., 0]
 

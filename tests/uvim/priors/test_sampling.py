@@ -5,6 +5,7 @@ To itself: one image with one seed gives one code in whatever batch it comes.
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,22 @@ def test_temperature_0_ignores_the_seed_and_is_argmax(tiny):
   code = np.asarray(first.code)
   log_probs = teacher_forced(model, params, image, code)
   np.testing.assert_array_equal(code, log_probs[..., 1:].argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 3e-38, 1e-31])
+def test_temperatures_below_float32_are_temperature_0(tiny, temperature):
+  model, params, image = tiny
+  greedy = sampling.sample(model, params, image, np.arange(5))
+  got = sampling.sample(
+      model, params, image, np.arange(5), temperature=temperature)
+  np.testing.assert_array_equal(got.code, greedy.code)
+
+
+def test_the_coldest_temperature_that_is_drawn_is_argmax():
+  logits = np.random.default_rng(0).normal(0, 100, (50, 10))
+  uniform = np.linspace(0, 0.999, 50, dtype=np.float32)
+  got = choose(logits, uniform, temperature=1e-30)
+  np.testing.assert_array_equal(got, logits[:, 1:].argmax(1))
 
 
 # The cache.
@@ -237,6 +254,28 @@ def test_truncation_restricts_the_support_and_keeps_proportions(
   assert chi_square(got[support], want, num_draws) < 31.8
 
 
+def test_top_k_draws_as_from_its_words_alone():
+  logits = np.random.default_rng(1).normal(0, 1, (5000, 40)).astype(np.float32)
+  uniform = jax.random.uniform(jax.random.key(3), (5000,))
+  words = logits[:, 1:]
+  ranked = np.argsort(-words, axis=1, kind="stable")[:, :7]
+  share = np.cumsum(softmax(np.take_along_axis(words, ranked, 1) / 0.7), 1)
+  rank = (share <= np.asarray(uniform)[:, None] * share[:, -1:]).sum(1)
+  want = np.take_along_axis(ranked, rank[:, None], 1)[:, 0]
+  got = choose(logits, uniform, temperature=0.7, top_k=7)
+  np.testing.assert_array_equal(got, want)
+
+
+def test_sliders_compile_nothing(tiny):
+  model, params, image = tiny
+  draw = functools.partial(sampling.sample, model, params, image, np.arange(5))
+  draw(temperature=1.0, top_k=3)
+  before = sampling._sample._cache_size()
+  for options in (dict(top_k=2), dict(top_p=0.5), dict(top_k=5, top_p=0.1)):
+    draw(temperature=1.3, **options)
+  assert sampling._sample._cache_size() == before
+
+
 def test_extreme_uniform_numbers_stay_in_the_support():
   logits = np.random.default_rng(0).normal(0, 3, (2, 4097))
   logits[:, [1, -1]] = -200.0
@@ -334,14 +373,18 @@ def test_without_autoregression_words_are_drawn_independently(tiny):
 @pytest.mark.parametrize("options,words", [
     (dict(temperature=-1.0), "temperature = -1.0"),
     (dict(temperature=float("nan")), "temperature = nan"),
+    (dict(temperature=float("inf")), "temperature = inf"),
+    (dict(temperature=1e39), "temperature = 1e+39"),
+    (dict(temperature=10**400), "must be a number in"),
     (dict(num_samples=0), "num_samples = 0"),
+    (dict(num_samples=10**9), "num_samples = 1000000000"),
     (dict(top_k=0), "top_k = 0"),
     (dict(top_k=NUM_CODES + 1), "1..9"),
     (dict(top_p=0.0), "top_p = 0.0"),
     (dict(top_p=1.5), "top_p = 1.5")])
 def test_options_out_of_range_are_named(tiny, options, words):
   model, params, image = tiny
-  with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
+  with pytest.raises(ConfigError, match=re.escape(words)):
     prior = autoregressive.AutoregressivePrior(model)
     prior.sample(params, image, np.arange(5),
                  **dict(temperature=1.0) | options)
