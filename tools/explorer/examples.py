@@ -43,10 +43,12 @@ def find_examples(checkpoint: str, task: AbstractTask, count: int
   for index in range(min(count, split.num_examples)):
     example = split.source.tensors(index)
     seen = preprocess(example, tf.zeros([2], tf.int64))
-    if "crop" in pp:
-      # Only what the string leaves of the image fits the labels.
+    if "crop" in pp or "flip" in pp:
+      # Only what the string makes of the image fits the labels.
       image = seen.get("image_ctx", seen["image"]).numpy()
     else:
-      image = images.read(io.BytesIO(example["image"].numpy()))
+      # As stored: labels know nothing of a rotation in EXIF.
+      data = io.BytesIO(example["image"].numpy())
+      image = images.read(data, upright=False)
     labels = None if task.labels_from_image else seen["labels"].numpy()
     yield image, labels
