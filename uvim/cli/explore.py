@@ -16,12 +16,17 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from uvim import fields
 from uvim.cli import app
 from uvim.cli.predict import Loader, load_model
 from uvim.registry import ConfigError
 
 DEFAULT_PORT = 8008
 MEGABYTE = 2**20
+MOST_UPLOAD_MB = 1024
+MAX_CONNECTIONS = 64
+# How long a client may take for its headers, or to go on reading an answer.
+REQUEST_SECONDS = 20.0
 
 # (checkpoint, task, number of examples) → (image, labels or None) of each.
 ExampleFinder = Callable[[str, Any, int], Iterable[tuple[Any, Any]]]
@@ -40,8 +45,67 @@ def find_no_examples(checkpoint: str, task: Any, count: int
 def serve(listener: socket.socket, application: Any) -> None:
   """Answers requests until the user ends it."""
   import uvicorn
-  config = uvicorn.Config(application, log_level="warning")
+  config = uvicorn.Config(
+      application, log_level="warning", ws="none", http=_patient_http(),
+      proxy_headers=False, server_header=False,
+      limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=10,
+      # A client that still sends must not hold up the end.
+      timeout_graceful_shutdown=3)
   uvicorn.Server(config).run(sockets=[listener])
+
+
+def _patient_http() -> type:
+  """The protocol of uvicorn, but it waits only so long for a request."""
+  from uvicorn.protocols.http import h11_impl
+
+  class Protocol(h11_impl.H11Protocol):
+    """Closes connections on which no request arrives, or no answer leaves."""
+
+    _request_timer = None
+    _answer_timer = None
+
+    def connection_made(self, transport):
+      super().connection_made(transport)
+      self._await_request()
+
+    def data_received(self, data):
+      super().data_received(data)
+      self._await_request()
+
+    def _await_request(self):
+      # One timer at a time: bytes that trickle in do not put it off.
+      if self._request_timer is None:
+        self._request_timer = self.loop.call_later(
+            REQUEST_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self):
+      self._request_timer = None
+      is_idle = self.cycle is None or self.cycle.response_complete
+      if is_idle and not self.transport.is_closing():
+        self.transport.close()
+
+    def pause_writing(self):
+      super().pause_writing()
+      # The client does not read its answer.
+      self._answer_timer = self.loop.call_later(
+          REQUEST_SECONDS, self.transport.abort)
+
+    def resume_writing(self):
+      super().resume_writing()
+      self._stop_answer_timer()
+
+    def connection_lost(self, exc):
+      super().connection_lost(exc)
+      self._stop_answer_timer()
+      if self._request_timer is not None:
+        self._request_timer.cancel()
+
+    def _stop_answer_timer(self):
+      if self._answer_timer is not None:
+        self._answer_timer.cancel()
+        self._answer_timer = None
+
+  return Protocol
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
@@ -59,6 +123,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
   """
   def command(args):
     _check_installed()
+    _check_options(args)
     # Port first, model second; see `_listen`.
     with _listen(args.host, args.port) as listener:
       session = _make_session(args, load, find_examples)
@@ -98,6 +163,18 @@ def _check_installed() -> None:
                         "not installed: pip install starlette uvicorn.")
 
 
+def _check_options(args) -> None:
+  """Raises a ConfigError for a number out of its range, or no host."""
+  if not args.host:
+    raise ConfigError("--host is empty; 0.0.0.0 stands for all networks.")
+  checks = {"examples": fields.integer(0),
+            "max_upload_mb": fields.number(0.001, MOST_UPLOAD_MB)}
+  for name, check in checks.items():
+    value = getattr(args, name)
+    if not check.fits(value):
+      raise ConfigError(f"--{name} {value}; it must be {check.allowed}.")
+
+
 def _listen(host: str, port: int) -> socket.socket:
   """A listening socket.
 
@@ -109,8 +186,10 @@ def _listen(host: str, port: int) -> socket.socket:
   family = socket.AF_INET6 if ":" in host else socket.AF_INET
   try:
     return socket.create_server((host, port), family=family)
-  except OSError as error:
-    raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}. "
+  # UnicodeError: a name that can be no host.
+  except (OSError, UnicodeError) as error:
+    reason = getattr(error, "strerror", None) or error
+    raise ConfigError(f"Cannot listen on {host}:{port}: {reason}. "
                       "Choose another --port.") from error
 
 

@@ -10,13 +10,15 @@
 Every answer but the page is JSON. A mistake gives {"error": one line}.
 """
 
+import asyncio
 import base64
 import hashlib
+import io
 import json
 import pathlib
 import re
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from uvim.explorer.session import Session
@@ -28,8 +30,12 @@ MAX_JSON_BYTES = 1 << 20
 # A float cannot hold larger whole numbers exactly. No option needs them.
 _MAX_INTEGER = 2**53
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# The names as a request has them; the last is what a test client says.
-_LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+# The names as a request has them.
+_LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+# How long a client may take to send its request.
+BODY_SECONDS = 60.0
+# Requests that are read, wait or compute at once. Each may hold an upload.
+MAX_REQUESTS = 8
 _HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
             "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
@@ -37,18 +43,45 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 Endpoint = Callable[[Any], Awaitable[dict[str, Any]]]
 
 
-class TooLarge(ConfigError):
+class Refused(ConfigError):
+  """A request that is refused with a status of its own."""
+
+  status = 400
+
+
+class TooLarge(Refused):
   """A request whose body exceeds the limit."""
+
+  status = 413
+
+
+class TooSlow(Refused):
+  """A request whose body does not come."""
+
+  status = 408
+
+
+class Busy(Refused):
+  """One request too many at once."""
+
+  status = 503
+
+
+class Gone(Exception):
+  """The client went away; nobody waits for an answer."""
 
 
 def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
-             any_host: bool = False) -> Any:
+             any_host: bool = False, body_seconds: float = BODY_SECONDS,
+             max_requests: int = MAX_REQUESTS) -> Any:
   """The Starlette application.
 
   Args:
     session: what it serves.
     max_bytes: of an upload.
     any_host: whether it answers to names other than this computer's own.
+    body_seconds: how long a client may take to send its request.
+    max_requests: how many are worked on at once; one more gets the status 503.
   """
   # Imported late: the package works without Starlette, but for the explorer.
   from starlette.applications import Starlette
@@ -56,13 +89,14 @@ def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
   from starlette.middleware.trustedhost import TrustedHostMiddleware
   from starlette.routing import Route
   endpoints = Endpoints(session, max_bytes)
+  answers = _Answers(body_seconds, max_requests)
   routes = [
       Route("/", _page_endpoint(PAGE.read_text())),
-      Route("/info", _answer(endpoints.info)),
-      Route("/images", _answer(endpoints.add), methods=["POST"]),
-      Route("/images/{number}", _answer(endpoints.describe)),
-      Route("/predict", _answer(endpoints.predict), methods=["POST"]),
-      Route("/decode", _answer(endpoints.decode), methods=["POST"])]
+      Route("/info", answers.of(endpoints.info)),
+      Route("/images", answers.of(endpoints.add), methods=["POST"]),
+      Route("/images/{number}", answers.of(endpoints.describe)),
+      Route("/predict", answers.of(endpoints.predict), methods=["POST"]),
+      Route("/decode", answers.of(endpoints.decode), methods=["POST"])]
   # Another site must not reach us through a name of its own (DNS rebinding).
   hosts = ["*"] if any_host else _LOCAL_NAMES
   guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
@@ -81,8 +115,8 @@ class Endpoints:
     return {**self._session.info(), "max_bytes": self._max_bytes}
 
   async def add(self, request) -> dict[str, Any]:
-    data = await _read_body(request, self._max_bytes)
-    number = await _compute(self._session.add, data)
+    body = await _read_body(request, self._max_bytes)
+    number = await _compute(self._session.add, body)
     return await _compute(self._session.describe, number)
 
   async def describe(self, request) -> dict[str, Any]:
@@ -92,8 +126,8 @@ class Endpoints:
   async def predict(self, request) -> dict[str, Any]:
     given = await _read_json(request)
     number = _text(given, "id")
-    # Other names are left out, not refused.
     known = ("seed", "num_samples", *self._session.sampling_options)
+    _check_names(given, ("id", *known))
     options = {name: given[name] for name in known if name in given}
     samples = await _compute(self._session.predict, number, **options)
     return {"samples": samples}
@@ -101,6 +135,7 @@ class Endpoints:
   async def decode(self, request) -> dict[str, Any]:
     given = await _read_json(request)
     number = _text(given, "id")
+    _check_names(given, ("id", "code"))
     code = _code(given)
     return await _compute(self._session.decode, number, code)
 
@@ -153,32 +188,50 @@ def _digests(page: str, tag: str) -> str:
   return " ".join(sources)
 
 
-def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
-  """An endpoint that sends results as JSON and mistakes as one line.
+class _Answers:
+  """Sends results as JSON and mistakes as one line.
 
   Any other error becomes a line too, and the server goes on.
   """
-  from starlette.responses import JSONResponse
 
-  async def send(request):
-    status = 200
+  def __init__(self, body_seconds: float, max_requests: int):
+    self._body_seconds = body_seconds
+    self._max_requests = max_requests
+    self._num_requests = 0
+
+  def of(self, endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
+    """What Starlette calls for a request to this endpoint."""
+    from starlette.responses import JSONResponse, Response
+
+    async def send(request):
+      request.state.body_seconds = self._body_seconds
+      try:
+        content = await self._run(endpoint, request)
+        status = 200
+      except Gone:
+        return Response()  # Nobody reads it.
+      except ConfigError as error:
+        content = {"error": str(error)}
+        status = getattr(error, "status", 400)
+      except Exception:  # noqa: BLE001 - a bug must not end the session.
+        traceback.print_exc()
+        content = {"error": "This failed; the terminal tells more."}
+        status = 500
+      return JSONResponse(content, status, headers=_HEADERS)
+
+    return send
+
+  async def _run(self, endpoint: Endpoint, request) -> dict[str, Any]:
+    _check_origin(request)
+    # Before the body is read, since each may be large.
+    if self._num_requests >= self._max_requests:
+      raise Busy(f"The server works on {self._num_requests} requests already; "
+                 "try again in a moment.")
+    self._num_requests += 1
     try:
-      _check_origin(request)
-      content = await endpoint(request)
-    # Before ConfigError, which is its base class.
-    except TooLarge as error:
-      content = {"error": str(error)}
-      status = 413
-    except ConfigError as error:
-      content = {"error": str(error)}
-      status = 400
-    except Exception:  # noqa: BLE001 - a bug must not end the session.
-      traceback.print_exc()
-      content = {"error": "This failed; the terminal tells more."}
-      status = 500
-    return JSONResponse(content, status, headers=_HEADERS)
-
-  return send
+      return await endpoint(request)
+    finally:
+      self._num_requests -= 1
 
 
 # ── Requests ────────────────────────────────────────────────────────────────
@@ -186,7 +239,11 @@ def _answer(endpoint: Endpoint) -> Callable[[Any], Awaitable[Any]]:
 
 def _check_origin(request) -> None:
   """Raises a ConfigError if a page of another site sends the request."""
-  # A browser names the page that asks. Other clients send no such header.
+  # A browser says so of every request, images included, which name no origin.
+  site = request.headers.get("sec-fetch-site", "none")
+  if site in ("cross-site", "same-site"):
+    raise ConfigError("Requests of other pages are refused.")
+  # It names the page that asks. Other clients send no such header.
   origin = request.headers.get("origin")
   if not origin:
     return
@@ -195,23 +252,36 @@ def _check_origin(request) -> None:
     raise ConfigError("Requests of other pages are refused.")
 
 
-async def _read_body(request, limit: int) -> bytes:
-  """The body of a request; a TooLarge as soon as it exceeds the limit."""
-  parts = []
-  size = 0
-  # Count what really comes: the announced length may be missing or a lie.
-  async for part in request.stream():
-    size += len(part)
-    if size > limit:
-      raise TooLarge(f"The upload is larger than {limit / 2**20:.3g} MB.")
-    parts.append(part)
-  return b"".join(parts)
+async def _read_body(request, limit: int) -> io.BytesIO:
+  """The body of a request.
+
+  Raises:
+    TooLarge: as soon as it exceeds the limit.
+    TooSlow: it is not complete in time.
+    Gone: the client went away.
+  """
+  from starlette.requests import ClientDisconnect
+  seconds = request.state.body_seconds
+  body = io.BytesIO()
+  try:
+    async with asyncio.timeout(seconds):
+      # Count what really comes: the announced length may be missing or a lie.
+      async for part in request.stream():
+        if body.tell() + len(part) > limit:
+          raise TooLarge(f"The upload is larger than {limit / 2**20:.3g} MB.")
+        body.write(part)
+  except TimeoutError:
+    raise TooSlow(f"The request did not come within {seconds:g} s.") from None
+  except ClientDisconnect:
+    raise Gone from None
+  body.seek(0)
+  return body
 
 
 async def _read_json(request) -> dict[str, Any]:
-  text = await _read_body(request, MAX_JSON_BYTES)
+  body = await _read_body(request, MAX_JSON_BYTES)
   try:
-    content = json.loads(text, parse_int=_parse_integer)
+    content = json.loads(body.getvalue(), parse_int=_parse_integer)
   # From `_parse_integer`. ConfigError is a ValueError too, so it goes first.
   except ConfigError:
     raise
@@ -229,6 +299,14 @@ def _parse_integer(digits: str) -> int:
     raise ConfigError(f"{digits[:20]}…: whole numbers must lie within "
                       f"±{_MAX_INTEGER}.")
   return int(digits)
+
+
+def _check_names(given: dict[str, Any], known: Sequence[str]) -> None:
+  """Raises a ConfigError for a name that this request cannot have."""
+  for name in given:
+    if name not in known:
+      raise ConfigError(f"{name!r} is no option here; known: "
+                        f"{', '.join(known)}.")
 
 
 def _text(given: dict[str, Any], name: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,10 +23,9 @@ MAX_IMAGES = 24  # The oldest is forgotten first.
 MAX_PIXELS = 50_000_000  # Of an upload, before it is shrunk.
 SIDE = 1024  # Pixels of the long side of what is kept.
 MAX_SAMPLES = 8
-MAX_SEED = 2**31 - 1
 
 _CHECKS = {"num_samples": fields.integer(1, MAX_SAMPLES),
-           "seed": fields.integer(0, MAX_SEED)}
+           "seed": fields.SEED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +59,9 @@ class Session:
     self._entries: dict[str, Entry] = collections.OrderedDict()
     self._examples: list[str] = []
     self._lock = threading.Lock()
+    self._decoding = threading.Lock()
+    # Id → truth and oracle of an image, which never change.
+    self._descriptions: dict[str, dict[str, Any]] = {}
 
   def __len__(self) -> int:
     """How many images there are."""
@@ -102,14 +104,16 @@ class Session:
 
   # ── The images ──────────────────────────────────────────────────────────
 
-  def add(self, data: bytes) -> str:
-    """Reads an uploaded image; returns its id.
+  def add(self, file: BinaryIO) -> str:
+    """Reads an uploaded image, one at a time; returns its id.
 
     Raises:
       ConfigError: not an image, or one of too many pixels.
     """
-    image = images.read(io.BytesIO(data), max_pixels=MAX_PIXELS)
-    return self.add_entry(image)
+    # One after the other: each takes several bytes for each of its pixels.
+    with self._decoding:
+      image = images.read(file, max_pixels=MAX_PIXELS, smallest_HW=(SIDE, SIDE))
+      return self.add_entry(image)
 
   def add_example(self, image: np.ndarray, labels: Any) -> str:
     """Keeps an image with its truth for the whole session."""
@@ -142,6 +146,7 @@ class Session:
     uploads = [key for key in self._entries if key not in self._examples]
     for key in uploads[:num_spare]:
       del self._entries[key]
+      self._descriptions.pop(key, None)
 
   def _entry(self, number: str) -> Entry:
     with self._lock:
@@ -161,11 +166,18 @@ class Session:
     if entry.labels is None:
       return description
     with self._lock:
-      description["truth"] = self._draw_labels(entry)
-      if self._uvim.model.has_oracle:
-        codes = self._uvim.encode([entry.image], [entry.labels])
-        description["oracle"] = self._decoded(entry, codes)
-    return description
+      # Computed once, however often somebody asks.
+      if number not in self._descriptions:
+        self._descriptions[number] = self._describe_labels(entry)
+      return description | self._descriptions[number]
+
+  def _describe_labels(self, entry) -> dict[str, Any]:
+    """The truth, and what the oracle makes of it."""
+    described = {"truth": self._draw_labels(entry)}
+    if self._uvim.model.has_oracle:
+      codes = self._uvim.encode([entry.image], [entry.labels])
+      described["oracle"] = self._decoded(entry, codes)
+    return described
 
   def predict(self, number: str, *, seed: int = 0, num_samples: int = 1,
               **options: Any) -> list[dict[str, Any]]:

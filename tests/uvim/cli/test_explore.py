@@ -25,7 +25,10 @@ def test_commands_that_cannot_be(weights, capsys):
       capsys, *port, "nowhere.npz")
   assert "stage 2; stage 1 is needed" in command_fails(
       capsys, *port, str(weights[1]))
-  assert "70000" in command_fails(capsys, "--port", "70000", "--checkpoint", "")
+  for option, value in (("--port", "70000"), ("--max_upload_mb", "nan"),
+                        ("--max_upload_mb", "-1"), ("--examples", "-2"),
+                        ("--host", "a..b"), ("--host", "")):
+    command_fails(capsys, option, value, "--checkpoint", "nowhere.npz")
 
 
 class Server:

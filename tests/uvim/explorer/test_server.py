@@ -204,9 +204,11 @@ def test_a_prior_of_other_options_and_without_likelihood(uvim):
   assert info["counts"] is None and info["grid"] is None
   number = client.upload(png(noise_image())).json()["id"]
   samples = client.post("/predict", dict(
-      id=number, sharpness=2, temperature=1, num_samples=2))["samples"]
+      id=number, sharpness=2, num_samples=2))["samples"]
   assert asked == dict(sharpness=2, num_samples=2, seed=0)
   assert len(samples) == 2 and "bits" not in samples[0]
+  assert "'temperature' is no option" in client.refuses(
+      "POST", "/predict", json=dict(id=number, temperature=1))
   got = client.post("/decode", {"id": number, "code": [1, 2, 3, 4]})
   assert "bits" not in got
 
@@ -233,7 +235,7 @@ def test_nonsense_uploads(uvim):
   assert big in client.refuses("POST", "/images", 413, content=endless())
   wide = io.BytesIO()
   Image.new("1", (60_000, 1000)).save(wide, "PNG")
-  assert "60000×1000 pixels are more than" in client.refuses(
+  assert "60000×1000 = 60,000,000 pixels are more than" in client.refuses(
       "POST", "/images", content=wide.getvalue())
   assert client.upload(png(noise_image())).status_code == 200  # Still alive.
 
@@ -270,9 +272,11 @@ def test_nonsense_requests(client):
       ("/predict", dict(id=number, num_samples=9)),
       ("/predict", dict(id=number, num_samples=True)),
       ("/predict", dict(id=number, seed=1.5)),
-      ("/predict", dict(id=number, seed=2**31)),
+      ("/predict", dict(id=number, seed=2**32)),
       ("/predict", dict(id=number, temperature=1, top_k=99)),
       ("/predict", dict(id=number, temperature=1, top_p=0)),
+      ("/predict", dict(id=number, temprature=1)),
+      ("/decode", dict(id=number, code=[1, 2, 3, 4], seed=1)),
       ("/predict", dict(id=["x"])), ("/predict", dict()), ("/predict", []),
       ("/decode", dict(id=number)), ("/decode", dict(id=number, code=[1, 2])),
       ("/decode", dict(id=number, code=[])),
@@ -303,6 +307,65 @@ def test_other_pages_and_other_names_are_refused(client, uvim):
   anywhere = Client(uvim, any_host=True)
   assert anywhere.reply(
       "GET", "/info", base="http://elsewhere.example").status_code == 200
+
+
+def test_an_image_tag_of_another_page_computes_nothing(client):
+  number = client.session.add_example(noise_image(16, 16), None)
+  for site in ("cross-site", "same-site"):
+    assert "other pages" in client.refuses(
+        "GET", f"/images/{number}", headers={"sec-fetch-site": site})
+  assert client.reply("GET", f"/images/{number}", headers={
+      "sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_truth_and_oracle_are_computed_once(uvim):
+  calls = []
+
+  def encode(*args):
+    calls.append(args)
+    return uvim.encode(*args)
+
+  client = Client(Variant(uvim, encode=encode))
+  labels = uvim.task.label_at(tiny.batch(3)["labels"][0], (16, 16))
+  number = client.session.add_example(noise_image(16, 16), labels)
+  first = client.get(f"/images/{number}")
+  assert client.get(f"/images/{number}") == first and len(calls) == 1
+
+
+def test_a_half_sent_request_ends(uvim):
+  client = Client(uvim, body_seconds=0.05)
+
+  async def half():
+    yield b"x" * 100
+    await asyncio.sleep(60)
+
+  assert "0.05 s" in client.refuses("POST", "/images", 408, content=half())
+
+
+def test_too_many_requests_at_once(uvim):
+  client = Client(uvim, max_requests=0)
+  assert "try again" in client.refuses("GET", "/info", 503)
+
+
+def test_a_client_that_goes_away_prints_nothing(client, capsys):
+  async def leave():
+    async def receive():
+      return {"type": "http.disconnect"}
+
+    async def send(message):
+      del message
+
+    scope = {"type": "http", "method": "POST", "path": "/images",
+             "headers": [(b"host", b"localhost")], "query_string": b""}
+    await client.app(scope, receive, send)
+
+  asyncio.run(leave())
+  assert capsys.readouterr().err == ""
+
+
+def test_the_name_of_a_test_client_is_no_way_in(client):
+  reply = client.reply("GET", "/info", base="http://testserver")
+  assert reply.status_code == 400
 
 
 def test_a_bug_does_not_end_the_session(uvim, capsys):
