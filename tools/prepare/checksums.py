@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from tools import passes
+from uvim import files
 from uvim.registry import ConfigError
 
 # Number of hexadecimal digits → algorithm.
@@ -35,11 +36,7 @@ def check(list_path: pathlib.Path, folders: Iterable[pathlib.Path]) -> None:
 
 def _read_list(list_path: pathlib.Path) -> list[tuple[str, str]]:
   """(checksum, name) of each line."""
-  try:
-    lines = list_path.read_text().splitlines()
-  except (OSError, ValueError) as error:
-    raise ConfigError(f"--checksums: cannot read {str(list_path)!r}: "
-                      f"{error}.") from error
+  lines = files.load_text(list_path, "--checksums").splitlines()
   entries = []
   for number, line in enumerate(lines, 1):
     match = _LINE.fullmatch(line)

@@ -15,8 +15,10 @@ from pp.sources import Source
 from uvim import files, pixels
 from uvim.categories import Category
 from uvim.inference.sheet import draw_sheet
+from uvim.opener import open_image
 
 _WIDTH = 320  # Pixels of one image on the sheet.
+_MAX_HEIGHT = 960  # A column of pixels, as wide as others, would fill memory.
 _GAP = 6
 _BACKGROUND = (24, 26, 30)
 _BORDER = 255
@@ -76,8 +78,9 @@ def _fill_columns(panels: list[Image.Image], num_columns: int
 def _draw_example(source: Source, index: int) -> Image.Image:
   """The image of one example, its segments and its depth, side by side."""
   example = source.example(index)
-  image = Image.open(io.BytesIO(example["image"]))
-  image = image.convert("RGB")
+  file = io.BytesIO(example["image"])
+  with open_image(file, f"example {index}") as stored_image:
+    image = stored_image.convert("RGB")
   tiles = [_fit(image)]
   if "panoptic_image" in example:
     image_HW3 = np.asarray(image, np.float32)
@@ -178,15 +181,17 @@ def _draw_depth(depth_HW: np.ndarray) -> Image.Image:
 
 
 def _fit(image: Image.Image) -> Image.Image:
-  """The image at the width of the sheet's images."""
-  height = round(image.height * _WIDTH / image.width)
-  return image.resize((_WIDTH, max(1, height)))
+  """The image at the width of the sheet's images, or less if it is tall."""
+  scale = min(_WIDTH / image.width, _MAX_HEIGHT / image.height)
+  width = round(image.width * scale)
+  height = round(image.height * scale)
+  return image.resize((max(1, width), max(1, height)))
 
 
 def _fit_and_write(image: Image.Image, texts: list[_Text]) -> Image.Image:
-  """The image at that width, with texts on it."""
-  scale = _WIDTH / image.width
+  """The image at that size, with texts on it."""
   resized = _fit(image)
+  scale = resized.width / image.width
   pen = ImageDraw.Draw(resized)
   font = ImageFont.load_default(size=13)
   for text in texts:

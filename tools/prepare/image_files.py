@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import io
 import pathlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from tools.passes import raise_problems
+from uvim import files, finder
+from uvim.opener import open_image
 from uvim.registry import ConfigError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -57,19 +60,54 @@ def check(path: pathlib.Path, name: str) -> list[str]:
     name: its name in the messages.
   """
   try:
-    with Image.open(path) as image:
-      if image.mode not in _MODES:
-        return [f"{name}: its mode is {image.mode}; images need 8 bits "
-                "per channel (a depth map?)."]
-      # A JPEG is decoded at an eighth of its size. That is quick, and it still
-      # reads all bytes, so a file that is cut short is found.
-      image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-      image.load()
-  # Pillow reports broken files with many types: OSError, ValueError,
-  # SyntaxError, DecompressionBombError, struct.error, ….
-  except Exception as error:  # noqa: BLE001
-    return [f"{name}: cannot be read: {error}."]
+    read_size(path, name)
+  except ConfigError as error:
+    return [str(error)]
   return []
+
+
+def read_size(path: pathlib.Path, name: str) -> tuple[int, int]:
+  """Height and width of an image; decodes all of it.
+
+  Args:
+    path: the file.
+    name: starts each message.
+
+  Raises:
+    ConfigError: unreadable, cut short, not 8 bits.
+  """
+  with open_image(path, name) as image:
+    size_HW = (image.height, image.width)
+    if image.mode not in _MODES:
+      raise ConfigError(f"its mode is {image.mode}; images need 8 bits per "
+                        "channel (a depth map?).")
+    is_copied = _is_copied(image)
+    # A JPEG is decoded at an eighth of its size. That is quick, and it still
+    # reads all bytes, so a file that is cut short is found.
+    image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+    image.load()
+  if is_copied:
+    _check_training_decodes(path, name)
+  return size_HW
+
+
+def _is_copied(image: Image.Image) -> bool:
+  """Whether training decodes the bytes of the file, unless it is rotated."""
+  return image.format in _COPIED_FORMATS and image.mode != "CMYK"
+
+
+def _check_training_decodes(path: pathlib.Path, name: str) -> None:
+  """Raises a ConfigError for what Pillow reads and TensorFlow does not.
+
+  Pillow does not compare a PNG's checksums, for example.
+  """
+  import tensorflow as tf
+  content = tf.constant(path.read_bytes())
+  try:
+    tf.io.decode_image(content, expand_animations=False)
+  except tf.errors.InvalidArgumentError:
+    raise ConfigError(f"{name}: cannot be read: its data are damaged, or of a "
+                      "kind that TensorFlow does not decode.") from None
 
 
 def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
@@ -80,12 +118,11 @@ def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
     upright: rotates the image as EXIF says. False if a depth map lies on the
       stored pixels.
   """
-  with Image.open(path) as image:
+  with open_image(path, str(path)) as image:
     file_format = image.format
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     must_rotate = upright and orientation in _NOT_UPRIGHT
-    is_plain = file_format in _COPIED_FORMATS and image.mode != "CMYK"
-    if is_plain and not must_rotate:
+    if _is_copied(image) and not must_rotate:
       return path.read_bytes()
     if must_rotate:
       rgb_HW3 = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -104,25 +141,29 @@ def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
 
 def list_files(folder: pathlib.Path, flag: str,
                suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
-  """The files below a folder that have one of these suffixes, sorted.
+  """The files below a folder by the rule of `uvim.finder`, sorted.
 
   Args:
-    folder: where to look; hidden files are left out.
+    folder: where to look.
     flag: the option that names the folder, for the message.
     suffixes: in small letters, with the dot.
 
   Raises:
-    ConfigError: there is no such folder.
+    ConfigError: there is no such folder, or a name is not text.
   """
   if not folder.is_dir():
     raise ConfigError(f"{flag}: {str(folder)!r} is not a folder.")
-  paths = []
-  for path in folder.rglob("*"):
-    is_hidden = path.name.startswith(".")
-    if path.suffix.lower() in suffixes and not is_hidden:
-      paths.append(path)
-  # A folder gives its files in an order that depends on the disk.
-  return sorted(paths)
+  paths = finder.find_files(folder, suffixes)
+  problems = []
+  for path in paths:
+    try:
+      str(path.relative_to(folder)).encode()
+    except UnicodeEncodeError:
+      # Linux takes any bytes as a name. A data set holds text.
+      problems.append(f"{str(path)!r}: its name is not text in UTF-8; rename "
+                      "it.")
+  raise_problems(problems, flag)
+  return paths
 
 
 def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
@@ -149,7 +190,8 @@ def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
         f"--images: no image below {', '.join(map(str, folders))}; looked "
         f"for {', '.join(SUFFIXES)}.")
   # Each path is CLASS/FILE. A single file elsewhere means: no classes.
-  have_classes = all(len(short_path.parts) == 2 for short_path in paths)
+  elsewhere = [path for path in paths if len(path.parts) != 2]
+  have_classes = not elsewhere
   file_names = {short_path.name for short_path in paths}
   names_are_unique = len(file_names) == len(paths)
   image_files = []
@@ -157,6 +199,10 @@ def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
     name = short_path.name if names_are_unique else short_path.as_posix()
     label = short_path.parts[0] if have_classes else None
     image_files.append(ImageFile(path, name, label))
+  about_classes = f"{len(_classes(image_files))} classes"
+  if elsewhere:
+    about_classes = f"no classes, as {str(elsewhere[0])!r} is not CLASS/FILE"
+  print(f"Found {len(image_files):,} images with {about_classes}")
   return image_files
 
 
@@ -172,46 +218,55 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
   Raises:
     ConfigError: no image or several images have a name, or a name repeats.
   """
-  names = _read_names(list_path)
+  names = [_key(name) for name in _read_names(list_path)]
   by_name = _by_name(image_files)
+  chosen = []
   problems = []
   for name in names:
+    chosen += by_name[name]
     # All wrong names are collected, for one message.
     num_images = len(by_name[name])
     if num_images != 1:
       problems.append(
           f"{name}: {num_images or 'no'} images have this name.")
-  for name, count in collections.Counter(names).items():
+  for image_file, count in collections.Counter(chosen).items():
     if count > 1:
-      problems.append(f"{name}: named {count} times.")
+      problems.append(f"{image_file.name}: named {count} times.")
   raise_problems(problems, f"--list {str(list_path)!r}")
   if not names:
     raise ConfigError(f"--list: {str(list_path)!r} names no file.")
   # Each name has one image now.
-  return [by_name[name][0] for name in names]
+  return chosen
 
 
 def _read_names(list_path: pathlib.Path) -> list[str]:
   """The lines of a list that are not empty."""
-  try:
-    text = list_path.read_text()
-  except OSError as error:
-    raise ConfigError(f"--list: cannot read {str(list_path)!r}: "
-                      f"{error.strerror}.") from error
+  text = files.load_text(list_path, "--list")
   lines = [line.strip() for line in text.splitlines()]
   return [line for line in lines if line]
 
 
 def _by_name(image_files: Iterable[ImageFile]) -> dict[str, list[ImageFile]]:
-  """The images of each name; a name that is a path also counts in short."""
-  by_name = collections.defaultdict(list)
+  """The images of each `_key`; a name that is a path also counts in short."""
+  by_key = collections.defaultdict(list)
   for image_file in image_files:
-    by_name[image_file.name].append(image_file)
-    short_name = pathlib.PurePath(image_file.name).name
+    key = _key(image_file.name)
+    by_key[key].append(image_file)
+    short_key = pathlib.PurePath(key).name
     # A list may name the file alone.
-    if short_name != image_file.name:
-      by_name[short_name].append(image_file)
-  return by_name
+    if short_key != key:
+      by_key[short_key].append(image_file)
+  return by_key
+
+
+def _key(name: str) -> str:
+  """One spelling for all ways to write a name.
+
+  Systems differ in how they store é: as one letter, or as e and an accent. A
+  list that `find` wrote has ./ before each name.
+  """
+  composed = unicodedata.normalize("NFC", name)
+  return pathlib.PurePath(composed).as_posix()
 
 
 def make_features(image_files: Iterable[ImageFile]) -> Any:
@@ -248,7 +303,7 @@ def check_fits(features: Any, image_files: Iterable[ImageFile]) -> None:
   # Then the classes are left out.
   if "label" not in features:
     return
-  known = features["label"].names
+  known = set(features["label"].names)
   problems = []
   # The list of classes is fixed when the first split is written.
   for label in _classes(image_files):

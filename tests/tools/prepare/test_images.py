@@ -1,6 +1,7 @@
 """Folders of images in, TFDS data sets out."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -131,10 +132,79 @@ def test_wrong_images_are_named_before_anything_is_written(tmp_path, capsys):
   message = failure(tmp_path, capsys)
   for part in ("4 problem(s)", "deep.png: its mode is I;16", "8 bits",
                "float.tiff: its mode is F", "short.jpg: cannot be read: image "
-               "file is truncated", "text.jpg: cannot be read"):
+               "file is truncated", "text.jpg: not an image; allowed: JPEG"):
     assert part in message
   assert "fine.jpg" not in message
   assert not (tmp_path / "out").exists()
+
+
+def test_formats_that_start_other_programs_are_refused(tmp_path, capsys):
+  path = tmp_path / "raw/photo.jpg"
+  path.parent.mkdir()
+  path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+  assert "photo.jpg: not an image" in failure(tmp_path, capsys)
+
+
+def test_what_pillow_reads_and_training_does_not_is_found(tmp_path, capsys):
+  """Pillow does not compare the checksum of a PNG's pixels."""
+  path = tmp_path / "raw/flipped.png"
+  save(path, gradient())
+  content = bytearray(path.read_bytes())
+  checksum_end = content.index(b"IEND") - 4
+  content[checksum_end - 1] ^= 1
+  path.write_bytes(content)
+  assert "flipped.png: cannot be read: its data" in failure(tmp_path, capsys)
+
+
+def test_links_count_and_what_others_leave_does_not(tmp_path, capsys):
+  save_classes(tmp_path / "elsewhere", dog=2)
+  save_classes(tmp_path / "raw", cat=2)
+  (tmp_path / "raw/dog").symlink_to(tmp_path / "elsewhere/dog")
+  save(tmp_path / "raw/.thumbs/x.png", gradient())
+  save(tmp_path / "raw/__MACOSX/cat/x.png", gradient())
+  os.mkfifo(tmp_path / "raw/cat/pipe.png")
+  assert run(tmp_path) == 0
+  assert "Found 4 images with 2 classes" in capsys.readouterr().out
+  assert sorted(labels(read(tmp_path))) == [0, 0, 1, 1]
+
+
+def test_it_says_why_there_are_no_classes(tmp_path, capsys):
+  save_classes(tmp_path / "raw", cat=2)
+  save(tmp_path / "raw/cover.png", gradient())
+  assert run(tmp_path) == 0
+  assert "no classes, as 'cover.png' is not" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path, capsys):
+  save(tmp_path / "raw/a.png", gradient())
+  (tmp_path / "raw/a.png").rename(tmp_path / "raw" / os.fsdecode(b"\xff.png"))
+  assert "is not text in UTF-8; rename it" in failure(tmp_path, capsys)
+
+
+def test_a_list_may_be_written_by_any_editor(tmp_path, capsys):
+  """With a byte order mark, in UTF-16, with ./, and with accents apart."""
+  save(tmp_path / "raw/caf\u00e9.png", gradient())
+  save(tmp_path / "raw/b.png", gradient())
+  list_path = tmp_path / "list.txt"
+  for split, encoding in (("one", "utf-8-sig"), ("two", "utf-16")):
+    list_path.write_text("./b.png\r\ncafe\u0301.png\r\n", encoding=encoding)
+    assert run(tmp_path, list=list_path, split=split) == 0
+    found = read(tmp_path, split=split)
+    assert file_names(found) == ["b.png", "caf\u00e9.png"]
+  list_path.write_text("caf\u00e9.png", encoding="latin-1")
+  message = failure(tmp_path, capsys, list=list_path, split="three")
+  assert "is not text in UTF-8 (byte 3). Save it as UTF-8." in message
+  list_path.write_text("b.png\n./b.png")
+  message = failure(tmp_path, capsys, list=list_path, split="three")
+  assert "b.png: named 2 times" in message
+
+
+def test_a_column_of_pixels_fits_on_the_sheet(tmp_path):
+  save(tmp_path / "raw/tall.png", raw_files.plain(200, 20000, 1))
+  assert run(tmp_path) == 0
+  sheet_path = tmp_path / "out/photos/1.0.0/contact_sheet_train.png"
+  with Image.open(sheet_path) as sheet:
+    assert sheet.height < 1000
 
 
 def save_classes(folder, **counts):
@@ -158,7 +228,7 @@ def test_a_list_gives_the_files_and_their_order(tmp_path, capsys):
   assert "cow_1.png: no images" in message
   assert "dog_4.png: named 2 times" in message
   message = failure(tmp_path, capsys, list=tmp_path / "none.txt")
-  assert "--list: cannot read" in message
+  assert "cannot be read: there is no such file" in message
 
 
 def test_without_a_list_the_classes_are_mixed(tmp_path):
