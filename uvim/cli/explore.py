@@ -25,7 +25,6 @@ DEFAULT_PORT = 8008
 MEGABYTE = 2**20
 MOST_UPLOAD_MB = 1024
 MAX_CONNECTIONS = 64
-# How long a client may take for its headers, or to go on reading an answer.
 REQUEST_SECONDS = 20.0
 
 # (checkpoint, task, number of examples) → (image, labels or None) of each.
@@ -42,19 +41,32 @@ def find_no_examples(checkpoint: str, task: Any, count: int
                     "repository: python -m tools.explorer")
 
 
-def serve(listener: socket.socket, application: Any) -> None:
-  """Answers requests until the user ends it."""
+def serve(listener: socket.socket, application: Any, *,
+          request_seconds: float = REQUEST_SECONDS) -> None:
+  """Answers requests until the user ends it.
+
+  Args:
+    listener: a listening socket.
+    application: from `uvim.explorer.server.make_app`.
+    request_seconds: how long a client may take for its headers, or to go on
+      reading an answer.
+  """
   import uvicorn
   config = uvicorn.Config(
-      application, log_level="warning", ws="none", http=_patient_http(),
-      proxy_headers=False, server_header=False,
-      limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=10,
+      application,
+      http=_make_protocol(request_seconds),
+      ws="none",
+      log_level="warning",
+      proxy_headers=False,
+      server_header=False,
+      limit_concurrency=MAX_CONNECTIONS,
+      timeout_keep_alive=10,
       # A client that still sends must not hold up the end.
       timeout_graceful_shutdown=3)
   uvicorn.Server(config).run(sockets=[listener])
 
 
-def _patient_http() -> type:
+def _make_protocol(seconds: float) -> type:
   """The protocol of uvicorn, but it waits only so long for a request."""
   from uvicorn.protocols.http import h11_impl
 
@@ -76,7 +88,7 @@ def _patient_http() -> type:
       # One timer at a time: bytes that trickle in do not put it off.
       if self._request_timer is None:
         self._request_timer = self.loop.call_later(
-            REQUEST_SECONDS, self._close_if_idle)
+            seconds, self._close_if_idle)
 
     def _close_if_idle(self):
       self._request_timer = None
@@ -88,7 +100,7 @@ def _patient_http() -> type:
       super().pause_writing()
       # The client does not read its answer.
       self._answer_timer = self.loop.call_later(
-          REQUEST_SECONDS, self.transport.abort)
+          seconds, self.transport.abort)
 
     def resume_writing(self):
       super().resume_writing()
@@ -203,8 +215,9 @@ def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
     examples = find_examples(args.checkpoint, session.task, args.examples)
     for image, labels in examples:
       session.add_example(image, labels)
-  # Examples are optional: without them the page still takes uploads.
-  except (ImportError, ConfigError) as error:
+  # Examples are optional: without them the page still takes uploads. A data
+  # set has errors of many kinds.
+  except Exception as error:  # noqa: BLE001
     one_line = " ".join(str(error).split())
     print(f"no examples: {one_line}", file=sys.stderr)
   return session

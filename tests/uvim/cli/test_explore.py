@@ -1,6 +1,7 @@
 """`uvim explore`: what it serves, and how it fails before it does."""
 
 import socket
+import threading
 
 import numpy as np
 
@@ -72,6 +73,31 @@ def test_examples_are_those_that_are_found(weights, load_once, capsys):
   serve(weights, load_once, find_examples=find)
   assert asked == [(str(weights[0]), ("semantics", "instances"), 6)]
   assert capsys.readouterr().err == "no examples: the others are broken\n"
+
+
+def test_a_half_sent_request_is_closed():
+  async def application(scope, receive, send):
+    raise AssertionError("no request ever arrives")
+
+  listener = socket.create_server(("127.0.0.1", 0))
+  thread = threading.Thread(
+      target=explore.serve, args=(listener, application), daemon=True,
+      kwargs={"request_seconds": 0.2})
+  thread.start()
+  for sent in (b"", b"GET / HTTP/1.1\r\nHost: local"):
+    with socket.create_connection(listener.getsockname()) as client:
+      client.settimeout(60)
+      client.sendall(sent)
+      # No bytes: the server has closed the connection.
+      assert client.recv(100) == b""
+
+
+def test_examples_that_cannot_be_read_end_nothing(weights, load_once, capsys):
+  def find(checkpoint, task, count):
+    raise KeyError("image")
+
+  serve(weights, load_once, find_examples=find)
+  assert "no examples: 'image'" in capsys.readouterr().err
 
 
 def test_the_user_may_end_it(weights, load_once):
