@@ -20,6 +20,7 @@ from PIL import Image
 
 from tools.passes import raise_problems
 from tools.prepare import image_files
+from uvim.opener import open_image
 from uvim.registry import ConfigError
 
 _HDF5 = ".h5"
@@ -162,14 +163,12 @@ def check(pair: Pair, size_HW: tuple[int, int] | None = None) -> list[str]:
       # HDF5 tells shapes without reading the pixels.
       image_HW, depth_HW = _read_hdf5_sizes(pair.image)
     else:
-      problems = image_files.check(pair.image, pair.name)
-      if problems:
-        return problems
-      with Image.open(pair.image) as image:
-        image_HW = (image.height, image.width)
+      image_HW = image_files.read_size(pair.image, pair.name)
       # Decodes the whole map, which also finds a file that is cut short.
       depth_HW = read_depth(pair).shape
-  # Pillow reports broken files with many types.
+  except ConfigError as error:
+    return [str(error)]
+  # h5py and numpy report broken files with many types.
   except Exception as error:  # noqa: BLE001
     return [f"{pair.name}: {pair.depth.name!r} cannot be read: {error}."]
   hint = ""
@@ -216,9 +215,10 @@ def read_depth(pair: Pair) -> np.ndarray:
   elif pair.depth.suffix.lower() == ".npy":
     values = np.load(pair.depth, allow_pickle=False)
   else:
-    with Image.open(pair.depth) as image:
+    name = f"{pair.name}: {pair.depth.name!r}"
+    with open_image(pair.depth, name, formats=("PNG",)) as image:
       if not image.mode.startswith("I"):
-        raise ValueError(f"its mode is {image.mode}, not 16-bit grey")
+        raise ConfigError(f"its mode is {image.mode}, not 16-bit gray.")
       values = np.asarray(image)
   return _to_meters(values, pair.scale)
 

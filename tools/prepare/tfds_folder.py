@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -62,11 +61,22 @@ def in_hash_order(items: Sequence[Any], name_of: Callable[[Any], str]
 
 
 def read_info(folder: pathlib.Path) -> dict[str, Any] | None:
-  """The content of dataset_info.json, or None if there is no such file."""
+  """The content of dataset_info.json, or None if there is no such file.
+
+  Raises:
+    ConfigError: the file is damaged.
+  """
   path = folder / INFO_FILE
-  if not path.is_file():
+  if not path.exists():
     return None
-  return json.loads(path.read_text())
+  info = files.load_json(path, "--name")
+  splits = info.get("splits", []) if isinstance(info, dict) else None
+  has_names = isinstance(splits, list) and all(
+      isinstance(split, dict) and "name" in split for split in splits)
+  if not has_names:
+    raise ConfigError(f"--name: {str(path)!r} is damaged: it does not list the "
+                      "splits of a data set. Choose another --name.")
+  return info
 
 
 def check_existing(folder: pathlib.Path, splits: Sequence[str], *,

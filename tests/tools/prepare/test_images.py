@@ -349,6 +349,17 @@ def test_other_data_sets_take_no_images(imagenet, capsys):
   assert "scene" in message
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"splits": [1]}', ""])
+def test_a_damaged_description_is_one_line(tmp_path, capsys, text):
+  save(tmp_path / "raw/a.png", gradient())
+  info_path = tmp_path / "out/photos/1.0.0/dataset_info.json"
+  info_path.parent.mkdir(parents=True)
+  info_path.write_text(text)
+  message = failure(tmp_path, capsys)
+  assert "--name: " in message and "dataset_info.json" in message
+  assert info_path.read_text() == text
+
+
 def test_real_photographs_as_they_are(shared):
   """All 75 pass the check and are copied; the gray ones too."""
   found = image_files.find([shared / "data/photos"])

@@ -99,7 +99,7 @@ def break_size(raw):
 
 def break_eight_bits(raw):
   raw_files.save(raw.depth / "a.png", raw_files.plain()[..., 0])
-  return ["'a.png' cannot be read: its mode is L, not 16-bit"]
+  return ["a.jpg: 'a.png': its mode is L, not 16-bit gray"]
 
 
 def break_torn(raw):
