@@ -20,6 +20,7 @@ from uvim import progress
 from uvim.categories import Category
 from uvim.cli import app
 from uvim.inference import export, images
+from uvim.inference.naming import file_names
 from uvim.registry import ConfigError
 
 # (checkpoint, lm=stage II or None) → `uvim.inference.api.UViM`.
@@ -96,7 +97,7 @@ def _predict(args, uvim, paths, options) -> int:
   return app.EXIT_BAD_INPUT if problems else app.EXIT_DONE
 
 
-# ── Names of classes and of files ───────────────────────────────────────────
+# ── Names of classes ───────────────────────────────────────────
 
 
 def choose_categories(path: str | None, uvim: Any
@@ -144,21 +145,6 @@ def _load_categories(path: str) -> Sequence[Category]:
   except (OSError, ValueError) as error:
     raise ConfigError(
         f"--categories {path}: cannot be read: {error}.") from error
-
-
-def file_names(paths: Sequence[pathlib.Path]) -> list[str]:
-  """A name for the files of each image: its own, numbered if taken."""
-  names = []
-  taken = set()
-  for path in paths:
-    name = path.stem
-    number = 1
-    while name.lower() in taken:  # Some disks do not tell a from A.
-      number += 1
-      name = f"{path.stem}_{number}"
-    taken.add(name.lower())
-    names.append(name)
-  return names
 
 
 # ── The pass over the images ────────────────────────────────────────────────

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from uvim import resize
-from uvim.inference import images
+from uvim.inference import images, naming
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
 from uvim.tasks.base import AbstractTask, Categories
@@ -55,6 +55,7 @@ class Writer:
     # `close` writes these. The first two have a row for each image. The last
     # has, for each sample, what the task wants to list.
     self._images = []
+    self._ids = set()
     self._summary = []
     self._records = [[] for _ in self._folders]
 
@@ -106,10 +107,8 @@ class Writer:
     self.check([name])
     image = prediction.photos[0]
     height, width = image.shape[:2]
-    # COCO's ids are whole numbers. A name like 000000000139 is one already.
-    image_id = len(self._images) + 1
-    if name.isdecimal():
-      image_id = int(name)
+    image_id = naming.image_id(name, self._ids)
+    self._ids.add(image_id)
     file = source or name
     size = {"height": height, "width": width}
     self._images.append({"id": image_id, "file_name": file, **size})
