@@ -84,23 +84,35 @@ def sample(
     top_k = None
     top_p = None
   truncates = top_k is not None or top_p is not None
+  num_sorted = None
   if truncates:
     # What is not given truncates nothing: all words, any probability.
     num_words = model.vocab_size - 1
     top_k = num_words if top_k is None else top_k
+    num_sorted = _sort_size(top_k, num_words)
     top_p = _ANY_PROBABILITY if top_p is None else top_p
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
       model, params, image_BHWC, seeds_B, given, temperature, top_p,
-      top_k, greedy=greedy, num_samples=num_samples)
+      top_k, greedy=greedy, num_samples=num_samples, num_sorted=num_sorted)
 
 
-# Temperature, top_k and top_p are traced. Only whether it is greedy or
-# truncates shapes the program: a slider for one of them does not recompile.
+def _sort_size(top_k: int, num_words: int) -> int:
+  """How many words a program sorts: a few sizes serve every top_k.
+
+  A program for each top_k would be compiled and kept; a sort of all words takes
+  ten times as long as one of a few.
+  """
+  size = max(64, 2 ** math.ceil(math.log2(top_k)))
+  return min(size, num_words)
+
+
+# Temperature, top_k and top_p are traced: a slider for one of them does not
+# recompile, but for the few sizes of `_sort_size`.
 @functools.partial(jax.jit, static_argnums=0,
-                   static_argnames=("greedy", "num_samples"))
+                   static_argnames=("greedy", "num_samples", "num_sorted"))
 def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
-            top_k, *, greedy, num_samples):
+            top_k, *, greedy, num_samples, num_sorted):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image_BHWC)
   choose = functools.partial(
@@ -108,7 +120,8 @@ def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
       temperature=temperature,
       greedy=greedy,
       top_k=top_k,
-      top_p=top_p)
+      top_p=top_p,
+      num_sorted=num_sorted)
   # Places come first from here on: a scan takes its steps from the first axis.
   uniform_LR = None
   if not greedy:
@@ -235,11 +248,18 @@ def choose_code(
     greedy: bool,
     top_k,
     top_p,
+    num_sorted: int | None = None,
 ) -> AnyCode:
   """Codes in 0..Q-1, drawn by inverting the distribution function.
 
   The start word is cut off before anything is drawn: as code -1 it would index
   the last row of the codebook without an error.
+
+  Args:
+    logits: of the vocabulary.
+    uniform: in [0, 1); unused if greedy.
+    temperature, greedy, top_k, top_p: see `sample`.
+    num_sorted: at least top_k; None: all words.
   """
   logits = logits[..., 1:]
   if greedy:
@@ -250,9 +270,9 @@ def choose_code(
     probs = jax.nn.softmax(logits)
     return _invert(probs, uniform, num_words)
 
-  # Sorted, what may be drawn is a prefix: rounding cannot leave it. All words
-  # are sorted and then masked by rank, so that top_k may be traced.
-  logits, code = lax.top_k(logits, num_words)
+  # Sorted, what may be drawn is a prefix: rounding cannot leave it. More words
+  # than top_k are sorted and then masked by rank, so that it may be traced.
+  logits, code = lax.top_k(logits, num_sorted or num_words)
   last_axis = logits.ndim - 1
   ranks = lax.broadcasted_iota(jnp.int32, logits.shape, last_axis)
   is_among_k = ranks < (num_words if top_k is None else top_k)
