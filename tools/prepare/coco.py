@@ -1,17 +1,23 @@
-"""The reader of panoptic files in COCO's format; see `coco_files`."""
+"""The reader of panoptic files in COCO's format.
+
+See `coco_json` for the JSON, and `coco_files` for the images and PNGs.
+"""
 
 import argparse
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Self
 
-from tools.prepare import coco_files, reader
+from tools.prepare import coco_files, coco_json, reader
 from tools.prepare.builder_writer import BuilderWriter
-from tools.prepare.coco_files import Record
+from tools.prepare.coco_files import FileFolder, Record
+from tools.prepare.coco_json import Annotations
 from tools.prepare.writer import Found, Target
 from uvim import categories as categories_lib
 from uvim.categories import Category
+from uvim.cli import app
 from uvim.registry import ConfigError
 
 COCO_NAME = "coco/2017_panoptic"
@@ -26,32 +32,39 @@ class CocoReader(reader.FileReader):
     panoptic: folder of panoptic PNGs, named as in the JSON.
     annotations: the panoptic JSON.
     split: the split to write.
+    allow_outside: whether the JSON may name files outside of the two folders.
   """
   images: pathlib.Path
   panoptic: pathlib.Path
   annotations: pathlib.Path
   split: str
+  allow_outside: bool = False
 
   command = "coco"
   summary = "panoptic files in COCO's format"
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, type=pathlib.Path,
+    parser.add_argument("--images", required=True, type=app.path,
                         help="folder of images")
     parser.add_argument(
-        "--panoptic", required=True, type=pathlib.Path,
+        "--panoptic", required=True, type=app.path,
         help="folder of panoptic PNGs (id = R + 256 G + 65536 B)")
-    parser.add_argument("--annotations", required=True, type=pathlib.Path,
+    parser.add_argument("--annotations", required=True, type=app.path,
                         help="panoptic JSON")
+    parser.add_argument(
+        "--allow_outside", action="store_true",
+        help="take files outside of these folders, if the JSON names any")
     reader.add_name_option(parser, default=COCO_NAME)
     reader.add_split_option(parser)
     super().add_options(parser)
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
-    return cls(options.images, options.panoptic, options.annotations,
-               options.split)
+    return cls(
+        pathlib.Path(options.images), pathlib.Path(options.panoptic),
+        pathlib.Path(options.annotations), options.split,
+        options.allow_outside)
 
   def source_folders(self) -> list[pathlib.Path]:
     return [self.images, self.panoptic, self.annotations.parent]
@@ -64,13 +77,16 @@ class CocoReader(reader.FileReader):
     # Splits of one data set share its list of categories.
     list_path = target.folder / categories_lib.FILE_NAME
     if list_path.is_file():
-      if categories_lib.load(list_path) != self._categories:
+      if categories_lib.load(list_path, "--name") != self._categories:
         raise ConfigError(
             f"--name: {str(target.folder)!r} has other categories than "
             "--annotations. Choose another --name, or delete that folder.")
     # Matching opens no image. That is the work of `problems`, in threads.
     records = coco_files.match_records(
-        self._annotations, self.images, self.panoptic)
+        self._annotations,
+        FileFolder(self.images, "--images", self.allow_outside),
+        FileFolder(self.panoptic, "--panoptic", self.allow_outside))
+    _tell_texts(self._annotations.texts)
     # Written with the data, because TFDS keeps names of labels only.
     write_categories = functools.partial(
         categories_lib.save, categories=self._categories)
@@ -79,34 +95,48 @@ class CocoReader(reader.FileReader):
                  {categories_lib.FILE_NAME: write_categories})
 
   def problems(self, item: Record) -> list[str]:
-    category_ids = {category.id for category in self._categories}
-    return coco_files.check_record(item, category_ids)
+    return coco_files.check_record(item)
 
   def make_example(self, position: int, item: Record) -> dict[str, Any]:
     del position  # The JSON gives an id.
-    return coco_files.make_example(item, self._categories)
+    return coco_files.make_example(item, self._label_of)
 
   def make_writer(self) -> BuilderWriter:
     return BuilderWriter(key_of=coco_files.file_name_of,
                          num_bytes=coco_files.num_bytes)
 
-  # Both are read once, when they are first needed.
+  # Read once, when it is first needed.
   @functools.cached_property
-  def _annotations(self) -> dict[str, Any]:
-    return coco_files.read_annotations(self.annotations)
+  def _annotations(self) -> Annotations:
+    return coco_json.read(self.annotations)
+
+  @property
+  def _categories(self) -> tuple[Category, ...]:
+    return self._annotations.categories
 
   @functools.cached_property
-  def _categories(self) -> tuple[Category, ...]:
-    return categories_lib.from_records(
-        self._annotations["categories"], str(self.annotations))
+  def _label_of(self) -> dict[int, int]:
+    """Id of a category → its label: 0, 1, 2, …"""
+    return {category.id: label
+            for label, category in enumerate(self._categories)}
+
+
+def _tell_texts(texts: Mapping[str, int]) -> None:
+  """Says which numbers stand for image ids that are texts."""
+  if not texts:
+    return
+  text, number = next(iter(texts.items()))
+  print(f"--annotations: {len(texts):,} image ids are texts. A text of digits "
+        "becomes that number, any other a number of its SHA-256; the first is "
+        f"{text!r} → {number}.")
 
 
 def check_categories(name: str, categories: tuple[Category, ...]) -> None:
   """Checks the categories of a data set.
 
   Raises:
-    ConfigError: two have one name, or they are not those of COCO and the data
-      set has COCO's name, under which TFDS has fixed labels.
+    ConfigError: they are not those of COCO, and the data set has COCO's name,
+      under which TFDS has fixed labels.
   """
   # Labels are places in this list. Under the name of COCO another order would
   # be read as wrong classes.
@@ -115,7 +145,3 @@ def check_categories(name: str, categories: tuple[Category, ...]) -> None:
         f"--name: {COCO_NAME!r} has COCO's 133 categories in their order; the "
         f"annotations have {len(categories)} that differ. Choose another "
         "--name, like 'mydata'.")
-  names = [category.name for category in categories]
-  repeated = sorted({name for name in names if names.count(name) > 1})
-  if repeated:
-    raise ConfigError(f"--annotations: category names that repeat: {repeated}.")

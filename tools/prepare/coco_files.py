@@ -1,297 +1,178 @@
-"""Panoptic files in COCO's format: read, matched, checked, as examples.
+"""Panoptic files in COCO's format: found, checked, as examples.
 
-The format: a JSON with `images`, `annotations` (one for each image, with
-`segments_info`) and `categories`, and one PNG for each image. The color of a
-pixel is its segment id: R + 256 G + 65536 B, and 0 for void.
+Beside the JSON (`coco_json`) there is one image and one PNG for each entry. The
+color of a pixel of the PNG is its segment id: R + 256 G + 65536 B, and 0 for
+void.
 
-H W pixels of an image · M pixels of one segment
+H W pixels of an image · R runs of equal ids in a row · S segments
 """
 
 import dataclasses
-import json
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from tools.passes import raise_problems
-from uvim import pixels
+from tools.prepare.coco_json import (
+  AnnotationEntry,
+  Annotations,
+  ImageEntry,
+  SegmentEntry,
+)
+from uvim import opener, pixels, schema
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
-_LISTS = ("images", "annotations", "categories")
-_NEEDED_KEYS = {"images": ("id", "file_name"),
-                "annotations": ("image_id", "file_name", "segments_info")}
 # TFDS decodes no other formats.
 _FORMATS = ("JPEG", "PNG", "BMP")
 _UPRIGHT = 1  # The EXIF orientation of an image that needs no rotation.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Record:
   """One image with its annotation.
 
   Attributes:
     image_path: the image file.
     panoptic_path: the panoptic PNG.
-    image: its dict in the JSON's list `images`.
-    annotation: its dict in the JSON's list `annotations`.
+    image: its entry in the JSON's list `images`.
+    annotation: its entry in the JSON's list `annotations`.
+    size_HW: height and width in pixels; known after `check_record`.
+    extents_S5: int32 (area, left, top, width, height) of each segment in
+      pixels, in the order of the annotation; known after `check_record`.
   """
   image_path: pathlib.Path
   panoptic_path: pathlib.Path
-  image: dict[str, Any]
-  annotation: dict[str, Any]
+  image: ImageEntry
+  annotation: AnnotationEntry
+  size_HW: tuple[int, int] | None = None
+  extents_S5: np.ndarray | None = None
 
   @property
   def name(self) -> str:
     """Its name in messages."""
-    return _name_in_messages(self.image)
-
-
-def _name_in_messages(image: dict[str, Any]) -> str:
-  return f"image {image['id']} ({image['file_name']})"
+    return self.image.name
 
 
 def file_name_of(record: Record) -> str:
   """The name of the image file in the JSON."""
-  return record.image["file_name"]
+  return record.image.file_name
 
 
-def read_annotations(path: pathlib.Path) -> dict[str, Any]:
-  """The annotation file, a dict with three lists.
+# ── Files ───────────────────────────────────────────────────────────────────
 
-  Raises:
-    ConfigError: it is absent, not JSON, or lacks a list.
+
+@dataclasses.dataclass(frozen=True)
+class FileFolder:
+  """A folder of files that the JSON names.
+
+  Attributes:
+    path: the folder.
+    option: that names it, for the messages.
+    allow_outside: whether the JSON may name files elsewhere.
   """
-  try:
-    data = json.loads(path.read_text())
-  except OSError as error:
-    raise ConfigError(f"--annotations: cannot read {str(path)!r}: "
-                      f"{error.strerror}.") from error
-  except ValueError as error:
-    raise ConfigError(
-        f"--annotations: {str(path)!r} is not JSON: {error}.") from error
-  # JSON may also be a list or a number at its top.
-  lists = data if isinstance(data, dict) else {}
-  absent = [key for key in _LISTS if not isinstance(lists.get(key), list)]
-  if absent:
-    raise ConfigError(
-        f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
-        f"COCO panoptic file has {', '.join(_LISTS)}.")
-  return data
+  path: pathlib.Path
+  option: str
+  allow_outside: bool = False
+
+  def check(self) -> None:
+    """Raises a ConfigError if there is no such folder."""
+    if not self.path.is_dir():
+      raise ConfigError(f"{self.option}: {str(self.path)!r} is not a folder.")
+
+  def locate(self, entries: Sequence[ImageEntry | AnnotationEntry],
+             list_name: str) -> tuple[list[pathlib.Path], list[str]]:
+    """The files of a list's entries, and what is wrong with them.
+
+    A name with accents is also found in the other of the two ways in which
+    Unicode can spell them: macOS unpacks archives with the one that others do
+    not type. One line says so.
+    """
+    paths = []
+    problems = []
+    respelled = []
+    for position, entry in enumerate(entries):
+      name = entry.file_name
+      place = f"{list_name}[{position}].file_name"
+      path = os.path.join(self.path, os.path.normpath(name))
+      if not self.allow_outside and not self._is_inside(name):
+        problems.append(
+            f"{place}: {schema.shown(name)} leads out of {self.option}; add "
+            "--allow_outside if it may.")
+      elif not os.path.isfile(path):
+        other_path = _in_other_spelling(self.path, name)
+        if other_path:
+          path = other_path
+          respelled.append(name)
+        else:
+          problems.append(f"{place}: there is no file {path!r}.")
+      paths.append(pathlib.Path(path))
+    # Two names may lead to one file, as a.jpg and ./a.jpg do.
+    texts = [str(path) for path in paths]
+    problems += schema.repeats(texts, list_name, ".file_name")
+    if respelled:
+      print(f"{self.option}: {len(respelled):,} files are there with their "
+            "accents in the other spelling of Unicode (NFC or NFD) than in the "
+            f"JSON, and are taken; the first is {respelled[0]!r}.")
+    return paths, problems
+
+  def _is_inside(self, name: str) -> bool:
+    """Whether a name, as it is written, leads to a place in this folder."""
+    name = os.path.normpath(name)
+    if not os.path.isabs(name):
+      return name.split(os.sep)[0] != os.pardir
+    # The folder may be named by a link.
+    folders = (os.path.abspath(self.path), os.path.realpath(self.path))
+    return any(name.startswith(folder.rstrip(os.sep) + os.sep)
+               for folder in folders)
 
 
-def match_records(data: dict[str, Any], images: pathlib.Path,
-                  panoptic: pathlib.Path) -> list[Record]:
-  """Pairs images with annotations by id, and checks that the files exist.
+def _in_other_spelling(folder: pathlib.Path, name: str) -> str:
+  """The file whose name has the same letters in other bytes, or ""."""
+  for form in ("NFC", "NFD"):
+    respelled = unicodedata.normalize(form, os.path.normpath(name))
+    path = os.path.join(folder, respelled)
+    if os.path.isfile(path):
+      return path
+  return ""
+
+
+def match_records(annotations: Annotations, images: FileFolder,
+                  panoptic: FileFolder) -> list[Record]:
+  """Pairs images with annotations by id, and finds their files.
 
   Args:
-    data: from `read_annotations`.
-    images: folder of the images.
-    panoptic: folder of the panoptic PNGs.
+    annotations: from `coco_json.read`.
+    images: the images.
+    panoptic: the panoptic PNGs.
 
   Returns:
     One record for each image, sorted by id.
 
   Raises:
-    ConfigError: lists what has no partner and which files are absent.
+    ConfigError: lists the files that are absent, elsewhere or named twice.
   """
-  for flag, folder in (("--images", images), ("--panoptic", panoptic)):
-    if not folder.is_dir():
-      raise ConfigError(f"{flag}: {str(folder)!r} is not a folder.")
-  raise_problems(_missing_keys(data), "--annotations")
-  problems = _repeated_names(data)
-  # An annotation leaves this dict when its image is found.
-  unused = {item["image_id"]: item for item in data["annotations"]}
+  images.check()
+  panoptic.check()
+  image_paths, problems = images.locate(annotations.images, "images")
+  panoptic_paths, more_problems = panoptic.locate(
+      annotations.annotations, "annotations")
+  raise_problems(problems + more_problems, "The files do not fit together")
+  annotation_of = {}
+  for annotation, path in zip(annotations.annotations, panoptic_paths,
+                              strict=True):
+    annotation_of[annotation.image_id] = (annotation, path)
   records = []
+  for image, image_path in zip(annotations.images, image_paths, strict=True):
+    annotation, panoptic_path = annotation_of[image.id]
+    records.append(Record(image_path, panoptic_path, image, annotation))
   # By id, so that the order does not depend on the file.
-  for image in sorted(data["images"], key=lambda image: image["id"]):
-    annotation = unused.pop(image["id"], None)
-    if annotation is None:
-      problems.append(f"{_name_in_messages(image)}: no annotation has this "
-                      "image_id.")
-      continue
-    record = Record(images / image["file_name"],
-                    panoptic / annotation["file_name"], image, annotation)
-    problems += _absent_files(record)
-    records.append(record)
-  for annotation in unused.values():
-    problems.append(f"annotation {annotation.get('file_name')}: no image has "
-                    f"the id {annotation['image_id']}.")
-  raise_problems(problems, "The files do not fit together")
-  if not records:
-    raise ConfigError("--annotations: the list of images is empty.")
-  return records
-
-
-def _missing_keys(data: dict[str, Any]) -> list[str]:
-  """A problem for each entry that lacks a key which is needed below."""
-  problems = []
-  for list_name, keys in _NEEDED_KEYS.items():
-    for position, item in enumerate(data[list_name]):
-      for key in keys:
-        if key not in item:
-          problems.append(f"{list_name}[{position}] has no {key!r}.")
-  return problems
-
-
-def _repeated_names(data: dict[str, Any]) -> list[str]:
-  """Problems with ids and file names that must be unique."""
-  image_ids = [image["id"] for image in data["images"]]
-  file_names = [image["file_name"] for image in data["images"]]
-  annotated_ids = [item["image_id"] for item in data["annotations"]]
-  problems = _repeated("image id", image_ids)
-  problems += _repeated("file name", file_names)
-  problems += _repeated("annotation of image", annotated_ids)
-  return problems
-
-
-def _repeated(what: str, values: Iterable[Any]) -> list[str]:
-  """A problem for each time that a value comes again."""
-  seen = set()
-  problems = []
-  for value in values:
-    if value in seen:
-      problems.append(f"{what} {value} appears twice.")
-    seen.add(value)
-  return problems
-
-
-def _absent_files(record: Record) -> list[str]:
-  """Problems with the two files of an image."""
-  problems = []
-  for path in (record.image_path, record.panoptic_path):
-    if not path.is_file():
-      problems.append(f"{record.name}: no file {str(path)!r}.")
-  return problems
-
-
-def check_record(record: Record, category_ids: set[int]) -> list[str]:
-  """Problems of one image: unreadable files, sizes, segment ids, categories.
-
-  If there are none, `height` and `width` of the image, and `area`, `bbox` and
-  `iscrowd` of a segment, are filled in from the PNG where the JSON lacks them.
-  """
-  try:
-    ids_HW = read_ids(record.panoptic_path)
-    problems = _check_image(record, ids_HW.shape)
-  # Pillow reports broken files with many types: OSError, ValueError,
-  # SyntaxError, DecompressionBombError, struct.error, ….
-  except Exception as error:  # noqa: BLE001
-    return [f"{record.name}: cannot be read: {error}."]
-  record.image.update(height=ids_HW.shape[0], width=ids_HW.shape[1])
-  segments = record.annotation["segments_info"]
-  if not all("id" in segment and "category_id" in segment
-             for segment in segments):
-    problems.append(f"{record.name}: a segment has no id or category_id.")
-    return problems
-  # Each id of the PNG must be in the JSON, and the reverse: one that is not
-  # would silently become void.
-  problems += _check_ids(record.name, segments, ids_HW)
-  for segment in segments:
-    if segment["category_id"] not in category_ids:
-      problems.append(
-          f"{record.name}: segment {segment['id']} has category_id "
-          f"{segment['category_id']}, which the JSON's categories lack.")
-  if not problems:
-    for segment in segments:
-      _complete(segment, ids_HW)
-  return problems
-
-
-def read_ids(path: pathlib.Path) -> np.ndarray:
-  """Segment ids of a panoptic PNG: int32 [H, W], 0 is void.
-
-  Raises:
-    ValueError: the file is not an RGB image.
-  """
-  with Image.open(path) as image:
-    if image.mode not in ("RGB", "RGBA"):
-      raise ValueError(f"its mode is {image.mode}, not RGB")
-    colors = np.asarray(image)
-  # Without the fourth channel of RGBA.
-  return pixels.ids_from_rgb(colors[..., :3])
-
-
-def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
-  """Checks the image's format; compares its size and the JSON's with the PNG's.
-
-  Args:
-    record: the image.
-    size_HW: height and width of the panoptic PNG.
-  """
-  with Image.open(record.image_path) as image:
-    file_format = image.format
-    image_HW = (image.height, image.width)
-    orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-  problems = []
-  if file_format not in _FORMATS:
-    problems.append(f"{record.name}: is {file_format}; allowed: "
-                    f"{', '.join(_FORMATS)}.")
-  # The JSON need not tell a size. If it does, that must fit too.
-  sizes = {"the image": image_HW}
-  listed = record.image
-  if "height" in listed and "width" in listed:
-    sizes["the JSON"] = (listed["height"], listed["width"])
-  hint = ""
-  if orientation != _UPRIGHT:
-    hint = (" EXIF says to turn the image; ids belong to the pixels as they "
-            "are stored.")
-  for source, (height, width) in sizes.items():
-    if (height, width) != size_HW:
-      problems.append(
-          f"{record.name}: {source} has height x width {height}x{width}, its "
-          f"panoptic PNG {size_HW[0]}x{size_HW[1]}.{hint}")
-  return problems
-
-
-def _check_ids(name: str, segments: Sequence[dict[str, Any]],
-               ids_HW: np.ndarray) -> list[str]:
-  """Compares the ids of the PNG with those of the JSON."""
-  listed_ids = [segment["id"] for segment in segments]
-  # A set below would hide an id that comes twice.
-  problems = _repeated(f"{name}: segment", listed_ids)
-  listed = set(listed_ids)
-  present = _present_ids(ids_HW)
-  for number in sorted(present - listed):
-    problems.append(f"{name}: segment {number} is in the PNG but not in the "
-                    "JSON.")
-  for number in sorted(listed - present):
-    problems.append(f"{name}: segment {number} is in the JSON but has no pixel "
-                    "in the PNG.")
-  return problems
-
-
-def _present_ids(ids_HW: np.ndarray) -> set[int]:
-  """The ids in an image, without 0."""
-  # Ids come in long runs. It is 20 times faster to sort the starts of the runs
-  # than all pixels.
-  flat_ids = ids_HW.ravel()
-  run_starts = np.flatnonzero(np.diff(flat_ids, prepend=-1))
-  present = np.unique(flat_ids[run_starts])
-  return set(present.tolist()) - {0}
-
-
-def _complete(segment: dict[str, Any], ids_HW: np.ndarray) -> None:
-  """Fills in what a segment may leave out: area, bbox [x, y, w, h], crowd."""
-  segment.setdefault("iscrowd", 0)
-  if "area" in segment and "bbox" in segment:
-    return
-  # A pass over the whole map, but only for a segment that lacks something.
-  y_M, x_M = np.nonzero(ids_HW == segment["id"])
-  x, width = _start_and_length(x_M)
-  y, height = _start_and_length(y_M)
-  segment.setdefault("area", len(y_M))
-  segment.setdefault("bbox", [x, y, width, height])
-
-
-def _start_and_length(positions_M: np.ndarray) -> tuple[int, int]:
-  """The first position, and how far it is to the end of the last."""
-  start = int(positions_M.min())
-  last = int(positions_M.max())
-  return start, last + 1 - start
+  return sorted(records, key=lambda record: record.image.id)
 
 
 def num_bytes(records: Sequence[Record]) -> int:
@@ -301,6 +182,165 @@ def num_bytes(records: Sequence[Record]) -> int:
     total += record.image_path.stat().st_size
     total += record.panoptic_path.stat().st_size
   return total
+
+
+# ── Checks of one image ─────────────────────────────────────────────────────
+
+
+def check_record(record: Record) -> list[str]:
+  """Problems of one image: unreadable files, sizes, segment ids.
+
+  If there are none, `size_HW` and `extents_S5` of the record are filled in.
+  """
+  try:
+    ids_HW = read_ids(record.panoptic_path, f"{record.name}, panoptic PNG")
+    problems = _check_image(record, ids_HW.shape)
+  except ConfigError as error:
+    return [str(error)]
+  except OSError as error:
+    return [f"{record.name}: cannot be read: {error}."]
+  present_ids, extents = measure(ids_HW)
+  segments = record.annotation.segments_info
+  # Each id of the PNG must be in the JSON, and the reverse: one that is not
+  # would silently become void.
+  problems += _check_ids(record.name, segments, present_ids)
+  if not problems:
+    listed_ids = np.array([segment.id for segment in segments], np.int32)
+    record.size_HW = ids_HW.shape
+    record.extents_S5 = extents[np.searchsorted(present_ids, listed_ids)]
+  return problems
+
+
+def read_ids(path: pathlib.Path, name: str) -> np.ndarray:
+  """Segment ids of a panoptic PNG: int32 [H, W], 0 is void.
+
+  Args:
+    path: the file.
+    name: starts each message.
+
+  Raises:
+    ConfigError: the file is not a PNG with RGB colors, or is damaged.
+  """
+  with opener.open_image(path, name, formats=("PNG",)) as image:
+    if image.mode not in ("RGB", "RGBA"):
+      raise ConfigError(
+          f"its pixels are of mode {image.mode}; allowed: RGB, whose colors "
+          "are segment ids.")
+    colors = np.asarray(image)
+  # Without the fourth channel of RGBA.
+  return pixels.ids_from_rgb(colors[..., :3])
+
+
+def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
+  """Decodes the image; compares its size and the JSON's with the PNG's.
+
+  Args:
+    record: the image.
+    size_HW: height and width of the panoptic PNG.
+
+  Raises:
+    ConfigError: it is no image, damaged, or cut short.
+    OSError: it cannot be read.
+  """
+  height, width = size_HW
+  problems = []
+  # The JSON need not tell a size. If it does, that must fit too.
+  listed = record.image
+  for key, value, expected in (("height", listed.height, height),
+                               ("width", listed.width, width)):
+    if value not in (None, expected):
+      problems.append(f"{record.name}: {key} is {value} in the JSON, but "
+                      f"{expected} in its panoptic PNG.")
+  with opener.open_image(record.image_path, record.name,
+                         formats=_FORMATS) as image:
+    if (image.height, image.width) != size_HW:
+      problems.append(
+          f"{record.name}: the image has height x width {image.height}x"
+          f"{image.width}, its panoptic PNG {height}x{width}."
+          f"{_rotation_hint(image)}")
+  _decode(record)
+  return problems
+
+
+def _rotation_hint(image: Any) -> str:
+  """A sentence about the EXIF of an image that does not fit, or ""."""
+  orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+  if orientation == _UPRIGHT:
+    return ""
+  return (" EXIF says to turn the image; ids belong to the pixels as they are "
+          "stored.")
+
+
+def _decode(record: Record) -> None:
+  """Decodes the image as training will, so that a cut file is found now.
+
+  Raises:
+    ConfigError: TensorFlow cannot decode it.
+    OSError: it cannot be read.
+  """
+  import tensorflow as tf
+  content = record.image_path.read_bytes()
+  try:
+    tf.io.decode_image(content, channels=3, expand_animations=False)
+  except tf.errors.OpError:
+    raise ConfigError(
+        f"{record.name}: the image is cut short, damaged, or of a kind that "
+        "TensorFlow does not decode.") from None
+
+
+def _check_ids(name: str, segments: Sequence[SegmentEntry],
+               present_ids: np.ndarray) -> list[str]:
+  """Compares the ids of the PNG with those of the JSON."""
+  listed = {segment.id for segment in segments}
+  present = set(present_ids.tolist())
+  problems = []
+  for number in sorted(present - listed):
+    problems.append(f"{name}: segment {number} is in the PNG but not in the "
+                    "JSON.")
+  for number in sorted(listed - present):
+    problems.append(f"{name}: segment {number} is in the JSON but has no pixel "
+                    "in the PNG.")
+  return problems
+
+
+def measure(ids_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The segments of a map of ids, without void.
+
+  Returns:
+    (int32 [S] ids in rising order, int32 [S, 5] of area, left, top, width and
+    height in pixels).
+  """
+  # Ids come in long runs. A pass over the runs of all rows is many times
+  # faster than one over all pixels for each segment.
+  is_start_HW = np.ones(ids_HW.shape, bool)
+  is_start_HW[:, 1:] = ids_HW[:, 1:] != ids_HW[:, :-1]
+  y_R, x_R = np.nonzero(is_start_HW)
+  start_R = np.flatnonzero(is_start_HW)
+  length_R = np.diff(start_R, append=ids_HW.size)
+  ids_S, place_R = np.unique(ids_HW[y_R, x_R], return_inverse=True)
+  num_segments = len(ids_S)
+  area_S = np.bincount(place_R, length_R, num_segments)
+  left_S = _extreme_of(np.minimum, place_R, x_R, num_segments)
+  top_S = _extreme_of(np.minimum, place_R, y_R, num_segments)
+  right_S = _extreme_of(np.maximum, place_R, x_R + length_R, num_segments)
+  bottom_S = _extreme_of(np.maximum, place_R, y_R + 1, num_segments)
+  extents_S5 = np.stack(
+      [area_S, left_S, top_S, right_S - left_S, bottom_S - top_S], -1)
+  is_segment = ids_S > 0
+  return ids_S[is_segment], extents_S5[is_segment].astype(np.int32)
+
+
+def _extreme_of(extreme: np.ufunc, place_R: np.ndarray, value_R: np.ndarray,
+                num_segments: int) -> np.ndarray:
+  """The smallest or largest of the values of each segment: int [S]."""
+  # Where each segment starts does not matter, as long as it is one of its own.
+  extreme_S = np.empty(num_segments, value_R.dtype)
+  extreme_S[place_R] = value_R
+  extreme.at(extreme_S, place_R, value_R)
+  return extreme_S
+
+
+# ── Examples ────────────────────────────────────────────────────────────────
 
 
 def make_features(categories: Sequence[Category]) -> Any:
@@ -323,39 +363,40 @@ def make_features(categories: Sequence[Category]) -> Any:
   })
 
 
-def make_example(record: Record, categories: Sequence[Category]
+def make_example(record: Record, label_of: Mapping[int, int]
                  ) -> dict[str, Any]:
-  """What `make_features` encodes. The files go in byte for byte."""
-  # Ids of categories have gaps; labels are 0, 1, 2, …
-  label_of = {category.id: label for label, category in enumerate(categories)}
+  """What `make_features` encodes. The files go in byte for byte.
+
+  Args:
+    record: that `check_record` found no problem with.
+    label_of: id of a category → its label. Ids have gaps, labels have none.
+  """
   objects = []
-  for segment in record.annotation["segments_info"]:
+  segments = record.annotation.segments_info
+  extents = record.extents_S5.tolist()
+  for segment, (area, *box) in zip(segments, extents, strict=True):
     objects.append({
-        "id": segment["id"],
-        "area": int(segment["area"]),
-        "bbox": _relative_box(segment["bbox"], record.image),
-        "label": label_of[segment["category_id"]],
-        "is_crowd": bool(segment["iscrowd"]),
+        "id": segment.id,
+        "area": area,
+        "bbox": _relative_box(box, record.size_HW),
+        "label": label_of[segment.category_id],
+        "is_crowd": bool(segment.iscrowd),
     })
   return {
       "image": str(record.image_path),
-      "image/filename": record.image["file_name"],
-      "image/id": record.image["id"],
+      "image/filename": record.image.file_name,
+      "image/id": record.image.id,
       "panoptic_image": str(record.panoptic_path),
-      "panoptic_image/filename": record.annotation["file_name"],
+      "panoptic_image/filename": record.annotation.file_name,
       "panoptic_objects": objects,
   }
 
 
-def _relative_box(box: Sequence[float], image: dict[str, Any]) -> Any:
-  """COCO's [x, y, width, height] as TFDS's box of shares of the image."""
+def _relative_box(box: Sequence[int], size_HW: tuple[int, int]) -> Any:
+  """[left, top, width, height] as TFDS's box of shares of the image."""
   import tensorflow_datasets as tfds
-  x, y, width, height = box
-  image_height = image["height"]
-  image_width = image["width"]
-  # The order of TFDS: ymin, xmin, ymax, xmax.
-  edges = [y / image_height, x / image_width,
-           (y + height) / image_height, (x + width) / image_width]
-  # Some annotators' boxes end a pixel outside, and TFDS refuses them.
-  inside = np.clip(edges, 0.0, 1.0)
-  return tfds.features.BBox(*inside.tolist())
+  left, top, width, height = box
+  image_height, image_width = size_HW
+  return tfds.features.BBox(
+      ymin=top / image_height, xmin=left / image_width,
+      ymax=(top + height) / image_height, xmax=(left + width) / image_width)

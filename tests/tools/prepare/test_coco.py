@@ -130,17 +130,17 @@ def test_a_second_split_keeps_the_first(raw, capsys):
 
 def break_missing_png(raw):
   raw.panoptic(20).unlink()
-  return ["image 20 (20.jpg): no file", "panoptic/20.png"]
+  return ["annotations[2].file_name: there is no file", "panoptic/20.png"]
 
 
 def break_missing_image(raw):
   raw.image(10).unlink()
-  return ["no file", "images/10.jpg"]
+  return ["images[1].file_name: there is no file", "images/10.jpg"]
 
 
 def break_no_annotation(raw):
   raw.data["annotations"][0]["image_id"] = 31
-  return ["image 30 (30.jpg): no annotation", "no image has the id 31"]
+  return ["image 30 (30.jpg): no annotation", "annotations[0].image_id: no image has the id 31"]
 
 
 def break_unlisted_segment(raw):
@@ -156,12 +156,12 @@ def break_empty_segment(raw):
 
 def break_category(raw):
   raw.data["annotations"][2]["segments_info"][1]["category_id"] = 99
-  return ["segment 70020 has category_id 99"]
+  return ["annotations[2].segments_info[1].category_id: 99 is the id of no"]
 
 
 def break_json_size(raw):
   raw.data["images"][2]["width"] = 11
-  return ["the JSON has height x width 8x11", "PNG 8x10"]
+  return ["image 20 (20.jpg): width is 11 in the JSON, but 10 in its"]
 
 
 def break_image_size(raw):
@@ -178,12 +178,12 @@ def break_rotated_image(raw):
 
 def break_gray_png(raw):
   Image.new("L", (10, 8)).save(raw.panoptic(30))
-  return ["image 30 (30.jpg): cannot be read: its mode is L"]
+  return ["image 30 (30.jpg), panoptic PNG: its pixels are of mode L; allowed"]
 
 
 def break_torn_image(raw):
   raw.image(30).write_bytes(b"\xff\xd8 not a picture")
-  return ["image 30 (30.jpg): cannot be read"]
+  return ["image 30 (30.jpg): not an image"]
 
 
 def break_keys(raw):
@@ -198,7 +198,7 @@ def break_schema(raw):
 
 def break_twice(raw):
   raw.data["images"].append(copy.deepcopy(raw.data["images"][0]))
-  return ["image id 30 appears twice"]
+  return ["images[3].id: 30 is also that of images[0]"]
 
 
 BREAKS = [function for name, function in sorted(globals().items())
@@ -232,7 +232,7 @@ def test_arguments(raw, capsys):
 
 def test_category_names_must_differ(raw, capsys):
   raw.data["categories"] = [CATEGORIES[0], {**CATEGORIES[1], "name": "cup"}]
-  assert "names that repeat: ['cup']" in raw.failure(capsys)
+  assert "the text 'cup' is also that of categories[0]" in raw.failure(capsys)
 
 
 def test_listed_checksums_are_compared(raw, capsys):
