@@ -156,7 +156,7 @@ class UViM:
     sampling, task_options = _split_options(options, prior.options)
     prior.check_options(sampling)
     priors_base.check_num_samples(num_samples)
-    _check_seed(seed)
+    priors_base.check_seed(seed)
     self._check_task_options(task_options)
     originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL, logprob_nSL = self._sample_all(
@@ -278,7 +278,7 @@ class UViM:
       seed: the random words of a code follow from it and from the code.
     """
     codes = np.asarray(codes)
-    _check_seed(seed)
+    priors_base.check_seed(seed)
     masked_L = self._region(region)
     masking.check_mask(mode, self.num_words, where="mode")
     if mode == "zeros":
@@ -435,12 +435,6 @@ class UViM:
       words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
       drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
-
-
-def _check_seed(seed: Any) -> None:
-  """Raises a ConfigError for a seed that JAX would cut to another one."""
-  if not fields.SEED.fits(seed):
-    raise ConfigError(f"seed = {seed!r}; must be {fields.SEED.allowed}.")
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

@@ -179,8 +179,20 @@ def check_num_samples(num_samples: Any) -> None:
                       f"{check.allowed}.")
 
 
+def check_seed(seed: Any) -> None:
+  """Raises a ConfigError for a seed that JAX would cut to another one."""
+  if not fields.SEED.fits(seed):
+    raise ConfigError(f"seed = {seed!r}; must be {fields.SEED.allowed}.")
+
+
 def example_seeds(ids_B: Seeds, seed: Any) -> Array:
-  """One uint32 seed per image from its id (low 32 bits) and a run's seed."""
+  """One uint32 seed per image from its id (low 32 bits) and a run's seed.
+
+  Raises:
+    ConfigError: a seed of Python or numpy out of range; arrays go unchecked.
+  """
+  if not isinstance(seed, jax.Array):
+    check_seed(seed)
   ids_B = jnp.asarray(ids_B).astype(jnp.uint32)
   run_key = jax.random.key(seed)
 

@@ -338,6 +338,9 @@ def test_seeds_come_from_the_id_and_the_run(tiny):
   assert seeds.dtype == np.uint32
   assert seeds[0] == seeds[2] != seeds[1]
   assert seeds[0] != base.example_seeds(np.array([4]), 2)[0]
+  for cut in (-1, 2**32, 1.5):
+    with pytest.raises(ConfigError, match="seed = "):
+      base.example_seeds(np.array([4]), cut)
   # The same under jit, where a run's seed may be traced.
   traced = jax.jit(base.example_seeds)(np.array([4, 9, 4]), 1)
   np.testing.assert_array_equal(traced, seeds)
