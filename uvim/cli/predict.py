@@ -12,16 +12,19 @@ uvim/inference/export.py. Needs no TensorFlow.
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 from uvim import categories as categories_lib
-from uvim import progress
+from uvim import fields, lock, opener, progress
 from uvim.categories import Category
 from uvim.cli import app
 from uvim.inference import export, images
-from uvim.inference.naming import file_names
 from uvim.registry import ConfigError
+
+# An image of more would not fit into the memory of most machines.
+_PIXELS = fields.integer(1, 2**31 - 1)
 
 # (checkpoint, lm=stage II or None) → `uvim.inference.api.UViM`.
 Loader = Callable[..., Any]
@@ -54,6 +57,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   def command(args):
     # Found before the model is loaded, which may take minutes.
     paths = images.find(args.images)
+    _check_out(args.out, paths)
     uvim = load(args.checkpoint, lm=args.lm)
     drawn_with = options.given_options(args, sampling)
     if uvim.prior is not None:
@@ -68,33 +72,72 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
 def _make_parser(program: str) -> argparse.ArgumentParser:
   parser = app.make_command_parser(program, __doc__)
   add = parser.add_argument
-  add("images", nargs="+", metavar="IMAGE", help="files and folders")
-  add("--checkpoint", required=True, help="a workdir, .npz, address or name")
-  add("--lm", help="stage II, where --checkpoint is stage I alone")
-  add("--out", required=True, help="folder to write to")
-  add("--overwrite", action="store_true", help="replace files that are there")
+  add("images", nargs="+", metavar="IMAGE", type=app.path,
+      help="files and folders")
+  add("--checkpoint", required=True, type=app.path,
+      help="a workdir, .npz, address or name")
+  add("--lm", type=app.path,
+      help="stage II, where --checkpoint is stage I alone")
+  add("--out", required=True, type=app.path,
+      help="folder to write to; the same command, again, goes on there")
+  add("--overwrite", action="store_true",
+      help="start anew and replace files that are there")
   add("--seed", type=int, default=0, help="of the samples; default: 0")
   add("--num_samples", type=int, default=1, help="per image; default: 1")
   add("--rerank", action="store_true",
       help="keep only the likeliest of --num_samples samples")
-  add("--categories", metavar="FILE",
-      help="panoptic: JSON with COCO's list of categories; default: those of "
-      "the data set that the model learned from")
+  add("--max_pixels", type=int, default=opener.MAX_PIXELS,
+      help="a larger image is refused; "
+      f"default: {opener.MAX_PIXELS // 10**6} million")
+  add("--categories", metavar="FILE", type=app.path,
+      help="panoptic: JSON with COCO's list of categories, such as the "
+      "annotations of a data set; default: those of the data set that the "
+      "model learned from")
   return parser
 
 
 def _predict(args, uvim, paths, options) -> int:
   """Predicts and says what it did; returns the exit code."""
+  if not _PIXELS.fits(args.max_pixels):
+    raise ConfigError(f"--max_pixels = {args.max_pixels}; it must be "
+                      f"{_PIXELS.allowed}.")
+  settings = uvim.check_options(
+      seed=args.seed, num_samples=args.num_samples, **options)
   categories = choose_categories(args.categories, uvim)
+  _tell_of_categories(categories, uvim)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
-      rerank=args.rerank, settings={"checkpoint": args.checkpoint},
-      seed=args.seed, num_samples=args.num_samples, **options)
+      rerank=args.rerank, max_pixels=args.max_pixels,
+      settings={"checkpoint": args.checkpoint},
+      depends_on={"model": uvim.fingerprint, "categories": categories},
+      **settings)
   num_done = len(paths) - len(problems)
   print(f"{num_done} of {len(paths)} images predicted, in {args.out}")
   for problem in problems:
     print(f"error: {problem}", file=sys.stderr)
   return app.EXIT_BAD_INPUT if problems else app.EXIT_DONE
+
+
+def _check_out(out: str, paths: Sequence[pathlib.Path]) -> None:
+  """Raises a ConfigError if --out holds images that are to be predicted."""
+  folder = pathlib.Path(out).resolve()
+  for path in paths:
+    if folder in path.resolve().parents:
+      raise ConfigError(f"--out {out}: holds images that are to be predicted "
+                        f"({path}). Choose another folder.")
+
+
+def _tell_of_categories(categories, uvim) -> None:
+  """Says so where the classes of a panoptic model have no names."""
+  num_classes = uvim.task.num_categories
+  if num_classes is None or categories is not None:
+    return
+  known = "nobody knows what they are"
+  if uvim.categories:
+    known = f"its data set has {len(uvim.categories)} categories"
+  print(f"warning: the model has {num_classes} classes, but {known}. Files "
+        f"have the numbers 1 to {num_classes}. --categories names them.",
+        file=sys.stderr)
 
 
 # ── Names of classes ───────────────────────────────────────────
@@ -120,7 +163,7 @@ def choose_categories(path: str | None, uvim: Any
   if num_classes is None:
     return None
   if path:
-    categories = _load_categories(path)
+    categories = categories_lib.load(pathlib.Path(path), "--categories")
     if len(categories) != num_classes:
       raise ConfigError(
           f"--categories {path}: lists {len(categories)} categories, the model "
@@ -136,26 +179,19 @@ def choose_categories(path: str | None, uvim: Any
   return categories
 
 
-def _load_categories(path: str) -> Sequence[Category]:
-  try:
-    return categories_lib.load(pathlib.Path(path))
-  # ConfigError is a ValueError: without this line it would be wrapped again.
-  except ConfigError:
-    raise
-  except (OSError, ValueError) as error:
-    raise ConfigError(
-        f"--categories {path}: cannot be read: {error}.") from error
-
-
 # ── The pass over the images ────────────────────────────────────────────────
 
 
 def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
                   categories: Sequence[Category] | None = None,
                   overwrite: bool = False, rerank: bool = False,
-                  settings: Mapping[str, Any], num_samples: int = 1,
+                  settings: Mapping[str, Any] | None = None,
+                  depends_on: Mapping[str, Any] | None = None,
+                  max_pixels: int = opener.MAX_PIXELS, num_samples: int = 1,
                   **options: Any) -> list[str]:
-  """Predicts each image and writes it before the next one is read.
+  """Predicts each image and writes it before the next one is predicted.
+
+  What an earlier process did with the same model and settings stays.
 
   Args:
     uvim: `uvim.inference.api.UViM`.
@@ -163,45 +199,104 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     out: folder.
     categories, overwrite: see `export.Writer`.
     rerank: keeps the likeliest of each image's samples only.
-    settings: more entries for the settings in predictions.json.
+    settings: for predictions.json.
+    depends_on: what tells this model from others, as JSON.
+    max_pixels: a larger image is refused.
     num_samples, **options: of `UViM.predict`.
 
   Returns:
-    A line for each image that could not be read; the others are done.
+    A line for each image that could not be predicted; the others are done.
 
   Raises:
-    ConfigError: an option out of its range; a file that cannot be written.
+    ConfigError: an option out of its range; a file that cannot be written;
+      the folder holds other predictions.
   """
+  drawn_with = {**options, "num_samples": num_samples}
+  if rerank:
+    drawn_with["rerank"] = True
   num_kept = 1 if rerank else num_samples
-  writer = export.Writer(out, uvim.task, num_samples=num_kept,
-                         categories=categories, overwrite=overwrite)
-  names = file_names(paths)
-  # Before the first prediction, so that a file in the way costs no time.
-  writer.check(names)
-  problems = []
-  made_with = {}
-  for name, path, image in _read_each(names, paths, problems):
-    prediction = uvim.predict(image, num_samples=num_samples, **options)
-    if rerank:
-      prediction = prediction.best()
-    writer.add(name, prediction, str(path))
-    made_with = prediction.settings
-  # Not if no image could be read.
-  if made_with:
-    writer.close({**settings, **made_with})
+  writer = export.Writer(
+      out, uvim.task, num_samples=num_kept, categories=categories,
+      overwrite=overwrite,
+      depends_on={**(depends_on or {}), **drawn_with})
+  with lock.Lock(pathlib.Path(out) / ".predict.lock", f"--out {out}"):
+    todo = writer.plan(paths)
+    num_done = len(paths) - len(todo)
+    if num_done:
+      print(f"{num_done} of {len(paths)} images are done already", flush=True)
+    problems = []
+    try:
+      with _Ahead([path for _, path in todo], max_pixels) as ahead:
+        for name, path in progress.bar(
+            todo, total=len(todo), label="Predicting", unit="images"):
+          try:
+            _predict_one(uvim, ahead, writer, name, path, rerank=rerank,
+                         num_samples=num_samples, **options)
+          # One broken image does not end the run.
+          except _Problem as error:
+            problems.append(str(error))
+    finally:
+      # On any ending: the lists tell what is done.
+      writer.close({**(settings or {}), **drawn_with})
   return problems
 
 
-def _read_each(names: Sequence[str], paths: Sequence[pathlib.Path],
-               problems: list[str]) -> Iterator[tuple[str, pathlib.Path, Any]]:
-  """(name, path, image) of what can be read; the rest goes to `problems`."""
-  named_paths = zip(names, paths, strict=True)
-  for name, path in progress.bar(named_paths, total=len(paths),
-                                 label="Predicting", unit="images"):
+class _Problem(Exception):
+  """What is wrong with one image."""
+
+
+class _Ahead:
+  """Reads images in their order, one ahead, in a thread."""
+
+  def __init__(self, paths: Iterable[pathlib.Path], max_pixels: int):
+    self._paths = iter(paths)
+    self._max_pixels = max_pixels
+    self._pool = futures.ThreadPoolExecutor(1)
+    self._next = None
+
+  def __enter__(self) -> "_Ahead":
+    self._submit()
+    return self
+
+  def __exit__(self, *exc: Any) -> None:
+    self._pool.shutdown(cancel_futures=True)
+
+  def _submit(self) -> None:
+    self._next = None
+    path = next(self._paths, None)
+    if path is not None:
+      self._next = self._pool.submit(_read, path, self._max_pixels)
+
+  def take(self) -> tuple[Any, list[int]]:
+    """(the next image, its stamp); starts to read the one after it."""
+    future = self._next
     try:
-      image = images.read(path)
-    # One broken file does not end the run; the caller lists it at the end.
-    except ConfigError as error:
-      problems.append(str(error))
-      continue
-    yield name, path, image
+      return future.result()
+    finally:
+      self._submit()
+
+
+def _read(path: pathlib.Path, max_pixels: int) -> tuple[Any, list[int]]:
+  # Before the pixels: a change while they are read is found out then.
+  stamp = export.stamp_of(path)
+  return images.read(path, max_pixels=max_pixels), stamp
+
+
+def _predict_one(uvim, ahead, writer, name, path, *, rerank, **options):
+  """Predicts and writes an image; its arrays are freed at the end."""
+  try:
+    image, stamp = ahead.take()
+  except ConfigError as error:
+    raise _Problem(str(error)) from error
+  except MemoryError as error:
+    raise _Problem(f"{path}: too large for the memory.") from error
+  try:
+    prediction = uvim.predict(image, **options)
+  except MemoryError as error:
+    raise _Problem(f"{path}: too large for the memory.") from error
+  if rerank:
+    prediction = prediction.best()
+  try:
+    writer.add(name, prediction, str(path), stamp=stamp)
+  except MemoryError as error:
+    raise _Problem(f"{path}: too large for the memory.") from error

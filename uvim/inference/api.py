@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields, resize, tasks
+from uvim import fields, resize, tasks, tree
 from uvim.codes import masking
 from uvim.inference import images as images_lib
 from uvim.inference.prediction import Prediction
@@ -152,12 +152,9 @@ class UViM:
       ConfigError: there is no prior, an unknown option or one out of its
         range, or no readable image.
     """
-    prior = self._needed_prior()
+    self.check_options(num_samples=num_samples, seed=seed, **options)
+    prior = self.prior
     sampling, task_options = _split_options(options, prior.options)
-    prior.check_options(sampling)
-    priors_base.check_num_samples(num_samples)
-    priors_base.check_seed(seed)
-    self._check_task_options(task_options)
     originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL, logprob_nSL = self._sample_all(
         originals, seed, num_samples, sampling)
@@ -166,6 +163,34 @@ class UViM:
     return self._prediction(
         originals, codes_nSL, task_options, logprob_nSL=logprob_nSL,
         settings=settings)
+
+  def check_options(
+      self,
+      *,
+      num_samples: int = 1,
+      seed: int = 0,
+      **options: Any,
+  ) -> dict[str, Any]:
+    """All that `predict` would do with these options, defaults included.
+
+    Raises:
+      ConfigError: as of `predict`.
+    """
+    prior = self._needed_prior()
+    sampling, task_options = _split_options(options, prior.options)
+    prior.check_options(sampling)
+    priors_base.check_num_samples(num_samples)
+    priors_base.check_seed(seed)
+    self._check_task_options(task_options)
+    defaults = _defaults(prior.options)
+    defaults |= _defaults(self.task.prediction_options())
+    return {**defaults, **options, "seed": seed, "num_samples": num_samples}
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Tells models apart: a checksum of all arrays, and the image resizing."""
+    crc = tree.fingerprint([self._arrays, self._prior_params])
+    return f"{crc:08x}, antialias {self.antialias}"
 
   def encode(
       self,
@@ -397,7 +422,7 @@ class UViM:
           arrays.append(self.task.to_image_size(
               sample[key][0], original, **image_options))
       for key, arrays in resized.items():
-        outputs[key].append(np.stack(arrays))
+        outputs[key].append(_stack(arrays))
     defaults = _defaults(self.task.prediction_options())
     all_settings = {**(settings or {}), **defaults, **options}
     return Prediction(
@@ -435,6 +460,13 @@ class UViM:
       words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
       drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray:
+  """`np.stack`, which would copy a single, maybe huge, array too."""
+  if len(arrays) == 1:
+    return arrays[0][None]
+  return np.stack(arrays)
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

@@ -9,19 +9,22 @@ Below OUT, or with S > 1 below OUT/sample0, OUT/sample1, …:
   panoptic.json       panoptic: COCO's schema, which the official evaluation
                       reads
   pictures/NAME.png   image and prediction side by side
-and OUT/predictions.json: settings, codes and their log-likelihoods.
+and OUT/predictions.json: settings, codes and their log-likelihoods;
+OUT/predictions.jsonl: what is done, a line an image, see `journal`.
 
 S samples per image · H W pixels of an image
 """
 
+import json
+import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from uvim import resize
-from uvim.inference import images, naming
+from uvim.inference import images, journal, naming
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
 from uvim.tasks.base import AbstractTask, Categories
@@ -33,11 +36,16 @@ _PICTURES = "pictures"
 
 
 class Writer:
-  """Writes predictions one image at a time; `close` writes the lists."""
+  """Writes predictions one image at a time; `close` writes the lists.
+
+  Each image that is done is noted in OUT/predictions.jsonl at once. So a
+  process that was killed loses one image, and `plan` goes on.
+  """
 
   def __init__(self, folder: Path, task: AbstractTask, *,
                num_samples: int = 1, categories: Categories = None,
-               overwrite: bool = False):
+               overwrite: bool = False,
+               depends_on: Mapping[str, Any] | None = None):
     """Writes nothing yet.
 
     Args:
@@ -46,27 +54,104 @@ class Writer:
       num_samples: S of every prediction.
       categories: as in `Prediction.save`.
       overwrite: replaces files that are there.
+      depends_on: for `plan`: what all predictions depend on, such as the
+        model and its settings, as JSON.
     """
     self._folder = pathlib.Path(folder)
     self._task = task
     self._categories = categories
     self._overwrite = overwrite
+    self._depends_on = json.loads(json.dumps(depends_on or {}))
     self._folders = _sample_folders(self._folder, num_samples)
-    # `close` writes these. The first two have a row for each image. The last
-    # has, for each sample, what the task wants to list.
-    self._images = []
+    self._journal = journal.Journal(self._folder)
     self._ids = set()
-    self._summary = []
-    self._records = [[] for _ in self._folders]
 
   def check(self, names: Iterable[str]) -> None:
     """Raises a ConfigError if any file for these names is there already."""
+    self._check_absent([*self._lists(), *self._files_of_all(names)])
+
+  def plan(self, paths: Sequence[pathlib.Path]
+           ) -> list[tuple[str, pathlib.Path]]:
+    """(name, path) of the images that are still to be predicted.
+
+    Goes on with what an earlier process left, if it predicted with the same
+    model and settings. Images may have come since.
+
+    Raises:
+      ConfigError: another model or other settings made the predictions that
+        are there; an image has changed since; a file is in the way.
+    """
+    if self._journal.path.exists() and not self._overwrite:
+      self._go_on()
+    path_names = {}
+    for named in self._journal.named.values():
+      path_names[named.path] = named.name
+    images_by_key = {os.path.abspath(path): path for path in paths}
+    new = [path for key, path in images_by_key.items()
+           if key not in path_names]
+    names = naming.file_names(new, taken=self._journal.named)
+    new_keys = list(map(os.path.abspath, new))
+    self._name(dict(zip(names, new_keys, strict=True)))
+    path_names.update(zip(new_keys, names, strict=True))
+    todo = []
+    for key, path in images_by_key.items():
+      name = path_names[key]
+      if not self._is_done(name, path):
+        todo.append((name, path))
+    return todo
+
+  def _go_on(self) -> None:
+    self._journal.load()
+    there = self._journal.header.depends_on
+    if there != self._depends_on and not self._journal.stamps:
+      # Nothing is done: an option that came out as wrong binds nobody.
+      self._journal.path.unlink()
+      self._journal = journal.Journal(self._folder)
+      return
+    self._ids = {named.id for named in self._journal.named.values()}
+    for key in sorted(there.keys() | self._depends_on.keys()):
+      before = there.get(key)
+      now = self._depends_on.get(key)
+      if before != now:
+        raise ConfigError(
+            f"{self._folder}: holds predictions with {key} = "
+            f"{_short(before)}; now {key} = {_short(now)}. Choose another "
+            "folder, or --overwrite.")
+
+  def _is_done(self, name: str, path: pathlib.Path) -> bool:
+    stamp = self._journal.stamps.get(name)
+    is_complete = all(file.exists() for file in self._files_of_all([name]))
+    if stamp is None or not is_complete:
+      return False
+    if stamp != stamp_of(path):
+      raise ConfigError(
+          f"{path}: has changed since it was predicted into {self._folder}. "
+          "Choose another folder, or --overwrite.")
+    return True
+
+  def _name(self, keys: Mapping[str, str]) -> None:
+    """Notes names with what each stands for; makes the journal if need be."""
+    is_new = self._journal.header is None
+    if is_new:
+      self._check_absent(self._lists())
+    self._check_absent(self._files_of_all(keys))
+    if is_new:
+      self._journal.start(self._depends_on)
+      # Lists of replaced predictions would be wrong, and go with them.
+      for path in self._lists():
+        if path != self._journal.path:
+          path.unlink(missing_ok=True)
+    rows = []
+    for name, key in keys.items():
+      image_id = naming.image_id(name, self._ids)
+      self._ids.add(image_id)
+      rows.append(journal.Named(name, image_id, key))
+    self._journal.append(*rows)
+
+  def _check_absent(self, paths: Iterable[pathlib.Path]) -> None:
     if self._overwrite:
       return
-    present = []
-    for path in self._planned(names):
-      if path.exists():
-        present.append(path)
+    present = [path for path in paths if path.exists()]
     if present:
       more = ""
       if len(present) > 1:
@@ -74,13 +159,18 @@ class Writer:
       raise ConfigError(f"{present[0]}{more}: there already; nothing is "
                         "overwritten unless asked for (overwrite).")
 
-  def _planned(self, names: Iterable[str]) -> Iterator[pathlib.Path]:
-    """All files that the predictions of these names make."""
-    yield self._folder / SUMMARY
-    for folder in self._folders:
-      if self._task.list_file:
-        yield folder / self._task.list_file
-      for name in names:
+  def _lists(self) -> list[pathlib.Path]:
+    """The files about all images."""
+    lists = [self._folder / SUMMARY, self._journal.path]
+    if self._task.list_file:
+      for folder in self._folders:
+        lists.append(folder / self._task.list_file)
+    return lists
+
+  def _files_of_all(self, names: Iterable[str]) -> Iterator[pathlib.Path]:
+    """The files that the predictions of these names make."""
+    for name in names:
+      for folder in self._folders:
         for key in self._task.output_keys:
           yield self._output_path(folder, key, name)
         yield self._picture_path(folder, name)
@@ -92,7 +182,8 @@ class Writer:
   def _picture_path(self, folder, name) -> pathlib.Path:
     return folder / _PICTURES / f"{name}.png"
 
-  def add(self, name: str, prediction: Any, source: str | None = None) -> None:
+  def add(self, name: str, prediction: Any, source: str | None = None, *,
+          stamp: Sequence[int] = ()) -> None:
     """Writes the samples of one image.
 
     Args:
@@ -100,32 +191,30 @@ class Writer:
         image ids.
       prediction: a `Prediction` of this image alone.
       source: the image's path, for the lists.
+      stamp: `stamp_of` its file, from before it was read.
 
     Raises:
       ConfigError: a file is there, or cannot be written.
     """
-    self.check([name])
+    if name not in self._journal.named:
+      self._name({name: name})
     image = prediction.photos[0]
     height, width = image.shape[:2]
-    image_id = naming.image_id(name, self._ids)
-    self._ids.add(image_id)
-    file = source or name
-    size = {"height": height, "width": width}
-    self._images.append({"id": image_id, "file_name": file, **size})
     # [0] is the only image of this prediction.
     image_bytes = resize.to_bytes(image)
     drawings = prediction.pictures()[0]
+    records = []
     for s, folder in enumerate(self._folders):
       outputs = _outputs_of_sample(prediction, s)
-      records = self._write_outputs(folder, name, outputs, image_id)
-      self._records[s] += records
+      records.append(self._write_outputs(folder, name, outputs))
       picture = _beside(image_bytes, drawings[s])
       output_files.write_png(self._picture_path(folder, name), picture)
-    codes = _code_entry(prediction)
-    self._summary.append({"name": name, "file": file, **size, **codes})
+    size = {"height": height, "width": width}
+    entry = {"name": name, "file": source or name, **size,
+             **_code_entry(prediction)}
+    self._journal.append(journal.Done(name, list(stamp), entry, records))
 
-  def _write_outputs(self, folder, name, outputs, image_id
-                     ) -> list[dict[str, Any]]:
+  def _write_outputs(self, folder, name, outputs) -> list[dict[str, Any]]:
     """Writes one sample; returns what the task's list needs to know."""
     records = []
     for key, output in outputs.items():
@@ -133,18 +222,50 @@ class Writer:
       record = self._task.write(path, output, self._categories)
       # Most tasks have no list and return None.
       if record is not None:
-        records.append({"image_id": image_id, **record})
+        records.append(record)
     return records
 
   def close(self, settings: Mapping[str, Any]) -> None:
-    """Writes the lists; `settings` is what the predictions depend on."""
-    for folder, records in zip(self._folders, self._records, strict=True):
-      # A task without a list has no records, and its `list_file` is None.
-      if records:
-        path = folder / self._task.list_file
-        self._task.write_list(path, self._images, records, self._categories)
-    summary = {"settings": dict(settings), "images": self._summary}
+    """Writes the lists of all images that are done, if any.
+
+    Args:
+      settings: what the predictions depend on.
+    """
+    if not self._journal.stamps:
+      return
+    if self._task.list_file:
+      for s, folder in enumerate(self._folders):
+        self._write_list(s, folder / self._task.list_file)
+    entries = [done.image for _, done in self._journal.done()]
+    summary = {"settings": dict(settings), "images": entries}
     output_files.write_json(self._folder / SUMMARY, summary)
+
+  def _write_list(self, s: int, path: pathlib.Path) -> None:
+    """Writes the task's list of one sample."""
+    rows = []
+    records = []
+    for named, done in self._journal.done():
+      image = done.image
+      rows.append({"id": named.id, "file_name": image["file"],
+                   "height": image["height"], "width": image["width"]})
+      for record in done.records[s]:
+        records.append({"image_id": named.id, **record})
+    self._task.write_list(path, rows, records, self._categories)
+
+
+def stamp_of(path: pathlib.Path) -> list[int]:
+  """[bytes, time of the last change in ns] of a file; [] if there is none."""
+  try:
+    stat = path.stat()
+  except OSError:
+    return []
+  return [stat.st_size, stat.st_mtime_ns]
+
+
+def _short(value: Any) -> str:
+  """A value for a message of one line."""
+  text = json.dumps(value)
+  return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _sample_folders(folder: pathlib.Path, num_samples: int

@@ -60,7 +60,8 @@ def fails(call, weights, tmp_path, capsys):
     argv = arguments(weights, tmp_path / "out", *paths)
     assert call([*argv, *extra]) == code
     error = [x for x in capsys.readouterr().err.splitlines()
-             if x.strip() and "Predicting" not in x]
+             if x.strip() and "Predicting" not in x
+             and not x.startswith("warning: ")]
     assert len(error) == 1 and error[0].startswith("error: "), error
     return error[0]
 
@@ -142,7 +143,7 @@ def test_nothing_is_overwritten_unasked(call, weights, folder, tmp_path, fails):
   assert call(argv) == 0
   before = (tmp_path / "out/panoptic/7.png").read_bytes()
   message = fails(folder / "7.png", seed=9, temperature=2)
-  assert "predictions.json and 3 more: there already" in message
+  assert "holds predictions with seed = 0; now seed = 9" in message
   assert (tmp_path / "out/panoptic/7.png").read_bytes() == before
   assert call([*argv, "--overwrite"]) == 0
   assert not list((tmp_path / "out").rglob("*.partial"))
@@ -296,5 +297,93 @@ def test_categories(tmp_path):
   assert choose(str(path), Model(1, rows[:1]))[0].id == 9
   with pytest.raises(ConfigError, match="1 categories, the model has 2"):
     choose(str(path), Model(2))
-  with pytest.raises(ConfigError, match="--categories nowhere"):
+  with pytest.raises(ConfigError, match="--categories: 'nowhere'"):
     choose("nowhere", Model(2))
+
+
+# ── Runs that were stopped ───────────────────────────────────────────────────
+
+
+class Stopping:
+  """A model that raises something at its second image."""
+
+  def __init__(self, uvim, error):
+    self._uvim = uvim
+    self._error = error
+    self.task = uvim.task
+    self.calls = 0
+
+  def predict(self, image, **options):
+    self.calls += 1
+    if self.calls == 2:
+      raise self._error
+    return self._uvim.predict(image, **options)
+
+
+@pytest.fixture
+def three(tmp_path):
+  folder = tmp_path / "three"
+  folder.mkdir()
+  for seed, name in enumerate(("a", "b", "5")):
+    Image.fromarray(noise_image(16, 18, seed)).save(folder / f"{name}.png")
+  return sorted(folder.iterdir())
+
+
+def test_a_stopped_run_goes_on(weights, load_once, three, tmp_path, capsys):
+  uvim = load_once(str(weights[0]), lm=str(weights[1]))
+  with pytest.raises(KeyboardInterrupt):
+    predict.predict_files(
+        Stopping(uvim, KeyboardInterrupt()), three, tmp_path / "out")
+  rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+  assert [row["name"] for row in rows] == ["5"]
+  # Half a line, as a process that is killed leaves it.
+  with open(tmp_path / "out/predictions.jsonl", "a") as file:
+    file.write('{"type": "done", "na')
+  assert not predict.predict_files(uvim, three, tmp_path / "out")
+  assert "1 of 3 images are done already" in capsys.readouterr().out
+  predict.predict_files(uvim, three, tmp_path / "unbroken")
+  for name in ("predictions.json", "panoptic.json", "panoptic/b.png"):
+    assert (tmp_path / "out" / name).read_bytes() == (
+        tmp_path / "unbroken" / name).read_bytes()
+  # Nothing is left to do, so the model is not asked.
+  asked = Stopping(uvim, None)
+  assert not predict.predict_files(asked, three, tmp_path / "out")
+  assert asked.calls == 0
+
+
+def test_an_image_too_large_for_the_memory_is_listed(
+    weights, load_once, three, tmp_path):
+  uvim = load_once(str(weights[0]), lm=str(weights[1]))
+  problems = predict.predict_files(
+      Stopping(uvim, MemoryError()), three, tmp_path / "out")
+  assert len(problems) == 1 and "a.png: too large" in problems[0]
+  rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+  assert [row["name"] for row in rows] == ["5", "b"]
+
+
+def test_more_images_keep_the_ids_of_the_others(
+    weights, load_once, three, tmp_path):
+  uvim = load_once(str(weights[0]), lm=str(weights[1]))
+  out = tmp_path / "out"
+  predict.predict_files(uvim, three[:2], out)
+  before = json.loads((out / "panoptic.json").read_text())["images"]
+  more = tmp_path / "more"
+  more.mkdir()
+  Image.fromarray(noise_image(8, 8)).save(more / "5.png")
+  predict.predict_files(uvim, [more / "5.png", *three], out)
+  after = json.loads((out / "panoptic.json").read_text())["images"]
+  assert after[:2] == before and len({row["id"] for row in after}) == 4
+
+
+def test_an_image_that_has_changed_is_not_taken_as_done(
+    weights, load_once, three, tmp_path):
+  uvim = load_once(str(weights[0]), lm=str(weights[1]))
+  predict.predict_files(uvim, three, tmp_path / "out")
+  Image.new("RGB", (9, 9)).save(three[0])
+  with pytest.raises(ConfigError, match="5.png: has changed since"):
+    predict.predict_files(uvim, three, tmp_path / "out")
+
+
+def test_images_in_out_are_refused(call, weights, folder, capsys):
+  assert call(arguments(weights, folder, folder)) == 2
+  assert "holds images that are to be predicted" in capsys.readouterr().err

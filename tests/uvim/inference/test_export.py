@@ -46,7 +46,8 @@ def test_the_files_that_are_planned_are_those_that_are_written(
   prediction.save(tmp_path, names=["a", "b"])
   writer = export.Writer(tmp_path, prediction.task, num_samples=samples)
   planned = sorted(str(path.relative_to(tmp_path))
-                   for path in writer._planned(["a", "b"]))
+                   for path in [*writer._lists(),
+                                *writer._files_of_all(["a", "b"])])
   assert files_of(tmp_path) == planned
   with pytest.raises(ConfigError, match="predictions.json and .* more: there"):
     writer.check(["a", "b"])
