@@ -68,6 +68,17 @@ class Evaluator(abc.ABC):
       return None
     return self.split.example(index)
 
+  def truth_problem(self, truth: Truth) -> str:
+    """Why nothing can be scored with this truth, in one line; "" if it can.
+
+    A few truths of the split are asked before a run starts.
+
+    Args:
+      truth: what `read_truth` returned.
+    """
+    del truth
+    return ""
+
   @abc.abstractmethod
   def initial(self) -> State:
     """The state before the first example."""

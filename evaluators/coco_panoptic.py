@@ -77,6 +77,7 @@ def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
   objects = example["panoptic_objects"]
   # Renumbered 1, 2, … the map packs to a few kilobytes.
   index_HW = pq.index_map(ids_HW, objects["id"])
+  _check_labels(objects["label"], len(categories), example["image/id"])
   segments = []
   labels_and_crowds = zip(objects["label"], objects["is_crowd"], strict=True)
   for number, (label, is_crowd) in enumerate(labels_and_crowds, start=1):
@@ -88,6 +89,16 @@ def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
     })
   image_id = int(example["image/id"])
   return Truth(image_id, PackedIds.pack(index_HW), segments)
+
+
+def _check_labels(labels: Any, num_categories: int, image_id: Any) -> None:
+  """Raises a ConfigError for a label that stands for no category."""
+  labels = np.asarray(labels)
+  if labels.size and (labels.min() < 0 or labels.max() >= num_categories):
+    raise ConfigError(
+        f"coco_panoptic: the labels of image/id {int(image_id)} lie in "
+        f"{labels.min()}..{labels.max()}; this data set has categories "
+        f"0..{num_categories - 1}.")
 
 
 def make_segments(
@@ -211,6 +222,12 @@ class CocoPanoptic(base.Evaluator):
       self._truths[index] = make_truth(example, self.split.categories)
     truth = self._truths[index]
     return {"image/id": truth.image_id, "panoptic": truth}
+
+  def truth_problem(self, truth: base.Truth) -> str:
+    for segment in truth["panoptic"].segments:
+      if not segment["iscrowd"]:
+        return ""
+    return "it has no segment but crowds."
 
   def initial(self) -> State:
     return State(pq.PQStat.zeros(self.split.categories))

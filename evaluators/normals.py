@@ -9,6 +9,7 @@ import numpy as np
 
 from evaluators import base
 from uvim import resize
+from uvim.registry import ConfigError
 
 _LIMITS = (11.25, 22.5, 30.0)  # Degrees, as the literature reports them.
 _SMALLEST = 1e-12
@@ -54,7 +55,10 @@ class Normals(base.Evaluator):
 
   def result(self, state: State) -> dict[str, float]:
     # All pixels count alike, whichever image they come from.
-    degrees = np.concatenate(state)
+    degrees = np.concatenate([np.zeros(0), *state])
+    if not degrees.size:
+      raise ConfigError(f"normals: none of {len(state)} images has a pixel "
+                        "with a known normal, so there is nothing to measure.")
     metrics = {}
     metrics["mean_angle"] = float(degrees.mean())
     metrics["median_angle"] = float(np.median(degrees))

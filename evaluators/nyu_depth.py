@@ -59,11 +59,11 @@ class DepthStat:
     """The METRICS, 'RMSE_pooled' (metres), and 'num_skipped' images.
 
     Raises:
-      ValueError: no image had a valid pixel.
+      ConfigError: no image had a valid pixel.
     """
     if not self.images:
-      raise ValueError(f"None of {self.skipped} images has a pixel of valid "
-                       "depth, so there is nothing to measure.")
+      raise ConfigError(f"None of {self.skipped} images has a pixel of valid "
+                        "depth, so there is nothing to measure.")
     # Every image weighs the same, however many valid pixels it has.
     means = self.totals / self.images
     metrics = dict(zip(METRICS, means.tolist(), strict=True))
@@ -85,12 +85,9 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
     max_depth: see `truth`.
 
   Raises:
-    ValueError: a prediction that has no logarithm.
+    ConfigError: a prediction that has no logarithm.
   """
-  # Limits of the truth's own type: as a float32, 0.001 is not the float64.
-  is_far_HW = truth > truth.dtype.type(min_depth)
-  is_near_HW = truth < truth.dtype.type(max_depth)
-  is_valid_HW = is_far_HW & is_near_HW
+  is_valid_HW = _is_valid(truth, min_depth, max_depth)
   true_K = truth[is_valid_HW].astype(np.float64)
   predicted_K = prediction[is_valid_HW].astype(np.float64)
   if not true_K.size:
@@ -116,13 +113,22 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   return DepthStat(totals, images=1, squares=squares, pixels=true_K.size)
 
 
+def _is_valid(truth: np.ndarray, min_depth: float, max_depth: float
+              ) -> np.ndarray:
+  """Bool [H,W], which pixels count."""
+  # Limits of the truth's own type: as a float32, 0.001 is not the float64.
+  is_far_HW = truth > truth.dtype.type(min_depth)
+  is_near_HW = truth < truth.dtype.type(max_depth)
+  return is_far_HW & is_near_HW
+
+
 def _check_positive(predicted_K: np.ndarray) -> None:
-  """Raises a ValueError unless all predicted depths have a logarithm."""
+  """Raises a ConfigError unless all predicted depths have a logarithm."""
   is_good_K = np.isfinite(predicted_K) & (predicted_K > 0)
   num_bad = np.count_nonzero(~is_good_K)
   if num_bad:
-    raise ValueError("The predicted depth is not positive and finite at "
-                     f"{num_bad} of {predicted_K.size} valid pixels.")
+    raise ConfigError("The predicted depth is not positive and finite at "
+                      f"{num_bad} of {predicted_K.size} valid pixels.")
 
 
 class NyuDepth(base.Evaluator):
@@ -161,6 +167,17 @@ class NyuDepth(base.Evaluator):
     self._crop_top = crop_top
     self._min_depth = min_depth
     self._max_depth = max_depth
+
+  def truth_problem(self, truth: base.Truth) -> str:
+    true_HW = self._scored_part(truth)
+    if _is_valid(true_HW, self._min_depth, self._max_depth).any():
+      return ""
+    known = true_HW[np.isfinite(true_HW) & (true_HW > 0)]
+    if not known.size:
+      return "no pixel has a depth."
+    return (f"its depths lie in {known.min():g}..{known.max():g}; min_depth "
+            f"and max_depth are {self._min_depth:g} and {self._max_depth:g}, "
+            "in metres.")
 
   def initial(self) -> DepthStat:
     return DepthStat.zeros()

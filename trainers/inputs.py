@@ -55,12 +55,6 @@ class Inputs:
   evaluations: Sequence[evaluation.Evaluation]
   panel_batch: dict[str, np.ndarray] | None
 
-  def check_first_batch(self) -> None:
-    """Raises a ConfigError if the model cannot take the batches."""
-    # One example for each process is enough to see sizes and keys.
-    batches = self.open_batches(batch_size=jax.process_count())
-    self.family.check_batch(next(batches))
-
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -103,7 +97,6 @@ def open_run(
     opened_config = dataclasses.replace(config, model_init=None)
   inputs = open_inputs(opened_config, store, on_eval_batch)
   program = make_program(config, inputs)
-  inputs.check_first_batch()
   meta = checkpoint_meta(config, inputs)
   if needs_no_start:
     meta["initial_crc32"] = past["initial_crc32"]

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from trainers import cluster, evaluation, preemption
+from trainers import cluster, evaluation, preemption, preflight
 from trainers.families.base import Compiled, Family
 from trainers.inputs import first_state, open_run, parts_of_run
 from trainers.report import panel, recorder
@@ -349,6 +349,7 @@ def _prepare(
     # run that is told to stop has little time.
     inputs, program, meta = open_run(config, past, store, watch.check)
     check_inputs(workdir, config, past, meta)
+    preflight.check_inputs(config, inputs)
     return inputs, program, meta
 
   # A mistake may show in one process alone, such as data that it cannot see.

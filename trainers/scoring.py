@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from trainers import evaluation
+from trainers import evaluation, preflight
 from trainers.families import open_checkpoint
 from trainers.families.base import Compiled, Family
 from uvim.config import EvalConfig, TrainConfig, from_json
@@ -71,6 +71,7 @@ def score(
     block = changed(block, changes or {}, _predict_options(family, block))
     evaluations.append(evaluation.make_evaluation(
         block, family, predict, mesh, pp_modules=config.pp_modules))
+  preflight.check_evaluations(family, evaluations, config)
   variables = jax.device_put(variables, sharding.replicated(mesh))
   return [_run(item, variables) for item in evaluations]
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields, tree
@@ -241,6 +242,16 @@ class Compiled:
       if block.pred == name:
         return dict(block.pred_kw)
     return {}
+
+
+def label_logs(task: AbstractTask, batch: Batch) -> Logs:
+  """'labels/FLAW' → the share of examples whose labels have that flaw."""
+  logs = {}
+  # With codes from a cache, a batch of stage II has no labels.
+  if "labels" in batch:
+    for flaw in task.label_flaws(batch["labels"]):
+      logs[f"labels/{flaw.name}"] = jnp.mean(flaw.is_bad_B)
+  return logs
 
 
 def draw_columns(

@@ -20,6 +20,7 @@ from trainers.families.base import (
   Report,
   check_size,
   draw_columns,
+  label_logs,
   nested,
 )
 from trainers.families.vqvae import VqvaeFamily
@@ -142,6 +143,7 @@ class LmFamily(Family):
     if num_words is not None:
       stats = {"counts": usage.histogram(code, num_words)}
     logs = {name: jnp.mean(value_B) for name, value_B in logs_B.items()}
+    logs |= label_logs(self.task, batch)
     return jnp.mean(nll_B), Report(logs, stats)
 
   def after_step(self, params, extra, stats, rng, starts_epoch):
@@ -211,7 +213,11 @@ def _oracle_of(checkpoint: str, config: TrainConfig) -> str:
   if open_model.is_name(checkpoint) or is_published:
     task_name = checkpoint.removesuffix("-stage2")
     return f"{task_name}-stage1"
-  run_config = {"oracle": {"model_init": config.oracle.model_init}}
+  named = config.oracle.model_init
+  if "://" in named and not open_model.read_config(checkpoint):
+    # Bare arrays come without a config, so the user has given this one.
+    return named
+  run_config = {"oracle": {"model_init": named}}
   return open_model.oracle_path(checkpoint, run_config)
 
 

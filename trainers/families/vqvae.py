@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import Family, Report, check_size, draw_columns
+from trainers.families.base import (
+  Family,
+  Report,
+  check_size,
+  draw_columns,
+  label_logs,
+)
 from uvim.codes import masking, usage
 from uvim.config import TrainConfig
 from uvim.models import make_model
@@ -89,6 +95,7 @@ class VqvaeFamily(Family):
       # The base model alone: no code, and nothing for a codebook to learn.
       z_BLE = model.embed_no_code(arrays, len(image))
       loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
+      logs = logs | label_logs(self.task, batch)
       return loss, Report(logs, stats=None)
 
     # y → code → y: the oracle reads the labels that f must then predict.
@@ -96,7 +103,7 @@ class VqvaeFamily(Family):
     z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
     loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
     loss += jnp.mean(coded.loss_B)
-    logs = logs | coded.logs
+    logs = logs | coded.logs | label_logs(self.task, batch)
     return loss, Report(logs, stats=coded.stats)
 
   def after_step(self, params, extra, stats, rng, starts_epoch):

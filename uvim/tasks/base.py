@@ -19,6 +19,7 @@ import numpy as np
 from uvim import fields, resize
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
+from uvim.tasks.flaws import ANY, Flaw
 from uvim.tasks.output_files import Path
 from uvim.typing import Array, Float, Logs, PerExample, Size
 
@@ -141,7 +142,7 @@ class AbstractTask(abc.ABC):
     # Prediction has images without labels.
     if "labels" in batch:
       labels = batch["labels"]
-      self._check_label_size(labels.shape)
+      self._check_label_shape(labels.shape)
       encoded = self.encode_labels(labels)
     # Stage II: the oracle sees the small image, the prior the large one.
     if "image_ctx" in batch:
@@ -150,7 +151,11 @@ class AbstractTask(abc.ABC):
       context = batch.get("image")
     return {"ctx": context, "x": encoded}
 
-  def _check_label_size(self, shape: Sequence[int]):
+  def _check_label_shape(self, shape: Sequence[int]):
+    if len(shape) != 4:
+      raise ConfigError(
+          f"A batch of labels has shape {tuple(shape)}; it must be [B, H, W, "
+          f"{self.label_channels}].")
     height, width = shape[1:3]
     if (height, width) != tuple(self.input_size):
       raise ConfigError(
@@ -161,6 +166,18 @@ class AbstractTask(abc.ABC):
   @abc.abstractmethod
   def encode_labels(self, labels: AnyArray) -> AnyArrays:
     """labels [B,H,W,C] -> key -> int [B,N,P] or float [B,N,C,P]."""
+
+  def label_flaws(self, labels: AnyArray) -> list[Flaw]:
+    """What may be wrong with labels, and the examples in which it is.
+
+    It works on arrays of the host and, inside a compiled step, on those of
+    devices. A task without such a check returns an empty list.
+
+    Args:
+      labels: [B,H,W,C].
+    """
+    del labels
+    return []
 
   @abc.abstractmethod
   def loss(self, logits: Arrays, x: AnyArrays) -> tuple[PerExample, Logs]:
@@ -349,6 +366,12 @@ class RealTask(AbstractTask):
     patches_BNPC = patchify(labels, self.patch_size)
     # Channels come before pixels, where the logits have their classes.
     return {self.key: patches_BNPC.swapaxes(2, 3)}
+
+  def label_flaws(self, labels):
+    """A number that is infinite or NaN: it would spoil all parameters."""
+    is_finite_B = jnp.isfinite(labels).all((1, 2, 3))
+    return [Flaw("not_finite", ~is_finite_B, "labels", labels,
+                 "all must be finite numbers.", ANY)]
 
   def pixels(self, logits: Arrays) -> Float[Array, "B H W C"]:
     """The logits [B,N,C,P] as float32 images."""

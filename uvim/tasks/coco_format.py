@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from uvim import categories as categories_lib
-from uvim import pixels
+from uvim import pixels, resize
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
 from uvim.tasks.base import Categories, Record
@@ -74,21 +74,29 @@ def number_segments(panoptic_HW2: np.ndarray) -> tuple[np.ndarray, list[int]]:
   Returns:
     (int [H, W] of the numbers, 0 is void; the class of each segment).
   """
-  # 64 bits: the product of class and stride below could overflow fewer.
-  classes_HW = panoptic_HW2[..., 0].astype(np.int64)
-  instances_HW = panoptic_HW2[..., 1].astype(np.int64)
   # One integer for each pair, so that it sorts by class, then by instance.
-  stride = int(instances_HW.max()) + 1
-  is_segment_HW = classes_HW > 0
-  pairs_HW = classes_HW * stride + instances_HW
-  pairs_HW = np.where(is_segment_HW, pairs_HW, 0)
-  pairs, place = np.unique(pairs_HW, return_inverse=True)
-  is_segment = pairs > 0
-  # Void is absent, or the first: only then do the others start at place 1.
-  numbers = np.cumsum(is_segment) * is_segment
-  ids_HW = numbers[place].reshape(classes_HW.shape)
-  classes = pairs[is_segment] // stride
+  stride = int(panoptic_HW2[..., 1].max()) + 1
+  strips = resize.strips(panoptic_HW2.shape)
+  pairs = np.zeros(0, np.int64)
+  for strip in strips:
+    pairs = np.union1d(pairs, _pairs(panoptic_HW2[strip], stride))
+  # Void is 0.
+  pairs = pairs[pairs > 0]
+  ids_HW = np.empty(panoptic_HW2.shape[:2], np.int32)
+  for strip in strips:
+    pairs_HW = _pairs(panoptic_HW2[strip], stride)
+    # Void is below all pairs; the first pair gets number 1.
+    ids_HW[strip] = np.searchsorted(pairs, pairs_HW, side="right")
+  classes = pairs // stride
   return ids_HW, classes.tolist()
+
+
+def _pairs(panoptic_HW2: np.ndarray, stride: int) -> np.ndarray:
+  """int64 [H, W]: class * stride + instance; 0 where there is no class."""
+  # 64 bits: the product could overflow fewer.
+  classes_HW = panoptic_HW2[..., 0].astype(np.int64)
+  pairs_HW = classes_HW * stride + panoptic_HW2[..., 1]
+  return np.where(classes_HW > 0, pairs_HW, 0)
 
 
 def _extent(mask_HW: np.ndarray) -> dict[str, Any]:

@@ -12,8 +12,11 @@ import numpy as np
 from uvim import fields, resize
 from uvim.nn import losses
 from uvim.tasks import base, output_files
+from uvim.tasks.flaws import ANY, Flaw
 
 KEY = "color"
+# A resize that sharpens may leave [-1, 1] a little.
+_LARGEST = 1.5
 
 
 class ColorizationTask(base.RealTask):
@@ -26,6 +29,14 @@ class ColorizationTask(base.RealTask):
   labels_from_image = True
   sees_grey = True
   file_ending = "png"
+
+  def label_flaws(self, labels):
+    """Also colors that are not scaled to [-1, 1]."""
+    largest_B = abs(labels).max((1, 2, 3))
+    beyond = Flaw(
+        "beyond", largest_B > _LARGEST, "colors", labels,
+        f"they must be {self.meaning}.", ANY)
+    return [*super().label_flaws(labels), beyond]
 
   def loss(self, logits, x):
     """Squared error averaged over channels and pixels.
@@ -63,19 +74,14 @@ class ColorizationTask(base.RealTask):
         model saw. Only the colors are then the model's.
     """
     color_HWC = resize.resize_bilinear(output, image.shape[:2])
+    if color_HWC is output:
+      # What follows works in place.
+      color_HWC = output.copy()
     if full_luma:
-      image_HWC = image.astype(np.float32)
-      if image.dtype == np.uint8:
-        # From levels to [-1, 1].
-        image_HWC = image_HWC / np.float32(127.5) - 1
-      weights_C = resize.LUMA_WEIGHTS
-      # Add the same to all three channels: the luma changes, the color
-      # differences stay.
-      missing_HW = (image_HWC - color_HWC) @ weights_C
-      # The weights do not quite sum to one.
-      color_HWC = color_HWC + missing_HW[..., None] / weights_C.sum()
+      for strip in resize.strips(image.shape):
+        color_HWC[strip] = _with_luma(color_HWC[strip], image[strip])
     # The shift may leave the range of colors.
-    return np.clip(color_HWC, -1, 1)
+    return np.clip(color_HWC, -1, 1, out=color_HWC)
 
   to_image_size.checks = {"full_luma": fields.BOOL}
   to_image_size.docs = {
@@ -85,3 +91,18 @@ class ColorizationTask(base.RealTask):
     """An RGB PNG."""
     del categories
     output_files.write_png(path, resize.to_bytes(output))
+
+
+def _with_luma(color_HWC: np.ndarray, image_HWC: np.ndarray) -> np.ndarray:
+  """The colors, float32 in [-1, 1], with the luma of an image."""
+  is_bytes = image_HWC.dtype == np.uint8
+  image_HWC = image_HWC.astype(np.float32)
+  if is_bytes:
+    # From levels to [-1, 1].
+    image_HWC = image_HWC / np.float32(127.5) - 1
+  weights_C = resize.LUMA_WEIGHTS
+  # Add the same to all three channels: the luma changes, the color differences
+  # stay.
+  missing_HW = (image_HWC - color_HWC) @ weights_C
+  # The weights do not quite sum to one.
+  return color_HWC + missing_HW[..., None] / weights_C.sum()

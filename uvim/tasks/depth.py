@@ -8,13 +8,16 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields
+from uvim import fields, resize
 from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.tasks import base, output_files
+from uvim.tasks.flaws import NEVER, Flaw
 
 KEY = "depth"
 _MAX_UINT16 = 65535
+# A share of the pixels with a depth; fewer beyond the range are as expected.
+_MANY_PIXELS = 0.01
 
 # From near to far. The lightness (CIE L*) falls by about 12 at every step,
 # from 94 to 20: nearer is always brighter, and no depth is the holes' black.
@@ -111,6 +114,28 @@ class DepthTask(base.AbstractTask):
     ids_BHW = bins_BHW.astype(jnp.int32)
     return {KEY: base.patchify(ids_BHW, self.patch_size)}
 
+  def label_flaws(self, labels):
+    """Images without a depth, and depths beyond the range."""
+    depth_BHW = labels[..., 0]
+    is_known_BHW = _has_depth(depth_BHW)
+    is_far_BHW = depth_BHW > self.max_depth
+    is_near_BHW = depth_BHW < self.min_depth
+    is_beyond_BHW = is_known_BHW & (is_far_BHW | is_near_BHW)
+    num_known_B = is_known_BHW.sum((1, 2))
+    num_beyond_B = is_beyond_BHW.sum((1, 2))
+    is_known_B = num_known_B > 0
+    known_BHW = jnp.where(is_known_BHW, depth_BHW, jnp.nan)
+    allowed = (f"task_options have min_depth {self.min_depth:g} and max_depth "
+               f"{self.max_depth:g}, in metres.")
+    return [
+        Flaw("unlabelled", ~is_known_B, "depths", depth_BHW,
+             "a pixel with a depth has a finite number of metres above 0."),
+        Flaw("beyond", is_known_B & (num_beyond_B == num_known_B), "depths",
+             known_BHW, f"{allowed} Are they millimetres or centimetres?"),
+        Flaw("partly_beyond", num_beyond_B > _MANY_PIXELS * num_known_B,
+             "depths", known_BHW, f"{allowed} Those beyond belong to the first "
+             "or last bin.", NEVER)]
+
   def loss(self, logits, x):
     """Cross-entropy averaged over pixels.
 
@@ -150,11 +175,13 @@ class DepthTask(base.AbstractTask):
   def write(self, path, output, categories=None):
     """A PNG of 16 bits with millimetres."""
     del categories
-    # A cast alone would cut decimals, and wrap around what is too far.
-    metres = output.astype(np.float64)
-    millimetres = np.rint(metres * 1000)
-    millimetres = np.clip(millimetres, 0, _MAX_UINT16)
-    output_files.write_png(path, millimetres.astype(np.uint16))
+    levels = np.empty(output.shape, np.uint16)
+    for strip in resize.strips(output.shape):
+      # A cast alone would cut decimals, and wrap around what is too far.
+      metres = output[strip].astype(np.float64)
+      millimetres = np.rint(metres * 1000)
+      levels[strip] = np.clip(millimetres, 0, _MAX_UINT16)
+    output_files.write_png(path, levels)
 
 
 def _has_depth(depth: base.AnyArray) -> base.AnyArray:

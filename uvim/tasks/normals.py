@@ -9,6 +9,10 @@ import numpy as np
 from uvim import resize
 from uvim.nn import losses
 from uvim.tasks import base
+from uvim.tasks.flaws import ANY, Flaw
+
+# Of a unit vector, with room for rounding.
+_MAX_LENGTH = 1.05
 
 
 class NormalsTask(base.RealTask):
@@ -17,6 +21,18 @@ class NormalsTask(base.RealTask):
   keys = ("normals",)
   label_channels = 3
   meaning = "x, y and z of a unit vector"
+
+  def label_flaws(self, labels):
+    """Also vectors that are too long, and images where none is known."""
+    squares_BHW = jnp.sum(jnp.square(labels), -1)
+    longest_B = squares_BHW.max((1, 2))
+    too_long = Flaw(
+        "too_long", longest_B > _MAX_LENGTH**2, "normals", labels,
+        "each must have length 1, or 0 where it is not known.", ANY)
+    unlabelled = Flaw(
+        "unlabelled", longest_B == 0, "normals", labels,
+        "one that is known has length 1.")
+    return [*super().label_flaws(labels), too_long, unlabelled]
 
   def loss(self, logits, x):
     """1 - cosine of unit vectors. The mean counts unknown ones as 0."""

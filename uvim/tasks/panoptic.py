@@ -8,10 +8,13 @@ Suffixes: B batch · H W pixels · C channels (semantics, instance) · N patches
 · P pixels of a patch · S segments of one image.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from uvim.nn import losses
+from uvim.registry import ConfigError
 from uvim.tasks import base, coco_format
+from uvim.tasks.flaws import ANY, Flaw
 from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_logits
 from uvim.typing import Int
 
@@ -44,12 +47,47 @@ class PanopticTask(base.AbstractTask):
     """int [B,H,W,2] -> key -> int [B,N,P].
 
     Ids out of range mean "unlabelled".
+
+    Raises:
+      ConfigError: labels that are no integers, or not of two channels.
     """
+    channels = labels.shape[-1]
+    is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
+    if channels != self.label_channels or not is_integer:
+      raise ConfigError(
+          f"Labels are {labels.dtype} with {channels} channels; this task "
+          "needs two channels of integers, semantics and instances.")
     labels_BNPC = base.patchify(labels, self.patch_size)
     ids = {}
     for channel, key in enumerate(KEYS):
       ids[key] = labels_BNPC[..., channel]
     return ids
+
+  def label_flaws(self, labels):
+    """Images without a class, and ids beyond those of the model."""
+    semantics_BHW = labels[..., 0]
+    instances_BHW = labels[..., 1]
+    num_classes = self._num_ids("semantics")
+    num_instances = self._num_ids("instances")
+    last_class = num_classes - 1
+    is_class_BHW = (semantics_BHW > 0) & (semantics_BHW < num_classes)
+    is_beyond_BHW = semantics_BHW >= num_classes
+    is_over_BHW = instances_BHW >= num_instances
+    return [
+        Flaw("beyond", is_beyond_BHW.any((1, 2)), "class ids", semantics_BHW,
+             f"model.outputs['semantics'] has 1..{last_class}, and 0 is void. "
+             "A pixel that must not count has an id below 0.", ANY),
+        Flaw("unlabelled", ~is_class_BHW.any((1, 2)), "class ids",
+             semantics_BHW, f"a labelled pixel has one of 1..{last_class}."),
+        Flaw("too_many", is_over_BHW.any((1, 2)), "instance ids",
+             instances_BHW, "model.outputs['instances'] has "
+             f"0..{num_instances - 1}. Pixels beyond count for nothing.")]
+
+  def _num_ids(self, key: str) -> int:
+    """How many ids both the oracle and the base model have."""
+    num_inputs, _ = self.inputs_spec[key]
+    num_outputs, _ = self.outputs_spec[key]
+    return min(num_inputs, num_outputs)
 
   def loss(self, logits, x):
     """Unweighted sum of both per-pixel cross-entropies, averaged over pixels.
