@@ -1,0 +1,166 @@
+"""Evaluators that fail: the run goes on, and says so."""
+
+import errno
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+import evaluators
+from configs import vqvae_rooms_panoptic
+from evaluators import mean
+from trainers import evaluation, loop, scoring, trouble
+from trainers.report.recorder import Recorder
+from uvim.cli import app
+from uvim.config import resolve
+from uvim.learn import sharding
+from uvim.registry import ConfigError
+
+HERE = "tests.trainers.test_trouble"
+
+
+class Fails(mean.Mean):
+  """Raises what its option names, at the third example."""
+
+  def __init__(self, split, *, error: str = ""):
+    super().__init__(split)
+    self._error = error
+
+  def update(self, state, prediction, truth):
+    if state.num_examples == 2:
+      if self._error == "config":
+        raise ConfigError("no pixel to score")
+      if self._error == "fault":
+        return state.no_such_attribute
+      if self._error == "memory":
+        raise MemoryError
+      if self._error == "disk":
+        raise OSError(errno.ENOSPC, "full")
+      if self._error == "interrupt":
+        raise KeyboardInterrupt
+    return super().update(state, prediction, truth)
+
+
+@pytest.fixture(autouse=True)
+def fails(monkeypatch):
+  monkeypatch.setitem(evaluators.EVALUATORS, "fails", f"{HERE}.Fails")
+
+
+def make_config(data_dir, error, steps=2):
+  """Evaluators `broken` and, after it, `sound`."""
+  config = vqvae_rooms_panoptic.get_config("tiny")
+  config.unlock()
+  config.data_dir = str(data_dir)
+  config.total_steps = config.checkpoint_steps = steps
+  config.log_training_steps = 1
+  config.mesh = (("data", 1),)
+  config.val_split = None
+  config.evals = [("broken", "fails"), ("sound", "mean")]
+  del config.oracle_code, config.zero_code
+  block = dict(split="validation[:8]", pp=config.pp_eval, pred="loss",
+               log_steps=steps)
+  config.broken = dict(block, options=dict(error=error))
+  config.sound = block
+  return resolve(config)
+
+
+def read_lines(workdir):
+  text = (workdir / "metrics.jsonl").read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_run_goes_on_without_an_evaluator(rooms_tiny_dir, tmp_path, capsys):
+  config = make_config(rooms_tiny_dir, "config")
+  metrics = loop.train(config, tmp_path)
+  assert np.isfinite(metrics["sound/loss"])
+  broken, sound = read_lines(tmp_path)[-2:]
+  assert broken == {"step": 2, "failed/broken": 1.0, "settings": {
+      "error": "config", "failed": "no pixel to score"}}
+  assert sound["sound/loss"] == metrics["sound/loss"]
+  assert (tmp_path / "checkpoints" / "2").is_dir()
+  last_line = capsys.readouterr().err.splitlines()[-1]
+  assert last_line == ("The run is complete, but broken could not score at "
+                       "step 2: no pixel to score")
+  # It was scored as well as it can be: a restart does not try again.
+  before = read_lines(tmp_path)
+  loop.train(config, tmp_path)
+  assert read_lines(tmp_path) == before
+
+  # Of a checkpoint, too, the others are scored.
+  found = scoring.score(str(tmp_path), config)
+  assert [x["problem"] for x in found] == ["no pixel to score", ""]
+  assert np.isfinite(found[1]["metrics"]["sound/loss"])
+
+
+class Killed(BaseException):
+  pass
+
+
+def test_the_step_is_saved_before_it_is_scored(rooms_tiny_dir, tmp_path):
+  """A kill after the first of two scores: both are there once in the end."""
+  config = make_config(rooms_tiny_dir, "")
+  loop.train(config, tmp_path / "whole")
+
+  class Kills(Recorder):
+    def scalars(self, step, values, settings=None):
+      super().scalars(step, values, settings)
+      if settings is not None:
+        raise Killed
+
+  with pytest.raises(Killed):
+    loop.train(config, tmp_path / "killed", make_recorder=Kills)
+  assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()
+  loop.train(config, tmp_path / "killed")
+  assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
+
+
+def make_evaluation(error, predict=None):
+  batches = [{"x": np.arange(8.0), "image/id": np.arange(8) + 8 * i}
+             for i in range(3)]
+  split = types.SimpleNamespace(num_examples=24)
+  return evaluation.Evaluation(
+      config=None, evaluator=Fails(split, error=error), settings={},
+      predict=jax.jit(predict or (lambda variables, batch: {"x": batch["x"]})),
+      start_batches=lambda: iter(batches), mesh=sharding.make_mesh(
+          (("data", -1),)))
+
+
+def test_a_fault_of_an_evaluator_names_its_place():
+  scores = make_evaluation("fault").run({})
+  assert scores.metrics == {}
+  assert scores.problem.startswith("AttributeError: 'Totals' object has no")
+  assert "(test_trouble.py, line " in scores.problem
+
+
+@pytest.mark.parametrize("error, kind", [
+    ("memory", MemoryError), ("disk", OSError),
+    ("interrupt", KeyboardInterrupt)])
+def test_what_concerns_the_whole_run_ends_it(error, kind):
+  with pytest.raises(kind):
+    make_evaluation(error).run({})
+
+
+def test_a_score_that_is_no_number_is_left_out():
+  scores = make_evaluation("", lambda variables, batch: {
+      "x": batch["x"], "y": batch["x"] / 0}).run({})
+  assert scores.metrics == {"x": 3.5}
+  assert scores.problem == "y is nan"
+
+
+def test_batches_that_cannot_be_read():
+  def broken():
+    yield {"x": np.arange(8.0)}
+    raise ConfigError("example 9 is damaged")
+
+  made = make_evaluation("")
+  made = evaluation.dataclasses.replace(made, start_batches=broken)
+  assert made.run({}).problem == "example 9 is damaged"
+
+
+def test_which_errors_end_a_run():
+  assert trouble.ends_run(app.Stop("asked to stop"))
+  assert trouble.ends_run(OSError(errno.EDQUOT, "quota"))
+  assert not trouble.ends_run(OSError(errno.EACCES, "no permission"))
+  assert not trouble.ends_run(ConfigError("no pixel"))
