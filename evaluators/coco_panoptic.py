@@ -177,7 +177,11 @@ class State:
 class CocoPanoptic(base.Evaluator):
   """PQ, SQ and RQ in percent, over all, thing and stuff categories."""
 
-  checks = {"merge_stuff": fields.BOOL, "official": fields.BOOL}
+  checks = {
+      "merge_stuff": fields.BOOL,
+      "save_dir": fields.optional(fields.PATH),
+      "official": fields.BOOL,
+  }
 
   def __init__(
       self,
@@ -203,6 +207,8 @@ class CocoPanoptic(base.Evaluator):
         package.
     """
     super().__init__(split)
+    fields.check_options(
+        type(self), merge_stuff=merge_stuff, official=official)
     if official:
       # Now, and not after an hour of predictions.
       panoptic_files.official_code()

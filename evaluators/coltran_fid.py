@@ -70,8 +70,14 @@ class ColtranFid(base.Evaluator):
   needs_truth = False
   num_prescribed = 5000
   checks = {
+      "reference_split": fields.optional(fields.TEXT),
+      "features": fields.optional(fields.PATH),
+      "eval_files": fields.optional(fields.PATH),
+      "reference_files": fields.optional(fields.PATH),
       "num_files": fields.integer(1),
-      "pixel_scale": fields.number(0),
+      "pixel_scale": fields.POSITIVE,
+      "input_tensor": fields.TEXT,
+      "output_tensor": fields.TEXT,
   }
 
   def __init__(
@@ -102,6 +108,8 @@ class ColtranFid(base.Evaluator):
     # Imported late: it needs TensorFlow.
     from pp import builder
     super().__init__(split)
+    fields.check_options(
+        type(self), num_files=num_files, pixel_scale=pixel_scale)
     # First, because it takes no time and is what most runs will lack.
     self._extract = extractor or features_lib.make_extractor(
         features, input_tensor=input_tensor, output_tensor=output_tensor)

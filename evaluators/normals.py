@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluators import base
-from uvim import resize
+from uvim import fields, resize
 from uvim.registry import ConfigError
 
 _LIMITS = (11.25, 22.5, 30.0)  # Degrees, as the literature reports them.
@@ -20,6 +20,8 @@ State = tuple[np.ndarray, ...]
 
 class Normals(base.Evaluator):
   """Mean and median angle in degrees, and the share (%) below some angles."""
+
+  checks = {"pp_truth": fields.TEXT}
 
   def __init__(self, split: Any, *, pp_truth: str = "rooms_normals"):
     """Parses `pp_truth`.

@@ -138,7 +138,7 @@ class NyuDepth(base.Evaluator):
       "crop": fields.one_of(("eigen", "none")),
       "crop_top": fields.integer(0, FRAME[0] - CROP[0]),
       "min_depth": fields.number(0),
-      "max_depth": fields.number(0),
+      "max_depth": fields.POSITIVE,
   }
 
   def __init__(self, split: Any, *, crop: str = "eigen", crop_top: int = 45,
@@ -160,6 +160,9 @@ class NyuDepth(base.Evaluator):
       ConfigError: the range of valid depths is empty.
     """
     super().__init__(split)
+    fields.check_options(
+        type(self), crop=crop, crop_top=crop_top, min_depth=min_depth,
+        max_depth=max_depth)
     if not min_depth < max_depth:
       raise ConfigError("nyu_depth: needs min_depth < max_depth, not "
                         f"{min_depth!r} and {max_depth!r}.")

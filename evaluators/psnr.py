@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluators import base
-from uvim import registry
+from uvim import fields, registry
 from uvim.registry import ConfigError
 
 _RANGE = 2.0  # From -1 to 1.
@@ -32,6 +32,8 @@ class Total:
 
 class Psnr(base.Evaluator):
   """The mean over images of their PSNR, in dB."""
+
+  checks = {"pp_truth": fields.optional(fields.TEXT)}
 
   def __init__(self, split: Any, *, pp_truth: str | None = None):
     """Parses `pp_truth`.

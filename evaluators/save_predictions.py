@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluators import base
-from uvim import files
+from uvim import fields, files
 from uvim.registry import ConfigError
 
 
@@ -20,6 +20,7 @@ class SavePredictions(base.Evaluator):
   """
 
   needs_truth = False
+  checks = {"save_dir": fields.optional(fields.PATH)}
 
   def __init__(self, split: Any, *, save_dir: str | None = None):
     """Writes nothing yet.

@@ -11,6 +11,7 @@ from trainers import evaluation, preflight
 from trainers.families import open_checkpoint
 from trainers.families.base import Compiled, Family
 from uvim.config import EvalConfig, TrainConfig, from_json
+from uvim.fields import check_value, fields_of
 from uvim.learn import sharding
 from uvim.registry import ConfigError, unknown
 from uvim.store import open_model
@@ -106,6 +107,7 @@ def changed(
   options = dict(block.options)
   for name, value in changes.items():
     if name in FIELDS:
+      check_value(fields_of(EvalConfig)[name], value, "--set")
       fields[name] = value
     elif name in predict_options:
       pred_kw[name] = value

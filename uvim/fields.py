@@ -10,6 +10,7 @@ Layer 0: no imports but the standard library, numpy and the registry.
 import dataclasses
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -126,14 +127,24 @@ def _is_text(value: Any) -> bool:
   return isinstance(value, str)
 
 
+def _is_path(value: Any) -> bool:
+  return isinstance(value, (str, os.PathLike))
+
+
 def _is_mapping(value: Any) -> bool:
   if not isinstance(value, Mapping):
     return False
   return all(map(_is_text, value))
 
 
+def _is_positive(value: Any) -> bool:
+  return is_number(value) and value > 0
+
+
+POSITIVE = Check("a number > 0", _is_positive)
 BOOL = Check("True or False", _is_bool)
 TEXT = Check("a text", _is_text)
+PATH = Check("a path", _is_path)
 MAPPING = Check("a block of names and values", _is_mapping)
 # Type of a field → its check, where the field names none.
 CHECK_OF_TYPE = {
@@ -243,6 +254,20 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
           doc=docs.get(name, ""),
           check=checks.get(name))
   return options
+
+
+def check_options(function: Callable[..., Any], **given: Any) -> None:
+  """Raises a ConfigError for an option that the function does not allow.
+
+  For the function itself: a config has been checked, a caller from Python has
+  not.
+
+  Args:
+    function: has the attribute `checks`, see `options_of`.
+    **given: values of some of its options.
+  """
+  name = getattr(function, "__name__", str(function))
+  check_fields(options_of(function), given, name)
 
 
 def takes_any_option(function: Callable[..., Any]) -> bool:

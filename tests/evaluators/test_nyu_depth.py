@@ -225,3 +225,12 @@ def test_both_names_of_the_evaluator_work():
   for name in "nyu_depth", "proj.uvim.nyu_depth":
     assert isinstance(evaluators.make_evaluator(name, _source([])),
                       nyu_depth.NyuDepth)
+
+
+@pytest.mark.parametrize("options", [
+    {"crop": "eigne"}, {"crop_top": 1.5}, {"min_depth": float("nan")},
+    {"max_depth": 0}])
+def test_options_have_ranges_for_callers_from_python_too(options):
+  name, = options
+  with pytest.raises(ConfigError, match=rf"NyuDepth\.{name} = .*; it must be"):
+    nyu_depth.NyuDepth(None, **options)

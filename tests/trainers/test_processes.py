@@ -124,6 +124,25 @@ def test_a_refusal_of_one_process_ends_both(folder):
   assert f"error: process 0: {refusal}" in texts[1]
 
 
+def test_an_evaluator_may_fail_in_one_process_alone(folder):
+  """Process 0 alone writes files, and a file is where the folder must be."""
+  (folder / "file").write_text("")
+  text = (folder / "vqvae.py").read_text()
+  text = text.replace('"score", "mean"', '"score", "save_predictions"')
+  text = text.replace("  return config", f"""
+  config.score.options = dict(save_dir={str(folder / "file" / "under")!r})
+  config.total_steps = 2
+  return config""")
+  (folder / "fails.py").write_text(text)
+  log = folder / "fails"
+  codes = call_two(cli.arguments(folder / "fails.py", folder / "fails"), log)
+  texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+  assert codes == [0, 0], "\n".join(texts)
+  assert "could not score at step 2: NotADirectoryError" in texts[0]
+  failed, = [x for x in read_lines(folder / "fails") if "settings" in x]
+  assert failed["failed/score"] == 1
+
+
 def test_a_run_of_eight_devices_goes_on_on_one(folder):
   workdir = half_of(folder, "one")
   text = (folder / "vqvae.py").read_text()

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields, tree
+from uvim.codes import masking
 from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.registry import ConfigError, lookup
@@ -199,7 +200,18 @@ class Family(abc.ABC):
     options = fields.options_of(function)
     if fields.takes_any_option(function):
       options |= fields.options_of(self.task.outputs)
+    for name, check in self._option_checks().items():
+      if name in options:
+        options[name] = dataclasses.replace(options[name], check=check)
     return options
+
+  def _option_checks(self) -> dict[str, fields.Check]:
+    """Which values the options that families share may have."""
+    checks = {"seed": fields.SEED}
+    num_words = self.num_words()
+    if num_words is not None:
+      checks["mask"] = fields.optional(masking.mask_check(num_words))
+    return checks
 
   def num_words(self) -> int | None:
     """Q of the code whose usage is reported; None without such a code."""

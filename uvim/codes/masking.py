@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import fields
 from uvim.registry import ConfigError
 from uvim.typing import Bool, Dropped, Seeds, Words
 
@@ -73,6 +74,18 @@ def _is_inside(region, grid):
   return are_rows and 0 <= left <= right <= num_columns
 
 
+def mask_check(num_words: int) -> fields.Check:
+  """Which masks `mask_code` knows, for a code of Q words."""
+  def is_mask(mask):
+    # `type`, not `isinstance`: True is an int, but no word.
+    is_word = type(mask) is int and 0 <= mask < num_words
+    return is_word or mask in ("zeros", "random")
+
+  allowed = ("'zeros', 'random' or the index of one word, an integer in "
+             f"0..{num_words - 1}")
+  return fields.Check(allowed, is_mask)
+
+
 def check_mask(
     mask: str | int,
     num_words: int,
@@ -80,12 +93,9 @@ def check_mask(
     where: str = "mask",
 ) -> None:
   """Raises a ConfigError if `mask` is not one that `mask_code` knows."""
-  # `type`, not `isinstance`: True is an int, but no word.
-  is_word = type(mask) is int and 0 <= mask < num_words
-  if mask not in ("zeros", "random") and not is_word:
-    raise ConfigError(
-        f"{where} = {mask!r}; it must be 'zeros', 'random' or the index of one "
-        f"word, an integer in 0..{num_words - 1}.")
+  check = mask_check(num_words)
+  if not check.fits(mask):
+    raise ConfigError(f"{where} = {mask!r}; it must be {check.allowed}.")
 
 
 def mask_code(

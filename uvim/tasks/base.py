@@ -105,6 +105,8 @@ class AbstractTask(abc.ABC):
   patch_size: Size
 
   def __post_init__(self):
+    for name, known in fields.fields_of(type(self)).items():
+      fields.check_value(known, getattr(self, name), "task_options")
     self._check_sizes()
     self._check_spec("inputs", self.inputs_spec)
     self._check_spec("outputs", self.outputs_spec)
@@ -273,12 +275,6 @@ class AbstractTask(abc.ABC):
   def image_options(cls) -> Options:
     """The options of `to_image_size`."""
     return fields.options_of(cls.to_image_size)
-
-  @classmethod
-  def check_output_options(cls, **options) -> None:
-    """Raises a ConfigError if a value of an option is not allowed."""
-    known = cls.output_options()
-    fields.check_fields(known, options, "outputs")
 
   @classmethod
   def prediction_options(cls) -> Options:

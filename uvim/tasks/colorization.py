@@ -73,6 +73,7 @@ class ColorizationTask(base.RealTask):
       full_luma: takes the luma from the image. It is sharper than what the
         model saw. Only the colors are then the model's.
     """
+    fields.check_options(self.to_image_size, full_luma=full_luma)
     color_HWC = resize.resize_bilinear(output, image.shape[:2])
     if color_HWC is output:
       # What follows works in place.

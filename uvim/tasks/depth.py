@@ -66,7 +66,8 @@ class DepthTask(base.AbstractTask):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.min_depth >= self.max_depth:
+    # In float32, as the bins are computed.
+    if np.float32(self.min_depth) >= np.float32(self.max_depth):
       raise ConfigError(
           f"task_options have min_depth {self.min_depth} and max_depth "
           f"{self.max_depth}; it must be 0 <= min_depth < max_depth, in "

@@ -59,10 +59,16 @@ def panoptic_from_logits(
       (released code), 'majority' counts the per-pixel classes (paper).
     sum_logits: how to sum; None: `sum_logits_by_instance`.
 
+  Raises:
+    ConfigError: a value of an option that is not allowed.
+
   Returns:
     (semantics, instance) per pixel. An instance whose class is 0 is void. The
     instance id 0 is an instance like any other: it is the class that decides.
   """
+  fields.check_options(
+      panoptic_from_logits, min_fraction=min_fraction,
+      instance_label=instance_label)
   num_ids = instances.shape[-2]
   ids_BNP = argmax_classes(instances)
   if instance_label == "majority":
@@ -80,6 +86,9 @@ def panoptic_from_logits(
   ids_BX1 = ids_BNP.reshape(batch, -1)[..., None]
   out_BXC = jnp.take_along_axis(pair_BIC, ids_BX1, axis=1)
   return out_BXC.reshape(*ids_BNP.shape, 2)
+
+
+panoptic_from_logits.checks = OPTION_CHECKS
 
 
 def _pairs_of_instances(label_BI, ids_BNP, min_fraction: float):

@@ -107,8 +107,6 @@ class PanopticTask(base.AbstractTask):
   def outputs(self, logits, *, min_fraction: float = 0.0,
               instance_label: str = "logit_sum"):
     """{'panoptic': int32 [B,H,W,2]}, see `panoptic_from_logits`."""
-    self.check_output_options(
-        min_fraction=min_fraction, instance_label=instance_label)
     out_BNPC = panoptic_from_logits(
         logits["semantics"], logits["instances"], min_fraction=min_fraction,
         instance_label=instance_label)

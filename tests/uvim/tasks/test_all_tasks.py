@@ -138,3 +138,24 @@ def test_options_of_predictions_are_checked_before_anything_is_computed():
 def test_task_options_are_checked(options, message):
   with pytest.raises(ConfigError, match=message):
     make("depth", **options)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(min_depth=float("nan")), "min_depth = nan; it must be a number ≥ 0"),
+    (dict(max_depth=float("inf")), "max_depth = inf; it must be a number ≥ 0"),
+    # The same number in float32: the bins would have no width.
+    (dict(min_depth=1.0, max_depth=1.0 + 1e-12), "0 <= min_depth < max_depth"),
+])
+def test_options_of_a_task_that_python_builds_are_checked(options, message):
+  heads = {"depth": (NUM_CLASSES, 16)}
+  with pytest.raises(ConfigError, match=message):
+    tasks.task_class("depth")(
+        inputs_spec=heads, outputs_spec=heads, input_size=SIZE,
+        patch_size=PATCH, **options)
+
+
+def test_an_option_of_a_resize_is_checked():
+  color = make("colorization")
+  with pytest.raises(ConfigError, match="full_luma = 'no'; it must be True"):
+    color.to_image_size(np.zeros((4, 4, 3), np.float32),
+                        np.zeros((8, 8, 3), np.uint8), full_luma="no")

@@ -288,3 +288,15 @@ def test_files_in_cocos_format(tmp_path):
   assert [x["category_id"] for x in record["segments_info"]] == [1, 2]
   with pytest.raises(ConfigError, match="Class 2 .* 1 categories"):
     _task().write(path, output, categories[:1])
+
+
+@pytest.mark.parametrize("options", [
+    {"min_fraction": float("nan")}, {"min_fraction": 1.0},
+    {"min_fraction": -0.1}, {"min_fraction": "0.1"}, {"min_fraction": True},
+    {"min_fraction": None}, {"instance_label": "mean"}])
+def test_options_have_ranges_for_callers_from_python_too(options):
+  name, = options
+  message = rf"panoptic_from_logits\.{name} = .*; it must be"
+  with pytest.raises(ConfigError, match=message):
+    instances.panoptic_from_logits(
+        jnp.ones((1, 4, 3, 2)), jnp.zeros((1, 4, 2, 2)), **options)
