@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -85,16 +86,21 @@ def _digest(path: epath.Path) -> list[int]:
 
 
 def _damage(step_dir: epath.Path) -> str:
-  """What is wrong with a checkpoint's files; '' if nothing."""
-  try:
-    text = (step_dir / CHECKSUMS).read_text()
-    expected = json.loads(text)
-    found = _digests(step_dir)
-  except (OSError, ValueError) as e:
-    return f"{type(e).__name__}: {e}"
-  for name in sorted({*expected, *found}):
-    if expected.get(name) != found.get(name):
-      return f"{name} is missing or altered"
+  """What is wrong with a checkpoint's files; '' if nothing.
+
+  Other files than those that were saved do not matter: file managers and
+  network disks leave some of their own.
+  """
+  expected = files.read_json(step_dir / CHECKSUMS)
+  if expected is None:
+    return f"{CHECKSUMS} is missing or damaged"
+  for name, digest in sorted(expected.items()):
+    try:
+      found = _digest(step_dir / name)
+    except OSError as error:
+      return f"{name} cannot be read: {error}"
+    if digest != found:
+      return f"{name} is altered"
   return ""
 
 
@@ -180,7 +186,8 @@ class Checkpointer:
     options = self._options(keep_last, keep_every)
     try:
       self._root.mkdir(parents=True, exist_ok=True)
-      self._manager = ocp.CheckpointManager(self._root, options=options)
+      self._alias = _Alias(self._root)
+      self._manager = ocp.CheckpointManager(self._alias.path, options=options)
     except IO_ERRORS as e:
       raise registry.ConfigError(
           f"Cannot use workdir {workdir}: {e}.") from e
@@ -253,6 +260,7 @@ class Checkpointer:
     """Waits for the last save and frees the threads."""
     self.wait()
     self._manager.close()
+    self._alias.remove()
 
   def restore_latest(
       self,
@@ -320,17 +328,47 @@ class Checkpointer:
       return
     folder = self._root / str(self._saving)
     # On an object store there is no rename: the files are in place already.
-    temporary = f"{self._saving}.orbax-checkpoint-tmp*"
-    for found in sorted(self._root.glob(temporary)):
-      folder = found
-      break
-    text = json.dumps(_digests(folder))
-    (folder / CHECKSUMS).write_text(text)
+    temporary = f"{self._saving}.orbax-checkpoint-tmp"
+    # Not `glob`, which would take [ and * in the workdir's own name for a
+    # pattern.
+    for found in sorted(self._root.iterdir()):
+      if found.name.startswith(temporary):
+        folder = found
+        break
+    files.write_json(folder / CHECKSUMS, _digests(folder), indent=None)
 
   def _write_error(self, e: Exception) -> registry.ConfigError:
     return registry.ConfigError(
         f"Cannot write checkpoint {self._saving} to {self._root}: {e}. Is the "
         "disk full, read-only or gone? Earlier checkpoints are unchanged.")
+
+
+class _Alias:
+  """A folder under a name that Orbax can write to.
+
+  Orbax looks for its own files by patterns that begin with the folder's path.
+  In these, `[1]` stands for `1`, so nothing is found in a folder `lr[1]`, and
+  the checkpoint stays in pieces; a backslash does the same. Such a folder gets
+  a link of another name.
+
+  Attributes:
+    path: for Orbax.
+  """
+
+  def __init__(self, folder: epath.Path):
+    """Makes the link, if one is needed."""
+    self.path = folder
+    self._home = None
+    is_local = "://" not in str(folder)
+    if is_local and any(letter in str(folder) for letter in "[\\"):
+      self._home = tempfile.TemporaryDirectory(prefix="uvim_")
+      self.path = epath.Path(self._home.name) / folder.name
+      os.symlink(folder, self.path)
+
+  def remove(self) -> None:
+    """Removes the link; the folder stays."""
+    if self._home is not None:
+      self._home.cleanup()
 
 
 def _broadcast_step(step: int | None) -> int | None:

@@ -362,3 +362,25 @@ def test_paths_may_be_relative(tmp_path, monkeypatch):
   with checkpoint.Checkpointer("W1") as checkpointer:
     checkpointer.save(1, _at(1), {})
   _assert_equal(checkpoint.load_params("W1")["params"], _at(1).params)
+
+
+@pytest.mark.parametrize("name", (
+    ".DS_Store", ".nfs00000001", "desktop.ini", "._d", "notes/a.txt"))
+def test_files_of_others_damage_no_checkpoint(workdir, name):
+  for folder in ("", "state", "meta"):
+    path = workdir / "checkpoints/2" / folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("left by somebody")
+  _assert_newest_is_2(workdir)
+
+
+@pytest.mark.parametrize("name", (
+    "lr[1]", "[old] runs", "a\\b", "*", "{x}", "ü b", "%41"))
+def test_a_workdir_may_have_any_name(tmp_path, name):
+  workdir = tmp_path / name
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    checkpoints.save(1, _at(1), META)
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    restored, meta = checkpoints.restore_latest(_target())
+  _assert_equal(restored, _at(1))
+  assert meta == META
