@@ -213,22 +213,75 @@ def load_npz(path: Path) -> dict[str, Any]:
       below 'opt/target/'.
 
   Raises:
-    ConfigError: not readable, or arrays that need pickle.
+    ConfigError: not readable, far larger in memory than on disk, or arrays of
+      anything but finite numbers.
   """
   path = epath.Path(os.fspath(path))
   try:
     with path.open("rb") as file:
+      _check_declared_size(file)
       # An NpzFile is a mapping; anything else np.load gives is not.
       flat = dict(np.load(file, allow_pickle=False).items())
-  except (zipfile.BadZipFile, EOFError, AttributeError, OSError, ValueError,
-          RuntimeError) as e:
+  except registry.ConfigError as error:
+    raise registry.ConfigError(f"{path}: {error}") from error
+  # numpy and zipfile have many errors for damaged data: ValueError, KeyError,
+  # TokenError, zlib.error, AttributeError, MemoryError, ….
+  except Exception as error:  # noqa: BLE001
     raise registry.ConfigError(
-        f"{path} is not a readable .npz of plain arrays: {e}.") from e
+        f"{path} is not a readable .npz of plain arrays: "
+        f"{_npz_reason(error)}.") from error
   for name, array in flat.items():
+    # numpy gives the bytes of a member that is no array.
+    if not isinstance(array, np.ndarray):
+      raise registry.ConfigError(f"{path}: {name} is no array.")
     # numpy knows no bfloat16 and writes it as two bytes of anything.
     if array.dtype == np.dtype("V2"):
-      flat[name] = array.view("bfloat16")
+      flat[name] = array = array.view("bfloat16")
+    _check_numbers(array, f"{path}: {name}")
   return tree.unflatten(_published_names(flat))
+
+
+def _check_declared_size(file: BinaryIO) -> None:
+  """Refuses a small file that would fill the memory.
+
+  Parameters look random: compressed or not, they take about as much room on
+  disk as in memory.
+  """
+  file.seek(0, os.SEEK_END)
+  num_bytes = file.tell()
+  file.seek(0)
+  with zipfile.ZipFile(file) as archive:
+    declared = sum(item.file_size for item in archive.infolist())
+  file.seek(0)
+  if declared > _LARGEST_RATIO * num_bytes + _SMALL_BYTES:
+    raise registry.ConfigError(
+        f"its {num_bytes:,} bytes unpack to {declared:,}; parameters do not "
+        f"shrink to less than 1 / {_LARGEST_RATIO}.")
+
+
+# How many times larger than its file an .npz may be, and what is no matter.
+_LARGEST_RATIO = 16
+_SMALL_BYTES = 1 << 26
+
+
+def _npz_reason(error: Exception) -> str:
+  text = " ".join(str(error).split()) or type(error).__name__
+  # numpy advises a way to load them that would run what they hold.
+  return "it holds Python objects" if "pickle" in text else text.rstrip(".")
+
+
+def _check_numbers(array: np.ndarray, where: str) -> None:
+  """Refuses what no arithmetic can use."""
+  is_bfloat16 = array.dtype.name == "bfloat16"
+  if array.dtype.kind not in "fiub" and not is_bfloat16:
+    raise registry.ConfigError(
+        f"{where} holds {array.dtype}; allowed: real numbers.")
+  is_float = array.dtype.kind == "f" or is_bfloat16
+  if is_float and not np.isfinite(array).all():
+    num_bad = int(array.size - np.isfinite(array).sum())
+    raise registry.ConfigError(
+        f"{where} holds {num_bad:,} of {array.size:,} values that are NaN or "
+        "infinite.")
 
 
 def save_npz(path: Path, arrays: PyTree) -> None:
