@@ -30,7 +30,9 @@ def rgb_from_ids(ids: np.ndarray) -> np.ndarray:
   Returns:
     uint8 [..., 3].
   """
-  red = ids & 255
-  green = (ids >> 8) & 255
-  blue = (ids >> 16) & 255
-  return np.stack([red, green, blue], -1).astype(np.uint8)
+  ids = np.asarray(ids)
+  rgb = np.empty((*ids.shape, 3), np.uint8)
+  # A channel at a time: a large map is never there as three maps of integers.
+  for channel, shift in enumerate((0, 8, 16)):
+    rgb[..., channel] = (ids >> shift) & 255
+  return rgb

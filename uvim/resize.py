@@ -20,6 +20,7 @@ f32 = np.float32
 
 # Weights of red, green and blue, as tf.image.rgb_to_grayscale has them.
 LUMA_WEIGHTS = np.array([0.2989, 0.5870, 0.1140], f32)
+_STRIP_PIXELS = 2**18
 _HALF = f32(0.5)
 _ONE = f32(1)
 _TWO = f32(2)
@@ -106,13 +107,23 @@ def resize_bilinear(image_HWC: Pixels, size: Size, *,
     return image_HWC
   if antialias:
     resized = _shrink(image_HWC, size)
-  else:
-    resized = _interpolate(image_HWC, size)
-  return resized.astype(image_HWC.dtype)
+    return resized.astype(image_HWC.dtype)
+  return _interpolate(image_HWC, size)
+
+
+def strips(shape: Size) -> list[slice]:
+  """Rows of [H, W, …] in parts of about 2**18 pixels, from the top.
+
+  Floats of one strip take little memory, those of a large image do not.
+  """
+  height, width = shape[:2]
+  rows = max(1, _STRIP_PIXELS // max(1, width))
+  return [slice(top, min(top + rows, height))
+          for top in range(0, height, rows)]
 
 
 def _interpolate(image_HWC, size) -> Pixels:
-  """Mixes the four pixels around each new centre; float32."""
+  """Mixes the four pixels around each new centre, strip by strip."""
   old_height, old_width = image_HWC.shape[:2]
   height, width = size
   top, bottom, down = _neighbours(old_height, height)
@@ -120,6 +131,7 @@ def _interpolate(image_HWC, size) -> Pixels:
   # All channels of a pixel have the same share.
   across_W1 = across[:, None]
   down_H11 = down[:, None, None]
+  resized = np.empty((*size, image_HWC.shape[2]), image_HWC.dtype)
 
   def mix_columns(rows):
     """The chosen rows, interpolated along the width."""
@@ -129,9 +141,12 @@ def _interpolate(image_HWC, size) -> Pixels:
     right_HWC = image_HWC[rows_H1, right].astype(f32)
     return left_HWC + (right_HWC - left_HWC) * across_W1
 
-  upper = mix_columns(top)
-  lower = mix_columns(bottom)
-  return upper + (lower - upper) * down_H11
+  for strip in strips(size):
+    upper = mix_columns(top[strip])
+    lower = mix_columns(bottom[strip])
+    # Whole numbers are cut here.
+    resized[strip] = upper + (lower - upper) * down_H11[strip]
+  return resized
 
 
 def _neighbours(old: int, new: int):
@@ -211,7 +226,17 @@ def to_bytes(image_HWC: Pixels) -> Pixels:
   """uint8 of an image that is uint8 or floats in [-1, 1]; rounds."""
   if image_HWC.dtype == np.uint8:
     return image_HWC
+  if image_HWC.ndim != 3:
+    return _levels(image_HWC)
+  levels = np.empty(image_HWC.shape, np.uint8)
+  for strip in strips(image_HWC.shape):
+    levels[strip] = _levels(image_HWC[strip])
+  return levels
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+  """uint8 of floats in [-1, 1]."""
+  levels = np.rint(values * 127.5 + 127.5)
   # Floats may lie outside of [-1, 1]; a cast alone would wrap them around.
-  levels = np.rint(image_HWC * 127.5 + 127.5)
   levels = np.clip(levels, 0, 255)
   return np.uint8(levels)

@@ -201,13 +201,14 @@ class Writer:
     image = prediction.photos[0]
     height, width = image.shape[:2]
     # [0] is the only image of this prediction.
-    image_bytes = resize.to_bytes(image)
-    drawings = prediction.pictures()[0]
+    # Reduced before anything is drawn: a large image takes little memory.
+    small_image = images.fit(resize.to_bytes(image), PICTURE_SIDE)
+    drawings = prediction.pictures(side=PICTURE_SIDE)[0]
     records = []
     for s, folder in enumerate(self._folders):
       outputs = _outputs_of_sample(prediction, s)
       records.append(self._write_outputs(folder, name, outputs))
-      picture = _beside(image_bytes, drawings[s])
+      picture = np.concatenate([small_image, drawings[s]], axis=1)
       output_files.write_png(self._picture_path(folder, name), picture)
     size = {"height": height, "width": width}
     entry = {"name": name, "file": source or name, **size,
@@ -299,11 +300,3 @@ def _code_entry(prediction: Any) -> dict[str, Any]:
     log_likelihood_S = prediction.log_likelihood[0]
     entry["log_likelihood"] = log_likelihood_S.tolist()
   return entry
-
-
-def _beside(image_HWC: np.ndarray, drawing_HWC: np.ndarray) -> np.ndarray:
-  """Both images side by side, small enough to look at."""
-  # Both have the size of the image, so they are still equal after the fit.
-  left = images.fit(image_HWC, PICTURE_SIDE)
-  right = images.fit(drawing_HWC, PICTURE_SIDE)
-  return np.concatenate([left, right], axis=1)

@@ -370,13 +370,20 @@ def _find_in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
 def fit(image_HWC: np.ndarray, side: int) -> np.ndarray:
   """uint8 [H, W, 3] with its long side at most `side` pixels, for a look."""
   from PIL import Image
-  height, width = image_HWC.shape[:2]
+  size = fitted_size(image_HWC.shape[:2], side)
+  if size == image_HWC.shape[:2]:
+    return image_HWC
+  height, width = size
+  small = Image.fromarray(image_HWC).resize(
+      (width, height), Image.Resampling.BOX)
+  return np.asarray(small)
+
+
+def fitted_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+  """(height, width) of an image, or smaller with a long side of `side`."""
+  height, width = size
   scale = side / max(height, width)
   if scale >= 1:
-    return image_HWC
+    return height, width
   # A very thin image keeps at least one pixel.
-  new_width = max(1, round(width * scale))
-  new_height = max(1, round(height * scale))
-  small = Image.fromarray(image_HWC).resize(
-      (new_width, new_height), Image.Resampling.BOX)
-  return np.asarray(small)
+  return max(1, round(height * scale)), max(1, round(width * scale))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from uvim import resize
-from uvim.inference import export, sheet
+from uvim.inference import export, images, sheet
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
 from uvim.tasks.output_files import Path
@@ -109,11 +109,18 @@ class Prediction:
       outputs[key] = arrays[i]
     return outputs
 
-  def pictures(self) -> list[np.ndarray]:
-    """The outputs as the task draws them, uint8 [S, H, W, 3] per image."""
+  def pictures(self, side: int | None = None) -> list[np.ndarray]:
+    """The outputs as the task draws them, uint8 [S, H, W, 3] per image.
+
+    Args:
+      side: larger outputs are first reduced to this long side, in pixels; so
+        drawing takes little memory. None: the image's size.
+    """
     drawings = []
     for i in range(len(self)):
       samples = self._outputs_of(i)
+      if side is not None:
+        samples = _reduce(samples, side)
       drawings.append(self.task.render(samples))
     return drawings
 
@@ -157,6 +164,16 @@ class Prediction:
     for i, name in enumerate(names):
       writer.add(name, self.one(i))
     writer.close(self.settings)
+
+
+def _reduce(outputs: dict[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
+  """The outputs [S, H, W, …] with a long side of at most `side` pixels."""
+  reduced = {}
+  for key, samples in outputs.items():
+    size = images.fitted_size(samples.shape[1:3], side)
+    reduced[key] = np.stack(
+        [resize.resize_nearest(sample, size) for sample in samples])
+  return reduced
 
 
 def _choose(values_nSL, best_n):
