@@ -7,6 +7,7 @@ import pytest
 
 from tools import quickstart
 from trainers import main
+from uvim import lock
 
 FIELDS = {"oracle_pq", "uvim_pq", "zero_code_pq", "bits_per_codeword",
           "wall_seconds"}
@@ -73,11 +74,8 @@ def test_a_second_call_reuses_what_is_there(quick, capfd):
 
 
 def test_a_failing_stage_ends_it(quick, capfd):
-  """Settings of another run: the trainer's message and its exit code."""
+  """A workdir in use: the trainer's message and its exit code."""
   workdir, again = quick
-  path = workdir / "stage1" / "config.json"
-  text = path.read_text()
-  path.write_text(json.dumps({**json.loads(text), "lr": 7.0}))
-  assert again() == 2
-  path.write_text(text)
-  assert "config.lr: 7.0" in capfd.readouterr().err
+  with lock.Lock(workdir / "stage1" / "run.lock", "the test"):
+    assert again() == 2
+  assert "is in use by process" in capfd.readouterr().err

@@ -48,7 +48,8 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
 
 @pytest.mark.parametrize("header", (
     b"", b"\x93NUMPY\x01\x00\xff\xff{",
-    b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((", b"\x93NUMPY\x09\x00", b"no array"))
+    b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((",
+    b"\x93NUMPY\x09\x00", b"no array"))
 def test_a_damaged_array_is_one_line(tmp_path, header):
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, "w") as archive:

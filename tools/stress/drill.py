@@ -4,10 +4,11 @@
 
 A tiny stage I and a tiny stage II are trained on `rooms`, first undisturbed,
 then under SIGKILL: at any time, in start-up, in an evaluation, and while a
-checkpoint is being written. After each kill the same run starts again. At the
-end parameters, optimizer, codebook, key and every line of metrics.jsonl must
-be those of the undisturbed run, bit for bit. The moments follow from --seed,
-though not to the microsecond.
+checkpoint is being written. After each kill the same run starts again; at times
+its workdir was moved, a second process starts on it, or the disk is full. At
+the end parameters, optimizer, codebook, key and every line of metrics.jsonl
+must be those of the undisturbed run, bit for bit. The moments follow from
+--seed, though not to the microsecond.
 
 The exit code is 0 if all runs agree, else 1.
 """
@@ -34,6 +35,15 @@ ANY = "any"
 # A moment to kill at: ANY time, or while the run is in a phase.
 MOMENTS = (ANY, marks.START_UP, marks.WRITING, marks.EVALUATION, marks.STEP,
            marks.WRITING)
+# What befalls a run besides the kill, before or after it starts again.
+NOTHING = "nothing"
+MOVED = "workdir moved"
+SECOND = "second starter refused"
+FULL_DISK = "full disk"
+MISHAPS = (NOTHING, NOTHING, MOVED, SECOND, FULL_DISK)
+# Bytes that no file may exceed; checkpoints, metrics or even locks are larger.
+DISK_SIZES = (0, 1_000, 20_000, 200_000)
+_LOCK_SECONDS = 60  # For a run to take its lock.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +69,35 @@ class Tally:
     num_runs: how many runs were killed, over and over, and completed.
     seconds_lost: how much longer those took than undisturbed ones.
     differences: what they ended with and the undisturbed did not.
+    mishaps: how often each befell a run.
   """
   kills: list[Kill] = dataclasses.field(default_factory=list)
   num_runs: int = 0
   seconds_lost: float = 0.0
   differences: list[str] = dataclasses.field(default_factory=list)
+  mishaps: collections.Counter = dataclasses.field(
+      default_factory=collections.Counter)
 
 
 # ── Kills ───────────────────────────────────────────────────────────────────
 
 
 def start_and_kill(stage: Stage, workdir: pathlib.Path, moment: str,
-                   rng: random.Random) -> Kill | None:
-  """Starts a run and kills it; None if it had ended before."""
+                   rng: random.Random, *, with_second: bool = False
+                   ) -> Kill | None:
+  """Starts a run and kills it; None if it had ended before.
+
+  Args:
+    stage: what to train.
+    workdir: of the run.
+    moment: when to kill.
+    rng: draws the exact time.
+    with_second: starts a second process meanwhile, which must be refused.
+  """
   process = stage.start(workdir)
   try:
+    if with_second:
+      _start_second(stage, workdir, process)
     _wait_for(stage, workdir, process, moment, rng)
     has_ended = not process.is_alive()
   finally:
@@ -85,6 +109,32 @@ def start_and_kill(stage: Stage, workdir: pathlib.Path, moment: str,
   phase, step = stage.position(workdir)
   last_kept = max(runs.kept_steps(workdir), default=0)
   return Kill(phase, step, max(0, step - last_kept))
+
+
+def _start_second(stage: Stage, workdir: pathlib.Path, first) -> None:
+  """Raises Failed unless a second process is refused, or comes too late."""
+  deadline = time.monotonic() + _LOCK_SECONDS
+  # A killed run has left its lock: it is the process number that counts.
+  while first.is_alive() and not runs.holds_lock(workdir, first.pid):
+    if time.monotonic() > deadline:
+      raise runs.Failed(f"{workdir} has no lock")
+    time.sleep(0.01)
+  second = stage.start_second(workdir)
+  second.join()
+  # If the first has ended meanwhile, the second finds nothing to do.
+  is_refused = second.exitcode == app.EXIT_BAD_INPUT
+  if first.is_alive() and not is_refused:
+    raise runs.Failed(f"a second process on {workdir} ended with "
+                      f"{second.exitcode}")
+
+
+def _fill_disk(stage: Stage, workdir: pathlib.Path, rng: random.Random) -> None:
+  """Runs while files cannot grow; raises Failed unless it ends as it should."""
+  process = stage.start(workdir, max_file_bytes=rng.choice(DISK_SIZES))
+  process.join()
+  if process.exitcode not in (app.EXIT_DONE, app.EXIT_BAD_INPUT):
+    raise runs.Failed(f"on a full disk {workdir} ended with "
+                      f"{process.exitcode}")
 
 
 def _wait_for(stage: Stage, workdir: pathlib.Path, process, moment: str,
@@ -108,25 +158,57 @@ def _wait_for(stage: Stage, workdir: pathlib.Path, process, moment: str,
 
 
 def run_with_kills(stage: Stage, workdir: pathlib.Path,
-                   moments: Iterator[str], rng: random.Random,
-                   max_kills: int, deadline: float) -> list[Kill]:
-  """One run to its end, killed at every moment until the deadline."""
-  kills = []
-  while len(kills) < max_kills and time.monotonic() < deadline:
-    kill = start_and_kill(stage, workdir, next(moments), rng)
+                   draws: "Draws", max_kills: int, deadline: float,
+                   tally: Tally) -> pathlib.Path:
+  """One run to its end, killed at every moment until the deadline.
+
+  Returns:
+    The workdir, which may have moved.
+  """
+  num_kills = 0
+  while num_kills < max_kills and time.monotonic() < deadline:
+    mishap = next(draws.mishaps)
+    # Before its first start there is nothing to move or to fill.
+    if not workdir.exists():
+      mishap = NOTHING
+    if mishap == MOVED:
+      target = workdir.with_name(f"{workdir.name}m")
+      workdir = workdir.rename(target)
+    elif mishap == FULL_DISK:
+      _fill_disk(stage, workdir, draws.rng)
+    tally.mishaps[mishap] += 1
+    kill = start_and_kill(stage, workdir, next(draws.moments), draws.rng,
+                          with_second=mishap == SECOND)
     if kill is None:
-      return kills
-    kills.append(kill)
-    print(f"  {stage.name}: killed in {kill.phase}, step {kill.step}",
-          flush=True)
+      return workdir
+    num_kills += 1
+    tally.kills.append(kill)
+    print(f"  {stage.name}: {mishap}, then killed in {kill.phase}, step "
+          f"{kill.step}", flush=True)
   stage.finish(stage.start(workdir))
-  return kills
+  return workdir
 
 
-def _draw_moments(rng: random.Random) -> Iterator[str]:
-  """All moments in a random order, over and over."""
+class Draws:
+  """What is drawn at random.
+
+  Attributes:
+    rng: draws times.
+    moments: when to kill, over and over.
+    mishaps: what else happens, over and over.
+  """
+
+  def __init__(self, seed: int):
+    """Everything follows from the seed."""
+    self.rng = random.Random(seed)
+    self.moments = _shuffled(self.rng, MOMENTS)
+    self.mishaps = _shuffled(self.rng, MISHAPS)
+
+
+def _shuffled(rng: random.Random, items: Sequence[str]) -> Iterator[str]:
+  """All items in a random order, over and over."""
   while True:
-    yield from rng.sample(MOMENTS, len(MOMENTS))
+    yield from rng.sample(items, len(items))
 
 
 # ── Differences ─────────────────────────────────────────────────────────────
@@ -203,8 +285,7 @@ def drill(folder: pathlib.Path, *, minutes: float, kills: int, seed: int,
   context.set_forkserver_preload(runs.PRELOAD)
   _make_data(context, folder)
   killed_stages = _prepare_stages(context, folder, stages, steps)
-  rng = random.Random(seed)
-  moments = _draw_moments(rng)
+  draws = Draws(seed)
   tally = Tally()
   deadline = time.monotonic() + 60 * minutes
   while True:
@@ -214,7 +295,7 @@ def drill(folder: pathlib.Path, *, minutes: float, kills: int, seed: int,
     stages_left = max(1, len(killed_stages) - tally.num_runs)
     max_kills = max(1, kills_left // stages_left)
     workdir = folder / f"{stage.name}_{tally.num_runs}"
-    _run_and_compare(stage, workdir, moments, rng, max_kills, deadline, tally)
+    _run_and_compare(stage, workdir, draws, max_kills, deadline, tally)
     if len(tally.kills) >= kills or time.monotonic() >= deadline:
       break
   report(tally)
@@ -252,19 +333,20 @@ def _prepare_stages(context, folder: pathlib.Path, stages: str,
   return prepared
 
 
-def _run_and_compare(stage: Stage, workdir: pathlib.Path, moments, rng,
+def _run_and_compare(stage: Stage, workdir: pathlib.Path, draws: Draws,
                      max_kills: int, deadline: float, tally: Tally) -> None:
   """One run with kills; adds what came of it to the tally."""
   began = time.monotonic()
-  kills = run_with_kills(stage, workdir, moments, rng, max_kills, deadline)
+  kills_before = len(tally.kills)
+  workdir = run_with_kills(stage, workdir, draws, max_kills, deadline, tally)
   seconds = time.monotonic() - began
   found = differences(workdir, stage.whole)
-  tally.kills += kills
   tally.num_runs += 1
   tally.seconds_lost += seconds - stage.seconds
   tally.differences += found
   outcome = f"differs in {', '.join(found[:5])}" if found else "equal"
-  print(f"{workdir.name}: {len(kills)} kills, {outcome}", flush=True)
+  num_kills = len(tally.kills) - kills_before
+  print(f"{workdir.name}: {num_kills} kills, {outcome}", flush=True)
 
 
 def report(tally: Tally) -> None:
@@ -275,6 +357,9 @@ def report(tally: Tally) -> None:
   phases = ", ".join(f"{num_of_phase[phase]} in {phase}"
                      for phase in (*marks.MARKED_PHASES, marks.WRITING))
   print(f"kills survived: {num_survived} in {tally.num_runs} runs ({phases})")
+  mishaps = ", ".join(f"{tally.mishaps[name]} × {name}"
+                      for name in (MOVED, SECOND, FULL_DISK))
+  print(f"besides: {mishaps}")
   num_repeated = sum(kill.num_repeated for kill in tally.kills)
   per_kill = max(1, num_kills)
   print(f"steps repeated: {num_repeated}, "

@@ -3,9 +3,12 @@
 Imports neither JAX nor the trainers: the process that kills needs neither.
 """
 
+import json
 import multiprocessing
 import os
 import pathlib
+import resource
+import sys
 import time
 
 from tools.stress.marks import EVAL_STEPS, START_UP, WRITING, Marks
@@ -37,6 +40,9 @@ PRELOAD = ["tensorflow_datasets", "pp.stream", "evaluators.coco_panoptic",
            "tools.stress.marking"]
 
 
+LOCK = "run.lock"  # See `trainers.inputs`.
+
+
 class Failed(app.Stop):
   """A run failed, or two undisturbed runs differ."""
 
@@ -47,11 +53,23 @@ class Failed(app.Stop):
 
 
 def train(config_path: pathlib.Path, workdir: pathlib.Path,
-          marks_path: pathlib.Path, log_path: pathlib.Path) -> None:
-  """What the process of a run does."""
-  _log_to(log_path)
+          marks_path: pathlib.Path, log_path: pathlib.Path,
+          max_file_bytes: int | None) -> None:
+  """What the process of a run does; ends with the command's exit code."""
+  if max_file_bytes is None:
+    _log_to(log_path)
+  else:
+    limits = (max_file_bytes, max_file_bytes)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # The log is a file too: what the run says could not be written.
+    _log_to(pathlib.Path(os.devnull))
   from tools.stress import marking
-  marking.train(config_path, workdir, Marks(marks_path))
+
+  def command(args):
+    del args
+    marking.train(config_path, workdir, Marks(marks_path))
+
+  sys.exit(app.run(app.make_parser("tools.drill", None), command, []))
 
 
 def make_data(folder: pathlib.Path, log_path: pathlib.Path) -> None:
@@ -96,11 +114,28 @@ class Stage:
         name=name, data_dir=str(folder / "data"), num_steps=num_steps,
         eval_steps=EVAL_STEPS, oracle=str(folder / "vqvae_whole")))
 
-  def start(self, workdir: pathlib.Path):
-    """Starts or resumes a run; its process."""
+  def start(self, workdir: pathlib.Path, *,
+            max_file_bytes: int | None = None):
+    """Starts or resumes a run; its process.
+
+    Args:
+      workdir: of the run.
+      max_file_bytes: no file can grow larger, as on a full disk.
+    """
     Marks.reset(self._marks_path)
     process = self._context.Process(target=train, args=(
-        self._config_path, workdir, self._marks_path, self._log_path))
+        self._config_path, workdir, self._marks_path, self._log_path,
+        max_file_bytes))
+    process.start()
+    return process
+
+  def start_second(self, workdir: pathlib.Path):
+    """Starts another process on the workdir of a run that is alive."""
+    # It must not write to the marks of the first.
+    marks_path = self._marks_path.with_name("marks_of_second")
+    Marks.reset(marks_path)
+    process = self._context.Process(target=train, args=(
+        self._config_path, workdir, marks_path, self._log_path, None))
     process.start()
     return process
 
@@ -139,6 +174,16 @@ def is_writing(workdir: pathlib.Path) -> bool:
   except FileNotFoundError:
     return False
   return any("orbax-checkpoint-tmp" in name for name in names)
+
+
+def holds_lock(workdir: pathlib.Path, pid: int) -> bool:
+  """Whether this process holds the lock of a workdir."""
+  try:
+    owner = json.loads((workdir / LOCK).read_bytes())
+  except (OSError, ValueError):
+    # It is not there yet, or is being written.
+    return False
+  return owner["pid"] == pid
 
 
 def kept_steps(workdir: pathlib.Path) -> list[int]:
