@@ -70,3 +70,16 @@ def test_bytes_come_back_from_the_range_of_models():
   # Beyond the range nothing wraps around.
   np.testing.assert_array_equal(
       resize.to_bytes(np.float32([-1.5, 1.5])), [0, 255])
+
+
+def test_an_image_of_many_strips_is_that_of_its_parts():
+  """Rows far apart, resized alone, are those of the whole."""
+  photo = np.float32(noise(40, 30)) / 127.5 - 1
+  size = (1500, 900)
+  assert len(resize.strips(size)) > 3
+  whole = resize.resize_bilinear(photo, size)
+  # 1500 rows of 40: each 75 new rows come from 2 old ones and a neighbor.
+  part = resize.resize_bilinear(photo[10:30], (750, 900))
+  np.testing.assert_allclose(whole[400:1100], part[25:725], atol=1e-5)
+  np.testing.assert_array_equal(
+      resize.to_bytes(whole)[1400:], resize.to_bytes(whole[1400:]))

@@ -114,14 +114,19 @@ def _message(error: Exception) -> str:
   # A full, vanished or forbidden disk; a name that is too long; a network.
   if isinstance(error, OSError):
     return _os_message(error)
-  # JAX has no class for it, only a text.
-  is_out_of_memory = "RESOURCE_EXHAUSTED" in str(error)[:1000]
-  if isinstance(error, MemoryError) or is_out_of_memory:
+  if is_out_of_memory(error):
     first_line = str(error).partition("\n")[0]
     details = f" ({first_line})" if first_line else ""
     return (f"out of memory{details}. Smaller batches, images or models need "
             "less.")
   return ""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+  """Whether memory, of the host or of a device, was too small."""
+  # JAX has no class for it, only a text.
+  is_of_jax = "RESOURCE_EXHAUSTED" in str(error)[:1000]
+  return isinstance(error, MemoryError) or is_of_jax
 
 
 def _os_message(error: OSError) -> str:

@@ -288,15 +288,12 @@ def _predict_one(uvim, ahead, writer, name, path, *, rerank, **options):
     image, stamp = ahead.take()
   except ConfigError as error:
     raise _Problem(str(error)) from error
-  except MemoryError as error:
-    raise _Problem(f"{path}: too large for the memory.") from error
   try:
     prediction = uvim.predict(image, **options)
-  except MemoryError as error:
-    raise _Problem(f"{path}: too large for the memory.") from error
-  if rerank:
-    prediction = prediction.best()
-  try:
+    if rerank:
+      prediction = prediction.best()
     writer.add(name, prediction, str(path), stamp=stamp)
-  except MemoryError as error:
-    raise _Problem(f"{path}: too large for the memory.") from error
+  except Exception as error:
+    if app.is_out_of_memory(error):
+      raise _Problem(f"{path}: too large for the memory.") from error
+    raise
