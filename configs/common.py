@@ -135,7 +135,7 @@ def speed_switches():
 
 
 def set_devices(config, sharding="replicate"):
-  """One mesh axis for all devices, and what to do with bad steps and examples.
+  """One mesh axis for all devices, and what to do about mishaps.
 
   Args:
     config: the ConfigDict to add to.
@@ -149,6 +149,7 @@ def set_devices(config, sharding="replicate"):
   config.grad_accum_steps = 1
   config.skip_bad_steps = 0
   config.on_bad_example = "error"
+  config.on_other_data = "error"
 
 
 def set_codes(config):

@@ -270,7 +270,7 @@ def check_inputs(workdir: pathlib.Path, config: TrainConfig, past: Meta,
   if config.on_other_data == "error":
     raise ConfigError(
         f"{problem}\nGo back to the old data, choose another workdir, or "
-        "allow it: --config.on_other_data=warn.")
+        "allow it with config.on_other_data = 'warn'.")
   log.warning("%s", problem)
 
 

@@ -201,6 +201,69 @@ def test_stage_ii_goes_on_with_stage_i_by_another_path(
   assert f"resumed at step {STEPS}" in capsys.readouterr().err
 
 
+def copy_of_data(folders, name, rearrange=None):
+  """The data set elsewhere, with its training records rearranged."""
+  import tensorflow as tf
+  data_dir = shutil.copytree(folders.data_dir, folders.folder / name)
+  if rearrange:
+    path, = data_dir.rglob("rooms-train.tfrecord-*")
+    records = [x.numpy() for x in tf.data.TFRecordDataset(str(path))]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+      for record in rearrange(records):
+        writer.write(record)
+  return data_dir
+
+
+def resume(folders, data_dir, **fields):
+  return cli.call(
+      "vqvae", folders.configs["vqvae"], folders.whole["vqvae"],
+      f"--config.data_dir={data_dir}", **fields)
+
+
+def test_a_data_set_may_move(folders, monkeypatch, capsys):
+  data_dir = copy_of_data(folders, "moved")
+  monkeypatch.chdir(folders.folder)
+  for way in (data_dir, "moved", "./moved/"):
+    assert resume(folders, way) == 0
+    assert f"resumed at step {STEPS}" in capsys.readouterr().err
+
+
+def test_another_order_of_the_records_is_other_data(folders, capsys):
+  data_dir = copy_of_data(folders, "turned", lambda records: records[::-1])
+  assert resume(folders, data_dir) == app.EXIT_BAD_INPUT
+  error = capsys.readouterr().err
+  assert re.search(r"config.train_split.checksum: \S+ → \S+", error)
+  assert "config.on_other_data = 'warn'" in error
+  before = (folders.whole["vqvae"] / "metrics.jsonl").read_bytes()
+  assert resume(folders, data_dir, on_other_data="warn") == 0
+  assert (folders.whole["vqvae"] / "metrics.jsonl").read_bytes() == before
+
+
+def test_weights_to_start_from_may_move_but_not_differ(
+    folders, tmp_path, capsys):
+  weights = tmp_path / "start.npz"
+  arrays = checkpoint.load_params(folders.whole["vqvae"])
+  files.save_npz(weights, arrays)
+  config = cli.write_config(
+      tmp_path, "vqvae", f"config.model_init = {str(weights)!r}")
+
+  def run(**fields):
+    return cli.call("vqvae", config, tmp_path / "run",
+                    f"--config.data_dir={folders.data_dir}", **fields)
+
+  assert run() == 0
+  # Other arrays at another path are no longer the same run.
+  files.save_npz(tmp_path / "other.npz", tree.unflatten(trained_on(
+      tree.flatten(arrays))))
+  capsys.readouterr()
+  assert run(model_init=tmp_path / "other.npz") == app.EXIT_BAD_INPUT
+  assert "names other arrays than the run" in capsys.readouterr().err
+  # The same arrays are.
+  shutil.copy(weights, tmp_path / "copy.npz")
+  assert run(model_init=tmp_path / "copy.npz") == 0
+  assert f"resumed at step {STEPS}" in capsys.readouterr().err
+
+
 def test_a_workdir_in_use_is_refused_before_anything_is_written(
     folders, capsys):
   whole = folders.whole["vqvae"]

@@ -223,7 +223,7 @@ def test_half_of_the_examples():
   text = str(caught.value)
   assert "config.train_split.num_examples: 24 → 12" in text
   assert "config.train_split.checksum: 17 → 3" in text
-  assert "--config.on_other_data=warn" in text
+  assert "config.on_other_data = 'warn'" in text
 
 
 def test_other_data_may_be_allowed(caplog):
