@@ -12,9 +12,8 @@ import importlib.metadata
 import json
 import logging
 import os
-import tempfile
-import zlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,23 +24,19 @@ from orbax.checkpoint import checkpoint_managers
 
 from uvim import files, registry
 from uvim import tree as tree_lib
+from uvim.store import alias, digests
 from uvim.typing import PyTree
 
 SUBDIR = "checkpoints"
 # Parts of a TrainState that belong to the model; see `uvim.learn.state`.
 _EXTRA_PARTS = ("extra/state/", "extra/ema/")
-CHECKSUMS = "checksums.json"
 # Any of these may come out of Orbax and TensorStore for a bad disk or path.
 IO_ERRORS = (OSError, ValueError, RuntimeError)
 
-# How much of a file is read at a time.
-_CHUNK_BYTES = 1 << 24
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
 Meta = dict[str, Any]
 Path = str | os.PathLike
-# File → [size in bytes, CRC-32].
-Digests = dict[str, list[int]]
 
 log = logging.getLogger(__name__)
 
@@ -55,62 +50,16 @@ def _spec(leaf: Any) -> list:
   return [list(leaf.shape), str(leaf.dtype)]
 
 
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  # epath has no recursive glob, for the sake of object stores.
-  for path in folder.iterdir():
-    if path.is_dir():
-      yield from _files(path)
-    else:
-      yield path
-
-
-def _digests(step_dir: epath.Path) -> Digests:
-  """The digests of what we saved, by names below step_dir."""
-  digests = {}
-  for item in ("state", "meta"):
-    for path in _files(step_dir / item):
-      name = path.relative_to(step_dir).as_posix()
-      digests[name] = _digest(path)
-  return digests
-
-
-def _digest(path: epath.Path) -> list[int]:
-  """[size in bytes, CRC-32] of a file, which may exceed the memory."""
-  size = 0
-  crc = 0
-  with path.open("rb") as file:
-    while chunk := file.read(_CHUNK_BYTES):
-      size += len(chunk)
-      crc = zlib.crc32(chunk, crc)
-  return [size, crc]
-
-
-def _damage(step_dir: epath.Path) -> str:
-  """What is wrong with a checkpoint's files; '' if nothing.
-
-  Other files than those that were saved do not matter: file managers and
-  network disks leave some of their own.
-  """
-  expected = files.read_json(step_dir / CHECKSUMS)
-  if expected is None:
-    return f"{CHECKSUMS} is missing or damaged"
-  for name, digest in sorted(expected.items()):
-    try:
-      found = _digest(step_dir / name)
-    except OSError as error:
-      return f"{name} cannot be read: {error}"
-    if digest != found:
-      return f"{name} is altered"
-  return ""
-
-
 def _saved_steps(root: epath.Path) -> list[int]:
   """Steps with a finished checkpoint, newest first."""
   if not root.is_dir():
     return []
-  # Other names are folders that are being written, or damaged ones set aside.
-  names = [path.name for path in root.iterdir()]
-  steps = [int(name) for name in names if name.isdecimal()]
+  steps = []
+  for path in root.iterdir():
+    # Other names are folders that are being written, damaged ones set aside,
+    # or no concern of ours, such as '007'.
+    if re.fullmatch("0|[1-9][0-9]*", path.name):
+      steps.append(int(path.name))
   return sorted(steps, reverse=True)
 
 
@@ -124,15 +73,16 @@ def _newest_sound_step(root: epath.Path) -> tuple[int | None, list[int]]:
   damaged = []
   for step in _saved_steps(root):
     step_dir = root / str(step)
-    damage = _damage(step_dir)
+    damage = digests.damage(step_dir)
     if not damage:
       return step, damaged
     damaged.append(step)
     log.warning("Skipped damaged checkpoint %s: %s.", step_dir, damage)
   if damaged:
     raise registry.ConfigError(
-        f"All {len(damaged)} checkpoint(s) in {root} are damaged. Restore the "
-        "folder from a copy, or move it away to start anew.")
+        f"All {len(damaged)} checkpoint(s) in {root} are damaged; of the "
+        f"oldest, {damage}. Restore the folder from a copy, or move it away to "
+        "start anew.")
   return None, damaged
 
 
@@ -140,6 +90,12 @@ def _read_meta(step_dir: epath.Path) -> Meta:
   """All that `Checkpointer.save` wrote: the caller's meta and ours."""
   with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
     return reader.restore(step_dir / "meta")
+
+
+def _read_error(step_dir: epath.Path, error: Exception) -> registry.ConfigError:
+  """For an intact checkpoint that Orbax nevertheless cannot read."""
+  reason = " ".join(str(error).split())
+  return registry.ConfigError(f"Cannot read checkpoint {step_dir}: {reason}.")
 
 
 def array_specs(tree: PyTree) -> dict[str, list]:
@@ -186,7 +142,7 @@ class Checkpointer:
     options = self._options(keep_last, keep_every)
     try:
       self._root.mkdir(parents=True, exist_ok=True)
-      self._alias = _Alias(self._root)
+      self._alias = alias.Alias(self._root)
       self._manager = ocp.CheckpointManager(self._alias.path, options=options)
     except IO_ERRORS as e:
       raise registry.ConfigError(
@@ -289,7 +245,11 @@ class Checkpointer:
     check_same_arrays(meta["arrays"], wanted, step_dir)
     items = ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract_state))
-    restored = self._manager.restore(step, args=items)
+    digests.check_metadata(step_dir)
+    try:
+      restored = self._manager.restore(step, args=items)
+    except IO_ERRORS as e:
+      raise _read_error(step_dir, e) from e
     self._set_aside(damaged)
     self._newest = (step, [])
     return restored["state"], meta["meta"]
@@ -312,11 +272,8 @@ class Checkpointer:
     and stand in the way when the run comes to their step again."""
     for step in damaged:
       source = self._root / str(step)
-      target = self._root / f"{step}.damaged"
       try:
-        if target.exists():
-          target.rmtree()
-        source.rename(target)
+        source.rename(_free_name(self._root, f"{step}.damaged"))
       except OSError as e:
         log.warning("Could not rename %s: %s.", source, e)
     self._manager.reload()
@@ -335,7 +292,7 @@ class Checkpointer:
       if found.name.startswith(temporary):
         folder = found
         break
-    files.write_json(folder / CHECKSUMS, _digests(folder), indent=None)
+    digests.write(folder)
 
   def _write_error(self, e: Exception) -> registry.ConfigError:
     return registry.ConfigError(
@@ -343,32 +300,14 @@ class Checkpointer:
         "disk full, read-only or gone? Earlier checkpoints are unchanged.")
 
 
-class _Alias:
-  """A folder under a name that Orbax can write to.
-
-  Orbax looks for its own files by patterns that begin with the folder's path.
-  In these, `[1]` stands for `1`, so nothing is found in a folder `lr[1]`, and
-  the checkpoint stays in pieces; a backslash does the same. Such a folder gets
-  a link of another name.
-
-  Attributes:
-    path: for Orbax.
-  """
-
-  def __init__(self, folder: epath.Path):
-    """Makes the link, if one is needed."""
-    self.path = folder
-    self._home = None
-    is_local = "://" not in str(folder)
-    if is_local and any(letter in str(folder) for letter in "[\\"):
-      self._home = tempfile.TemporaryDirectory(prefix="uvim_")
-      self.path = epath.Path(self._home.name) / folder.name
-      os.symlink(folder, self.path)
-
-  def remove(self) -> None:
-    """Removes the link; the folder stays."""
-    if self._home is not None:
-      self._home.cleanup()
+def _free_name(folder: epath.Path, name: str) -> epath.Path:
+  """NAME in a folder, or NAME-2, NAME-3, … if that is taken."""
+  path = folder / name
+  number = 1
+  while path.exists():
+    number += 1
+    path = folder / f"{name}-{number}"
+  return path
 
 
 def _broadcast_step(step: int | None) -> int | None:
@@ -404,7 +343,12 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
   for name, (shape, dtype) in saved.items():
     if name.startswith(("params/", *_EXTRA_PARTS)):
       wanted[name] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-  tree = _restore_numpy(step_dir / "state", tree_lib.unflatten(wanted))
+  digests.check_metadata(step_dir)
+  try:
+    with alias.Alias(step_dir) as folder:
+      tree = _restore_numpy(folder / "state", tree_lib.unflatten(wanted))
+  except IO_ERRORS as e:
+    raise _read_error(step_dir, e) from e
   # Averaged parameters, where there are some, are the ones to predict with.
   extra = tree.get("extra", {})
   arrays = {files.PARAMS: extra.get("ema", tree["params"])}
@@ -429,10 +373,11 @@ def read_meta(workdir: Path) -> Meta:
   """
   root = _absolute(workdir) / SUBDIR
   for step in _saved_steps(root):
-    try:
-      return _read_meta(root / str(step))["meta"]
-    except IO_ERRORS:  # Damaged: one before it tells the same.
-      continue
+    step_dir = root / str(step)
+    # If it is damaged, one before it tells the same. The arrays are not read:
+    # they may be large.
+    if not digests.damage(step_dir, "meta/"):
+      return _read_meta(step_dir)["meta"]
   return {}
 
 

@@ -15,7 +15,7 @@ from uvim import files, tree
 from uvim.codes import vq
 from uvim.learn import optim, sharding, state
 from uvim.registry import ConfigError
-from uvim.store import checkpoint
+from uvim.store import checkpoint, digests
 
 META = {"config": {"lr": 0.1, "evals": [["pq", "coco_panoptic"]]}, "note": "é"}
 CONFIG = {
@@ -162,7 +162,7 @@ def test_saving_a_saved_step_again_changes_nothing(workdir):
     _flip_one_bit,
     _empty,
     lambda folder: _largest(folder / "meta").unlink(),
-    lambda folder: (folder / checkpoint.CHECKSUMS).unlink(),
+    lambda folder: (folder / digests.CHECKSUMS).unlink(),
 ])
 def test_a_damaged_newest_is_skipped_and_can_be_saved_anew(
     workdir, harm, caplog):
@@ -196,7 +196,7 @@ def test_nothing_intact_is_an_error_not_a_fresh_start(workdir):
 def test_what_a_killed_save_left_is_ignored_and_cleared(workdir):
   half = _step_dir(workdir, 2).rename(
       workdir / "checkpoints" / "2.orbax-checkpoint-tmp")
-  (half / checkpoint.CHECKSUMS).unlink()
+  (half / digests.CHECKSUMS).unlink()
   np.testing.assert_array_equal(
       checkpoint.load_params(workdir)["params"]["a"]["kernel"],
       _at(1).params["a"]["kernel"])
@@ -375,7 +375,8 @@ def test_files_of_others_damage_no_checkpoint(workdir, name):
 
 
 @pytest.mark.parametrize("name", (
-    "lr[1]", "[old] runs", "a\\b", "*", "{x}", "ü b", "%41"))
+    "lr[1]", "[old] runs", "a\\b", "*", "{x}", "ü b", "%41", "new\nline",
+    "\udcff", "5.orbax-checkpoint-tmp"))
 def test_a_workdir_may_have_any_name(tmp_path, name):
   workdir = tmp_path / name
   with checkpoint.Checkpointer(workdir) as checkpoints:
@@ -384,3 +385,50 @@ def test_a_workdir_may_have_any_name(tmp_path, name):
     restored, meta = checkpoints.restore_latest(_target())
   _assert_equal(restored, _at(1))
   assert meta == META
+  assert checkpoint.read_meta(workdir) == META
+  _assert_equal(checkpoint.load_params(workdir)["params"], _at(1).params)
+  # No other folder has any of it.
+  assert os.listdir(tmp_path) == [name]
+
+
+def test_a_file_that_orbax_takes_for_its_own_is_named(workdir):
+  backup = workdir / "checkpoints/2/state/array_metadatas/process_0~"
+  backup.write_text("an editor's")
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    with pytest.raises(ConfigError, match="process_0~ is no part") as caught:
+      checkpoints.restore_latest(_target())
+  assert "\n" not in str(caught.value)
+  assert backup.exists()
+
+
+@pytest.mark.parametrize("text", ("{}", "[]", "null", "", '{"state/a": 1}'))
+def test_nothing_is_trusted_without_its_checksums(workdir, text):
+  (workdir / "checkpoints/2" / digests.CHECKSUMS).write_text(text)
+  assert checkpoint.load_params(workdir)["params"]["frozen"][0] == (
+      _at(1).params["frozen"][0])
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    assert checkpoints.restore_latest(_target())[1]["at"] == 1
+
+
+def test_a_damaged_meta_is_that_of_no_run(workdir):
+  (workdir / "checkpoints/2/meta/metadata").write_text('{"meta": {"at": 9}}')
+  assert checkpoint.read_meta(workdir)["at"] == 1
+  shutil.rmtree(workdir / "checkpoints/1")
+  assert checkpoint.read_meta(workdir) == {}
+
+
+def test_what_was_set_aside_before_is_kept(workdir):
+  before = workdir / "checkpoints/2.damaged"
+  before.mkdir()
+  (before / "precious").write_text("")
+  _truncate(_step_dir(workdir, 2))
+  with checkpoint.Checkpointer(workdir) as checkpoints:
+    assert checkpoints.restore_latest(_target())[1]["at"] == 1
+  assert (before / "precious").exists()
+  assert (workdir / "checkpoints/2.damaged-2/state").exists()
+
+
+@pytest.mark.parametrize("name", ("007", "٣", "3 copy", "-3", ".3"))
+def test_other_names_are_no_steps(workdir, name):
+  (workdir / "checkpoints" / name).mkdir()
+  _assert_newest_is_2(workdir)
