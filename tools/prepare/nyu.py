@@ -7,13 +7,21 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from tools.passes import raise_problems
-from tools.prepare import depth_files, image_files, reader, tfds_folder
+from tools.prepare import (
+    depth_files,
+    depth_reader,
+    hdf5_files,
+    image_files,
+    reader,
+    tfds_folder,
+)
 from tools.prepare.depth_files import Pair
 from tools.prepare.writer import Found, Target
 from uvim import files
@@ -25,7 +33,7 @@ _MILLIMETERS_PER_METER = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class NyuReader(reader.FileReader):
+class NyuReader(depth_reader.DepthReader):
   """NYU Depth V2, as the splits train, holdout and validation.
 
   Attributes:
@@ -39,10 +47,13 @@ class NyuReader(reader.FileReader):
   train: pathlib.Path | None
   validation: pathlib.Path | None
   holdout_scenes: int = 14
-  size_HW: tuple[int, int] = (480, 640)
+  size_HW: tuple[int, int] = dataclasses.field(
+      default=(480, 640), kw_only=True)
 
   command = "nyu"
   summary = "NYU Depth V2 with its scenes"
+  wrong_scale = ("NYU's PNGs hold millimetres; read others with `rgbd` and its "
+                 "--depth_scale.")
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -59,7 +70,8 @@ class NyuReader(reader.FileReader):
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
-    return cls(options.train, options.validation, options.holdout_scenes)
+    return cls(options.train, options.validation, options.holdout_scenes,
+               max_depth=options.max_depth)
 
   def source_folders(self) -> list[pathlib.Path]:
     folders = [self.train, self.validation]
@@ -78,12 +90,14 @@ class NyuReader(reader.FileReader):
     return names
 
   def find(self, target: Target) -> Found:
+    depth_reader.check_limit(self.max_depth)
     splits = {}
     if self.train is not None:
-      pairs = find_frames(self.train, "--train")
+      pairs = find_frames(self.train, "--train", self.max_depth)
       splits = split_scenes(pairs, self.holdout_scenes)
     if self.validation is not None:
-      splits["validation"] = find_frames(self.validation, "--validation")
+      splits["validation"] = find_frames(
+          self.validation, "--validation", self.max_depth)
     # Splits that are there and stay may not share a scene with new ones.
     scenes = _read_scenes(target.folder)
     for split, pairs in splits.items():
@@ -99,14 +113,9 @@ class NyuReader(reader.FileReader):
     write_scenes = functools.partial(files.write_json, content=scenes)
     return Found(mixed, features, {SCENES_FILE: write_scenes})
 
-  def problems(self, item: Pair) -> list[str]:
-    return depth_files.check(item, self.size_HW)
 
-  def make_example(self, position: int, item: Pair) -> dict[str, Any]:
-    return depth_files.make_example(position, item)
-
-
-def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
+def find_frames(folder: pathlib.Path, flag: str,
+                max_depth: float = math.inf) -> list[Pair]:
   """The frames below a folder, in either layout.
 
   SCENE/*.h5 with 'rgb' and 'depth', as TFDS's nyu_depth_v2 unpacks them; or
@@ -115,6 +124,7 @@ def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
   Args:
     folder: holds the folders of the scenes, or the frames themselves.
     flag: the option that names the folder, for the message.
+    max_depth: a larger depth counts as not measured; in metres.
 
   Raises:
     ConfigError: there is no frame, a depth map is absent, or h5py is needed
@@ -123,7 +133,7 @@ def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
   pairs = []
   problems = []
   for path in image_files.list_files(folder, flag, (".h5", ".jpg", ".png")):
-    if depth_files.is_hdf5(path):
+    if hdf5_files.is_hdf5(path):
       depth_path = path
     elif path.name.startswith("rgb_"):
       number = path.stem.removeprefix("rgb_")
@@ -133,16 +143,16 @@ def find_frames(folder: pathlib.Path, flag: str) -> list[Pair]:
     if not depth_path.is_file():
       problems.append(f"{path}: no {depth_path.name} beside it.")
     pair = depth_files.make_pair(
-        folder, path, depth_path, _MILLIMETERS_PER_METER)
+        folder, path, depth_path, _MILLIMETERS_PER_METER, max_depth)
     pairs.append(pair)
   raise_problems(problems, f"{flag}: depth maps are absent")
   if not pairs:
     raise ConfigError(
         f"{flag}: {str(folder)!r} has neither SCENE/*.h5 nor SCENE/rgb_*.jpg "
         "with SCENE/sync_depth_*.png.")
-  if any(depth_files.is_hdf5(pair.image) for pair in pairs):
+  if any(hdf5_files.is_hdf5(pair.image) for pair in pairs):
     # Now, and not in the middle of the pass over all files.
-    depth_files.import_h5py()
+    hdf5_files.import_h5py()
   return pairs
 
 

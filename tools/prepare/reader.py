@@ -10,7 +10,8 @@ from `FileReader` and defines:
 * `split_names`: the splits it writes;
 * `find`: the files, as a list of items for each split. One item becomes one
   example. It may be anything with a stable `repr`, such as a frozen dataclass;
-* `problems`: what is wrong with one item;
+* `problems`: what is wrong with one item. A reader that looks at all items
+  together overrides `check` instead;
 * `make_example`: the content of one item.
 
 `FileReader.prepare` does the rest in this order: it checks the names, finds
@@ -86,9 +87,17 @@ class FileReader(Reader):
         that is there.
     """
 
-  @abc.abstractmethod
   def problems(self, item: Any) -> list[str]:
     """What is wrong with one item, as sentences. Runs in threads."""
+    raise NotImplementedError
+
+  def check(self, found: Found) -> None:
+    """Checks all items, before anything is written.
+
+    Raises:
+      ConfigError: one message for all problems.
+    """
+    passes.check_each(self.problems, found.all_items())
 
   @abc.abstractmethod
   def make_example(self, position: int, item: Any) -> dict[str, Any]:
@@ -115,7 +124,7 @@ class FileReader(Reader):
         target.folder, splits, overwrite=target.overwrite)
     found = self.find(target)
     # The whole pass comes before the first write: see the text of the module.
-    passes.check_each(self.problems, found.all_items())
+    self.check(found)
 
     def make_example(position, item):
       example = self.make_example(position, item)

@@ -3,15 +3,14 @@
 import argparse
 import dataclasses
 import pathlib
-from typing import Any, Self
+from typing import Self
 
-from tools.prepare import depth_files, reader, tfds_folder
-from tools.prepare.depth_files import Pair
+from tools.prepare import depth_files, depth_reader, reader, tfds_folder
 from tools.prepare.writer import Found, Target
 
 
 @dataclasses.dataclass(frozen=True)
-class RgbdReader(reader.FileReader):
+class RgbdReader(depth_reader.DepthReader):
   """Images with depth maps, as one split.
 
   Attributes:
@@ -27,6 +26,9 @@ class RgbdReader(reader.FileReader):
 
   command = "rgbd"
   summary = "images with depth maps"
+  wrong_scale = (
+      "Whole numbers are divided by --depth_scale: 1000 for millimetres, 100 "
+      "for centimetres, 5000 for TUM, 4000 for Matterport3D, 256 for KITTI.")
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ class RgbdReader(reader.FileReader):
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
     return cls(options.images, options.depth, options.split,
-               options.depth_scale)
+               options.depth_scale, max_depth=options.max_depth)
 
   def source_folders(self) -> list[pathlib.Path]:
     return [self.images, self.depth]
@@ -53,16 +55,12 @@ class RgbdReader(reader.FileReader):
     return [self.split]
 
   def find(self, target: Target) -> Found:
-    pairs = depth_files.match_rgbd(self.images, self.depth, self.depth_scale)
+    depth_reader.check_limit(self.max_depth)
+    pairs = depth_files.match_rgbd(
+        self.images, self.depth, self.depth_scale, self.max_depth)
     features = depth_files.make_features()
     # The splits of a data set share their features.
     tfds_folder.check_features(target.folder, features)
     # Frames of a recording follow each other, so they are shuffled by a hash.
     mixed = tfds_folder.in_hash_order(pairs, depth_files.name_of)
     return Found({self.split: mixed}, features)
-
-  def problems(self, item: Pair) -> list[str]:
-    return depth_files.check(item)
-
-  def make_example(self, position: int, item: Pair) -> dict[str, Any]:
-    return depth_files.make_example(position, item)

@@ -125,6 +125,53 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
   assert "neither SCENE/*.h5" in failure(holdout_scenes=0)
 
 
+def link_away(file, h5py, other):
+  del file["depth"]
+  file["depth"] = h5py.ExternalLink(other, "depth")
+
+
+def virtual_array(file, h5py, other):
+  shape = file["depth"].shape
+  del file["depth"]
+  layout = h5py.VirtualLayout(shape, np.float32)
+  layout[...] = h5py.VirtualSource(other, "depth", shape)
+  file.create_virtual_dataset("depth", layout)
+
+
+def external_array(file, h5py, other):
+  shape = file["depth"].shape
+  del file["depth"]
+  file.create_dataset("depth", shape, np.float32,
+                      external=[(other, 0, h5py.h5f.UNLIMITED)])
+
+
+def group(file, h5py, other):
+  del file["depth"]
+  file.create_group("depth")
+
+
+def absent(file, h5py, other):
+  del file["depth"]
+
+
+@pytest.mark.parametrize("change, expected", [
+    (link_away, "'depth' is a link"), (virtual_array, "in other files"),
+    (external_array, "in other files"), (group, "is no array"),
+    (absent, "has no 'depth'")])
+def test_an_hdf5_file_holds_its_own_arrays(tmp_path, change, expected):
+  h5py = pytest.importorskip("h5py")
+  for number in (1, 2):
+    save_hdf5_frame(tmp_path / "val", "official", number, size_HW=SMALL_HW)
+  other, path = sorted((tmp_path / "val/official").iterdir())
+  with h5py.File(path, "a") as file:
+    change(file, h5py, str(other))
+  reader = nyu.NyuReader(None, tmp_path / "val", size_HW=SMALL_HW)
+  with pytest.raises(ConfigError) as error:
+    reader.prepare(Target("nyu_scenes", str(tmp_path / "out")))
+  assert "00002.h5' cannot be read" in str(error.value)
+  assert expected in str(error.value)
+
+
 def test_one_folder_is_enough(tmp_path, capsys):
   save_frame(tmp_path / "val", "official", 3)
   assert prepare_data.main(raw_files.arguments(
