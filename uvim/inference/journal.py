@@ -50,9 +50,6 @@ class Done(msgspec.Struct, tag="done"):
   records: list[list[dict[str, Any]]]
 
 
-_DECODER = msgspec.json.Decoder(Header | Named | Done)
-
-
 class Journal:
   """The journal of one folder.
 
@@ -126,7 +123,7 @@ class Journal:
 
 
 def _encode(row: msgspec.Struct) -> bytes:
-  # `json` and not msgspec: it escapes names that are not valid Unicode.
+  # `json` and not msgspec.json: names of files may not be valid Unicode.
   content = {"type": row.__struct_config__.tag, **msgspec.structs.asdict(row)}
   return json.dumps(content).encode() + b"\n"
 
@@ -134,8 +131,8 @@ def _encode(row: msgspec.Struct) -> bytes:
 def _decode(line: bytes) -> Header | Named | Done | None:
   """The row of a line; None if the line is damaged."""
   try:
-    return _DECODER.decode(line)
-  except (msgspec.MsgspecError, ValueError):
+    return msgspec.convert(json.loads(line), Header | Named | Done)
+  except (msgspec.MsgspecError, ValueError, RecursionError):
     return None
 
 
