@@ -186,8 +186,9 @@ $stage_ii
 
 $resume_free
 
-`evals` includes the evaluators' blocks. Anything else is refused, with a list
-of differences.
+`evals` includes the evaluators' blocks. `model_init` and `oracle.model_init`
+may name another path with the same arrays. Anything else is refused, with a
+list of differences.
 """
 
 # The first field of each section of the top level, in the order of TrainConfig.

@@ -31,6 +31,10 @@ def find_examples(checkpoint: str, task: AbstractTask, count: int
   pp = config.get("pp_eval")
   if not (config.get("val_split") and pp):
     raise ConfigError("the checkpoint does not tell its data set")
+  data_dir = config.get("data_dir")
+  if "://" in (data_dir or ""):
+    # The run may come from a stranger.
+    raise ConfigError(f"its data_dir is {data_dir}, which is not asked")
   # Imported late: TensorFlow takes seconds.
   import tensorflow as tf
 
@@ -38,7 +42,7 @@ def find_examples(checkpoint: str, task: AbstractTask, count: int
   from trainers import config_file
   config_file.quiet_absl()  # TFDS warns of its own calls.
   split = stream.open_tfds_split(
-      config["dataset"], config["val_split"], config.get("data_dir"))
+      config["dataset"], config["val_split"], data_dir)
   preprocess = split.make_preprocess(pp, config.get("pp_modules"))
   for index in range(min(count, split.num_examples)):
     example = split.source.tensors(index)

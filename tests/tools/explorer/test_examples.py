@@ -48,6 +48,9 @@ def test_a_cropped_image_fits_its_labels(task, rooms_tiny_dir, tmp_path):
 def test_where_there_are_none(task, rooms_tiny_dir, tmp_path):
   with pytest.raises(ConfigError, match="does not tell its data set"):
     next(find_examples("weights.npz", task, 2))
+  write_config(tmp_path, "gs://bucket/data")
+  with pytest.raises(ConfigError, match="gs://bucket/data, which is not asked"):
+    next(find_examples(str(tmp_path), task, 2))
   write_config(tmp_path, rooms_tiny_dir, dataset="rooms/none")
   with pytest.raises(ConfigError, match="none"):
     next(find_examples(str(tmp_path), task, 2))

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from tests.trainers import tiny
+from trainers import families, scoring
+from trainers.families.lm import LmFamily
 from uvim.registry import ConfigError
 from uvim.store import open_model, published
 
@@ -44,6 +46,18 @@ def test_a_strangers_address_is_not_asked_for(tmp_path, address):
   # Nothing else is tried before that.
   with pytest.raises(ConfigError, match="as its stage I model"):
     open_model.open_model(tmp_path / "two")
+
+
+def test_evaluation_asks_no_stranger_but_whom_the_user_names(tmp_path):
+  workdir = run_on(ADDRESS, tmp_path / "two")
+  config = scoring.config_of(str(workdir))
+  with pytest.raises(ConfigError, match=f"tools.evaluate --oracle {ADDRESS}"):
+    families.open_checkpoint(str(workdir), config)
+  named = LmFamily.config_for(config, str(workdir), oracle=ADDRESS)
+  assert named.oracle.model_init == ADDRESS
+  # Bare arrays come without a config: this one is the user's.
+  named = LmFamily.config_for(config, "two.npz")
+  assert named.oracle.model_init == ADDRESS
 
 
 def test_an_address_that_was_fetched_before_is_read_from_the_cache(tmp_path):
