@@ -94,7 +94,9 @@ def _start_worker(seed, start, stop, step):
   environment["OMP_NUM_THREADS"] = "1"
   numbers = [str(number) for number in (seed, start, stop, step)]
   command = [sys.executable, "-m", "pp.rooms.worker", *numbers]
-  return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+  # In a session of its own: Ctrl-C is for the caller, which ends the workers.
+  return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment,
+                          start_new_session=True)
 
 
 def _render_here(seed, num):
@@ -143,9 +145,7 @@ def scenes(seed, num, *, processes=None):
 
 
 def main():
-  # Ctrl-C reaches workers too, but the caller ends them. If the caller is
-  # killed, nobody reads the pipe, and they end in silence.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  # If the caller is killed, nobody reads the pipe: then it ends in silence.
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
   seed, start, stop, step = [int(number) for number in sys.argv[1:]]
   for index in range(start, stop, step):
