@@ -103,5 +103,6 @@ def check_file(path: str | os.PathLike, what: str = "file") -> None:
   if not path.exists():
     raise ConfigError(f"{path}: there is no such {what}.")
   if not path.is_file():
-    raise ConfigError(f"{path}: is no {what}, but a folder, pipe or device.")
+    kind = "a folder" if path.is_dir() else "a pipe or device"
+    raise ConfigError(f"{path}: is {kind}, not a {what}.")
 
