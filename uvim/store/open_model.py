@@ -19,7 +19,7 @@ from uvim.models import make_model
 from uvim.models.guided import GuidedModel
 from uvim.priors.base import Prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, fields_of, published
+from uvim.store import checkpoint, download, fields_of, published
 from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
@@ -271,7 +271,7 @@ def _check_address(address: str, path) -> None:
     return
   is_fetched = False
   if address.startswith("https://"):
-    is_fetched = published.cache_path(address).exists()
+    is_fetched = download.cache_path(address).exists()
   if not is_fetched:
     raise ConfigError(
         f"{path} names {address} as its stage I model, which is not fetched "

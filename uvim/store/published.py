@@ -1,24 +1,19 @@
 """Published weights: their names, their addresses, and what was fetched.
 
 Wherever a config takes a checkpoint, it takes a name of this table or an
-https:// address too. Both are fetched once, into the user's cache folder.
+https:// address too. `uvim.store.download` fetches both, once.
 
 Sources: the table of the released README for UViM; for ViT the recommended
 files of "How to train your ViT?" (Steiner et al.), one per size.
 """
 
-import http.client
 import os
-import pathlib
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from uvim import progress, registry
-from uvim.store import checkpoint
+from uvim import registry
+from uvim.store import checkpoint, download
 
 HOST = "https://storage.googleapis.com"
 # 'uvim-panoptic' means the weights of the family that asks.
@@ -60,8 +55,6 @@ def _vits() -> dict[str, str]:
 
 
 VITS = _vits()
-TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
 
 Params = dict[str, Any]
 
@@ -119,9 +112,9 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
       if name.endswith(ending):
         names[name.removesuffix(ending)] = address
   if path in names:
-    return str(fetch(names[path]))
+    return str(download.fetch(names[path]))
   if path.startswith("https://"):
-    return str(fetch(path))
+    return str(download.fetch(path))
   if path.startswith("http://"):
     raise registry.ConfigError(
         f"{path}: weights are fetched over https:// only, so that nobody on "
@@ -129,96 +122,3 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
   if re.match("(uvim|howto)-", path) and not os.path.exists(path):
     raise registry.unknown("weights", path, names)
   return path
-
-
-def cache_path(address: str) -> pathlib.Path:
-  """Where the file at an https:// address is kept.
-
-  Below $XDG_CACHE_HOME/uvim, or ~/.cache/uvim.
-  """
-  address_path = address.removeprefix("https://")
-  name = urllib.parse.quote(address_path, safe="/")
-  # It could leave the folder.
-  if ".." in name.split("/"):
-    raise registry.ConfigError(f"{address}: an address must not hold '..'.")
-  base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(base).expanduser() / "uvim" / name
-
-
-def fetch(
-    address: str,
-    read: Callable[[str], Iterator[bytes]] | None = None,
-) -> pathlib.Path:
-  """The local copy of a file, downloaded if it is not there yet.
-
-  Args:
-    address: https://….
-    read: gives the bytes at an address; None: asks the server.
-
-  Returns:
-    `cache_path(address)`; it exists only when it is complete.
-
-  Raises:
-    ConfigError: with the reason, and what to do without a network.
-  """
-  path = cache_path(address)
-  if path.exists():
-    return path
-  read = read or _read
-  # Under a name of its own until it is complete; see `uvim.files.replace_file`.
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-      for chunk in read(address):
-        file.write(chunk)
-      file.flush()
-      os.fsync(file.fileno())
-    part.replace(path)
-  except (OSError, http.client.HTTPException) as e:
-    raise registry.ConfigError(
-        f"Cannot fetch {address}: {e}. Without a network, fetch it elsewhere "
-        f"and put it at {path}, or give the path of a copy.") from e
-  finally:
-    part.unlink(missing_ok=True)
-  return path
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-  """Follows no server to another protocol."""
-
-  def redirect_request(self, req, fp, code, msg, headers, newurl):
-    if not newurl.startswith("https://"):
-      fp.close()
-      raise OSError(f"the server sends us on to {newurl}")
-    return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _read(address: str) -> Iterator[bytes]:
-  """The bytes at an address, with a progress bar.
-
-  Raises:
-    OSError, HTTPException: also when fewer came than were announced.
-  """
-  from tqdm import tqdm
-  opener = urllib.request.build_opener(_HttpsOnly)
-  try:
-    reply = opener.open(address, timeout=TIMEOUT_SECONDS)
-  except urllib.error.HTTPError as e:
-    e.close()  # It holds the connection.
-    raise
-  with reply:
-    announced = reply.headers.get("Content-Length")
-    # Without it nobody could tell a whole file from half of one.
-    if announced is None:
-      raise OSError("the server does not say how large it is")
-    size = int(announced)
-    _, _, file_name = address.rpartition("/")
-    bar = tqdm(total=size, desc=file_name, unit="B", unit_scale=True,
-               mininterval=progress.interval())
-    with bar:
-      while chunk := reply.read(CHUNK_BYTES):
-        bar.update(len(chunk))
-        yield chunk
-      if bar.n != size:
-        raise OSError(f"it broke off after {bar.n:,} of {size:,} bytes")

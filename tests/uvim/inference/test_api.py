@@ -17,7 +17,7 @@ from uvim.codes import masking
 from uvim.inference.api import UViM
 from uvim.models import make_model
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, fields_of, published
+from uvim.store import checkpoint, download, fields_of, published
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def test_a_name_means_both_stages(stage_i, stage_ii, monkeypatch, uvim,
   for name, path in (("uvim-panoptic-stage1", stage_i[1]),
                      ("uvim-panoptic-stage2", stage_ii[2])):
     # As if they were fetched before.
-    fetched = published.cache_path(published.MODELS[name])
+    fetched = download.cache_path(published.MODELS[name])
     fetched.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, fetched)
   named = UViM.from_checkpoint("uvim-panoptic")

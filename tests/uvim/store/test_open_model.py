@@ -8,7 +8,7 @@ from tests.trainers import tiny
 from trainers import families, scoring
 from trainers.families.lm import LmFamily
 from uvim.registry import ConfigError
-from uvim.store import open_model, published
+from uvim.store import download, open_model, published
 
 ADDRESS = "https://example.org/one.npz"
 
@@ -61,7 +61,7 @@ def test_evaluation_asks_no_stranger_but_whom_the_user_names(tmp_path):
 
 
 def test_an_address_that_was_fetched_before_is_read_from_the_cache(tmp_path):
-  path = published.cache_path(ADDRESS)
+  path = download.cache_path(ADDRESS)
   path.parent.mkdir(parents=True)
   path.write_bytes(b"")
   assert oracle_of(ADDRESS, tmp_path) == ADDRESS

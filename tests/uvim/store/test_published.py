@@ -1,117 +1,24 @@
-"""Weights by name and address: fetched once, whole or not at all."""
+"""Weights by name: what the names mean, and what older files call arrays."""
 
-import http.client
-import http.server
 import re
-import threading
-import urllib.request
 
 import numpy as np
 import pytest
 
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, published
-
-DATA = bytes(range(256)) * 4000
+from uvim.store import checkpoint, download, published
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
   """An empty cache folder."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  return tmp_path / "uvim"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-  """Serves DATA at /x/w.npz, and faulty answers at other paths."""
-
-  def do_GET(self):
-    self.server.asked.append(self.path)
-    fault = self.path.split("/")[1]
-    if fault == "absent":
-      return self.send_error(404)
-    self.send_response(302 if fault == "moved" else 200)
-    if fault == "moved":
-      self.send_header("Location", "http://elsewhere.example/w.npz")
-    if fault != "endless":
-      self.send_header("Content-Length", str(len(DATA)))
-    self.end_headers()
-    self.wfile.write(DATA[:len(DATA) // 2] if fault == "short" else DATA)
-
-  def log_message(self, *args):
-    pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-  """A real server; its https is plain http, for want of a certificate."""
-  monkeypatch.setattr(
-      urllib.request.HTTPSHandler, "https_open",
-      lambda self, request: self.do_open(http.client.HTTPConnection, request))
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-  server.asked = []
-  server.address = f"https://127.0.0.1:{server.server_port}"
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  yield server
-  server.shutdown()
-  server.server_close()
-  thread.join()
-
-
-def files(folder):
-  return [p for p in folder.rglob("*") if p.is_file()]
-
-
-def test_a_file_is_fetched_once_and_then_found_offline(server, cache):
-  path = published.locate(f"{server.address}/x/w.npz")
-  with open(path, "rb") as f:
-    assert f.read() == DATA
-  assert files(cache) == [published.cache_path(f"{server.address}/x/w.npz")]
-  assert published.locate(f"{server.address}/x/w.npz") == path
-  assert server.asked == ["/x/w.npz"]
-
-
-def test_two_addresses_are_two_files():
-  paths = {published.cache_path(f"https://h/{name}") for name in (
-      "a/w.npz", "b/w.npz", "a/w.npz?v=2", "a%2Fw.npz")}
-  assert len(paths) == 4
-
-
-@pytest.mark.parametrize("fault,reason", [
-    ("short", "broke off after 512,000 of 1,024,000"),
-    ("endless", "how large"),
-    ("moved", "http://elsewhere"),
-    ("absent", "404"),
-])
-def test_a_failed_download_leaves_nothing(server, cache, fault, reason):
-  address = f"{server.address}/{fault}/w.npz"
-  with pytest.raises(ConfigError, match=re.escape(reason)) as e:
-    published.fetch(address)
-  # What to do about it.
-  assert address in str(e.value)
-  assert str(published.cache_path(address)) in str(e.value)
-  assert files(cache) == []
-
-
-def test_an_interrupted_download_is_not_taken_for_the_file(
-    server, cache):
-  address = f"{server.address}/x/w.npz"
-
-  def stop(address):
-    yield DATA[:100]
-    raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    published.fetch(address, read=stop)
-  assert files(cache) == []
-  assert published.fetch(address).read_bytes() == DATA
-
-
-def test_without_a_network_the_error_says_what_to_do(server):
-  server.server_close()
-  with pytest.raises(ConfigError, match="Without a network.*put it at"):
-    published.fetch(f"{server.address}/x/w.npz")
+def write_npz(path, value):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  np.savez(path, x=value)
+  return path.read_bytes()
 
 
 def test_names_stand_for_the_published_addresses(shared):
@@ -127,14 +34,13 @@ def test_names_stand_for_the_published_addresses(shared):
 
 
 def test_a_short_name_is_that_of_the_stage():
-  for stage, file in (1, b"one"), (2, b"two"):
+  contents = {}
+  for stage, kind in (1, "vqvae"), (2, "lm"):
     address = published.MODELS[f"uvim-depth-stage{stage}"]
-    path = published.cache_path(address)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file)
-  for kind, file in ("vqvae", b"one"), ("lm", b"two"):
+    contents[kind] = write_npz(download.cache_path(address), stage)
+  for kind, content in contents.items():
     with open(published.locate("uvim-depth", kind=kind), "rb") as f:
-      assert f.read() == file
+      assert f.read() == content
   with pytest.raises(ConfigError, match="Did you mean 'uvim-depth-stage"):
     published.locate("uvim-depth")
 

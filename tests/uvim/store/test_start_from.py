@@ -17,7 +17,7 @@ from uvim.encoders.base import POSITIONS
 from uvim.models import make_model
 from uvim.priors import make_prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, published
+from uvim.store import checkpoint, download, published
 from uvim.store.start_from import Store
 
 # Names and sizes of a bare ViT that fits TINY, as linen writes them.
@@ -219,7 +219,7 @@ def test_listing_2_starts_from_a_vit_by_name(write, stage_i):
   """The listing's own line, through the stage: it knows its grid."""
   oracle = write({})
   random_npz(pathlib.Path(oracle), stage_i.wanted_arrays())
-  path = published.cache_path(published.VITS["howto-i21k-L/16"])
+  path = download.cache_path(published.VITS["howto-i21k-L/16"])
   path.parent.mkdir(parents=True)
   np.savez(path, **linen_vit())
   stage = LmFamily(tiny.stage_ii_config(
@@ -264,7 +264,7 @@ def test_stage_i_loads_the_released_layout_by_name(fixtures, task):
   model = make_model("vit", {
       **SMALL_I, "inputs": LABELS[task], "outputs": LABELS[task]}, "model")
   arrays = jax.eval_shape(model.init, jax.random.key(0))
-  path = published.cache_path(published.MODELS[f"uvim-{task}-stage1"])
+  path = download.cache_path(published.MODELS[f"uvim-{task}-stage1"])
   saved = random_npz(path, arrays)
   assert sorted(saved) == sorted(published_names(fixtures, 1, task))
   assert_equal(load(f"uvim-{task}", arrays, "vqvae"), saved)
@@ -275,7 +275,7 @@ def test_stage_ii_loads_the_released_layout_by_name(fixtures):
   for task in "depth", "color":
     assert published_names(fixtures, 2, task) == names
   arrays, _ = wanted((16, 16), num_layers=24)
-  path = published.cache_path(published.MODELS["uvim-depth-stage2"])
+  path = download.cache_path(published.MODELS["uvim-depth-stage2"])
   saved = random_npz(path, arrays)
   assert sorted(saved) == sorted(names)
   assert_equal(load("uvim-depth", arrays), saved)
@@ -285,7 +285,7 @@ def test_stage_ii_loads_the_released_layout_by_name(fixtures):
 
 
 def test_an_oracle_by_name_is_the_stage_i_file(stage_i):
-  path = published.cache_path(published.MODELS["uvim-panoptic-stage1"])
+  path = download.cache_path(published.MODELS["uvim-panoptic-stage1"])
   saved = random_npz(path, stage_i.wanted_arrays())
   family = LmFamily(tiny.stage_ii_config("uvim-panoptic"))
   assert_equal(tree.flatten(tiny.open_family(family).frozen), saved)
