@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -52,9 +53,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     OSError: the file cannot be written.
   """
   path = epath.Path(os.fspath(path))
-  # Beside the file, because a rename works only within a file system; with the
-  # number of the process, because another one may write the same file.
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  # Beside the file, because a rename works only within a file system; under a
+  # name that nobody else writes to, nor can have laid a link at.
+  temporary = path.with_name(f".{uuid.uuid4().hex}.partial")
   path.parent.mkdir(parents=True, exist_ok=True)
   try:
     with temporary.open("wb") as file:
@@ -219,7 +220,7 @@ def load_npz(path: Path) -> dict[str, Any]:
   path = epath.Path(os.fspath(path))
   try:
     with path.open("rb") as file:
-      _check_declared_size(file)
+      _check_table(file)
       # An NpzFile is a mapping; anything else np.load gives is not.
       flat = dict(np.load(file, allow_pickle=False).items())
   except registry.ConfigError as error:
@@ -237,12 +238,21 @@ def load_npz(path: Path) -> dict[str, Any]:
     # numpy knows no bfloat16 and writes it as two bytes of anything.
     if array.dtype == np.dtype("V2"):
       flat[name] = array = array.view("bfloat16")
-    _check_numbers(array, f"{path}: {name}")
-  return tree.unflatten(_published_names(flat))
+    check_numbers(array, f"{path}: {name}")
+  named = _published_names(flat)
+  for name, array in named.items():
+    if name.startswith(f"{PARAMS}/") and not _is_float(array):
+      raise registry.ConfigError(
+          f"{path}: {name} holds {array.dtype}; parameters are floating-point "
+          "numbers.")
+  try:
+    return tree.unflatten(named)
+  except registry.ConfigError as error:
+    raise registry.ConfigError(f"{path}: {error}") from error
 
 
-def _check_declared_size(file: BinaryIO) -> None:
-  """Refuses a small file that would fill the memory.
+def _check_table(file: BinaryIO) -> None:
+  """Refuses arrays of one name, and a small file that would fill the memory.
 
   Parameters look random: compressed or not, they take about as much room on
   disk as in memory.
@@ -252,7 +262,14 @@ def _check_declared_size(file: BinaryIO) -> None:
   file.seek(0)
   with zipfile.ZipFile(file) as archive:
     declared = sum(item.file_size for item in archive.infolist())
+    # numpy leaves the ending out.
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
   file.seek(0)
+  if not names:
+    raise registry.ConfigError("it holds no array.")
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      raise registry.ConfigError(f"it holds {count} arrays {name!r}.")
   if declared > _LARGEST_RATIO * num_bytes + _SMALL_BYTES:
     raise registry.ConfigError(
         f"its {num_bytes:,} bytes unpack to {declared:,}; parameters do not "
@@ -266,22 +283,34 @@ _SMALL_BYTES = 1 << 26
 
 def _npz_reason(error: Exception) -> str:
   text = " ".join(str(error).split()) or type(error).__name__
+  if "Header info length" in text:
+    return "a header is too long"
+  if "malformed node" in text:
+    return "a header is damaged"
   # numpy advises a way to load them that would run what they hold.
   return "it holds Python objects" if "pickle" in text else text.rstrip(".")
 
 
-def _check_numbers(array: np.ndarray, where: str) -> None:
-  """Refuses what no arithmetic can use."""
-  is_bfloat16 = array.dtype.name == "bfloat16"
-  if array.dtype.kind not in "fiub" and not is_bfloat16:
+def check_numbers(array: np.ndarray, where: str) -> None:
+  """Raises a ConfigError for an array of anything but finite real numbers.
+
+  Args:
+    array: of any shape and dtype.
+    where: starts the message; the file and the name of the array.
+  """
+  if array.dtype.kind not in "iub" and not _is_float(array):
     raise registry.ConfigError(
         f"{where} holds {array.dtype}; allowed: real numbers.")
-  is_float = array.dtype.kind == "f" or is_bfloat16
-  if is_float and not np.isfinite(array).all():
+  if _is_float(array) and not np.isfinite(array).all():
     num_bad = int(array.size - np.isfinite(array).sum())
     raise registry.ConfigError(
         f"{where} holds {num_bad:,} of {array.size:,} values that are NaN or "
         "infinite.")
+
+
+def _is_float(array: np.ndarray) -> bool:
+  # To numpy, bfloat16 is a type of another kind.
+  return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
 def save_npz(path: Path, arrays: PyTree) -> None:

@@ -29,6 +29,8 @@ def test_what_is_sound_comes_back(tmp_path):
     (np.float32([1, np.inf]), "1 of 2 values that are NaN or infinite"),
     (np.array(["a"]), "holds <U1; allowed: real numbers"),
     (np.ones(2, complex), "complex128"),
+    (np.ones(2, int), "holds int64; parameters are floating-point"),
+    (np.ones(2, bool), "holds bool; parameters are floating-point"),
     (np.array([{}], object), "it holds Python objects")])
 def test_anything_but_finite_numbers_is_refused(tmp_path, array, words):
   write(tmp_path / "a.npz", params_a=array)
@@ -58,3 +60,50 @@ def test_a_damaged_array_is_one_line(tmp_path, header):
   with pytest.raises(ConfigError, match="a.npz") as caught:
     files.load_npz(tmp_path / "a.npz")
   assert "\n" not in str(caught.value)
+
+
+def archive_of(path, *members):
+  """A .npz with these (name, bytes), which np.savez might not write."""
+  with zipfile.ZipFile(path, "w") as archive:
+    for name, content in members:
+      archive.writestr(name, content)
+
+
+def npy_bytes(array):
+  buffer = io.BytesIO()
+  np.save(buffer, array)
+  return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("first, second, words", [
+    ("params/a.npy", "params/a.npy", "it holds 2 arrays 'params/a'"),
+    ("params/a.npy", "params/a", "it holds 2 arrays 'params/a'"),
+    ("params/a.npy", "params/a/b.npy", "is an array itself"),
+    ("params/a.npy", "readme.txt", "readme.txt is no array")])
+def test_names_that_contradict_each_other_are_refused(
+    tmp_path, first, second, words):
+  content = npy_bytes(KERNEL)
+  other = b"text" if second.endswith(".txt") else content
+  archive_of(tmp_path / "a.npz", (first, content), (second, other))
+  with pytest.raises(ConfigError, match=f"a.npz: .*{words}") as caught:
+    files.load_npz(tmp_path / "a.npz")
+  assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file_holds_no_array(tmp_path):
+  archive_of(tmp_path / "a.npz")
+  with pytest.raises(ConfigError, match="it holds no array"):
+    files.load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("text, words", [
+    (b"{" + b" " * 20_000 + b"}", "a header is too long"),
+    (b"__import__('os').remove('a.npz')", "a header is damaged")])
+def test_an_odd_header_is_not_advised_to_be_trusted(tmp_path, text, words):
+  length = len(text).to_bytes(2, "little")
+  header = b"\x93NUMPY\x01\x00" + length + text
+  archive_of(tmp_path / "a.npz", ("params/a.npy", header))
+  with pytest.raises(ConfigError, match=words):
+    files.load_npz(tmp_path / "a.npz")
+  assert (tmp_path / "a.npz").exists()

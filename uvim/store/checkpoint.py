@@ -354,6 +354,9 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
   arrays = {files.PARAMS: extra.get("ema", tree["params"])}
   if files.STATE in extra:
     arrays[files.STATE] = extra[files.STATE]
+  for name, array in tree_lib.flatten(arrays).items():
+    # A run that diverged predicts nothing.
+    files.check_numbers(array, f"{step_dir}: {name}")
   return arrays
 
 

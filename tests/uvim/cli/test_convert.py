@@ -44,7 +44,7 @@ def stage_ii_arrays():
   """A few of a language model's: odd values, and types beside float32."""
   return {
       "params/decoder/EmbedTargets/embedding": np.array(
-          [[np.nan, -0.0, 1e-45, np.inf]], np.float32),
+          [[3.4e38, -0.0, 1e-45, -3.4e38]], np.float32),
       "params/decoder/LogitsDense/kernel": np.asarray(
           jnp.linspace(-3, 3, 12, dtype="bfloat16").reshape(3, 4)),
       "params/pos_embedding_decoder": np.arange(6, dtype=np.float16),

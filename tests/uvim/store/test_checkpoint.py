@@ -432,3 +432,12 @@ def test_what_was_set_aside_before_is_kept(workdir):
 def test_other_names_are_no_steps(workdir, name):
   (workdir / "checkpoints" / name).mkdir()
   _assert_newest_is_2(workdir)
+
+
+def test_a_run_that_diverged_predicts_nothing(tmp_path):
+  current = _at(1)
+  params = {**current.params, "frozen": jnp.float32([1, jnp.nan, 2])}
+  with checkpoint.Checkpointer(tmp_path) as checkpoints:
+    checkpoints.save(1, current.replace(params=params), {})
+  with pytest.raises(ConfigError, match="1: params/frozen holds 1 of 3 values"):
+    checkpoint.load_params(tmp_path)
