@@ -255,7 +255,37 @@ def test_config_comes_back_from_json():
     from_json(saved)
 
 
+def test_home_is_expanded_in_every_path(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  config = get("lm_rooms_panoptic").to_dict()
+  config["data_dir"] = "~/data"
+  config["code_cache"] = "~/codes"
+  config["model_init"] = {"encoder": "~/vit.npz", "base_model": "gs://b/~"}
+  config["oracle"]["model_init"] = "~/one"
+  config["uvim"]["data_dir"] = "~/other"
+  resolved = resolve(config)
+  assert resolved.data_dir == "/home/me/data"
+  assert resolved.code_cache == "/home/me/codes"
+  assert resolved.model_init == {
+      "encoder": "/home/me/vit.npz", "base_model": "gs://b/~"}
+  assert resolved.oracle.model_init == "/home/me/one"
+  evals = {block.name: block for block in resolved.evals}
+  assert evals["uvim"].data_dir == "/home/me/other"
+  assert evals["zero_code"].data_dir == "/home/me/data"
+
+
 @pytest.mark.parametrize("change,message", [
+    ({"seed": -1}, r"config.seed = -1; .* an integer in 0\.\.4294967295"),
+    ({"seed": 2**32}, "config.seed = 4294967296"),
+    ({"lr": float("nan")}, "config.lr = nan; it must be a number ≥ 0"),
+    ({"total_steps": -5}, "config.total_steps = -5"),
+    ({"dataset": 7}, "config.dataset = 7; it must be a text"),
+    ({"model": None}, "config.model = None; it must be a block"),
+    ({"evals": 5}, "config.evals = 5; it must be a list"),
+    ({"evals": [5]}, "config.evals holds 5"),
+    ({"zero_code": 5}, "config.zero_code = 5; it must be a block"),
+    ({"oracle": "one.npz"}, "config.oracle = 'one.npz'; it must be a block"),
+    ({"on_other_data": "warm"}, "Did you mean 'warn'"),
     ({"batch_size": 0}, "config.batch_size = 0; it must be an integer ≥ 1"),
     ({"batch_size": 8.0}, "config.batch_size = 8.0"),
     ({"skip_bad_steps": -1}, "config.skip_bad_steps = -1.*≥ 0"),
