@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import io
 import pathlib
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,13 +56,12 @@ class BuilderWriter:
         yield self.key_of(item), make_example(position, item)
 
     # A folder of its own, so that an error leaves the data set as it was.
-    with tfds_folder.work_folder(target.data_dir) as work:
+    with tfds_folder.work_folder(target.name, target.data_dir) as work:
       builder = make_builder(target.name, work, found, generate_examples)
       run_builder(builder)
       new_folder = pathlib.Path(builder.data_dir)
       found.write_extra_files(new_folder)
       tfds_folder.merge(new_folder, target.folder, list(found.splits))
-      shutil.rmtree(new_folder)
 
 
 def make_builder(name: str, data_dir: str, found: Found,
@@ -109,11 +107,17 @@ def make_builder(name: str, data_dir: str, found: Found,
 
 def run_builder(builder: Any) -> None:
   """Runs `download_and_prepare` without TFDS's announcements and bars."""
+  import tensorflow as tf
   import tensorflow_datasets as tfds
   tfds.display_progress_bar(False)
   try:
     # TFDS prints its announcements to the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare()
+  except RuntimeError as error:
+    # TFDS wraps what TensorFlow says of a full disk.
+    if isinstance(error.__cause__, tf.errors.OpError):
+      raise error.__cause__ from None
+    raise
   finally:
     tfds.display_progress_bar(True)

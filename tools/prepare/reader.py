@@ -28,6 +28,7 @@ from tools import passes
 from tools.prepare import tfds_folder
 from tools.prepare.split_writer import SplitWriter
 from tools.prepare.writer import Found, Target, Writer
+from uvim.registry import ConfigError
 
 
 class Reader(abc.ABC):
@@ -118,22 +119,38 @@ class FileReader(Reader):
   def prepare(self, target: Target, writer: Writer | None = None) -> list[str]:
     """See `Reader.prepare`; `writer` None means that of `make_writer`."""
     splits = self.split_names()
-    # The cheap checks come first, so that most mistakes show at once.
     tfds_folder.check_names(target.name, splits)
-    tfds_folder.check_existing(
-        target.folder, splits, overwrite=target.overwrite)
-    found = self.find(target)
-    # The whole pass comes before the first write: see the text of the module.
-    self.check(found)
+    writer = writer or self.make_writer()
+    with tfds_folder.locked(target.name, target.data_dir):
+      # The cheap checks come first, so that most mistakes show at once.
+      tfds_folder.check_existing(
+          target.folder, splits, overwrite=target.overwrite)
+      found = self.find(target)
+      # The whole pass comes before the first write: see the module's text.
+      self.check(found)
+      self._write(writer, target, found)
+    return splits
+
+  def _write(self, writer: Writer, target: Target, found: Found) -> None:
+    """Writes what was found; says in one line why the disk did not take it."""
+    import tensorflow as tf
 
     def make_example(position, item):
       example = self.make_example(position, item)
       # A data set that is there may have fewer features.
       return {key: example[key] for key in found.features}
 
-    writer = writer or self.make_writer()
-    writer.write(target, found, make_example)
-    return splits
+    try:
+      writer.write(target, found, make_example)
+    except (OSError, tf.errors.OpError) as error:
+      # An error of a raw file names it.
+      if getattr(error, "filename", None):
+        raise
+      reason = getattr(error, "strerror", None) or error.message
+      raise ConfigError(
+          f"--data_dir: {target.data_dir!r} cannot be written: {reason}. No "
+          "unfinished split is listed there; run the same command again."
+      ) from error
 
 
 def add_name_option(parser: argparse.ArgumentParser,

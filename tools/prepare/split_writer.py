@@ -7,7 +7,6 @@ the files one by one, and TFDS reads the result.
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
@@ -22,7 +21,6 @@ from tools import passes
 from tools.prepare import tfds_folder
 from tools.prepare.writer import Found, MakeExample, Target
 from uvim import files, progress
-from uvim.registry import ConfigError
 
 # How the name of a folder with unfinished files begins. It is private to this
 # writer; the next run resumes from it.
@@ -63,7 +61,7 @@ class SplitWriter:
         threads.
 
     Raises:
-      ConfigError: the disk is too small, or another run writes the same.
+      ConfigError: the disk is too small.
     """
     def serialize(numbered_item):
       position, item = numbered_item
@@ -80,12 +78,15 @@ class SplitWriter:
       splits.append(
           self._plan_split(target, new_folder, name, items, samples[name]))
     self._check_space(target, splits)
-    with _locked(new_folder):
-      for split in splits:
-        split.write(serialize)
-      _write_metadata(new_folder, target, found.features, splits)
-      found.write_extra_files(new_folder)
-      self.merge(new_folder, target.folder, list(found.splits))
+    _remove_other_sources(new_folder)
+    new_folder.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+      split.write(serialize)
+    _write_metadata(new_folder, target, found.features, splits)
+    found.write_extra_files(new_folder)
+    self.merge(new_folder, target.folder, list(found.splits))
+    # Only after success. After an error the folder stays, for the next run.
+    shutil.rmtree(new_folder)
 
   def _sample(self, serialize: Serialize, items: Sequence[Any]) -> list[bytes]:
     """A few examples, spread over the split.
@@ -154,11 +155,16 @@ class _Shard:
     import tensorflow as tf
     # TensorFlow opens the file itself, so `files.replace_file` cannot.
     # Under the final name there are only complete files; see the class.
-    partial_path = f"{self.path}.part"
-    with tf.io.TFRecordWriter(partial_path) as writer:
-      for record in itertools.islice(records, len(self.positions)):
-        writer.write(record)
-    os.replace(partial_path, self.path)
+    partial_path = self.path.with_name(f"{self.path.name}.part")
+    try:
+      with tf.io.TFRecordWriter(str(partial_path)) as writer:
+        for record in itertools.islice(records, len(self.positions)):
+          writer.write(record)
+      tfds_folder.flush(partial_path)
+      os.replace(partial_path, self.path)
+    finally:
+      # After an error; half a file is of no use and fills the disk.
+      partial_path.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,15 +198,18 @@ class _Split:
           yield position, self.items[position]
 
     records = passes.map_in_threads(serialize, numbered_items())
-    records = progress.bar(
+    bar = progress.bar(
         records, total=num_missing, label=f"Writing {self.name}",
         unit="examples")
-    # All files take from one iterator, so that threads work ahead across them.
-    records = iter(records)
-    for shard in missing_shards:
-      shard.write(records)
-    # The bar closes only when it sees that there are no more.
-    next(records, None)
+    # Closed after an error too, so that the message gets a line of its own.
+    with contextlib.closing(bar):
+      # All files take from one iterator, so that threads work ahead across
+      # them.
+      records = iter(bar)
+      for shard in missing_shards:
+        shard.write(records)
+      # The bar is full only when it sees that there are no more.
+      next(records, None)
 
 
 def _plan_shards(prefix: pathlib.Path, num_examples: int, num_shards: int
@@ -269,29 +278,14 @@ def _sorted_features(record: bytes) -> list[tuple[str, bytes]]:
                 for name, feature in features.items())
 
 
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Makes a resume folder; removes it if the block ends without an error.
+def _remove_other_sources(folder: pathlib.Path) -> None:
+  """Removes the unfinished files of the same splits from other sources.
 
-  Folders of the same splits with other sources are removed at once.
-
-  Raises:
-    ConfigError: another run uses the folder.
+  The data set is locked, so no run uses them.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  lock_path = pathlib.Path(f"{folder}.lock")
-  with open(lock_path, "w") as lock_file:
-    try:
-      fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise ConfigError(f"--name: another command writes the same to {folder}. "
-                        "Wait for it.") from None
-    # The hash at the end is what differs between sources.
-    name_and_splits = folder.name.rpartition("-")[0]
-    for other_path in folder.parent.glob(f"{name_and_splits}-*.lock"):
-      if other_path != lock_path:
-        tfds_folder.remove_if_abandoned(other_path)
-    yield
-    # Only after success. After an error the folder stays, for the next run.
-    shutil.rmtree(folder)
-    lock_path.unlink()
+  # The hash at the end is what differs between sources.
+  name_and_splits = folder.name.rpartition("-")[0]
+  for other_folder in folder.parent.glob(f"{name_and_splits}-*"):
+    if other_folder != folder:
+      print(f"Removing what a run that was stopped left in {other_folder.name}")
+      shutil.rmtree(other_folder)

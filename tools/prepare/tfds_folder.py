@@ -1,17 +1,16 @@
 """Folders of TFDS data sets: names, what is there, disk space, new splits."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from uvim import files
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 
 # TFDS and TensorFlow take seconds to import, so functions import them.
@@ -21,7 +20,8 @@ INFO_FILE = "dataset_info.json"
 # Versions of the data sets that TFDS has too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
 _OTHER_VERSION = "1.0.0"
-# How the name of a folder with unfinished files begins. No later run uses it.
+# How the names of a lock and of a folder with unfinished files begin. The next
+# run removes the folder.
 _WORK_PREFIX = ".prepare_"
 
 
@@ -163,47 +163,85 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
 
 
 @contextlib.contextmanager
-def work_folder(data_dir: str) -> Iterator[str]:
+def locked(name: str, data_dir: str) -> Iterator[None]:
+  """One command prepares a data set at a time, of whatever splits.
+
+  What killed commands left is removed first. If the block writes nothing, not
+  even `data_dir` stays.
+
+  Args:
+    name: of the data set; see `check_names`.
+    data_dir: TFDS's root folder. It need not exist yet.
+
+  Raises:
+    ConfigError: another command prepares the same data set.
+  """
+  root = pathlib.Path(data_dir).absolute()
+  new_folders = [folder for folder in (root, *root.parents)
+                 if not folder.exists()]
+  work = _work_path(name, data_dir)
+  lock_path = work.with_name(f"{work.name}.lock")
+  try:
+    with Lock(lock_path, f"--name {name!r} in {data_dir!r}"):
+      _remove_left_overs(work, folder_of(name, data_dir))
+      yield
+  finally:
+    # From the inside out, as far as they are empty.
+    for folder in new_folders:
+      with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_left_overs(work: pathlib.Path, folder: pathlib.Path) -> None:
+  """Removes what a command that was killed left, while no other runs."""
+  if work.exists():
+    print(f"Removing what a run that was stopped left in {work.name}")
+    shutil.rmtree(work)
+  # Of `files.replace_file`.
+  for path in folder.glob(".*.partial"):
+    path.unlink()
+
+
+def _work_path(name: str, data_dir: str) -> pathlib.Path:
+  """The hidden folder of unfinished files."""
+  # A name has no dots, so no two names share a folder.
+  return pathlib.Path(data_dir) / (_WORK_PREFIX + name.replace("/", "."))
+
+
+@contextlib.contextmanager
+def work_folder(name: str, data_dir: str) -> Iterator[str]:
   """A folder for unfinished files, which is removed at the end of the block.
 
-  The folders of runs that were killed are removed too.
+  The data set must be `locked`.
   """
-  os.makedirs(data_dir, exist_ok=True)
-  # A killed run cannot clean up, so the next one does.
-  for lock_path in pathlib.Path(data_dir).glob(f"{_WORK_PREFIX}*.lock"):
-    remove_if_abandoned(lock_path)
   # It is on the same disk, so that moving a finished file is only a rename.
-  with tempfile.TemporaryDirectory(dir=data_dir, prefix=_WORK_PREFIX) as work:
-    lock_path = pathlib.Path(f"{work}.lock")
-    with open(lock_path, "w") as lock_file:
-      # The system frees this lock if the process dies.
-      fcntl.flock(lock_file, fcntl.LOCK_EX)
-      try:
-        yield work
-      finally:
-        lock_path.unlink()
+  work = _work_path(name, data_dir)
+  work.mkdir(parents=True)
+  try:
+    yield str(work)
+  finally:
+    shutil.rmtree(work)
 
 
-def remove_if_abandoned(lock_path: pathlib.Path) -> None:
-  """Removes the unfinished files beside a lock that no process holds.
+def flush(path: pathlib.Path) -> None:
+  """Waits until a file or a folder is on the disk.
 
-  A process that is killed loses its locks, but its files stay.
+  Without it, a rename may survive a crash of the machine and the content of
+  the file may not.
   """
-  folder = lock_path.with_suffix("")
-  # Another process holds the lock, or has removed everything just now.
-  with contextlib.suppress(OSError), open(lock_path) as lock_file:
-    # Does not wait: an error means that the run is alive.
-    fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    print(f"Removing what a run that was stopped left in {folder.name}")
-    shutil.rmtree(folder, ignore_errors=True)
-    lock_path.unlink()
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
 
 
 def merge(new_folder: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
           ) -> None:
   """Moves the files of new splits to those of the data set that is there.
 
-  dataset_info.json comes last, in one rename. No reader sees the splits before.
+  At each moment dataset_info.json lists complete splits only. A split that is
+  replaced is not listed while its files are moved.
 
   Args:
     new_folder: a complete TFDS folder with only these splits.
@@ -211,12 +249,20 @@ def merge(new_folder: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
     splits: the new splits; they replace old ones of the same names.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  info = _merged_info(read_info(new_folder), read_info(folder), splits)
+  new_info = read_info(new_folder)
+  old_info = read_info(folder)
+  info = new_info
+  if old_info is not None:
+    kept_info = _without(old_info, splits)
+    info = {**kept_info, "splits": kept_info["splits"] + new_info["splits"]}
+    if kept_info != old_info:
+      files.write_json(folder / INFO_FILE, kept_info)
   new_shards = {path.name for path in new_folder.glob("*.tfrecord*")}
-  # Data first, description last: until that is there, TFDS sees the old splits.
   for path in new_folder.iterdir():
     if path.name != INFO_FILE:
+      flush(path)
       os.replace(path, folder / path.name)
+  flush(folder)
   files.write_json(folder / INFO_FILE, info)
   # A split that was replaced may have had another number of shards.
   for split in splits:
@@ -225,13 +271,8 @@ def merge(new_folder: pathlib.Path, folder: pathlib.Path, splits: Sequence[str]
         path.unlink()
 
 
-def _merged_info(new_info: dict[str, Any], old_info: dict[str, Any] | None,
-                 splits: Sequence[str]) -> dict[str, Any]:
-  """The old description with the new splits."""
-  if not old_info:
-    return new_info
-  old_splits = old_info.get("splits", [])
-  kept = [item for item in old_splits if item["name"] not in splits]
-  all_splits = kept + new_info["splits"]
-  # All but the splits stays as it was.
-  return {**old_info, "splits": all_splits}
+def _without(info: dict[str, Any], splits: Sequence[str]) -> dict[str, Any]:
+  """The description without some splits. All else stays as it was."""
+  kept = [item for item in info.get("splits", [])
+          if item["name"] not in splits]
+  return {**info, "splits": kept}

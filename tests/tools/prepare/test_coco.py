@@ -15,7 +15,6 @@ from pp import sources, stream
 from tests.tools.prepare import raw_files
 from tests.tools.prepare.raw_coco import CATEGORIES, CUP, FLOOR, NAME, RawCoco
 from tools.prepare import __main__ as prepare_data
-from tools.prepare import tfds_folder
 from uvim import pixels
 
 
@@ -202,26 +201,25 @@ def test_listed_checksums_are_compared(raw, capsys):
 KILLED_RUN = """
 import os, sys
 from tools.prepare import tfds_folder
-with tfds_folder.work_folder(sys.argv[1]) as work:
-  open(work + "/half.tfrecord", "w").close()
-  os._exit(9)
+name, data_dir = sys.argv[1:]
+with tfds_folder.locked(name, data_dir):
+  with tfds_folder.work_folder(name, data_dir) as work:
+    open(work + "/half.tfrecord", "w").close()
+    os._exit(9)
 """
 
 
-def test_what_a_killed_run_left_is_removed_and_a_running_one_is_not(raw):
+def test_what_a_killed_run_left_is_removed(raw):
   """A run that is killed cannot tidy up; the next one does."""
   data_dir = raw.data_dir
   killed = subprocess.run(
-      [sys.executable, "-c", KILLED_RUN, str(data_dir)], timeout=120,
+      [sys.executable, "-c", KILLED_RUN, NAME, str(data_dir)], timeout=120,
       cwd=pathlib.Path(prepare_data.__file__).parents[2])
   assert killed.returncode == 9
   assert list(data_dir.glob(".prepare_*/half*"))
-  with tfds_folder.work_folder(str(data_dir)) as running:
-    folders = [path for path in data_dir.glob(".prepare_*") if path.is_dir()]
-    assert folders == [pathlib.Path(running)]
-    assert raw.run() == 0
-    assert pathlib.Path(running).is_dir()
-  assert not list(data_dir.glob(".prepare_*"))
+  assert list(data_dir.glob(".prepare_*.lock"))
+  assert raw.run() == 0
+  assert not list(data_dir.glob(".*"))
 
 
 @pytest.fixture(scope="module")

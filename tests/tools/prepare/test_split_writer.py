@@ -1,8 +1,10 @@
 """Splits are written whole or not at all, and stopped runs go on."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.tools.prepare import raw_files
 from tools.prepare import tfds_folder
+from tools.prepare.builder_writer import BuilderWriter
 from tools.prepare.images import ImagesReader
 from tools.prepare.split_writer import SplitWriter
 from tools.prepare.writer import Target
@@ -95,8 +98,7 @@ def test_another_process_finds_the_files_of_the_stopped_one(tmp_path):
         [sys.executable, "-c", code, str(raw), str(tmp_path / "out")],
         check=True, cwd=pathlib.Path(__file__).parents[3],
         env={**os.environ, "PYTHONHASHSEED": seed})
-    folders.add(tuple(sorted(
-        path.name for path in left_overs(tmp_path) if path.is_dir())))
+    folders.add(tuple(sorted(path.name for path in left_overs(tmp_path))))
   assert len(folders) == 1 and folders != {()}
 
 
@@ -130,7 +132,7 @@ def test_what_is_left_of_other_files_is_not_gone_on_with(tmp_path):
     raw_files.save(path, raw_files.gradient() + number)
     with pytest.raises(RuntimeError, match="merge"):
       reader.prepare(target, SplitWriter(merge=fail_to_merge))
-    (left,) = [path for path in left_overs(tmp_path) if path.is_dir()]
+    (left,) = left_overs(tmp_path)
     assert len(list(left.glob("*.tfrecord-*"))) == 1
   # Another split is none of its business.
   ImagesReader([tmp_path / "raw"], "test").prepare(target)
@@ -147,7 +149,7 @@ def test_a_running_command_is_not_disturbed(tmp_path):
   target = target_in(tmp_path)
 
   def run_again(*arguments):
-    with pytest.raises(ConfigError, match="another command writes the same"):
+    with pytest.raises(ConfigError, match="is in use by process"):
       reader.prepare(target)
     tfds_folder.merge(*arguments)
 
@@ -163,6 +165,69 @@ def test_a_disk_that_is_too_small_is_an_error(tmp_path):
     reader.prepare(target_in(tmp_path), full_disk)
   assert "--data_dir" in str(e.value)
   assert not (tmp_path / "out").exists()
+
+
+def split_names(target):
+  info = tfds_folder.read_info(target.folder)
+  return [split["name"] for split in info["splits"]]
+
+
+def test_a_split_that_is_being_replaced_is_not_listed(tmp_path):
+  """Whenever the move stops, the description fits the files."""
+  save_images(tmp_path / "raw", 4)
+  target = dataclasses.replace(target_in(tmp_path), overwrite=True)
+  for split in ("train", "test"):
+    ImagesReader([tmp_path / "raw"], split).prepare(target)
+  save_images(tmp_path / "new", 3)
+  reader = ImagesReader([tmp_path / "new"], "train")
+  # In the place of a new file, a folder: it cannot be moved there.
+  obstacle = target.folder / "photos-train.tfrecord-00001-of-00003"
+  obstacle.mkdir()
+  one_each = SplitWriter(shard_bytes=1)
+  with pytest.raises(OSError):
+    reader.prepare(target, one_each)
+  assert split_names(target) == ["test"]
+  assert len(raw_files.read_examples("photos", "test", target.data_dir)) == 4
+  obstacle.rmdir()
+  reader.prepare(target, one_each)
+  assert split_names(target) == ["test", "train"]
+  assert len(raw_files.read_examples("photos", "train", target.data_dir)) == 3
+  # The files of the old split are gone.
+  assert len(shards(target)) == 1 + 3
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes):
+  """No file of this process may be longer, as on a disk that is full."""
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("writer", [
+    SplitWriter(),
+    BuilderWriter(key_of=lambda item: item.name, num_bytes=len)])
+def test_a_disk_that_fills_up_leaves_the_data_set_as_it_was(tmp_path, writer):
+  save_images(tmp_path / "raw", 3)
+  target = dataclasses.replace(target_in(tmp_path), overwrite=True)
+  ImagesReader([tmp_path / "raw"], "train").prepare(target)
+  before = {path: path.read_bytes() for path in target.folder.iterdir()}
+  noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
+  raw_files.save(tmp_path / "large/0.png", noise)
+  reader = ImagesReader([tmp_path / "large"], "train")
+  with largest_file(8000), pytest.raises(ConfigError) as error:
+    reader.prepare(target, writer)
+  assert "--data_dir: " in str(error.value)
+  assert "File too large. No unfinished split" in str(error.value)
+  assert before == {path: path.read_bytes() for path in target.folder.iterdir()}
+  assert not list((tmp_path / "out").glob(".*/**/*.tfrecord*"))
+  reader.prepare(target, writer)
+  (example,) = raw_files.read_examples("photos", "train", target.data_dir)
+  assert example["image"] == (tmp_path / "large/0.png").read_bytes()
+  assert not left_overs(tmp_path)
 
 
 def test_files_hold_nearly_equal_numbers_of_examples(tmp_path):
