@@ -12,6 +12,9 @@ parameters, the average is what is written.
 
 import argparse
 import math
+import os
+import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,8 +32,8 @@ def main(argv: Sequence[str] | None = None, *,
          program: str = "uvim convert") -> int:
   """The command; returns the exit code."""
   parser = app.make_command_parser(program, __doc__)
-  parser.add_argument("source", metavar="SRC")
-  parser.add_argument("target", metavar="DST")
+  parser.add_argument("source", metavar="SRC", type=app.path)
+  parser.add_argument("target", metavar="DST", type=app.path)
   return app.run(parser, _command, argv)
 
 
@@ -59,12 +62,8 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   Raises:
     ConfigError: nothing to read, no UViM checkpoint, something at `target`.
   """
-  # Unlike pathlib, epath also sees folders in the cloud.
-  from etils import epath
-
   from uvim.store import checkpoint, published
-  if epath.Path(target).exists():
-    raise ConfigError(f"{target} exists already; nothing is overwritten.")
+  _check_is_new(target)
   # First, because it refuses a run of version 0.1.0: `load_params` would lose
   # the codebook of such a run silently.
   kind = _kind_of_run(source)
@@ -75,8 +74,27 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   if target.endswith(".npz"):
     files.save_npz(target, arrays)
   else:
-    _save_workdir(target, arrays, source)
+    _save_new_workdir(target, arrays, source)
   return kind, specs
+
+
+def _check_is_new(target: str) -> None:
+  """Raises a ConfigError unless `target` can be written, and is not there."""
+  # Unlike pathlib, epath also sees folders in the cloud.
+  from etils import epath
+  scheme, separator, _ = target.partition("://")
+  if separator and scheme != "gs":
+    raise ConfigError(f"DST = {target!r}; allowed: a path on this machine, or "
+                      "gs://….")
+  try:
+    # A link that leads nowhere is somebody's too.
+    exists = os.path.lexists(target) or epath.Path(target).exists()
+  except Exception as error:  # Every client of a remote storage has its own.
+    reason = " ".join(str(error).split())
+    raise ConfigError(f"DST = {target!r} cannot be reached: {reason}.") from (
+        error)
+  if exists:
+    raise ConfigError(f"{target} exists already; nothing is overwritten.")
 
 
 def _kind_of_run(source: str) -> str | None:
@@ -100,6 +118,21 @@ def kind_of_arrays(specs: Mapping[str, Any]) -> str:
     raise ConfigError(
         f"No UViM checkpoint: it has neither {wanted}, but {found}.")
   return kind
+
+
+def _save_new_workdir(workdir: str, arrays: Mapping[str, Any],
+                      source: str) -> None:
+  """`_save_workdir` under another name; renamed when it is complete."""
+  if "://" in workdir:
+    _save_workdir(workdir, arrays, source)
+    return
+  folder = pathlib.Path(workdir)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+      dir=folder.parent, prefix=".converting_") as temporary:
+    unfinished = pathlib.Path(temporary) / folder.name
+    _save_workdir(str(unfinished), arrays, source)
+    unfinished.rename(folder)
 
 
 def _save_workdir(workdir: str, arrays: Mapping[str, Any],

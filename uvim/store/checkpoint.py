@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from uvim import files, registry
+from uvim import files, finder, registry
 from uvim import tree as tree_lib
 from uvim.store import alias, digests
 from uvim.typing import PyTree
@@ -405,4 +405,6 @@ def load_params(path: Path) -> dict[str, Any]:
         f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
   if path.is_dir():
     return _load_workdir(path)
+  if "://" not in given:
+    finder.check_file(given, ".npz file")
   return files.load_npz(path)

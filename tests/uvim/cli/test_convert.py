@@ -145,6 +145,25 @@ def test_the_config_of_a_run_tells_its_kind(tmp_path, call):
   assert code == 0 and "stage II: 1 arrays, 12 parameters" in printed
 
 
+@pytest.mark.parametrize("target", ("https://h/x.npz", "s3://b/x.npz", "x://y"))
+def test_a_target_that_nobody_can_write_is_refused(weights, call, target):
+  code, printed, error = call(weights[0], target)
+  assert (code, printed) == (2, "")
+  assert f"DST = {target!r}; allowed: a path" in error
+
+
+def test_a_workdir_that_fails_is_not_left_in_half(tmp_path, weights, call):
+  code, _, error = call(weights[0], tmp_path / ("x" * 300))
+  assert code == 2 and "File name too long" in error
+  assert not list(tmp_path.glob("*x*")) and not list(tmp_path.glob(".conv*"))
+
+
+def test_a_link_that_leads_nowhere_is_kept(tmp_path, weights, call):
+  (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere")
+  assert call(weights[0], tmp_path / "link.npz")[0] == 2
+  assert (tmp_path / "link.npz").is_symlink()
+
+
 def test_nothing_is_overwritten(tmp_path, call):
   for name in "a.npz", "b.npz":
     np.savez(tmp_path / name, **stage_ii_arrays())

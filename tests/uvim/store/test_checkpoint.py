@@ -356,6 +356,12 @@ def test_a_missing_checkpoint_says_what_was_expected(tmp_path):
     checkpoint.load_params(tmp_path)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "w.npz")
+  with pytest.raises(ConfigError, match="w.npz: is a pipe or device"):
+    checkpoint.load_params(tmp_path / "w.npz")
+
+
 def test_paths_may_be_relative(tmp_path, monkeypatch):
   """As `--config.oracle.model_init=W1` is typed; Orbax wants absolute ones."""
   monkeypatch.chdir(tmp_path)
