@@ -8,7 +8,8 @@ The rule of `find_files`, for all commands:
   reached twice, as links can make it, is searched once.
 * What other programs leave does not count: names that begin with a dot
   (`.thumbs/`, `._photo.jpg`) and a few known folders (`__MACOSX`, `@eaDir`).
-* What `uvim predict` wrote does not count: folders that hold its lists.
+* What our commands wrote does not count: folders that hold the lists of `uvim
+  predict`, and data sets with their contact sheets.
 * Pipes, sockets and devices do not count: reading them may never end.
 * The order is that of the paths as text, the same on every disk.
 
@@ -26,6 +27,8 @@ from uvim.registry import ConfigError
 # The lists in a folder that `uvim predict` writes to; see
 # `uvim.inference.export`.
 OUTPUT_LISTS = ("predictions.json", "predictions.jsonl")
+# Both lie in the folder of a TFDS data set.
+_DATA_SET_FILES = ("dataset_info.json", "features.json")
 # Folders that archives, servers and disks make for themselves.
 _FOREIGN_FOLDERS = frozenset({
     "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information",
@@ -88,8 +91,10 @@ def _walk(folder: pathlib.Path, seen: set[tuple[int, int]],
 
 
 def _is_output(folder: pathlib.Path) -> bool:
-  """Whether `uvim predict` wrote this folder."""
-  return any((folder / name).exists() for name in OUTPUT_LISTS)
+  """Whether one of our commands wrote this folder."""
+  is_prediction = any((folder / name).exists() for name in OUTPUT_LISTS)
+  is_data_set = all((folder / name).exists() for name in _DATA_SET_FILES)
+  return is_prediction or is_data_set
 
 
 def check_file(path: str | os.PathLike, what: str = "file") -> None:

@@ -36,6 +36,13 @@ def test_what_predict_wrote_does_not_count(tmp_path):
   assert find(tmp_path / "out") == ["pictures/a.png"]
 
 
+def test_data_sets_do_not_count(tmp_path):
+  make(tmp_path, "a.jpg", "set/1.0.0/dataset_info.json",
+       "set/1.0.0/features.json", "set/1.0.0/contact_sheet_train.png",
+       "other/dataset_info.json", "other/b.jpg")
+  assert find(tmp_path) == ["a.jpg", "other/b.jpg"]
+
+
 def test_links_count_once(tmp_path):
   make(tmp_path / "real", "c1/a.jpg")
   make(tmp_path / "set", "c0/b.jpg")
