@@ -6,12 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from tools.passes import raise_problems
 from tools.prepare import (
@@ -224,11 +223,25 @@ def _hash_of(text: str) -> bytes:
 
 
 def _read_scenes(folder: pathlib.Path) -> dict[str, list[str]]:
-  """The scenes of the splits that are there."""
+  """The scenes of the splits that are there.
+
+  Raises:
+    ConfigError: the file is damaged.
+  """
   path = folder / SCENES_FILE
-  if not path.is_file():
+  if not path.exists():
     return {}
-  return json.loads(path.read_text())
+  scenes = files.load_json(path, "--name")
+  if not isinstance(scenes, dict) or not all(
+      _is_list_of_texts(names) for names in scenes.values()):
+    raise ConfigError(f"--name: {str(path)!r} is damaged: it does not list the "
+                      "scenes of each split. Choose another --name.")
+  return scenes
+
+
+def _is_list_of_texts(value: Any) -> bool:
+  return isinstance(value, list) and all(
+      isinstance(item, str) for item in value)
 
 
 def check_no_common_scene(scenes: Mapping[str, Sequence[str]]) -> None:

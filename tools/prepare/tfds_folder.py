@@ -16,6 +16,7 @@ from uvim.registry import ConfigError
 # TFDS and TensorFlow take seconds to import, so functions import them.
 
 INFO_FILE = "dataset_info.json"
+_FEATURES_FILE = "features.json"
 
 # Versions of the data sets that TFDS has too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
@@ -37,14 +38,17 @@ def folder_of(name: str, data_dir: str) -> pathlib.Path:
 
 def check_names(name: str, splits: Sequence[str]) -> None:
   """Raises a ConfigError for names that TFDS or its file names do not allow."""
-  if not re.fullmatch(r"[a-z][a-z0-9_]*(/\w+)?", name):
+  # ASCII: not every disk spells other letters as they came.
+  if not re.fullmatch(r"[a-z][a-z0-9_]*(/\w+)?", name, re.ASCII):
     raise ConfigError(
         f"--name: {name!r}; allowed: small letters, digits and _, with one "
         "optional part after a slash, like 'mydata' or 'mydata/panoptic'.")
   for split in splits:
-    if not re.fullmatch(r"[A-Za-z]\w*", split):
+    # 'all' is TFDS's name for all splits together.
+    is_plain = re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)
+    if not is_plain or split == "all":
       raise ConfigError(f"--split: {split!r}; allowed: a plain name like "
-                        "'train' or 'validation'.")
+                        "'train' or 'validation', but not 'all'.")
 
 
 def in_hash_order(items: Sequence[Any], name_of: Callable[[Any], str]
@@ -70,13 +74,23 @@ def read_info(folder: pathlib.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   info = files.load_json(path, "--name")
-  splits = info.get("splits", []) if isinstance(info, dict) else None
-  has_names = isinstance(splits, list) and all(
-      isinstance(split, dict) and "name" in split for split in splits)
-  if not has_names:
+  if not _lists_splits(info):
     raise ConfigError(f"--name: {str(path)!r} is damaged: it does not list the "
                       "splits of a data set. Choose another --name.")
   return info
+
+
+def _lists_splits(info: Any) -> bool:
+  """Whether this is the description of a data set, with names of splits."""
+  if not isinstance(info, dict) or not isinstance(info.get("name"), str):
+    return False
+  splits = info.get("splits", [])
+  if not isinstance(splits, list):
+    return False
+  for split in splits:
+    if not isinstance(split, dict) or not isinstance(split.get("name"), str):
+      return False
+  return True
 
 
 def check_existing(folder: pathlib.Path, splits: Sequence[str], *,
@@ -106,11 +120,30 @@ def check_existing(folder: pathlib.Path, splits: Sequence[str], *,
 
 
 def existing_features(folder: pathlib.Path) -> Any | None:
-  """The tfds FeaturesDict of the data set that is there, or None."""
+  """The tfds FeaturesDict of the data set that is there, or None.
+
+  Raises:
+    ConfigError: its description is damaged.
+  """
   if read_info(folder) is None:
     return None
   import tensorflow_datasets as tfds
-  return tfds.features.FeaturesDict.from_config(str(folder))
+  path = folder / _FEATURES_FILE
+  # Says what is wrong with a file that is absent or no JSON.
+  files.load_json(path, "--name")
+  try:
+    features = tfds.features.FeaturesDict.from_config(str(folder))
+  # TFDS has many errors for JSON that does not describe features.
+  except Exception as error:
+    raise _no_features(path) from error
+  if not isinstance(features, tfds.features.FeaturesDict):
+    raise _no_features(path)
+  return features
+
+
+def _no_features(path: pathlib.Path) -> ConfigError:
+  return ConfigError(f"--name: {str(path)!r} is damaged: it does not describe "
+                     "the features of a data set. Choose another --name.")
 
 
 def check_features(folder: pathlib.Path, features: Any) -> None:

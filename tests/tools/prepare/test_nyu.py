@@ -172,6 +172,19 @@ def test_an_hdf5_file_holds_its_own_arrays(tmp_path, change, expected):
   assert expected in str(error.value)
 
 
+@pytest.mark.parametrize("content", [
+    "", "[1", "[]", "null", '{"train": "a"}', '{"train": [1]}',
+    '{"train": null}'])
+def test_a_damaged_list_of_scenes_is_named(tmp_path, capsys, content):
+  save_frame(tmp_path / "val", "official", 3)
+  path = tmp_path / "out/nyu_scenes/1.0.0/scenes.json"
+  path.parent.mkdir(parents=True)
+  path.write_text(content)
+  message = raw_files.failure(raw_files.arguments(
+      "nyu", tmp_path / "out", validation=tmp_path / "val"), capsys)
+  assert "error: --name: " in message and str(path) in message
+
+
 def test_one_folder_is_enough(tmp_path, capsys):
   save_frame(tmp_path / "val", "official", 3)
   assert prepare_data.main(raw_files.arguments(
