@@ -15,6 +15,7 @@ R augmentations of an example · N examples · L places of a code
 
 import argparse
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
@@ -27,6 +28,7 @@ import numpy as np
 from tools.prepare import tfds_folder
 from uvim import files, progress
 from uvim.cli import app
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 from uvim.store import code_cache
 from uvim.store.start_from import Store
@@ -137,22 +139,30 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
     ConfigError: no stage II config, another cache in that folder, a disk that
       is too small, and whatever the data and the oracle raise.
   """
-  from pp import stream
-  family, oracle = _open_oracle(config, store or Store())
   folder = pathlib.Path(out)
+  with Lock(folder / ".lock", f"--out {folder}"):
+    _write(config, folder, store or Store(), make_codes, save_every)
+  return folder
+
+
+def _write(config, folder: pathlib.Path, store: Store, make_codes: MakeCodes,
+           save_every: int) -> None:
+  """`write`, while nobody else does."""
+  from pp import stream
+  family, oracle = _open_oracle(config, store)
   split = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
   header = code_cache.describe(config, oracle)
   header[code_cache.DATA] = split.fingerprint()
   if _is_complete(folder, header):
-    return folder
+    return
 
   layout = _layout_of(config, family, split.num_examples)
   num_codes = layout.num_codes
   num_bytes = num_codes * layout.bytes_per_code
   tfds_folder.check_space(str(folder), num_codes, num_bytes)
   # A batch is computed as a whole, so only whole batches count as done.
-  num_done = _num_done(folder, header)
+  num_done = _num_done(folder, header, layout)
   num_done -= num_done % config.batch_size
   codes = make_codes(
       config, family, oracle, split, first=num_done, last=num_codes)
@@ -164,7 +174,6 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
   except OSError as error:
     raise ConfigError(f"--out: {str(folder)!r} cannot be written: {error}. The "
                       "same command goes on.") from error
-  return folder
 
 
 def _open_oracle(config, store: Store) -> tuple[Any, Any]:
@@ -195,21 +204,40 @@ def _is_complete(folder: pathlib.Path, header: Header) -> bool:
   old = code_cache.read_header(folder, "--out")
   if old is None:
     return False
+  _check_same_run(folder, old, header)
+  print(f"{folder} is complete already.")
+  return True
+
+
+def _check_same_run(folder: pathlib.Path, old: Header, header: Header) -> None:
+  """Raises a ConfigError if what is in the folder depends on something else."""
   differs = code_cache.difference(old, header)
   if differs:
     raise ConfigError(
         f"--out: {str(folder)!r} holds a cache of another run. Choose another "
         "folder, or delete it. There → now:\n  " + "\n  ".join(differs))
-  print(f"{folder} is complete already.")
-  return True
 
 
-def _num_done(folder: pathlib.Path, header: Header) -> int:
+def _num_done(folder: pathlib.Path, header: Header, layout: Layout) -> int:
   """How many codes an earlier run of the same command has written."""
+  codes_path = folder / code_cache.CODES
   partial = files.read_json(folder / PARTIAL)
-  if partial is None or partial.get("header") != header:
+  if partial is None:
+    if codes_path.exists():
+      raise ConfigError(
+          f"--out: {str(codes_path)!r} is there, but nothing that says what "
+          "it is. Choose another folder, or delete it.")
     return 0
-  return int(partial["done"])
+  try:
+    done = int(partial["done"])
+    _check_same_run(folder, dict(partial["header"]), header)
+  except (KeyError, TypeError) as error:
+    raise ConfigError(f"--out: {str(folder / PARTIAL)!r} is damaged. Delete "
+                      "it and the codes beside it.") from error
+  # Where codes are missing, zeros would be read.
+  num_bytes = codes_path.stat().st_size if codes_path.exists() else 0
+  there = (num_bytes - _header_bytes(layout)) // layout.bytes_per_code
+  return max(0, min(done, there))
 
 
 def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
@@ -220,7 +248,8 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
   process. It grows in place, so that a stopped run can go on. The header comes
   last and says that the file is complete.
   """
-  folder.mkdir(parents=True, exist_ok=True)
+  partial = {"header": header, "done": first}
+  files.write_json(folder / PARTIAL, partial, indent=1)
   bad_code = np.full(layout.shape[2:], -1, layout.dtype)
   mode = "r+b" if first else "wb"
   with open(folder / code_cache.CODES, mode) as file:
@@ -253,6 +282,13 @@ def _write_array_header(file: BinaryIO, layout: Layout) -> None:
   np.lib.format.write_array_header_1_0(file, fields)
 
 
+def _header_bytes(layout: Layout) -> int:
+  """How many bytes `_write_array_header` writes."""
+  file = io.BytesIO()
+  _write_array_header(file, layout)
+  return file.tell()
+
+
 def _flush_to_disk(file: BinaryIO) -> None:
   file.flush()
   os.fsync(file.fileno())
@@ -263,7 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = app.make_parser("tools.cache_codes", __doc__)
   parser.add_argument("--config", required=True,
                       help="configs/lm_….py[:argument]")
-  parser.add_argument("--out", required=True, help="folder of the cache")
+  parser.add_argument("--out", required=True, type=app.path,
+                      help="folder of the cache")
   return app.run(parser, cache_codes, argv, takes_overrides=True)
 
 

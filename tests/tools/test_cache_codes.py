@@ -17,6 +17,7 @@ from trainers import step
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
+from uvim.lock import Lock
 from uvim.registry import ConfigError
 from uvim.store import code_cache
 
@@ -176,3 +177,36 @@ def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
   assert counts == [56] and "complete already" in capsys.readouterr().out
   with pytest.raises(ConfigError, match="seed: 0 → 4"):
     cache_codes.write(dataclasses.replace(config, seed=4), tmp_path)
+
+
+def test_what_another_command_has_begun_is_kept(config, cache, tmp_path):
+  def stops(*args, first, last):
+    codes = cache_codes.oracle_codes(*args, first=first, last=last)
+    yield from itertools.islice(codes, 20)
+    raise OSError("no space left")
+
+  with pytest.raises(ConfigError, match="no space left"):
+    cache_codes.write(config, tmp_path, make_codes=stops, save_every=10)
+  before = (tmp_path / "codes.npy").read_bytes()
+  with pytest.raises(ConfigError, match="(?s)another run.*seed: 0 → 4"):
+    cache_codes.write(dataclasses.replace(config, seed=4), tmp_path)
+  assert (tmp_path / "codes.npy").read_bytes() == before
+
+  # Codes that are noted but not there are computed again.
+  (tmp_path / "codes.npy").write_bytes(before[:-200])
+  cache_codes.write(config, tmp_path)
+  assert (tmp_path / "codes.npy").read_bytes() == (
+      (cache / "codes.npy").read_bytes())
+
+
+def test_codes_of_nobody_knows_what_are_kept(config, tmp_path):
+  (tmp_path / "codes.npy").write_bytes(b"precious")
+  with pytest.raises(ConfigError, match="nothing that says what it is"):
+    cache_codes.write(config, tmp_path)
+  assert (tmp_path / "codes.npy").read_bytes() == b"precious"
+
+
+def test_two_commands_do_not_write_to_one_folder(config, tmp_path):
+  with Lock(tmp_path / ".lock", "the first"):
+    with pytest.raises(ConfigError, match="--out .* is in use by process"):
+      cache_codes.write(config, tmp_path)
