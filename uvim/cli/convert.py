@@ -109,8 +109,8 @@ def kind_of_arrays(specs: Mapping[str, Any]) -> str:
   Raises:
     ConfigError: these are no UViM's names.
   """
-  from uvim.store import fields_of
-  kind = fields_of.kind_of(specs)
+  from uvim.store import shapes
+  kind = shapes.kind_of(specs)
   # `kind_of` calls everything stage II that is not stage I. So check.
   if _SIGNS[kind] not in specs:
     wanted = " nor ".join(_SIGNS.values())

@@ -6,5 +6,5 @@
     → checkpoint / files   arrays by name, {"params": …, "state": …}
     → start_from.Store     arrays that fit what a family wants (training)
     → open_model           task, model, prior and their arrays (inference);
-                           fields_of reads sizes off bare arrays
+                           shapes reads sizes off bare arrays
 """

@@ -1,7 +1,7 @@
 """What a checkpoint holds: models and their arrays, ready to predict.
 
 A run's workdir tells its fields; bare arrays (a `.npz`, a published name) show
-them by their names and shapes (`uvim.store.fields_of`).
+them by their names and shapes (`uvim.store.shapes`).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from uvim.models import make_model
 from uvim.models.guided import GuidedModel
 from uvim.priors.base import Prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, download, fields_of, published
+from uvim.store import checkpoint, download, published, shapes
 from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
@@ -82,7 +82,7 @@ def open_model(
   prior_fields = _prior_fields(lm, prior_arrays) if lm else {}
   # Bare arrays of stage I may not tell how long their codes are; those of
   # stage II do.
-  code_len = code_len or prior_fields.get("seq_len", fields_of.CODE_LEN)
+  code_len = code_len or prior_fields.get("seq_len", shapes.CODE_LEN)
   model_fields, task, known_options = _stage_i_fields(path, arrays, code_len)
   config = read_config(path)
   if lm:
@@ -312,7 +312,7 @@ def _categories(path) -> Categories:
 def _read_arrays(path, kind: str) -> dict[str, Any]:
   """The arrays of a checkpoint, which must be of this kind."""
   arrays = published.load_params(path, kind=kind)
-  found = fields_of.kind_of(tree.flatten(arrays))
+  found = shapes.kind_of(tree.flatten(arrays))
   if found != kind:
     stages = {STAGE_I: 1, STAGE_II: 2}
     raise ConfigError(
@@ -336,8 +336,8 @@ def _stage_i_fields(path, arrays, code_len):
     model_fields = _value(config, "model", path)
     task = _value(config, "task", path)
     return model_fields, task, config.get("task_options", {})
-  model_fields = fields_of.stage_i_fields(_shapes(arrays), code_len)
-  return model_fields, fields_of.task_name(model_fields), {}
+  model_fields = shapes.stage_i_fields(_shapes(arrays), code_len)
+  return model_fields, shapes.task_name(model_fields), {}
 
 
 def _prior_fields(path, arrays) -> Mapping[str, Any]:
@@ -345,7 +345,7 @@ def _prior_fields(path, arrays) -> Mapping[str, Any]:
   config = read_config(path)
   if config:
     return _value(config, "model", path)
-  return fields_of.stage_ii_fields(_shapes(arrays))
+  return shapes.stage_ii_fields(_shapes(arrays))
 
 
 def _value(config: Config, name: str, path) -> Any:

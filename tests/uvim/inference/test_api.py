@@ -17,7 +17,7 @@ from uvim.codes import masking
 from uvim.inference.api import UViM
 from uvim.models import make_model
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, download, fields_of, published
+from uvim.store import checkpoint, download, published, shapes
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +207,12 @@ def test_no_tensorflow_is_needed(uvim, photos, monkeypatch):
     {"bottleneck_resize": False, "code_len": 3}, {"base_model_depth": 2}])
 def test_fields_are_read_off_the_arrays(changes):
   stage = VqvaeFamily(tiny.stage_i_config(model=changes))
-  shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
+  arrays = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
       stage.wanted_arrays()).items()}
-  fields = fields_of.stage_i_fields(shapes, stage.model.spec.length)
+  fields = shapes.stage_i_fields(arrays, stage.model.spec.length)
   made = make_model("vit", fields, "model")
   assert made == stage.model
-  assert fields_of.task_name(fields) == "panoptic_segmentation"
+  assert shapes.task_name(fields) == "panoptic_segmentation"
 
 
 @pytest.mark.parametrize("changes", [
@@ -223,25 +223,25 @@ def test_fields_of_the_language_model_are_read_off_the_arrays(changes):
   config = tiny.stage_ii_config("none", changes)
   model = make_model("lm", config.model, "config.model")
   params = jax.eval_shape(model.init, jax.random.key(0))
-  shapes = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
+  arrays = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(
       {"params": params}).items()}
-  assert make_model("lm", fields_of.stage_ii_fields(shapes), "model") == model
+  assert make_model("lm", shapes.stage_ii_fields(arrays), "model") == model
 
 
 @pytest.mark.parametrize("name,task", [
     ("panoptic", "panoptic_segmentation"), ("depth", "depth"),
     ("color", "colorization")])
 def test_the_published_layouts_are_understood(fixtures, name, task):
-  def shapes(stage):
+  def arrays(stage):
     lines = (fixtures / f"param_tree_stage{stage}_{name}.txt").read_text()
     rows = (x.split("\t") for x in lines.splitlines() if x[0] != "#")
     return {name: tuple(json.loads(shape.replace("(", "[").replace(",)", "]")
                                    .replace(")", "]")))
             for name, shape, _ in rows}
 
-  one = fields_of.stage_i_fields(shapes(1))
-  two = fields_of.stage_ii_fields(shapes(2))
-  assert fields_of.task_name(one) == task
+  one = shapes.stage_i_fields(arrays(1))
+  two = shapes.stage_ii_fields(arrays(2))
+  assert shapes.task_name(one) == task
   assert one["input_size"] == two["input_size"] == (512, 512)
   assert (one["oracle_depth"], one["base_model_depth"]) == (6, 12)
   assert (one["width"], one["num_heads"], one["mlp_dim"]) == (768, 12, 3072)
