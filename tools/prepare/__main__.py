@@ -6,7 +6,7 @@ r"""Makes TFDS data sets, which the configs can name, of raw files.
   python -m tools.prepare_data nyu --train nyudepthv2/train \
       --validation nyudepthv2/val [--holdout_scenes 14]
   python -m tools.prepare_data rgbd --images DIR --depth DIR \
-      [--depth_scale 1000] --name myrooms --split train
+      [--depth_scale 1000] [--max_depth METRES] --name myrooms --split train
   python -m tools.prepare_data images --images DIR --name myphotos \
       --split train [--list FILE]
   python -m tools.prepare_data rooms [--data_dir DIR]
@@ -17,7 +17,8 @@ write it. Run a command once for each split. It keeps the splits that are
 there, and the new split appears only when it is complete. A command that was
 stopped goes on with the first file (of half a GB) that is missing. Only `coco`
 starts its split again, because TFDS decides the order of its examples; it
-removes what the stopped command left.
+removes what the stopped command left. Two commands for one data set do not run
+at once: the second is refused.
 
 coco: panoptic files. With --name coco/2017_panoptic the result is the same as
 TFDS's own, and `tfds.load` reads it. Any other name (mydata, mydata/panoptic)
@@ -29,7 +30,8 @@ the scene of a frame; this one does, and whole scenes of --train make up the
 split `holdout`. The name of all training frames together is `train+holdout`.
 
 rgbd: any images with 16-bit PNG depth (meters = value / depth_scale) or .npy
-depth (floats are meters). 0 means no measurement.
+depth (floats are meters). 0, negative, NaN, infinite, 65535 and what exceeds
+--max_depth mean no measurement. Depths that cannot be meters are refused.
 
 images: images, with labels if they lie in one folder for each class. --list
 names files, one per line; the split has only these, in that order. With
