@@ -8,9 +8,10 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 from uvim import fields, files, finder, tree
@@ -90,6 +91,7 @@ def open_model(
   _check_same_task(path, task, lm, config)
 
   model = make_model("vit", model_fields, "the checkpoint's model")
+  _check_arrays(path, arrays, model.init)
   task_options = task_options or known_options
   opened = OpenModel(
       task=make_task(task, model_fields, **task_options),
@@ -106,6 +108,7 @@ def open_model(
 def _with_prior(opened, lm, prior_fields, prior_arrays) -> OpenModel:
   """Stage I together with the stage II that `lm` names, if they fit."""
   prior = make_model("lm", prior_fields, "the checkpoint's language model")
+  _check_arrays(lm, prior_arrays, lambda rng: {"params": prior.init(rng)})
   prior.check_code(opened.model.spec, "the checkpoint's language model")
   meta = read_meta(lm)
   if meta:
@@ -322,6 +325,29 @@ def _read_arrays(path, kind: str) -> dict[str, Any]:
   if kind == STAGE_I:
     arrays.setdefault("state", {})
   return arrays
+
+
+def _check_arrays(path, arrays: PyTree, init: Callable) -> None:
+  """Raises a ConfigError unless a model can compute with these arrays.
+
+  Arrays that nobody needs do not matter, nor does the width of the numbers. A
+  file may also lack all arrays of the oracle: it can then predict.
+
+  Args:
+    path: of the arrays, for the message.
+    arrays: as read.
+    init: the model's; takes a key.
+  """
+  key = jax.random.key(0)
+  wanted = _shapes(jax.eval_shape(init, key))
+  found = _shapes(arrays)
+  has_oracle = any(name.startswith("params/encoder/") for name in found)
+  for name, shape in wanted.items():
+    if name not in found and has_oracle:
+      raise ConfigError(f"{path} lacks the array {name!r} {list(shape)}.")
+    if found.get(name, shape) != shape:
+      raise ConfigError(f"{path}: {name!r} is {list(found[name])}; its model "
+                        f"needs {list(shape)}.")
 
 
 def _shapes(arrays) -> dict[str, tuple[int, ...]]:

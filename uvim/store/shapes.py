@@ -42,10 +42,10 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   Raises:
     ConfigError: an array is missing, or the grid of patches is not a square.
   """
-  dict_size, codeword_dim = _shape(shapes, "state/dictionary")
+  dict_size, codeword_dim = _shape(shapes, "state/dictionary", 2)
   block = "params/decoder/encoderblock_"
-  width, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}")
-  _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}")
+  width, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}", 3)
+  _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}", 2)
   outputs = {key: shape[1:] for key, shape in _named(shapes, "head")}
   inputs = {key: shape[:2] for key, shape in _named(shapes, "embedding")}
   if not outputs:
@@ -53,7 +53,7 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   # Every patch of a label has as many pixels; the published ones are square.
   _, num_pixels = next(iter(outputs.values()))
   patch = _side(num_pixels, "pixels in a patch")
-  num_patches = _shape(shapes, "params/pos_embedding_decoder")[1]
+  num_patches = _shape(shapes, "params/pos_embedding_decoder", 3)[1]
   size = patch * _side(num_patches, "patches")
   return dict(
       _bottleneck_fields(shapes, code_len),
@@ -75,21 +75,22 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
 
 def _bottleneck_fields(shapes, code_len):
   """How the grid of tokens becomes a code, and how long that is."""
-  learned = shapes.get("params/bottleneck_upsample")
+  name = "params/bottleneck_upsample"
+  learned = name in shapes
   if learned:
     # The map is a matrix [L, N].
-    code_len, _ = learned
-  return dict(code_len=code_len, bottleneck_resize=learned is None)
+    code_len, _ = _shape(shapes, name, 2)
+  return dict(code_len=code_len, bottleneck_resize=not learned)
 
 
 def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
   """Constructor fields of `uvim.priors.lm.LM`; arguments as above."""
-  rows, columns, _, width = _shape(shapes, "params/EmbedPatches/kernel")
-  num_patches = _shape(shapes, "params/pos_embedding_encoder")[1]
+  rows, columns, _, width = _shape(shapes, "params/EmbedPatches/kernel", 4)
+  num_patches = _shape(shapes, "params/pos_embedding_encoder", 3)[1]
   side = _side(num_patches, "patches")
   block = "params/encoder/encoderblock_"
-  _, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}")
-  _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}")
+  _, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}", 3)
+  _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}", 2)
   layers = _depth(shapes, block)
   decoder = _decoder_fields(shapes)
   encoder = dict(
@@ -100,8 +101,8 @@ def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
   # Equal sizes are not said twice, as in the released configs.
   if decoder == encoder:
     decoder = {}
-  vocab_size, _ = _shape(shapes, "params/decoder/EmbedTargets/embedding")
-  _, seq_len, _ = _shape(shapes, "params/pos_embedding_decoder")
+  vocab_size, _ = _shape(shapes, "params/decoder/EmbedTargets/embedding", 2)
+  _, seq_len, _ = _shape(shapes, "params/pos_embedding_decoder", 3)
   return dict(
       decoder,
       num_layers=layers,
@@ -117,8 +118,8 @@ def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
 def _decoder_fields(shapes):
   """The `decoder_…` fields of `LM`, whether or not they differ."""
   block = "params/decoder/EncDecBlock"
-  width, heads, _ = _shape(shapes, f"{block}0/SelfAttn/query/kernel")
-  _, mlp_dim = _shape(shapes, f"{block}0/MLP/Dense_0/kernel")
+  width, heads, _ = _shape(shapes, f"{block}0/SelfAttn/query/kernel", 3)
+  _, mlp_dim = _shape(shapes, f"{block}0/MLP/Dense_0/kernel", 2)
   return dict(
       decoder_layers=_depth(shapes, block),
       decoder_heads=heads,
@@ -131,10 +132,18 @@ def task_name(fields: Mapping[str, Any]) -> str:
   return task_of_outputs(fields["outputs"])
 
 
-def _shape(shapes, name):
+def _shape(shapes, name, num_axes):
+  """The shape of an array, which must have so many axes."""
   if name not in shapes:
     raise ConfigError(f"No array {name!r}: not a UViM checkpoint.")
-  return tuple(shapes[name])
+  return _checked(name, shapes[name], num_axes)
+
+
+def _checked(name, shape, num_axes):
+  if len(shape) != num_axes:
+    raise ConfigError(f"The array {name!r} is {list(shape)}; expected "
+                      f"{num_axes} axes.")
+  return tuple(shape)
 
 
 def _named(shapes, kind):
@@ -143,7 +152,7 @@ def _named(shapes, kind):
   for name, shape in shapes.items():
     match = pattern.fullmatch(name)
     if match:
-      yield match[1], tuple(shape)
+      yield match[1], _checked(name, shape, 3)
 
 
 def _depth(shapes, prefix):

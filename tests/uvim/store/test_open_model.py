@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.trainers import tiny
 from trainers import families, scoring
 from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
 from uvim.registry import ConfigError
 from uvim.store import download, open_model, published
 
@@ -118,3 +120,27 @@ def test_what_is_no_run_has_no_config(tmp_path, monkeypatch, path):
   (tmp_path / "w.npz").mkdir()
   assert open_model.read_config(path) == {}
   assert open_model.read_meta(path) == {}
+
+
+QUERY = ("params/decoder/encoderblock_0/MultiHeadDotProductAttention_0/query/"
+         "kernel")
+
+
+@pytest.mark.parametrize("name, array, words", [
+    ("params/ctx_dec_embedding/bias", np.zeros(99), r"is \[99\]; its model"),
+    ("params/ctx_dec_embedding/bias", None, "lacks the array .*bias' "),
+    (QUERY, np.float32(1), r"query/kernel' is \[\]; expected 3 axes"),
+    ("state/dictionary", np.zeros(8), r"dictionary' is \[8\]; expected 2 axes"),
+    ("params/head_semantics/kernel", np.zeros((2, 2)), "expected 3 axes")])
+def test_arrays_that_make_no_model_are_told_before_it_runs(
+    tmp_path, name, array, words):
+  tiny.save_stage_i(VqvaeFamily(tiny.stage_i_config()), tmp_path / "a.npz")
+  arrays = dict(np.load(tmp_path / "a.npz"))
+  assert name in arrays
+  del arrays[name]
+  if array is not None:
+    arrays[name] = array
+  np.savez(tmp_path / "b.npz", **arrays)
+  with pytest.raises(ConfigError, match=words) as caught:
+    open_model.open_model(tmp_path / "b.npz", code_len=4)
+  assert "\n" not in str(caught.value)
