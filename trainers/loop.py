@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from trainers import cluster, evaluation, preemption, preflight
 from trainers.families.base import Compiled, Family
 from trainers.inputs import first_state, open_run, parts_of_run
-from trainers.report import panel, recorder
+from trainers.report import panel, recorder, run_files
 from trainers.workdir import (
   RunLock,
   check_inputs,
@@ -315,7 +315,7 @@ class Run:
     settings = item.settings
     if scores.problem:
       # Every evaluator that was due has one line, also one that failed.
-      values[f"failed/{name}"] = 1.0
+      values[f"{run_files.FAILED}{name}"] = 1.0
       settings = {**settings, "failed": scores.problem}
       self.failures[name] = f"at step {self.step}: {scores.problem}"
       said.append(f"{name} could not score {self.failures[name]}")

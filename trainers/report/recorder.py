@@ -151,7 +151,7 @@ class Recorder(AbstractRecorder):
     # JSON knows no numbers of numpy or JAX.
     numbers = {name: float(value) for name, value in values.items()}
     for alarm in self._alarms.see(step, numbers):
-      numbers[f"alarm/{alarm.name}"] = alarm.figure
+      numbers[f"{run_files.ALARM}{alarm.name}"] = alarm.figure
       self.say(f"ALARM, {alarm.message} (docs/troubleshooting.md)")
     line = run_files.Line(step, numbers, settings)
     self._metrics_file.write(line.to_json() + "\n")

@@ -34,6 +34,10 @@ USAGE = "code_usage.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
              "tensorflow-cpu", "tensorflow-datasets")
 _MAX_SESSIONS = 20
+# Before the names of what no evaluator has measured: an alarm's figure, and
+# that an evaluator could not score.
+ALARM = "alarm/"
+FAILED = "failed/"
 MAX_POINTS = 4000  # Of one curve; even.
 
 log = logging.getLogger(__name__)
@@ -245,7 +249,7 @@ class Run:
   def _metrics_of(self, prefix: str) -> Iterator[str]:
     """The scores that begin with `prefix` and with no longer one."""
     # An empty prefix is the beginning of every name.
-    others = ["alarm/"]
+    others = [ALARM, FAILED]
     for evaluator in self.evaluators:
       # If "val/" and "val/fid/" both fit, the longer one owns the metric.
       if len(evaluator["prefix"]) > len(prefix):

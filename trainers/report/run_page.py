@@ -52,8 +52,8 @@ def body(run: Run) -> list[str]:
   """All parts of the page as HTML, the title first."""
   parts = [heading(title(run), 1)]
   # The order of the page: what one looks for first stands first.
-  for make_part in (_facts, _alarms, _scores, _panels, _curves, _codebook,
-                    _settings):
+  for make_part in (_facts, _alarms, _failures, _scores, _panels, _curves,
+                    _codebook, _settings):
     parts += make_part(run)
   return parts
 
@@ -90,13 +90,27 @@ def _total_steps(run: Run) -> int | str:
 def _alarms(run: Run) -> list[str]:
   parts = []
   for metric, points in sorted(run.metrics.items()):
-    if not metric.startswith("alarm/"):
+    if not metric.startswith(run_files.ALARM):
       continue
-    name = metric.removeprefix("alarm/").replace("_", " ")
+    name = metric.removeprefix(run_files.ALARM).replace("_", " ")
     times = [f"{plots.number(value)} at step {step}"
              for step, value in points[-_MAX_TIMES:]]
     text = (f"Alarm: {name} ({', '.join(times)}). "
             "See docs/troubleshooting.md.")
+    parts.append(paragraph(text, "alarm"))
+  return parts
+
+
+def _failures(run: Run) -> list[str]:
+  """Which evaluators could not score, the last time that each failed."""
+  parts = []
+  for metric, points in sorted(run.metrics.items()):
+    if not metric.startswith(run_files.FAILED):
+      continue
+    name = metric.removeprefix(run_files.FAILED)
+    step, _ = points[-1]
+    reason = run.settings.get(metric, {}).get("failed", "?")
+    text = f"{name} could not score at step {step}: {reason}"
     parts.append(paragraph(text, "alarm"))
   return parts
 

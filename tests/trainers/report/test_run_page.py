@@ -122,3 +122,19 @@ def test_a_page_can_be_made_again_and_of_several_runs(
   assert report.main([nowhere]) == app.EXIT_BAD_INPUT
   error = capsys.readouterr().err
   assert error.startswith("error: ") and "no config.json" in error
+
+
+@pytest.mark.parametrize("prefix", ("uvim/", ""))
+def test_an_evaluator_that_failed_is_named(tmp_path, prefix):
+  evaluator = runs.evaluator("uvim", prefix=prefix)
+  config = runs.CONFIG | {"evals": [evaluator]}
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  writer = runs.make_recorder(tmp_path)
+  settings = {"failed": "no pixel <to> score"}
+  writer.scalars(100, {"failed/uvim": 1.0}, settings)
+  writer.review(100)
+  writer.close()
+  words = "".join(runs.PageReader(read_page(tmp_path)).words)
+  assert "uvim could not score at step 100: no pixel <to> score" in words
+  # It is no score of an evaluator without a prefix.
+  assert not run_files.read_run(tmp_path).score_names(evaluator)
