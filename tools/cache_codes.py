@@ -299,8 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = app.make_parser("tools.cache_codes", __doc__)
   parser.add_argument("--config", required=True,
                       help="configs/lm_….py[:argument]")
-  parser.add_argument("--out", required=True, type=app.path,
-                      help="folder of the cache")
+  parser.add_argument("--out", required=True, help="folder of the cache")
   return app.run(parser, cache_codes, argv, takes_overrides=True)
 
 

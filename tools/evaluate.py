@@ -28,13 +28,13 @@ from uvim.registry import ConfigError
 def make_parser() -> argparse.ArgumentParser:
   parser = app.make_parser("tools.evaluate", __doc__)
   add = parser.add_argument
-  add("--checkpoint", required=True, type=app.path)
+  add("--checkpoint", required=True)
   add("--config", help="configs/NAME.py[:argument]; default: the workdir's")
-  add("--oracle", type=app.path, help="stage II: its stage I checkpoint")
+  add("--oracle", help="stage II: its stage I checkpoint")
   add("--evaluator", action="append", help="repeat for several")
   add("--set", dest="changes", action="append", default=[],
       metavar="KEY=VALUE")
-  add("--out", required=True, type=app.path, help="the JSON file to write")
+  add("--out", required=True, help="the JSON file to write")
   add("--overwrite", action="store_true", help="replace the file")
   return parser
 

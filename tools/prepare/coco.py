@@ -17,7 +17,6 @@ from tools.prepare.coco_json import Annotations
 from tools.prepare.writer import Found, Target
 from uvim import categories as categories_lib
 from uvim.categories import Category
-from uvim.cli import app
 from uvim.registry import ConfigError
 
 COCO_NAME = "coco/2017_panoptic"
@@ -45,12 +44,12 @@ class CocoReader(reader.FileReader):
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, type=app.path,
+    parser.add_argument("--images", required=True, type=pathlib.Path,
                         help="folder of images")
     parser.add_argument(
-        "--panoptic", required=True, type=app.path,
+        "--panoptic", required=True, type=pathlib.Path,
         help="folder of panoptic PNGs (id = R + 256 G + 65536 B)")
-    parser.add_argument("--annotations", required=True, type=app.path,
+    parser.add_argument("--annotations", required=True, type=pathlib.Path,
                         help="panoptic JSON")
     parser.add_argument(
         "--allow_outside", action="store_true",
@@ -61,10 +60,8 @@ class CocoReader(reader.FileReader):
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
-    return cls(
-        pathlib.Path(options.images), pathlib.Path(options.panoptic),
-        pathlib.Path(options.annotations), options.split,
-        options.allow_outside)
+    return cls(options.images, options.panoptic, options.annotations,
+               options.split, options.allow_outside)
 
   def source_folders(self) -> list[pathlib.Path]:
     return [self.images, self.panoptic, self.annotations.parent]

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import ExifTags
 
 from tools.passes import raise_problems
+from tools.prepare import image_files
 from tools.prepare.coco_json import (
   AnnotationEntry,
   Annotations,
@@ -258,7 +259,7 @@ def _check_image(record: Record, size_HW: tuple[int, int]) -> list[str]:
           f"{record.name}: the image has height x width {image.height}x"
           f"{image.width}, its panoptic PNG {height}x{width}."
           f"{_rotation_hint(image)}")
-  _decode(record)
+  image_files.check_training_decodes(record.image_path, record.name)
   return problems
 
 
@@ -269,23 +270,6 @@ def _rotation_hint(image: Any) -> str:
     return ""
   return (" EXIF says to turn the image; ids belong to the pixels as they are "
           "stored.")
-
-
-def _decode(record: Record) -> None:
-  """Decodes the image as training will, so that a cut file is found now.
-
-  Raises:
-    ConfigError: TensorFlow cannot decode it.
-    OSError: it cannot be read.
-  """
-  import tensorflow as tf
-  content = record.image_path.read_bytes()
-  try:
-    tf.io.decode_image(content, channels=3, expand_animations=False)
-  except tf.errors.OpError:
-    raise ConfigError(
-        f"{record.name}: the image is cut short, damaged, or of a kind that "
-        "TensorFlow does not decode.") from None
 
 
 def _check_ids(name: str, segments: Sequence[SegmentEntry],

@@ -87,7 +87,7 @@ def read_size(path: pathlib.Path, name: str) -> tuple[int, int]:
     image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
   if is_copied:
-    _check_training_decodes(path, name)
+    check_training_decodes(path, name)
   return size_HW
 
 
@@ -96,18 +96,28 @@ def _is_copied(image: Image.Image) -> bool:
   return image.format in _COPIED_FORMATS and image.mode != "CMYK"
 
 
-def _check_training_decodes(path: pathlib.Path, name: str) -> None:
-  """Raises a ConfigError for what Pillow reads and TensorFlow does not.
+def check_training_decodes(path: pathlib.Path, name: str) -> None:
+  """Decodes an image as training will, so that a cut file is found now.
 
-  Pillow does not compare a PNG's checksums, for example.
+  Pillow takes some of what TensorFlow does not: it does not compare a PNG's
+  checksums, for example.
+
+  Args:
+    path: the file.
+    name: starts the message.
+
+  Raises:
+    ConfigError: TensorFlow cannot decode it.
+    OSError: it cannot be read.
   """
   import tensorflow as tf
-  content = tf.constant(path.read_bytes())
+  content = path.read_bytes()
   try:
-    tf.io.decode_image(content, expand_animations=False)
-  except tf.errors.InvalidArgumentError:
-    raise ConfigError(f"{name}: cannot be read: its data are damaged, or of a "
-                      "kind that TensorFlow does not decode.") from None
+    tf.io.decode_image(content, channels=3, expand_animations=False)
+  except tf.errors.OpError:
+    raise ConfigError(
+        f"{name}: the image is cut short, damaged, or of a kind that "
+        "TensorFlow does not decode.") from None
 
 
 def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:

@@ -67,9 +67,6 @@ def make_command_parser(program: str,
                  formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-path = str  # Until all callers have dropped it.
-
-
 def run(parser: argparse.ArgumentParser,
         command: Callable[[argparse.Namespace], Any],
         argv: Sequence[str] | None = None, *,

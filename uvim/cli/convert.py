@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None, *,
          program: str = "uvim convert") -> int:
   """The command; returns the exit code."""
   parser = app.make_command_parser(program, __doc__)
-  parser.add_argument("source", metavar="SRC", type=app.path)
-  parser.add_argument("target", metavar="DST", type=app.path)
+  parser.add_argument("source", metavar="SRC")
+  parser.add_argument("target", metavar="DST")
   return app.run(parser, _command, argv)
 
 

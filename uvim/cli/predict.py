@@ -72,13 +72,10 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
 def _make_parser(program: str) -> argparse.ArgumentParser:
   parser = app.make_command_parser(program, __doc__)
   add = parser.add_argument
-  add("images", nargs="+", metavar="IMAGE", type=app.path,
-      help="files and folders")
-  add("--checkpoint", required=True, type=app.path,
-      help="a workdir, .npz, address or name")
-  add("--lm", type=app.path,
-      help="stage II, where --checkpoint is stage I alone")
-  add("--out", required=True, type=app.path,
+  add("images", nargs="+", metavar="IMAGE", help="files and folders")
+  add("--checkpoint", required=True, help="a workdir, .npz, address or name")
+  add("--lm", help="stage II, where --checkpoint is stage I alone")
+  add("--out", required=True,
       help="folder to write to; the same command, again, goes on there")
   add("--overwrite", action="store_true",
       help="start anew and replace files that are there")
@@ -89,7 +86,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
   add("--max_pixels", type=int, default=opener.MAX_PIXELS,
       help="a larger image is refused; "
       f"default: {opener.MAX_PIXELS // 10**6} million")
-  add("--categories", metavar="FILE", type=app.path,
+  add("--categories", metavar="FILE",
       help="panoptic: JSON with COCO's list of categories, such as the "
       "annotations of a data set; default: those of the data set that the "
       "model learned from")
