@@ -30,78 +30,100 @@ _VALUES = (
     {"id": 1}, [1, 2, 3, 4])
 
 
+# Draws a number of edits.
+_num_edits = st.integers(1, _MAX_EDITS)
+# Draws True in one of four cases.
+_seldom = st.sampled_from((True, False, False, False))
+
+
 @st.composite
 def edited_text(draw, seeds: Sequence[str]) -> str:
   """One of the seeds, with some spans replaced."""
-  pieces = st.one_of(
-      st.sampled_from(LITERALS), st.text(max_size=4), st.just(""),
-      st.sampled_from('|(),"\'=[]{}. -_\n'))
+  literal = st.sampled_from(LITERALS)
+  mark = st.sampled_from('|(),"\'=[]{}. -_\n')
+  any_text = st.text(max_size=4)
+  nothing = st.just("")
+  piece = st.one_of(literal, mark, any_text, nothing)
   text = draw(st.sampled_from(seeds))
-  for _ in range(draw(st.integers(1, _MAX_EDITS))):
-    text = draw(_with_a_replaced_span(text, pieces, len(text)))
+  for _ in range(draw(_num_edits)):
+    text = draw(_with_a_replaced_span(text, piece, len(text)))
   return text
 
 
 @st.composite
 def edited_bytes(draw, seeds: Sequence[bytes]) -> bytes:
   """One of the seeds, with some spans replaced or the end cut off."""
-  pieces = st.one_of(
-      st.sampled_from(_SIZES), st.binary(min_size=1, max_size=4), st.just(b""))
+  size = st.sampled_from(_SIZES)
+  any_bytes = st.binary(min_size=1, max_size=4)
+  nothing = st.just(b"")
+  piece = st.one_of(size, any_bytes, nothing)
   content = draw(st.sampled_from(seeds))
-  for _ in range(draw(st.integers(1, _MAX_EDITS))):
-    is_in_header = draw(st.booleans())
+  for _ in range(draw(_num_edits)):
     stop = len(content)
+    is_in_header = draw(st.booleans())
     if is_in_header:
       stop = min(stop, _HEADER_BYTES)
-    content = draw(_with_a_replaced_span(content, pieces, stop))
-  if draw(st.integers(0, 3)) == 3:
-    content = content[:draw(st.integers(0, len(content)))]
+    content = draw(_with_a_replaced_span(content, piece, stop))
+  if draw(_seldom):
+    end = draw(st.integers(0, len(content)))
+    content = content[:end]
   return content
 
 
 @st.composite
-def _with_a_replaced_span(draw, content, pieces, stop: int):
-  """Text or bytes in which a piece takes the place of up to eight units."""
+def _with_a_replaced_span(draw, content, piece, stop: int):
+  """Text or bytes in which a piece takes the place of up to eight units.
+
+  Args:
+    draw: given by hypothesis.
+    content: what is edited.
+    piece: draws what comes in.
+    stop: the span begins here at the latest.
+  """
   start = draw(st.integers(0, stop))
   length = draw(st.integers(0, 8))
-  return content[:start] + draw(pieces) + content[start + length:]
+  before = content[:start]
+  after = content[start + length:]
+  return before + draw(piece) + after
 
 
 def json_values() -> st.SearchStrategy[Any]:
   """Any JSON: mostly a value that is odd somewhere, at times a small tree."""
-  leaves = st.sampled_from(_VALUES)
+  leaf = st.sampled_from(_VALUES)
 
-  def lists_and_objects(children):
-    return st.one_of(
-        st.lists(children, max_size=3),
-        st.dictionaries(st.sampled_from(("id", "step", "a")), children,
-                        max_size=3))
+  def list_or_object(child):
+    key = st.sampled_from(("id", "step", "a"))
+    some = st.lists(child, max_size=3)
+    named = st.dictionaries(key, child, max_size=3)
+    return st.one_of(some, named)
 
-  trees = st.recursive(leaves, lists_and_objects, max_leaves=5)
+  tree = st.recursive(leaf, list_or_object, max_leaves=5)
+  value = st.one_of(leaf, leaf, tree)
   # Copies: a later edit may go into a list that was put in place.
-  return st.one_of(leaves, leaves, trees).map(copy.deepcopy)
+  return value.map(copy.deepcopy)
 
 
 @st.composite
 def edited_json(draw, documents: Sequence[Any]) -> Any:
   """One of the documents, with some values replaced, removed or repeated."""
-  document = copy.deepcopy(draw(st.sampled_from(documents)))
-  for _ in range(draw(st.integers(1, _MAX_EDITS))):
+  document = draw(st.sampled_from(documents))
+  document = copy.deepcopy(document)
+  for _ in range(draw(_num_edits)):
     draw(_edit_somewhere(document))
   return document
 
 
 @st.composite
 def _edit_somewhere(draw, node: Any) -> None:
-  """Goes down at random and edits the place that it reaches."""
-  while isinstance(node, (dict, list)) and node:
-    keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-    key = draw(st.sampled_from(keys))
-    stays = draw(st.integers(0, 3)) == 0
-    if stays or not isinstance(node[key], (dict, list)):
-      break
-    node = node[key]
-  else:
+  """Goes down into a list or dict at random and edits the place it reaches."""
+  # An earlier edit may have emptied it, or put a number in its place.
+  if not _has_children(node):
+    return
+  key = draw(st.sampled_from(_keys(node)))
+  child = node[key]
+  stays = draw(_seldom)
+  if _has_children(child) and not stays:
+    draw(_edit_somewhere(child))
     return
   action = draw(st.sampled_from(("replace", "replace", "remove", "repeat")))
   if action == "replace":
@@ -109,16 +131,28 @@ def _edit_somewhere(draw, node: Any) -> None:
   elif action == "remove":
     del node[key]
   elif isinstance(node, list):
-    node.append(node[key])
+    node.append(child)
+
+
+def _has_children(node: Any) -> bool:
+  return isinstance(node, (dict, list)) and len(node) > 0
+
+
+def _keys(node: dict | list) -> list[Any]:
+  """What `node[key]` takes."""
+  if isinstance(node, dict):
+    return list(node)
+  return list(range(len(node)))
 
 
 @st.composite
 def encoded_json(draw, documents: Sequence[Any]) -> bytes:
   """The bytes of edited JSON, in one of the encodings that people use."""
-  text = json.dumps(draw(edited_json(documents)), ensure_ascii=False)
+  document = draw(edited_json(documents))
+  text = json.dumps(document, ensure_ascii=False)
   encoding = draw(st.sampled_from(
       ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1")))
   content = text.encode(encoding, errors="replace")
-  if draw(st.integers(0, 4)) == 4:
+  if draw(_seldom):
     content = draw(edited_bytes([content]))
   return content
