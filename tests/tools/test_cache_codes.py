@@ -149,14 +149,20 @@ def test_only_stage_ii_has_codes_to_keep(config, tmp_path):
     cache_codes.write(dataclasses.replace(config, kind="vqvae"), tmp_path)
 
 
-def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
-  def stops(*args, first, last):
+def fail_after(count):
+  """Makes so many codes, then the disk is full."""
+  def make_codes(*args, first, last):
     codes = cache_codes.oracle_codes(*args, first=first, last=last)
-    yield from itertools.islice(codes, 70)
+    yield from itertools.islice(codes, count)
     raise OSError("no space left")
 
+  return make_codes
+
+
+def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
   with pytest.raises(ConfigError, match="no space left.*goes on"):
-    cache_codes.write(config, tmp_path, make_codes=stops, save_every=20)
+    cache_codes.write(
+        config, tmp_path, make_codes=fail_after(70), save_every=20)
   with pytest.raises(ConfigError, match="no finished cache"):
     code_cache.open_codes(str(tmp_path), config, None)
   assert json.loads((tmp_path / "partial.json").read_text())["done"] == 60
@@ -180,13 +186,9 @@ def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
 
 
 def test_what_another_command_has_begun_is_kept(config, cache, tmp_path):
-  def stops(*args, first, last):
-    codes = cache_codes.oracle_codes(*args, first=first, last=last)
-    yield from itertools.islice(codes, 20)
-    raise OSError("no space left")
-
   with pytest.raises(ConfigError, match="no space left"):
-    cache_codes.write(config, tmp_path, make_codes=stops, save_every=10)
+    cache_codes.write(
+        config, tmp_path, make_codes=fail_after(20), save_every=10)
   before = (tmp_path / "codes.npy").read_bytes()
   with pytest.raises(ConfigError, match="(?s)another run.*seed: 0 → 4"):
     cache_codes.write(dataclasses.replace(config, seed=4), tmp_path)
