@@ -183,7 +183,14 @@ class Lock:
       self._file = os.open(self._path, flags, 0o644)
     except FileExistsError:
       return False
-    self._write(0)
+    try:
+      self._write(0)
+    except OSError:
+      # On a full disk it would stay empty, and nobody could tell whose it is.
+      self._path.unlink(missing_ok=True)
+      os.close(self._file)
+      self._file = None
+      raise
     return True
 
   def _write(self, beat: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -123,3 +124,16 @@ def test_waiting_ends_when_the_owner_is_done(tmp_path):
   second.acquire(waits=True)
   second.check()
   second.release()
+
+
+def test_a_full_disk_leaves_no_lock_that_nobody_holds(tmp_path):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+  try:
+    with pytest.raises(OSError):
+      Lock(tmp_path / "run.lock", "W").acquire()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert not list(tmp_path.iterdir())
+  with Lock(tmp_path / "run.lock", "W") as held:
+    held.check()
