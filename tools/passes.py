@@ -10,7 +10,7 @@ from concurrent import futures
 from typing import TypeVar
 
 from uvim import progress
-from uvim.registry import ConfigError
+from uvim.registry import ConfigError, one_line
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -48,13 +48,17 @@ def raise_problems(problems: Sequence[str], title: str) -> None:
   """Raises one ConfigError for all problems of a pass, if there are any.
 
   Args:
-    problems: sentences. The message lists the first few.
+    problems: sentences. The message lists the first few, or is one line if
+      there is one problem.
     title: starts the message; it says what is wrong in general.
   """
   if not problems:
     return
-  lines = [f"{title}: {len(problems)} problem(s)."]
-  lines += problems[:_NUM_SHOWN]
+  # A line break in the name of a file would look like another problem.
+  shown = [one_line(problem) for problem in problems[:_NUM_SHOWN]]
+  if len(problems) == 1:
+    raise ConfigError(f"{title}: {shown[0]}")
+  lines = [f"{title}: {len(problems)} problems.", *shown]
   num_more = len(problems) - _NUM_SHOWN
   if num_more > 0:
     lines.append(f"… and {num_more} more.")

@@ -265,13 +265,13 @@ def check_inputs(workdir: pathlib.Path, config: TrainConfig, past: Meta,
   diff = data_diff(past, meta)
   if not diff:
     return
-  problem = (f"--workdir {workdir} holds a run that began on other data. Old "
-             f"→ new:{_shown(diff)}")
+  problem = f"--workdir {workdir} holds a run that began on other data."
+  differences = f"Old → new:{_shown(diff)}"
   if config.on_other_data == "error":
     raise ConfigError(
-        f"{problem}\nGo back to the old data, choose another workdir, or "
-        "allow it with config.on_other_data = 'warn'.")
-  log.warning("%s", problem)
+        f"{problem} Go back to the old data, choose another workdir, or allow "
+        f"it with config.on_other_data = 'warn'. {differences}")
+  log.warning("%s %s", problem, differences)
 
 
 def data_diff(past: Meta, meta: Meta) -> list[str]:

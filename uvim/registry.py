@@ -4,10 +4,15 @@ Layer 0: no imports but the standard library.
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
+
+# Unicode's categories of characters that break a line, move the cursor, turn
+# the direction of writing, or cannot be written at all.
+_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class ConfigError(ValueError):
@@ -17,6 +22,20 @@ class ConfigError(ValueError):
   allowed. The command line prints it as one line and exits with code 2,
   without a traceback.
   """
+
+
+def one_line(text: str) -> str:
+  r"""The text with control characters escaped: a line break becomes '\n'.
+
+  Names of files and texts in files may hold any character. What is printed of
+  them must not look like a line of ours, nor control the terminal.
+  """
+  shown = []
+  for character in text:
+    if unicodedata.category(character) in _CONTROL:
+      character = character.encode("unicode_escape").decode()
+    shown.append(character)
+  return "".join(shown)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from uvim import finder
-from uvim.registry import ConfigError
+from uvim.registry import ConfigError, one_line
 
 EXIT_DONE = 0
 EXIT_BAD_INPUT = 2
@@ -24,6 +24,9 @@ EXIT_DIVERGED = 3
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: the same command, later, goes on.
 EXIT_INTERRUPTED = 130
 
+# Lists in a message, such as that of several problems, are indented. Any other
+# line break is part of a name.
+_NEXT_LINE = "\n  "
 _BROKEN_PIPE = 141  # As a shell has it: 128 + SIGPIPE.
 
 
@@ -217,5 +220,7 @@ def _split_overrides(rest: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _failed(message: str, code: int) -> int:
-  print(f"error: {message}", file=sys.stderr)
+  lines = message.split(_NEXT_LINE)
+  shown = _NEXT_LINE.join(map(one_line, lines))
+  print(f"error: {shown}", file=sys.stderr)
   return code

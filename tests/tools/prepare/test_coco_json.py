@@ -61,7 +61,7 @@ def test_all_wrong_values_of_the_json_come_in_one_message(raw, capsys):
   raw.data["annotations"][2]["image_id"] = None
   raw.data["categories"] = [{**CATEGORIES[0], "isthing": "0"}]
   message = raw.failure(capsys)
-  assert "3 problem(s)" in message
+  assert "3 problems" in message
   for place in ("images[0].id", "annotations[2].image_id",
                 "categories[0].isthing: the text '0'"):
     assert place in message

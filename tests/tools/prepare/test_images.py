@@ -130,7 +130,7 @@ def test_wrong_images_are_named_before_anything_is_written(tmp_path, capsys):
   (raw / "short.jpg").write_bytes(content[:-len(content) // 3])
   (raw / "text.jpg").write_text("not a picture")
   message = failure(tmp_path, capsys)
-  for part in ("4 problem(s)", "deep.png: its mode is I;16", "8 bits",
+  for part in ("4 problems", "deep.png: its mode is I;16", "8 bits",
                "float.tiff: its mode is F", "short.jpg: cannot be read: image "
                "file is truncated", "text.jpg: not an image; allowed: JPEG"):
     assert part in message

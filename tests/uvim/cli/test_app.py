@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tools import passes
 from uvim.cli import app
 from uvim.registry import ConfigError
 
@@ -68,6 +69,36 @@ def test_what_a_user_can_mend_is_one_line(capsys, error, code, line):
   assert found_code == code
   assert text.startswith(line)
   assert text.count("\n") == 1
+
+
+NAMES = (
+    ("a\nb.png", r"a\nb.png"),
+    ("a\r\x1b[2K", r"a\r\x1b[2K"),
+    ("a\u2028b", r"a\u2028b"),
+    ("a\u202egnp", r"a\u202egnp"),
+    ("a\udcff", r"a\udcff"),
+    ("Bäume 木 ~", "Bäume 木 ~"),
+)
+
+
+@pytest.mark.parametrize("name, shown", NAMES)
+@pytest.mark.parametrize("make", (
+    ConfigError, app.Stop, lambda name: OSError(errno.ENOENT, "gone", name)))
+def test_no_name_breaks_a_line_or_controls_the_terminal(
+    capsys, name, shown, make):
+  _, text, _ = run(capsys, fails_with=make(name))
+  assert text.startswith(f"error: {shown}")
+  assert text.count("\n") == 1
+
+
+def test_several_problems_have_a_line_each(capsys):
+  with pytest.raises(ConfigError) as caught:
+    passes.raise_problems(["a\nb: bad", "c\n  d: bad"], "--images")
+  _, text, _ = run(capsys, fails_with=caught.value)
+  assert text == ("error: --images: 2 problems.\n  a\\nb: bad\n"
+                  "  c\\n  d: bad\n")
+  with pytest.raises(ConfigError, match=r"^--images: a\\nb: bad$"):
+    passes.raise_problems(["a\nb: bad"], "--images")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(capsys):
