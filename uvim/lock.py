@@ -27,6 +27,7 @@ import platform
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from uvim.registry import ConfigError
@@ -38,6 +39,8 @@ DEAD_AFTER_SECONDS = 60.0
 # The file has one size, so that a reader never sees it cut short.
 _FILE_BYTES = 1024
 _POLL_SECONDS = 0.2
+# A lock file that has no name yet: its token and an ending.
+_DRAFTS = f".{'[0-9a-f]' * 32}.draft"
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class Lock:
       owner: Owner | None = None,
       beat_seconds: float = BEAT_SECONDS,
       dead_after_seconds: float = DEAD_AFTER_SECONDS,
+      link: Callable[..., None] = os.link,
   ):
     """Touches no file yet.
 
@@ -108,12 +112,14 @@ class Lock:
       beat_seconds: how often the owner counts up.
       dead_after_seconds: after how long without a change an owner on another
         machine counts as dead.
+      link: gives a file a second name.
     """
     self._path = pathlib.Path(path)
     self._what = what
     self._owner = owner or _this_process()
     self._beat_seconds = beat_seconds
     self._dead_after_seconds = dead_after_seconds
+    self._link = link
     self._file: int | None = None
     self._stop = threading.Event()
     self._thread: threading.Thread | None = None
@@ -148,6 +154,7 @@ class Lock:
       else:
         raise Locked(f"{self._what} is in use by {owner}. Wait until it is "
                      "done, or stop it.")
+    self._remove_drafts()
     self._thread = threading.Thread(target=self._beat, daemon=True)
     self._thread.start()
 
@@ -177,21 +184,67 @@ class Lock:
   # ── The file ────────────────────────────────────────────────────────────
 
   def _create(self) -> bool:
-    """Makes the file; False if there is one."""
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    """Makes the file; False if there is one.
+
+    It has its content when it appears: nobody could tell whose an empty one
+    is, such as that of a process which is killed in between.
+    """
+    if os.path.lexists(self._path):
+      return False
+    # A short name: that of the lock may be as long as names can be.
+    draft = self._path.with_name(f".{self._owner.token}.draft")
+    is_ours = False
     try:
-      self._file = os.open(self._path, flags, 0o644)
+      self._open(draft)
+      is_ours = self._give_name(draft)
+    finally:
+      with contextlib.suppress(OSError):
+        draft.unlink()
+      if not is_ours:
+        self._close()
+    return is_ours
+
+  def _give_name(self, draft: pathlib.Path) -> bool:
+    """Gives our file the name of the lock; False if another file has it."""
+    try:
+      self._link(draft, self._path)
+    except FileExistsError:
+      # A server of files may have done it and say so too late: two names.
+      return os.fstat(self._file).st_nlink == 2
+    except OSError:
+      # A disk without hard links. There it is empty for a moment.
+      self._close()
+      return self._open_named()
+    return True
+
+  def _open_named(self) -> bool:
+    """Makes the file under its name at once; False if there is one."""
+    try:
+      self._open(self._path)
     except FileExistsError:
       return False
+    return True
+
+  def _open(self, path: pathlib.Path) -> None:
+    """Makes a file that names this owner, and keeps it open."""
+    self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
       self._write(0)
     except OSError:
-      # On a full disk it would stay empty, and nobody could tell whose it is.
-      self._path.unlink(missing_ok=True)
+      # A full disk. The file is empty, and would be nobody's.
+      path.unlink(missing_ok=True)
+      raise
+
+  def _close(self) -> None:
+    if self._file is not None:
       os.close(self._file)
       self._file = None
-      raise
-    return True
+
+  def _remove_drafts(self) -> None:
+    """Removes what killed processes left; a live one makes its file again."""
+    with contextlib.suppress(OSError):
+      for draft in self._path.parent.glob(_DRAFTS):
+        draft.unlink(missing_ok=True)
 
   def _write(self, beat: int) -> None:
     content = {**dataclasses.asdict(self._owner), "beat": beat}

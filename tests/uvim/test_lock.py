@@ -1,6 +1,8 @@
 """Locks: one owner at a time, and none that is dead."""
 
 import dataclasses
+import errno
+import json
 import os
 import resource
 import signal
@@ -124,6 +126,48 @@ def test_waiting_ends_when_the_owner_is_done(tmp_path):
   second.acquire(waits=True)
   second.check()
   second.release()
+
+
+DIES = """
+import os, signal, sys
+from uvim.lock import Lock
+def link(draft, path):
+  os.kill(os.getpid(), signal.SIGKILL)
+Lock(sys.argv[1], "W", link=link).acquire()
+"""
+
+
+def test_a_lock_has_its_content_when_it_appears(tmp_path):
+  """Nobody has to watch the empty one of a killed process for a minute."""
+  path = tmp_path / "run.lock"
+  killed = subprocess.run([sys.executable, "-c", DIES, path])
+  assert killed.returncode == -signal.SIGKILL
+  draft, = tmp_path.iterdir()
+  assert draft != path
+  assert json.loads(draft.read_text())["beat"] == 0
+  with Lock(path, "W"):
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def no_link(draft, path):
+  raise OSError(errno.EOPNOTSUPP, "no hard links")
+
+
+def test_a_disk_without_hard_links_has_locks_too(tmp_path):
+  path = tmp_path / "run.lock"
+  with Lock(path, "W", link=no_link) as held:
+    held.check()
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(Locked):
+      Lock(path, "W", link=no_link).acquire()
+    with pytest.raises(Locked):
+      Lock(path, "W").acquire()
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_lock_may_be_as_long_as_names_can_be(tmp_path):
+  with Lock(tmp_path / ("a" * 255), "W") as held:
+    held.check()
 
 
 def test_a_full_disk_leaves_no_lock_that_nobody_holds(tmp_path):
