@@ -101,7 +101,9 @@ def _predict(args, uvim, paths, options) -> int:
   settings = uvim.check_options(
       seed=args.seed, num_samples=args.num_samples, **options)
   categories = choose_categories(args.categories, uvim)
-  _tell_of_categories(categories, uvim)
+  unnamed = export.unnamed_classes(uvim.task, categories, "--categories")
+  if unnamed:
+    print(f"warning: {unnamed}", file=sys.stderr)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
       rerank=args.rerank, max_pixels=args.max_pixels,
@@ -124,55 +126,28 @@ def _check_out(out: str, paths: Sequence[pathlib.Path]) -> None:
                         f"({path}). Choose another folder.")
 
 
-def _tell_of_categories(categories, uvim) -> None:
-  """Says so where the classes of a panoptic model have no names."""
-  num_classes = uvim.task.num_categories
-  if num_classes is None or categories is not None:
-    return
-  known = "nobody knows what they are"
-  if uvim.categories:
-    known = f"its data set has {len(uvim.categories)} categories"
-  print(f"warning: the model has {num_classes} classes, but {known}. Files "
-        f"have the numbers 1 to {num_classes}. --categories names them.",
-        file=sys.stderr)
-
-
-# ── Names of classes ───────────────────────────────────────────
-
-
 def choose_categories(path: str | None, uvim: Any
                       ) -> Sequence[Category] | None:
   """What the classes of a panoptic model stand for.
 
   Args:
-    path: a JSON file with COCO's list of categories, or None.
-    uvim: the model. Without a file its own categories are taken; for weights
-      that do not tell their data set, such as the published ones, COCO's.
+    path: a JSON file with COCO's list of categories; None: the model's own.
+    uvim: the model.
 
   Returns:
     A category for each class; None: only their numbers are known, or the task
     has no classes.
 
   Raises:
-    ConfigError: no such file, or another number of categories.
+    ConfigError: no such file, another number of categories, or a model
+      without classes.
   """
-  num_classes = uvim.task.num_categories
-  if num_classes is None:
-    return None
-  if path:
-    categories = categories_lib.load(pathlib.Path(path), "--categories")
-    if len(categories) != num_classes:
-      raise ConfigError(
-          f"--categories {path}: lists {len(categories)} categories, the model "
-          f"has {num_classes} classes.")
-    return categories
-  # The model's own categories come first, COCO's only for bare weights.
-  categories = [Category(*row) for row in uvim.categories]
-  if not categories and not uvim.dataset:
-    categories = categories_lib.coco_panoptic()
-  # These names belong to other classes. Without any, files have the numbers.
-  if len(categories) != num_classes:
-    return None
+  if path is None:
+    return uvim.categories or None
+  if uvim.task.num_categories is None:
+    raise ConfigError(f"--categories {path}: this model has no classes.")
+  categories = categories_lib.load(pathlib.Path(path), "--categories")
+  export.check_categories(uvim.task, categories, f"--categories {path}")
   return categories
 
 

@@ -1,11 +1,13 @@
 """Names and numbers of predictions: distinct, and the same in a later run.
 
-Layer 0: no imports but the standard library.
+Layer 0: no imports but the standard library and the registry.
 """
 
 import hashlib
 import pathlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+from uvim.registry import ConfigError
 
 # A disk allows 255 bytes or fewer. The writer needs some for endings.
 _MAX_NAME_BYTES = 120
@@ -39,6 +41,24 @@ def file_names(paths: Iterable[pathlib.Path],
     used.add(name.lower())
     names.append(name)
   return names
+
+
+def check_names(names: Sequence[str], num_images: int) -> None:
+  """Raises a ConfigError unless each image has a name of its own.
+
+  A name is a part of a file name, so it leads to no other folder.
+  """
+  if len(names) != num_images:
+    raise ConfigError(f"{len(names)} names for {num_images} images.")
+  seen = set()
+  for name in names:
+    is_plain = isinstance(name, str) and name not in ("", ".", "..")
+    if not is_plain or any(mark in name for mark in "/\\\0"):
+      raise ConfigError(f"names: {name!r}; allowed: a file name without an "
+                        "ending and a folder.")
+    if name in seen:
+      raise ConfigError(f"names: {name!r} stands there twice.")
+    seen.add(name)
 
 
 def _shorten(stem: str) -> str:

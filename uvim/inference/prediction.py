@@ -4,13 +4,14 @@ n images · S samples per image · L code length · H W pixels of an image
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from uvim import resize
-from uvim.inference import export, images, sheet
+from uvim.inference import export, images, naming, sheet
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
 from uvim.tasks.output_files import Path
@@ -40,6 +41,8 @@ class Prediction:
     logprob: log-probability of each word in nats; None where the code does
       not come from a language model.
     settings: what the samples depend on: temperature, seed, ….
+    categories: rows with .id, .name and .isthing: what class 1, 2, … stands
+      for; empty where nobody knows, or where the task has no classes.
   """
   task: AbstractTask
   photos: ArrayOfEach
@@ -47,6 +50,7 @@ class Prediction:
   codes: Codes | None
   logprob: LogProb | None
   settings: Mapping[str, Any]
+  categories: Categories = ()
 
   def __len__(self) -> int:
     return len(self.photos)
@@ -148,15 +152,25 @@ class Prediction:
     Args:
       folder: made if need be.
       names: of the images, without an ending; None: 0, 1, 2, ….
-      categories: panoptic: rows with .id, .name and .isthing, where class c
-        is categories[c - 1]; None: the classes' own numbers.
+      categories: panoptic: rows with .id, .name and .isthing, one for each
+        class; None: those of the prediction. Where it has none, the files have
+        the classes' own numbers, and a warning says so.
       overwrite: replaces files that are there.
 
     Raises:
-      ConfigError: a file is there, or cannot be written.
+      ConfigError: names that no files can have, or fewer than images; another
+        number of categories than of classes; a file is there, or cannot be
+        written.
     """
-    if not names:
+    if names is None:
       names = list(map(str, range(len(self))))
+    naming.check_names(names, len(self))
+    if categories is None:
+      categories = self.categories or None
+    export.check_categories(self.task, categories, "categories")
+    unnamed = export.unnamed_classes(self.task, categories, "categories=…")
+    if unnamed:
+      warnings.warn(unnamed, stacklevel=2)
     writer = export.Writer(
         folder, self.task, num_samples=self.num_samples,
         categories=categories, overwrite=overwrite)

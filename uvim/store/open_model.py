@@ -14,7 +14,9 @@ from typing import Any
 import jax
 from etils import epath
 
+from uvim import categories as categories_lib
 from uvim import fields, files, finder, tree
+from uvim.categories import Category
 from uvim.config import TrainConfig
 from uvim.models import make_model
 from uvim.models.guided import GuidedModel
@@ -33,8 +35,8 @@ STAGE_II = "lm"
 
 Path = str | os.PathLike
 Config = dict[str, Any]
-# (id, name, is a thing) of class 1, 2, ….
-Categories = tuple[tuple[int, str, bool], ...]
+# Of class 1, 2, ….
+Categories = tuple[Category, ...]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class OpenModel:
     prior_params: its parameters, or None.
     antialias: whether the run's images were resized with antialias.
     dataset: what the run learned from; "" where nobody knows.
-    categories: (id, name, is a thing) of class 1, 2, …; () where nobody knows.
+    categories: what class 1, 2, … stands for; () where nobody knows, or where
+      the task has no classes.
   """
   task: AbstractTask
   model: GuidedModel
@@ -93,13 +96,15 @@ def open_model(
   model = make_model("vit", model_fields, "the checkpoint's model")
   _check_arrays(path, arrays, model.init)
   task_options = task_options or known_options
+  made_task = make_task(task, model_fields, **task_options)
+  dataset = config.get("dataset", "")
   opened = OpenModel(
-      task=make_task(task, model_fields, **task_options),
+      task=made_task,
       model=model,
       arrays=arrays,
       antialias=_resizes_with_antialias(config),
-      dataset=config.get("dataset", ""),
-      categories=_categories(path))
+      dataset=dataset,
+      categories=_categories(path, made_task.num_categories, dataset))
   if not lm:
     return opened
   return _with_prior(opened, lm, prior_fields, prior_arrays)
@@ -304,12 +309,32 @@ def _resizes_with_antialias(config) -> bool:
   return bool(re.search(r"resize\([^)]*antialias\s*=\s*True", pp))
 
 
-def _categories(path) -> Categories:
-  """Those of the data set that a run learned from, if it says so."""
-  categories = []
-  for number, name, is_thing in read_meta(path).get("categories", ()):
-    categories.append((int(number), str(name), bool(is_thing)))
-  return tuple(categories)
+def _categories(path, num_classes: int | None, dataset: str) -> Categories:
+  """What the classes of a model stand for; () where nobody knows.
+
+  These are the categories of the data set that the run learned from. Weights
+  that do not tell their data set, such as the published ones, have COCO's.
+  """
+  categories = _categories_of_run(path)
+  if not categories and not dataset:
+    categories = categories_lib.coco_panoptic()
+  # As many as there are classes, or they are names of something else.
+  return categories if len(categories) == num_classes else ()
+
+
+def _categories_of_run(path) -> Categories:
+  """The list in the checkpoint of a run, if there is one."""
+  rows = read_meta(path).get("categories")
+  if not rows:
+    return ()
+  try:
+    records = [{"id": number, "name": name, "isthing": is_thing}
+               for number, name, is_thing in rows]
+    return categories_lib.from_records(records, os.fspath(path))
+  # The checkpoint of a stranger may have anything there.
+  except (ConfigError, TypeError, ValueError) as error:
+    log.warning("%s: the names of its classes are damaged: %s", path, error)
+    return ()
 
 
 def _read_arrays(path, kind: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.trainers import tiny
-from uvim import categories as categories_lib
+from uvim.categories import Category
 from uvim.cli import convert, options, predict
 from uvim.inference import export, naming
 from uvim.inference.api import UViM
@@ -273,28 +273,23 @@ def test_depth_in_millimetres_and_colors(tmp_path):
 class Model:
   """What `choose_categories` asks a model."""
 
-  def __init__(self, num_classes, categories=(), dataset=""):
+  def __init__(self, num_classes, categories=()):
     self.task = self
     self.num_categories = num_classes
     self.categories = categories
-    self.dataset = dataset
 
 
 def test_categories(tmp_path):
   choose = predict.choose_categories
-  # The model's own.
-  rows = ((7, "cup", True), (9, "sky", False))
-  assert choose(None, Model(2, rows, "mydata")) == [
-      categories_lib.Category(*row) for row in rows]
-  assert choose(None, Model(3, rows, "mydata")) is None
-  # Published weights do not tell theirs: they are COCO's.
-  assert choose(None, Model(133))[132].id == 200
+  rows = (Category(7, "cup", True), Category(9, "sky", False))
+  assert choose(None, Model(2, rows)) == rows
   assert choose(None, Model(12)) is None
-  assert choose(None, Model(133, dataset="mydata")) is None
   # A file comes first.
   path = tmp_path / "categories.json"
   path.write_text('[{"id": 9, "name": "cup", "isthing": 1}]')
   assert choose(str(path), Model(1, rows[:1]))[0].id == 9
+  with pytest.raises(ConfigError, match="this model has no classes"):
+    choose(str(path), Model(None))
   with pytest.raises(ConfigError, match="1 categories, the model has 2"):
     choose(str(path), Model(2))
   with pytest.raises(ConfigError, match="--categories: 'nowhere'"):

@@ -10,7 +10,7 @@ from trainers import families, scoring
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim.registry import ConfigError
-from uvim.store import download, open_model, published
+from uvim.store import checkpoint, download, open_model, published
 
 ADDRESS = "https://example.org/one.npz"
 
@@ -144,3 +144,39 @@ def test_arrays_that_make_no_model_are_told_before_it_runs(
   with pytest.raises(ConfigError, match=words) as caught:
     open_model.open_model(tmp_path / "b.npz", code_len=4)
   assert "\n" not in str(caught.value)
+
+
+ROWS = [[7, "cup", True], [9, "sky", False], [11, "sea", False]]
+
+
+def known_categories(workdir, rows, num_classes, dataset="mine"):
+  """Of a run whose checkpoint lists these rows."""
+  with checkpoint.Checkpointer(workdir) as checkpointer:
+    meta = {"config": {"kind": "vqvae"}, "categories": rows}
+    checkpointer.save(1, {"params": {"x": np.zeros(1)}}, meta)
+  return open_model._categories(workdir, num_classes, dataset)
+
+
+def test_a_run_knows_its_classes(tmp_path):
+  known = known_categories(tmp_path, ROWS, 3)
+  assert [tuple(category) for category in known] == list(map(tuple, ROWS))
+  assert known[1].name == "sky" and not known[1].isthing
+  # Of other classes, or of none.
+  assert open_model._categories(tmp_path, 4, "mine") == ()
+  assert open_model._categories(tmp_path, None, "mine") == ()
+
+
+def test_bare_weights_have_the_classes_of_coco():
+  assert open_model._categories("a.npz", 133, "")[132].id == 200
+  assert open_model._categories("a.npz", 12, "") == ()
+  assert open_model._categories("a.npz", 133, "mine") == ()
+
+
+@pytest.mark.parametrize("rows", [
+    3, "abc", [3], [[1, "a"]], [["1", "a", True]], [[1, "a", True]] * 2,
+    {"a": 1}, [[1, "a\nb", True]]])
+def test_damaged_names_of_classes_are_none(tmp_path, rows, caplog):
+  assert known_categories(tmp_path, rows, 2) == ()
+  message, = [record.getMessage() for record in caplog.records
+              if "classes are damaged" in record.getMessage()]
+  assert str(tmp_path) in message and "\n" not in message
