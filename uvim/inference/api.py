@@ -31,6 +31,8 @@ from uvim.store import open_model
 from uvim.typing import Bool, Float, Int
 
 NO_WORD = -1  # In a code: a place that says nothing.
+# Compiled for settings of the outputs; the oldest is forgotten first.
+_MAX_PROGRAMS = 8
 
 Path = str | os.PathLike
 Options = Mapping[str, Any]
@@ -52,7 +54,8 @@ class UViM:
     prior: predicts the code from the image, or None.
     antialias: whether images are resized with antialias.
     dataset: what the run learned from; "" where nobody knows.
-    categories: (id, name, is a thing) of class 1, 2, …; () where nobody knows.
+    categories: rows with .id, .name and .isthing: what class 1, 2, … stands
+      for; () where nobody knows, or where the task has no classes.
   """
 
   def __init__(self, opened: open_model.OpenModel):
@@ -64,6 +67,8 @@ class UViM:
     self.categories = opened.categories
     self._arrays = jax.device_put(opened.arrays)
     self._prior_params = jax.device_put(opened.prior_params)
+    # Each setting of the outputs, such as min_fraction = 0.013, is a program.
+    self._base_model = functools.lru_cache(_MAX_PROGRAMS)(self._make_base_model)
 
   @classmethod
   def from_checkpoint(
@@ -426,10 +431,10 @@ class UViM:
     defaults = _defaults(self.task.prediction_options())
     all_settings = {**(settings or {}), **defaults, **options}
     return Prediction(
-        self.task, originals, outputs, codes_nSL, logprob_nSL, all_settings)
+        self.task, originals, outputs, codes_nSL, logprob_nSL, all_settings,
+        self.categories)
 
-  @functools.cache  # noqa: B019 - as long-lived as the model itself.
-  def _base_model(self, output_options):
+  def _make_base_model(self, output_options):
     """The compiled base model, for these options of the task's outputs."""
     @jax.jit
     def run(arrays, code, context):

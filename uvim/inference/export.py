@@ -52,7 +52,8 @@ class Writer:
       folder: OUT.
       task: of the predictions.
       num_samples: S of every prediction.
-      categories: as in `Prediction.save`.
+      categories: of the classes; None: the files have the classes' own
+        numbers.
       overwrite: replaces files that are there.
       depends_on: for `plan`: what all predictions depend on, such as the
         model and its settings, as JSON.
@@ -237,21 +238,61 @@ class Writer:
     if self._task.list_file:
       for s, folder in enumerate(self._folders):
         self._write_list(s, folder / self._task.list_file)
-    entries = [done.image for _, done in self._journal.done()]
+    # Read as they are written: all of them might not fit into the memory.
+    entries = (done.image for _, done in self._journal.done())
     summary = {"settings": dict(settings), "images": entries}
     output_files.write_json(self._folder / SUMMARY, summary)
 
   def _write_list(self, s: int, path: pathlib.Path) -> None:
     """Writes the task's list of one sample."""
-    rows = []
-    records = []
+    self._task.write_list(
+        path, self._list_images(), self._list_records(s), self._categories)
+
+  def _list_images(self) -> Iterator[dict[str, Any]]:
+    """What the task's list says of each image."""
     for named, done in self._journal.done():
       image = done.image
-      rows.append({"id": named.id, "file_name": image["file"],
-                   "height": image["height"], "width": image["width"]})
+      yield {"id": named.id, "file_name": image["file"],
+             "height": image["height"], "width": image["width"]}
+
+  def _list_records(self, s: int) -> Iterator[dict[str, Any]]:
+    """What the task's list says of each prediction of one sample."""
+    for named, done in self._journal.done():
       for record in done.records[s]:
-        records.append({"image_id": named.id, **record})
-    self._task.write_list(path, rows, records, self._categories)
+        yield {"image_id": named.id, **record}
+
+
+def check_categories(task: AbstractTask, categories: Categories,
+                     where: str) -> None:
+  """Raises a ConfigError unless there is a category for each class.
+
+  Args:
+    task: has the classes.
+    categories: None: nobody knows them, which is allowed.
+    where: starts the message.
+  """
+  if categories is None or task.num_categories is None:
+    return
+  if len(categories) != task.num_categories:
+    raise ConfigError(f"{where}: lists {len(categories)} categories, the model "
+                      f"has {task.num_categories} classes.")
+
+
+def unnamed_classes(task: AbstractTask, categories: Categories,
+                    option: str) -> str:
+  """A warning if nobody knows what the classes of a task are, or "".
+
+  Args:
+    task: may have classes.
+    categories: what they stand for; None: nobody knows.
+    option: where the user can name them.
+  """
+  num_classes = task.num_categories
+  if num_classes is None or categories is not None:
+    return ""
+  return (f"the model has {num_classes} classes, but nobody knows what they "
+          f"are. Files have the numbers 1 to {num_classes}. {option} names "
+          "them.")
 
 
 def stamp_of(path: pathlib.Path) -> list[int]:

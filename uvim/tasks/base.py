@@ -9,7 +9,7 @@ image · P pixels of a patch, row-major inside it · K classes or bins.
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -302,10 +302,13 @@ class AbstractTask(abc.ABC):
     del categories
     output_files.write_array(path, output)
 
-  def write_list(self, path: Path, images: Sequence[Record],
-                 records: Sequence[Record],
+  def write_list(self, path: Path, images: Iterator[Record],
+                 records: Iterator[Record],
                  categories: Categories = None) -> None:
     """Writes one file about all images, where the format has one.
+
+    Images and records come from the disk one by one, so that any number of
+    them can be written; `output_files.write_json` takes them so.
 
     Args:
       path: ends in `list_file`.

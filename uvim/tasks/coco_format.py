@@ -7,7 +7,7 @@ H W pixels of an image
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,13 @@ def write_panoptic(path: Any, panoptic_HW2: np.ndarray,
   return {"file_name": file_name, "segments_info": segments}
 
 
-def write_panoptic_list(path: Any, images: Sequence[Record],
-                        records: Sequence[Record],
+def write_panoptic_list(path: Any, images: Iterator[Record],
+                        records: Iterator[Record],
                         categories: Categories) -> None:
   """Writes the JSON of all images; arguments as in `AbstractTask`."""
   content = {
-      "images": list(images),
-      "annotations": list(records),
+      "images": images,
+      "annotations": records,
       "categories": categories_lib.to_records(categories or ()),
   }
   output_files.write_json(path, content)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -52,20 +52,38 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
   """Writes a JSON object with one item of a list per line.
 
   So a code of 256 words is one line of text, not 256.
-  """
-  members = []
-  for key, value in content.items():
-    # On one line; only a list below gets one line per item.
-    text = json.dumps(value)
-    if isinstance(value, list):
-      items = ",\n".join(map(json.dumps, value))
-      text = f"[\n{items}\n]"
-    name = json.dumps(key)
-    members.append(f"{name}: {text}")
-  joined = ",\n".join(members)
-  text = "{" + joined + "}\n"
 
+  Args:
+    path: of the file.
+    content: a value may be an iterator. Its items are taken one by one as the
+      file is written, so that they need not fit into the memory together.
+  """
   def write(file):
-    file.write(text.encode())
+    for text in _json_texts(content):
+      file.write(text.encode())
 
   write_file(path, write)
+
+
+def _json_texts(content: Mapping[str, Any]) -> Iterator[str]:
+  """The parts of the text of a JSON object."""
+  yield "{"
+  separator = ""
+  for key, value in content.items():
+    yield f"{separator}{json.dumps(key)}: "
+    if isinstance(value, (list, Iterator)):
+      yield from _list_texts(value)
+    else:
+      yield json.dumps(value)
+    separator = ",\n"
+  yield "}\n"
+
+
+def _list_texts(items: Iterable[Any]) -> Iterator[str]:
+  """The parts of the text of a JSON list, an item a line."""
+  yield "[\n"
+  separator = ""
+  for item in items:
+    yield separator + json.dumps(item)
+    separator = ",\n"
+  yield "\n]"

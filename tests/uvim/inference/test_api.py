@@ -1,8 +1,11 @@
 """UViM.from_checkpoint: every form of checkpoint gives the same predictions."""
 
+import copy
+import gc
 import json
 import shutil
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from tests.trainers import tiny
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim import files, resize
+from uvim.categories import Category
 from uvim.codes import masking
 from uvim.inference.api import UViM
 from uvim.models import make_model
@@ -107,6 +111,27 @@ def test_each_photo_has_one_answer_at_its_own_size(uvim, photos):
   other = uvim.predict(photos, temperature=1.0, num_samples=3, seed=5)
   assert (other.codes != together.codes[::-1]).any()
   assert len({together.codes[0, s].tobytes() for s in range(3)}) > 1
+
+
+def test_a_prediction_knows_what_its_classes_are(uvim, photos):
+  named = copy.copy(uvim)
+  named.categories = tuple(
+      Category(10 * i, f"kind {i}", True) for i in range(1, tiny.CLASSES))
+  got = named.predict(photos[2])
+  assert got.best().one(0).categories == named.categories
+  assert uvim.predict(photos[2]).categories == ()
+
+
+def test_programs_do_not_pile_up(stage_i):
+  opened = UViM.from_checkpoint(stage_i[1])
+  for number in range(20):
+    opened._base_model((("min_fraction", number / 1000),))
+  assert opened._base_model.cache_info().currsize < 20
+  # What a program refers to goes with the model.
+  alive = weakref.ref(opened)
+  del opened
+  gc.collect()
+  assert alive() is None
 
 
 def test_seeds_that_jax_would_cut_are_refused(uvim, photos):

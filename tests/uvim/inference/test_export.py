@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from uvim.categories import Category
 from uvim.inference import export
 from uvim.inference.prediction import Prediction
 from uvim.registry import ConfigError
@@ -32,6 +33,29 @@ def predict(samples=1, codes=True):
       make_depth(), photos, {"depth": depths},
       rng.integers(0, 9, shape) if codes else None,
       rng.normal(size=shape) if codes else None, {"seed": 3})
+
+
+CATEGORIES = (Category(7, "cup", True), Category(90, "sky", False))
+
+
+def predict_classes(categories=()):
+  """Both classes in two images, as a panoptic model might have seen them."""
+  spec = {"semantics": (3, 16), "instances": (4, 16)}
+  task = make_task("panoptic_segmentation", dict(
+      inputs=spec, outputs=spec, input_size=SIZE, patch_size=(4, 4)))
+  image = np.zeros((1, 2, 3), np.uint8)
+  panoptic = np.array([[[[1, 1], [2, 2]]]])
+  return Prediction(
+      task, [image] * 2, {"panoptic": [panoptic] * 2}, None, None, {},
+      categories)
+
+
+def panoptic_list(folder):
+  """(category ids of the segments, ids of the categories) in the JSON."""
+  content = json.loads((folder / "panoptic.json").read_text())
+  segments = content["annotations"][1]["segments_info"]
+  return ([segment["category_id"] for segment in segments],
+          [category["id"] for category in content["categories"]])
 
 
 def files_of(folder):
@@ -89,6 +113,41 @@ def test_a_code_is_one_line_of_the_summary(tmp_path):
   text = (tmp_path / "predictions.json").read_text()
   rows = [line for line in text.splitlines() if '"codes"' in line]
   assert len(rows) == 2 and '"name": "7"' in rows[0]
+
+
+def test_the_files_name_the_classes(tmp_path):
+  prediction = predict_classes(CATEGORIES)
+  prediction.save(tmp_path / "known")
+  assert panoptic_list(tmp_path / "known") == ([7, 90], [7, 90])
+  others = (CATEGORIES[1], CATEGORIES[0])
+  prediction.one(1).save(tmp_path / "a", names=["a"], categories=others)
+  content = json.loads((tmp_path / "a" / "panoptic.json").read_text())
+  assert content["categories"][0] == {"id": 90, "name": "sky", "isthing": 0}
+  with pytest.raises(ConfigError, match="lists 1 categories, the model has 2"):
+    prediction.save(tmp_path / "b", categories=others[:1])
+  assert not (tmp_path / "b").exists()
+
+
+def test_classes_that_nobody_knows_are_told(tmp_path):
+  with pytest.warns(UserWarning, match="2 classes, but nobody knows") as caught:
+    predict_classes().save(tmp_path)
+  # One for all images, at the line of the user.
+  assert len(caught) == 1 and caught[0].filename == __file__
+  assert panoptic_list(tmp_path) == ([1, 2], [])
+
+
+@pytest.mark.parametrize("names, words", [
+    (["a"], "1 names for 2 images"), (["a", "b", "c"], "3 names for 2"),
+    ([], "0 names"), (["a", "a"], "'a' stands there twice"),
+    (["a", "../b"], "'../b'; allowed: a file name"), (["a", ""], "''; allowed"),
+    (["a", "b\\c"], "names: "), (["a", ".."], "names: '..'"),
+    (["a", "b\0"], "names: "), (["a", 3], "names: 3")])
+def test_names_that_lose_or_misplace_an_image_are_refused(
+    names, words, tmp_path):
+  with pytest.raises(ConfigError, match=words) as caught:
+    predict().save(tmp_path / "out", names=names)
+  assert "\n" not in str(caught.value)
+  assert not list(tmp_path.rglob("*"))
 
 
 def test_a_wide_image_does_not_make_a_wide_plot():
