@@ -72,12 +72,21 @@ class Truth(NamedTuple):
 
 
 def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
-  """Ground truth of an example with the features of coco/2017_panoptic."""
+  """Ground truth of an example with the features of coco/2017_panoptic.
+
+  Raises:
+    ConfigError: it has other features, or they contradict each other.
+  """
+  for feature in ("panoptic_image", "panoptic_objects"):
+    if feature not in example:
+      raise ConfigError(
+          f"coco_panoptic: this data set has no {feature!r}; it needs the "
+          "features of coco/2017_panoptic.")
   ids_HW = pixels.ids_from_rgb(np.asarray(example["panoptic_image"]))
   objects = example["panoptic_objects"]
+  _check_objects(objects, len(categories), example["image/id"])
   # Renumbered 1, 2, … the map packs to a few kilobytes.
   index_HW = pq.index_map(ids_HW, objects["id"])
-  _check_labels(objects["label"], len(categories), example["image/id"])
   segments = []
   labels_and_crowds = zip(objects["label"], objects["is_crowd"], strict=True)
   for number, (label, is_crowd) in enumerate(labels_and_crowds, start=1):
@@ -91,9 +100,17 @@ def make_truth(example: base.Truth, categories: Sequence[Any]) -> Truth:
   return Truth(image_id, PackedIds.pack(index_HW), segments)
 
 
-def _check_labels(labels: Any, num_categories: int, image_id: Any) -> None:
-  """Raises a ConfigError for a label that stands for no category."""
-  labels = np.asarray(labels)
+def _check_objects(objects: Any, num_categories: int, image_id: Any) -> None:
+  """Raises a ConfigError for lists of unlike length, or an unknown label."""
+  lengths = {}
+  for key in ("id", "label", "is_crowd"):
+    lengths[key] = len(objects[key])
+  if len(set(lengths.values())) > 1:
+    counted = ", ".join(f"{n} of {key!r}" for key, n in lengths.items())
+    raise ConfigError(
+        f"coco_panoptic: panoptic_objects of image/id {int(image_id)} has "
+        f"{counted}; each object has one of each.")
+  labels = np.asarray(objects["label"])
   if labels.size and (labels.min() < 0 or labels.max() >= num_categories):
     raise ConfigError(
         f"coco_panoptic: the labels of image/id {int(image_id)} lie in "

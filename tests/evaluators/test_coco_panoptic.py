@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import evaluators
-from evaluators import base, common, pq
+from evaluators import base, coco_panoptic, common, pq
 from uvim import resize
 from uvim.categories import Category
 from uvim.learn import sharding
@@ -80,6 +80,25 @@ def test_the_truth_scores_100_instance_zero_included():
   assert scores == {f"{m}{g}": 100.0 for g in ("", "_things", "_stuff")
                     for m in ("PQ", "SQ", "RQ")}
   assert _per_class(maps)[13]["tp"] == NUM
+
+
+@pytest.mark.parametrize("key", ["id", "label", "is_crowd"])
+def test_objects_that_lack_a_part_are_told(key):
+  example = _example(7)
+  example["panoptic_objects"][key] = example["panoptic_objects"][key][1:]
+  with pytest.raises(ConfigError) as caught:
+    coco_panoptic.make_truth(example, CATEGORIES)
+  text = str(caught.value)
+  assert "image/id 10000000007 has" in text and f"2 of {key!r}" in text
+  assert "3 of" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("key", ["panoptic_image", "panoptic_objects"])
+def test_a_data_set_of_another_kind_is_told(key):
+  example = _example(0)
+  del example[key]
+  with pytest.raises(ConfigError, match=f"this data set has no '{key}'"):
+    coco_panoptic.make_truth(example, CATEGORIES)
 
 
 def test_classes_become_category_ids_not_labels():
