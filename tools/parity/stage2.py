@@ -19,7 +19,7 @@ from tools.parity.common import Quantity, below, match, match_gradients
 from tools.parity.fixtures import Fixture
 from uvim import tree
 from uvim.models import make_model
-from uvim.priors import lm
+from uvim.nn import positions
 from uvim.priors.autoregressive import AutoregressivePrior
 from uvim.registry import ConfigError
 
@@ -135,7 +135,7 @@ def _position_embeddings(names: Iterable[str]) -> dict[str, jax.Array]:
     sizes = POSEMB.fullmatch(name)
     if sizes:
       rows, columns, width = map(int, sizes.groups())
-      embeddings[name] = lm.sincos2d((rows, columns), width)
+      embeddings[name] = positions.sincos2d((rows, columns), width)
   return embeddings
 
 

@@ -141,11 +141,17 @@ class MultiHeadDotProductAttention(nn.Module):
     return project_out(attended_BTAH)
 
 
-# The released models were trained with the tanh form. The backward pass
-# computes it again: autodiff would keep several arrays of it as wide as the
-# MLP, and writing and reading those takes longer (5 to 8 % of stage II's step
-# on a CPU).
-_gelu = jax.checkpoint(functools.partial(nn.gelu, approximate=True))
+def _quick_gelu(x):
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+# The released models were trained with the tanh form, most other pretrained
+# ViTs with the exact one ("erf"), and OpenAI's CLIP with the quick one.
+GELUS = {
+    "tanh": functools.partial(nn.gelu, approximate=True),
+    "erf": functools.partial(nn.gelu, approximate=False),
+    "quick": _quick_gelu,
+}
 
 
 class MlpBlock(nn.Module):
@@ -154,9 +160,11 @@ class MlpBlock(nn.Module):
   Attributes:
     mlp_dim: F.
     dtype: of the matmuls.
+    gelu: a key of GELUS.
   """
   mlp_dim: int
   dtype: str = "float32"
+  gelu: str = "tanh"
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
@@ -169,7 +177,11 @@ class MlpBlock(nn.Module):
         bias_init=nn.initializers.normal(1e-6),
     )
     x_BNF = make_dense(self.mlp_dim)(x_BND)
-    x_BNF = _gelu(x_BNF)
+    # The backward pass computes it again: autodiff would keep several arrays
+    # of it as wide as the MLP, and writing and reading those takes longer (5
+    # to 8 % of stage II's step on a CPU).
+    gelu = jax.checkpoint(GELUS[self.gelu])
+    x_BNF = gelu(x_BNF)
     return make_dense(width)(x_BNF)
 
 
@@ -181,23 +193,27 @@ class EncoderBlock(nn.Module):
     num_heads: A.
     dtype: of the matmuls.
     attention: implementation, see `attention.attention`.
+    gelu: a key of GELUS.
+    norm_epsilon: of the layer norms.
   """
   mlp_dim: int
   num_heads: int
   dtype: str = "float32"
   attention: str = "chunked"
+  gelu: str = "tanh"
+  norm_epsilon: float = LAYER_NORM_EPSILON
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     # Do not reorder. Flax numbers the modules of a class in the order in which
     # they are made (LayerNorm_0, LayerNorm_1). Checkpoints have these names.
     make_norm = functools.partial(
-        nn.LayerNorm, epsilon=LAYER_NORM_EPSILON, dtype=self.dtype
+        nn.LayerNorm, epsilon=self.norm_epsilon, dtype=self.dtype
     )
     attend = MultiHeadDotProductAttention(
         self.num_heads, dtype=self.dtype, attention=self.attention
     )
-    mlp = MlpBlock(self.mlp_dim, dtype=self.dtype)
+    mlp = MlpBlock(self.mlp_dim, dtype=self.dtype, gelu=self.gelu)
     x_BND = x_BND + attend(make_norm()(x_BND))
     return x_BND + mlp(make_norm()(x_BND))
 
@@ -215,6 +231,8 @@ class Encoder(nn.Module):
       one of them.
     remat: "block" keeps of each block its input and its attended values for
       the backward pass and computes the rest again; "none" keeps all.
+    gelu: a key of GELUS.
+    norm_epsilon: of the layer norms.
   """
   depth: int
   mlp_dim: int
@@ -223,6 +241,8 @@ class Encoder(nn.Module):
   attention: str = "chunked"
   scan_layers: bool = False
   remat: str = "none"
+  gelu: str = "tanh"
+  norm_epsilon: float = LAYER_NORM_EPSILON
 
   @nn.compact
   def __call__(self, x_BND: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
@@ -232,10 +252,12 @@ class Encoder(nn.Module):
         num_heads=self.num_heads,
         dtype=self.dtype,
         attention=self.attention,
+        gelu=self.gelu,
+        norm_epsilon=self.norm_epsilon,
     )
     names = [f"encoderblock_{i}" for i in range(self.depth)]
     x_BND = run_blocks(self, make_block, names, x_BND)
     norm = nn.LayerNorm(
-        epsilon=LAYER_NORM_EPSILON, dtype=self.dtype, name="encoder_norm"
+        epsilon=self.norm_epsilon, dtype=self.dtype, name="encoder_norm"
     )
     return norm(x_BND)

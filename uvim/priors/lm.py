@@ -13,53 +13,15 @@ from collections.abc import Mapping, Sequence
 
 import flax.core
 import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
 
 from uvim import fields
 from uvim.fields import field
-from uvim.nn import attention, embedding, transformer
+from uvim.nn import attention, backbones, positions, transformer
 from uvim.priors import decoder
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, Image, PyTree, Tokens, Words
 
 Logits = Float[Array, "B L V"]
-
-
-def sincos2d(grid: tuple[int, int], width: int) -> Float[Array, "1 N D"]:
-  """Fixed embedding of a grid of (rows, columns), in row-major order.
-
-  A quarter of the width each for sin and cos of the column, sin and cos of the
-  row, at wavelengths from 2π to 20000π (Chen et al., MoCo v3, appendix).
-  """
-  num_rows, num_columns = grid
-  row_N1, column_N1 = np.mgrid[:num_rows, :num_columns].reshape(2, -1, 1)
-  exponents = np.linspace(0, 1, width // 4)[None, :]
-  frequencies = 10_000.0 ** -exponents
-  column_angles = column_N1 * frequencies
-  row_angles = row_N1 * frequencies
-  waves = [
-      np.sin(column_angles),
-      np.cos(column_angles),
-      np.sin(row_angles),
-      np.cos(row_angles),
-  ]
-  table_ND = np.concatenate(waves, axis=1)
-  return jnp.asarray(table_ND[None], jnp.float32)
-
-
-def _learned(module, name, grid, width):
-  """A parameter of the module, [1, N, D]."""
-  num_rows, num_columns = grid
-  shape_1ND = (1, num_rows * num_columns, width)
-  init = nn.initializers.normal(width ** -0.5)
-  return module.param(name, init, shape_1ND)
-
-
-def _fixed(module, name, grid, width):
-  """A constant of the program; no checkpoint holds it."""
-  del module, name
-  return sincos2d(grid, width)
 
 
 def _is_patch_size(value):
@@ -68,7 +30,6 @@ def _is_patch_size(value):
   return fields.two_integers().fits(value.get("size"))
 
 
-POSEMBS = {"learn": _learned, "sincos2d": _fixed}
 # A mistyped depth would build blocks for ever.
 _LAYERS = fields.integer(1, 1024)
 _SIZE = fields.integer(1)
@@ -100,7 +61,10 @@ class LM(nn.Module):
       doc="The oracle's `code_len`.", source="L2 256", check=_SIZE)
   posemb_type: str = field(
       "learn", doc="`learn` or `sincos2d`, for patches and for words.",
-      source="L2 `learn`", check=fields.one_of(POSEMBS))
+      source="L2 `learn`", check=fields.one_of(positions.POSEMBS))
+  backbone: str = field(
+      "vit", doc="The network that reads the image: `vit`.",
+      check=fields.one_of(backbones.BACKBONES))
   autoregressive: bool = field(
       True, doc="False: all words in one pass (the paper's ablation).",
       check=fields.BOOL)
@@ -146,21 +110,30 @@ class LM(nn.Module):
   def setup(self):
     # None stands for the encoder's size; see the file's docstring.
     decoder_width = self.decoder_emb_dim or self.emb_dim
-    make_posemb = POSEMBS[self.posemb_type]
-    self.encoder_posemb = make_posemb(
-        self, "pos_embedding_encoder", self.grid_size, self.emb_dim)
-    self.decoder_posemb = make_posemb(
-        self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
-    self.embed_patches = embedding.PatchEmbedding(
-        self.patches["size"], self.emb_dim, self.dtype, name="EmbedPatches")
     # How blocks are computed; it changes no parameter.
     how = dict(
         dtype=self.dtype,
         attention=self.attention,
         scan_layers=self.scan_layers,
         remat=self.remat)
-    self.encoder = transformer.Encoder(
-        self.num_layers, self.mlp_dim, self.num_heads, **how)
+    make_backbone = backbones.BACKBONES[self.backbone]
+    self.image_tokens = make_backbone(
+        input_size=self.input_size,
+        patch_size=self.patches["size"],
+        depth=self.num_layers,
+        width=self.emb_dim,
+        mlp_dim=self.mlp_dim,
+        num_heads=self.num_heads,
+        posemb_type=self.posemb_type,
+        **how)
+    # Its parameters stand beside the decoder's, as in the checkpoints.
+    nn.share_scope(self, self.image_tokens)
+    # Before the decoder's positions: the order decides which random numbers
+    # fresh parameters get.
+    self.image_tokens.create()
+    make_posemb = positions.POSEMBS[self.posemb_type]
+    self.decoder_posemb = make_posemb(
+        self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
     self.decoder = decoder.Decoder(
         num_layers=self.decoder_layers or self.num_layers,
         num_heads=self.decoder_heads or self.num_heads,
@@ -182,9 +155,7 @@ class LM(nn.Module):
 
   def encode(self, image_BHWC: Image) -> Tokens:
     """What the decoder sees of an image."""
-    x_BND = self.embed_patches(image_BHWC)
-    x_BND = x_BND + self.encoder_posemb
-    return self.encoder(x_BND.astype(self.dtype))
+    return self.image_tokens(image_BHWC)
 
   def logits(self, encoded_BND: Tokens, text_BL: Words) -> Logits:
     """The decoder alone, on an image already encoded."""

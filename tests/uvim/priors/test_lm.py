@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from uvim.nn import positions
 from uvim.priors import autoregressive, lm, make_prior
 from uvim.registry import ConfigError
 
@@ -112,7 +113,7 @@ def test_gradients_equal_the_released_models(released, fixtures):
 def test_fixed_position_embedding_equals_the_released_one(
     fixtures, name, grid):
   want = np.load(fixtures / "stage2_out.npz")[f"posemb_sincos2d_{name}_32"]
-  assert_close(lm.sincos2d(grid, 32), want)
+  assert_close(positions.sincos2d(grid, 32), want)
 
 
 def test_fixed_position_embedding_is_not_a_parameter():
