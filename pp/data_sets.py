@@ -6,8 +6,11 @@ import shlex
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import dataset_builder, naming
 from tensorflow_datasets.core.utils import version as tfds_version
 
+from pp import features_file
 from pp.builder import first_line
 from uvim import categories as categories_lib
 from uvim import files, finder
@@ -15,7 +18,7 @@ from uvim.categories import Category
 from uvim.registry import ConfigError
 
 # Two files describe a data set; TFDS opens none without them.
-_DESCRIPTIONS = ("dataset_info.json", "features.json")
+_DESCRIPTIONS = ("dataset_info.json", features_file.NAME)
 # What `pp.records` can find its way in.
 _FORMATS = ("tfrecord",)
 
@@ -66,7 +69,8 @@ def open_builder(dataset: str, data_dir: str) -> Any:
 
   Raises:
     ConfigError: the data set or its version is not there, its description is
-      damaged, or it is stored in a format without random access.
+      damaged or names classes of others, or it is stored in a format without
+      random access.
   """
   name = parse_name(dataset)
   _check_version(name, data_dir)
@@ -92,18 +96,42 @@ def _open(name: Name, data_dir: str) -> Any:
   if name.is_rooms and name.version in ("", rooms.VERSION):
     _, slash, config = name.data_set.partition("/")
     return rooms.build(data_dir, config if slash else "default")
-  full_name = name.data_set
-  if name.version:
-    full_name = f"{name.data_set}:{name.version}"
-  return tfds.core.read_only_builder.builder_from_files(
-      full_name, data_dir=data_dir)
+  folder = _find_folder(name, data_dir)
+  if folder is None:
+    raise _not_prepared(name.data_set, data_dir)
+  # What is checked and what is opened must be one folder.
+  try:
+    features_file.check(folder, "dataset")
+  except ConfigError as error:
+    raise ConfigError(_with_remedy(error, _COPY)) from error
+  return tfds.builder_from_directory(folder)
+
+
+def _find_folder(name: Name, data_dir: str) -> str | None:
+  """The folder of the newest version that fits, or None."""
+  # TFDS allows only plain names, which stay in data_dir, and takes MyData for
+  # my_data.
+  tfds_name, options = naming.parse_builder_name_kwargs(name.data_set)
+  folder = epath.Path(data_dir) / tfds_name.name
+  config = options.pop("config", None)
+  # Such as mydata/size=3, which no files can answer.
+  if options:
+    return None
+  if config is None and not tfds_version.list_all_versions(folder):
+    config = dataset_builder.load_default_config_name(folder)
+  if config:
+    folder /= config
+  for version in reversed(tfds_version.list_all_versions(folder)):
+    if version.match(name.version or "*.*.*"):
+      return os.fspath(folder / str(version))
+  return None
 
 
 def find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
   """Panoptic categories: those beside the data, or of a known data set."""
   path = pathlib.Path(folder) / categories_lib.FILE_NAME
   if path.is_file():
-    return categories_lib.load(path)
+    return categories_lib.load(path, "dataset")
   name = parse_name(dataset)
   if name.data_set == "coco/2017_panoptic":
     return categories_lib.coco_panoptic()
@@ -157,10 +185,17 @@ def _why_not(name: Name, data_dir: str, error: Exception) -> Exception:
     except ConfigError as problem:
       reason = reason or str(problem)
   reason = reason or f"dataset: {folder!r} is damaged: {first_line(error)}"
-  remedy = "Copy it or prepare it again."
+  remedy = _COPY
   if name.is_rooms:
     remedy = f"Delete {folder!r}, and it is rendered again."
-  return ConfigError(f"{reason.rstrip('.')}. {remedy}")
+  return ConfigError(_with_remedy(reason, remedy))
+
+
+_COPY = "Copy it or prepare it again."
+
+
+def _with_remedy(reason: Any, remedy: str) -> str:
+  return f"{str(reason).rstrip('.')}. {remedy}"
 
 
 # How to make a data set from files, by how its name begins.

@@ -16,7 +16,6 @@ from uvim.registry import ConfigError
 # TFDS and TensorFlow take seconds to import, so functions import them.
 
 INFO_FILE = "dataset_info.json"
-_FEATURES_FILE = "features.json"
 
 # Versions of the data sets that TFDS has too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
@@ -123,14 +122,16 @@ def existing_features(folder: pathlib.Path) -> Any | None:
   """The tfds FeaturesDict of the data set that is there, or None.
 
   Raises:
-    ConfigError: its description is damaged.
+    ConfigError: its description is damaged, or names classes of others.
   """
   if read_info(folder) is None:
     return None
   import tensorflow_datasets as tfds
-  path = folder / _FEATURES_FILE
-  # Says what is wrong with a file that is absent or no JSON.
-  files.load_json(path, "--name")
+
+  from pp import features_file
+  path = folder / features_file.NAME
+  # Says what is wrong with a file that is absent, no JSON, or not to be read.
+  features_file.check(folder, "--name")
   try:
     features = tfds.features.FeaturesDict.from_config(str(folder))
   # TFDS has many errors for JSON that does not describe features.
