@@ -48,6 +48,7 @@ setuptools.setup(
     extras_require={
         "data": requirements["data"],
         "explorer": requirements["explorer"],
+        "hub": requirements["hub"],
         "dev": requirements["dev"],
         # To watch a run. Both are optional, and no requirements of ours.
         "tensorboard": ["tensorboard"],
