@@ -91,7 +91,7 @@ def open_run(
   Raises:
     ConfigError: names the field.
   """
-  needs_no_start = workdir.starts_where_it_did(config, past)
+  needs_no_start = workdir.needs_no_start(config, past)
   opened_config = config
   if needs_no_start:
     opened_config = dataclasses.replace(config, model_init=None)

@@ -224,14 +224,39 @@ def _shown(lines: Sequence[str]) -> str:
 # ── Data and arrays ─────────────────────────────────────────────────────────
 
 
-def starts_where_it_did(config: TrainConfig, past: Meta) -> bool:
+def needs_no_start(config: TrainConfig, past: Meta) -> bool:
   """Whether `config.model_init` need not be read to resume a run.
 
-  Its arrays are in the checkpoint by now; the file itself may be gone.
+  Its arrays are in the checkpoint by now. The file itself may be gone, or
+  have moved; only one that is there is compared.
   """
+  begun = past.get("config", {}).get("model_init")
   if "initial_crc32" not in past:
     return False
-  return past["config"].get("model_init") == config.to_json()["model_init"]
+  if begun == config.to_json()["model_init"]:
+    return True
+  missing = _missing_file(config.model_init)
+  if not begun or not missing:
+    return False
+  if jax.process_index() == 0:
+    log.warning(
+        "config.model_init: %r is not there. The run began with %r and needs "
+        "neither any more: it goes on from its own checkpoint.", missing, begun)
+  return True
+
+
+def _missing_file(model_init: Any) -> str:
+  """The first path that leads nowhere; "" if none of them does."""
+  paths = [model_init]
+  if isinstance(model_init, Mapping):
+    paths = list(model_init.values())
+  for path in paths:
+    path = finder.expand(str(path or ""))
+    # Published weights are fetched under their name.
+    is_elsewhere = "://" in path or path.startswith(("uvim-", "howto-"))
+    if path and not is_elsewhere and not os.path.exists(path):
+      return path
+  return ""
 
 
 def check_inputs(workdir: pathlib.Path, config: TrainConfig, past: Meta,

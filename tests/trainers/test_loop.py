@@ -240,7 +240,7 @@ def test_another_order_of_the_records_is_other_data(folders, capsys):
 
 
 def test_weights_to_start_from_may_move_but_not_differ(
-    folders, tmp_path, capsys):
+    folders, tmp_path, capsys, caplog):
   weights = tmp_path / "start.npz"
   arrays = checkpoint.load_params(folders.whole["vqvae"])
   files.save_npz(weights, arrays)
@@ -261,6 +261,10 @@ def test_weights_to_start_from_may_move_but_not_differ(
   # The same arrays are.
   shutil.copy(weights, tmp_path / "copy.npz")
   assert run(model_init=tmp_path / "copy.npz") == 0
+  assert f"resumed at step {STEPS}" in capsys.readouterr().err
+  # They are in the checkpoint, so nobody needs the file.
+  assert run(model_init=tmp_path / "gone.npz") == 0
+  assert "gone.npz' is not there. The run began with" in caplog.text
   assert f"resumed at step {STEPS}" in capsys.readouterr().err
 
 

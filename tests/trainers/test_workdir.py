@@ -266,6 +266,31 @@ def test_other_arrays_to_start_from():
     check(past, now, config_of(model_init="b.npz"))
 
 
+def test_arrays_to_start_from_may_be_gone(tmp_path, caplog):
+  """The checkpoint has them, however the path is spelled by now."""
+  past = meta_of(config_of(model_init="a.npz"))
+  gone = str(tmp_path / "moved" / "a.npz")
+  for model_init in ("a.npz", gone, {"encoder": gone}):
+    assert workdir.needs_no_start(config_of(model_init=model_init), past)
+  lines = [record.getMessage() for record in caplog.records]
+  assert lines == 2 * [
+      f"config.model_init: {gone!r} is not there. The run began with 'a.npz' "
+      "and needs neither any more: it goes on from its own checkpoint."]
+
+
+def test_arrays_to_start_from_are_read_where_they_can_be(tmp_path):
+  past = meta_of(config_of(model_init="a.npz"))
+  there = tmp_path / "b.npz"
+  there.write_bytes(b"")
+  for model_init in (str(there), "uvim-depth-stage1", "https://a/b.npz", None):
+    assert not workdir.needs_no_start(config_of(model_init=model_init), past)
+  gone = config_of(model_init=str(tmp_path / "gone.npz"))
+  # A run that nothing is saved of yet, and one that began from scratch.
+  assert not workdir.needs_no_start(gone, {"config": past["config"]})
+  assert not workdir.needs_no_start(gone, {})
+  assert not workdir.needs_no_start(gone, meta_of(config_of()))
+
+
 def test_another_oracle_is_told_with_both_places():
   past = meta_of(tiny.stage_ii_config("old/one"))
   now = meta_of(tiny.stage_ii_config("new/one"), oracle_crc32=0xab)
