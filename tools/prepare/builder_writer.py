@@ -29,17 +29,12 @@ class BuilderWriter:
   num_bytes: Callable[[Sequence[Any]], int]
   free_bytes: Callable[[pathlib.Path], int] = tfds_folder.free_bytes
 
-  def write(self, target: Target, found: Found, make_example: MakeExample
-            ) -> None:
-    """Writes all splits or, after an error, none.
-
-    Args:
-      target: the data set.
-      found: the items of each split, and the features.
-      make_example: (position, item) → what the features encode.
+  def write(self, target: Target, found: Found, make_example: MakeExample,
+            check_lock: tfds_folder.CheckLock) -> None:
+    """Writes all splits or, after an error, none; see `Writer.write`.
 
     Raises:
-      ConfigError: the disk is too small.
+      ConfigError: the disk is too small, or the lock was lost.
     """
     items = found.all_items()
     # TFDS sorts in files of its own before it writes the final ones.
@@ -56,11 +51,13 @@ class BuilderWriter:
         yield self.key_of(item), make_example(position, item)
 
     # A folder of its own, so that an error leaves the data set as it was.
-    with tfds_folder.work_folder(target.name, target.data_dir) as work:
+    with tfds_folder.work_folder(
+        target.name, target.data_dir, check_lock) as work:
       builder = make_builder(target.name, work, found, generate_examples)
       run_builder(builder)
       new_folder = pathlib.Path(builder.data_dir)
       found.write_extra_files(new_folder)
+      check_lock()
       tfds_folder.merge(new_folder, target.folder, list(found.splits))
 
 

@@ -121,17 +121,18 @@ class FileReader(Reader):
     splits = self.split_names()
     tfds_folder.check_names(target.name, splits)
     writer = writer or self.make_writer()
-    with tfds_folder.locked(target.name, target.data_dir):
+    with tfds_folder.locked(target.name, target.data_dir) as check_lock:
       # The cheap checks come first, so that most mistakes show at once.
       tfds_folder.check_existing(
           target.folder, splits, overwrite=target.overwrite)
       found = self.find(target)
       # The whole pass comes before the first write: see the module's text.
       self.check(found)
-      self._write(writer, target, found)
+      self._write(writer, target, found, check_lock)
     return splits
 
-  def _write(self, writer: Writer, target: Target, found: Found) -> None:
+  def _write(self, writer: Writer, target: Target, found: Found,
+             check_lock: tfds_folder.CheckLock) -> None:
     """Writes what was found; says in one line why the disk did not take it."""
     import tensorflow as tf
 
@@ -141,8 +142,10 @@ class FileReader(Reader):
       return {key: example[key] for key in found.features}
 
     try:
-      writer.write(target, found, make_example)
+      writer.write(target, found, make_example, check_lock)
     except (OSError, tf.errors.OpError) as error:
+      # Whoever took the data set over has removed the files of this command.
+      check_lock()
       # An error of a raw file names it.
       if getattr(error, "filename", None):
         raise

@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from uvim import files, progress
 # How the name of a folder with unfinished files begins. It is private to this
 # writer; the next run resumes from it.
 _RESUME_PREFIX = ".resume_"
+# Of a file that is being written.
+_PARTIAL_SUFFIX = ".part"
 # TFRecord: a length of 8 bytes and two checksums of 4 around each example.
 _BYTES_AROUND_RECORD = 16
 
@@ -50,18 +53,12 @@ class SplitWriter:
   free_bytes: Callable[[pathlib.Path], int] = tfds_folder.free_bytes
   merge: Callable[..., None] = tfds_folder.merge
 
-  def write(self, target: Target, found: Found, make_example: MakeExample
-            ) -> None:
-    """Writes all splits or, after an error, none.
-
-    Args:
-      target: the data set.
-      found: the items of each split, and the features.
-      make_example: (position, item) → what the features encode. It runs in
-        threads.
+  def write(self, target: Target, found: Found, make_example: MakeExample,
+            check_lock: tfds_folder.CheckLock) -> None:
+    """Writes all splits or, after an error, none; see `Writer.write`.
 
     Raises:
-      ConfigError: the disk is too small.
+      ConfigError: the disk is too small, or the lock was lost.
     """
     def serialize(numbered_item):
       position, item = numbered_item
@@ -80,10 +77,12 @@ class SplitWriter:
     self._check_space(target, splits)
     _remove_other_sources(new_folder)
     new_folder.mkdir(parents=True, exist_ok=True)
+    _remove_partial_files(new_folder)
     for split in splits:
-      split.write(serialize)
+      split.write(serialize, check_lock)
     _write_metadata(new_folder, target, found.features, splits)
     found.write_extra_files(new_folder)
+    check_lock()
     self.merge(new_folder, target.folder, list(found.splits))
     # Only after success. After an error the folder stays, for the next run.
     shutil.rmtree(new_folder)
@@ -150,17 +149,21 @@ class _Shard:
     file_bytes = self.path.stat().st_size
     return file_bytes - _BYTES_AROUND_RECORD * len(self.positions)
 
-  def write(self, records: Iterator[bytes]) -> None:
+  def write(self, records: Iterator[bytes], check_lock: tfds_folder.CheckLock
+            ) -> None:
     """Writes the file with the next of `records`."""
     import tensorflow as tf
     # TensorFlow opens the file itself, so `files.replace_file` cannot.
-    # Under the final name there are only complete files; see the class.
-    partial_path = self.path.with_name(f"{self.path.name}.part")
+    # Under the final name there are only complete files; see the class. No
+    # command that lost its lock writes to the file of another.
+    partial_path = self.path.with_name(
+        f"{self.path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
     try:
       with tf.io.TFRecordWriter(str(partial_path)) as writer:
         for record in itertools.islice(records, len(self.positions)):
           writer.write(record)
       tfds_folder.flush(partial_path)
+      check_lock()
       os.replace(partial_path, self.path)
     finally:
       # After an error; half a file is of no use and fills the disk.
@@ -186,7 +189,8 @@ class _Split:
     """Size of the examples in the files that are there."""
     return sum(shard.written_bytes() for shard in self.shards)
 
-  def write(self, serialize: Serialize) -> None:
+  def write(self, serialize: Serialize, check_lock: tfds_folder.CheckLock
+            ) -> None:
     """Writes the files that are not there."""
     # Files of a run that was stopped are complete, so they stay.
     missing_shards = [shard for shard in self.shards if not shard.is_written()]
@@ -207,7 +211,7 @@ class _Split:
       # them.
       records = iter(bar)
       for shard in missing_shards:
-        shard.write(records)
+        shard.write(records, check_lock)
       # The bar is full only when it sees that there are no more.
       next(records, None)
 
@@ -276,6 +280,12 @@ def _sorted_features(record: bytes) -> list[tuple[str, bytes]]:
   features = tf.train.Example.FromString(record).features.feature
   return sorted((name, feature.SerializeToString())
                 for name, feature in features.items())
+
+
+def _remove_partial_files(folder: pathlib.Path) -> None:
+  """Removes the half files that a killed run left in its folder."""
+  for path in folder.glob(f"*{_PARTIAL_SUFFIX}"):
+    path.unlink()
 
 
 def _remove_other_sources(folder: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from uvim import files
-from uvim.lock import Lock
+from uvim.lock import Lock, Locked
 from uvim.registry import ConfigError
 
 # TFDS and TensorFlow take seconds to import, so functions import them.
@@ -20,6 +20,9 @@ INFO_FILE = "dataset_info.json"
 # Versions of the data sets that TFDS has too.
 _VERSIONS = {"coco/2017_panoptic": "1.1.0", "imagenet2012": "5.1.0"}
 _OTHER_VERSION = "1.0.0"
+# Raises `Locked` if the lock was lost.
+CheckLock = Callable[[], None]
+
 # How the names of a lock and of a folder with unfinished files begin. The next
 # run removes the folder.
 _WORK_PREFIX = ".prepare_"
@@ -197,7 +200,7 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
 
 
 @contextlib.contextmanager
-def locked(name: str, data_dir: str) -> Iterator[None]:
+def locked(name: str, data_dir: str) -> Iterator[CheckLock]:
   """One command prepares a data set at a time, of whatever splits.
 
   What killed commands left is removed first. If the block writes nothing, not
@@ -206,6 +209,10 @@ def locked(name: str, data_dir: str) -> Iterator[None]:
   Args:
     name: of the data set; see `check_names`.
     data_dir: TFDS's root folder. It need not exist yet.
+
+  Yields:
+    What raises `Locked` if another command has taken the data set over, as it
+    does when this one slept.
 
   Raises:
     ConfigError: another command prepares the same data set.
@@ -216,9 +223,9 @@ def locked(name: str, data_dir: str) -> Iterator[None]:
   work = _work_path(name, data_dir)
   lock_path = work.with_name(f"{work.name}.lock")
   try:
-    with Lock(lock_path, f"--name {name!r} in {data_dir!r}"):
+    with Lock(lock_path, f"--name {name!r} in {data_dir!r}") as lock:
       _remove_left_overs(work, folder_of(name, data_dir))
-      yield
+      yield lock.check
   finally:
     # From the inside out, as far as they are empty.
     for folder in new_folders:
@@ -243,10 +250,11 @@ def _work_path(name: str, data_dir: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def work_folder(name: str, data_dir: str) -> Iterator[str]:
+def work_folder(name: str, data_dir: str, check_lock: CheckLock
+                ) -> Iterator[str]:
   """A folder for unfinished files, which is removed at the end of the block.
 
-  The data set must be `locked`.
+  The data set must be `locked`, which gives `check_lock`.
   """
   # It is on the same disk, so that moving a finished file is only a rename.
   work = _work_path(name, data_dir)
@@ -254,7 +262,10 @@ def work_folder(name: str, data_dir: str) -> Iterator[str]:
   try:
     yield str(work)
   finally:
-    shutil.rmtree(work)
+    # A command that took the data set over has a folder of the same name.
+    with contextlib.suppress(Locked):
+      check_lock()
+      shutil.rmtree(work)
 
 
 def flush(path: pathlib.Path) -> None:

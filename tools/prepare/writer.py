@@ -65,6 +65,15 @@ class Found:
 class Writer(Protocol):
   """Writes splits beside those of a data set that are there."""
 
-  def write(self, target: Target, found: Found, make_example: MakeExample
-            ) -> None:
-    """Writes all of the splits or, after an error, none."""
+  def write(self, target: Target, found: Found, make_example: MakeExample,
+            check_lock: tfds_folder.CheckLock) -> None:
+    """Writes all of the splits or, after an error, none.
+
+    Args:
+      target: the data set, which is locked.
+      found: the items of each split, and the features.
+      make_example: (position, item) → what the features encode. It may run in
+        threads.
+      check_lock: is called before files get their final place; see
+        `tfds_folder.locked`.
+    """

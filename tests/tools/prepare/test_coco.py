@@ -202,8 +202,8 @@ KILLED_RUN = """
 import os, sys
 from tools.prepare import tfds_folder
 name, data_dir = sys.argv[1:]
-with tfds_folder.locked(name, data_dir):
-  with tfds_folder.work_folder(name, data_dir) as work:
+with tfds_folder.locked(name, data_dir) as check_lock:
+  with tfds_folder.work_folder(name, data_dir, check_lock) as work:
     open(work + "/half.tfrecord", "w").close()
     os._exit(9)
 """

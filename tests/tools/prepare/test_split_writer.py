@@ -7,6 +7,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tools.prepare.builder_writer import BuilderWriter
 from tools.prepare.images import ImagesReader
 from tools.prepare.split_writer import SplitWriter
 from tools.prepare.writer import Target
+from uvim.lock import Lock, Locked
 from uvim.registry import ConfigError
 
 NUM_IMAGES = 40
@@ -107,17 +109,17 @@ def test_a_torn_run_leaves_the_data_set_as_it_was(tmp_path):
   save_images(raw, 3)
   target = target_in(tmp_path)
   ImagesReader([raw], "train").prepare(target)
-
-  def contents():
-    return {path.name: path.read_bytes() for path in target.folder.iterdir()}
-
-  before = contents()
+  before = contents_of(target)
   torn = StoppingReader([raw], "validation", stop_at=1,
                         error=KeyboardInterrupt)
   with pytest.raises(KeyboardInterrupt):
     torn.prepare(target)
-  assert contents() == before
+  assert contents_of(target) == before
   assert not list((tmp_path / "out").glob(".prepare_*"))
+
+
+def contents_of(target):
+  return {path.name: path.read_bytes() for path in target.folder.iterdir()}
 
 
 def fail_to_merge(*arguments):
@@ -155,6 +157,74 @@ def test_a_running_command_is_not_disturbed(tmp_path):
 
   reader.prepare(target, SplitWriter(merge=run_again))
   assert len(raw_files.read_examples("photos", "train", target.data_dir)) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class OvertakenReader(ImagesReader):
+  """A reader that calls `overtake` when it makes example number `at`."""
+  at: int = 0
+  overtake: Callable[[], None] | None = None
+  made: list[int] = dataclasses.field(default_factory=list)
+
+  def make_example(self, position, item):
+    self.made.append(position)
+    if len(self.made) == self.at:
+      self.overtake()
+    return super().make_example(position, item)
+
+
+# The split writer measures three examples before it writes them.
+@pytest.mark.parametrize("writer,last", [
+    (SplitWriter(), 6),
+    (BuilderWriter(key_of=lambda item: item.name, num_bytes=len), 3)])
+@pytest.mark.parametrize("raw", ["raw", "other"])
+def test_a_command_that_lost_its_lock_writes_nothing(
+    tmp_path, writer, last, raw):
+  save_images(tmp_path / "raw", 3)
+  save_images(tmp_path / "other", 4)
+  target = dataclasses.replace(target_in(tmp_path), overwrite=True)
+  theirs = {}
+
+  def overtake():
+    (lock_path,) = pathlib.Path(target.data_dir).glob(".prepare_*.lock")
+    lock_path.unlink()
+    ImagesReader([tmp_path / raw], "train").prepare(target, writer)
+    theirs.update(contents_of(target))
+
+  reader = OvertakenReader(
+      [tmp_path / "raw"], "train", at=last, overtake=overtake)
+  with pytest.raises(Locked, match="this process lost its lock"):
+    reader.prepare(target, writer)
+  assert theirs
+  assert contents_of(target) == theirs
+  assert not list((tmp_path / "out").glob(".prepare_*"))
+
+
+@pytest.mark.parametrize("writer,last", [
+    (SplitWriter(), 6),
+    (BuilderWriter(key_of=lambda item: item.name, num_bytes=len), 3)])
+def test_a_command_that_lost_its_lock_leaves_the_files_of_the_next(
+    tmp_path, writer, last):
+  save_images(tmp_path / "raw", 3)
+  target = target_in(tmp_path)
+  data_dir = pathlib.Path(target.data_dir)
+  next_lock = Lock(data_dir / ".prepare_photos.lock", "photos")
+  theirs = data_dir / ".prepare_photos/theirs"
+
+  def overtake():
+    (data_dir / ".prepare_photos.lock").unlink()
+    next_lock.acquire()
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.touch()
+
+  reader = OvertakenReader(
+      [tmp_path / "raw"], "train", at=last, overtake=overtake)
+  with pytest.raises(Locked, match="it was taken over by process"):
+    reader.prepare(target, writer)
+  assert theirs.exists()
+  assert not target.folder.exists()
+  next_lock.check()
+  next_lock.release()
 
 
 def test_a_disk_that_is_too_small_is_an_error(tmp_path):
@@ -214,7 +284,7 @@ def test_a_disk_that_fills_up_leaves_the_data_set_as_it_was(tmp_path, writer):
   save_images(tmp_path / "raw", 3)
   target = dataclasses.replace(target_in(tmp_path), overwrite=True)
   ImagesReader([tmp_path / "raw"], "train").prepare(target)
-  before = {path: path.read_bytes() for path in target.folder.iterdir()}
+  before = contents_of(target)
   noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
   raw_files.save(tmp_path / "large/0.png", noise)
   reader = ImagesReader([tmp_path / "large"], "train")
@@ -222,7 +292,7 @@ def test_a_disk_that_fills_up_leaves_the_data_set_as_it_was(tmp_path, writer):
     reader.prepare(target, writer)
   assert "--data_dir: " in str(error.value)
   assert "File too large. No unfinished split" in str(error.value)
-  assert before == {path: path.read_bytes() for path in target.folder.iterdir()}
+  assert contents_of(target) == before
   assert not list((tmp_path / "out").glob(".*/**/*.tfrecord*"))
   reader.prepare(target, writer)
   (example,) = raw_files.read_examples("photos", "train", target.data_dir)
