@@ -9,7 +9,8 @@ published name, which need --config. --evaluator chooses among the config's
 evaluators (default: all). --set changes them: a field (split, pp, dataset,
 data_dir, batch_size, pred), an option of the prediction (temperature, seed,
 top_k, top_p, min_fraction, mask, …) or of the evaluator (merge_stuff, crop_top,
-…), such as --set temperature=1.0 --set "split='validation[:100]'".
+…), such as --set temperature=1.0 --set "split='validation[:100]'". An address
+that only the workdir names, such as a data_dir in gs://, is not asked.
 """
 
 import argparse
@@ -63,6 +64,7 @@ def evaluate(args: argparse.Namespace) -> None:
                       "needs none.")
   else:
     config = scoring.config_of(args.checkpoint)
+    scoring.check_addresses(args.checkpoint, config, args.evaluator, changes)
   results = scoring.score(
       args.checkpoint, config, names=args.evaluator, changes=changes,
       oracle=args.oracle)

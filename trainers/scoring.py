@@ -1,6 +1,7 @@
 """Scores of a trained checkpoint: what a run's evaluators say of it."""
 
 import dataclasses
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,38 @@ def config_of(checkpoint: str) -> TrainConfig:
     raise ConfigError(f"--checkpoint {checkpoint} has no config.json; name the "
                       "config with --config configs/NAME.py.")
   return from_json(fields)
+
+
+def check_addresses(
+    checkpoint: str,
+    config: TrainConfig,
+    names: Sequence[str] | None,
+    changes: Mapping[str, Any],
+) -> None:
+  """Refuses evaluators that would ask an address which nobody has named.
+
+  A checkpoint may come from a stranger. Whoever is asked for data learns that
+  it is used, and by whom.
+
+  Args:
+    checkpoint: the workdir that the config came with.
+    config: what it says.
+    names: of the evaluators to run; None: all.
+    changes: what the user has named in place of it.
+
+  Raises:
+    ConfigError: shows how to name the address.
+  """
+  for block in choose(config, names):
+    options = dict(block.options)
+    places = {"dataset": block.dataset, "data_dir": block.data_dir, **options}
+    for name, place in places.items():
+      if name not in changes and "://" in str(place):
+        remedy = shlex.quote(f"{name}={place}")
+        raise ConfigError(
+            f"{checkpoint} names {place} as {name} of its evaluator "
+            f"{block.name!r}, which is not asked unless you name it yourself: "
+            f"--set {remedy}.")
 
 
 def score(

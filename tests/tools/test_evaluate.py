@@ -140,6 +140,35 @@ def test_a_workdir_knows_its_config(run, tmp_path, capsys):
   assert "--overwrite replaces" in capsys.readouterr().err
 
 
+def workdir_of_a_stranger(folder, **changes):
+  """A run that names an address as the place of its data."""
+  config = resolve(dict(small_config(), **changes))
+  files.write_json(folder / "config.json", config.to_json())
+  return ["--checkpoint", str(folder), "--out", str(folder / "f.json")]
+
+
+def test_an_address_in_a_workdir_is_not_asked(tmp_path, capsys):
+  argv = workdir_of_a_stranger(tmp_path, data_dir="gs://theirs/data")
+  assert evaluate.main(argv) == 2
+  assert capsys.readouterr().err == (
+      f"error: {tmp_path} names gs://theirs/data as data_dir of its evaluator "
+      "'uvim', which is not asked unless you name it yourself: --set "
+      "data_dir=gs://theirs/data.\n")
+  # Another place is named: the next thing that lacks is the checkpoint.
+  assert evaluate.main([*argv, "--set", f"data_dir={tmp_path}"]) == 2
+  assert "://" not in capsys.readouterr().err
+
+
+def test_addresses_of_other_fields_are_not_asked(tmp_path, capsys):
+  for field in ("dataset", "options"):
+    place = "arrays:gs://theirs"
+    value = {"features": place} if field == "options" else place
+    block = {**small_config()["uvim"], field: value}
+    argv = workdir_of_a_stranger(tmp_path, uvim=block)
+    assert evaluate.main(argv) == 2
+    assert f"names {place} as " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stage,extra,words", [
     ("one", ["--evaluator", "uvmi"], ["'uvmi'", "Did you mean 'uvim'?"]),
     ("one", ["--set", "merge_stuf=True"],
