@@ -334,7 +334,8 @@ class UViM:
     codes = np.asarray(codes)
     if codes.ndim == 2:
       codes = codes[:, None]
-    has_axes = codes.ndim == 3 and len(codes) == num_images
+    has_axes = (codes.ndim == 3 and len(codes) == num_images
+                and codes.shape[1] > 0)
     if not has_axes or codes.shape[-1] != self.code_len:
       raise ConfigError(
           f"Codes of shape {codes.shape} for {num_images} image(s); allowed: "
@@ -420,14 +421,18 @@ class UViM:
     outputs = {key: [] for key in self.output_keys}
     for original, code_SL in zip(originals, codes_nSL, strict=True):
       context = self._context(original)
-      resized = {key: [] for key in outputs}
-      for code_L in code_SL:
-        sample = jax.device_get(run(self._arrays, code_L[None], context))
-        for key, arrays in resized.items():
-          arrays.append(self.task.to_image_size(
-              sample[key][0], original, **image_options))
-      for key, arrays in resized.items():
-        outputs[key].append(_stack(arrays))
+      samples = {}
+      for s, code_L in enumerate(code_SL):
+        drawn = jax.device_get(run(self._arrays, code_L[None], context))
+        for key in outputs:
+          output = self.task.to_image_size(
+              drawn[key][0], original, **image_options)
+          if s == 0:
+            samples[key] = _make_room(output, len(code_SL))
+          else:
+            samples[key][s] = output
+      for key, arrays in outputs.items():
+        arrays.append(samples[key])
     defaults = _defaults(self.task.prediction_options())
     all_settings = {**(settings or {}), **defaults, **options}
     return Prediction(
@@ -467,11 +472,16 @@ class UViM:
     return np.stack(drawn).reshape(codes.shape)
 
 
-def _stack(arrays: list[np.ndarray]) -> np.ndarray:
-  """`np.stack`, which would copy a single, maybe huge, array too."""
-  if len(arrays) == 1:
-    return arrays[0][None]
-  return np.stack(arrays)
+def _make_room(first: np.ndarray, num_samples: int) -> np.ndarray:
+  """[S, …] for the samples of an image, with the first one in its place.
+
+  `np.stack` would hold all of them twice, and they may be huge.
+  """
+  if num_samples == 1:
+    return first[None]
+  samples = np.empty((num_samples, *first.shape), first.dtype)
+  samples[0] = first
+  return samples
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

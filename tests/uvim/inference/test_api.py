@@ -205,7 +205,8 @@ def test_random_masks(uvim):
 
 def test_codes_that_cannot_be(uvim, photos):
   for bad in (np.zeros((1, 3), int), np.full((1, 4), 8), np.full((1, 4), -2),
-              np.zeros((1, 4)), np.zeros((2, 4), int)):
+              np.zeros((1, 4)), np.zeros((2, 4), int),
+              np.zeros((1, 0, 4), int)):
     with pytest.raises(ConfigError, match="Codes of"):
       uvim.decode(photos[0], bad)
 
