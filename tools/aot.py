@@ -43,8 +43,8 @@ class ShapesOnly(Store):
     del path, where, kind
     return tree.flatten(wanted)
 
-  def read_start(self, model_init, wanted, *, kind, encoder_grid=None):
-    del model_init, wanted, kind, encoder_grid
+  def read_start(self, model_init, wanted, *, kind, encoder_specs=None):
+    del model_init, wanted, kind, encoder_specs
     return {}
 
 

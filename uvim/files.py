@@ -239,14 +239,27 @@ def load_npz(path: Path) -> dict[str, Any]:
     if array.dtype == np.dtype("V2"):
       flat[name] = array = array.view("bfloat16")
     check_numbers(array, f"{path}: {name}")
-  named = _published_names(flat)
-  for name, array in named.items():
+  for name, array in _published_names(flat).items():
     if name.startswith(f"{PARAMS}/") and not _is_float(array):
       raise registry.ConfigError(
           f"{path}: {name} holds {array.dtype}; parameters are floating-point "
           "numbers.")
+  return as_params(flat, path)
+
+
+def as_params(flat: Mapping[str, Any], path: Path) -> dict[str, Any]:
+  """Nested dicts {'params': …, 'state': …} of the arrays of a file by name.
+
+  Args:
+    flat: arrays by name; those that lack 'params/' or have an older name for
+      it are parameters too.
+    path: of the file, for messages.
+
+  Raises:
+    ConfigError: one name is both an array and a folder of arrays.
+  """
   try:
-    return tree.unflatten(named)
+    return tree.unflatten(_published_names(flat))
   except registry.ConfigError as error:
     raise registry.ConfigError(f"{path}: {error}") from error
 

@@ -84,8 +84,8 @@ class NoiseStore(Store):
     return tree.flatten({"params": params, "state": state})
 
   def read_start(self, model_init, wanted, *, kind,
-                 encoder_grid=None) -> Arrays:
-    del model_init, wanted, kind, encoder_grid
+                 encoder_specs=None) -> Arrays:
+    del model_init, wanted, kind, encoder_specs
     return {}
 
 

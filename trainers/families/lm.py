@@ -116,7 +116,7 @@ class LmFamily(Family):
         config.model_init,
         self.wanted_arrays(),
         kind=self.kind,
-        encoder_grid=self.prior.encoder_grid)
+        encoder_specs=self.prior.encoder_specs)
     return Opened(frozen=oracle_arrays, initial=initial, codes=codes)
 
   def check_batch(self, batch):

@@ -1,21 +1,18 @@
 """Pretrained image encoders by family.
 
-A new family is one file with one class and one line in `ENCODERS`.
+A new family is one file with one `Family` and one line in `ENCODERS`.
 """
 
-from collections.abc import Iterable
+from uvim.encoders import augreg, clip, dino, dinov2, mae, siglip
+from uvim.encoders.base import Family
 
-from uvim.encoders import augreg
-from uvim.encoders.base import Encoder
-
-# Asked in this order; the first that knows the names takes the file.
-ENCODERS = {"augreg": augreg.AugReg()}
-
-
-def recognise(names: Iterable[str]) -> Encoder | None:
-  """The family whose checkpoints have arrays of these names; None: none."""
-  names = list(names)
-  for encoder in ENCODERS.values():
-    if encoder.is_mine(names):
-      return encoder
-  return None
+ENCODERS: dict[str, Family] = {
+    "augreg": augreg.AUGREG,
+    "mae": mae.MAE,
+    "dino": dino.DINO,
+    "dinov2": dinov2.DINOV2,
+    "dinov2_reg4": dinov2.DINOV2_REG4,
+    "clip": clip.CLIP,
+    "open_clip": clip.OPEN_CLIP,
+    "siglip": siglip.SIGLIP,
+}

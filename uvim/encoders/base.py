@@ -1,13 +1,23 @@
 """What a family of pretrained image encoders is.
 
-H W rows and columns of a grid of image tokens
+H W rows and columns of a patch's pixels · C channels · N tokens · R tokens
+before those of the image · D width · A heads
+
+Two things are told apart. A *naming* is how a program calls the arrays of a
+ViT; see `uvim.encoders.naming`. A *family* is what a training recipe makes of
+a ViT: its GELU, its class token, the pixels that it saw. Most families exist in
+several namings, and most namings serve several families.
 """
 
-import abc
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+import dataclasses
+import math
+from collections.abc import Mapping
 
 import numpy as np
+
+from uvim.nn.backbones.base import Style
+from uvim.registry import ConfigError
+from uvim.typing import Float
 
 Arrays = Mapping[str, np.ndarray]
 # Rows and columns of a grid of image tokens.
@@ -17,47 +27,176 @@ Channels = tuple[float, ...]
 
 # All names of parameters begin with this; see `uvim.files`.
 PREFIX = "params/"
-# The names of ours that an encoder may give; see `Encoder.to_ours`.
-POSITIONS = f"{PREFIX}pos_embedding_encoder"
-PARTS = (f"{PREFIX}encoder/", f"{PREFIX}EmbedPatches/", POSITIONS)
+
+# Names of ours, below PREFIX and where the encoder stands in the network.
+KERNEL = "EmbedPatches/kernel"
+BIAS = "EmbedPatches/bias"
+POSITIONS = "pos_embedding_encoder"
+CLASS_AND_REGISTERS = "encoder_prefix"
+PRE_NORM = "encoder_pre_norm/"
+BLOCKS = "encoder/"
+PARTS = (
+    BLOCKS, "EmbedPatches/", POSITIONS, CLASS_AND_REGISTERS, PRE_NORM)
+
+# (mean, standard deviation) of pixels in [0, 1], as published with the models.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711))
 
 
-class Encoder(abc.ABC):
-  """Recognises the checkpoints of one family and gives them our names.
+@dataclasses.dataclass(frozen=True)
+class EncoderSpec:
+  """The encoder of a network, which a checkpoint is to fill.
 
   Attributes:
-    block: options of our transformer block that the family needs, such as
-      another GELU; {} where our defaults are right.
+    family: a key of `encoders.ENCODERS`: whose style it has.
+    num_heads: A; most files do not say it.
+    grid: rows and columns of its image tokens, for which positions are
+      resized; None: it learns none, so those of the file are left out.
+    below: what its names begin with, such as 'image_encoder/'; '' for stage
+      II's own encoder.
+    option: the config field that names the family, for messages.
+  """
+  family: str
+  num_heads: int
+  grid: Grid | None
+  below: str = ""
+  option: str = "config.model.encoder_style"
+
+
+@dataclasses.dataclass
+class Found:
+  """A ViT of a file: our names and shapes, but nothing is folded yet.
+
+  Attributes:
+    arrays: patches and blocks by name, float32, without positions.
+    resize: the key of `positions.METHODS` for this file.
+    pixels_are_ours: whether it was made by this code, for images in [-1, 1].
+    class_token: [1, 1, D].
+    registers: [1, R, D].
+    positions: [1, N, D], with that of the class token in front or not.
+    attention_scales, mlp_scales: per block, what its result is multiplied
+      with; [D].
+    only: the family that alone has such names; '': the names do not tell.
+    class_name, positions_name: what the file calls them.
+    left_out: names of the file that are of no use here.
+  """
+  arrays: dict[str, np.ndarray]
+  resize: str
+  pixels_are_ours: bool = False
+  class_token: np.ndarray | None = None
+  registers: np.ndarray | None = None
+  positions: np.ndarray | None = None
+  attention_scales: dict[int, np.ndarray] = dataclasses.field(
+      default_factory=dict)
+  mlp_scales: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+  only: str = ""
+  class_name: str = ""
+  positions_name: str = ""
+  left_out: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def has_layer_scale(self) -> bool:
+    return bool(self.attention_scales or self.mlp_scales)
+
+  @property
+  def has_pre_norm(self) -> bool:
+    return any(name.startswith(PRE_NORM) for name in self.arrays)
+
+  @property
+  def num_prefix(self) -> int:
+    """R: class token and registers."""
+    num_registers = 0 if self.registers is None else self.registers.shape[1]
+    return num_registers + (self.class_token is not None)
+
+  def split_positions(self) -> tuple[np.ndarray | None, np.ndarray]:
+    """(position of the class token or None, those of the image's grid)."""
+    num_tokens = self.positions.shape[1]
+    # No two square numbers follow each other: if all tokens but one make a
+    # square, the first one is the class token.
+    if num_tokens > 1 and is_square(num_tokens - 1):
+      return self.positions[:, :1], self.positions[:, 1:]
+    return None, self.positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """A training recipe, and what a network must have to use its weights.
+
+  Attributes:
+    style: what no parameter can absorb.
     pixels: (mean, standard deviation) per channel of the images that it was
       trained on, in [0, 1]; None: images in [-1, 1], as ours.
+    layer_scale: whether the results of its blocks are scaled.
+    drops_class_token: whether UViM uses it without its class token.
   """
+  style: Style
+  pixels: tuple[Channels, Channels] | None = None
+  layer_scale: bool = False
+  drops_class_token: bool = False
 
-  block: ClassVar[Mapping[str, Any]] = {}
-  pixels: ClassVar[tuple[Channels, Channels] | None] = None
+  def fits(self, found: Found) -> bool:
+    """Whether a file may be of this family."""
+    if found.has_pre_norm != self.style.pre_norm:
+      return False
+    if found.pixels_are_ours:
+      return found.num_prefix == self.style.num_prefix
+    num_prefix = found.num_prefix
+    if self.drops_class_token:
+      num_prefix -= found.class_token is not None
+    has_its_prefix = num_prefix == self.style.num_prefix
+    return has_its_prefix and found.has_layer_scale == self.layer_scale
 
-  @abc.abstractmethod
-  def is_mine(self, names: Iterable[str]) -> bool:
-    """Whether a file with arrays of these names holds such an encoder."""
 
-  @abc.abstractmethod
-  def to_ours(
-      self,
-      arrays: Arrays,
-      grid: Grid | None,
-  ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Arrays under the names of stage II's image encoder.
+def is_square(number: int) -> bool:
+  return math.isqrt(number) ** 2 == number
 
-    Args:
-      arrays: name → array, as in the file.
-      grid: rows and columns of our image tokens, for which the position
-        embedding is resampled; None: we learn none, so it is left out.
 
-    Returns:
-      (arrays by name, below PARTS; names of the file that were left out). A
-      name that the family does not know is kept as it is: the caller then
-      refuses the file.
+# ── What parameters can absorb ──────────────────────────────────────────────
 
-    Raises:
-      ConfigError: arrays that contradict each other; positions on no square
-        grid.
-    """
+
+def fold_pixels(
+    kernel: Float[np.ndarray, "H W C D"],
+    bias: Float[np.ndarray, "D"],
+    pixels: tuple[Channels, Channels],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Patch embedding of images in [-1, 1] from that of normalised ones.
+
+  Exact up to rounding, because patches do not overlap.
+
+  Args:
+    kernel: for pixels (p − mean) / deviation with p in [0, 1].
+    bias: likewise.
+    pixels: (mean, deviation) per channel.
+  """
+  mean_C, deviation_C = np.asarray(pixels, np.float64)
+  # p = (x + 1) / 2 for a pixel x of ours.
+  factor_C = 0.5 / deviation_C
+  shift_C = (0.5 - mean_C) / deviation_C
+  kernel = kernel.astype(np.float64)
+  shift_D = np.einsum("hwcd,c->d", kernel, shift_C)
+  new_kernel = kernel * factor_C[:, None]
+  return new_kernel.astype(np.float32), (bias + shift_D).astype(np.float32)
+
+
+def fold_scales(found: Found) -> None:
+  """Multiplies the scales of a block into the layers that they follow."""
+  layers = (
+      (found.attention_scales, "MultiHeadDotProductAttention_0/out"),
+      (found.mlp_scales, "MlpBlock_0/Dense_1"),
+  )
+  for scales, layer in layers:
+    for block, scale_D in scales.items():
+      for part in ("kernel", "bias"):
+        name = f"{BLOCKS}encoderblock_{block}/{layer}/{part}"
+        if name not in found.arrays:
+          raise ConfigError(
+              f"Block {block} has a layer scale but no array for {name!r}.")
+        # The width is the last axis of both.
+        array = found.arrays[name]
+        if scale_D.shape != array.shape[-1:]:
+          raise ConfigError(
+              f"Block {block} has a layer scale of shape "
+              f"{list(scale_D.shape)} for {name!r} of shape "
+              f"{list(array.shape)}.")
+        found.arrays[name] = array * scale_D

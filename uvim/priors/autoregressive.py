@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from uvim import fields as fields_lib
+from uvim.encoders.base import EncoderSpec
 from uvim.learn import sharding
 from uvim.nn import losses
 from uvim.priors import base, sampling
@@ -88,9 +89,11 @@ class AutoregressivePrior(base.Prior):
     return tuple(self.lm.input_size)
 
   @property
-  def encoder_grid(self):
-    learns_positions = self.lm.posemb_type == "learn"
-    return self.lm.grid_size if learns_positions else None
+  def encoder_specs(self):
+    lm = self.lm
+    learns_positions = lm.posemb_type == "learn"
+    grid = lm.grid_size if learns_positions else None
+    return {"encoder": EncoderSpec(lm.encoder_style, lm.num_heads, grid)}
 
   def check_code(self, spec, where):
     if not spec.is_discrete or spec.words_per_place != 1:

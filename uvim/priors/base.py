@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from uvim import fields
 from uvim.codes.base import CodeSpec
+from uvim.encoders.base import EncoderSpec
 from uvim.registry import ConfigError
 from uvim.typing import (
   Array,
@@ -76,12 +77,12 @@ class Prior(abc.ABC):
     return {}
 
   @property
-  def encoder_grid(self) -> tuple[int, int] | None:
-    """Rows and columns of image tokens, for a pretrained encoder's positions.
+  def encoder_specs(self) -> dict[str, EncoderSpec]:
+    """The image encoders that a pretrained one may fill.
 
-    None: it learns no positions, or it has no such encoder.
+    By the part of the parameters that they are.
     """
-    return None
+    return {}
 
   @abc.abstractmethod
   def check_code(self, spec: CodeSpec, where: str) -> None:

@@ -15,6 +15,7 @@ import flax.core
 import flax.linen as nn
 
 from uvim import fields
+from uvim.encoders import ENCODERS
 from uvim.fields import field
 from uvim.nn import attention, backbones, positions, transformer
 from uvim.priors import decoder
@@ -35,6 +36,7 @@ _LAYERS = fields.integer(1, 1024)
 _SIZE = fields.integer(1)
 _PATCHES = fields.Check(
     '{"size": (rows, columns)} with two integers ≥ 1', _is_patch_size)
+_FAMILIES = "`, `".join(ENCODERS)
 _AS_ENCODER = "None: as the encoder."
 
 
@@ -65,6 +67,10 @@ class LM(nn.Module):
   backbone: str = field(
       "vit", doc="The network that reads the image: `vit`.",
       check=fields.one_of(backbones.BACKBONES))
+  encoder_style: str = field(
+      "augreg", doc="Family of pretrained ViTs whose form the encoder has: "
+      f"`{_FAMILIES}`.",
+      check=fields.one_of(ENCODERS))
   autoregressive: bool = field(
       True, doc="False: all words in one pass (the paper's ablation).",
       check=fields.BOOL)
@@ -125,6 +131,7 @@ class LM(nn.Module):
         mlp_dim=self.mlp_dim,
         num_heads=self.num_heads,
         posemb_type=self.posemb_type,
+        style=ENCODERS[self.encoder_style].style,
         **how)
     # Its parameters stand beside the decoder's, as in the checkpoints.
     nn.share_scope(self, self.image_tokens)

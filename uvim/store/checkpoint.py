@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from uvim import files, finder, registry
 from uvim import tree as tree_lib
-from uvim.store import alias, digests
+from uvim.store import alias, digests, safetensors_file
 from uvim.typing import PyTree
 
 SUBDIR = "checkpoints"
@@ -32,6 +32,10 @@ SUBDIR = "checkpoints"
 _EXTRA_PARTS = ("extra/state/", "extra/ema/")
 # Any of these may come out of Orbax and TensorStore for a bad disk or path.
 IO_ERRORS = (OSError, ValueError, RuntimeError)
+
+SAFETENSORS = ".safetensors"
+# Files of PyTorch and others that hold pickles.
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 
@@ -388,8 +392,8 @@ def load_params(path: Path) -> dict[str, Any]:
   """Parameters as numpy, on one host.
 
   Args:
-    path: a '.npz' with slash-joined names, or the workdir of a run, whose
-      newest intact checkpoint is read; local or gs://.
+    path: a '.npz' with slash-joined names, a '.safetensors', or the workdir of
+      a run, whose newest intact checkpoint is read; local or gs://.
 
   Returns:
     Nested dicts as in the published files: {'params': …, and in stage I
@@ -399,12 +403,34 @@ def load_params(path: Path) -> dict[str, Any]:
     ConfigError: nothing there, not readable, or arrays that need pickle.
   """
   given = os.fspath(path)
+  refuse_pickle(given)
   path = _absolute(path)
   if not path.exists():
     raise registry.ConfigError(
-        f"No checkpoint at {given}. Expected a .npz file or a run's workdir.")
+        f"No checkpoint at {given}. Expected a .npz or .safetensors file or a "
+        "run's workdir.")
   if path.is_dir():
     return _load_workdir(path)
+  is_safetensors = given.endswith(SAFETENSORS)
   if "://" not in given:
-    finder.check_file(given, ".npz file")
+    what = SAFETENSORS if is_safetensors else ".npz"
+    finder.check_file(given, f"{what} file")
+  if is_safetensors:
+    return safetensors_file.load(path)
   return files.load_npz(path)
+
+
+def is_workdir(path: Path) -> bool:
+  """Whether a path leads to a run that has saved something."""
+  path = os.fspath(path)
+  return "\0" not in path and (_absolute(path) / SUBDIR).is_dir()
+
+
+def refuse_pickle(path: str) -> None:
+  """Raises a ConfigError for a file or an address of PyTorch's pickles."""
+  # What follows '?' in an address is no part of the file's name.
+  name = path.partition("?")[0]
+  if name.lower().endswith(_PICKLES):
+    raise registry.ConfigError(
+        f"{path}: a pickle can run any program, so none is read. Take the "
+        ".safetensors file of the same model; huggingface.co has one for most.")

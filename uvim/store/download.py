@@ -1,8 +1,8 @@
 """Files at https:// addresses, kept in the user's cache folder.
 
-A file is there only when it is whole and a `.npz`. Beside it lies its sha256,
-from the day it was first used: neither the server nor anybody here can put
-another file in its place without a word.
+A file is there only when it is whole and holds arrays. Beside it lies its
+sha256, from the day it was first used: neither the server nor anybody here can
+put another file in its place without a word.
 
 The package `pooch` would replace the smaller half of this: it takes other
 protocols and redirects to them, and does not compare what came with the size
@@ -23,6 +23,8 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 
+import safetensors
+
 from uvim import files, progress
 from uvim.lock import Lock
 from uvim.registry import ConfigError
@@ -35,23 +37,25 @@ Read = Callable[[str], Iterator[bytes]]
 # A part of an address that may be a name on disk as it is.
 _PLAIN_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,=@:-]{0,150}")
 _SHA256 = ".sha256"
+_SAFETENSORS = ".safetensors"
 
 
 def fetch(address: str, read: Read | None = None) -> pathlib.Path:
-  """The local copy of a `.npz`, downloaded if it is not there yet.
+  """The local copy of a file of arrays, downloaded if it is not there yet.
 
   Others that want the same file meanwhile wait for it.
 
   Args:
-    address: https://….
+    address: https://…, of a `.safetensors` if the name ends so, else of a
+      `.npz`.
     read: gives the bytes at an address; None: asks the server.
 
   Returns:
     `cache_path(address)`.
 
   Raises:
-    ConfigError: no network, no `.npz`, another file than at the first time;
-      with the reason, and what to do.
+    ConfigError: no network, no file of arrays, another one than at the first
+      time; with the reason, and what to do.
   """
   path = cache_path(address)
   try:
@@ -99,7 +103,13 @@ def cache_path(address: str) -> pathlib.Path:
   if is_plain and len(parts) > 1 and not rest.endswith(_SHA256):
     return folder.joinpath(*parts)
   digest = hashlib.sha256(rest.encode(errors="surrogateescape"))
-  return folder / "other" / f"{digest.hexdigest()}.npz"
+  return folder / "other" / f"{digest.hexdigest()}{_ending(address)}"
+
+
+def _ending(address: str) -> str:
+  """'.safetensors' or '.npz': what a file at an address is."""
+  name = address.partition("?")[0]
+  return _SAFETENSORS if name.endswith(_SAFETENSORS) else ".npz"
 
 
 def _download(address: str, path: pathlib.Path, read: Read) -> None:
@@ -117,8 +127,9 @@ def _download(address: str, path: pathlib.Path, read: Read) -> None:
         file.write(chunk)
       file.flush()
       os.fsync(file.fileno())
-    if not _is_npz(part):
-      raise OSError("what came is no .npz")
+    ending = _ending(address)
+    if not _ARRAY_FILES[ending](part):
+      raise OSError(f"what came is no {ending}")
     _check_same(part, path, f"{address} is another file now")
     part.replace(path)
   finally:
@@ -128,8 +139,9 @@ def _download(address: str, path: pathlib.Path, read: Read) -> None:
 def _check_kept(path: pathlib.Path, address: str) -> None:
   """Checks a file of the cache, which may also have been put there by hand."""
   remedy = f"Delete it, and it is fetched from {address} anew"
-  if not _is_npz(path):
-    raise ConfigError(f"{path} is no .npz. {remedy}.")
+  ending = _ending(address)
+  if not _ARRAY_FILES[ending](path):
+    raise ConfigError(f"{path} is no {ending}. {remedy}.")
   _check_same(path, path, f"{path} has changed since. {remedy}")
 
 
@@ -166,6 +178,19 @@ def _is_npz(path: pathlib.Path) -> bool:
   except Exception:  # noqa: BLE001
     return False
   return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _is_safetensors(path: pathlib.Path) -> bool:
+  """Whether a file begins as such a file does; reads nothing of its arrays."""
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      return bool(list(file.keys()))
+  except (safetensors.SafetensorError, OSError):
+    return False
+
+
+# Ending → whether a file is what its name says.
+_ARRAY_FILES = {".npz": _is_npz, _SAFETENSORS: _is_safetensors}
 
 
 def _beside(path: pathlib.Path, ending: str) -> pathlib.Path:

@@ -1,10 +1,12 @@
 """Published weights: their names, their addresses, and what was fetched.
 
 Wherever a config takes a checkpoint, it takes a name of this table or an
-https:// address too. `uvim.store.download` fetches both, once.
+https:// address too. `uvim.store.download` fetches both, once. What stands on
+the Hugging Face hub may also be called 'hf:OWNER/NAME'; see `uvim.store.hub`.
 
-Sources: the table of the released README for UViM; for ViT the recommended
-files of "How to train your ViT?" (Steiner et al.), one per size.
+Sources: the table of the released README for UViM; for AugReg the recommended
+files of "How to train your ViT?" (Steiner et al.), one per size; for the other
+encoders the repositories of their authors or of timm.
 """
 
 import os
@@ -13,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from uvim import registry
-from uvim.store import checkpoint, download
+from uvim.store import checkpoint, download, hub
 
+HUB = "https://huggingface.co"
 HOST = "https://storage.googleapis.com"
 # 'uvim-panoptic' means the weights of the family that asks.
 STAGES = {"vqvae": "stage1", "lm": "stage2"}
@@ -44,9 +47,35 @@ _RECIPES = {
 }
 
 
+# Family and size → repository of the hub. timm has encoders alone: the files of
+# MAE, DINO and CLIP are smaller there.
+_REPOSITORIES = {
+    "mae-B/16": "timm/vit_base_patch16_224.mae",
+    "mae-L/16": "timm/vit_large_patch16_224.mae",
+    "mae-H/14": "timm/vit_huge_patch14_224.mae",
+    "dino-S/16": "timm/vit_small_patch16_224.dino",
+    "dino-S/8": "timm/vit_small_patch8_224.dino",
+    "dino-B/16": "timm/vit_base_patch16_224.dino",
+    "dino-B/8": "timm/vit_base_patch8_224.dino",
+    "dinov2-S/14": "facebook/dinov2-small",
+    "dinov2-B/14": "facebook/dinov2-base",
+    "dinov2-L/14": "facebook/dinov2-large",
+    "dinov2_reg4-S/14": "facebook/dinov2-with-registers-small",
+    "dinov2_reg4-B/14": "facebook/dinov2-with-registers-base",
+    "dinov2_reg4-L/14": "facebook/dinov2-with-registers-large",
+    "clip-B/32": "timm/vit_base_patch32_clip_224.openai",
+    "clip-B/16": "timm/vit_base_patch16_clip_224.openai",
+    "clip-L/14": "timm/vit_large_patch14_clip_224.openai",
+    "siglip-B/16": "google/siglip-base-patch16-224",
+    "siglip-L/16": "google/siglip-large-patch16-256",
+}
+
+
 def _vits() -> dict[str, str]:
   """Name → address of every pretrained ViT."""
   vits = {}
+  for name, repository in _REPOSITORIES.items():
+    vits[name] = f"{HUB}/{repository}/resolve/main/{hub.FILE}"
   for size, recipe in _RECIPES.items():
     file_size = size.replace("/", "_")
     file = f"{file_size}-i21k-300ep-lr_0.001-aug_{recipe}-do_0.0-sd_0.0.npz"
@@ -55,6 +84,18 @@ def _vits() -> dict[str, str]:
 
 
 VITS = _vits()
+_AUGREG = "howto-i21k"
+# What looks like such a name, if only misspelt.
+_FAMILIES = {name.rpartition("-")[0] for name in VITS}
+_LIKE_A_VIT = re.compile(rf"({'|'.join(sorted(_FAMILIES))})-[A-Za-z]+/\d+")
+
+
+def family_of(path: Any) -> str | None:
+  """The family of a pretrained ViT by its name; None: no such name."""
+  if path not in VITS:
+    return None
+  family, _, _ = path.rpartition("-")
+  return "augreg" if family == _AUGREG else family
 
 Params = dict[str, Any]
 
@@ -94,9 +135,9 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
 
   Args:
     path: a local path or gs://, which come back as they are; an https://
-      address or a name ('uvim-panoptic', 'howto-i21k-L/16'), which are
-      fetched unless they were before. A name wins over a file of that name:
-      write './NAME' for the file.
+      address, 'hf:OWNER/NAME' or a name ('uvim-panoptic', 'howto-i21k-L/16'),
+      which are fetched unless they were before. A name wins over a file of
+      that name: write './NAME' for the file.
     kind: the family whose weights 'uvim-TASK' means. None, or a family of which
       nothing is published: only the full names 'uvim-TASK-stage1' and
       'uvim-TASK-stage2' are known.
@@ -113,12 +154,17 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
         names[name.removesuffix(ending)] = address
   if path in names:
     return str(download.fetch(names[path]))
+  if path.startswith(hub.PREFIX):
+    return str(hub.fetch(path))
   if path.startswith("https://"):
+    checkpoint.refuse_pickle(path)
     return str(download.fetch(path))
   if path.startswith("http://"):
     raise registry.ConfigError(
         f"{path}: weights are fetched over https:// only, so that nobody on "
         "the way can change them.")
-  if re.match("(uvim|howto)-", path) and not os.path.exists(path):
+  is_like_a_name = (
+      re.match("(uvim|howto)-", path) or _LIKE_A_VIT.fullmatch(path))
+  if is_like_a_name and not os.path.exists(path):
     raise registry.unknown("weights", path, names)
   return path

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from uvim import encoders, tree
+from uvim import tree
+from uvim.encoders import ENCODERS, convert
 from uvim.encoders import base as encoders_base
+from uvim.encoders.base import EncoderSpec, Grid
+from uvim.encoders.naming import Naming
 from uvim.registry import ConfigError, lookup
 from uvim.store import checkpoint, published
 from uvim.typing import PyTree
@@ -18,6 +21,8 @@ WHERE = "config.model_init"
 Arrays = dict[str, np.ndarray]
 # {'params': …, 'state': …} of anything with shape and dtype.
 Wanted = Mapping[str, PyTree]
+# Part of the parameters → the image encoder that stands there.
+EncoderSpecs = Mapping[str, EncoderSpec]
 
 # Stage I's base model → stage II's image encoder: beginnings of names.
 BASE_MODEL_TO_ENCODER = {
@@ -65,15 +70,17 @@ class Store:
 
   def read_start(
       self, model_init: Any, wanted: Wanted, *, kind: str,
-      encoder_grid: tuple[int, int] | None = None) -> Arrays:
+      encoder_specs: EncoderSpecs | None = None) -> Arrays:
     """Arrays that take the place of freshly drawn ones; says what it loaded.
 
     Args:
       model_init: None, '' or {}: start from scratch. A path: everything from
         there. Otherwise {part: path} of
-        'encoder' – only 'params/encoder'; a pretrained image encoder
-        ('howto-i21k-L/16') gives stage II's patch and position embedding as
-        well, the latter resampled;
+        'encoder' – only 'params/encoder' of a stage II checkpoint; an image
+        encoder that was pretrained ('howto-i21k-L/16', a `.safetensors`, the
+        workdir of a run of kind 'mae') gives stage II's patch and position
+        embedding as well, the latter resized;
+        'image_encoder' – such an encoder for the block `image_encoder`;
         'base_model' – the image encoder of stage II starts as the base model f
         of a stage I checkpoint, a ViT of the same sizes that has looked at the
         same images;
@@ -82,8 +89,8 @@ class Store:
         any other part of the parameters – that part.
       wanted: as in `read_all`.
       kind: likewise.
-      encoder_grid: rows and columns of stage II's image tokens, for a
-        pretrained encoder; None: it learns no position embedding.
+      encoder_specs: the image encoders of the network, by the part of the
+        parameters that they are.
 
     Returns:
       Numpy arrays by name.
@@ -101,7 +108,7 @@ class Store:
     for part, path in model_init.items():
       load_part = lookup(loaders, part, f"part of the parameters in {WHERE}")
       if path:
-        arrays |= load_part(path, part, wanted, kind, encoder_grid)
+        arrays |= load_part(path, part, wanted, kind, encoder_specs or {})
     return arrays
 
 
@@ -129,38 +136,99 @@ def _replace_leaves(old, arrays, prefix):
 # ── Parts of the parameters ─────────────────────────────────────────────────
 
 
-def _load_part(path, part, wanted, kind, grid) -> Arrays:
+def _load_part(path, part, wanted, kind, encoder_specs) -> Arrays:
   """One part of the parameters, or a pretrained image encoder."""
   where = f"{WHERE}.{part} = {str(path)!r}"
-  # Stage I has an encoder too, the oracle's, which sees labels.
-  takes_encoder = part == "encoder" and "EmbedPatches" in wanted["params"]
-  loaded = _read(path, where, kind, takes_encoder=takes_encoder)
-  if takes_encoder:
-    family = encoders.recognise(loaded)
-    if family is not None:
-      return _load_encoder(family, loaded, wanted, grid, where)
+  spec = encoder_specs.get(part)
+  if spec is not None:
+    _check_name(path, spec, where)
+  loaded = _read(path, where, kind, takes_encoder=spec is not None)
   belongs = re.compile(f"params/{re.escape(part)}(/.*)?").fullmatch
   found = _only(loaded, belongs)
+  if spec is not None:
+    naming = convert.recognise(loaded)
+    if naming is not None:
+      return _load_encoder(naming, path, loaded, wanted, spec, where)
+    if not found:
+      raise _unknown_encoder(loaded, where)
   fit = _only(tree.flatten(wanted), belongs)
   return _fitting(found, fit, where)
 
 
-def _load_encoder(family, loaded, wanted, grid, where) -> Arrays:
-  """Encoder, patch and (where it is learned) position embedding."""
+def _check_name(path: Any, spec: EncoderSpec, where: str) -> None:
+  """Refuses published weights of another family, before they are fetched."""
+  family = published.family_of(path)
+  if family not in (None, spec.family):
+    raise ConfigError(f"{where} is of the family {family!r}, not "
+                      f"{spec.family!r}: write {spec.option} = {family!r}.")
+
+
+def _unknown_encoder(loaded: Arrays, where: str) -> ConfigError:
+  try:
+    convert.check_names(loaded)
+  except ConfigError as error:
+    return ConfigError(f"{where}: {error}")
+  examples = ", ".join(list(loaded)[:3])
+  return ConfigError(
+      f"{where}: no image encoder that is known here has names such as "
+      f"{examples}; known are those of timm, transformers (4.x) and "
+      "big_vision.")
+
+
+def _load_encoder(
+    naming: Naming,
+    path: Any,
+    loaded: Arrays,
+    wanted: Wanted,
+    spec: EncoderSpec,
+    where: str,
+) -> Arrays:
+  """An image encoder: blocks, patches and (where it learns them) positions."""
+  beginnings = tuple(
+      f"params/{spec.below}{part}" for part in encoders_base.PARTS)
+
   def is_part(name):
-    return name.startswith(encoders_base.PARTS)
+    return name.startswith(beginnings)
 
   fit = _only(tree.flatten(wanted), is_part)
-  if encoders_base.POSITIONS not in fit:
-    grid = None
-  arrays, left_out = family.to_ours(loaded, grid)
-  _say(f"{where}: not of use here: {', '.join(left_out) or 'nothing'}")
+  try:
+    grid = _own_grid(path, spec)
+    arrays, notes = convert.to_ours(naming, loaded, spec, grid)
+    convert.check_sizes(arrays, fit, spec)
+  except ConfigError as error:
+    raise ConfigError(f"{where}: {error}") from error
+  for note in notes:
+    _say(f"{where}: {note}")
   return _fitting(arrays, fit, where)
 
 
-def _load_base_model(path, part, wanted, kind, grid) -> Arrays:
+def _own_grid(path: Any, spec: EncoderSpec) -> Grid | None:
+  """The grid of an encoder that a run of ours has trained; None: of others.
+
+  Raises:
+    ConfigError: it was trained with another style than the network has.
+  """
+  if not checkpoint.is_workdir(path):
+    return None
+  model = checkpoint.read_meta(path).get("config", {}).get("model") or {}
+  family = model.get("encoder_style", spec.family)
+  if family in ENCODERS:
+    style = ENCODERS[spec.family].style
+    if ENCODERS[family].style != style:
+      raise ConfigError(f"it was trained with encoder_style {family!r}, not "
+                        f"{spec.family!r}: write {spec.option} = {family!r}.")
+  try:
+    height, width = model["input_size"]
+    patch_height, patch_width = model["patch_size"]
+    return (height // patch_height, width // patch_width)
+  except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    # A config that is not ours; its positions must make a square then.
+    return None
+
+
+def _load_base_model(path, part, wanted, kind, encoder_specs) -> Arrays:
   """f's blocks, patch and position embedding, renamed to the LM encoder's."""
-  del kind, grid
+  del kind, encoder_specs
   where = f"{WHERE}.{part} = {str(path)!r}"
   stage_i = _read(path, where, "vqvae")
   loaded = {}
@@ -177,9 +245,9 @@ def _load_base_model(path, part, wanted, kind, grid) -> Arrays:
   return _fitting(loaded, fit, where)
 
 
-def _load_partial(path, part, wanted, kind, grid) -> Arrays:
+def _load_partial(path, part, wanted, kind, encoder_specs) -> Arrays:
   """What fits; an error if that is nothing."""
-  del grid
+  del encoder_specs
   where = f"{WHERE}.{part} = {str(path)!r}"
   loaded = _read(path, where, kind)
   found = tree.compare(
@@ -204,15 +272,17 @@ def _read(
 ) -> Arrays:
   """The arrays of a checkpoint by name; a bare encoder only where it serves."""
   # Told by its name first, so that it is not fetched for nothing.
-  is_encoder = path in published.VITS
+  is_encoder = published.family_of(path) is not None
   if takes_encoder or not is_encoder:
     params = published.load_params(path, kind=kind)
     loaded = tree.flatten(params)
-    is_encoder = encoders.recognise(loaded) is not None
+    naming = convert.recognise(loaded)
+    is_encoder = naming is not None and naming.is_bare
   if is_encoder and not takes_encoder:
     raise ConfigError(
-        f"{where} is a bare ViT. It can only be the image encoder of stage II: "
-        "config.model_init = {'encoder': …}.")
+        f"{where} is a bare ViT. It can only be an image encoder: "
+        "config.model_init = {'encoder': …} for stage II's own, "
+        "{'image_encoder': …} for the block of that name.")
   return loaded
 
 

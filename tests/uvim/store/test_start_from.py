@@ -12,8 +12,8 @@ from tests.trainers import tiny
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim import files, tree
-from uvim.encoders import augreg
-from uvim.encoders.base import POSITIONS
+from uvim.encoders import base as encoders_base
+from uvim.encoders import positions
 from uvim.models import make_model
 from uvim.priors import make_prior
 from uvim.registry import ConfigError
@@ -33,16 +33,20 @@ def no_network(tmp_path, monkeypatch):
   monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nobody listens.
 
 
-def load(model_init, arrays, kind="lm", grid=None):
-  return Store().read_start(model_init, arrays, kind=kind, encoder_grid=grid)
+POSITIONS = f"params/{encoders_base.POSITIONS}"
+
+
+def load(model_init, arrays, kind="lm", specs=None):
+  return Store().read_start(
+      model_init, arrays, kind=kind, encoder_specs=specs)
 
 
 @functools.cache
 def wanted(input_size=(112, 112), **changes):
-  """(shapes of a language model's parameters, its grid)."""
+  """(shapes of a language model's parameters, its encoder)."""
   prior = make_prior({**TINY, "input_size": input_size, **changes}, "model")
   params = jax.eval_shape(prior.init, jax.random.key(0))
-  return {"params": params}, prior.encoder_grid
+  return {"params": params}, prior.encoder_specs
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +110,8 @@ def assert_equal(got, want):
 def test_a_vit_gives_encoder_patches_and_positions(write, capsys):
   """BEHAVIOURS 32: class token and head not loaded; equal grids exact."""
   vit_arrays = linen_vit()
-  arrays, grid = wanted()
-  loaded = load({"encoder": write(vit_arrays)}, arrays, grid=grid)
+  arrays, specs = wanted()
+  loaded = load({"encoder": write(vit_arrays)}, arrays, specs=specs)
   want = {}
   for name, x in vit_arrays.items():
     if name.startswith("Transformer/encoder"):
@@ -136,9 +140,9 @@ def test_a_vit_gives_encoder_patches_and_positions(write, capsys):
 ])
 def test_every_spelling_gives_the_same_parameters(write, respell):
   """Pre-linen names, other places of the position embedding, no class token."""
-  arrays, grid = wanted()
+  arrays, specs = wanted()
   want, got = (
-      load({"encoder": write(spelt, name)}, arrays, grid=grid)
+      load({"encoder": write(spelt, name)}, arrays, specs=specs)
       for name, spelt in (("linen.npz", linen_vit()),
                           ("other.npz", respell(linen_vit()))))
   assert_equal(got, want)
@@ -159,15 +163,17 @@ def test_positions_are_resampled_to_the_grid_of_the_model(write):
   vit_arrays[name] = np.concatenate([class_token, ramp(14, 14)], 1)
   path = write(vit_arrays)
   for size in (40, 64), (16, 16), (160, 256), (112, 80):
-    arrays, grid = wanted(size)
-    loaded = load({"encoder": path}, arrays, grid=grid)
-    np.testing.assert_allclose(loaded[POSITIONS], ramp(*grid), atol=1e-6)
+    arrays, specs = wanted(size)
+    loaded = load({"encoder": path}, arrays, specs=specs)
+    want = ramp(*specs["encoder"].grid)
+    np.testing.assert_allclose(loaded[POSITIONS], want, atol=1e-6)
     assert loaded[POSITIONS].dtype == np.float32
 
 
 def test_a_patch_between_two_has_their_mean():
   old_1ND = np.random.default_rng(0).normal(size=(1, 14, 8))
-  new_1ND = augreg.resample_grid(old_1ND, (1, 14), (1, 27))
+  new_1ND = positions.resize(
+      old_1ND, (1, 14), (1, 27), "bilinear_corners")
   np.testing.assert_allclose(new_1ND[:, ::2], old_1ND, atol=1e-12)
   np.testing.assert_allclose(
       new_1ND[:, 1::2], (old_1ND[:, 1:] + old_1ND[:, :-1]) / 2, atol=1e-12)
@@ -178,12 +184,13 @@ def test_no_grid_has_an_edge_of_zeros():
   for new in range(1, 60):
     ones = np.ones((1, 64, 1))
     np.testing.assert_allclose(
-        augreg.resample_grid(ones, (8, 8), (new, new)), 1, rtol=1e-12)
+        positions.resize(ones, (8, 8), (new, new), "bilinear_corners"), 1,
+        rtol=1e-12)
 
 
 def test_fixed_positions_need_none_of_the_vit(write):
-  arrays, grid = wanted(posemb_type="sincos2d")
-  loaded = load({"encoder": write(linen_vit())}, arrays, grid=grid)
+  arrays, specs = wanted(posemb_type="sincos2d")
+  loaded = load({"encoder": write(linen_vit())}, arrays, specs=specs)
   assert len(loaded) == 36 and POSITIONS not in loaded
 
 
@@ -191,17 +198,17 @@ def test_fixed_positions_need_none_of_the_vit(write):
     (lambda x: x | {"Transformer/other": np.ones(1)}, "params/encoder/other|"
      "params/Transformer/other"),
     (lambda x: {k: v for k, v in x.items() if "block_1" not in k},
-     "encoderblock_1.*absent saved"),
+     "has depth 1, not 2 as in the config"),
     (lambda x: x | {"embedding/bias": np.ones(17, np.float32)},
-     r"EmbedPatches/bias: \[17\] float32 saved, \[16\] float32 in this run"),
+     r"bias of the patches has shape \[17\].*embedding is 16"),
     (lambda x: x | pre_linen(x), "two spellings"),
     (lambda x: x | {"Transformer/posembed_input/pos_embedding":
                     np.ones((1, 199, 16), np.float32)}, "199 tokens"),
 ])
 def test_a_vit_that_does_not_fit_is_refused(write, change, message):
-  arrays, grid = wanted()
+  arrays, specs = wanted()
   with pytest.raises(ConfigError, match=message):
-    load({"encoder": write(change(linen_vit()))}, arrays, grid=grid)
+    load({"encoder": write(change(linen_vit()))}, arrays, specs=specs)
 
 
 def test_a_vit_is_nothing_but_stage_ii_s_encoder(write, stage_i):

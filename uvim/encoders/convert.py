@@ -1,0 +1,319 @@
+"""From the arrays of a file to those of a network's image encoder.
+
+N tokens of the grid · D width
+"""
+
+import collections
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from uvim.encoders import ENCODERS, base, positions, torch_naming
+from uvim.encoders.base import (
+  BIAS,
+  CLASS_AND_REGISTERS,
+  KERNEL,
+  POSITIONS,
+  PREFIX,
+  Arrays,
+  EncoderSpec,
+  Family,
+  Found,
+  Grid,
+)
+from uvim.encoders.flax_naming import Flax, Own
+from uvim.encoders.naming import Naming
+from uvim.registry import ConfigError
+
+# Asked in this order; the first that knows the names takes the file.
+NAMINGS: tuple[Naming, ...] = (
+    Flax(), torch_naming.TIMM, torch_naming.HF_VIT, torch_naming.HF_CLIP,
+    Own())
+
+# (a regular expression for a name, what has such names, what to take instead)
+_OTHER_NETWORKS = (
+    (r"relative_position_(bias|index)",
+     "BEiT or Swin, whose attention has a bias for each distance",
+     "a DINOv2 or MAE of the same size"),
+    (r"weights_in|mlp\.(w12|w1|w2|w3|fc1_[gx])\.",
+     "a ViT with SwiGLU, such as DINOv2-giant",
+     "DINOv2-L/14"),
+    (r"(^|[._/])rope|\.(attention|attn)\.[qkvo]_proj\.|\.gamma_1$",
+     "a ViT with rotary positions, such as DINOv3",
+     "DINOv2"),
+    (r"dist_token|distillation_token",
+     "a distilled DeiT, which has a second class token",
+     "DeiT without distillation (family 'dino')"),
+)
+
+
+def recognise(names: Iterable[str]) -> Naming | None:
+  """The naming of a file whose arrays have these names; None: none known."""
+  names = list(names)
+  for naming in NAMINGS:
+    if naming.is_mine(names):
+      return naming
+  return None
+
+
+def to_ours(
+    naming: Naming,
+    arrays: Arrays,
+    spec: EncoderSpec,
+    old_grid: Grid | None = None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """Arrays for the image encoder of a network.
+
+  Args:
+    naming: that of the file.
+    arrays: name → array, as in the file.
+    spec: the network's encoder.
+    old_grid: rows and columns of its positions; None: they make a square.
+
+  Returns:
+    (float32 arrays by our names, below `base.PARTS`; lines that say what was
+    done with the file).
+
+  Raises:
+    ConfigError: another network, a file of another family, arrays that
+      contradict each other, positions on no square grid.
+  """
+  check_names(arrays)
+  found = naming.read(arrays, spec.num_heads)
+  _check_shapes(found)
+  family = _check_family(found, spec)
+  notes = []
+  ours = _encoder(found, family)
+  _add_positions(ours, found, family, spec, old_grid, notes)
+  notes.append(f"not of use here: {_list(found.left_out)}")
+  beginning = PREFIX + spec.below
+  return {beginning + name: array for name, array in ours.items()}, notes
+
+
+def check_names(names: Iterable[str]) -> None:
+  """Refuses networks that are no plain ViT; says what to take instead."""
+  for name in names:
+    for pattern, what, alternative in _OTHER_NETWORKS:
+      if re.search(pattern, name):
+        raise ConfigError(
+            f"This is {what} ({name.removeprefix(PREFIX)!r}). It is not "
+            f"supported; take {alternative}.")
+
+
+# ── The family ──────────────────────────────────────────────────────────────
+
+
+def families_of(found: Found) -> list[str]:
+  """All families that a file may be of; its names do not tell one."""
+  names = list(ENCODERS)
+  if found.only:
+    names = [found.only]
+  elif _has_fixed_positions(found):
+    names = ["mae"]
+  return [name for name in names if ENCODERS[name].fits(found)]
+
+
+def _has_fixed_positions(found):
+  """Whether it is MAE's: nothing is added to its class token."""
+  if found.positions is None or found.class_token is None:
+    return False
+  of_class_token, _ = found.split_positions()
+  return of_class_token is not None and not of_class_token.any()
+
+
+def _check_family(found: Found, spec: EncoderSpec) -> Family:
+  possible = families_of(found)
+  if spec.family not in possible:
+    what = _describe(found)
+    if not possible:
+      raise ConfigError(f"A ViT with {what} is of no family known here; "
+                        f"{spec.option} may be {', '.join(ENCODERS)}.")
+    choice = " or ".join(repr(name) for name in possible)
+    raise ConfigError(
+        f"A ViT with {what} is not of the family {spec.family!r}: write "
+        f"{spec.option} = {choice}.")
+  return ENCODERS[spec.family]
+
+
+def _describe(found: Found) -> str:
+  num_registers = 0 if found.registers is None else found.registers.shape[1]
+  parts = ["a class token" if found.class_token is not None
+           else "no class token"]
+  if found.pixels_are_ours:
+    parts = [f"{num_registers} tokens before those of the image"]
+  elif num_registers:
+    parts.append(f"{num_registers} registers")
+  if found.has_layer_scale:
+    parts.append("layer scale")
+  if found.has_pre_norm:
+    parts.append("a norm before its blocks")
+  if found.only:
+    parts.append(f"names of {found.only}")
+  return ", ".join(parts)
+
+
+# ── Its arrays ──────────────────────────────────────────────────────────────
+
+# More names than these are told as groups.
+_MOST_NAMES = 24
+
+
+def _list(names: Iterable[str]) -> str:
+  """Names in one line; many of them as 'text_model… (197 arrays)'."""
+  names = sorted(names)
+  if len(names) <= _MOST_NAMES:
+    return ", ".join(names) or "nothing"
+  sizes = collections.Counter()
+  for name in names:
+    first = re.split("[./]", name.removeprefix(PREFIX))[0]
+    sizes[first] += 1
+  groups = [f"{first}… ({size} arrays)" for first, size in sizes.items()]
+  return ", ".join(groups)
+
+
+def _check_shapes(found: Found) -> None:
+  """Refuses arrays that contradict each other, and an MLP of another kind."""
+  kernel = found.arrays.get(KERNEL)
+  if kernel is not None:
+    if kernel.ndim != 4 or kernel.shape[2] != 3:
+      raise ConfigError(
+          f"Its patch embedding has shape {list(kernel.shape)}; expected "
+          "[height, width, 3, D].")
+    width = kernel.shape[-1]
+    for what, array in (
+        ("class token", found.class_token),
+        ("registers", found.registers),
+        ("position embedding", found.positions),
+        ("bias of the patches", found.arrays.get(BIAS)),
+    ):
+      if array is not None and array.shape[-1:] != (width,):
+        raise ConfigError(f"Its {what} has shape {list(array.shape)}, but the "
+                          f"width of its patch embedding is {width}.")
+  mlp = f"{base.BLOCKS}encoderblock_0/MlpBlock_0/Dense_"
+  first = found.arrays.get(f"{mlp}0/kernel")
+  second = found.arrays.get(f"{mlp}1/kernel")
+  if first is not None and second is not None:
+    if first.shape[-1] == 2 * len(second):
+      raise ConfigError("This is a ViT with SwiGLU in one array, such as "
+                        "DINOv2-giant. It is not supported; take DINOv2-L/14.")
+
+
+def _encoder(found: Found, family: Family) -> dict:
+  """Patches and blocks, below the place where the encoder stands."""
+  if found.class_token is not None and family.drops_class_token:
+    found.left_out.append(found.class_name)
+  base.fold_scales(found)
+  ours = dict(found.arrays)
+  if family.pixels and not found.pixels_are_ours:
+    for name in (KERNEL, BIAS):
+      if name not in ours:
+        raise ConfigError(f"The file has no array for {name!r}.")
+    ours[KERNEL], ours[BIAS] = base.fold_pixels(
+        ours[KERNEL], ours[BIAS], family.pixels)
+  return ours
+
+
+def _add_positions(ours, found: Found, family, spec, old_grid, notes) -> None:
+  """Adds the positions, and what stands before the tokens of the image."""
+  if found.positions is None:
+    if not found.pixels_are_ours:
+      raise ConfigError("The file has no position embedding. Are its positions "
+                        "rotary, as DINOv3's? That is not supported.")
+    # Fixed waves, maybe; the network then tells whether it needs positions.
+    if found.registers is not None:
+      ours[CLASS_AND_REGISTERS] = found.registers
+    return
+  of_class_token, grid_1ND = found.split_positions()
+  if found.pixels_are_ours:
+    # They never have a place for it.
+    of_class_token, grid_1ND = None, found.positions
+  if family.style.num_prefix:
+    ours[CLASS_AND_REGISTERS] = _prefix(found, of_class_token)
+  if spec.grid is None:
+    found.left_out.append(found.positions_name)
+  else:
+    ours[POSITIONS] = _fit_positions(
+        grid_1ND, old_grid, spec.grid, found.resize, notes)
+
+
+def _prefix(found: Found, of_class_token) -> np.ndarray:
+  """[1, R, D]: class token with its position, then registers."""
+  parts = []
+  if found.class_token is not None:
+    class_token = found.class_token
+    if of_class_token is not None:
+      class_token = class_token + of_class_token
+    parts.append(class_token)
+  if found.registers is not None:
+    parts.append(found.registers)
+  return np.concatenate(parts, axis=1)
+
+
+def _fit_positions(old_1ND, old, new, method, notes) -> np.ndarray:
+  """The file's positions on the grid of the network."""
+  num_tokens = old_1ND.shape[1]
+  if old is None or old[0] * old[1] != num_tokens:
+    if not base.is_square(num_tokens):
+      raise ConfigError(
+          f"A ViT's position embedding of {num_tokens} tokens; expected a "
+          "square grid, with or without a class token.")
+    side = math.isqrt(num_tokens)
+    old = (side, side)
+  if old != new:
+    notes.append(f"position embedding resized from {old[0]}×{old[1]} to "
+                 f"{new[0]}×{new[1]} places ({method})")
+  return positions.resize(old_1ND, old, new, method)
+
+
+# ── Sizes ───────────────────────────────────────────────────────────────────
+
+
+def check_sizes(arrays: Arrays, wanted: Arrays, spec: EncoderSpec) -> None:
+  """Compares a file's sizes with the network's, in the words of configs.
+
+  Args:
+    arrays: from `to_ours`.
+    wanted: the network's arrays of the encoder, of anything with a shape.
+    spec: as in `to_ours`.
+
+  Raises:
+    ConfigError: names all sizes that differ.
+  """
+  found_sizes = _sizes(arrays, spec)
+  wanted_sizes = _sizes(wanted, spec)
+  differences = []
+  for what, wanted_size in wanted_sizes.items():
+    found_size = found_sizes.get(what, wanted_size)
+    if found_size != wanted_size:
+      differences.append(f"{what} {found_size}, not {wanted_size}")
+  if differences:
+    hint = ""
+    if found_sizes.get("patch") != wanted_sizes.get("patch"):
+      hint = " The image's height and width must be multiples of the patch."
+    raise ConfigError(f"The file's encoder has {', '.join(differences)} as in "
+                      f"the config.{hint}")
+
+
+def _sizes(arrays, spec: EncoderSpec) -> dict[str, Any]:
+  """Sizes that shapes tell, as far as there are such arrays."""
+  beginning = PREFIX + spec.below
+  sizes = {}
+  kernel = arrays.get(beginning + KERNEL)
+  if kernel is not None and len(kernel.shape) == 4:
+    height, width, _, _ = kernel.shape
+    sizes["patch"] = f"{height}×{width}"
+  blocks = set()
+  for name in arrays:
+    block = re.match(
+        re.escape(beginning) + r"encoder/encoderblock_(\d+)/", name)
+    if block:
+      blocks.add(int(block[1]))
+  sizes["depth"] = len(blocks)
+  dense = arrays.get(
+      f"{beginning}encoder/encoderblock_0/MlpBlock_0/Dense_0/kernel")
+  if dense is not None and len(dense.shape) == 2:
+    sizes["width"], sizes["MLP width"] = dense.shape
+  return sizes

@@ -1,0 +1,101 @@
+"""Arrays from `.safetensors` files, in which other projects publish weights.
+
+The library checks that the header fits the file: offsets, sizes, types. Beside
+that, a name must occur once and be fit to print.
+"""
+
+import json
+import os
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from etils import epath
+
+from uvim import files
+from uvim.registry import ConfigError
+
+# Names of types in such files.
+_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_LENGTH_BYTES = 8
+
+
+def load(path: str | os.PathLike) -> dict[str, Any]:
+  """The arrays of a file as {'params': {name: array}}.
+
+  Args:
+    path: local or gs://.
+
+  Returns:
+    float16 and bfloat16 come as float32, all other types as they are. Names
+    with slashes become nested dicts, as everywhere.
+
+  Raises:
+    ConfigError: not readable, or arrays of anything but finite numbers.
+  """
+  path = epath.Path(os.fspath(path))
+  try:
+    content = path.read_bytes()
+    tensors = safetensors.deserialize(content)
+    _check_names(content)
+  # JSON nested too deep is a RecursionError.
+  except (safetensors.SafetensorError, ValueError, RecursionError,
+          OSError) as error:
+    reason = " ".join(str(error).split()).rstrip(".")
+    raise ConfigError(
+        f"{path} is no readable .safetensors file: {reason}.") from error
+  if not tensors:
+    raise ConfigError(f"{path} holds no array.")
+  arrays = {}
+  for name, tensor in tensors:
+    where = f"{path}: {name}"
+    arrays[name] = _as_array(tensor, where)
+    files.check_numbers(arrays[name], where)
+  return files.as_params(arrays, path)
+
+
+def _check_names(content: bytes) -> None:
+  """Refuses a name that occurs twice, of which one array would be lost.
+
+  Raises:
+    ValueError: with the name.
+  """
+  length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+  header = content[_LENGTH_BYTES:_LENGTH_BYTES + length]
+  json.loads(header, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs):
+  """A JSON object, if each of its names occurs once and can be printed."""
+  names = {}
+  for name, value in pairs:
+    if name in names:
+      raise ValueError(f"the name {name!r} occurs twice")
+    if not name.isprintable() or not name:
+      raise ValueError(f"the name {name!r} cannot be printed")
+    names[name] = value
+  return names
+
+
+def _as_array(tensor, where) -> np.ndarray:
+  dtype = _TYPES.get(tensor["dtype"])
+  if dtype is None:
+    raise ConfigError(f"{where} is of the type {tensor['dtype']}; allowed: "
+                      f"{', '.join(_TYPES)}.")
+  array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
+  if tensor["dtype"] in ("F16", "BF16"):
+    return array.astype(np.float32)
+  # Numbers of such files may begin anywhere in memory, and none may be changed.
+  return array
