@@ -66,6 +66,16 @@ class Backbone(nn.Module):
     patch_height, patch_width = self.patch_size
     return (height // patch_height, width // patch_width)
 
+  def check(self, where: str) -> None:
+    """Checks what only this network wants of the fields, before it is built.
+
+    Args:
+      where: the field that chose it, with its value; starts a message.
+
+    Raises:
+      ConfigError: says which sizes or which style it cannot have.
+    """
+
   def create(self) -> None:
     """Runs `setup` now. Otherwise the first call of a method does."""
 
