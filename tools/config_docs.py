@@ -102,6 +102,7 @@ With `ignore_first_bin = True` the task treats holes as the released code does.
     takes its patch and position embeddings too.
   * `{"base_model": …}`: stage II's encoder starts as the base model f of a
     stage I checkpoint.
+  * `{"image_encoder": …}`: the pretrained network of that block.
   * `{"partial": …}`: whatever fits.
 
 Names: `uvim-panoptic`, `uvim-depth` and `uvim-color` mean the weights of the
@@ -181,6 +182,14 @@ $stage_i
 These are the fields of `config.model` with `model_name` = `lm`.
 
 $stage_ii
+
+## Image encoder
+
+These are the fields of `config.model.image_encoder` of both stages. The image
+then has the encoder's `input_size`; labels keep that of the model. Its weights
+come from `model_init = {"image_encoder": …}`.
+
+$image_encoder
 
 ## What may change between a run and its resumption
 
@@ -263,6 +272,7 @@ def page() -> str:
     ConfigError: an option whose meaning this file lacks.
   """
   from uvim.config import EvalConfig, OracleConfig
+  from uvim.encoders.image_encoder import ImageEncoder
   from uvim.models import known_fields
   from uvim.store import published
   tables = _top_level_tables()
@@ -274,6 +284,8 @@ def page() -> str:
       known_fields("vit", {}, "config.model").values(), prefix="model.")
   tables["stage_ii"] = field_table(
       known_fields("lm", {}, "config.model").values(), prefix="model.")
+  tables["image_encoder"] = field_table(
+      fields_of(ImageEncoder).values(), prefix="model.image_encoder.")
   tables["task_options"] = _task_table()
   tables["predictions"] = _table(("`pred`", "stage I", "stage II"), PREDICTIONS)
   tables["pred_options"] = _prediction_table()

@@ -24,13 +24,15 @@ def make_init(family: Family, config: TrainConfig, total_steps: int):
   # Shapes are enough: the optimizer goes by the names of the parameters.
   any_key = jax.random.key(0)
   params, _ = jax.eval_shape(family.init, any_key)
+  # In front of the config's schedules: the first pattern that matches counts.
+  frozen_rules = [(pattern, None) for pattern in family.frozen_patterns()]
   tx, schedules = optim.make_optimizer(
       optax_name=config.optax_name,
       optax=config.optax,
       lr=config.lr,
       wd=config.wd,
       lr_mults=config.lr_mults,
-      schedule=config.schedule,
+      schedule=frozen_rules + optim.schedule_rules(config.schedule),
       grad_clip_norm=config.grad_clip_norm,
       params=params,
       total_steps=total_steps)

@@ -22,6 +22,8 @@ import numpy as np
 from uvim import fields, tree
 from uvim.codes import masking
 from uvim.config import TrainConfig
+from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.image_encoder import ImageEncoder
 from uvim.learn import sharding
 from uvim.registry import ConfigError, lookup
 from uvim.store.start_from import Arrays, Store
@@ -75,12 +77,14 @@ class Family(abc.ABC):
     task: what is predicted; turns outputs into images.
     predictors: name → function (variables, batch, **options) → dict of
       [B, …]. `variables` is what `variables` returns.
+    image_encoder: what the model sees the image with; None: its own layers.
   """
 
   kind: ClassVar[str]
   config: TrainConfig
   task: AbstractTask
   predictors: Mapping[str, Callable[..., Batch]]
+  image_encoder: ImageEncoder | None = None
 
   def __init__(self, config: TrainConfig):
     self.config = config
@@ -108,6 +112,15 @@ class Family(abc.ABC):
   def init(self, rng: jax.Array) -> tuple[PyTree, Extra]:
     """Parameters and `TrainState.extra` at step 0; traceable."""
 
+  def frozen_patterns(self) -> tuple[str, ...]:
+    """Parameters that are not trained, whatever `config.schedule` says.
+
+    Regular expressions, each of which matches the whole name of some.
+    """
+    if self.image_encoder is None or not self.image_encoder.frozen:
+      return ()
+    return (f"{image_encoder_lib.NAME}/.*",)
+
   def wanted_arrays(self) -> dict[str, PyTree]:
     """Shapes of the arrays of a checkpoint, in the published layout."""
     params, extra = jax.eval_shape(self.init, jax.random.key(0))
@@ -129,6 +142,40 @@ class Family(abc.ABC):
   @abc.abstractmethod
   def check_batch(self, batch: Mapping[str, np.ndarray]) -> None:
     """Raises a ConfigError if the model cannot take such a numpy batch."""
+
+  def needs_pixels(self, batch: Mapping[str, Any]) -> bool:
+    """Whether the model looks at the image of such a training batch.
+
+    Where the batch brings `features` [B, T, D] of a cache, a frozen image
+    encoder need not run.
+
+    Raises:
+      ConfigError: features of another shape, or without an encoder that they
+        could stand for.
+    """
+    if "features" not in batch:
+      return True
+    encoder = self.image_encoder
+    if encoder is None:
+      raise ConfigError("config.feature_cache: the model has no image_encoder "
+                        "that features could stand for.")
+    if not encoder.frozen:
+      raise ConfigError("config.feature_cache: config.model.image_encoder."
+                        "frozen = False; only a frozen encoder has features "
+                        "that do not change.")
+    found = tuple(batch["features"].shape[1:])
+    if found != encoder.features_shape:
+      raise ConfigError(
+          f"config.feature_cache has features of shape {found}; the model's "
+          f"image_encoder makes {encoder.features_shape}.")
+    return encoder.beside
+
+  @property
+  def image_size_field(self) -> str:
+    """Which field of the model says how large its image is."""
+    if self.image_encoder is None:
+      return "input_size"
+    return "image_encoder.input_size"
 
   @abc.abstractmethod
   def loss(
@@ -296,13 +343,21 @@ def check_size(
     image_BHWC: np.ndarray,
     size: tuple[int, int],
     name: str,
+    field: str = "input_size",
 ) -> None:
-  """Raises a ConfigError if images of config.pp_train have another size."""
+  """Raises a ConfigError if images of config.pp_train have another size.
+
+  Args:
+    image_BHWC: a batch of them.
+    size: what the model wants.
+    name: of the images in the batch.
+    field: of the model, which says so.
+  """
   found = tuple(image_BHWC.shape[1:3])
   if found != tuple(size):
     raise ConfigError(
         f"config.pp_train makes {name!r} of {found} pixels; the model's "
-        f"input_size is {tuple(size)}. Change its resize(…).")
+        f"{field} is {tuple(size)}. Change its resize(…).")
 
 
 def nested(arrays: Arrays) -> dict[str, Any]:

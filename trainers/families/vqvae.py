@@ -23,7 +23,7 @@ from trainers.families.base import (
 from uvim.codes import masking, usage
 from uvim.config import TrainConfig
 from uvim.models import make_model
-from uvim.models.guided import GuidedModel
+from uvim.models.guided import Context, GuidedModel
 from uvim.priors.base import example_seeds
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
@@ -50,6 +50,7 @@ class VqvaeFamily(Family):
       raise ConfigError("config.task is missing; stage I needs one, such as "
                         "'panoptic_segmentation'.")
     self.model = make_model(config.model_name, config.model, "config.model")
+    self.image_encoder = self.model.image_encoder
     self.task = make_task(config.task, config.model, **config.task_options)
     self.predictors = {
         "predict": self.predict,
@@ -76,12 +77,15 @@ class VqvaeFamily(Family):
     data = self.task.inputs(batch)
     labels = data["x"]
     image = data["ctx"]
-    if labels is None or image is None:
+    needs_image = self.needs_pixels(batch)
+    is_image_missing = needs_image and image is None
+    if labels is None or is_image_missing:
       raise ConfigError("config.pp_train must keep 'image' and 'labels'; it "
                         f"leaves {', '.join(sorted(batch))}.")
+    if image is None:
+      return
     image_key = "image_ctx" if "image_ctx" in batch else "image"
-    input_size = self.model.vit.input_size
-    check_size(image, input_size, image_key)
+    check_size(image, self.model.image_size, image_key, self.image_size_field)
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del frozen
@@ -90,18 +94,20 @@ class VqvaeFamily(Family):
     arrays = {"params": params, "state": quantizer_state}
     data = self.task.inputs(batch)
     labels = data["x"]
-    image = data["ctx"]
+    # From a cache; otherwise the image encoder runs, once for both parts.
+    ctx = Context(data["ctx"], features=batch.get("features"))
+    ctx = model.see(arrays, ctx)
     if not model.has_oracle:
       # The base model alone: no code, and nothing for a codebook to learn.
-      z_BLE = model.embed_no_code(arrays, len(image))
-      loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
+      z_BLE = model.embed_no_code(arrays, ctx.batch_size)
+      loss, logs = model.loss(arrays, z_BLE, ctx, labels, self.task.loss)
       logs = logs | label_logs(self.task, batch)
       return loss, Report(logs, stats=None)
 
     # y → code → y: the oracle reads the labels that f must then predict.
-    coded = model.oracle(arrays, labels, image, rngs_B, step)
+    coded = model.oracle(arrays, labels, ctx, rngs_B, step)
     z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
-    loss, logs = model.loss(arrays, z_BLE, image, labels, self.task.loss)
+    loss, logs = model.loss(arrays, z_BLE, ctx, labels, self.task.loss)
     loss += jnp.mean(coded.loss_B)
     logs = logs | coded.logs | label_logs(self.task, batch)
     return loss, Report(logs, stats=coded.stats)
@@ -126,22 +132,34 @@ class VqvaeFamily(Family):
 
   # ── Predictions ─────────────────────────────────────────────────────────
 
-  def encode(self, variables, batch) -> jax.Array:
-    """The guiding codes of the batch's labels, without dropout."""
+  def see(self, variables, batch) -> Context:
+    """The batch's images as oracle and base model see them."""
+    image = self.task.inputs(batch)["ctx"]
+    return self.model.see(variables, image)
+
+  def encode(self, variables, batch, ctx=None) -> jax.Array:
+    """The guiding codes of the batch's labels, without dropout.
+
+    Args:
+      variables: see `Family.variables`.
+      batch: with labels.
+      ctx: what `see` made of it; None: it has not run.
+    """
     data = self.task.inputs(batch)
+    if ctx is None:
+      ctx = data["ctx"]
     # Without keys per example: an evaluation must not depend on chance.
-    labels = data["x"]
-    image = data["ctx"]
-    coded = self.model.oracle(variables, labels, image)
+    coded = self.model.oracle(variables, data["x"], ctx)
     return coded.code
 
   def decode(self, variables, code, batch, mask=None, mask_region=None,
-             seed=0):
+             seed=0, ctx=None):
     """The base model's logits for the codes and the batch's images.
 
     With a `mask`, for what it leaves of the codes (Fig 10); see
     `uvim.codes.masking.mask_code`. Its random words follow from
-    (image/id, seed).
+    (image/id, seed). `ctx` is what `see` made of the batch; None: it has not
+    run.
     """
     dropped_BL = None
     if mask is not None:
@@ -152,8 +170,9 @@ class VqvaeFamily(Family):
       code, dropped_BL = masking.mask_code(
           code, mask, self.num_words(), region=mask_region, seeds_B=seeds_B)
     z_BLE = self.model.embed(variables, code, dropped_BL)
-    image = self.task.inputs(batch)["ctx"]
-    return self.model.base_model(variables, z_BLE, image)
+    if ctx is None:
+      ctx = self.see(variables, batch)
+    return self.model.base_model(variables, z_BLE, ctx)
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
               **output_options):
@@ -161,29 +180,30 @@ class VqvaeFamily(Family):
     # With a mask, the missing oracle is an error: there is no code to mask.
     if not self.model.has_oracle and mask is None:
       return self.predict_zero_code(variables, batch, **output_options)
-    code = self.encode(variables, batch)
-    logits = self.decode(variables, code, batch, mask, mask_region, seed)
+    ctx = self.see(variables, batch)
+    code = self.encode(variables, batch, ctx)
+    logits = self.decode(
+        variables, code, batch, mask, mask_region, seed, ctx)
     return self.task.outputs(logits, **output_options)
 
   def predict_zero_code(self, variables, batch, **output_options):
     """Outputs of f when the code says nothing (Fig 10)."""
-    image = self.task.inputs(batch)["ctx"]
-    z_BLE = self.model.embed_no_code(variables, len(image))
-    logits = self.model.base_model(variables, z_BLE, image)
+    ctx = self.see(variables, batch)
+    z_BLE = self.model.embed_no_code(variables, ctx.batch_size)
+    logits = self.model.base_model(variables, z_BLE, ctx)
     return self.task.outputs(logits, **output_options)
 
   def eval_loss(self, variables, batch):
     """Per-example reconstruction loss with the oracle's code, undropped."""
-    data = self.task.inputs(batch)
-    labels = data["x"]
-    image = data["ctx"]
+    labels = self.task.inputs(batch)["x"]
+    ctx = self.see(variables, batch)
     if self.model.has_oracle:
-      code = self.encode(variables, batch)
+      code = self.encode(variables, batch, ctx)
       z_BLE = self.model.embed(variables, code)
     else:
-      z_BLE = self.model.embed_no_code(variables, len(image))
+      z_BLE = self.model.embed_no_code(variables, ctx.batch_size)
     loss_B, logs = self.model.loss_of_each(
-        variables, z_BLE, image, labels, self.task.loss)
+        variables, z_BLE, ctx, labels, self.task.loss)
     return {"loss": loss_B, **logs}
 
   def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:

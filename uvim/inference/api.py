@@ -373,7 +373,7 @@ class UViM:
 
   def _context(self, original) -> ModelImage:
     """What oracle and base model see."""
-    return self._to_model(original, self.model.vit.input_size)
+    return self._to_model(original, self.model.image_size)
 
   def _prior_image(self, original) -> ModelImage:
     """What the prior sees; it may be larger."""

@@ -292,8 +292,7 @@ def _resolve_schedules(
     names: Sequence[str], schedule: Any, total_steps: int
 ) -> tuple[list[ScheduleFn], list[ScheduleFn | None]]:
   """The schedules in config order, and the one of each name (None: frozen)."""
-  if schedule is None or isinstance(schedule, Mapping):
-    schedule = [(".*", schedule)]
+  schedule = schedule_rules(schedule)
   schedule_of_rule = []
   for _, options in schedule:
     if options is None:
@@ -306,6 +305,13 @@ def _resolve_schedules(
   schedules = [fn for fn in schedule_of_rule if fn is not None]
   schedule_of_leaf = [schedule_of_rule[rule] for rule in rule_of_leaf]
   return schedules, schedule_of_leaf
+
+
+def schedule_rules(schedule: Any) -> list[tuple[str, Any]]:
+  """`config.schedule` as pairs (pattern, options); one block is for all."""
+  if schedule is None or isinstance(schedule, Mapping):
+    return [(".*", schedule)]
+  return list(schedule)
 
 
 def _check_coverage(names: Sequence[str], rule_of_leaf: Sequence[int]) -> None:

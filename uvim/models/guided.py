@@ -4,8 +4,9 @@ B batch · L code length · E numbers of a code vector · H W image pixels
 N patches · D model width · K classes · P pixels of a patch
 
 `arrays` is {"params": …, "state": …}, the layout of the published checkpoints:
-the parameters of the network (and of the quantizer, below "quantizer") and what
-else the quantizer needs, such as its codebook.
+the parameters of the network (of the quantizer below "quantizer", of the image
+encoder below "image_encoder") and what else the quantizer needs, such as its
+codebook.
 """
 
 import dataclasses
@@ -20,6 +21,8 @@ import jax.numpy as jnp
 from uvim import fields as fields_lib
 from uvim.codes import QUANTIZERS, dropout, masking
 from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
+from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.models import vit as vit_lib
 from uvim.models.vit import Labels, Logits, ViT
 from uvim.nn import heads, losses
@@ -84,6 +87,18 @@ class GuidedModel:
       return None
     return masking.grid_of(self.vit.code_len)
 
+  @property
+  def image_encoder(self) -> ImageEncoder | None:
+    """What oracle and base model see the image with."""
+    return self.vit.image_encoder
+
+  @property
+  def image_size(self) -> tuple[int, int]:
+    """Height and width of the image; labels have `vit.input_size`."""
+    if self.image_encoder is None:
+      return tuple(self.vit.input_size)
+    return self.image_encoder.input_size
+
   def init(self, rng: PRNGKey) -> PyTree:
     """Fresh arrays, {"params", "state"}; traceable."""
     network_rng, quantizer_rng = jax.random.split(rng)
@@ -92,13 +107,31 @@ class GuidedModel:
     # Most quantizers have none; a file then has no empty "quantizer".
     if code_arrays.params:
       params = {**params, "quantizer": code_arrays.params}
+    if self.image_encoder:
+      # A key of its own: the other numbers are those of a model without one.
+      encoder_rng = jax.random.fold_in(rng, 0)
+      encoder_params = self.image_encoder.init(encoder_rng)
+      params = {**params, image_encoder_lib.NAME: encoder_params}
     return {"params": params, "state": code_arrays.state}
+
+  def see(self, arrays: PyTree, ctx: Seen) -> Context:
+    """Runs the image encoder, if there is one and it has not run.
+
+    Whoever needs the image several times calls this once: the other methods
+    take its result in place of an image.
+
+    Args:
+      arrays: see the file's docstring.
+      ctx: the image at `image_size` in [-1, 1], or what this returned.
+    """
+    return image_encoder_lib.see(
+        self.image_encoder, arrays["params"], ctx)
 
   def oracle(
       self,
       arrays: PyTree,
       x: Labels,
-      ctx: Any,
+      ctx: Seen,
       rngs_B: PRNGKey | None = None,
       step: jax.Array | None = None,
   ) -> Coded:
@@ -107,7 +140,7 @@ class GuidedModel:
     Args:
       arrays: see the file's docstring.
       x: the labels in patches, see `ViT.encode`.
-      ctx: the image at label size, [B, H, W, 3] in [-1, 1].
+      ctx: the image, [B, H, W, 3] in [-1, 1], or what `see` made of it.
       rngs_B: see `Quantizer.encode`.
       step: see `Quantizer.encode`.
 
@@ -117,6 +150,7 @@ class GuidedModel:
     if not self.has_oracle:
       raise ConfigError("config.model.oracle_depth = 0: such a model has no "
                         "oracle and no code.")
+    ctx = self.see(arrays, ctx)
     x_BLE = self._apply("encode", arrays, x, ctx)
     code_arrays = _code_arrays(arrays)
     return self.quantizer.encode(code_arrays, x_BLE, rngs_B, step)
@@ -166,16 +200,17 @@ class GuidedModel:
       self,
       arrays: PyTree,
       z_BLE: CodeVectors,
-      ctx: Any,
+      ctx: Seen,
   ) -> Logits:
-    """The logits of f for code vectors and an image at label size."""
+    """The logits of f for code vectors and an image; `ctx` as in `oracle`."""
+    ctx = self.see(arrays, ctx)
     return self._apply("decode", arrays, z_BLE, ctx)
 
   def loss(
       self,
       arrays: PyTree,
       z_BLE: CodeVectors,
-      ctx: Any,
+      ctx: Seen,
       x: Labels,
       loss_fn: Callable,
       *,
@@ -189,7 +224,7 @@ class GuidedModel:
     Args:
       arrays: see the file's docstring.
       z_BLE: code vectors.
-      ctx: the image.
+      ctx: as in `oracle`.
       x: what to predict, per key of `outputs`.
       loss_fn: (logits, x) → (loss [B], logs of [B]), each a mean over the
         pixels of a patch: a task's `loss`.
@@ -198,6 +233,7 @@ class GuidedModel:
     Returns:
       The mean loss and the means of the logs, which have no gradient.
     """
+    ctx = self.see(arrays, ctx)
     x_BND = self._apply("decode_tokens", arrays, z_BLE, ctx)
     loss_of_heads = self._loss_of_heads(loss_fn, x_BND, chunk_logits)
     head_params = self._head_params(arrays)
@@ -207,11 +243,12 @@ class GuidedModel:
       self,
       arrays: PyTree,
       z_BLE: CodeVectors,
-      ctx: Any,
+      ctx: Seen,
       x: Labels,
       loss_fn: Callable,
   ) -> tuple[PerExample, dict[str, PerExample]]:
     """As `loss`, but of each example; for evaluation."""
+    ctx = self.see(arrays, ctx)
     x_BND = self._apply("decode_tokens", arrays, z_BLE, ctx)
     loss_of_heads = self._loss_of_heads(loss_fn, x_BND)
     head_params = self._head_params(arrays)
@@ -262,6 +299,8 @@ def make_guided_model(model_fields: ModelFields, where: str) -> GuidedModel:
   quantizer = quantizer_cls(**_only(model_fields, quantizer_fields))
 
   network_fields = _only(model_fields, _network_fields())
+  network_fields["image_encoder"] = image_encoder_lib.make(
+      model_fields.get("image_encoder"), f"{where}.image_encoder")
   network = ViT(**network_fields, codeword_dim=quantizer.oracle_dim)
   vit_lib.check_vit(network)
 
@@ -321,14 +360,18 @@ def init_network(vit: ViT, rng: PRNGKey) -> PyTree:
   labels = {}
   for key, (_, num_pixels) in vit.inputs.items():
     labels[key] = jnp.zeros((1, num_tokens, num_pixels), jnp.int32)
-  image = jnp.zeros((1, *vit.input_size, 3))
-  return vit.init(rng, labels, image)["params"]
+  ctx = Context(image=jnp.zeros((1, *vit.input_size, 3)))
+  if vit.image_encoder:
+    features_shape = (1, *vit.image_encoder.features_shape)
+    ctx = ctx.replace(features=jnp.zeros(features_shape))
+  return vit.init(rng, labels, ctx)["params"]
 
 
 def _network_params(arrays):
-  """The parameters without those of the quantizer."""
+  """The parameters without those of quantizer and image encoder."""
   params = dict(arrays["params"])
   params.pop("quantizer", None)
+  params.pop(image_encoder_lib.NAME, None)
   return params
 
 

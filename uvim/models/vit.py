@@ -21,11 +21,14 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from uvim import fields
+from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.image_encoder import ImageEncoder, Seen
 from uvim.fields import field
 from uvim.nn import attention, embedding, transformer
 from uvim.nn.embedding import Label
+from uvim.nn.grid import resize_grid
 from uvim.registry import ConfigError
-from uvim.typing import Array, CodeVectors, Float, Image, Tokens
+from uvim.typing import Array, CodeVectors, Float, Tokens
 
 # By the keys of `outputs` and `inputs`.
 Logits = dict[str, Float[Array, "B N K P"]]
@@ -93,6 +96,10 @@ class ViT(nn.Module):
   bottleneck_resize: bool = field(
       True, doc="Grid of tokens ↔ code by linear resize; False: by learned "
       "maps.", source=_RELEASED, check=fields.BOOL)
+  image_encoder: ImageEncoder | None = field(
+      None, doc="A pretrained network that oracle and base model see the image "
+      "with, see [image encoder](#image-encoder).",
+      check=fields.optional(fields.MAPPING))
   head_zeroinit: bool = field(
       True, doc="Start from uniform predictions.", source=_RELEASED,
       check=fields.BOOL)
@@ -132,6 +139,11 @@ class ViT(nn.Module):
     """N, tokens of an image."""
     return math.prod(self.grid_size)
 
+  @property
+  def sees_pixels(self) -> bool:
+    """Whether the image is embedded by patches."""
+    return self.image_encoder is None or self.image_encoder.beside
+
   def setup(self):
     if self.oracle_depth:
       self._setup_oracle()
@@ -144,8 +156,10 @@ class ViT(nn.Module):
       embeddings[key] = embedding.LabelEmbedding(
           shape, self.width, dtype=self.dtype, name=f"embedding_{key}")
     self.embeddings = embeddings
-    if self.with_encoder_ctx:
+    if self.with_encoder_ctx and self.sees_pixels:
       self.ctx_enc_embedding = self._patch_embedding()
+    if self.with_encoder_ctx and self.image_encoder:
+      self.ctx_enc_projection = self._projection()
     self.pos_embedding_encoder = self._pos_embedding("pos_embedding_encoder")
     self.encoder = self._transformer(self.oracle_depth)
     if not self.bottleneck_resize:
@@ -163,8 +177,10 @@ class ViT(nn.Module):
           "bottleneck_upsample",
           nn.initializers.xavier_uniform(),
           (self.code_len, self.num_patches))
-    if self.with_decoder_ctx:
+    if self.with_decoder_ctx and self.sees_pixels:
       self.ctx_dec_embedding = self._patch_embedding()
+    if self.with_decoder_ctx and self.image_encoder:
+      self.ctx_dec_projection = self._projection()
     self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
     self.decoder = self._transformer(self.base_model_depth)
     self.heads = {key: self._head(key) for key in self.outputs}
@@ -172,6 +188,10 @@ class ViT(nn.Module):
   def _patch_embedding(self):
     return embedding.PatchEmbedding(
         self.patch_size, self.width, dtype=self.dtype)
+
+  def _projection(self):
+    """The map from features of the image encoder to tokens."""
+    return nn.Dense(self.width, dtype=self.dtype)
 
   def _pos_embedding(self, name):
     shape_1ND = (1, self.num_patches, self.width)
@@ -199,43 +219,42 @@ class ViT(nn.Module):
         scan_layers=self.scan_layers,
         remat=self.remat)
 
-  def __call__(self, x: Labels | None, ctx: Image | None) -> Logits:
+  def __call__(self, x: Labels | None, ctx: Seen) -> Logits:
     """Both parts without the quantizer between them: creates all parameters."""
     z_BLE = self.encode(x, ctx)
     return self.decode(z_BLE, ctx)
 
-  def encode(self, x: Labels, ctx: Image | None) -> CodeVectors:
+  def encode(self, x: Labels, ctx: Seen) -> CodeVectors:
     """The oracle up to the quantizer.
 
     Args:
       x: per key of `inputs` the label in patches: integer ids, where an id
         outside 0..K-1 embeds to zero, or float channels.
-      ctx: the image at label size in [-1, 1]; unused without
-        `with_encoder_ctx`.
+      ctx: the image in [-1, 1], at label size or, with features, at that of
+        the image encoder; unused without `with_encoder_ctx`.
 
     Returns:
       float32 vectors, one for each place of the code.
     """
     if not self.oracle_depth:
       # Only `__call__` comes here, for the base model's parameters.
-      any_input = ctx if ctx is not None else next(iter(x.values()))
+      any_input, *_ = jax.tree.leaves((ctx, x))
       shape_BLE = (len(any_input), self.code_len, self.codeword_dim)
       return jnp.zeros(shape_BLE)
     x_BND = sum(embed(x[key]) for key, embed in self.embeddings.items())
     if self.with_encoder_ctx:
-      x_BND = x_BND + self.ctx_enc_embedding(ctx)
+      x_BND = x_BND + self._image_tokens(ctx, "enc")
     x_BND = x_BND + self.pos_embedding_encoder.astype(self.dtype)
     x_BND = self.encoder(x_BND)
     x_BLD = self._to_code_len(x_BND)
     return self.encoder_head(x_BLD.astype(jnp.float32))
 
-  def decode(self, z_BLE: CodeVectors, ctx: Image | None) -> Logits:
+  def decode(self, z_BLE: CodeVectors, ctx: Seen) -> Logits:
     """The base model f.
 
     Args:
       z_BLE: code vectors: codewords, zeros where a word was dropped.
-      ctx: the image at label size in [-1, 1]; unused without
-        `with_decoder_ctx`.
+      ctx: as in `encode`; unused without `with_decoder_ctx`.
 
     Returns:
       Per key of `outputs` the logits, in `dtype`.
@@ -243,7 +262,7 @@ class ViT(nn.Module):
     x_BND = self.decode_tokens(z_BLE, ctx)
     return {key: head(x_BND) for key, head in self.heads.items()}
 
-  def decode_tokens(self, z_BLE: CodeVectors, ctx: Image | None) -> Tokens:
+  def decode_tokens(self, z_BLE: CodeVectors, ctx: Seen) -> Tokens:
     """`decode` without the heads.
 
     A loss that applies the heads itself, a few pixels at a time, never holds
@@ -252,9 +271,25 @@ class ViT(nn.Module):
     x_BLD = self.decoder_stem(z_BLE)
     x_BND = self._to_grid(x_BLD)
     if self.with_decoder_ctx:
-      x_BND = x_BND + self.ctx_dec_embedding(ctx)
+      x_BND = x_BND + self._image_tokens(ctx, "dec")
     x_BND = x_BND + self.pos_embedding_decoder.astype(self.dtype)
     return self.decoder(x_BND)
+
+  def _image_tokens(self, ctx, part):
+    """What the part `enc` or `dec` sees of the image: a token a patch."""
+    ctx = image_encoder_lib.as_context(ctx)
+    encoder = self.image_encoder
+    if encoder is None:
+      embed = getattr(self, f"ctx_{part}_embedding")
+      return embed(ctx.image)
+    features = encoder.on_grid(ctx.features, self.grid_size)
+    project = getattr(self, f"ctx_{part}_projection")
+    x_BND = project(features)
+    if encoder.beside:
+      embed = getattr(self, f"ctx_{part}_embedding")
+      image = image_encoder_lib.image_at(ctx.image, self.input_size)
+      x_BND = x_BND + embed(image)
+    return x_BND
 
   def _to_code_len(self, x_BND):
     """N tokens of the oracle as L, one for each place of the code."""
@@ -273,17 +308,6 @@ class ViT(nn.Module):
     return jnp.einsum("bld,ln->bnd", x_BLD, kernel_LN)
 
 
-def resize_grid(x_BND, old_size, new_size):
-  """Linear resize of a row-major grid of tokens, antialiased downwards."""
-  if old_size == new_size:
-    return x_BND
-  batch_size, _, width = x_BND.shape
-  x_BHWD = x_BND.reshape(batch_size, *old_size, width)
-  new_shape = (batch_size, *new_size, width)
-  x_BHWD = jax.image.resize(x_BHWD, new_shape, method="linear")
-  return x_BHWD.reshape(batch_size, -1, width)
-
-
 def check_vit(vit: ViT) -> None:
   """Checks that the fields of a network fit each other.
 
@@ -299,6 +323,10 @@ def check_vit(vit: ViT) -> None:
   if size[0] % patch[0] or size[1] % patch[1]:
     raise ConfigError(f"config.model.patch_size = {patch}; it must be a "
                       f"divisor of input_size {size}.")
+  if vit.image_encoder and not (vit.with_encoder_ctx or vit.with_decoder_ctx):
+    raise ConfigError(
+        "config.model.image_encoder: nobody sees with it, as with_encoder_ctx "
+        "and with_decoder_ctx are False.")
   is_square = math.isqrt(vit.code_len) ** 2 == vit.code_len
   if vit.bottleneck_resize and not is_square:
     raise ConfigError(

@@ -1,0 +1,191 @@
+"""Stages that see the image with an encoder of their own block."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.trainers import tiny
+from trainers.families.vqvae import VqvaeFamily
+from trainers.step import example_rngs
+from uvim import tree
+from uvim.models.guided import Context
+from uvim.registry import ConfigError
+
+# 3 × 5 tokens of 12 numbers; labels are 16 × 16 pixels, 2 × 2 tokens.
+ENCODER = dict(
+    family="dinov2", variant="S/14", depth=1, width=12, mlp_dim=8, num_heads=2,
+    patch_size=(4, 4), input_size=(12, 20))
+SIZE = ENCODER["input_size"]
+
+
+def stage_i(model=None, encoder=None, **changes):
+  block = {**ENCODER, **(encoder or {})}
+  model = {"image_encoder": block, **(model or {})}
+  return VqvaeFamily(tiny.stage_i_config(model, wd=0.1, **changes))
+
+
+def batch(step=0, size=8):
+  """`tiny.batch` with images at the size of the encoder."""
+  rng = np.random.default_rng(step)
+  image = rng.uniform(-1, 1, (size, *SIZE, 3)).astype(np.float32)
+  return {**tiny.batch(step, size), "image": image}
+
+
+def drawn(family, seed=0):
+  """(parameters, extra) that are all at work: fresh heads are zero."""
+  params, extra = jax.jit(family.init)(jax.random.key(seed))
+  rng = np.random.default_rng(seed)
+
+  def draw(x):
+    return jnp.float32(rng.normal(0, 0.3, x.shape))
+
+  return jax.tree.map(draw, params), extra
+
+
+def gradient(family, params, extra, batch):
+  """Name → gradient of the training loss."""
+  rngs_B = example_rngs(jax.random.key(1), len(batch["labels"]))
+
+  def loss(params):
+    return family.loss(params, extra, None, batch, rngs_B, 0)[0]
+
+  return tree.flatten(jax.jit(jax.grad(loss))(params))
+
+
+def of_encoder(arrays):
+  """The arrays of the image encoder among those by name."""
+  return [array for name, array in arrays.items()
+          if name.startswith("image_encoder/")]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("beside", [True, False])
+def test_gradient_reaches_the_encoder_unless_it_is_frozen(frozen, beside):
+  family = stage_i(encoder=dict(frozen=frozen, beside=beside))
+  params, extra = drawn(family)
+  grads = gradient(family, params, extra, batch())
+  moved = [np.abs(grad).max() > 0 for grad in of_encoder(grads)]
+  # The bias of the keys moves nothing but by rounding.
+  assert not any(moved) if frozen else np.mean(moved) > 0.9
+  others = ["ctx_enc_projection/kernel", "ctx_dec_projection/kernel"]
+  embeddings = ["ctx_enc_embedding/kernel", "ctx_dec_embedding/kernel"]
+  if beside:
+    others += embeddings
+  else:
+    assert not set(embeddings) & set(grads)
+  for name in others:
+    assert np.abs(grads[name]).max() > 0, name
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_steps_leave_a_frozen_encoder_as_it_was(frozen):
+  family = stage_i(encoder=dict(frozen=frozen))
+  before, _ = tiny.run(family, steps=0)
+  after, _ = tiny.run(family, steps=2, batches=batch)
+  same = [np.array_equal(old, new) for old, new in zip(
+      of_encoder(tree.flatten(before.params)),
+      of_encoder(tree.flatten(after.params)), strict=True)]
+  assert all(same) if frozen else not any(same)
+  # What is not trained has no moments.
+  moments = [name for name in tree.leaf_names(after.opt_state)
+             if "image_encoder" in name]
+  assert bool(moments) != frozen
+
+
+def test_features_stand_for_the_image():
+  family = stage_i()
+  params, extra = drawn(family)
+  arrays = {"params": params, "state": extra["state"]}
+  data = batch()
+  ctx = family.model.see(arrays, data["image"])
+  assert ctx.features.shape == (8, 15, 12)
+  labels = family.task.inputs(data)["x"]
+  model = family.model
+  codes = [model.oracle(arrays, labels, seen).code for seen in (
+      data["image"], ctx, Context(None, ctx.features))]
+  np.testing.assert_array_equal(codes[0], codes[1])
+  np.testing.assert_array_equal(codes[0], codes[2])
+  z_BLE = model.embed(arrays, codes[0])
+  outputs = [model.base_model(arrays, z_BLE, seen)["semantics"]
+             for seen in (data["image"], Context(None, ctx.features))]
+  np.testing.assert_array_equal(*outputs)
+  other = model.base_model(arrays, z_BLE, -data["image"])["semantics"]
+  assert np.abs(other - outputs[0]).max() > 1e-3
+
+
+def test_a_step_with_cached_features_is_that_with_the_image():
+  family = stage_i()
+  params, extra = drawn(family)
+  arrays = {"params": params, "state": extra["state"]}
+  data = batch()
+  features = family.model.see(arrays, data["image"]).features
+  cached = {"labels": data["labels"], "features": np.float16(features)}
+  family.check_batch(cached)
+  with_image = gradient(family, params, extra, data)
+  with_cache = gradient(family, params, extra, cached)
+  for name, grad in with_image.items():
+    # 1e-6: some gradients are nothing but rounding.
+    atol = 0.02 * np.abs(grad).max() + 1e-6
+    np.testing.assert_allclose(
+        with_cache[name], grad, atol=atol, err_msg=name)
+
+
+def test_both_predictions_run():
+  family = stage_i()
+  params, extra = drawn(family)
+  arrays = family.variables(params, extra, None)
+  for predict in (family.predict, family.predict_zero_code, family.eval_loss):
+    outputs = jax.jit(predict)(arrays, batch())
+    assert all(len(x) == 8 for x in outputs.values())
+
+
+def cached(shape=(8, 15, 12), **changes):
+  features = np.zeros(shape, np.float16)
+  data = {"labels": tiny.batch()["labels"], "features": features}
+  return {**data, **changes}
+
+
+@pytest.mark.parametrize("encoder,data,message", [
+    ({}, tiny.batch(), "image_encoder.input_size is \\(12, 20\\)"),
+    ({}, {"labels": tiny.batch()["labels"]}, "must keep 'image'"),
+    ({}, cached((8, 15, 13)), r"features of shape \(15, 13\).*\(15, 12\)"),
+    (dict(frozen=False), cached(), "frozen = False"),
+    (dict(beside=True), cached(), "must keep 'image'"),
+])
+def test_a_batch_that_does_not_fit_is_refused(encoder, data, message):
+  with pytest.raises(ConfigError, match=message):
+    stage_i(encoder=encoder).check_batch(data)
+
+
+def test_features_need_an_image_encoder():
+  family = VqvaeFamily(tiny.stage_i_config())
+  with pytest.raises(ConfigError, match="no image_encoder"):
+    family.check_batch({**tiny.batch(), "features": np.zeros((8, 4, 12))})
+
+
+@pytest.mark.parametrize("model,encoder,message", [
+    ({}, dict(input_size=(12, 21)), "input_size = .*multiple of the patch"),
+    ({}, dict(num_heads=5), "num_heads = 5; .*divisor of width 12"),
+    ({}, dict(variant="S"), "variant = 'S'"),
+    ({}, dict(family="dino2"), "Did you mean 'dinov2'"),
+    ({}, dict(frosen=True), "image_encoder.frosen.*Did you mean"),
+    (dict(with_encoder_ctx=False, with_decoder_ctx=False), {}, "nobody sees"),
+    (dict(image_encoder="dinov2"), {}, "image_encoder = 'dinov2'"),
+])
+def test_a_block_that_is_wrong_is_refused(model, encoder, message):
+  with pytest.raises(ConfigError, match=message):
+    stage_i(model, encoder)
+
+
+def test_a_variant_has_the_sizes_of_its_name():
+  model = tiny.stage_i_model(
+      image_encoder=dict(variant="B/16", input_size=(32, 48)))
+  family = VqvaeFamily(tiny.stage_i_config(model))
+  encoder = family.image_encoder
+  assert encoder.grid_size == (2, 3)
+  assert encoder.features_shape == (6, 768)
+  params = family.wanted_arrays()["params"]["image_encoder"]
+  assert params["EmbedPatches"]["kernel"].shape == (16, 16, 3, 768)
+  assert params["encoder_prefix"].shape == (1, 1, 768)
+  assert len(params["encoder"]) == 12 + 1
