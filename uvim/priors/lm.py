@@ -65,7 +65,8 @@ class LM(nn.Module):
       "learn", doc="`learn` or `sincos2d`, for patches and for words.",
       source="L2 `learn`", check=fields.one_of(positions.POSEMBS))
   backbone: str = field(
-      "vit", doc="The network that reads the image: `vit`.",
+      "vit", doc="The network that reads the image: `vit`, `conv_stem` or "
+      "`mixer`.",
       check=fields.one_of(backbones.BACKBONES))
   encoder_style: str = field(
       "augreg", doc="Family of pretrained ViTs whose form the encoder has: "
@@ -116,23 +117,7 @@ class LM(nn.Module):
   def setup(self):
     # None stands for the encoder's size; see the file's docstring.
     decoder_width = self.decoder_emb_dim or self.emb_dim
-    # How blocks are computed; it changes no parameter.
-    how = dict(
-        dtype=self.dtype,
-        attention=self.attention,
-        scan_layers=self.scan_layers,
-        remat=self.remat)
-    make_backbone = backbones.BACKBONES[self.backbone]
-    self.image_tokens = make_backbone(
-        input_size=self.input_size,
-        patch_size=self.patches["size"],
-        depth=self.num_layers,
-        width=self.emb_dim,
-        mlp_dim=self.mlp_dim,
-        num_heads=self.num_heads,
-        posemb_type=self.posemb_type,
-        style=ENCODERS[self.encoder_style].style,
-        **how)
+    self.image_tokens = self.make_backbone()
     # Its parameters stand beside the decoder's, as in the checkpoints.
     nn.share_scope(self, self.image_tokens)
     # Before the decoder's positions: the order decides which random numbers
@@ -148,7 +133,32 @@ class LM(nn.Module):
         emb_dim=decoder_width,
         vocab_size=self.vocab_size,
         autoregressive=self.autoregressive,
-        **how)
+        **self._how())
+
+  # Not wrapped: it also makes one that belongs to no model, to be checked.
+  @nn.nowrap
+  def make_backbone(self) -> backbones.Backbone:
+    """The network that reads the image."""
+    make = backbones.BACKBONES[self.backbone]
+    return make(
+        input_size=self.input_size,
+        patch_size=self.patches["size"],
+        depth=self.num_layers,
+        width=self.emb_dim,
+        mlp_dim=self.mlp_dim,
+        num_heads=self.num_heads,
+        posemb_type=self.posemb_type,
+        style=ENCODERS[self.encoder_style].style,
+        **self._how())
+
+  @nn.nowrap
+  def _how(self):
+    """How blocks are computed; it changes no parameter."""
+    return dict(
+        dtype=self.dtype,
+        attention=self.attention,
+        scan_layers=self.scan_layers,
+        remat=self.remat)
 
   def __call__(self, image_BHWC: Image, text_BL: Words) -> Logits:
     """Float32 logits of each word of `text_BL` given the words before it.
@@ -197,6 +207,7 @@ def check_lm(lm: LM) -> None:
     raise ConfigError(
         f"config.model.patches.size = {tuple(patch)}; it must divide "
         f"input_size {tuple(size)} in both directions.")
+  lm.make_backbone().check(f"config.model.backbone = {lm.backbone!r}")
 
 
 def _check_width(lm, heads_field, width_field):
