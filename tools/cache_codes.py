@@ -17,13 +17,16 @@ import argparse
 import dataclasses
 import io
 import itertools
+import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from tools.prepare import tfds_folder
 from uvim import files, progress
@@ -39,8 +42,21 @@ MakeCodes = Callable[..., Iterable[Code]]
 
 # Says how far an unfinished cache is. It is gone when the cache is complete.
 PARTIAL = "partial.json"
+log = logging.getLogger(__name__)
+
 # Examples. If a run is killed, as many are computed again at most.
 _SAVE_EVERY = 2000
+
+
+class _Partial(msgspec.Struct):
+  """What `PARTIAL` holds.
+
+  Attributes:
+    header: of the cache, so that only the same run goes on.
+    done: how many codes are on the disk.
+  """
+  header: Header
+  done: Annotated[int, Meta(ge=0)]
 
 
 class Layout(NamedTuple):
@@ -140,13 +156,13 @@ def write(config, out: str | os.PathLike, *, store: Store | None = None,
       is too small, and whatever the data and the oracle raise.
   """
   folder = pathlib.Path(out)
-  with Lock(folder / ".lock", f"--out {folder}"):
-    _write(config, folder, store or Store(), make_codes, save_every)
+  with Lock(folder / ".lock", f"--out {folder}") as lock:
+    _write(config, folder, store or Store(), make_codes, save_every, lock)
   return folder
 
 
 def _write(config, folder: pathlib.Path, store: Store, make_codes: MakeCodes,
-           save_every: int) -> None:
+           save_every: int, lock: Lock) -> None:
   """`write`, while nobody else does."""
   from pp import stream
   family, oracle = _open_oracle(config, store)
@@ -170,7 +186,7 @@ def _write(config, folder: pathlib.Path, store: Store, make_codes: MakeCodes,
   codes = progress.bar(codes, total=num_left, label="Codes", unit="codes")
   try:
     _append_codes(folder, codes, header, layout, first=num_done,
-                  save_every=save_every)
+                  save_every=save_every, lock=lock)
   except OSError as error:
     raise ConfigError(f"--out: {str(folder)!r} cannot be written: {error}. The "
                       "same command goes on.") from error
@@ -221,32 +237,43 @@ def _check_same_run(folder: pathlib.Path, old: Header, header: Header) -> None:
 def _num_done(folder: pathlib.Path, header: Header, layout: Layout) -> int:
   """How many codes an earlier run of the same command has written."""
   codes_path = folder / code_cache.CODES
-  partial = files.read_json(folder / PARTIAL)
-  if partial is None:
-    if codes_path.exists():
-      raise ConfigError(
-          f"--out: {str(codes_path)!r} is there, but nothing that says what "
-          "it is. Choose another folder, or delete it.")
+  codes_are_there = codes_path.exists()
+  if codes_are_there and not (folder / PARTIAL).exists():
+    raise ConfigError(
+        f"--out: {str(codes_path)!r} is there, but nothing that says what "
+        "it is. Choose another folder, or delete it.")
+  partial = _read_partial(folder / PARTIAL)
+  if partial is None or not codes_are_there:
     return 0
-  try:
-    done = int(partial["done"])
-    _check_same_run(folder, dict(partial["header"]), header)
-  except (KeyError, TypeError) as error:
-    raise ConfigError(f"--out: {str(folder / PARTIAL)!r} is damaged. Delete "
-                      "it and the codes beside it.") from error
+  _check_same_run(folder, partial.header, header)
   # Where codes are missing, zeros would be read.
-  num_bytes = codes_path.stat().st_size if codes_path.exists() else 0
-  there = (num_bytes - _header_bytes(layout)) // layout.bytes_per_code
-  return max(0, min(done, there))
+  num_bytes = codes_path.stat().st_size - _header_bytes(layout)
+  num_there = max(0, num_bytes // layout.bytes_per_code)
+  return min(partial.done, num_there, layout.num_codes)
+
+
+def _read_partial(path: pathlib.Path) -> _Partial | None:
+  """The note of an earlier run; None if there is none, or it is damaged."""
+  content = files.read_json(path)
+  if content is None:
+    return None
+  try:
+    return msgspec.convert(content, _Partial)
+  except msgspec.ValidationError as error:
+    log.warning("%s is damaged (%s); all codes are computed again.", path,
+                error)
+    return None
 
 
 def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
-                  layout: Layout, *, first: int, save_every: int) -> None:
+                  layout: Layout, *, first: int, save_every: int,
+                  lock: Lock) -> None:
   """Writes codes to `codes.npy` from number `first` on, then the header.
 
   The file is written, not mapped: on a full disk a mapped page would kill the
   process. It grows in place, so that a stopped run can go on. The header comes
-  last and says that the file is complete.
+  last and says that the file is complete. Whoever lost the lock stops at the
+  next note.
   """
   partial = {"header": header, "done": first}
   files.write_json(folder / PARTIAL, partial, indent=1)
@@ -262,10 +289,12 @@ def _append_codes(folder: pathlib.Path, codes: Iterable[Code], header: Header,
       code = code.astype(layout.dtype)
       file.write(code.tobytes())
       if num_done % save_every == 0:
+        lock.check()
         _flush_to_disk(file)
         partial = {"header": header, "done": num_done}
         files.write_json(folder / PARTIAL, partial, indent=1)
     _flush_to_disk(file)
+  lock.check()
   crc32 = code_cache.crc32_of(folder / code_cache.CODES)
   header = {**header, code_cache.CRC32: crc32}
   files.write_json(folder / code_cache.HEADER, header, indent=1)

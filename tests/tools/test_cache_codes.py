@@ -17,7 +17,7 @@ from trainers import step
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
-from uvim.lock import Lock
+from uvim.lock import Lock, Locked
 from uvim.registry import ConfigError
 from uvim.store import code_cache
 
@@ -201,11 +201,53 @@ def test_what_another_command_has_begun_is_kept(config, cache, tmp_path):
       (cache / "codes.npy").read_bytes())
 
 
+@pytest.mark.parametrize("content", [
+    "", "{", "[1]", "{}", '{"done": 40}', '{"header": {}}',
+    '{"header": {}, "done": "many"}', '{"header": {}, "done": 1e999}',
+    '{"header": {}, "done": -1}', '{"header": {}, "done": null}',
+    '{"header": "text", "done": 40}', '{"header": [1], "done": 40}'])
+def test_a_damaged_note_counts_as_none(
+    config, cache, tmp_path, content, caplog):
+  expected = np.load(cache / "codes.npy")
+  (tmp_path / "codes.npy").write_bytes(b"\1" * 100_000)
+  (tmp_path / "partial.json").write_text(content)
+  firsts = []
+
+  def ready_codes(*args, first, last):
+    firsts.append(first)
+    return expected.reshape(-1, LENGTH)[first:last]
+
+  cache_codes.write(config, tmp_path, make_codes=ready_codes)
+  assert firsts == [0]
+  assert str(tmp_path / "partial.json") in caplog.text
+  assert caplog.text.count("WARNING") == 1
+  np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), expected)
+  assert not (tmp_path / "partial.json").exists()
+
+
 def test_codes_of_nobody_knows_what_are_kept(config, tmp_path):
   (tmp_path / "codes.npy").write_bytes(b"precious")
   with pytest.raises(ConfigError, match="nothing that says what it is"):
     cache_codes.write(config, tmp_path)
   assert (tmp_path / "codes.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("save_every", [10, 1000])
+def test_a_command_that_lost_its_lock_does_not_finish(
+    config, cache, tmp_path, save_every):
+  expected = np.load(cache / "codes.npy").reshape(-1, LENGTH)
+
+  def is_overtaken(*args, first, last):
+    yield from expected[:5]
+    (tmp_path / ".lock").write_text("of the next")
+    yield from expected[5:]
+
+  with pytest.raises(Locked, match="this process lost its lock"):
+    cache_codes.write(
+        config, tmp_path, make_codes=is_overtaken, save_every=save_every)
+  assert not (tmp_path / "header.json").exists()
+  assert json.loads((tmp_path / "partial.json").read_text())["done"] == 0
+  assert (tmp_path / ".lock").read_text() == "of the next"
 
 
 def test_two_commands_do_not_write_to_one_folder(config, tmp_path):
