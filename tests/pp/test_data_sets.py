@@ -77,6 +77,14 @@ def test_a_damaged_description_is_named(tiny_data, tmp_path, name, content):
   assert message.endswith(" Copy it or prepare it again.")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '[{"id": "one"}]', "3"])
+def test_damaged_categories_are_named(tiny_data, tmp_path, content):
+  shutil.copytree(tiny_data / "tiny", tmp_path / "tiny")
+  path = tmp_path / "tiny/1.0.0/categories.json"
+  path.write_text(content)
+  assert failure("tiny", tmp_path).startswith(f"dataset: {str(path)!r}")
+
+
 def test_damaged_rooms_say_how_to_render_them_again(rooms_tiny_dir, tmp_path):
   shutil.copytree(rooms_tiny_dir / "rooms", tmp_path / "rooms")
   folder = tmp_path / "rooms/tiny/1.1.0"

@@ -233,12 +233,13 @@ def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path
   chosen = []
   problems = []
   for name in names:
-    chosen += by_name[name]
-    # All wrong names are collected, for one message.
-    num_images = len(by_name[name])
-    if num_images != 1:
+    images_of_name = by_name[name]
+    if len(images_of_name) == 1:
+      chosen += images_of_name
+    else:
+      # All wrong names are collected, for one message.
       problems.append(
-          f"{name}: {num_images or 'no'} images have this name.")
+          f"{name}: {len(images_of_name) or 'no'} images have this name.")
   for image_file, count in collections.Counter(chosen).items():
     if count > 1:
       problems.append(f"{image_file.name}: named {count} times.")
