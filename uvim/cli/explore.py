@@ -57,6 +57,8 @@ def serve(listener: socket.socket, application: Any, *,
       http=_make_protocol(request_seconds),
       ws="none",
       log_level="warning",
+      # Its own set-up would close the handlers that others have made.
+      log_config=None,
       proxy_headers=False,
       server_header=False,
       limit_concurrency=MAX_CONNECTIONS,

@@ -12,15 +12,19 @@ Every answer but the page is JSON. A mistake gives {"error": one line}.
 
 import asyncio
 import base64
+import concurrent.futures
+import functools
 import hashlib
 import io
 import json
 import pathlib
 import re
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from uvim.cli import app
 from uvim.explorer.session import Session
 from uvim.registry import ConfigError
 
@@ -67,6 +71,18 @@ class Busy(Refused):
   status = 503
 
 
+class OutOfMemory(Refused):
+  """A request that needs more memory than there is."""
+
+  status = 503
+
+
+class Failed(Refused):
+  """A request that ends in a fault of ours."""
+
+  status = 500
+
+
 class Gone(Exception):
   """The client went away; nobody waits for an answer."""
 
@@ -109,6 +125,9 @@ class Endpoints:
   def __init__(self, session: Session, max_bytes: int):
     self._session = session
     self._max_bytes = max_bytes
+    # One thread, so one request computes at a time: the memory that several
+    # need would add up, and a session takes one call at a time.
+    self._worker = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
   async def info(self, request) -> dict[str, Any]:
     del request
@@ -116,12 +135,12 @@ class Endpoints:
 
   async def add(self, request) -> dict[str, Any]:
     body = await _read_body(request, self._max_bytes)
-    number = await _compute(self._session.add, body)
-    return await _compute(self._session.describe, number)
+    number = await self._compute(self._session.add, body)
+    return await self._compute(self._session.describe, number)
 
   async def describe(self, request) -> dict[str, Any]:
     number = request.path_params["number"]
-    return await _compute(self._session.describe, number)
+    return await self._compute(self._session.describe, number)
 
   async def predict(self, request) -> dict[str, Any]:
     given = await _read_json(request)
@@ -129,7 +148,7 @@ class Endpoints:
     known = ("seed", "num_samples", *self._session.sampling_options)
     _check_names(given, ("id", *known))
     options = {name: given[name] for name in known if name in given}
-    samples = await _compute(self._session.predict, number, **options)
+    samples = await self._compute(self._session.predict, number, **options)
     return {"samples": samples}
 
   async def decode(self, request) -> dict[str, Any]:
@@ -137,14 +156,14 @@ class Endpoints:
     number = _text(given, "id")
     _check_names(given, ("id", "code"))
     code = _code(given)
-    return await _compute(self._session.decode, number, code)
+    return await self._compute(self._session.decode, number, code)
 
-
-async def _compute(function: Callable[..., Any], *args: Any,
-                   **kwargs: Any) -> Any:
-  """Calls the function in a thread, so that the server can still answer."""
-  from starlette.concurrency import run_in_threadpool
-  return await run_in_threadpool(function, *args, **kwargs)
+  async def _compute(self, function: Callable[..., Any], *args: Any,
+                     **kwargs: Any) -> Any:
+    """Calls the function in the worker, so that the server can still answer."""
+    call = functools.partial(function, *args, **kwargs)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(self._worker, call)
 
 
 # ── Answers ─────────────────────────────────────────────────────────────────
@@ -207,17 +226,14 @@ class _Answers:
       request.state.body_seconds = self._body_seconds
       try:
         content = await self._run(endpoint, request)
-        status = 200
+        # It becomes a text here, which may fail too.
+        return JSONResponse(content, headers=_HEADERS)
       except Gone:
         return Response()  # Nobody reads it.
-      except ConfigError as error:
-        content = {"error": str(error)}
-        status = getattr(error, "status", 400)
-      except Exception:  # noqa: BLE001 - a bug must not end the session.
-        traceback.print_exc()
-        content = {"error": "This failed; the terminal tells more."}
-        status = 500
-      return JSONResponse(content, status, headers=_HEADERS)
+      except Exception as error:  # noqa: BLE001 - it must not end the session.
+        mistake = _as_mistake(error, endpoint.__name__)
+      status = getattr(mistake, "status", 400)
+      return JSONResponse({"error": str(mistake)}, status, headers=_HEADERS)
 
     return send
 
@@ -232,6 +248,25 @@ class _Answers:
       return await endpoint(request)
     finally:
       self._num_requests -= 1
+
+
+def _as_mistake(error: Exception, name: str) -> ConfigError:
+  """What the client is told of an error; the terminal is told of ours.
+
+  Args:
+    error: what ended the request.
+    name: of the endpoint.
+  """
+  if isinstance(error, ConfigError):
+    return error
+  if app.is_out_of_memory(error):
+    first_line = str(error).partition("\n")[0]
+    details = f" ({first_line})" if first_line else ""
+    print(f"{name}: out of memory{details}", file=sys.stderr)
+    return OutOfMemory("There is too little memory for this; fewer samples or "
+                       "a smaller image need less.")
+  traceback.print_exception(error)
+  return Failed("This failed; the terminal tells more.")
 
 
 # ── Requests ────────────────────────────────────────────────────────────────

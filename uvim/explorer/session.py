@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import hashlib
 import io
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -41,9 +40,9 @@ class Entry:
 
 
 class Session:
-  """The model and its images; safe to call from several threads.
+  """The model and its images; takes one call at a time.
 
-  Only one thread computes at a time.
+  Only `info` may be called while another call computes.
   """
 
   def __init__(self, uvim: Any, title: str):
@@ -58,8 +57,6 @@ class Session:
     # In the order of arrival; the oldest comes first.
     self._entries: dict[str, Entry] = collections.OrderedDict()
     self._examples: list[str] = []
-    self._lock = threading.Lock()
-    self._decoding = threading.Lock()
     # Id → truth and oracle of an image, which never change.
     self._descriptions: dict[str, dict[str, Any]] = {}
 
@@ -105,15 +102,13 @@ class Session:
   # ── The images ──────────────────────────────────────────────────────────
 
   def add(self, file: BinaryIO) -> str:
-    """Reads an uploaded image, one at a time; returns its id.
+    """Reads an uploaded image; returns its id.
 
     Raises:
       ConfigError: not an image, or one of too many pixels.
     """
-    # One after the other: each takes several bytes for each of its pixels.
-    with self._decoding:
-      image = images.read(file, max_pixels=MAX_PIXELS, smallest_HW=(SIDE, SIDE))
-      return self.add_entry(image)
+    image = images.read(file, max_pixels=MAX_PIXELS, smallest_HW=(SIDE, SIDE))
+    return self.add_entry(image)
 
   def add_example(self, image: np.ndarray, labels: Any) -> str:
     """Keeps an image with its truth for the whole session."""
@@ -128,14 +123,13 @@ class Session:
     if labels is None and self.task.labels_from_image:
       labels = image
     number = _fingerprint(image)
-    with self._lock:
-      # Taken out first: the newest comes last.
-      old = self._entries.pop(number, None)
-      # An example that is uploaded again keeps its truth.
-      if labels is None and old is not None:
-        labels = old.labels
-      self._entries[number] = Entry(image, labels)
-      self._forget_the_oldest()
+    # Taken out first: the newest comes last.
+    old = self._entries.pop(number, None)
+    # An example that is uploaded again keeps its truth.
+    if labels is None and old is not None:
+      labels = old.labels
+    self._entries[number] = Entry(image, labels)
+    self._forget_the_oldest()
     return number
 
   def _forget_the_oldest(self) -> None:
@@ -149,27 +143,24 @@ class Session:
       self._descriptions.pop(key, None)
 
   def _entry(self, number: str) -> Entry:
-    with self._lock:
-      if number not in self._entries:
-        raise ConfigError("This image is not here any more; drop it in again.")
-      return self._entries[number]
+    if number not in self._entries:
+      raise ConfigError("This image is not here any more; drop it in again.")
+    return self._entries[number]
 
   # ── What the model makes of them ────────────────────────────────────────
 
   def describe(self, number: str) -> dict[str, Any]:
     """The image; with labels the truth, and what the oracle makes of it."""
-    # Takes the lock itself, so it must be called before the lock is taken.
     entry = self._entry(number)
     height, width = entry.image.shape[:2]
     description = {"id": number, "width": width, "height": height,
                    "image": _data_url(entry.image)}
     if entry.labels is None:
       return description
-    with self._lock:
-      # Computed once, however often somebody asks.
-      if number not in self._descriptions:
-        self._descriptions[number] = self._describe_labels(entry)
-      return description | self._descriptions[number]
+    # Computed once, however often somebody asks.
+    if number not in self._descriptions:
+      self._descriptions[number] = self._describe_labels(entry)
+    return description | self._descriptions[number]
 
   def _describe_labels(self, entry) -> dict[str, Any]:
     """The truth, and what the oracle makes of it."""
@@ -185,28 +176,26 @@ class Session:
     _check_option("seed", seed)
     _check_option("num_samples", num_samples)
     entry = self._entry(number)
-    with self._lock:
-      prediction = self._uvim.predict(
-          [entry.image], seed=seed, num_samples=num_samples, **options)
+    prediction = self._uvim.predict(
+        [entry.image], seed=seed, num_samples=num_samples, **options)
     # Not every prior has a likelihood.
     if prediction.logprob is None:
-      return _describe_samples(prediction, [None] * num_samples)
-    return _describe_samples(prediction, prediction.logprob[0])
+      return self._describe_samples(prediction, [None] * num_samples)
+    return self._describe_samples(prediction, prediction.logprob[0])
 
   def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
     """The output of the base model for a painted code."""
     entry = self._entry(number)
     # The model takes a code for each image; here is one image.
     codes_1L = np.array([code])
-    with self._lock:
-      return self._decoded(entry, codes_1L)
+    return self._decoded(entry, codes_1L)
 
   def _decoded(self, entry, codes_1L) -> dict[str, Any]:
     """The output for one code, and how likely the prior finds the code."""
     # First: it checks the code.
     prediction = self._uvim.decode([entry.image], codes_1L)
     logprob_L = self._logprob(entry, codes_1L)
-    samples = _describe_samples(prediction, [logprob_L])
+    samples = self._describe_samples(prediction, [logprob_L])
     return samples[0]
 
   def _logprob(self, entry, codes_1L) -> np.ndarray | None:
@@ -219,6 +208,29 @@ class Session:
     except ConfigError:  # Not every prior has a likelihood.
       return None
     return logprob_11L[0, 0]
+
+  def _describe_samples(
+      self,
+      prediction: Any,
+      logprob_SL: Sequence[np.ndarray | None],
+  ) -> list[dict[str, Any]]:
+    """The samples of a prediction of one image."""
+    samples = []
+    for s, logprob_L in enumerate(logprob_SL):
+      code_L = prediction.codes[0, s]
+      # One at a time: drawing takes a hundred bytes for each pixel.
+      outputs = {}
+      for key, arrays in prediction.outputs.items():
+        outputs[key] = arrays[0][s:s + 1]
+      drawings = self.task.render(outputs)
+      sample = {"code": code_L.tolist(), "output": _data_url(drawings[0])}
+      if logprob_L is not None:
+        probability_L = np.exp(logprob_L)
+        sample["confidence"] = np.round(probability_L, 4).tolist()
+        # Per word, from nats to bits.
+        sample["bits"] = float(-logprob_L.mean() / np.log(2))
+      samples.append(sample)
+    return samples
 
   def _draw_labels(self, entry) -> str:
     height, width = entry.image.shape[:2]
@@ -268,24 +280,6 @@ def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
   entropy = -np.sum(share_Q * log_share_Q)
   return {"counts": np.round(counts_Q, 3).tolist(),
           "perplexity": float(np.exp(entropy))}
-
-
-def _describe_samples(prediction: Any,
-                      logprob_SL: Sequence[np.ndarray | None]
-                      ) -> list[dict[str, Any]]:
-  """The samples of a prediction of one image."""
-  codes_SL = prediction.codes[0]
-  drawings = prediction.pictures()[0]
-  samples = []
-  for s, logprob_L in enumerate(logprob_SL):
-    sample = {"code": codes_SL[s].tolist(), "output": _data_url(drawings[s])}
-    if logprob_L is not None:
-      probability_L = np.exp(logprob_L)
-      sample["confidence"] = np.round(probability_L, 4).tolist()
-      # Per word, from nats to bits.
-      sample["bits"] = float(-logprob_L.mean() / np.log(2))
-    samples.append(sample)
-  return samples
 
 
 def _data_url(image_HWC: np.ndarray) -> str:

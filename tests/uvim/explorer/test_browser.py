@@ -44,7 +44,7 @@ def address(browser, weights):
   session = Session(uvim, "tiny")
   with socket.create_server(("127.0.0.1", 0)) as sock:
     server = uvicorn.Server(uvicorn.Config(
-        server_lib.make_app(session), log_level="warning", ws="none"))
+        server_lib.make_app(session), log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     yield f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -1,34 +1,19 @@
 """The explorer's server: what it answers, and what it refuses."""
 
-import asyncio
 import base64
 import hashlib
 import io
 import re
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.trainers import tiny
+from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim import fields
-from uvim.explorer import server
-from uvim.explorer import session as session_lib
-from uvim.inference.api import UViM
 from uvim.registry import ConfigError
-
-
-def noise_image(height=20, width=31, seed=0):
-  return np.random.default_rng(seed).integers(
-      0, 256, (height, width, 3), np.uint8)
-
-
-def png(image, **kwargs):
-  out = io.BytesIO()
-  Image.fromarray(image).save(out, "PNG", **kwargs)
-  return out.getvalue()
 
 
 def image_of(url):
@@ -36,64 +21,6 @@ def image_of(url):
   data = base64.b64decode(url.partition(",")[2])
   with Image.open(io.BytesIO(data)) as file:
     return np.asarray(file)
-
-
-@pytest.fixture(scope="module")
-def uvim(weights):
-  return UViM.from_checkpoint(weights[0], lm=weights[1])
-
-
-class Variant:
-  """A model with other attributes than those of the real one."""
-
-  def __init__(self, uvim, **attributes):
-    self._uvim = uvim
-    self.__dict__.update(attributes)
-
-  def __getattr__(self, name):
-    return getattr(self._uvim, name)
-
-
-class Client:
-  """Requests to an app of its own."""
-
-  def __init__(self, uvim, **kwargs):
-    self.session = session_lib.Session(uvim, "tiny")
-    self.app = server.make_app(self.session, **kwargs)
-
-  def reply(self, method, path, **kwargs):
-    async def send():
-      async with httpx.AsyncClient(
-          transport=httpx.ASGITransport(app=self.app),
-          base_url=kwargs.pop("base", "http://localhost")) as client:
-        return await client.request(method, path, **kwargs)
-
-    return asyncio.run(send())
-
-  def get(self, path):
-    out = self.reply("GET", path)
-    assert out.status_code == 200, out.text
-    return out.json()
-
-  def post(self, path, given):
-    out = self.reply("POST", path, json=given)
-    assert out.status_code == 200, out.text
-    return out.json()
-
-  def upload(self, data):
-    return self.reply("POST", "/images", content=data)
-
-  def refuses(self, method, path, status=400, **kwargs):
-    out = self.reply(method, path, **kwargs)
-    assert out.status_code == status
-    error = out.json()["error"]
-    assert "\n" not in error and "Traceback" not in error
-    return error
-
-
-@pytest.fixture
-def client(uvim):
-  return Client(uvim)
 
 
 def test_the_page_runs_its_own_script_and_loads_nothing(client):
@@ -309,6 +236,19 @@ def test_other_pages_and_other_names_are_refused(client, uvim):
       "GET", "/info", base="http://elsewhere.example").status_code == 200
 
 
+def test_every_route_but_the_page_refuses_other_pages(client):
+  paths = [route.path for route in client.app.routes]
+  assert paths[0] == "/" and len(paths) > 4
+  for route in client.app.routes[1:]:
+    for method in route.methods:
+      path = route.path.replace("{number}", "0")
+      headers = {"origin": "http://elsewhere.example"}
+      reply = client.reply(method, path, headers=headers)
+      assert reply.status_code == 400, (method, path)
+      # An answer to HEAD has no body.
+      assert method == "HEAD" or "other pages" in reply.json()["error"]
+
+
 def test_an_image_tag_of_another_page_computes_nothing(client):
   number = client.session.add_example(noise_image(16, 16), None)
   for site in ("cross-site", "same-site"):
@@ -318,71 +258,6 @@ def test_an_image_tag_of_another_page_computes_nothing(client):
       "sec-fetch-site": "same-origin"}).status_code == 200
 
 
-def test_truth_and_oracle_are_computed_once(uvim):
-  calls = []
-
-  def encode(*args):
-    calls.append(args)
-    return uvim.encode(*args)
-
-  client = Client(Variant(uvim, encode=encode))
-  labels = uvim.task.label_at(tiny.batch(3)["labels"][0], (16, 16))
-  number = client.session.add_example(noise_image(16, 16), labels)
-  first = client.get(f"/images/{number}")
-  assert client.get(f"/images/{number}") == first and len(calls) == 1
-
-
-def test_a_half_sent_request_ends(uvim):
-  client = Client(uvim, body_seconds=0.05)
-
-  async def half():
-    yield b"x" * 100
-    await asyncio.sleep(60)
-
-  assert "0.05 s" in client.refuses("POST", "/images", 408, content=half())
-
-
-def test_too_many_requests_at_once(uvim):
-  client = Client(uvim, max_requests=0)
-  assert "try again" in client.refuses("GET", "/info", 503)
-
-
-def test_a_client_that_goes_away_prints_nothing(client, capsys):
-  async def leave():
-    async def receive():
-      return {"type": "http.disconnect"}
-
-    async def send(message):
-      del message
-
-    scope = {"type": "http", "method": "POST", "path": "/images",
-             "headers": [(b"host", b"localhost")], "query_string": b""}
-    await client.app(scope, receive, send)
-
-  asyncio.run(leave())
-  assert capsys.readouterr().err == ""
-
-
 def test_the_name_of_a_test_client_is_no_way_in(client):
   reply = client.reply("GET", "/info", base="http://testserver")
   assert reply.status_code == 400
-
-
-def test_a_bug_does_not_end_the_session(uvim, capsys):
-  client = Client(Variant(uvim, predict=lambda *args, **options: 1 / 0))
-  number = client.upload(png(noise_image())).json()["id"]
-  error = client.refuses("POST", "/predict", 500, json={"id": number})
-  assert "division" not in error
-  assert "ZeroDivisionError" in capsys.readouterr().err
-  assert client.reply("GET", "/info").status_code == 200
-
-
-def test_old_images_are_forgotten_but_not_the_examples(uvim):
-  session = session_lib.Session(uvim, "tiny")
-  first = session.add_example(noise_image(2, 2, 0), None)
-  numbers = [session.add_entry(noise_image(2, 2, seed))
-             for seed in range(1, session_lib.MAX_IMAGES + 9)]
-  assert len(session) == session_lib.MAX_IMAGES
-  assert first in session and numbers[-1] in session
-  with pytest.raises(ConfigError, match="not here any more"):
-    session.describe(numbers[0])
