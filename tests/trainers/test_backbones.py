@@ -1,14 +1,18 @@
 """Stage II trains with every network that can read its image."""
 
-import jax
 import numpy as np
 import pytest
 
 from tests.trainers import tiny
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
+from uvim import tree
 from uvim.nn.backbones import BACKBONES
 from uvim.registry import ConfigError
+
+# No loss depends on them, so rounding alone moves them: a softmax does not see
+# what is added to all keys, nor a layer norm what is added to all channels.
+INVISIBLE = ("key/bias", "token_mixing/Dense_1/bias")
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +35,11 @@ def test_steps_agree_on_one_device_and_on_eight(oracle, name):
   # It learns, and the same on all.
   assert want_losses[0] != want_losses[1]
   np.testing.assert_allclose(got_losses, want_losses, rtol=1e-5)
-  jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
-      got_state.params, want_state.params)
+  want = tree.flatten(want_state.params)
+  for path, value in tree.flatten(got_state.params).items():
+    if not path.endswith(INVISIBLE):
+      np.testing.assert_allclose(
+          value, want[path], rtol=1e-3, atol=1e-4, err_msg=path)
 
 
 def test_a_patch_that_the_stem_cannot_have_is_named(oracle):
