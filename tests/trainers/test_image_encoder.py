@@ -8,7 +8,7 @@ import pytest
 from tests.trainers import tiny
 from trainers.families.vqvae import VqvaeFamily
 from trainers.step import example_rngs
-from uvim import tree
+from uvim import files, tree
 from uvim.models.guided import Context
 from uvim.registry import ConfigError
 
@@ -189,3 +189,19 @@ def test_a_variant_has_the_sizes_of_its_name():
   assert params["EmbedPatches"]["kernel"].shape == (16, 16, 3, 768)
   assert params["encoder_prefix"].shape == (1, 1, 768)
   assert len(params["encoder"]) == 12 + 1
+
+
+@pytest.mark.parametrize("part", ["image_encoder", None])
+def test_it_starts_from_an_encoder_alone_and_from_that_of_a_run(tmp_path, part):
+  source = stage_i(encoder=dict(input_size=(12, 12)))
+  params, extra = drawn(source)
+  whole = {"params": params, "state": extra["state"]}
+  path = tmp_path / "source.npz"
+  files.save_npz(path, {"params": params[part]} if part else whole)
+  family = stage_i(encoder=dict(input_size=(12, 12)),
+                   model_init={"image_encoder": str(path)})
+  initial = tiny.open_family(family).initial
+  wanted = tree.flatten({"params": {"image_encoder": params["image_encoder"]}})
+  assert set(initial) == set(wanted)
+  for name, array in wanted.items():
+    np.testing.assert_array_equal(initial[name], array)

@@ -23,6 +23,7 @@ from uvim import fields, tree
 from uvim.codes import masking
 from uvim.config import TrainConfig
 from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.base import EncoderSpec
 from uvim.encoders.image_encoder import ImageEncoder
 from uvim.learn import sharding
 from uvim.registry import ConfigError, lookup
@@ -112,6 +113,13 @@ class Family(abc.ABC):
   def init(self, rng: jax.Array) -> tuple[PyTree, Extra]:
     """Parameters and `TrainState.extra` at step 0; traceable."""
 
+  @property
+  def encoder_specs(self) -> dict[str, EncoderSpec]:
+    """What pretrained encoders may fill, by their part of the parameters."""
+    if self.image_encoder is None:
+      return {}
+    return {image_encoder_lib.NAME: self.image_encoder.spec}
+
   def frozen_patterns(self) -> tuple[str, ...]:
     """Parameters that are not trained, whatever `config.schedule` says.
 
@@ -136,7 +144,10 @@ class Family(abc.ABC):
       ConfigError: nothing there, or arrays that do not fit.
     """
     initial = store.read_start(
-        self.config.model_init, self.wanted_arrays(), kind=self.kind)
+        self.config.model_init,
+        self.wanted_arrays(),
+        kind=self.kind,
+        encoder_specs=self.encoder_specs)
     return Opened(initial=initial)
 
   @abc.abstractmethod

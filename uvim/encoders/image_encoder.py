@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from uvim import fields
 from uvim.encoders import ENCODERS
+from uvim.encoders.base import EncoderSpec
 from uvim.fields import field
 from uvim.nn import attention, backbones, transformer
 from uvim.nn.backbones import Backbone
@@ -89,7 +90,7 @@ class ImageEncoder:
       None, doc=f"Height and width of a patch. {_OF_VARIANT}",
       check=fields.optional(fields.two_integers()))
   backbone: str = field(
-      "vit", doc="The network: `vit`.",
+      "vit", doc="The network, as in stage II.",
       check=fields.one_of(backbones.BACKBONES))
   frozen: bool = field(
       True, doc="It is not trained: no gradient, no optimizer state, no weight "
@@ -142,6 +143,16 @@ class ImageEncoder:
   def features_shape(self) -> tuple[int, int]:
     """(T, D) of the features of an image."""
     return (math.prod(self.grid_size), self.size.width)
+
+  @property
+  def spec(self) -> EncoderSpec:
+    """What a checkpoint is to fill."""
+    return EncoderSpec(
+        self.family,
+        self.size.num_heads,
+        self.grid_size,
+        below=f"{NAME}/",
+        option=f"config.model.{NAME}.family")
 
   def make_network(self) -> Backbone:
     """The network, whose parameters are those under "image_encoder"."""
@@ -270,3 +281,4 @@ def _check_sizes(encoder, where):
       raise ConfigError(
           f"{where}.input_size = {encoder.input_size}; it must be a multiple "
           f"of the patch {encoder.patch} in both directions.")
+  encoder.make_network().check(f"{where}.backbone = {encoder.backbone!r}")
