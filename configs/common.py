@@ -317,7 +317,7 @@ def rooms_stage_i(task, classes, pp, tiny=False):
   """
   config = mlc.ConfigDict()
   config.task = task
-  _set_rooms_data(config, TINY_ROOMS if tiny else "rooms", pp)
+  set_rooms_data(config, TINY_ROOMS if tiny else "rooms", pp)
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
   config.batch_size = 8
   config.total_steps = 10_000
@@ -333,9 +333,9 @@ def rooms_stage_i(task, classes, pp, tiny=False):
       num_heads=4, dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True, **stage_i_switches())
   set_labels(config.model, classes)
-  _set_rooms_optimizer(config)
+  set_rooms_optimizer(config)
   if tiny:
-    _shrink_rooms(config)
+    shrink_rooms(config)
     config.model.update(oracle_depth=1, base_model_depth=1, width=32,
                         mlp_dim=32, dict_size=16)
   return config
@@ -352,7 +352,7 @@ def rooms_stage_ii(stage_i, pp):
     A config without evaluators; see `add_rooms_stage_ii_evals`.
   """
   config = mlc.ConfigDict()
-  _set_rooms_data(config, stage_i.dataset, pp)
+  set_rooms_data(config, stage_i.dataset, pp)
   config.batch_size = 16
   config.total_steps = 2400
   config.log_eval_steps = 1200
@@ -369,9 +369,9 @@ def rooms_stage_ii(stage_i, pp):
   # more: the word 0 starts a text.
   config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
   config.model.seq_len = config.oracle.model.get_ref("code_len")
-  _set_rooms_optimizer(config)
+  set_rooms_optimizer(config)
   if is_tiny_rooms(config):
-    _shrink_rooms(config)
+    shrink_rooms(config)
     config.model.update(num_layers=1, emb_dim=32, mlp_dim=32)
   return config
 
@@ -394,7 +394,7 @@ def _set_rooms_oracle(config, stage_i):
   config.model_init = {"base_model": config.oracle.get_ref("model_init") + ""}
 
 
-def _set_rooms_data(config, dataset, pp):
+def set_rooms_data(config, dataset, pp):
   """The data set, its splits and its preprocessing."""
   config.dataset = dataset
   config.data_dir = mlc.config_dict.placeholder(str)
@@ -407,7 +407,7 @@ def _set_rooms_data(config, dataset, pp):
   set_devices(config)
 
 
-def _set_rooms_optimizer(config):
+def set_rooms_optimizer(config):
   """Adam, with a cosine schedule and clipped gradients."""
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.99)
@@ -417,7 +417,7 @@ def _set_rooms_optimizer(config):
   config.grad_clip_norm = 1.0
 
 
-def _shrink_rooms(config):
+def shrink_rooms(config):
   """Makes a `rooms` config last a few seconds."""
   config.batch_size = 8
   config.total_steps = 4

@@ -39,6 +39,8 @@ CONFIGS = {
     "lm_rooms_colorization": ("", "tiny"),
     "vqvae_rooms_normals": ("", "tiny"),
     "lm_rooms_normals": ("", "tiny"),
+    "mae_images": ("", "res=112", "batch_size=256,num_images=5000"),
+    "mae_rooms": ("", "tiny"),
 }
 # Examples of the train splits.
 COCO_TRAIN = 118_287
@@ -79,7 +81,8 @@ def test_every_config_file_is_listed():
 @pytest.mark.parametrize("name,arg", names_and_arguments())
 def test_config_builds(name, arg):
   config = resolve(get(name, arg))
-  assert config.kind == ("vqvae" if config.oracle is None else "lm")
+  kind, _, _ = name.partition("_")
+  assert config.kind == kind
   assert jax.tree.leaves(shapes_of(model_of(config)))
   strings = [config.pp_train, config.pp_eval]
   strings += [block.pp for block in config.evals]

@@ -191,6 +191,15 @@ come from `model_init = {"image_encoder": …}`.
 
 $image_encoder
 
+## MAE model
+
+These are the fields of `config.model` with `model_name` = `mae`, which learns
+an image encoder from images alone. Its `predict` fills in the masked patches,
+and its `loss` is the mean squared error over them. What is masked in an image
+follows from its id and the option `seed`.
+
+$mae
+
 ## What may change between a run and its resumption
 
 $resume_free
@@ -284,6 +293,8 @@ def page() -> str:
       known_fields("vit", {}, "config.model").values(), prefix="model.")
   tables["stage_ii"] = field_table(
       known_fields("lm", {}, "config.model").values(), prefix="model.")
+  tables["mae"] = field_table(
+      known_fields("mae", {}, "config.model").values(), prefix="model.")
   tables["image_encoder"] = field_table(
       fields_of(ImageEncoder).values(), prefix="model.image_encoder.")
   tables["task_options"] = _task_table()

@@ -68,8 +68,11 @@ def check_evaluations(
     check_truth(item, skips=config.on_bad_example == "skip")
 
 
-def check_classes(task: AbstractTask, split: Any) -> None:
+def check_classes(task: AbstractTask | None, split: Any) -> None:
   """Raises a ConfigError if model and data set have other classes."""
+  # A family that learns from images alone has no task.
+  if task is None:
+    return
   num_classes = task.num_categories
   num_categories = len(split.categories)
   # Not every task has classes, and not every data set names them.
@@ -83,19 +86,19 @@ def check_classes(task: AbstractTask, split: Any) -> None:
 
 
 def check_labels(
-    task: AbstractTask,
+    task: AbstractTask | None,
     batch: Mapping[str, np.ndarray],
     where: str,
 ) -> None:
   """Refuses labels of no use, or warns of them; see `AbstractTask.label_flaws`.
 
   Args:
-    task: says what may be wrong.
+    task: says what may be wrong; None: no label is looked at.
     batch: 'labels' [B,H,W,C] and 'image/id' int [B]; without labels there is
       nothing to check.
     where: data set and split, for messages.
   """
-  if "labels" not in batch:
+  if task is None or "labels" not in batch:
     return
   for flaw in task.label_flaws(batch["labels"]):
     if not np.any(flaw.is_bad_B):

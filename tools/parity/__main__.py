@@ -24,10 +24,13 @@ import numpy as np
 
 from tools.parity import (
   common,
+  encoders,
   fixtures,
+  mae,
   measures,
   names,
   optimizer,
+  positions,
   pp,
   stage1,
   stage2,
@@ -46,6 +49,10 @@ KINDS = (
     Kind("panoptic_predict*.npz", measures.compare_panoptic),
     Kind("eval_metrics*.npz", measures.compare_metrics),
     Kind("param_tree_*.txt", names.compare),
+    Kind("enc_*.npz", encoders.compare),
+    Kind("real_dinov2_small.npz", encoders.compare_real),
+    Kind("position_resize*.npz", positions.compare),
+    Kind("enc_vit_mae*.npz", mae.compare),
 )
 
 

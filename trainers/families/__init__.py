@@ -3,7 +3,7 @@
 A new family is one file with one class and one line in `FAMILIES`.
 """
 
-from trainers.families import lm, vqvae
+from trainers.families import lm, mae, vqvae
 from trainers.families.base import Family, nested
 from uvim import tree
 from uvim.config import TrainConfig
@@ -12,7 +12,11 @@ from uvim.store import open_model
 from uvim.store.start_from import Store
 from uvim.typing import PyTree
 
-FAMILIES = {"vqvae": vqvae.VqvaeFamily, "lm": lm.LmFamily}
+FAMILIES = {
+    "vqvae": vqvae.VqvaeFamily,
+    "lm": lm.LmFamily,
+    "mae": mae.MaeFamily,
+}
 
 
 def family_class(kind: str) -> type[Family]:

@@ -22,8 +22,8 @@ from trainers.report.run_files import Evaluator, EvaluatorGroup, Run
 
 PAGE = "report.html"
 # What a person calls the families of models; others go by their own name.
-_STAGES = {"vqvae": "Stage I", "lm": "Stage II"}
-_SIZES = ("width", "emb_dim", "num_layers", "oracle_depth",
+_STAGES = {"vqvae": "Stage I", "lm": "Stage II", "mae": "MAE"}
+_SIZES = ("width", "emb_dim", "depth", "num_layers", "oracle_depth",
           "base_model_depth", "code_len", "seq_len", "dict_size")
 _MAX_TIMES = 5  # How often an alarm is quoted.
 _MAX_EARLIER = 4  # Panels before the newest.
@@ -43,7 +43,8 @@ def title(run: Run) -> str:
   # The config of an older run does not name its kind.
   kind = run.config.get("kind") or ("lm" if oracle else "vqvae")
   stage = _STAGES.get(kind, kind)
-  task = run.config.get("task") or oracle.get("task", "")
+  # A family that learns from images alone has no task.
+  task = run.config.get("task") or oracle.get("task", "images")
   task_words = task.replace("_", " ")
   return f"{stage}: {task_words} on {run.config.get('dataset')}"
 

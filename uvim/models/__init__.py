@@ -6,7 +6,7 @@ from typing import Any
 
 from uvim import priors
 from uvim.fields import Field
-from uvim.models import guided
+from uvim.models import guided, mae
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
@@ -27,17 +27,19 @@ class Architecture:
 
 _GUIDED = Architecture(guided.make_guided_model, guided.known_fields)
 _PRIOR = Architecture(priors.make_prior, priors.known_fields)
+_MAE = Architecture(mae.make_masked_autoencoder, mae.known_fields)
 # The second name of each is the released code's own.
 MODELS = {
     "vit": _GUIDED,
     "proj.uvim.vit": _GUIDED,
     "lm": _PRIOR,
     "proj.uvim.lm": _PRIOR,
+    "mae": _MAE,
 }
 
 
 def make_model(name: str, model_fields: ModelFields, where: str) -> Any:
-  """Builds a `GuidedModel` or a `Prior` from a config block.
+  """Builds a `GuidedModel`, `Prior` or `MaskedAutoencoder` from a block.
 
   Args:
     name: a key of MODELS.

@@ -43,7 +43,7 @@ class PatchEmbedding(nn.Module):
     bias_D = self.param("bias", nn.initializers.zeros, bias_shape)
     # A matmul, because the CPU's strided convolution and its gradient are
     # slower.
-    x_BNX = _patches(image, self.patch_size)
+    x_BNX = image_patches(image, self.patch_size)
     kernel_XD = kernel.reshape(-1, self.width)
     x_BNX, kernel_XD, bias_D = nn.dtypes.promote_dtype(
         x_BNX, kernel_XD, bias_D, dtype=self.dtype
@@ -51,7 +51,9 @@ class PatchEmbedding(nn.Module):
     return x_BNX @ kernel_XD + bias_D[None, None]
 
 
-def _patches(image, patch_size):
+def image_patches(
+    image: AnyImage, patch_size: tuple[int, int]
+) -> Float[Array, "B N X"]:
   """An image as vectors: row-major patches of row-major pixels."""
   batch, height, width, channels = image.shape
   patch_height, patch_width = patch_size

@@ -12,15 +12,26 @@ from uvim.typing import Array, Float
 Positions = Float[Array, "1 N D"]
 
 
-def sincos2d(grid: tuple[int, int], width: int) -> Positions:
+def sincos2d(
+    grid: tuple[int, int],
+    width: int,
+    *,
+    reaches_longest: bool = True,
+) -> Positions:
   """Fixed embedding of a grid of (rows, columns), in row-major order.
 
   A quarter of the width each for sin and cos of the column, sin and cos of the
   row, at wavelengths from 2π to 20000π (Chen et al., MoCo v3, appendix).
+
+  Args:
+    grid: rows and columns.
+    width: D, a multiple of 4.
+    reaches_longest: whether the longest wave is there. False: the waves end one
+      step before it, as in MAE.
   """
   num_rows, num_columns = grid
   row_N1, column_N1 = np.mgrid[:num_rows, :num_columns].reshape(2, -1, 1)
-  exponents = np.linspace(0, 1, width // 4)[None, :]
+  exponents = np.linspace(0, 1, width // 4, endpoint=reaches_longest)[None, :]
   frequencies = 10_000.0 ** -exponents
   column_angles = column_N1 * frequencies
   row_angles = row_N1 * frequencies

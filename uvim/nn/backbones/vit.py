@@ -60,7 +60,10 @@ class ViT(Backbone):
 
   def with_prefix(self, image: Image) -> Float[Array, "B R+N D"]:
     """All tokens: class token and registers first."""
-    x_BND = self.embed(image) + self.posemb
+    return self.encode(self.embed(image) + self.posemb)
+
+  def encode(self, x_BND: Tokens) -> Float[Array, "B R+N D"]:
+    """The blocks, on any tokens that have their positions already."""
     if self.style.num_prefix:
       shape_BRD = (len(x_BND), *self.prefix.shape[1:])
       prefix_BRD = jnp.broadcast_to(self.prefix, shape_BRD)

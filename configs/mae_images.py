@@ -1,0 +1,74 @@
+"""An image encoder from images alone: a masked autoencoder of the size ViT-B.
+
+The recipe of "Masked Autoencoders Are Scalable Vision Learners", appendix A.1,
+on a data set that `tools.prepare_data images --name my_images --split train`
+makes of folders of images. Its labels are of no use here.
+
+Arguments: `num_images` (in the training split, for the length of the warm-up),
+`batch_size` (the step size follows it), `res` (height and width of an image,
+multiples of 16).
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+DATASET = "my_images"
+# Of ImageNet-1k, on which the recipe was made.
+NUM_IMAGES = 1_281_167
+NUM_EPOCHS = 800
+WARMUP_EPOCHS = 40
+# Step size and weight decay at a batch of 256 images.
+LR_OF_256 = 1.5e-4
+WEIGHT_DECAY = 0.05
+
+
+def pp_strings(res):
+  """Preprocessing at a resolution."""
+  finish = 'value_range(-1, 1)|keep("image")'
+  # At least a fifth of an image, enlarged or shrunk by cubic splines.
+  crop = (f'decode_jpeg_and_inception_crop({res}, area_min=20, '
+          'method="bicubic", antialias=True)|flip_lr|')
+  square = f'decode|central_crop|resize({res}, "bicubic", antialias=True)|'
+  return common.Preprocessing(train=crop + finish, eval=square + finish)
+
+
+def get_config(arg=None):
+  args = common.parse_arg(
+      arg, num_images=NUM_IMAGES, batch_size=4096, res=224)
+  config = mlc.ConfigDict()
+  config.dataset = DATASET
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  config.train_split = "train[2%:]"
+  config.val_split = "train[:2%]"
+  pp = pp_strings(args.res)
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  config.batch_size = args.batch_size
+  config.num_epochs = NUM_EPOCHS
+  config.log_training_steps = 50
+  config.log_eval_steps = 5000
+  config.checkpoint_steps = 1000
+  common.set_devices(config, sharding="fsdp(data)")
+
+  config.model_name = "mae"
+  config.model = dict(
+      input_size=(args.res, args.res), patch_size=(16, 16), width=768, depth=12,
+      mlp_dim=3072, num_heads=12, encoder_style="augreg", mask_ratio=0.75,
+      norm_pix_loss=True, decoder_embed_dim=512, decoder_depth=8,
+      decoder_num_heads=16, **common.speed_switches())
+  set_optimizer(config, args.num_images)
+  config.evals = []
+  return config
+
+
+def set_optimizer(config, num_images):
+  """AdamW, whose step size grows with the batch."""
+  config.optax_name = "scale_by_adam"
+  config.optax = dict(b1=0.9, b2=0.95)
+  config.lr = LR_OF_256 * config.batch_size / 256
+  # AdamW's decay is multiplied by the step size; that of a config is not.
+  config.wd = WEIGHT_DECAY * config.lr
+  warmup_steps = round(WARMUP_EPOCHS * num_images / config.batch_size)
+  config.schedule = dict(decay_type="cosine", warmup_steps=warmup_steps)
