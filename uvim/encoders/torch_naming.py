@@ -38,6 +38,7 @@ class Torch(Naming):
     class_token, registers, positions: names.
     heads: a regular expression for what is left out.
     resize: how the program resizes positions, a key of `positions.METHODS`.
+    resize_with_registers: likewise, where there are registers.
   """
   sign: str
   outer: tuple[str, ...]
@@ -50,6 +51,7 @@ class Torch(Naming):
   positions: str
   heads: str
   resize: str
+  resize_with_registers: str = "bicubic_antialias"
 
   def is_mine(self, names: Iterable[str]) -> bool:
     sign = re.compile(f"{PREFIX}(.*\\.)?{self.sign}")
@@ -73,6 +75,8 @@ class Torch(Naming):
       raise ConfigError(
           f"{unknown[0]!r} and {len(unknown) - 1} other arrays are no part of "
           "a ViT that is known here.")
+    if found.registers is not None:
+      found.resize = self.resize_with_registers
     _add_bias(found)
     if found.class_token is None:
       found.only = "siglip"
