@@ -88,15 +88,16 @@ def number(least: float, below: float | None = None) -> Check:
 
 
 def one_of(names: Iterable[Any]) -> Check:
-  """One of a few values."""
-  names = tuple(names)
+  """One of a few values; of a table its keys, those added later too."""
+  if not isinstance(names, Mapping):
+    names = tuple(names)
   allowed = ", ".join(map(str, names))
 
   def fits(value):
-    # `in` asks the same of each name; a set could not hold every value.
-    return value in names
+    # `in` a list asks the same of each name; a dict could not take every value.
+    return value in list(names)
 
-  return Check(f"one of {allowed}", fits, names)
+  return Check(f"one of {allowed}", fits, tuple(names))
 
 
 def two_integers(least: int = 1) -> Check:

@@ -29,3 +29,14 @@ def test_seeds_end_where_two_would_give_the_same_numbers():
   assert len(set(map(key_of, edges))) == len(edges)
   assert key_of(LARGEST_SEED + 1) == key_of(0)
   assert key_of(-1) == key_of(LARGEST_SEED)
+
+
+def test_a_name_may_join_a_table_later():
+  table = {"a": 1}
+  check = fields.one_of(table)
+  assert check.fits("a")
+  assert not check.fits("b")
+  table["b"] = 2
+  assert check.fits("b")
+  # What no dict could have as a key is still no name.
+  assert not check.fits([1])
