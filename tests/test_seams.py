@@ -1,4 +1,4 @@
-"""A new quantizer, prior, task or family is one class and one table entry.
+"""A new quantizer, prior, backbone, task, family: one class, one table entry.
 
 Each toy below trains two steps through the real loop, is saved, resumed and
 predicts, without a change to any other file.
@@ -7,6 +7,7 @@ predicts, without a change to any other file.
 import dataclasses
 import shutil
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +23,11 @@ from uvim.codes.base import Coded, Quantizer
 from uvim.config import resolve
 from uvim.inference.api import UViM
 from uvim.nn import losses
+from uvim.nn.backbones import BACKBONES
+from uvim.nn.backbones.base import Backbone
 from uvim.priors import PRIORS
 from uvim.priors.base import Prior, Samples
+from uvim.store import checkpoint
 from uvim.tasks import base
 
 
@@ -91,6 +95,18 @@ class TablePrior(Prior):
       return jax.vmap(lambda key: jax.random.categorical(
           key, sharpness * params["table"]))(keys_S)
     return Samples(jax.vmap(draw)(jnp.asarray(seeds_B)), None)
+
+
+class MeanColorBackbone(Backbone):
+  """A token is a linear map of the mean color of its patch."""
+
+  @nn.compact
+  def __call__(self, image):
+    rows, columns = self.grid_size
+    image_BHWC = jax.image.resize(
+        image, (len(image), rows, columns, 3), "linear")
+    colors_BNC = image_BHWC.reshape(len(image), rows * columns, 3)
+    return nn.Dense(self.width, name="embed_color")(colors_BNC)
 
 
 class GreyTask(base.RealTask):
@@ -166,6 +182,7 @@ def toys(monkeypatch):
   """The one table entry of each toy."""
   monkeypatch.setitem(QUANTIZERS, "signs", SignQuantizer)
   monkeypatch.setitem(PRIORS, "table", TablePrior)
+  monkeypatch.setitem(BACKBONES, "mean_color", MeanColorBackbone)
   monkeypatch.setitem(tasks.TASKS, "grey", lambda: GreyTask)
   monkeypatch.setitem(families.FAMILIES, "mean_color", MeanColorFamily)
 
@@ -222,16 +239,16 @@ def test_a_toy_quantizer(toys, rooms_tiny_dir, tmp_path):
   assert nothing.outputs["panoptic"][0].shape == (1, 20, 30, 2)
 
 
-def test_a_toy_prior(toys, rooms_tiny_dir, tmp_path):
-  # The oracle is noise: nothing has to be trained for it.
+def stage_ii(data_dir, oracle_path):
+  """Two steps on the codes of an oracle of noise; the config is unlocked."""
+  # Nothing has to be trained for it.
   rng = np.random.default_rng(0)
-  wanted = VqvaeFamily(resolve(stage_i(rooms_tiny_dir))).wanted_arrays()
-  files.save_npz(tmp_path / "oracle.npz", jax.tree.map(
+  wanted = VqvaeFamily(resolve(stage_i(data_dir))).wanted_arrays()
+  files.save_npz(oracle_path, jax.tree.map(
       lambda x: rng.normal(size=x.shape).astype(x.dtype), wanted))
   config = lm_rooms_panoptic.get_config("tiny")
   config.unlock()
-  oracle = stage_i(rooms_tiny_dir).model
-  config.data_dir = str(rooms_tiny_dir)
+  config.data_dir = str(data_dir)
   config.total_steps = config.log_eval_steps = config.checkpoint_steps = 2
   config.mesh = (("data", 1),)
   config.val_split = None
@@ -239,7 +256,13 @@ def test_a_toy_prior(toys, rooms_tiny_dir, tmp_path):
   config.score = dict(split="validation[:8]", pp=config.pp_eval, pred="loss",
                       log_steps=2)
   del config.uvim, config.oracle_code, config.zero_code, config.model_init
-  config.oracle.model_init = str(tmp_path / "oracle.npz")
+  config.oracle.model_init = str(oracle_path)
+  return config
+
+
+def test_a_toy_prior(toys, rooms_tiny_dir, tmp_path):
+  config = stage_ii(rooms_tiny_dir, tmp_path / "oracle.npz")
+  oracle = stage_i(rooms_tiny_dir).model
   config.model = dict(
       style="table", seq_len=oracle.code_len, vocab_size=oracle.dict_size + 1,
       input_size=oracle.input_size)
@@ -250,6 +273,18 @@ def test_a_toy_prior(toys, rooms_tiny_dir, tmp_path):
   got = uvim.predict(an_image(), num_samples=2, sharpness=2.0, seed=1)
   assert got.codes.shape == (1, 2, oracle.code_len)
   assert got.logprob is None and got.settings["sharpness"] == 2.0
+
+
+def test_a_toy_backbone(toys, rooms_tiny_dir, tmp_path):
+  config = stage_ii(rooms_tiny_dir, tmp_path / "oracle.npz")
+  config.model.backbone = "mean_color"
+  metrics = train_and_resume(config, tmp_path / "run")
+  assert np.isfinite(metrics["score/loss"])
+  saved = checkpoint.load_params(tmp_path / "run")
+  assert "embed_color" in saved["params"]
+  uvim = UViM.from_checkpoint(tmp_path / "run")
+  got = uvim.predict(an_image(), seed=1)
+  assert got.outputs["panoptic"][0].shape == (1, 20, 30, 2)
 
 
 def test_a_toy_task(toys, rooms_tiny_dir, tmp_path):
