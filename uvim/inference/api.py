@@ -425,12 +425,10 @@ class UViM:
       for s, code_L in enumerate(code_SL):
         drawn = jax.device_get(run(self._arrays, code_L[None], context))
         for key in outputs:
-          output = self.task.to_image_size(
-              drawn[key][0], original, **image_options)
-          if s == 0:
-            samples[key] = _make_room(output, len(code_SL))
-          else:
-            samples[key][s] = output
+          # Not by a name, which would hold it while the next one is made.
+          samples[key] = _put(
+              self.task.to_image_size(drawn[key][0], original, **image_options),
+              samples.get(key), s, len(code_SL))
       for key, arrays in outputs.items():
         arrays.append(samples[key])
     defaults = _defaults(self.task.prediction_options())
@@ -472,15 +470,23 @@ class UViM:
     return np.stack(drawn).reshape(codes.shape)
 
 
-def _make_room(first: np.ndarray, num_samples: int) -> np.ndarray:
-  """[S, …] for the samples of an image, with the first one in its place.
+def _put(output: np.ndarray, samples: np.ndarray | None, place: int,
+         num_samples: int) -> np.ndarray:
+  """The samples [S, …] of an image with one more in its place.
 
   `np.stack` would hold all of them twice, and they may be huge.
+
+  Args:
+    output: one sample.
+    samples: those before it; None: it is the first.
+    place: of `output`.
+    num_samples: S.
   """
   if num_samples == 1:
-    return first[None]
-  samples = np.empty((num_samples, *first.shape), first.dtype)
-  samples[0] = first
+    return output[None]
+  if samples is None:
+    samples = np.empty((num_samples, *output.shape), output.dtype)
+  samples[place] = output
   return samples
 
 
