@@ -2,12 +2,19 @@
 
 import collections
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 from tools import encoder_from_wheel
+from uvim import tree
+from uvim.encoders import ENCODERS, convert
+from uvim.encoders.base import EncoderSpec
+from uvim.nn.backbones.vit import ViT
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
 
 Node = collections.namedtuple("Node", ["op_type", "name", "input"])
 # The small graph has 4 patches of width 3.
@@ -79,3 +86,37 @@ def test_the_name_of_the_new_file_is_checked(tmp_path, capsys):
   path = tmp_path / "x.npz"
   assert encoder_from_wheel.main(["--out", str(path)]) == 2
   assert "must end in .safetensors" in capsys.readouterr().err
+
+
+def make_network(path):
+  """(DINOv2-S for images of 224 × 224, its parameters from a file)."""
+  spec = EncoderSpec("dinov2", num_heads=6, grid=(16, 16))
+  arrays = tree.flatten(checkpoint.load_params(path))
+  ours, _ = convert.to_ours(convert.recognise(arrays), arrays, spec)
+  network = ViT(
+      input_size=(224, 224), patch_size=(14, 14), depth=12, width=384,
+      mlp_dim=1536, num_heads=6, style=ENCODERS["dinov2"].style)
+  return network, tree.unflatten(ours)["params"]
+
+
+@pytest.mark.wheel
+def test_features_equal_those_of_the_wheels_own_program(shared, tmp_path):
+  pytest.importorskip("onnx")
+  path = tmp_path / "dinov2_s.safetensors"
+  assert encoder_from_wheel.main(["--out", str(path)]) == 0
+  network, params = make_network(path)
+  run = jax.jit(lambda image: network.apply(
+      {"params": params}, image, method="with_prefix"))
+  recorded = np.load(
+      shared / "fixtures_codes" / "dev" / "real_dinov2_small.npz")
+  names = {key.partition("/")[0] for key in recorded}
+  assert names
+  for name in names:
+    file = next((shared / "data").rglob(name))
+    image = Image.open(file).convert("RGB").resize(
+        (224, 224), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, np.float32)[None] / 127.5 - 1
+    features = np.asarray(run(pixels)[0])
+    np.testing.assert_allclose(
+        features[recorded[f"{name}/tokens"]], recorded[f"{name}/features"],
+        atol=1e-4)
