@@ -118,6 +118,17 @@ def test_of_many_who_want_a_dead_lock_one_gets_it(tmp_path):
   winners[0].check()
 
 
+def test_who_was_slow_leaves_the_lock_of_who_was_faster(tmp_path):
+  path = tmp_path / "run.lock"
+  dead = dataclasses.replace(lock._this_process(), born="1")
+  Lock(path, "W", owner=dead).acquire()
+  slow = Lock(path, "W")
+  seen_by_the_slow_one = path.read_bytes()
+  with Lock(path, "W") as held:
+    slow._remove_dead(seen_by_the_slow_one)
+    held.check()
+
+
 def test_waiting_ends_when_the_owner_is_done(tmp_path):
   first = Lock(tmp_path / "run.lock", "W")
   first.acquire()
@@ -170,12 +181,24 @@ def test_the_name_of_a_lock_may_be_as_long_as_names_can_be(tmp_path):
     held.check()
 
 
-def test_a_full_disk_leaves_no_lock_that_nobody_holds(tmp_path):
+@pytest.mark.parametrize("has_links", (True, False))
+def test_a_full_disk_leaves_no_lock_that_nobody_holds(tmp_path, has_links):
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+  def fill_disk():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+  def fill_disk_and_fail(draft, path):
+    fill_disk()
+    no_link(draft, path)
+
+  link = fill_disk_and_fail
+  if has_links:
+    link = os.link
+    fill_disk()
   try:
     with pytest.raises(OSError):
-      Lock(tmp_path / "run.lock", "W").acquire()
+      Lock(tmp_path / "run.lock", "W", link=link).acquire()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert not list(tmp_path.iterdir())
