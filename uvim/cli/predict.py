@@ -21,7 +21,7 @@ from uvim import fields, lock, opener, progress
 from uvim.categories import Category
 from uvim.cli import app
 from uvim.inference import export, images
-from uvim.registry import ConfigError
+from uvim.registry import ConfigError, one_line
 
 # An image of more would not fit into the memory of most machines.
 _PIXELS = fields.integer(1, 2**31 - 1)
@@ -111,9 +111,11 @@ def _predict(args, uvim, paths, options) -> int:
       depends_on={"model": uvim.fingerprint, "categories": categories},
       **settings)
   num_done = len(paths) - len(problems)
-  print(f"{num_done} of {len(paths)} images predicted, in {args.out}")
+  # Names of files may hold line breaks, and bytes that no terminal takes.
+  out = one_line(args.out)
+  print(f"{num_done} of {len(paths)} images predicted, in {out}")
   for problem in problems:
-    print(f"error: {problem}", file=sys.stderr)
+    print(f"error: {one_line(problem)}", file=sys.stderr)
   return app.EXIT_BAD_INPUT if problems else app.EXIT_DONE
 
 

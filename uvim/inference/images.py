@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from uvim import fields, finder, opener
-from uvim.registry import ConfigError
+from uvim.registry import ConfigError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp",
             ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -73,7 +73,7 @@ def read(
   if not _is_pil(image) and hasattr(image, "__array__"):
     return _from_array(_as_array(image, name), value_range, name)
   if isinstance(image, (str, os.PathLike)):
-    name = _printable(os.fspath(image))
+    name = one_line(os.fsdecode(image)) or "''"
   elif not _is_pil(image) and not hasattr(image, "read"):
     raise ConfigError(f"{name}: {_kind(image)} is no image; allowed: "
                       f"{_ALLOWED}.")
@@ -136,12 +136,6 @@ def _is_pil(image: Any) -> bool:
 def _kind(value: Any) -> str:
   """What the user gave, in a few words."""
   return "None" if value is None else f"a value of type {type(value).__name__}"
-
-
-def _printable(path: str | bytes) -> str:
-  """A path in one line, whatever is in it."""
-  text = os.fsdecode(path)
-  return text if text and text.isprintable() else repr(text)
 
 
 # ── From PIL ────────────────────────────────────────────────────────────────

@@ -166,6 +166,35 @@ def test_a_bad_file_does_not_stop_the_others(fails, folder, tmp_path):
   assert [x["name"] for x in summary["images"]] == ["7", "b"]
 
 
+@pytest.mark.parametrize("name, shown", [
+    (b"\xff\xfe", "\\udcff\\udcfe"), (b"a\nb", "a\\nb"),
+    (b"a\r\x1b[2J", "a\\r\\x1b[2J"), ("é\u2028".encode(), "é\\u2028")])
+def test_odd_names_are_printed_in_one_line(
+    name, shown, call, weights, tmp_path, capsys):
+  odd = os.fsdecode(name)
+  folder = tmp_path / odd
+  folder.mkdir()
+  Image.fromarray(noise_image(8, 9)).save(folder / f"{odd}.png")
+  (folder / f"bad {odd}.png").write_text("no image")
+  assert call(arguments(weights, tmp_path / f"out{odd}", folder)) == 2
+  printed = capsys.readouterr()
+  line, = printed.out.splitlines()
+  assert line.startswith("1 of 2 images predicted, in ")
+  assert line.endswith(f"out{shown}")
+  error, = [x for x in printed.err.splitlines() if x.startswith("error: ")]
+  assert f"bad {shown}.png: not an image" in error
+  # The same command again is answered by one line of the other kind.
+  assert call([*arguments(weights, tmp_path / f"out{odd}", folder),
+               "--seed=3"]) == 2
+  error, = [x for x in capsys.readouterr().err.splitlines()
+            if not x.startswith("warning: ")]
+  assert f"out{shown}: holds predictions with seed = 0" in error
+  out = tmp_path / f"out{odd}"
+  assert (out / "panoptic" / f"{odd}.png").exists()
+  summary = json.loads((out / "predictions.json").read_text())
+  assert summary["images"][0]["name"] == odd
+
+
 def test_odd_images_are_predicted(call, weights, tmp_path):
   folder = tmp_path / "odd"
   folder.mkdir()
