@@ -12,16 +12,17 @@ from trainers import loop
 from trainers.families import make_family
 from trainers.families.base import Compiled
 from trainers.report import run_page
+from uvim import tree
 from uvim.config import resolve
-from uvim.models import mae
+from uvim.encoders import image_encoder
+from uvim.models import mae, make_model
 from uvim.registry import ConfigError
+from uvim.store import checkpoint, start_from
 
 MODEL = dict(
     input_size=(16, 16), patch_size=(4, 4), width=16, depth=1, mlp_dim=16,
     num_heads=2, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
 STEPS = 4
-# Loss and gradient norm of the first steps.
-GOLDEN = None
 
 
 def family(**changes):
@@ -91,19 +92,67 @@ def test_a_panel_shows_what_was_hidden(trained):
         columns[title][~is_gray], columns["image"][~is_gray])
 
 
-def test_a_resumed_run_equals_an_unbroken_one(rooms_tiny_dir, tmp_path):
+@pytest.fixture(scope="module")
+def workdir(rooms_tiny_dir, tmp_path_factory):
+  """A run that was resumed after it lost its last steps."""
   config = mae_rooms.get_config("tiny")
   config.data_dir = str(rooms_tiny_dir)
   config.mesh = (("data", 1),)
   config = resolve(config)
-  workdir = tmp_path / "run"
+  workdir = tmp_path_factory.mktemp("mae") / "run"
   metrics = loop.train(config, workdir)
   assert np.isfinite(metrics["val/loss"])
   shutil.rmtree(workdir / "checkpoints" / "4")
   again = loop.train(config, workdir)
+  # A resumed run equals an unbroken one.
   assert again["val/loss"] == metrics["val/loss"]
+  return workdir
+
+
+def test_a_run_leaves_a_report_with_pictures(workdir):
   assert list((workdir / "pictures").iterdir())
   assert "MAE: images on rooms/tiny" in (workdir / run_page.PAGE).read_text()
+
+
+def stage_ii_shapes(grid):
+  """Shapes of a language model whose encoder has the sizes of the run."""
+  rows, columns = grid
+  lm = make_model("lm", dict(
+      num_layers=1, num_heads=4, mlp_dim=32, emb_dim=32,
+      patches={"size": (8, 8)}, input_size=(8 * rows, 8 * columns),
+      vocab_size=9, seq_len=4), "config.model")
+  return jax.eval_shape(lm.init, jax.random.key(0)), lm.encoder_specs
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (6, 8)])
+def test_stage_ii_starts_from_a_run(workdir, grid):
+  shapes, specs = stage_ii_shapes(grid)
+  found = start_from.Store().read_start(
+      {"encoder": str(workdir)}, {"params": shapes}, kind="lm",
+      encoder_specs=specs)
+  trained = tree.flatten(checkpoint.load_params(workdir))
+  assert len(found) > 15
+  for name, array in found.items():
+    if name == "params/pos_embedding_encoder" and grid != (6, 6):
+      assert array.shape == (1, 48, 32)
+    else:
+      np.testing.assert_array_equal(array, trained[name])
+
+
+def test_an_image_encoder_starts_from_a_run(workdir):
+  encoder = image_encoder.make(dict(
+      input_size=(48, 48), family="augreg", depth=1, width=32, mlp_dim=32,
+      num_heads=4, patch_size=(8, 8)), "config.model.image_encoder")
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0))
+  found = start_from.Store().read_start(
+      {"image_encoder": str(workdir)},
+      {"params": {"image_encoder": shapes}}, kind="vqvae",
+      encoder_specs={"image_encoder": encoder.spec})
+  trained = tree.flatten(checkpoint.load_params(workdir))
+  assert len(found) == len(jax.tree.leaves(shapes))
+  for name, array in found.items():
+    np.testing.assert_array_equal(
+        array, trained[name.replace("image_encoder/", "")])
 
 
 @pytest.mark.parametrize("changes,words", [

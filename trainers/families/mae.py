@@ -55,6 +55,10 @@ class MaeFamily(Family):
   def init(self, rng):
     return self.model.init(rng), {}
 
+  @property
+  def encoder_specs(self):
+    return self.model.encoder_specs
+
   def frozen_patterns(self):
     return FIXED
 

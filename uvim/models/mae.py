@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from uvim import fields
+from uvim.encoders import ENCODERS
+from uvim.encoders.base import POSITIONS, EncoderSpec
 from uvim.fields import field
 from uvim.nn import attention, embedding, positions, transformer
 from uvim.nn.backbones import vit
@@ -33,17 +35,11 @@ from uvim.typing import Array, Float, Image, Int, PerExample, PRNGKey, PyTree
 Noise = Float[Array, "B N"]
 Patches = Float[Array, "B N X"]
 
-POSITIONS = "pos_embedding_encoder"
 _DECODER_POSITIONS = "decoder_pos_embed"
-# Parameters that a checkpoint holds and that nothing trains: fixed waves.
+# Parameters that a checkpoint holds and that nothing trains: positions.
 FIXED = (POSITIONS, f"mae_decoder/{_DECODER_POSITIONS}")
 # Added to the variance of a patch before its root, as in the released code.
 _EPSILON = 1e-6
-# Families of encoders → what no parameter can absorb.
-STYLES = {
-    "augreg": Style(),
-    "mae": Style(gelu="erf", num_prefix=1),
-}
 # A mistyped depth would build blocks for ever.
 _DEPTH = fields.integer(1, 1024)
 _SIZE = fields.integer(1)
@@ -70,9 +66,8 @@ class MAE(nn.Module):
   num_heads: int = field(
       doc="Attention heads of the encoder; divides `width`.", check=_SIZE)
   encoder_style: str = field(
-      "augreg", doc="`augreg`: as UViM's own encoder. `mae`: as the published "
-      "MAEs, with a class token and the exact GELU.",
-      check=fields.one_of(STYLES))
+      "augreg", doc="As in stage II. `mae`: as the published MAEs, with a "
+      "class token and the exact GELU.", check=fields.one_of(ENCODERS))
   mask_ratio: float = field(
       0.75, doc="Share of the patches that the encoder does not see.",
       source="MAE 0.75", check=_RATIO)
@@ -122,7 +117,7 @@ class MAE(nn.Module):
   @property
   def style(self) -> Style:
     """What no parameter of the encoder can absorb."""
-    return STYLES[self.encoder_style]
+    return ENCODERS[self.encoder_style].style
 
   def setup(self):
     # How blocks are computed; it changes no parameter.
@@ -228,7 +223,7 @@ class Decoder(nn.Module):
     x_BNE = self._with_masked(seen_BSE, places_BN)
     x_BNE = x_BNE + _fixed_waves(
         self, _DECODER_POSITIONS, self.grid_size, self.width)
-    # The class token has the position zero.
+    # The prefix has the position zero.
     x_BNE = jnp.concatenate([prefix_BRE, x_BNE.astype(self.dtype)], axis=1)
 
     blocks = transformer.Encoder(
@@ -267,7 +262,8 @@ def waves(grid_size: tuple[int, int], width: int) -> positions.Positions:
 def _fixed_waves(module, name, grid_size, width):
   """The position embedding of a module, [1, N, width].
 
-  It is never trained. It is a parameter so that a checkpoint holds it.
+  It is never trained. It is a parameter so that a checkpoint holds it, and so
+  that a pretrained encoder may bring its own.
   """
   def init(rng):
     del rng
@@ -325,6 +321,14 @@ class MaskedAutoencoder:
   def init(self, rng: PRNGKey) -> PyTree:
     """Fresh float32 parameters; traceable."""
     return init_network(self.network, rng)
+
+  @property
+  def encoder_specs(self) -> dict[str, EncoderSpec]:
+    """What pretrained encoders may fill, by their part of the parameters."""
+    network = self.network
+    spec = EncoderSpec(
+        network.encoder_style, network.num_heads, network.grid_size)
+    return {"encoder": spec}
 
   def draw_noise(self, rngs_B: PRNGKey) -> Noise:
     """What decides which patches are seen, from a key for each example."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uvim import tree
-from uvim.encoders.base import PARTS, PREFIX
+from uvim.encoders.base import PARTS
 from uvim.models import mae, make_model
 from uvim.registry import ConfigError
 
@@ -84,7 +84,7 @@ def test_masks_reach_all_patches_alike():
   np.testing.assert_allclose(share_N, 0.75, atol=0.04)
 
 
-@pytest.mark.parametrize("style", sorted(mae.STYLES))
+@pytest.mark.parametrize("style", ["augreg", "mae", "clip", "dinov2_reg4"])
 def test_the_prediction_knows_only_the_patches_that_are_seen(style):
   model, params = fresh(encoder_style=style)
   image, noise_BN = images(), noise()
@@ -161,7 +161,7 @@ def test_an_encoder_of_stage_ii_has_the_same_arrays():
   def encoder_arrays(model):
     shapes = tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     return {name: leaf.shape for name, leaf in shapes.items()
-            if f"{PREFIX}{name}".startswith(PARTS)}
+            if name.startswith(PARTS)}
 
   assert encoder_arrays(make()) == encoder_arrays(lm)
   assert len(encoder_arrays(lm)) > 15
@@ -184,7 +184,7 @@ def test_no_position_is_like_another():
     (dict(decoder_num_heads=3), "decoder_num_heads"),
     (dict(width=18), "multiple of 4"),
     (dict(decoder_embed_dim=10), "multiple of 4"),
-    (dict(encoder_style="clip"), "encoder_style"),
+    (dict(encoder_style="clap"), "encoder_style"),
     (dict(mask_rate=0.5), "mask_ratio"),
     (dict(norm_pix_loss="False"), "norm_pix_loss"),
 ])
