@@ -86,6 +86,7 @@ def to_ours(
   _check_shapes(found)
   family = _check_family(found, spec)
   notes = []
+  _note_heads(found, spec, notes)
   ours = _encoder(found, family)
   _add_positions(ours, found, family, spec, old_grid, notes)
   notes.append(f"not of use here: {_list(found.left_out)}")
@@ -159,6 +160,9 @@ def _describe(found: Found) -> str:
 
 # More names than these are told as groups.
 _MOST_NAMES = 24
+# All published ViTs of these widths have heads of this size.
+_STANDARD_WIDTHS = (192, 384, 768, 1024)
+_HEAD_SIZE = 64
 
 
 def _list(names: Iterable[str]) -> str:
@@ -172,6 +176,18 @@ def _list(names: Iterable[str]) -> str:
     sizes[first] += 1
   groups = [f"{first}… ({size} arrays)" for first, size in sizes.items()]
   return ", ".join(groups)
+
+
+def _note_heads(found: Found, spec: EncoderSpec, notes: list[str]) -> None:
+  """Warns of an unusual number of heads, which most files do not contain."""
+  kernel = found.arrays.get(KERNEL)
+  if kernel is None or found.pixels_are_ours:
+    return
+  width = kernel.shape[-1]
+  usual = width // _HEAD_SIZE
+  if width in _STANDARD_WIDTHS and spec.num_heads != usual:
+    notes.append(f"warning: num_heads = {spec.num_heads}, but published ViTs "
+                 f"of width {width} have {usual}")
 
 
 def _check_shapes(found: Found) -> None:

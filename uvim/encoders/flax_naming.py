@@ -4,7 +4,8 @@ Published ViTs come in two spellings. Linen numbers the modules of a block by
 kind (LayerNorm_0, LayerNorm_1, MlpBlock_0). The Flax before it numbered all of
 them in one row (LayerNorm_0, MultiHeadDotProductAttention_1, LayerNorm_2,
 MlpBlock_3) and kept the position embedding in a module of the Transformer. The
-image encoder of SigLIP stands below 'img/'.
+image encoder of SigLIP stands below 'img/'. Where the blocks ran as a scan, one
+array holds those of all blocks ('encoderblock/…').
 
 Source: names and shapes as in the published files.
 """
@@ -60,17 +61,19 @@ class Flax(Naming):
         found.only = "siglip"
       # Both spellings become Linen's first, so that the rest knows only one.
       name = _rename(file_name.removeprefix("img/"), _LINEN_NAMES)
+      array = _as_float32(array)
       if _HEADS.fullmatch(name):
         found.left_out.append(full_name)
       elif name == "cls":
         found.class_name = full_name
-        found.class_token = _as_float32(array)
+        found.class_token = array
       else:
-        our_name = _rename(name, _ENCODER_NAMES)
-        _check_name(our_name, full_name, found.arrays)
-        found.arrays[our_name] = _as_float32(array)
-        if our_name == POSITIONS:
-          found.positions_name = full_name
+        for part, value in _unstacked(name, array).items():
+          our_name = _rename(part, _ENCODER_NAMES)
+          _check_name(our_name, full_name, found.arrays)
+          found.arrays[our_name] = value
+      if name == "pos_embedding":
+        found.positions_name = full_name
     found.positions = found.arrays.pop(POSITIONS, None)
     return found
 
@@ -113,6 +116,16 @@ def _rename(name, rules):
     if re.fullmatch(pattern, name):
       return re.sub(pattern, replacement, name)
   return name
+
+
+def _unstacked(name, array) -> dict[str, np.ndarray]:
+  """One array by its name; or one for each block, if it holds all of them."""
+  stack = "Transformer/encoderblock/"
+  if not name.startswith(stack) or not array.ndim:
+    return {name: array}
+  rest = name.removeprefix(stack)
+  return {f"Transformer/encoderblock_{i}/{rest}": block
+          for i, block in enumerate(array)}
 
 
 def _check_name(our_name, full_name, arrays):

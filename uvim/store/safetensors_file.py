@@ -54,6 +54,7 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   except (safetensors.SafetensorError, ValueError, RecursionError,
           OSError) as error:
     reason = " ".join(str(error).split()).rstrip(".")
+    reason = reason.removeprefix("Error while deserializing: ")
     raise ConfigError(
         f"{path} is no readable .safetensors file: {reason}.") from error
   if not tensors:
