@@ -35,7 +35,7 @@ class Mixer(Backbone):
     if self.style.num_prefix or self.style.pre_norm:
       raise ConfigError(
           f"{where} and a family whose network has a class token, registers or "
-          "a norm before the blocks; it allows: augreg.")
+          "a norm before the blocks; it allows one without, such as augreg.")
     if self.mlp_dim < _CHANNELS_TO_TOKENS:
       raise ConfigError(
           f"{where} and mlp_dim {self.mlp_dim}; it needs at least "
