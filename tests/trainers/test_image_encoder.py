@@ -1,11 +1,14 @@
 """Stages that see the image with an encoder of their own block."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.trainers import tiny
+from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from trainers.step import example_rngs
 from uvim import files, tree
@@ -23,6 +26,20 @@ def stage_i(model=None, encoder=None, **changes):
   block = {**ENCODER, **(encoder or {})}
   model = {"image_encoder": block, **(model or {})}
   return VqvaeFamily(tiny.stage_i_config(model, wd=0.1, **changes))
+
+
+def stage_ii(folder, model=None, encoder=None, **changes):
+  """Stage II; its oracle sees the image itself, at label size."""
+  path = folder / "stage_i.npz"
+  tiny.save_stage_i(VqvaeFamily(tiny.stage_i_config()), path)
+  block = {**ENCODER, **(encoder or {})}
+  model = {"image_encoder": block, **(model or {})}
+  return LmFamily(tiny.stage_ii_config(path, model, wd=0.1, **changes))
+
+
+def stage_ii_batch(step=0, size=8):
+  """The image at the size of the encoder, and at that of the oracle."""
+  return {**batch(step, size), "image_ctx": tiny.batch(step, size)["image"]}
 
 
 def batch(step=0, size=8):
@@ -43,12 +60,12 @@ def drawn(family, seed=0):
   return jax.tree.map(draw, params), extra
 
 
-def gradient(family, params, extra, batch):
+def gradient(family, params, extra, batch, frozen=None):
   """Name → gradient of the training loss."""
   rngs_B = example_rngs(jax.random.key(1), len(batch["labels"]))
 
   def loss(params):
-    return family.loss(params, extra, None, batch, rngs_B, 0)[0]
+    return family.loss(params, extra, frozen, batch, rngs_B, 0)[0]
 
   return tree.flatten(jax.jit(jax.grad(loss))(params))
 
@@ -205,3 +222,111 @@ def test_it_starts_from_an_encoder_alone_and_from_that_of_a_run(tmp_path, part):
   assert set(initial) == set(wanted)
   for name, array in wanted.items():
     np.testing.assert_array_equal(initial[name], array)
+
+
+# Stage II.
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("beside", [True, False])
+def test_stage_ii_learns_on_features(tmp_path, frozen, beside):
+  family = stage_ii(tmp_path, encoder=dict(frozen=frozen, beside=beside))
+  oracle = tiny.open_family(family).frozen
+  params, extra = drawn(family)
+  data = stage_ii_batch()
+  family.check_batch(data)
+  grads = gradient(family, params, extra, data, oracle)
+  moved = [np.abs(grad).max() > 0 for grad in of_encoder(grads)]
+  assert not any(moved) if frozen else np.mean(moved) > 0.9
+  assert ("EmbedPatches/kernel" in grads) == beside
+  for name in ("image_projection/kernel", "pos_embedding_encoder"):
+    assert np.abs(grads[name]).max() > 0, name
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_steps_of_stage_ii_leave_a_frozen_encoder(tmp_path, frozen):
+  family = stage_ii(tmp_path, encoder=dict(frozen=frozen))
+  before, _ = tiny.run(family, steps=0)
+  after, _ = tiny.run(family, steps=2, batches=stage_ii_batch)
+  same = [np.array_equal(old, new) for old, new in zip(
+      of_encoder(tree.flatten(before.params)),
+      of_encoder(tree.flatten(after.params)), strict=True)]
+  assert all(same) if frozen else not any(same)
+
+
+def test_features_stand_for_the_image_of_the_prior(tmp_path):
+  family = stage_ii(tmp_path)
+  params, _ = drawn(family)
+  prior = family.prior
+  image = batch()["image"]
+  seen = Context(None, prior.see(params, image).features)
+  seeds_B = np.arange(8, dtype=np.uint32)
+  drawn_codes = [prior.sample(params, x, seeds_B, temperature=1.0)
+                 for x in (image, seen)]
+  np.testing.assert_array_equal(drawn_codes[0].code, drawn_codes[1].code)
+  code = drawn_codes[0].code[:, 0]
+  scores = [prior.log_prob(params, x, code) for x in (image, seen)]
+  np.testing.assert_array_equal(*scores)
+  # The sampler and the whole network agree on what it draws.
+  np.testing.assert_allclose(
+      drawn_codes[0].logprob[:, 0], scores[0], atol=1e-4)
+  other = prior.log_prob(params, -image, code)
+  assert np.abs(other - scores[0]).max() > 1e-3
+
+
+def test_a_step_of_stage_ii_with_caches_is_that_with_the_image(tmp_path):
+  family = stage_ii(tmp_path)
+  oracle = tiny.open_family(family).frozen
+  params, extra = drawn(family)
+  data = stage_ii_batch()
+  features = family.prior.see(params, data["image"]).features
+  cached = {
+      "features": np.float16(features), "code": family.targets(oracle, data)}
+  family.check_batch(cached)
+  with_image = gradient(family, params, extra, data, oracle)
+  cached["labels"] = data["labels"]
+  with_cache = gradient(family, params, extra, cached)
+  for name, grad in with_image.items():
+    atol = 0.02 * np.abs(grad).max() + 1e-6
+    np.testing.assert_allclose(
+        with_cache[name], grad, atol=atol, err_msg=name)
+
+
+def test_halves_of_a_batch_have_their_own_features(tmp_path):
+  family = stage_ii(tmp_path)
+  params, _ = drawn(family)
+  halved = dataclasses.replace(family.prior, split_from=0)
+  data = batch()
+  code = np.arange(32).reshape(8, 4) % tiny.WORDS
+  whole = family.prior.word_nll(params, data["image"], code)
+  assert halved.is_split(8) and not family.prior.is_split(8)
+  halves = halved.word_nll(params, data["image"], code)
+  np.testing.assert_allclose(halves, whole, rtol=1e-5)
+
+
+def test_both_stages_may_have_one(tmp_path):
+  oracle = stage_i()
+  tiny.save_stage_i(oracle, tmp_path / "stage_i.npz")
+  config = tiny.stage_ii_config(
+      tmp_path / "stage_i.npz", model={"image_encoder": ENCODER})
+  with_encoder = {**config.oracle.model, "image_encoder": ENCODER}
+  config = dataclasses.replace(config, oracle=dataclasses.replace(
+      config.oracle, model=with_encoder))
+  family = LmFamily(config)
+  frozen = tiny.open_family(family).frozen
+  params, extra = drawn(family)
+  data = batch()
+  family.check_batch(data)
+  outputs = jax.jit(family.predict)(
+      family.variables(params, extra, frozen), data)
+  assert outputs["panoptic"].shape[:3] == (8, 16, 16)
+
+
+@pytest.mark.parametrize("model,message", [
+    (dict(backbone="mixer"), "backbone = 'mixer'; .*must be 'vit'"),
+    (dict(image_encoder=dict(variant="S/14", input_size=(28, 30))),
+     "image_encoder.input_size"),
+])
+def test_stage_ii_refuses_what_does_not_fit(tmp_path, model, message):
+  with pytest.raises(ConfigError, match=message):
+    stage_ii(tmp_path, model)

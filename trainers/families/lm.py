@@ -26,6 +26,7 @@ from trainers.families.base import (
 from trainers.families.vqvae import VqvaeFamily
 from uvim.codes import usage
 from uvim.config import TrainConfig
+from uvim.encoders.image_encoder import Context
 from uvim.models import make_model
 from uvim.priors.base import Prior, example_seeds
 from uvim.registry import ConfigError
@@ -55,6 +56,7 @@ class LmFamily(Family):
       raise ConfigError("config.oracle is missing; stage II needs a stage I "
                         "model.")
     self.prior = make_model(config.model_name, config.model, "config.model")
+    self.image_encoder = self.prior.image_encoder
     self.oracle = VqvaeFamily(_oracle_config(config))
     self.task = self.oracle.task
     if not self.oracle.model.has_oracle:
@@ -116,16 +118,26 @@ class LmFamily(Family):
         config.model_init,
         self.wanted_arrays(),
         kind=self.kind,
-        encoder_specs=self.prior.encoder_specs)
+        encoder_specs=self.encoder_specs)
     return Opened(frozen=oracle_arrays, initial=initial, codes=codes)
+
+  @property
+  def encoder_specs(self):
+    return self.prior.encoder_specs
 
   def check_batch(self, batch):
     # With codes from a cache, the oracle sees no batch.
     if "code" not in batch:
-      self.oracle.check_batch(batch)
-    if "image" not in batch:
+      of_oracle = dict(batch)
+      # These stand for what the prior sees.
+      of_oracle.pop("features", None)
+      self.oracle.check_batch(of_oracle)
+    needs_image = self.needs_pixels(batch)
+    if "image" in batch:
+      check_size(batch["image"], self.prior.input_size, "image",
+                 self.image_size_field)
+    elif needs_image:
       raise ConfigError("config.pp_train must keep 'image'.")
-    check_size(batch["image"], self.prior.input_size, "image")
 
   def targets(self, frozen, batch) -> jax.Array:
     """The codes to learn: from a cache, or the oracle's."""
@@ -137,7 +149,11 @@ class LmFamily(Family):
     del extra, step
     code = self.targets(frozen, batch)
     code = jax.lax.stop_gradient(code)
-    nll_B, logs_B = self.prior.loss(params, batch["image"], code, rngs_B)
+    image = batch.get("image")
+    if "features" in batch:
+      # From a cache: the image encoder need not run.
+      image = Context(image, features=batch["features"])
+    nll_B, logs_B = self.prior.loss(params, image, code, rngs_B)
     stats = None
     num_words = self.num_words()
     if num_words is not None:

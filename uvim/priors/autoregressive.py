@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from uvim import fields as fields_lib
+from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.base import EncoderSpec
+from uvim.encoders.image_encoder import Context
 from uvim.learn import sharding
 from uvim.nn import losses
 from uvim.priors import base, sampling
@@ -76,6 +78,8 @@ class AutoregressivePrior(base.Prior):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)
     values = {name: fields_lib.hashable(value)
               for name, value in model_fields.items()}
+    values["image_encoder"] = image_encoder_lib.make(
+        model_fields.get("image_encoder"), f"{where}.image_encoder")
     lm = lm_lib.LM(**values)
     lm_lib.check_lm(lm)
     return cls(lm)
@@ -86,11 +90,19 @@ class AutoregressivePrior(base.Prior):
 
   @property
   def input_size(self):
+    if self.image_encoder:
+      return self.image_encoder.input_size
     return tuple(self.lm.input_size)
+
+  @property
+  def image_encoder(self):
+    return self.lm.image_encoder
 
   @property
   def encoder_specs(self):
     lm = self.lm
+    if self.image_encoder:
+      return {image_encoder_lib.NAME: self.image_encoder.spec}
     learns_positions = lm.posemb_type == "learn"
     grid = lm.grid_size if learns_positions else None
     return {"encoder": EncoderSpec(lm.encoder_style, lm.num_heads, grid)}
@@ -109,7 +121,13 @@ class AutoregressivePrior(base.Prior):
             "(dict_size + 1, code_len).")
 
   def init(self, rng):
-    return init_lm(self.lm, rng)
+    params = init_lm(self.lm, rng)
+    if self.image_encoder:
+      # A key of its own: the other numbers are those of a model without one.
+      encoder_rng = jax.random.fold_in(rng, 0)
+      encoder_params = self.image_encoder.init(encoder_rng)
+      params = {**params, image_encoder_lib.NAME: encoder_params}
+    return params
 
   def loss(self, params, image, code, rngs_B=None):
     del rngs_B
@@ -120,19 +138,20 @@ class AutoregressivePrior(base.Prior):
     """Negative log-likelihood of each word in nats, f32 [B, L]."""
     # Word 0 of the vocabulary starts a sequence.
     text_BL = code + 1
+    ctx = self.see(params, image)
     if not self.is_split(len(text_BL)):
-      return self._word_nll(params, image, text_BL)
-    # `split`, not slices: the gradient of a slice is padded to the whole batch.
-    images = jnp.split(image, 2)
-    texts = jnp.split(text_BL, 2)
+      return self._word_nll(params, ctx, text_BL)
+    first_ctx, second_ctx = _halves(ctx)
+    first_text, second_text = _halves(text_BL)
     halves = [
-        self._word_nll(params, images[0], texts[0]),
-        self._word_nll(params, images[1], texts[1]),
+        self._word_nll(params, first_ctx, first_text),
+        self._word_nll(params, second_ctx, second_text),
     ]
     return jnp.concatenate(halves)
 
-  def _word_nll(self, params, image, text_BL):
-    logits_BLV = self.lm.apply({"params": params}, image, text_BL)
+  def _word_nll(self, params, ctx, text_BL):
+    variables = {"params": _lm_params(params)}
+    logits_BLV = self.lm.apply(variables, ctx, text_BL)
     # That loss expects an axis of pixels; a place of the code has one "pixel".
     nll_BL1 = losses.softmax_cross_entropy(
         logits_BLV[..., None], text_BL[..., None])
@@ -157,8 +176,9 @@ class AutoregressivePrior(base.Prior):
     self.check_options(options)
     self._check_top_k(options.get("top_k"))
     base.check_num_samples(num_samples)
+    ctx = self.see(params, image)
     return sampling.sample(
-        self.lm, params, image, seeds_B, given=given,
+        self.lm, _lm_params(params), ctx, seeds_B, given=given,
         num_samples=num_samples, **options)
 
   def _check_top_k(self, top_k):
@@ -169,11 +189,30 @@ class AutoregressivePrior(base.Prior):
                         f"1..{num_words} (dict_size).")
 
   def log_prob(self, params, image, code):
-    logits_BLV = self.lm.apply({"params": params}, image, code + 1)
+    variables = {"params": _lm_params(params)}
+    ctx = self.see(params, image)
+    logits_BLV = self.lm.apply(variables, ctx, code + 1)
     logprob_BLV = jax.nn.log_softmax(logits_BLV)
     word_BL1 = code[..., None] + 1
     picked_BL1 = jnp.take_along_axis(logprob_BLV, word_BL1, -1)
     return picked_BL1[..., 0]
+
+
+def _lm_params(params):
+  """The parameters without those of the image encoder."""
+  params = dict(params)
+  params.pop(image_encoder_lib.NAME, None)
+  return params
+
+
+def _halves(batch):
+  """The two halves of a batch, a tree of arrays."""
+  # `split`, not slices: the gradient of a slice is padded to the whole batch.
+  halves = [jnp.split(x, 2) for x in jax.tree.leaves(batch)]
+  structure = jax.tree.structure(batch)
+  first = structure.unflatten([half for half, _ in halves])
+  second = structure.unflatten([half for _, half in halves])
+  return first, second
 
 
 # Jitted for its cache: a run asks for the shapes several times, seconds each.
@@ -181,6 +220,9 @@ class AutoregressivePrior(base.Prior):
 def init_lm(lm: lm_lib.LM, rng: PRNGKey) -> PyTree:
   """Fresh float32 parameters. Under `jax.eval_shape`: their shapes, free."""
   height, width = lm.input_size
-  image = jnp.zeros((1, height, width, 3))
+  ctx = Context(image=jnp.zeros((1, height, width, 3)))
+  if lm.image_encoder:
+    features_shape = (1, *lm.image_encoder.features_shape)
+    ctx = ctx.replace(features=jnp.zeros(features_shape))
   text_BL = jnp.zeros((1, lm.seq_len), jnp.int32)
-  return lm.init(rng, image, text_BL)["params"]
+  return lm.init(rng, ctx, text_BL)["params"]

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from uvim import fields
 from uvim.codes.base import CodeSpec
+from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.base import EncoderSpec
+from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.registry import ConfigError
 from uvim.typing import (
   Array,
   Float,
-  Image,
   PerExample,
   PRNGKey,
   PyTree,
@@ -53,10 +54,12 @@ class Prior(abc.ABC):
     options: what `sample` can be told, by name, with defaults and ranges. The
       command line, the explorer and the evaluators read them from here.
     input_size: height and width in pixels of the image it sees.
+    image_encoder: what it sees the image with; None: its own layers.
     panel: title → options and seed of the samples that a run's panels show.
   """
 
   input_size: tuple[int, int]
+  image_encoder: ImageEncoder | None = None
   options: ClassVar[Mapping[str, fields.Field]] = {}
   panel: ClassVar[Mapping[str, Mapping[str, Any]]] = {
       "LM, seed 0": {"seed": 0}, "LM, seed 1": {"seed": 1}}
@@ -88,6 +91,13 @@ class Prior(abc.ABC):
   def check_code(self, spec: CodeSpec, where: str) -> None:
     """Raises a ConfigError if the prior cannot predict such codes."""
 
+  def see(self, params: PyTree, image: Seen) -> Context:
+    """Runs the image encoder, if there is one and it has not run.
+
+    The other methods do so themselves, and take the result as an image, too.
+    """
+    return image_encoder_lib.see(self.image_encoder, params, image)
+
   # Learning.
 
   @abc.abstractmethod
@@ -98,7 +108,7 @@ class Prior(abc.ABC):
   def loss(
       self,
       params: PyTree,
-      image: Image,
+      image: Seen,
       code: Array,
       rngs_B: PRNGKey | None = None,
   ) -> tuple[PerExample, LogsOfEach]:
@@ -106,7 +116,7 @@ class Prior(abc.ABC):
 
     Args:
       params: the parameters.
-      image: in [-1, 1].
+      image: in [-1, 1], or a Context with the features of it.
       code: the oracle's.
       rngs_B: a key per example in training; None in evaluation.
 
@@ -125,7 +135,7 @@ class Prior(abc.ABC):
   def sample(
       self,
       params: PyTree,
-      image: Image,
+      image: Seen,
       seeds_B: Seeds,
       *,
       num_samples: int = 1,
@@ -152,7 +162,7 @@ class Prior(abc.ABC):
   def log_prob(
       self,
       params: PyTree,
-      image: Image,
+      image: Seen,
       code: Array,
   ) -> Float[Array, "B L"] | None:
     """Log-probability in nats of each word of any code; None if unknown."""

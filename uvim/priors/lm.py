@@ -9,6 +9,7 @@ Encoder and decoder have the same sizes unless `decoder_…` says otherwise: the
 text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import flax.core
@@ -16,11 +17,14 @@ import flax.linen as nn
 
 from uvim import fields
 from uvim.encoders import ENCODERS
+from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.fields import field
 from uvim.nn import attention, backbones, positions, transformer
+from uvim.nn.backbones import vit
 from uvim.priors import decoder
 from uvim.registry import ConfigError
-from uvim.typing import Array, Float, Image, PyTree, Tokens, Words
+from uvim.typing import Array, Float, PyTree, Tokens, Words
 
 Logits = Float[Array, "B L V"]
 
@@ -72,6 +76,11 @@ class LM(nn.Module):
       "augreg", doc="Family of pretrained ViTs whose form the encoder has: "
       f"`{_FAMILIES}`.",
       check=fields.one_of(ENCODERS))
+  image_encoder: ImageEncoder | None = field(
+      None, doc="A pretrained network whose features take the place of the "
+      "patch embedding, see [image encoder](#image-encoder). `input_size` and "
+      "`patches` then only say how many tokens the encoder has.",
+      check=fields.optional(fields.MAPPING))
   autoregressive: bool = field(
       True, doc="False: all words in one pass (the paper's ablation).",
       check=fields.BOOL)
@@ -140,6 +149,8 @@ class LM(nn.Module):
   def make_backbone(self) -> backbones.Backbone:
     """The network that reads the image."""
     make = backbones.BACKBONES[self.backbone]
+    if self.image_encoder:
+      make = functools.partial(_FeatureViT, seen_with=self.image_encoder)
     return make(
         input_size=self.input_size,
         patch_size=self.patches["size"],
@@ -160,19 +171,22 @@ class LM(nn.Module):
         scan_layers=self.scan_layers,
         remat=self.remat)
 
-  def __call__(self, image_BHWC: Image, text_BL: Words) -> Logits:
+  def __call__(self, image: Seen, text_BL: Words) -> Logits:
     """Float32 logits of each word of `text_BL` given the words before it.
 
     Args:
-      image_BHWC: in [-1, 1].
+      image: in [-1, 1]; with an image encoder a Context with its features.
       text_BL: code + 1; shifted right with the start word 0 inside.
     """
-    encoded_BND = self.encode(image_BHWC)
+    encoded_BND = self.encode(image)
     return self.logits(encoded_BND, text_BL)
 
-  def encode(self, image_BHWC: Image) -> Tokens:
+  def encode(self, image: Seen) -> Tokens:
     """What the decoder sees of an image."""
-    return self.image_tokens(image_BHWC)
+    ctx = image_encoder_lib.as_context(image)
+    if self.image_encoder:
+      return self.image_tokens(ctx)
+    return self.image_tokens(ctx.image)
 
   def logits(self, encoded_BND: Tokens, text_BL: Words) -> Logits:
     """The decoder alone, on an image already encoded."""
@@ -182,6 +196,31 @@ class LM(nn.Module):
     """Parameters as `decoder.step` wants them; call on a bound model."""
     params = self.decoder.variables["params"]
     return decoder.pack(params, self.decoder_posemb, dtype=self.dtype)
+
+
+class _FeatureViT(vit.ViT):
+  """A ViT on the features of an image encoder in place of patches.
+
+  Attributes:
+    seen_with: the encoder, which is not part of this network.
+  """
+  seen_with: ImageEncoder | None = None
+
+  def _make_embedding(self):
+    encoder = self.seen_with
+    project = nn.Dense(self.width, dtype=self.dtype, name="image_projection")
+    if encoder.beside:
+      embed_patches = super()._make_embedding()
+
+    def embed(ctx: Context) -> Tokens:
+      features = encoder.on_grid(ctx.features, self.grid_size)
+      x_BND = project(features)
+      if encoder.beside:
+        image = image_encoder_lib.image_at(ctx.image, self.input_size)
+        x_BND = x_BND + embed_patches(image)
+      return x_BND
+
+    return embed
 
 
 def check_lm(lm: LM) -> None:
@@ -207,6 +246,10 @@ def check_lm(lm: LM) -> None:
     raise ConfigError(
         f"config.model.patches.size = {tuple(patch)}; it must divide "
         f"input_size {tuple(size)} in both directions.")
+  if lm.image_encoder and lm.backbone != "vit":
+    raise ConfigError(
+        f"config.model.backbone = {lm.backbone!r}; with an image_encoder it "
+        "must be 'vit'.")
   lm.make_backbone().check(f"config.model.backbone = {lm.backbone!r}")
 
 

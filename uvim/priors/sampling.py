@@ -28,9 +28,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from uvim.encoders.image_encoder import Seen
 from uvim.priors import decoder
 from uvim.priors.base import Samples
-from uvim.typing import Array, Float, Image, Int, PyTree, Seeds, Words
+from uvim.typing import Array, Float, Int, PyTree, Seeds, Words
 
 # Below this temperature the likeliest word has all of the probability: two
 # logits in float32 differ by far more, if at all. A division by less would
@@ -49,7 +50,7 @@ AnyCode = Int[Array, "*b"]
 def sample(
     model,
     params: PyTree,
-    image_BHWC: Image,
+    image: Seen,
     seeds_B: Seeds,
     *,
     temperature: float = 0.0,
@@ -66,7 +67,7 @@ def sample(
   Args:
     model: the `uvim.priors.lm.LM`.
     params: its parameters.
-    image_BHWC: in [-1, 1].
+    image: in [-1, 1]; with an image encoder a Context with its features.
     seeds_B: one integer per image; unused at temperature 0.
     temperature: 0, or less than 1e-30, takes the likeliest word, exactly
       (ties: the lowest index);
@@ -93,7 +94,7 @@ def sample(
     top_p = _ANY_PROBABILITY if top_p is None else top_p
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
-      model, params, image_BHWC, seeds_B, given, temperature, top_p,
+      model, params, image, seeds_B, given, temperature, top_p,
       top_k, greedy=greedy, num_samples=num_samples, num_sorted=num_sorted)
 
 
@@ -111,10 +112,10 @@ def _sort_size(top_k: int, num_words: int) -> int:
 # recompile, but for the few sizes of `_sort_size`.
 @functools.partial(jax.jit, static_argnums=0,
                    static_argnames=("greedy", "num_samples", "num_sorted"))
-def _sample(model, params, image_BHWC, seeds_B, given_BL, temperature, top_p,
+def _sample(model, params, image, seeds_B, given_BL, temperature, top_p,
             top_k, *, greedy, num_samples, num_sorted):
   model = model.bind({"params": params})
-  encoded_BND = model.encode(image_BHWC)
+  encoded_BND = model.encode(image)
   choose = functools.partial(
       choose_code,
       temperature=temperature,
