@@ -56,7 +56,10 @@ def serve(listener: socket.socket, application: Any, *,
       application,
       http=_make_protocol(request_seconds),
       ws="none",
-      log_level="warning",
+      # The application has nothing to do at its start and end.
+      lifespan="off",
+      # Not its warnings: any client can cause them, as often as it likes.
+      log_level="error",
       # Its own set-up would close the handlers that others have made.
       log_config=None,
       proxy_headers=False,

@@ -66,7 +66,7 @@ class TooSlow(Refused):
 
 
 class Busy(Refused):
-  """One request too many at once."""
+  """A request that the server has no time for."""
 
   status = 503
 
@@ -230,6 +230,9 @@ class _Answers:
         return JSONResponse(content, headers=_HEADERS)
       except Gone:
         return Response()  # Nobody reads it.
+      except asyncio.CancelledError:
+        # The user ends the server, which waits no longer for this request.
+        mistake = Busy("The server ends.")
       except Exception as error:  # noqa: BLE001 - it must not end the session.
         mistake = _as_mistake(error, endpoint.__name__)
       status = getattr(mistake, "status", 400)

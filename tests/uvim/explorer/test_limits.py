@@ -121,6 +121,37 @@ def test_too_little_memory_is_one_line(uvim, capsys, error):
   assert client.get(f"/images/{number}")["id"] == number  # Still alive.
 
 
+def test_a_request_that_the_end_interrupts_is_one_line(uvim, capsys):
+  begun = threading.Event()
+  ended = threading.Event()
+
+  def predict(*args, **options):
+    begun.set()
+    ended.wait(60)
+    return uvim.predict(*args, **options)
+
+  client = Client(Variant(uvim, predict=predict))
+  number = client.upload(png(noise_image())).json()["id"]
+
+  async def ask_and_cancel():
+    transport = httpx.ASGITransport(app=client.app)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost") as asker:
+      asked = asyncio.create_task(asker.post("/predict", json={"id": number}))
+      await asyncio.to_thread(begun.wait, 60)
+      # As uvicorn does when the user ends it.
+      asked.cancel()
+      return await asked
+
+  try:
+    reply = asyncio.run(ask_and_cancel())
+  finally:
+    ended.set()
+  assert reply.status_code == 503
+  assert reply.json() == {"error": "The server ends."}
+  assert capsys.readouterr().err == ""
+
+
 def test_an_answer_that_is_no_json_is_a_bug_like_any_other(uvim, capsys):
   def predict(*args, **options):
     prediction = uvim.predict(*args, **options)
