@@ -98,16 +98,20 @@ With `ignore_first_bin = True` the task treats holes as the released code does.
 * A path, address or name, for all parameters: a `.npz` in the published layout,
   the workdir of a run, `gs://…`, `https://…` or a name from the list below.
 * A dict `{part: path}`:
-  * `{"encoder": …}`: only this part. From a ViT (`howto-i21k-L/16`), stage II
-    takes its patch and position embeddings too.
+  * `{"encoder": …}`: only this part. From a pretrained image encoder stage II
+    takes its patch and position embeddings too. That is a name from the list, a
+    `.safetensors` or `.npz`, `hf:OWNER/NAME[@REVISION][/FILE]` or the workdir
+    of a run of kind `mae`. Its family must be `model.encoder_style`.
   * `{"base_model": …}`: stage II's encoder starts as the base model f of a
     stage I checkpoint.
-  * `{"image_encoder": …}`: the pretrained network of that block.
+  * `{"image_encoder": …}`: the pretrained network of that block, from the same
+    places. Its family must be `model.image_encoder.family`.
   * `{"partial": …}`: whatever fits.
 
 Names: `uvim-panoptic`, `uvim-depth` and `uvim-color` mean the weights of the
 stage that asks; with `-stage1` or `-stage2` they mean those of that stage. A
-name is fetched once, to `$$XDG_CACHE_HOME/uvim`. ViTs trained on ImageNet-21k:
+name is fetched once, to `$$XDG_CACHE_HOME/uvim`. Pretrained image encoders are
+called by family and size (`howto-i21k-…` is of the family `augreg`):
 
 $vits
 
