@@ -22,7 +22,7 @@ from uvim import files, finder, lock
 from uvim.config import RESUME_FREE, TrainConfig
 from uvim.fields import fields_of
 from uvim.registry import ConfigError
-from uvim.store import open_model
+from uvim.store import open_model, published
 
 CONFIG = "config.json"
 LOCK = "run.lock"
@@ -253,7 +253,8 @@ def _missing_file(model_init: Any) -> str:
   for path in paths:
     path = finder.expand(str(path or ""))
     # Published weights are fetched under their name.
-    is_elsewhere = "://" in path or path.startswith(("uvim-", "howto-"))
+    is_elsewhere = (
+        published.is_remote(path) or published.is_like_a_name(path))
     if path and not is_elsewhere and not os.path.exists(path):
       return path
   return ""

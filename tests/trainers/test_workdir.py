@@ -282,7 +282,8 @@ def test_arrays_to_start_from_are_read_where_they_can_be(tmp_path):
   past = meta_of(config_of(model_init="a.npz"))
   there = tmp_path / "b.npz"
   there.write_bytes(b"")
-  for model_init in (str(there), "uvim-depth-stage1", "https://a/b.npz", None):
+  for model_init in (str(there), "uvim-depth-stage1", "https://a/b.npz", None,
+                     "dinov2-S/14", {"encoder": "hf:a/b"}):
     assert not workdir.needs_no_start(config_of(model_init=model_init), past)
   gone = config_of(model_init=str(tmp_path / "gone.npz"))
   # A run that nothing is saved of yet, and one that began from scratch.

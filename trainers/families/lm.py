@@ -230,7 +230,7 @@ def _oracle_of(checkpoint: str, config: TrainConfig) -> str:
     task_name = checkpoint.removesuffix("-stage2")
     return f"{task_name}-stage1"
   named = config.oracle.model_init
-  if "://" in named and not open_model.read_config(checkpoint):
+  if published.is_remote(named) and not open_model.read_config(checkpoint):
     # Bare arrays come without a config, so the user has given this one.
     return named
   run_config = {"oracle": {"model_init": named}}

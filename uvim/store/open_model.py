@@ -263,7 +263,7 @@ def oracle_path(path, config) -> str:
     raise ConfigError(f"{path} names no stage I model: "
                       f"config.oracle.model_init = {oracle!r}.")
   oracle = finder.expand(oracle)
-  if "://" in oracle:
+  if published.is_remote(oracle):
     _check_address(oracle, path)
     return oracle
   folder = epath.Path(os.fspath(path)).parent

@@ -100,6 +100,17 @@ def family_of(path: Any) -> str | None:
 Params = dict[str, Any]
 
 
+def is_remote(path: str) -> bool:
+  """Whether reading a path may ask a server: an address, or the hub."""
+  return "://" in path or path.startswith(hub.PREFIX)
+
+
+def is_like_a_name(path: str) -> bool:
+  """Whether a path is a name of published weights, if only misspelt."""
+  is_uvim_or_augreg = path.startswith(("uvim-", "howto-"))
+  return is_uvim_or_augreg or bool(_LIKE_A_VIT.fullmatch(path))
+
+
 def load_params(
     path: str | os.PathLike,
     *,
@@ -163,8 +174,6 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
     raise registry.ConfigError(
         f"{path}: weights are fetched over https:// only, so that nobody on "
         "the way can change them.")
-  is_like_a_name = (
-      re.match("(uvim|howto)-", path) or _LIKE_A_VIT.fullmatch(path))
-  if is_like_a_name and not os.path.exists(path):
+  if is_like_a_name(path) and not os.path.exists(path):
     raise registry.unknown("weights", path, names)
   return path

@@ -13,9 +13,10 @@ import urllib.request
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from uvim.registry import ConfigError
-from uvim.store import download, published
+from uvim.store import checkpoint, download, published
 
 
 def npz_bytes(value):
@@ -234,6 +235,20 @@ def test_a_server_that_has_another_file_now_is_not_believed():
   assert not path.exists()
   sha256_path(ADDRESS).unlink()
   assert download.fetch(ADDRESS, read=gives(other)).read_bytes() == other
+
+
+def test_an_address_tells_what_the_file_must_be():
+  """The other kind, or half of a file, is no such file."""
+  array = np.ones(1000, np.float32)
+  data = safetensors_numpy.save({"x": array})
+  for name in ("w.safetensors", "w.safetensors?download=true"):
+    path = download.fetch(f"https://h/{name}", read=gives(data))
+    assert path.suffix == ".safetensors"
+    loaded = checkpoint.load_params(path)["params"]
+    np.testing.assert_array_equal(loaded["x"], array)
+  for wrong in (DATA, data[:-1], b"<html>Log in first</html>", b""):
+    with pytest.raises(ConfigError, match="what came is no .safetensors"):
+      download.fetch("https://h/other.safetensors", read=gives(wrong))
 
 
 @pytest.mark.parametrize("content", (b"", b"<html>", DATA[:1000]))

@@ -37,7 +37,8 @@ def oracle_of(oracle, tmp_path):
 
 @pytest.mark.parametrize("address", [
     ADDRESS, "https://example.org", "http://example.org/one.npz",
-    "gs://bucket/one", "gs://bucket", "s3://bucket/one", "file:///etc/passwd"])
+    "gs://bucket/one", "gs://bucket", "s3://bucket/one", "file:///etc/passwd",
+    "hf:owner/name"])
 def test_a_strangers_address_is_not_asked_for(tmp_path, address):
   with pytest.raises(ConfigError) as caught:
     oracle_of(address, tmp_path)

@@ -48,6 +48,10 @@ def test_a_short_name_is_that_of_the_stage():
 def test_unknown_names_and_addresses_are_refused():
   with pytest.raises(ConfigError, match="Did you mean 'howto-i21k-L/16'"):
     published.locate("howto-i21k-L/61")
+  with pytest.raises(ConfigError, match="Did you mean 'dinov2-S/14'"):
+    published.locate("dinov2-S/41")
+  with pytest.raises(ConfigError, match="a pickle.*Take the .safetensors"):
+    published.locate("https://h/w.pth?download=true")
   with pytest.raises(ConfigError, match="https:// only"):
     published.locate("http://h/w.npz")
   with pytest.raises(ConfigError, match="must not hold"):
