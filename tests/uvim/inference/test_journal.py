@@ -59,6 +59,12 @@ def test_any_cut_is_read(written, tmp_path):
     load(tmp_path)
 
 
+def test_what_has_no_name_is_not_done(written, tmp_path):
+  written.append(done("c"))
+  for one in (written, load(tmp_path)):
+    assert one.stamps == {"a": [3, 4]}
+
+
 def test_names_that_are_no_unicode(written, tmp_path):
   name = os.fsdecode(b"a\xff\nb")
   written.append(journal.Named(name, 7, f"/{name}.jpg"), done(name))
