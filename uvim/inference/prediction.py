@@ -123,10 +123,18 @@ class Prediction:
     drawings = []
     for i in range(len(self)):
       samples = self._outputs_of(i)
-      if side is not None:
-        samples = _reduce(samples, side)
-      drawings.append(self.task.render(samples))
+      # One by one: a drawing takes far more memory while it is made.
+      drawn = [self._draw(samples, s, side) for s in range(self.num_samples)]
+      drawings.append(np.concatenate(drawn))
     return drawings
+
+  def _draw(self, samples, s: int, side: int | None) -> np.ndarray:
+    """uint8 [1, H, W, 3] of sample s of the outputs [S, H, W, …]."""
+    # A slice keeps the axis of the samples.
+    outputs = {key: output[s:s + 1] for key, output in samples.items()}
+    if side is not None:
+      outputs = _reduce(outputs, side)
+    return self.task.render(outputs)
 
   def plot(self, height: int = 200):
     """A PIL image: a row per image, the image first, then its samples.
