@@ -121,12 +121,13 @@ def _batch_shapes(family, sharding) -> dict[str, Any]:
     return jax.ShapeDtypeStruct((batch_size, *size, 3), "float32")
 
   labels = family.task.label_spec(batch_size)
-  image_at_label_size = image_of(family.task.input_size)
-  batch = {"image": image_at_label_size, "labels": labels}
   if family.kind == "lm":
-    # The image of stage II may be larger than the labels.
-    batch["image"] = image_of(family.prior.input_size)
-    batch["image_ctx"] = image_at_label_size
+    # The image of stage II may be larger than that of stage I.
+    image = image_of(family.prior.input_size)
+    context = image_of(family.oracle.model.image_size)
+    batch = {"image": image, "image_ctx": context, "labels": labels}
+  else:
+    batch = {"image": image_of(family.model.image_size), "labels": labels}
   return _with_sharding(batch, sharding)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from uvim import fields, resize, tasks, tree
 from uvim.codes import masking
+from uvim.encoders.image_encoder import Context
 from uvim.inference import images as images_lib
 from uvim.inference.prediction import Prediction
 from uvim.priors import base as priors_base
@@ -371,9 +372,10 @@ class UViM:
         original, size, antialias=self.antialias, grey=self.task.sees_grey)
     return image[None]
 
-  def _context(self, original) -> ModelImage:
-    """What oracle and base model see."""
-    return self._to_model(original, self.model.image_size)
+  def _context(self, original) -> Context:
+    """What oracle and base model see; the image encoder has run."""
+    image = self._to_model(original, self.model.image_size)
+    return self.model.see(self._arrays, image)
 
   def _prior_image(self, original) -> ModelImage:
     """What the prior sees; it may be larger."""

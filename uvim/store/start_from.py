@@ -28,6 +28,8 @@ EncoderSpecs = Mapping[str, EncoderSpec]
 BASE_MODEL_TO_ENCODER = {
     "params/decoder/": "params/encoder/",
     "params/ctx_dec_embedding/": "params/EmbedPatches/",
+    # Where both see the image with the same image encoder.
+    "params/ctx_dec_projection/": "params/image_projection/",
     "params/pos_embedding_decoder": "params/pos_embedding_encoder",
 }
 
@@ -116,6 +118,9 @@ def replace(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
   """A TrainState with these arrays in place of its own, on the same devices."""
   params = _replace_leaves(state.params, arrays, "params/")
   extra = dict(state.extra)
+  # What averages the parameters starts where they do.
+  if "ema" in extra:
+    extra["ema"] = _replace_leaves(extra["ema"], arrays, "params/")
   if "state" in extra:
     extra["state"] = _replace_leaves(extra["state"], arrays, "state/")
   return state.replace(params=params, extra=extra)
