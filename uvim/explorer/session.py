@@ -180,8 +180,8 @@ class Session:
         [entry.image], seed=seed, num_samples=num_samples, **options)
     # Not every prior has a likelihood.
     if prediction.logprob is None:
-      return self._describe_samples(prediction, [None] * num_samples)
-    return self._describe_samples(prediction, prediction.logprob[0])
+      return _describe_samples(prediction, [None] * num_samples)
+    return _describe_samples(prediction, prediction.logprob[0])
 
   def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
     """The output of the base model for a painted code."""
@@ -195,7 +195,7 @@ class Session:
     # First: it checks the code.
     prediction = self._uvim.decode([entry.image], codes_1L)
     logprob_L = self._logprob(entry, codes_1L)
-    samples = self._describe_samples(prediction, [logprob_L])
+    samples = _describe_samples(prediction, [logprob_L])
     return samples[0]
 
   def _logprob(self, entry, codes_1L) -> np.ndarray | None:
@@ -208,29 +208,6 @@ class Session:
     except ConfigError:  # Not every prior has a likelihood.
       return None
     return logprob_11L[0, 0]
-
-  def _describe_samples(
-      self,
-      prediction: Any,
-      logprob_SL: Sequence[np.ndarray | None],
-  ) -> list[dict[str, Any]]:
-    """The samples of a prediction of one image."""
-    samples = []
-    for s, logprob_L in enumerate(logprob_SL):
-      code_L = prediction.codes[0, s]
-      # One at a time: drawing takes a hundred bytes for each pixel.
-      outputs = {}
-      for key, arrays in prediction.outputs.items():
-        outputs[key] = arrays[0][s:s + 1]
-      drawings = self.task.render(outputs)
-      sample = {"code": code_L.tolist(), "output": _data_url(drawings[0])}
-      if logprob_L is not None:
-        probability_L = np.exp(logprob_L)
-        sample["confidence"] = np.round(probability_L, 4).tolist()
-        # Per word, from nats to bits.
-        sample["bits"] = float(-logprob_L.mean() / np.log(2))
-      samples.append(sample)
-    return samples
 
   def _draw_labels(self, entry) -> str:
     height, width = entry.image.shape[:2]
@@ -280,6 +257,24 @@ def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
   entropy = -np.sum(share_Q * log_share_Q)
   return {"counts": np.round(counts_Q, 3).tolist(),
           "perplexity": float(np.exp(entropy))}
+
+
+def _describe_samples(prediction: Any,
+                      logprob_SL: Sequence[np.ndarray | None]
+                      ) -> list[dict[str, Any]]:
+  """The samples of a prediction of one image."""
+  codes_SL = prediction.codes[0]
+  drawings = prediction.pictures()[0]
+  samples = []
+  for s, logprob_L in enumerate(logprob_SL):
+    sample = {"code": codes_SL[s].tolist(), "output": _data_url(drawings[s])}
+    if logprob_L is not None:
+      probability_L = np.exp(logprob_L)
+      sample["confidence"] = np.round(probability_L, 4).tolist()
+      # Per word, from nats to bits.
+      sample["bits"] = float(-logprob_L.mean() / np.log(2))
+    samples.append(sample)
+  return samples
 
 
 def _data_url(image_HWC: np.ndarray) -> str:

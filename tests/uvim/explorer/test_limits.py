@@ -193,8 +193,12 @@ def test_memory_is_that_of_one_request_and_of_one_drawing(uvim):
     return uvim.task.render(outputs)
 
   task = Variant(uvim.task, render=overlaps.watch(render))
-  client = Client(Variant(
-      uvim, task=task, predict=overlaps.watch(uvim.predict)))
+
+  def predict(*args, **options):
+    prediction = uvim.predict(*args, **options)
+    return dataclasses.replace(prediction, task=task)
+
+  client = Client(Variant(uvim, predict=overlaps.watch(predict)))
   number = client.upload(png(noise_image())).json()["id"]
   given = {"id": number, "num_samples": 2}
 
