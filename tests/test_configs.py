@@ -31,8 +31,8 @@ CONFIGS = {
     "lm_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
     "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
-    "vqvae_rooms_panoptic": ("", "tiny"),
-    "lm_rooms_panoptic": ("", "tiny"),
+    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae"),
+    "lm_rooms_panoptic": ("", "tiny", "encoder=mae"),
     "vqvae_rooms_depth": ("", "tiny"),
     "lm_rooms_depth": ("", "tiny"),
     "vqvae_rooms_colorization": ("", "tiny"),
@@ -41,6 +41,7 @@ CONFIGS = {
     "lm_rooms_normals": ("", "tiny"),
     "mae_images": ("", "res=112", "batch_size=256,num_images=5000"),
     "mae_rooms": ("", "tiny"),
+    "dino_rooms": ("", "tiny"),
 }
 # Examples of the train splits.
 COCO_TRAIN = 118_287

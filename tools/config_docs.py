@@ -5,7 +5,7 @@
 The tables come from the code: name, meaning, default and source of a field
 stand where the field is declared (`uvim.fields.field`). Options of plain
 functions have a name and a default there, but no meaning. Their meanings stand
-in this file, and so does the text around the tables.
+in this file. The text around the tables is config_page.txt.
 """
 
 import argparse
@@ -22,196 +22,9 @@ from uvim.registry import ConfigError
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "configs.md"
 
-# Names after a dollar sign are filled in by `page`; two dollar signs are one.
-TEMPLATE = """\
-# Config fields
-
-<!-- Written by `python -m tools.config_docs`. Change the descriptions in the
-code or the template in that file, not this page. -->
-
-A config file returns an `ml_collections.ConfigDict`. `uvim.config.resolve`
-makes a frozen `TrainConfig` of it, after the overrides of the command line. An
-unknown or missing key is an error that names its path and the nearest known
-name. The run writes the result to `WORKDIR/config.json`.
-
-`python -m tools.show_config configs/NAME.py` prints all fields of a config,
-and where each value comes from.
-
-*Source*: **L1**, **L2** = Listing 1 (stage I) and Listing 2 (stage II) of the
-paper's Appendix D, with the value printed there; **ours** = not in the
-listings. *Default* is what holds when a config does not name the field; "–"
-means that it must be named.
-
-## Top level (`TrainConfig`)
-
-### Task and data
-
-$task_and_data
-
-### Length and periods
-
-All periods are in steps. Everything periodic also happens at the last step.
-
-$length
-
-### Model
-
-$model
-
-### Optimizer
-
-One update is `p − s(t) · (lr · lr_mult · u + wd · p)`, where `u` is the scaled
-(clipped) gradient and `s` the schedule. Weight decay follows the schedule but
-neither `lr` nor `lr_mults`, and it applies to parameters called `kernel` only.
-
-$optimizer
-
-### Evaluators
-
-$evaluators
-
-### Devices
-
-$devices
-
-### Mishaps
-
-$mishaps
-
-### Codes of stage II
-
-$codes
-
-## Task options
-
-`task_options` of the tasks that have any:
-
-$task_options
-
-With `ignore_first_bin = True` the task treats holes as the released code does.
-
-## Starting parameters
-
-`model_init` is one of:
-
-* None or `""`: start from scratch.
-* A path, address or name, for all parameters: a `.npz` in the published layout,
-  the workdir of a run, `gs://…`, `https://…` or a name from the list below.
-* A dict `{part: path}`:
-  * `{"encoder": …}`: only this part. From a pretrained image encoder stage II
-    takes its patch and position embeddings too. That is a name from the list, a
-    `.safetensors` or `.npz`, `hf:OWNER/NAME[@REVISION][/FILE]` or the workdir
-    of a run of kind `mae`. Its family must be `model.encoder_style`.
-  * `{"base_model": …}`: stage II's encoder starts as the base model f of a
-    stage I checkpoint.
-  * `{"image_encoder": …}`: the pretrained network of that block, from the same
-    places. Its family must be `model.image_encoder.family`.
-  * `{"partial": …}`: whatever fits.
-
-Names: `uvim-panoptic`, `uvim-depth` and `uvim-color` mean the weights of the
-stage that asks; with `-stage1` or `-stage2` they mean those of that stage. A
-name is fetched once, to `$$XDG_CACHE_HOME/uvim`. Pretrained image encoders are
-called by family and size (`howto-i21k-…` is of the family `augreg`):
-
-$vits
-
-## Schedule options
-
-`decay_type` chooses the shape; a schedule without it is $default_decay. The
-shapes and their own options, with their defaults:
-
-$decays
-
-A `stair` without `steps` and `mults` is constant. `end` takes priority over
-`linear_end`, which is the name in the released configs. All shapes have two
-more options. Both periods must be shorter than the run.
-
-$periods
-
-## Optimizer options
-
-`optax` has the options of what `optax_name` names:
-
-$scalers
-
-## An evaluator's block (`EvalConfig`)
-
-`config.evals = [("panoptic_val", "coco_panoptic")]` goes with
-`config.panoptic_val = dict(split=…, pp=…)`.
-
-$eval_block
-
-`val_split` together with `pp_eval` adds an evaluator `val` of type `mean` with
-`pred = "loss"`, unless `evals` has one of that name.
-
-### Predictions
-
-$predictions
-
-Where the oracle writes the code (stage I's `predict`, stage II's `oracle`,
-`loss`) `pp` must keep `labels`. The others need the image only.
-
-$pred_options
-
-### Evaluators and their options
-
-Each type also has the name that the released configs use, such as
-`proj.uvim.coco_panoptic`; that of `mean` is `proj.uvim.compute_mean`.
-
-$evaluator_options
-
-* `coco_panoptic` gives PQ, SQ and RQ.
-* `coltran_fid` gives `FID_5k` with both lists of 5000 names, else `FID`.
-* `mean` averages per-example numbers.
-* `normals` gives the mean and median angle in degrees and the shares of pixels
-  below 11.25°, 22.5° and 30°.
-* `nyu_depth` gives RMSE (mean over images), RMSE_pooled, abs_RE, log10,
-  delta1–3 and num_skipped.
-* `psnr` gives the peak signal-to-noise ratio of colors.
-* `save_predictions` writes one `ID.npz` per example.
-
-## Oracle (`OracleConfig`)
-
-$oracle
-
-## Stage I model
-
-These are the fields of `config.model` with `model_name` = `vit`, and of
-`config.oracle.model`.
-
-$stage_i
-
-## Stage II model
-
-These are the fields of `config.model` with `model_name` = `lm`.
-
-$stage_ii
-
-## Image encoder
-
-These are the fields of `config.model.image_encoder` of both stages. The image
-then has the encoder's `input_size`; labels keep that of the model. Its weights
-come from `model_init = {"image_encoder": …}`.
-
-$image_encoder
-
-## MAE model
-
-These are the fields of `config.model` with `model_name` = `mae`, which learns
-an image encoder from images alone. Its `predict` fills in the masked patches,
-and its `loss` is the mean squared error over them. What is masked in an image
-follows from its id and the option `seed`.
-
-$mae
-
-## What may change between a run and its resumption
-
-$resume_free
-
-`evals` includes the evaluators' blocks. `model_init` and `oracle.model_init`
-may name another path with the same arrays. Anything else is refused, with a
-list of differences.
-"""
+# The text around the tables. Names after a dollar sign are filled in by `page`;
+# two dollar signs are one.
+TEMPLATE = pathlib.Path(__file__).with_name("config_page.txt")
 
 # The first field of each section of the top level, in the order of TrainConfig.
 SECTION_OF_FIRST = {
@@ -297,8 +110,9 @@ def page() -> str:
       known_fields("vit", {}, "config.model").values(), prefix="model.")
   tables["stage_ii"] = field_table(
       known_fields("lm", {}, "config.model").values(), prefix="model.")
-  tables["mae"] = field_table(
-      known_fields("mae", {}, "config.model").values(), prefix="model.")
+  for name in ("mae", "dino"):
+    tables[name] = field_table(
+        known_fields(name, {}, "config.model").values(), prefix="model.")
   tables["image_encoder"] = field_table(
       fields_of(ImageEncoder).values(), prefix="model.image_encoder.")
   tables["task_options"] = _task_table()
@@ -308,7 +122,7 @@ def page() -> str:
   tables["vits"] = _paragraph(published.VITS)
   tables |= _optimizer_tables()
   tables["resume_free"] = _resume_free()
-  return string.Template(TEMPLATE).substitute(tables)
+  return string.Template(TEMPLATE.read_text()).substitute(tables)
 
 
 # ── Tables of fields ────────────────────────────────────────────────────────

@@ -36,7 +36,7 @@ RESUME_FREE = frozenset({
     "on_bad_example", "on_other_data", "code_cache"})
 # The family that trains a model, where a config does not say `kind`.
 KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
-         "lm": "lm", "proj.uvim.lm": "lm", "mae": "mae"}
+         "lm": "lm", "proj.uvim.lm": "lm", "mae": "mae", "dino": "dino"}
 # A field of an evaluator's block that the block does not name → the field of
 # the top level whose value it has.
 FROM_TOP = {"dataset": "dataset", "data_dir": "data_dir",
@@ -101,8 +101,8 @@ class TrainConfig:
   # Task and data.
   kind: str = field(
       "", doc="The family that trains the model: `vqvae` (stage I), `lm` "
-      '(stage II) or `mae` (an image encoder alone). `""`: the family of '
-      "`model_name`.")
+      '(stage II), `mae` or `dino` (an image encoder alone). `""`: the family '
+      "of `model_name`.")
   task: str | None = field(
       None, doc="The task of stage I: `panoptic_segmentation`, `depth`, "
       "`colorization` or `normals` (the first three also as "
@@ -177,10 +177,11 @@ class TrainConfig:
   # Model.
   model_name: str = field(
       doc="`proj.uvim.vit` or `vit` (stage I), `proj.uvim.lm` or `lm` (stage "
-      "II), `mae`.", source="L1 `proj.uvim.vit`, L2 `proj.uvim.lm`")
+      "II), `mae`, `dino`.", source="L1 `proj.uvim.vit`, L2 `proj.uvim.lm`")
   model: Mapping[str, Any] = field(
       doc="Fields of that model, see [stage I](#stage-i-model), [stage "
-      "II](#stage-ii-model) and [MAE](#mae-model).", source="L1, L2")
+      "II](#stage-ii-model), [MAE](#mae-model) and [DINO](#dino-model).",
+      source="L1, L2")
   model_init: Any = field(
       None, doc="The parameters to start from, see "
       "[below](#starting-parameters).",

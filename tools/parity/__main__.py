@@ -24,6 +24,7 @@ import numpy as np
 
 from tools.parity import (
   common,
+  dino,
   encoders,
   fixtures,
   mae,
@@ -53,6 +54,7 @@ KINDS = (
     Kind("real_dinov2_small.npz", encoders.compare_real),
     Kind("position_resize*.npz", positions.compare),
     Kind("enc_vit_mae*.npz", mae.compare),
+    Kind("dino_loss*.npz", dino.compare),
 )
 
 

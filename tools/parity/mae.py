@@ -7,7 +7,6 @@ same name, under the names of the Hugging Face hub, and its sizes in
 `encoders.json`.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,9 +20,7 @@ from tools.parity.fixtures import Fixture
 from uvim import tree
 from uvim.models import mae
 from uvim.nn.backbones.base import Style
-from uvim.registry import ConfigError
 
-_SIZES = "encoders.json"
 # How the hub names the parts of a block → our names.
 _PARTS = {
     "attention.attention.query": "MultiHeadDotProductAttention_0/query",
@@ -64,7 +61,7 @@ _GELUS = {"gelu": "erf", "gelu_new": "tanh", "quick_gelu": "quick"}
 def compare(fixture: Fixture) -> Iterator[Quantity]:
   """Every quantity of one fixture."""
   theirs = fixtures.read_arrays(fixture.path)
-  sizes = _read_sizes(fixture)
+  sizes = fixtures.read_sizes(fixture, fixture.name.removeprefix("enc_"))
   stored = _read_parameters(fixture)
   network = _make_network(sizes)
   params = _our_parameters(stored, network)
@@ -79,16 +76,6 @@ def compare(fixture: Fixture) -> Iterator[Quantity]:
 
 
 # ── The model of a fixture ──────────────────────────────────────────────────
-
-
-def _read_sizes(fixture: Fixture) -> dict[str, Any]:
-  """What the list of encoders says of this one."""
-  path = fixture.path.with_name(_SIZES)
-  name = fixture.name.removeprefix("enc_")
-  all_sizes = json.loads(path.read_text()) if path.is_file() else {}
-  if name not in all_sizes:
-    raise ConfigError(f"{path} says nothing of {name!r}.")
-  return all_sizes[name]
 
 
 def _read_parameters(fixture: Fixture) -> dict[str, np.ndarray]:

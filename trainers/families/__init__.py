@@ -3,7 +3,7 @@
 A new family is one file with one class and one line in `FAMILIES`.
 """
 
-from trainers.families import lm, mae, vqvae
+from trainers.families import dino, lm, mae, vqvae
 from trainers.families.base import Family, nested
 from uvim import tree
 from uvim.config import TrainConfig
@@ -16,6 +16,7 @@ FAMILIES = {
     "vqvae": vqvae.VqvaeFamily,
     "lm": lm.LmFamily,
     "mae": mae.MaeFamily,
+    "dino": dino.DinoFamily,
 }
 
 

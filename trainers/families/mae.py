@@ -8,24 +8,21 @@ Its encoder is the image encoder of stage II. A later run starts from it by
 `config.model_init = {"encoder": W}`.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import Family, Report, check_size, render_image
+from trainers.families.base import Report, check_size, render_image
+from trainers.families.images import ImagesFamily
 from uvim.config import TrainConfig
 from uvim.learn import sharding
-from uvim.models import make_model
 from uvim.models.mae import FIXED, MaskedAutoencoder
-from uvim.priors.base import example_seeds
-from uvim.registry import ConfigError
 from uvim.tasks.base import unpatchify
 
 # The color of masked patches in the panels: the middle of [-1, 1].
 _GRAY = 0.0
 
 
-class MaeFamily(Family):
+class MaeFamily(ImagesFamily):
   """A masked autoencoder as the train loop sees it.
 
   Attributes:
@@ -33,39 +30,21 @@ class MaeFamily(Family):
   """
 
   kind = "mae"
-  task = None
   model: MaskedAutoencoder
 
   def __init__(self, config: TrainConfig):
-    """Checks the sizes and builds the model.
-
-    Raises:
-      ConfigError: unknown model or field, sizes that do not fit; a task or an
-        oracle.
-    """
+    """As `ImagesFamily`."""
     super().__init__(config)
-    for name in ("task", "oracle"):
-      value = getattr(config, name)
-      if value is not None:
-        raise ConfigError(f"config.{name} = {value!r}; a family that learns "
-                          "from images alone has none.")
-    self.model = make_model(config.model_name, config.model, "config.model")
     self.predictors = {"predict": self.predict, "loss": self.eval_loss}
 
   def init(self, rng):
     return self.model.init(rng), {}
 
-  @property
-  def encoder_specs(self):
-    return self.model.encoder_specs
-
   def frozen_patterns(self):
     return FIXED
 
   def check_batch(self, batch):
-    if "image" not in batch:
-      raise ConfigError("config.pp_train must keep 'image'; it leaves "
-                        f"{', '.join(sorted(batch))}.")
+    super().check_batch(batch)
     check_size(batch["image"], self.model.network.input_size, "image")
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
@@ -98,10 +77,8 @@ class MaeFamily(Family):
     }
 
   def _noise(self, batch, seed):
-    """Noise that does not depend on chance, nor on the rest of the batch."""
-    seeds_B = example_seeds(batch["image/id"], seed)
-    rngs_B = jax.vmap(jax.random.key)(seeds_B)
-    return self.model.draw_noise(rngs_B)
+    """Noise of each example, for a prediction."""
+    return self.model.draw_noise(self.example_rngs(batch, seed))
 
   def _image_of(self, patches_BNX):
     """Patches as images [B, H, W, 3]."""

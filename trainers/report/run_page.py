@@ -22,7 +22,12 @@ from trainers.report.run_files import Evaluator, EvaluatorGroup, Run
 
 PAGE = "report.html"
 # What a person calls the families of models; others go by their own name.
-_STAGES = {"vqvae": "Stage I", "lm": "Stage II", "mae": "MAE"}
+_STAGES = {
+    "vqvae": "Stage I",
+    "lm": "Stage II",
+    "mae": "MAE",
+    "dino": "DINO",
+}
 _SIZES = ("width", "emb_dim", "depth", "num_layers", "oracle_depth",
           "base_model_depth", "code_len", "seq_len", "dict_size")
 _MAX_TIMES = 5  # How often an alarm is quoted.

@@ -6,7 +6,7 @@ from typing import Any
 
 from uvim import priors
 from uvim.fields import Field
-from uvim.models import guided, mae
+from uvim.models import dino, guided, mae
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
@@ -27,6 +27,7 @@ class Architecture:
 
 _GUIDED = Architecture(guided.make_guided_model, guided.known_fields)
 _PRIOR = Architecture(priors.make_prior, priors.known_fields)
+_DINO = Architecture(dino.make_self_distillation, dino.known_fields)
 _MAE = Architecture(mae.make_masked_autoencoder, mae.known_fields)
 # The second name of each is the released code's own.
 MODELS = {
@@ -35,11 +36,12 @@ MODELS = {
     "lm": _PRIOR,
     "proj.uvim.lm": _PRIOR,
     "mae": _MAE,
+    "dino": _DINO,
 }
 
 
 def make_model(name: str, model_fields: ModelFields, where: str) -> Any:
-  """Builds a `GuidedModel`, `Prior` or `MaskedAutoencoder` from a block.
+  """Builds a `GuidedModel`, a `Prior` or what learns from images alone.
 
   Args:
     name: a key of MODELS.
