@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 from etils import epath
+from numpy.lib import format as npy_format
 
 from uvim import registry, tree
 from uvim.typing import PyTree
@@ -262,6 +263,40 @@ def as_params(flat: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return tree.unflatten(_published_names(flat))
   except registry.ConfigError as error:
     raise registry.ConfigError(f"{path}: {error}") from error
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]] | None:
+  """The shapes of the arrays of a `.npz`, from their headers alone.
+
+  Args:
+    path: local.
+
+  Returns:
+    Shapes by the names that `load_npz` gives them; None: that will tell what
+    is wrong with the file.
+  """
+  shapes = {}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      for name in archive.namelist():
+        with archive.open(name) as member:
+          shapes[name.removesuffix(".npy")] = _read_shape(member)
+  # As many errors as in `load_npz`.
+  except Exception:  # noqa: BLE001
+    return None
+  return _published_names(shapes)
+
+
+def _read_shape(member: BinaryIO) -> tuple[int, ...]:
+  version = npy_format.read_magic(member)
+  shape, _, _ = _HEADER_READERS[version](member)
+  return shape
+
+
+_HEADER_READERS = {
+    (1, 0): npy_format.read_array_header_1_0,
+    (2, 0): npy_format.read_array_header_2_0,
+}
 
 
 def _check_table(file: BinaryIO) -> None:

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from uvim import files
+from uvim import files, tree
 from uvim.registry import ConfigError
 
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -22,6 +22,25 @@ def test_what_is_sound_comes_back(tmp_path):
   arrays = files.load_npz(tmp_path / "a.npz")
   np.testing.assert_array_equal(arrays["params"]["a"], KERNEL)
   np.testing.assert_array_equal(arrays["state"]["counts"], np.arange(3))
+
+
+@pytest.mark.parametrize("prefix", ["", "params/", "opt/target/"])
+def test_shapes_are_known_without_the_data(tmp_path, prefix):
+  np.savez(tmp_path / "a.npz", **{
+      f"{prefix}a": KERNEL, f"{prefix}b/c": np.zeros((), np.float32),
+      "state/counts": np.arange(3)})
+  known = files.npz_shapes(tmp_path / "a.npz")
+  loaded = tree.flatten(files.load_npz(tmp_path / "a.npz"))
+  assert known == {name: array.shape for name, array in loaded.items()}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_file_has_no_shapes(tmp_path, content):
+  (tmp_path / "a.npz").write_bytes(content)
+  assert files.npz_shapes(tmp_path / "a.npz") is None
+  assert files.npz_shapes(tmp_path / "absent.npz") is None
+  archive_of(tmp_path / "b.npz", ("params/a.npy", content))
+  assert files.npz_shapes(tmp_path / "b.npz") is None
 
 
 @pytest.mark.parametrize("array, words", [

@@ -1,6 +1,8 @@
 """Where a run of stage II finds its stage I, and what it asks for it."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -181,3 +183,18 @@ def test_damaged_names_of_classes_are_none(tmp_path, rows, caplog):
   message, = [record.getMessage() for record in caplog.records
               if "classes are damaged" in record.getMessage()]
   assert str(tmp_path) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("names, words", [
+    (["params/decoder_stem/kernel"], "stage 1; stage 2 is needed"),
+    (["params/some/kernel"], "not a UViM checkpoint")])
+def test_a_file_of_something_else_is_refused_by_its_headers(
+    tmp_path, names, words):
+  # Its data is damaged, so that whoever reads it says something else.
+  with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+    for name in names:
+      buffer = io.BytesIO()
+      np.save(buffer, np.zeros((3, 4), np.float32))
+      archive.writestr(f"{name}.npy", buffer.getvalue()[:-9])
+  with pytest.raises(ConfigError, match=words):
+    open_model._read_arrays(str(tmp_path / "b.npz"), "lm")
