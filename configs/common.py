@@ -376,6 +376,23 @@ def rooms_stage_ii(stage_i, pp):
   return config
 
 
+def see_rooms_with(config, workdir):
+  """Lets a model of `rooms` see with the encoder of a configs/mae_rooms.py run.
+
+  Args:
+    config: of `rooms_stage_i` or `rooms_stage_ii`.
+    workdir: of that run.
+  """
+  tiny = is_tiny_rooms(config)
+  config.model.image_encoder = dict(
+      family="augreg", input_size=(ROOMS_RES, ROOMS_RES),
+      patch_size=(ROOMS_PATCH, ROOMS_PATCH), depth=1 if tiny else 4,
+      width=32 if tiny else 128, mlp_dim=32 if tiny else 384, num_heads=4,
+      frozen=True, beside=False)
+  # In place of "base_model": a base model may see the image otherwise.
+  config.model_init = {"image_encoder": workdir}
+
+
 def is_tiny_rooms(config):
   """Whether this is a `tiny` config, for tests."""
   return config.dataset == TINY_ROOMS

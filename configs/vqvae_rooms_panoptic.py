@@ -1,6 +1,7 @@
 """Stage I on `rooms`, panoptic segmentation.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests).
+Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
+(oracle and base model see with the encoder of a configs/mae_rooms.py run).
 """
 
 from configs import common
@@ -24,9 +25,11 @@ def pp_strings(res):
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False)
+  args = common.parse_arg(arg, tiny=False, encoder="")
   config = common.rooms_stage_i(
       "panoptic_segmentation", CLASSES, pp_strings(common.ROOMS_RES),
       tiny=args.tiny)
+  if args.encoder:
+    common.see_rooms_with(config, args.encoder)
   common.add_rooms_stage_i_evals(config, "coco_panoptic", pred_kw=PRED_KW)
   return config

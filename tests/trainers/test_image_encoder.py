@@ -195,6 +195,13 @@ def test_a_block_that_is_wrong_is_refused(model, encoder, message):
     stage_i(model, encoder)
 
 
+def test_an_empty_block_is_none():
+  family = VqvaeFamily(tiny.stage_i_config(dict(image_encoder={})))
+  assert family.image_encoder is None
+  assert family.frozen_patterns() == ()
+  assert "image_encoder" not in family.wanted_arrays()["params"]
+
+
 def test_a_variant_has_the_sizes_of_its_name():
   model = tiny.stage_i_model(
       image_encoder=dict(variant="B/16", input_size=(32, 48)))

@@ -253,16 +253,19 @@ def _features(encoder, params, image):
 def make(
     block: Mapping[str, Any] | ImageEncoder | None, where: str
 ) -> ImageEncoder | None:
-  """Reads a block `image_encoder`; None: there is none.
+  """Reads a block `image_encoder`; None or {}: there is none.
 
   Args:
-    block: its fields.
+    block: its fields. {} too, because no override on a command line can make
+      None of a block.
     where: path of the block, for messages.
 
   Raises:
     ConfigError: an unknown or missing field, sizes that do not fit.
   """
-  if block is None or isinstance(block, ImageEncoder):
+  if not block:
+    return None
+  if isinstance(block, ImageEncoder):
     return block
   fields.check_fields(fields.fields_of(ImageEncoder), block, where)
   values = {name: fields.hashable(value) for name, value in block.items()}

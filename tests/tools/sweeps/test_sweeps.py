@@ -23,8 +23,8 @@ from uvim.models import make_model
 from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
-NAMES = ["colour", "depth", "fig11", "fig6", "lbg", "masking", "table2",
-         "table3"]
+NAMES = ["colour", "depth", "encoders", "fig11", "fig6", "lbg", "masking",
+         "table2", "table3"]
 
 
 @pytest.fixture(autouse=True)
