@@ -1,4 +1,4 @@
-"""Look-ups in tables of names, and the one error for a user's mistakes.
+"""Tables of names, the one error for a mistake, and names in one line.
 
 Layer 0: no imports but the standard library.
 """
