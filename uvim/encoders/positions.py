@@ -74,7 +74,8 @@ def _bicubic_offset(old: int, new: int) -> Weights:
   """What the original code of DINO and DINOv2 does.
 
   It adds 0.1 to the new size before it computes the factor, lest rounding
-  makes the grid one smaller, and so moves all places a little.
+  makes the grid one smaller, and so moves all places a little. timm and
+  transformers, whose files are read here, do not: it is for comparisons.
   """
   return _cubic(_centers(new, (new + 0.1) / old), old)
 

@@ -337,9 +337,12 @@ def _load_workdir(workdir: epath.Path) -> dict[str, Any]:
   root = workdir / SUBDIR
   step, _ = _newest_sound_step(root)
   if step is None:
+    hint = "Is it the workdir of a run that has saved one?"
+    for path in workdir.iterdir():
+      if path.name.endswith(SAFETENSORS):
+        hint = f"Did you mean the file {path.name} in it?"
     raise registry.ConfigError(
-        f"{workdir} holds no checkpoint: expected {root}/STEP. Is it the "
-        "workdir of a run that has saved one?")
+        f"{workdir} holds no checkpoint: expected {root}/STEP. {hint}")
   step_dir = root / str(step)
   saved = _read_meta(step_dir)["arrays"]
   # Not the optimizer's arrays: they are large, and no prediction needs them.

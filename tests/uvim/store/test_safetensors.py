@@ -108,6 +108,12 @@ def test_pickles_are_never_opened(tmp_path, name):
     checkpoint.load_params(path)
 
 
+def test_a_folder_with_such_a_file_is_told(tmp_path):
+  (tmp_path / "model.safetensors").write_bytes(SOUND)
+  with pytest.raises(ConfigError, match="mean the file model.safetensors"):
+    checkpoint.load_params(tmp_path)
+
+
 def test_a_folder_or_nothing_is_one_line(tmp_path):
   (tmp_path / "a.safetensors").mkdir()
   for name in "a.safetensors", "b.safetensors":
