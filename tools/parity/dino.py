@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from tools.parity import common, fixtures
+from tools.parity import common, encoders, fixtures
 from tools.parity.common import Quantity
 from tools.parity.fixtures import Fixture
 from uvim.models import dino
@@ -20,7 +20,7 @@ from uvim.models import dino
 def compare(fixture: Fixture) -> Iterator[Quantity]:
   """Every quantity of one fixture."""
   theirs = fixtures.read_arrays(fixture.path)
-  options = fixtures.read_sizes(fixture, fixture.name)
+  options = encoders.read_index(fixture)
   calls = sorted({name.partition("/")[0] for name in theirs})
   for call in calls:
     arrays = common.below(theirs, f"{call}/")

@@ -142,7 +142,7 @@ def _call_of(outputs, module) -> jnp.ndarray:
 def compare(fixture: Fixture) -> Iterator[Quantity]:
   """Features of an encoder, at its own size and at another."""
   theirs = fixtures.read_arrays(fixture.path)
-  about = _read_index(fixture)
+  about = read_index(fixture)
   file = fixture.path.with_suffix(checkpoint.SAFETENSORS)
   arrays = tree.flatten(checkpoint.load_params(file))
   if _is_refused(fixture.name, about):
@@ -175,13 +175,14 @@ def make_encoder(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
   if naming is None:
     raise ConfigError("names that no naming knows")
   found = naming.read(arrays, num_heads)
-  gelu = _gelu(about)
+  gelu = gelu_of(about)
   name = _family_name(found, gelu)
   return Encoder(arrays, found, ENCODERS[name], name, num_heads, gelu,
                  about["eps"])
 
 
-def _gelu(about) -> str:
+def gelu_of(about: Mapping[str, Any]) -> str:
+  """Our name of an encoder's GELU, from what the list says of it."""
   options = about.get("options", {})
   # 'gelu (erf)' for instance.
   text = about.get("act") or options.get("act_layer") or "gelu"
@@ -199,7 +200,7 @@ def _family_name(found: Found, gelu: str) -> str:
   return names[0]
 
 
-def _read_index(fixture: Fixture) -> dict[str, Any]:
+def read_index(fixture: Fixture) -> dict[str, Any]:
   """What the list of encoders says of this one."""
   path = fixture.path.with_name(_INDEX)
   index = json.loads(path.read_text()) if path.is_file() else {}

@@ -106,19 +106,6 @@ def _is_part(path: pathlib.Path, fixture: Fixture) -> bool:
           or path.stem.startswith(f"{fixture.name}_"))
 
 
-def read_sizes(fixture: Fixture, name: str) -> dict[str, Any]:
-  """What `encoders.json` says of one of the encoders that it lists.
-
-  Raises:
-    ConfigError: nothing.
-  """
-  path = fixture.path.with_name("encoders.json")
-  all_sizes = json.loads(path.read_text()) if path.is_file() else {}
-  if name not in all_sizes:
-    raise ConfigError(f"{path} says nothing of {name!r}.")
-  return all_sizes[name]
-
-
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
   """All arrays of an .npz."""
   with np.load(path) as file:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tools.parity import common, fixtures
+from tools.parity import common, encoders, fixtures
 from tools.parity.common import Quantity
 from tools.parity.fixtures import Fixture
 from uvim import tree
@@ -55,17 +55,18 @@ _STACKS = {
     "vit.encoder.layer": "encoder",
     "decoder.decoder_layers": "mae_decoder/blocks",
 }
-_GELUS = {"gelu": "erf", "gelu_new": "tanh", "quick_gelu": "quick"}
 
 
 def compare(fixture: Fixture) -> Iterator[Quantity]:
   """Every quantity of one fixture."""
   theirs = fixtures.read_arrays(fixture.path)
-  sizes = fixtures.read_sizes(fixture, fixture.name.removeprefix("enc_"))
+  about = encoders.read_index(fixture)
   stored = _read_parameters(fixture)
-  network = _make_network(sizes)
+  network = _make_network(about)
   params = _our_parameters(stored, network)
   image = np.moveaxis(theirs["pixels"], 1, -1)
+  # The encoder as trainings load it; below it is a part of the whole.
+  yield from encoders.compare(fixture)
   yield from _compare_positions(fixture.name, stored, network)
   yield from _compare_outputs(
       fixture.name, theirs, network, params, image)
@@ -84,15 +85,15 @@ def _read_parameters(fixture: Fixture) -> dict[str, np.ndarray]:
   return safetensors.load_file(fixture.path.with_suffix(".safetensors"))
 
 
-def _make_network(given: Mapping[str, Any]) -> mae.MAE:
+def _make_network(about: Mapping[str, Any]) -> mae.MAE:
   """Our network of these sizes."""
-  sizes = given["sizes"]
+  sizes = about["sizes"]
   # One number for a square.
   side = np.broadcast_to(sizes["image_size"], (2,)).tolist()
   patch = np.broadcast_to(sizes["patch_size"], (2,)).tolist()
   style = Style(
-      gelu=_GELUS[given["act"].split()[0]],
-      norm_epsilon=given["eps"],
+      gelu=encoders.gelu_of(about),
+      norm_epsilon=about["eps"],
       num_prefix=1)
 
   class StyledMAE(mae.MAE):
@@ -109,7 +110,7 @@ def _make_network(given: Mapping[str, Any]) -> mae.MAE:
       depth=sizes["num_hidden_layers"],
       mlp_dim=sizes["intermediate_size"],
       num_heads=sizes["num_attention_heads"],
-      mask_ratio=given["mask_ratio"],
+      mask_ratio=about["mask_ratio"],
       norm_pix_loss=False,
       decoder_embed_dim=sizes["decoder_hidden_size"],
       decoder_depth=sizes["decoder_num_hidden_layers"],
@@ -193,25 +194,17 @@ def _compare_outputs(file, theirs, network, params, image
   noise_BN = theirs["noise"]
   model = mae.MaskedAutoencoder(network)
   order = mae.order_patches(noise_BN)
-  # Nothing masked, nothing in another order.
-  whole = network.clone(mask_ratio=0.0)
   ours = {
       "mask": model.mask(noise_BN),
       "ids_restore": order.places_BN,
-      "visible_features": _encode(network, params, image, order),
+      "visible_features": network.apply(
+          {"params": params}, image, order, method="encode_seen"),
       "pred": model.predict(params, image, noise_BN),
       "target": model.target(image),
-      "features": _encode(
-          whole, params, image, mae.order_patches(np.zeros_like(noise_BN))),
   }
   yield from common.match(
       file, theirs, ours,
-      inputs=["pixels", "noise", "plain/*", "norm_pix/*"])
-
-
-def _encode(network, params, image, order):
-  return network.apply(
-      {"params": params}, image, order, method="encode_seen")
+      inputs=["pixels", "noise", "features", "plain/*", "norm_pix/*"])
 
 
 def _compare_training(file, theirs, network, params, image
