@@ -96,6 +96,8 @@ def open_run(
   if needs_no_start:
     opened_config = dataclasses.replace(config, model_init=None)
   inputs = open_inputs(opened_config, store, on_eval_batch)
+  if not past:
+    inputs.family.check_start(inputs.opened.initial)
   program = make_program(config, inputs)
   meta = checkpoint_meta(config, inputs)
   if needs_no_start:

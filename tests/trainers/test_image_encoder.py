@@ -231,6 +231,15 @@ def test_it_starts_from_an_encoder_alone_and_from_that_of_a_run(tmp_path, part):
     np.testing.assert_array_equal(initial[name], array)
 
 
+def test_a_new_run_does_not_freeze_what_it_drew():
+  params = stage_i().wanted_arrays()
+  with pytest.raises(ConfigError, match="frozen, but nothing loads"):
+    stage_i().check_start({"params/head_semantics/kernel": np.zeros(1)})
+  stage_i().check_start(tree.flatten(params))
+  stage_i(encoder=dict(frozen=False)).check_start({})
+  VqvaeFamily(tiny.stage_i_config()).check_start({})
+
+
 # Stage II.
 
 

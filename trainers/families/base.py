@@ -150,6 +150,22 @@ class Family(abc.ABC):
         encoder_specs=self.encoder_specs)
     return Opened(initial=initial)
 
+  def check_start(self, initial: Arrays) -> None:
+    """Raises a ConfigError if a new run would keep what it drew by chance.
+
+    Args:
+      initial: see `Opened`.
+    """
+    encoder = self.image_encoder
+    if encoder is None or not encoder.frozen:
+      return
+    beginning = f"params/{image_encoder_lib.NAME}/"
+    if not any(name.startswith(beginning) for name in initial):
+      raise ConfigError(
+          "config.model.image_encoder is frozen, but nothing loads its "
+          "weights: set config.model_init = {'image_encoder': …}, or frozen = "
+          "False.")
+
   @abc.abstractmethod
   def check_batch(self, batch: Mapping[str, np.ndarray]) -> None:
     """Raises a ConfigError if the model cannot take such a numpy batch."""
