@@ -25,7 +25,7 @@ from uvim import fields, resize, tasks, tree
 from uvim.codes import masking
 from uvim.encoders.image_encoder import Context
 from uvim.inference import images as images_lib
-from uvim.inference.prediction import Prediction
+from uvim.inference.prediction import Prediction, put_sample
 from uvim.priors import base as priors_base
 from uvim.registry import ConfigError
 from uvim.store import open_model
@@ -428,7 +428,7 @@ class UViM:
         drawn = jax.device_get(run(self._arrays, code_L[None], context))
         for key in outputs:
           # Not by a name, which would hold it while the next one is made.
-          samples[key] = _put(
+          samples[key] = put_sample(
               self.task.to_image_size(drawn[key][0], original, **image_options),
               samples.get(key), s, len(code_SL))
       for key, arrays in outputs.items():
@@ -470,26 +470,6 @@ class UViM:
       words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
       drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
-
-
-def _put(output: np.ndarray, samples: np.ndarray | None, place: int,
-         num_samples: int) -> np.ndarray:
-  """The samples [S, …] of an image with one more in its place.
-
-  `np.stack` would hold all of them twice, and they may be huge.
-
-  Args:
-    output: one sample.
-    samples: those before it; None: it is the first.
-    place: of `output`.
-    num_samples: S.
-  """
-  if num_samples == 1:
-    return output[None]
-  if samples is None:
-    samples = np.empty((num_samples, *output.shape), output.dtype)
-  samples[place] = output
-  return samples
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

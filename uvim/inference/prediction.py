@@ -188,6 +188,26 @@ class Prediction:
     writer.close(self.settings)
 
 
+def put_sample(output: np.ndarray, samples: np.ndarray | None, place: int,
+               num_samples: int) -> np.ndarray:
+  """The samples [S, …] of an image with one more in its place.
+
+  `np.stack` would hold all of them twice, and they may be huge.
+
+  Args:
+    output: one sample.
+    samples: those before it; None: it is the first.
+    place: of `output`.
+    num_samples: S.
+  """
+  if num_samples == 1:
+    return output[None]
+  if samples is None:
+    samples = np.empty((num_samples, *output.shape), output.dtype)
+  samples[place] = output
+  return samples
+
+
 def _reduce(outputs: dict[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
   """The outputs [S, H, W, …] with a long side of at most `side` pixels."""
   reduced = {}
