@@ -42,7 +42,7 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   Raises:
     ConfigError: an array is missing, or the grid of patches is not a square.
   """
-  _refuse_image_encoder(shapes)
+  _refuse_untold(shapes)
   dict_size, codeword_dim = _shape(shapes, "state/dictionary", 2)
   block = "params/decoder/encoderblock_"
   width, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}", 3)
@@ -74,13 +74,24 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
       with_decoder_ctx="params/ctx_dec_embedding/kernel" in shapes)
 
 
-def _refuse_image_encoder(shapes):
+# (beginning of a name, what such a model has)
+_UNTOLD = (
+    ("params/image_encoder/",
+     "an image_encoder: no array tells its family and the size of its image"),
+    ("params/encoder_prefix",
+     "a class token: no array tells its encoder_style"),
+    ("params/EmbedPatches/conv_0/", "the backbone conv_stem"),
+    ("params/encoder/encoderblock_0/token_mixing/", "the backbone mixer"),
+)
+
+
+def _refuse_untold(shapes):
   """Raises a ConfigError for arrays that do not tell the whole model."""
   for name in shapes:
-    if name.startswith("params/image_encoder/"):
-      raise ConfigError(
-          "A model with an image_encoder: no array tells its family and the "
-          "size of its image. Open it from its run's workdir.")
+    for beginning, what in _UNTOLD:
+      if name.startswith(beginning):
+        raise ConfigError(
+            f"A model with {what}. Open it from its run's workdir.")
 
 
 def _bottleneck_fields(shapes, code_len):
@@ -95,7 +106,7 @@ def _bottleneck_fields(shapes, code_len):
 
 def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
   """Constructor fields of `uvim.priors.lm.LM`; arguments as above."""
-  _refuse_image_encoder(shapes)
+  _refuse_untold(shapes)
   rows, columns, _, width = _shape(shapes, "params/EmbedPatches/kernel", 4)
   num_patches = _shape(shapes, "params/pos_embedding_encoder", 3)[1]
   side = _side(num_patches, "patches")
