@@ -4,9 +4,9 @@ The recipe of "Masked Autoencoders Are Scalable Vision Learners", appendix A.1,
 on a data set that `tools.prepare_data images --name my_images --split train`
 makes of folders of images. Its labels are of no use here.
 
-Arguments: `num_images` (in the training split, for the length of the warm-up),
-`batch_size` (the step size follows it), `res` (height and width of an image,
-multiples of 16).
+Arguments: `epochs` (length), `num_images` (in the training split; with the
+length it tells that of the warm-up), `batch_size` (the step size follows it),
+`res` (height and width of an image, a multiple of 16).
 """
 
 import ml_collections as mlc
@@ -16,8 +16,9 @@ from configs import common
 DATASET = "my_images"
 # Of ImageNet-1k, on which the recipe was made.
 NUM_IMAGES = 1_281_167
-NUM_EPOCHS = 800
-WARMUP_EPOCHS = 40
+EPOCHS = 800
+# Share of the length: 40 of 800 epochs.
+WARMUP = 0.05
 # Step size and weight decay at a batch of 256 images.
 LR_OF_256 = 1.5e-4
 WEIGHT_DECAY = 0.05
@@ -35,7 +36,7 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, num_images=NUM_IMAGES, batch_size=4096, res=224)
+      arg, epochs=EPOCHS, num_images=NUM_IMAGES, batch_size=4096, res=224)
   config = mlc.ConfigDict()
   config.dataset = DATASET
   config.data_dir = mlc.config_dict.placeholder(str)
@@ -46,7 +47,7 @@ def get_config(arg=None):
   config.pp_train = pp.train
   config.pp_eval = pp.eval
   config.batch_size = args.batch_size
-  config.num_epochs = NUM_EPOCHS
+  config.num_epochs = args.epochs
   config.log_training_steps = 50
   config.log_eval_steps = 5000
   config.checkpoint_steps = 1000
@@ -58,17 +59,18 @@ def get_config(arg=None):
       mlp_dim=3072, num_heads=12, encoder_style="augreg", mask_ratio=0.75,
       norm_pix_loss=True, decoder_embed_dim=512, decoder_depth=8,
       decoder_num_heads=16, **common.speed_switches())
-  set_optimizer(config, args.num_images)
+  steps_of_epoch = args.num_images / args.batch_size
+  set_optimizer(config, num_steps=args.epochs * steps_of_epoch)
   config.evals = []
   return config
 
 
-def set_optimizer(config, num_images):
+def set_optimizer(config, num_steps):
   """AdamW, whose step size grows with the batch."""
   config.optax_name = "scale_by_adam"
   config.optax = dict(b1=0.9, b2=0.95)
   config.lr = LR_OF_256 * config.batch_size / 256
   # AdamW's decay is multiplied by the step size; that of a config is not.
   config.wd = WEIGHT_DECAY * config.lr
-  warmup_steps = round(WARMUP_EPOCHS * num_images / config.batch_size)
-  config.schedule = dict(decay_type="cosine", warmup_steps=warmup_steps)
+  config.schedule = dict(
+      decay_type="cosine", warmup_steps=round(WARMUP * num_steps))

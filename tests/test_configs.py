@@ -39,7 +39,7 @@ CONFIGS = {
     "lm_rooms_colorization": ("", "tiny"),
     "vqvae_rooms_normals": ("", "tiny"),
     "lm_rooms_normals": ("", "tiny"),
-    "mae_images": ("", "res=112", "batch_size=256,num_images=5000"),
+    "mae_images": ("", "res=112", "batch_size=256,num_images=5000,epochs=20"),
     "mae_rooms": ("", "tiny"),
     "dino_rooms": ("", "tiny"),
 }
@@ -330,3 +330,13 @@ def test_docs_name_every_field():
     for field in dataclasses.fields(config_class):
       rows = page.count(f"\n| `{prefix}{field.name}` |")
       assert rows >= 1, field.name
+
+
+@pytest.mark.parametrize("arg,steps,lr", [
+    ("", 12_511, 2.4e-3), ("batch_size=256,num_images=5120,epochs=20", 20,
+                           1.5e-4)])
+def test_the_warm_up_of_mae_is_a_twentieth_of_the_run(arg, steps, lr):
+  config = resolve(get("mae_images", arg))
+  assert config.schedule["warmup_steps"] == steps
+  assert config.lr == pytest.approx(lr)
+  assert config.wd == pytest.approx(0.05 * lr)

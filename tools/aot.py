@@ -120,6 +120,10 @@ def _batch_shapes(family, sharding) -> dict[str, Any]:
   def image_of(size):
     return jax.ShapeDtypeStruct((batch_size, *size, 3), "float32")
 
+  if family.task is None:
+    # A family that learns from images alone.
+    batch = {"image": image_of(family.model.image_size)}
+    return _with_sharding(batch, sharding)
   labels = family.task.label_spec(batch_size)
   if family.kind == "lm":
     # The image of stage II may be larger than that of stage I.

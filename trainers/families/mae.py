@@ -45,7 +45,7 @@ class MaeFamily(ImagesFamily):
 
   def check_batch(self, batch):
     super().check_batch(batch)
-    check_size(batch["image"], self.model.network.input_size, "image")
+    check_size(batch["image"], self.model.image_size, "image")
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, frozen, step

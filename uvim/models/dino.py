@@ -320,6 +320,11 @@ class SelfDistillation:
     return init_network(self.network, rng)
 
   @property
+  def image_size(self) -> tuple[int, int]:
+    """A height and width that suits; images of any other will do."""
+    return self.network.input_size
+
+  @property
   def encoder_specs(self) -> dict[str, EncoderSpec]:
     """What pretrained encoders may fill, by their part of the parameters."""
     network = self.network

@@ -323,6 +323,11 @@ class MaskedAutoencoder:
     return init_network(self.network, rng)
 
   @property
+  def image_size(self) -> tuple[int, int]:
+    """Height and width of the images that it sees."""
+    return self.network.input_size
+
+  @property
   def encoder_specs(self) -> dict[str, EncoderSpec]:
     """What pretrained encoders may fill, by their part of the parameters."""
     network = self.network
