@@ -148,6 +148,20 @@ def test_a_step_with_cached_features_is_that_with_the_image():
         with_cache[name], grad, atol=atol, err_msg=name)
 
 
+def test_a_batch_runs_the_encoder_once():
+  family = stage_i()
+  params, extra = drawn(family)
+  arrays = family.variables(params, extra, None)
+  data = batch()
+  rngs_B = example_rngs(jax.random.key(1), 8)
+  programs = [
+      jax.make_jaxpr(family.loss)(params, extra, None, data, rngs_B, 0)]
+  for predict in (family.predict, family.predict_zero_code, family.eval_loss):
+    programs.append(jax.make_jaxpr(predict)(arrays, data))
+  # Its features are a program of that name.
+  assert [str(x).count("name=_features") for x in programs] == [1, 1, 1, 1]
+
+
 def test_both_predictions_run():
   family = stage_i()
   params, extra = drawn(family)
