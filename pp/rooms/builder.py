@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pp.builder import first_line
+from pp.example_writer import ExampleWriter
 from pp.rooms import worker
 from pp.rooms.render import render
 from pp.rooms.scene import image_id
@@ -95,6 +96,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "image/filename": f"{number:012d}.jpg",
           "panoptic_image/filename": f"{number:012d}.png",
       }
+
+  def _example_writer(self):
+    return ExampleWriter(self.info.file_format)
 
 
 def _make_features():

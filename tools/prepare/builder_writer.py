@@ -72,6 +72,8 @@ def make_builder(name: str, data_dir: str, found: Found,
     generate_examples: split → iterator of (key, example).
   """
   import tensorflow_datasets as tfds
+
+  from pp.example_writer import ExampleWriter
   version = tfds_folder.version_of(name)
   dataset, _, config = name.partition("/")
   configs = []
@@ -94,6 +96,9 @@ def make_builder(name: str, data_dir: str, found: Found,
 
     def _generate_examples(self, split):
       return generate_examples(split)
+
+    def _example_writer(self):
+      return ExampleWriter(self.info.file_format)
 
   # TFDS would take the name from that of the class.
   Builder.name = dataset

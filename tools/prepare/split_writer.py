@@ -60,10 +60,13 @@ class SplitWriter:
     Raises:
       ConfigError: the disk is too small, or the lock was lost.
     """
+    from pp.example_writer import with_sorted_features
+
     def serialize(numbered_item):
       position, item = numbered_item
       example = make_example(position, item)
-      return found.features.serialize_example(example)
+      record = found.features.serialize_example(example)
+      return with_sorted_features(record)
 
     samples = {}
     for name, items in found.splits.items():
@@ -259,27 +262,13 @@ def _resume_folder(target: Target, found: Found,
   other sources are never resumed.
   """
   features = json.dumps(found.features.to_json(), sort_keys=True)
-  contents = {split: [_sorted_features(record) for record in records]
-              for split, records in samples.items()}
-  content = repr((features, dict(found.splits), contents))
+  content = repr((features, dict(found.splits), samples))
   digest = hashlib.sha256(content.encode()).hexdigest()
   name = target.name.replace("/", ".")
   splits = "+".join(found.splits)
   folder_name = f"{_RESUME_PREFIX}{name}-{splits}-{digest[:16]}"
   # It is on the same disk, so that moving a finished file is only a rename.
   return pathlib.Path(target.data_dir) / folder_name
-
-
-def _sorted_features(record: bytes) -> list[tuple[str, bytes]]:
-  """The features of a serialized example, by name.
-
-  Protobuf writes a map in an order of its own in each process, so the bytes of
-  a record are not the same in the next run.
-  """
-  import tensorflow as tf
-  features = tf.train.Example.FromString(record).features.feature
-  return sorted((name, feature.SerializeToString())
-                for name, feature in features.items())
 
 
 def _remove_partial_files(folder: pathlib.Path) -> None:

@@ -104,6 +104,24 @@ def test_data_set_on_disk_is_what_render_gives(tmp_path):
   assert len(image_ids) == sum(sizes.values())
 
 
+RENDER = """
+import sys
+from tests.pp.rooms import test_builder
+test_builder.rooms.build(sys.argv[1], test_builder.few())
+"""
+
+
+def test_two_processes_render_the_same_bytes(tmp_path):
+  """So a run goes on where rooms was deleted and is rendered again."""
+  subprocess.run(
+      [sys.executable, "-c", RENDER, str(tmp_path / "theirs")], check=True,
+      cwd=ROOT, stderr=subprocess.DEVNULL)
+  rooms.build(tmp_path / "ours", few())
+  ours, = (tmp_path / "ours").rglob("*.tfrecord*")
+  theirs, = (tmp_path / "theirs").rglob("*.tfrecord*")
+  assert ours.read_bytes() == theirs.read_bytes()
+
+
 def few(scenes=worker.scenes):
   return rooms.RoomsConfig(name="few", sizes={"train": 1}, scenes=scenes)
 

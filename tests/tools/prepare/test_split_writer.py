@@ -24,6 +24,8 @@ from uvim.registry import ConfigError
 NUM_IMAGES = 40
 # Many small files, and all examples measured first.
 SMALL_SHARDS = SplitWriter(shard_bytes=1000, sample_size=NUM_IMAGES)
+BUILDER_WRITER = BuilderWriter(key_of=lambda item: item.name, num_bytes=len)
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,6 @@ def test_a_stopped_run_goes_on_with_the_missing_files(tmp_path, capsys):
 
 
 def test_another_process_finds_the_files_of_the_stopped_one(tmp_path):
-  """Each process has its own order of the features in a record."""
   raw = tmp_path / "raw"
   save_images(raw, 3)
   code = (
@@ -98,10 +99,37 @@ def test_another_process_finds_the_files_of_the_stopped_one(tmp_path):
   for seed in ("1", "2"):
     subprocess.run(
         [sys.executable, "-c", code, str(raw), str(tmp_path / "out")],
-        check=True, cwd=pathlib.Path(__file__).parents[3],
+        check=True, cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": seed})
     folders.add(tuple(sorted(path.name for path in left_overs(tmp_path))))
   assert len(folders) == 1 and folders != {()}
+
+
+def prepare_with_each_writer(raw, data_dir):
+  for name, writer in (("split", SplitWriter()), ("builder", BUILDER_WRITER)):
+    target = Target(name, str(data_dir))
+    ImagesReader([raw], "train").prepare(target, writer)
+
+
+PREPARE = """
+import pathlib, sys
+from tests.tools.prepare import test_split_writer
+raw, data_dir = map(pathlib.Path, sys.argv[1:])
+test_split_writer.prepare_with_each_writer(raw, data_dir)
+"""
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+  """So a run goes on where its data was deleted and prepared again."""
+  raw = tmp_path / "raw"
+  save_images(raw, 3)
+  command = [sys.executable, "-c", PREPARE, str(raw), str(tmp_path / "theirs")]
+  subprocess.run(command, check=True, cwd=ROOT)
+  prepare_with_each_writer(raw, tmp_path / "ours")
+  for name in ("split", "builder"):
+    theirs, = (tmp_path / "theirs" / name).rglob("*.tfrecord*")
+    ours, = (tmp_path / "ours" / name).rglob("*.tfrecord*")
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_a_torn_run_leaves_the_data_set_as_it_was(tmp_path):
@@ -174,9 +202,8 @@ class OvertakenReader(ImagesReader):
 
 
 # The split writer measures three examples before it writes them.
-@pytest.mark.parametrize("writer,last", [
-    (SplitWriter(), 6),
-    (BuilderWriter(key_of=lambda item: item.name, num_bytes=len), 3)])
+@pytest.mark.parametrize(
+    "writer,last", [(SplitWriter(), 6), (BUILDER_WRITER, 3)])
 @pytest.mark.parametrize("raw", ["raw", "other"])
 def test_a_command_that_lost_its_lock_writes_nothing(
     tmp_path, writer, last, raw):
@@ -200,9 +227,8 @@ def test_a_command_that_lost_its_lock_writes_nothing(
   assert not list((tmp_path / "out").glob(".prepare_*"))
 
 
-@pytest.mark.parametrize("writer,last", [
-    (SplitWriter(), 6),
-    (BuilderWriter(key_of=lambda item: item.name, num_bytes=len), 3)])
+@pytest.mark.parametrize(
+    "writer,last", [(SplitWriter(), 6), (BUILDER_WRITER, 3)])
 def test_a_command_that_lost_its_lock_leaves_the_files_of_the_next(
     tmp_path, writer, last):
   save_images(tmp_path / "raw", 3)
@@ -277,9 +303,7 @@ def largest_file(num_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("writer", [
-    SplitWriter(),
-    BuilderWriter(key_of=lambda item: item.name, num_bytes=len)])
+@pytest.mark.parametrize("writer", [SplitWriter(), BUILDER_WRITER])
 def test_a_disk_that_fills_up_leaves_the_data_set_as_it_was(tmp_path, writer):
   save_images(tmp_path / "raw", 3)
   target = dataclasses.replace(target_in(tmp_path), overwrite=True)
