@@ -24,6 +24,7 @@ import logging
 import os
 import pathlib
 import platform
+import stat
 import threading
 import time
 import uuid
@@ -139,6 +140,7 @@ class Lock:
 
     Raises:
       Locked: a live process holds it.
+      ConfigError: something else than a file has its name.
       OSError: the folder cannot be written.
     """
     self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,6 +268,7 @@ class Lock:
   def _read(self) -> tuple[Owner | None, bytes | None]:
     """(owner, content); an owner that cannot be read and no file are None."""
     try:
+      self._check_kind()
       content = self._path.read_bytes()
     except FileNotFoundError:
       return None, None
@@ -276,6 +279,15 @@ class Lock:
     except (ValueError, TypeError, KeyError, AttributeError):
       # Just made and not written yet, or damaged.
       return None, content
+
+  def _check_kind(self) -> None:
+    """Raises ConfigError for a link, a folder, a pipe and the like.
+
+    A link may lead nowhere, and to read a pipe may take for ever.
+    """
+    if not stat.S_ISREG(self._path.lstat().st_mode):
+      raise ConfigError(f"{self._what} cannot be locked: {self._path} is no "
+                        "plain file. Delete or move it.")
 
   # ── The owner ───────────────────────────────────────────────────────────
 

@@ -213,7 +213,7 @@ def _alone(folder):
 def _clean_up(folder):
   """Removes what killed processes left, unless one renders just now."""
   if _leftovers(folder):
-    with contextlib.suppress(Locked, OSError), _lock_of(folder):
+    with contextlib.suppress(ConfigError, OSError), _lock_of(folder):
       _remove_leftovers(folder)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from uvim import lock
 from uvim.lock import Lock, Locked
+from uvim.registry import ConfigError
 
 HOLD = """
 import sys, time
@@ -93,6 +94,28 @@ def test_a_damaged_lock_file_does_not_stay_for_ever(tmp_path):
   (tmp_path / "run.lock").write_bytes(b"\0")
   with Lock(tmp_path / "run.lock", "W", dead_after_seconds=0.5) as held:
     held.check()
+
+
+def make_dangling_link(path):
+  path.symlink_to(path.with_name("nowhere"))
+
+
+def make_link_to_itself(path):
+  path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    "make", [make_dangling_link, make_link_to_itself, os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_told_and_kept(tmp_path, make):
+  path = tmp_path / "run.lock"
+  make(path)
+  held = Lock(path, "--workdir W")
+  with pytest.raises(ConfigError) as error:
+    held.acquire()
+  assert str(error.value) == (
+      f"--workdir W cannot be locked: {path} is no plain file. Delete or move "
+      "it.")
+  assert list(tmp_path.iterdir()) == [path]
 
 
 def test_of_many_who_want_a_dead_lock_one_gets_it(tmp_path):
