@@ -98,6 +98,19 @@ def test_the_prediction_knows_only_the_patches_that_are_seen(style):
   assert np.abs(predict(params, seen, noise_BN) - before).max() > 1e-3
 
 
+def test_only_which_patches_are_seen_counts_and_not_their_order():
+  model, params = fresh()
+  noise_BN = np.asarray(noise())
+  is_masked_BN = np.asarray(model.mask(noise_BN)) > 0
+  # The same patches are seen, in the opposite order; the masked ones likewise.
+  turned_BN = np.where(is_masked_BN, 3 - noise_BN, 1 - noise_BN)
+  np.testing.assert_array_equal(model.mask(turned_BN) > 0, is_masked_BN)
+  predict = jax.jit(model.predict)
+  np.testing.assert_allclose(
+      predict(params, images(), turned_BN),
+      predict(params, images(), noise_BN), atol=1e-5)
+
+
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
 def test_the_loss_is_the_mean_over_masked_patches(norm_pix_loss):
   model, params = fresh(norm_pix_loss=norm_pix_loss)
