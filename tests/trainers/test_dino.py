@@ -22,6 +22,8 @@ MODEL = dict(
     hidden_dim=8, bottleneck_dim=4, momentum_teacher=0.5,
     momentum_teacher_steps=20)
 STEPS = 3
+# Loss and norm of the gradient of the first steps.
+GOLDEN = [[5.993483, 59.51611], [2.323987, 18.55637], [1.011103, 21.16786]]
 
 
 def family(model=None, **changes):
@@ -51,6 +53,13 @@ def test_the_teacher_follows_the_student(trained):
                - teacher["EmbedPatches"]["kernel"]).max()
   # With Adam, each step is as long as the step size.
   assert 0 < gap < STEPS * 0.01
+
+
+def test_golden_steps(trained):
+  _, logs = trained
+  for found, (loss, norm) in zip(logs, GOLDEN, strict=True):
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-4)
+    np.testing.assert_allclose(found["grad_norm"], norm, rtol=1e-3)
 
 
 def test_parts_and_devices_change_nothing(trained):

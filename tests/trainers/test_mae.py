@@ -23,6 +23,8 @@ MODEL = dict(
     input_size=(16, 16), patch_size=(4, 4), width=16, depth=1, mlp_dim=16,
     num_heads=2, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2)
 STEPS = 4
+# Loss and norm of the gradient of the first steps.
+GOLDEN = [[1.280412, 0.620590], [1.151888, 0.399423], [1.085486, 0.276332]]
 
 
 def family(**changes):
@@ -48,6 +50,13 @@ def test_it_learns_and_leaves_the_waves_alone(trained):
   assert logs[-1]["loss"] < logs[0]["loss"]
   waves = mae.waves((4, 4), 16)
   np.testing.assert_array_equal(state.params[mae.POSITIONS], waves)
+
+
+def test_golden_steps(trained):
+  _, logs = trained
+  for found, (loss, norm) in zip(logs[:3], GOLDEN, strict=True):
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["grad_norm"], norm, rtol=1e-3)
 
 
 @pytest.mark.parametrize("changes,where", [
