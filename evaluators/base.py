@@ -55,6 +55,20 @@ class Evaluator(abc.ABC):
     # Several processes that write one file would spoil it.
     self.is_writer = jax.process_index() == 0
 
+  @classmethod
+  def risks(cls, options: Mapping[str, Any]) -> list[str]:
+    """The options with which a stranger could do harm, of those that are set.
+
+    They name a folder that is written to, or a program that is run. A workdir
+    may come from a stranger, so `tools.evaluate` takes them from the command
+    line alone.
+
+    Args:
+      options: as a config sets them; not checked yet.
+    """
+    del options
+    return []
+
   def read_truth(self, index: int) -> Truth | None:
     """The truth of one example, as `update` takes it.
 

@@ -237,6 +237,11 @@ class CocoPanoptic(base.Evaluator):
     self._official = official
     self._truths: dict[int, Truth] = {}
 
+  @classmethod
+  def risks(cls, options: Mapping[str, Any]) -> list[str]:
+    """See the base class."""
+    return ["save_dir"] if options.get("save_dir") else []
+
   def read_truth(self, index: int) -> dict[str, Any]:
     """{'image/id', 'panoptic': Truth}; decoded once for all passes."""
     # A PNG is slow to decode, and training evaluates many times.

@@ -8,7 +8,7 @@ Suffixes: d features of an image.
 """
 
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,12 @@ class ColtranFid(base.Evaluator):
     is_prescribed = eval_list and num_files == self.num_prescribed
     self._metric = "FID_5k" if is_prescribed else "FID"
     self._reference_statistics: tuple[np.ndarray, np.ndarray] | None = None
+
+  @classmethod
+  def risks(cls, options: Mapping[str, Any]) -> list[str]:
+    """See the base class. A graph of TensorFlow can write files."""
+    is_built_in = str(options.get("features")) in features_lib.EXTRACTORS
+    return [] if is_built_in else ["features"]
 
   def initial(self) -> State:
     """The state of no example. The first call measures the reference."""

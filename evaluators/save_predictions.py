@@ -39,6 +39,11 @@ class SavePredictions(base.Evaluator):
                         "to.")
     self._save_dir = pathlib.Path(save_dir)
 
+  @classmethod
+  def risks(cls, options: Mapping[str, Any]) -> list[str]:
+    """See the base class."""
+    return ["save_dir"] if options.get("save_dir") else []
+
   def initial(self) -> int:
     return 0
 

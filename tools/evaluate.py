@@ -9,8 +9,9 @@ published name, which need --config. --evaluator chooses among the config's
 evaluators (default: all). --set changes them: a field (split, pp, dataset,
 data_dir, batch_size, pred), an option of the prediction (temperature, seed,
 top_k, top_p, min_fraction, mask, …) or of the evaluator (merge_stuff, crop_top,
-…), such as --set temperature=1.0 --set "split='validation[:100]'". An address
-that only the workdir names, such as a data_dir in gs://, is not asked.
+…), such as --set temperature=1.0 --set "split='validation[:100]'". What only
+the workdir names is not used if it could do harm: an address, such as a
+data_dir in gs://; a folder to write to (save_dir); a network (features).
 """
 
 import argparse
@@ -64,7 +65,7 @@ def evaluate(args: argparse.Namespace) -> None:
                       "needs none.")
   else:
     config = scoring.config_of(args.checkpoint)
-    scoring.check_addresses(args.checkpoint, config, args.evaluator, changes)
+    scoring.check_places(args.checkpoint, config, args.evaluator, changes)
   results = scoring.score(
       args.checkpoint, config, names=args.evaluator, changes=changes,
       oracle=args.oracle)

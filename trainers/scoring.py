@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from evaluators import evaluator_class
 from trainers import evaluation, preflight
 from trainers.families import open_checkpoint
 from trainers.families.base import Compiled, Family
@@ -36,16 +37,17 @@ def config_of(checkpoint: str) -> TrainConfig:
   return from_json(fields)
 
 
-def check_addresses(
+def check_places(
     checkpoint: str,
     config: TrainConfig,
     names: Sequence[str] | None,
     changes: Mapping[str, Any],
 ) -> None:
-  """Refuses evaluators that would ask an address which nobody has named.
+  """Refuses evaluators that would use a place which the user has not named.
 
   A checkpoint may come from a stranger. Whoever is asked for data learns that
-  it is used, and by whom.
+  it is used, and by whom. What an option names may be overwritten or run; see
+  `Evaluator.risks`.
 
   Args:
     checkpoint: the workdir that the config came with.
@@ -54,17 +56,19 @@ def check_addresses(
     changes: what the user has named in place of it.
 
   Raises:
-    ConfigError: shows how to name the address.
+    ConfigError: shows how to name the place.
   """
   for block in choose(config, names):
     options = dict(block.options)
     places = {"dataset": block.dataset, "data_dir": block.data_dir, **options}
+    risks = evaluator_class(block.type).risks(options)
     for name, place in places.items():
-      if name not in changes and "://" in str(place):
+      is_risk = name in risks or "://" in str(place)
+      if is_risk and name not in changes:
         remedy = shlex.quote(f"{name}={place}")
         raise ConfigError(
             f"{checkpoint} names {place} as {name} of its evaluator "
-            f"{block.name!r}, which is not asked unless you name it yourself: "
+            f"{block.name!r}, which is not used unless you name it yourself: "
             f"--set {remedy}.")
 
 

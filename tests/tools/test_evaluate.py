@@ -152,7 +152,7 @@ def test_an_address_in_a_workdir_is_not_asked(tmp_path, capsys):
   assert evaluate.main(argv) == 2
   assert capsys.readouterr().err == (
       f"error: {tmp_path} names gs://theirs/data as data_dir of its evaluator "
-      "'uvim', which is not asked unless you name it yourself: --set "
+      "'uvim', which is not used unless you name it yourself: --set "
       "data_dir=gs://theirs/data.\n")
   # Another place is named: the next thing that lacks is the checkpoint.
   assert evaluate.main([*argv, "--set", f"data_dir={tmp_path}"]) == 2
@@ -167,6 +167,32 @@ def test_addresses_of_other_fields_are_not_asked(tmp_path, capsys):
     argv = workdir_of_a_stranger(tmp_path, uvim=block)
     assert evaluate.main(argv) == 2
     assert f"names {place} as " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["coco_panoptic", "save_predictions"])
+def test_a_folder_of_a_stranger_is_not_written_to(tmp_path, capsys, kind):
+  theirs = tmp_path / "theirs"
+  block = {**small_config()["uvim"], "options": {"save_dir": str(theirs)}}
+  argv = workdir_of_a_stranger(tmp_path, evals=[("uvim", kind)], uvim=block)
+  assert evaluate.main(argv) == 2
+  assert capsys.readouterr().err == (
+      f"error: {tmp_path} names {theirs} as save_dir of its evaluator 'uvim', "
+      "which is not used unless you name it yourself: --set "
+      f"save_dir={theirs}.\n")
+  # The user names a folder: the next thing that lacks is the checkpoint.
+  assert evaluate.main([*argv, "--set", f"save_dir={tmp_path}/mine"]) == 2
+  assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_a_network_of_a_stranger_is_not_run(tmp_path, capsys):
+  for features, words in (("inception.pb", "names inception.pb as features"),
+                          ("quadrants", "holds no checkpoint")):
+    block = {**small_config()["uvim"], "options": {
+        "features": features, "reference_split": "validation"}}
+    argv = workdir_of_a_stranger(
+        tmp_path, evals=[("uvim", "coltran_fid")], uvim=block)
+    assert evaluate.main(argv) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage,extra,words", [
