@@ -138,7 +138,8 @@ def evaluator_block(config: Any) -> Any:
                     "truth, such as 'coco_panoptic'.")
 
 
-def make_task_of_head(config: Any, encoder: Any, cells: int) -> tuple[Any, type]:
+def make_task_of_head(
+    config: Any, encoder: Any, cells: int) -> tuple[Any, type]:
   """(the task at the size of the head's labels, the class of its rival)."""
   from tools.probe import rivals
   from uvim.tasks import make_task, task_class
