@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 import evaluators
 from evaluators import base, common
-from trainers.families.base import Compiled, Family
+from trainers.families.base import CODE, Compiled, Family
 from trainers.report import run_files
 from trainers.trouble import Trouble
 from uvim import fields
@@ -44,7 +44,8 @@ class Evaluation:
     config: its block of `config.evals`.
     evaluator: what scores the predictions.
     settings: every switch its numbers depend on, those left alone too.
-    predict: the compiled prediction, (variables, batch) → dict of [B, …].
+    predict: the compiled prediction, (variables, batch) → dict of [B, …]. The
+      codes in it are not scored; how many words they hold is reported.
     start_batches: begins a pass over this process's share of the batches.
     mesh: where predictions are computed.
     on_batch: is called before each batch; it may raise.
@@ -74,6 +75,8 @@ class Evaluation:
     batches = trouble.until_any_process_fails(self.start_batches)
     predictions = common.predict_all(
         self.predict, variables, batches, put=self._put)
+    count = _WordCount()
+    predictions = count.take_codes(predictions)
     metrics = {}
     # Here and not in `predict_all`: a generator that is left half-way would
     # leave the mesh set.
@@ -81,6 +84,7 @@ class Evaluation:
       with trouble.noted():
         outcome = base.run_pass(self.evaluator, predictions)
         metrics = self.evaluator.result(outcome.state)
+        metrics |= count.metrics()
         if self.reports_skipped:
           metrics["skipped"] = float(outcome.num_skipped)
       # The other processes wait for this one's share of the next batch, where
@@ -94,6 +98,44 @@ class Evaluation:
     if self.on_batch is not None:
       self.on_batch()
     return sharding.shard_batch(batch, self.mesh)
+
+
+class _WordCount:
+  """Counts the different words of each code, as predictions pass by."""
+
+  def __init__(self):
+    self._num_codes = 0
+    self._num_words = 0
+
+  def take_codes(
+      self,
+      predictions: Iterator[common.Arrays | None],
+  ) -> Iterator[common.Arrays | None]:
+    """The predictions without their codes, which evaluators do not know.
+
+    Args:
+      predictions: of single examples, some with a 'code' [L, …]: words where
+        it is of integers. None stands for an example that was skipped.
+    """
+    for prediction in predictions:
+      if prediction is not None:
+        self._add(prediction.pop(CODE, None))
+      yield prediction
+
+  def _add(self, code: np.ndarray | None) -> None:
+    # A code of real numbers has no words.
+    if code is None or not np.issubdtype(code.dtype, np.integer):
+      return
+    # Where a place has several words, they count as one.
+    different = np.unique(code, axis=0)
+    self._num_codes += 1
+    self._num_words += len(different)
+
+  def metrics(self) -> dict[str, float]:
+    """The mean over codes; nothing where predictions carried none."""
+    if not self._num_codes:
+      return {}
+    return {run_files.WORDS_PER_CODE: self._num_words / self._num_codes}
 
 
 def _finite_scores(metrics: Mapping[str, float], problem: str) -> Scores:

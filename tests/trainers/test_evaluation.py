@@ -145,6 +145,58 @@ def test_skipped_examples_are_counted_anew_in_each_pass(reports):
   assert made.run(1.0).metrics == {"x": total / 7 + 1, **skipped}
 
 
+def scores_of_codes(code_B, is_skipped_B=None):
+  """The metrics of predictions that carry these codes and the number 1."""
+  num_examples = len(code_B)
+  batch = {"code": code_B}
+  if is_skipped_B is not None:
+    batch |= {"_mask": ~is_skipped_B, "_skipped": is_skipped_B}
+
+  def predict(variables, batch):
+    del variables
+    return {"x": jnp.ones(num_examples), "code": batch["code"]}
+
+  made = evaluation.Evaluation(
+      config=None,
+      # It would fail at a prediction that is no scalar.
+      evaluator=mean.Mean(types.SimpleNamespace(num_examples=num_examples)),
+      settings={}, predict=jax.jit(predict),
+      start_batches=lambda: iter([batch]), mesh=sharding.make_mesh(MESH))
+  scores = made.run(None)
+  assert not scores.problem
+  return scores.metrics
+
+
+def test_words_per_code_is_the_mean_of_different_words():
+  code_BL = np.zeros((8, 4), np.int32)
+  assert scores_of_codes(code_BL) == {"x": 1.0, "words_per_code": 1.0}
+  # One code of four words, one of two: (6 · 1 + 4 + 2) / 8.
+  code_BL[0] = [3, 1, 2, 0]
+  code_BL[1] = [5, 5, 0, 5]
+  scores = scores_of_codes(code_BL)
+  assert scores == {"x": 1.0, "words_per_code": 12 / 8}
+  # A score stands first: it is what a report draws.
+  assert list(scores) == ["x", "words_per_code"]
+
+
+def test_words_per_code_leaves_out_what_was_skipped():
+  code_BL = np.zeros((8, 4), np.int32)
+  code_BL[0] = [3, 1, 2, 0]
+  is_skipped_B = np.arange(8) > 1
+  assert scores_of_codes(code_BL, is_skipped_B)["words_per_code"] == 5 / 2
+
+
+def test_the_words_of_one_place_count_together():
+  pairs_BL2 = np.zeros((8, 4, 2), np.int32)
+  # The places differ in their second word alone.
+  pairs_BL2[:, :, 1] = [0, 1, 0, 1]
+  assert scores_of_codes(pairs_BL2)["words_per_code"] == 2
+
+
+def test_a_code_of_real_numbers_has_no_words():
+  assert scores_of_codes(np.zeros((8, 4, 3), np.float32)) == {"x": 1.0}
+
+
 def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):
   config = vqvae_rooms_panoptic.get_config("tiny")
   config.data_dir = str(rooms_tiny_dir)

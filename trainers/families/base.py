@@ -36,6 +36,8 @@ Extra = dict[str, PyTree]
 Batch = dict[str, jax.Array]
 # What predictors take: {"params", "state", "frozen"}.
 Variables = dict[str, PyTree]
+# The name in a prediction of the code that it was made with, [B, L, …].
+CODE = "code"
 
 
 class Report(flax.struct.PyTreeNode):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trainers.families.base import (
+  CODE,
   Family,
   Opened,
   Report,
@@ -181,7 +182,7 @@ class LmFamily(Family):
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
               **options):
-    """UViM: f(image, LM(image)) (paper, section 2.2).
+    """UViM: f(image, LM(image)) (paper, section 2.2), and the code LM(image).
 
     Options are those of the prior and of the task's outputs. With a `mask`,
     for what it leaves of the code: see `VqvaeFamily.decode`.
@@ -196,7 +197,8 @@ class LmFamily(Family):
     code = self.sample(variables, batch, seed, **sampling)
     logits = self.oracle.decode(
         variables["frozen"], code, batch, mask, mask_region, seed)
-    return self.task.outputs(logits, **output_options)
+    outputs = self.task.outputs(logits, **output_options)
+    return {**outputs, CODE: code}
 
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from trainers.families.base import (
+  CODE,
   Family,
   Report,
   check_size,
@@ -176,7 +177,10 @@ class VqvaeFamily(Family):
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
               **output_options):
-    """Outputs of f given the oracle's code; a `mask` as in `decode`."""
+    """Outputs of f given the oracle's code, and the code.
+
+    A `mask` as in `decode`; the code is whole.
+    """
     # With a mask, the missing oracle is an error: there is no code to mask.
     if not self.model.has_oracle and mask is None:
       return self.predict_zero_code(variables, batch, **output_options)
@@ -184,7 +188,8 @@ class VqvaeFamily(Family):
     code = self.encode(variables, batch, ctx)
     logits = self.decode(
         variables, code, batch, mask, mask_region, seed, ctx)
-    return self.task.outputs(logits, **output_options)
+    outputs = self.task.outputs(logits, **output_options)
+    return {**outputs, CODE: code}
 
   def predict_zero_code(self, variables, batch, **output_options):
     """Outputs of f when the code says nothing (Fig 10)."""

@@ -38,6 +38,8 @@ _MAX_SESSIONS = 20
 # that an evaluator could not score.
 ALARM = "alarm/"
 FAILED = "failed/"
+# How many different words the codes of an evaluator hold, on average.
+WORDS_PER_CODE = "words_per_code"
 MAX_POINTS = 4000  # Of one curve; even.
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,20 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   return config if _has_shape(config, _ConfigShape, path) else {}
 
 
+def kind_of(config: dict[str, Any]) -> str:
+  """The family of a run, by its config.json."""
+  # The config of an older run does not name its kind.
+  kind_of_old_run = "lm" if config.get("oracle") else "vqvae"
+  return config.get("kind") or kind_of_old_run
+
+
+def code_len(config: dict[str, Any]) -> int | None:
+  """Places of the code that stage II learns; None if its config has none."""
+  oracle = config.get("oracle") or {}
+  model = oracle.get("model") or {}
+  return model.get("code_len")
+
+
 def _has_shape(content: Any, shape: Any, path: pathlib.Path) -> bool:
   """Whether a file holds what the report asks for; else a warning."""
   try:
@@ -160,8 +176,13 @@ class _ModelShape(msgspec.Struct):
   dict_size: int | None = None
 
 
+class _OracleModelShape(msgspec.Struct):
+  code_len: int | None = None
+
+
 class _OracleShape(msgspec.Struct):
   task: str | None = None
+  model: _OracleModelShape | None = None
 
 
 class _ConfigShape(msgspec.Struct):
