@@ -25,6 +25,16 @@ EVALUATORS = {
     "proj.uvim.save_predictions": "evaluators.save_predictions.SavePredictions",
 }
 
+# The score that an evaluator is judged by → whether more of it is better.
+HEADLINES = {
+    "PQ": True,
+    "RMSE": False,
+    "PSNR": True,
+    "FID": False,
+    "FID_5k": False,
+    "mean_angle": False,
+}
+
 
 def evaluator_class(name: str) -> type[Evaluator]:
   """The class that a key of EVALUATORS stands for.

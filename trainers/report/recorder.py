@@ -217,9 +217,21 @@ class Recorder(AbstractRecorder):
     print(text, file=sys.stderr, flush=True)
 
   def close(self) -> None:
+    """Closes files and boards. The last line repeats what was warned of."""
+    self._say_alarms()
     self._metrics_file.close()
     for board in self._boards:
       board.close()
+
+  def _say_alarms(self) -> None:
+    """The log of a long run is not read to its beginning."""
+    found = []
+    for name, points in alarms.points_of_run(self._history.metrics).items():
+      step, _ = points[-1]
+      found.append(f"{alarms.title_of(name)}, last at step {step}")
+    if found:
+      self.say(f"ALARMS of this run: {'; '.join(found)} "
+               "(docs/troubleshooting.md).")
 
 
 def _open_boards(workdir: pathlib.Path, start_step: int,

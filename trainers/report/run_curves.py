@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainers.report import alarms, plots
+from trainers.report import pairs, plots
 from trainers.report.run_files import Run
 
 _CODE = "train/code/"
@@ -97,9 +97,9 @@ def _score_plots(run: Run) -> Iterator[str | None]:
 
 def _gap_plots(run: Run) -> Iterator[str]:
   """How far the language model's code is behind the oracle's."""
-  for pair in alarms.pairs_of(run.evaluators):
-    score = _first_score(run, pair.oracle)
-    oracle_points = run.metrics.get(pair.oracle + score, ())
+  for pair in pairs.pairs_of(run.evaluators, pairs.ORACLE):
+    score = _first_score(run, pair.other)
+    oracle_points = run.metrics.get(pair.other + score, ())
     # Step → score. A gap needs both scores of one step.
     lm_values = dict(run.metrics.get(pair.lm + score, ()))
     gaps = []

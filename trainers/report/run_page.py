@@ -7,7 +7,7 @@ time: `python -m tools.report WORKDIR`. It opens offline.
 import os
 import pathlib
 
-from trainers.report import plots, run_curves, run_files
+from trainers.report import alarms, plots, run_curves, run_files
 from trainers.report.html_page import (
   as_json,
   figure,
@@ -45,8 +45,7 @@ def write_page(workdir: str | os.PathLike,
 def title(run: Run) -> str:
   """The stage, the task and the data set, as text."""
   oracle = run.config.get("oracle") or {}
-  # The config of an older run does not name its kind.
-  kind = run.config.get("kind") or ("lm" if oracle else "vqvae")
+  kind = run_files.kind_of(run.config)
   stage = _STAGES.get(kind, kind)
   # A family that learns from images alone has no task.
   task = run.config.get("task") or oracle.get("task", "images")
@@ -94,15 +93,14 @@ def _total_steps(run: Run) -> int | str:
 
 
 def _alarms(run: Run) -> list[str]:
+  """What the run has warned of, the newest figures, and what to do."""
   parts = []
-  for metric, points in sorted(run.metrics.items()):
-    if not metric.startswith(run_files.ALARM):
-      continue
-    name = metric.removeprefix(run_files.ALARM).replace("_", " ")
+  for name, points in alarms.points_of_run(run.metrics).items():
     times = [f"{plots.number(value)} at step {step}"
              for step, value in points[-_MAX_TIMES:]]
-    text = (f"Alarm: {name} ({', '.join(times)}). "
-            "See docs/troubleshooting.md.")
+    sentences = [f"Alarm: {alarms.title_of(name)} ({', '.join(times)}).",
+                 alarms.advice_of(name), "See docs/troubleshooting.md."]
+    text = " ".join(filter(None, sentences))
     parts.append(paragraph(text, "alarm"))
   return parts
 

@@ -18,7 +18,7 @@ def evaluator(name, **changes):
 
 CONFIG = dict(
     dataset="rooms", batch_size=16, model=dict(num_layers=4, emb_dim=128),
-    oracle=dict(task="panoptic_segmentation"), evals=[
+    oracle=dict(task="panoptic_segmentation", model=dict(code_len=64)), evals=[
         evaluator("val", type="mean", pred="loss"),
         evaluator("uvim"), evaluator("oracle_code", pred="oracle")])
 
@@ -50,8 +50,11 @@ def record_run(workdir):
 def evaluate(writer, step):
   settings = {"temperature": 0.0, "min_fraction": 0.001}
   writer.scalars(step, {"val/loss": 3.0}, {})
-  writer.scalars(step, {"uvim/PQ": 20 + step / 100, "uvim/SQ": 50.0}, settings)
-  writer.scalars(step, {"oracle_code/PQ": 41.5}, settings)
+  writer.scalars(step, {
+      "uvim/PQ": 20 + step / 100, "uvim/SQ": 50.0,
+      "uvim/words_per_code": 1.02}, settings)
+  writer.scalars(step, {
+      "oracle_code/PQ": 41.5, "oracle_code/words_per_code": 21.0}, settings)
   writer.image(step, "panel", np.full((8, 8, 3), step % 256, np.uint8))
   writer.review(step, np.int32([90, 9, 1, 0]))
 

@@ -19,9 +19,20 @@ def test_alarms_stand_in_the_log_and_in_the_metrics(tmp_path, capsys):
   runs.record_run(tmp_path)
   error = capsys.readouterr().err
   steps = [line["step"] for line in read_metrics(tmp_path)
-           if "alarm/codebook_collapse" in line]
-  assert steps[0] == 30
-  assert len(steps) == error.count("ALARM, codebook") <= 10
+           if "alarm/repeated_word" in line]
+  assert steps == [100, 200, 300]
+  assert error.count("ALARM, repeated word: uvim/words_per_code is 1.02") == 3
+  # The last line says so again: nobody reads a long log from its beginning.
+  last = error.splitlines()[-1]
+  assert last == ("ALARMS of this run: repeated word, last at step 300 "
+                  "(docs/troubleshooting.md).")
+
+
+def test_a_run_without_alarms_ends_without_such_a_line(tmp_path, capsys):
+  writer = runs.make_recorder(tmp_path)
+  writer.scalars(300, {"train/code/usage": 0.9})
+  writer.close()
+  assert "ALARM" not in capsys.readouterr().err
 
 
 def test_a_resumed_run_drops_the_lines_it_writes_again(tmp_path):

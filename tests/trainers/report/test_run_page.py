@@ -16,7 +16,8 @@ EXPECTED = (
     "PQ, validation", "Oracle − LM, PQ", "gap 18.5", "uvim 23",
     "oracle_code 41.5", "Share of words in use", "Perplexity of use",
     "Use of each word, step 300", "temperature 0.0, min_fraction 0.001",
-    '"num_layers": 4', '"jax"', "Alarm: codebook collapse", "step 300")
+    '"num_layers": 4', '"jax"', "step 300", "Sample at temperature 1",
+    "Alarm: repeated word (1.02 at step 100, 1.02 at step 200")
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_scores_stand_side_by_side(workdir):
   assert ["", "uvim", "oracle_code"] in cells
   assert ["PQ", "23", "41.5"] in cells
   assert ["SQ", "50", ""] in cells  # Only one evaluator has it.
+  assert ["words_per_code", "1.02", "21"] in cells
 
 
 def test_a_score_belongs_to_the_evaluator_with_the_longest_prefix(tmp_path):
@@ -76,6 +78,14 @@ def test_how_long_a_word_lives(tmp_path, splits, life):
       for step, count in enumerate(splits)])
   run_page.write_page(tmp_path)
   assert life in read_page(tmp_path)
+
+
+def test_an_alarm_of_another_version_is_named(tmp_path):
+  runs.write_lines(tmp_path, [(9, {"alarm/too_hot": 2.5})])
+  run_page.write_page(tmp_path)
+  words = "".join(runs.PageReader(read_page(tmp_path)).words)
+  assert ("Alarm: too hot (2.5 at step 9). See docs/troubleshooting.md."
+          in words)
 
 
 def test_a_run_with_nothing_yet_has_a_page(tmp_path):

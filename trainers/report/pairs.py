@@ -1,0 +1,50 @@
+"""Evaluators of a run that differ in nothing but who wrote the code."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Evaluator = Mapping[str, Any]  # An entry of "evals" in config.json.
+
+# Predictions of stage II, by the code that the base model is given.
+LM = "predict"
+ORACLE = "oracle"
+NO_CODE = "zero_code"
+
+
+class Pair(NamedTuple):
+  """Prefixes of two evaluators with one measure on the same data."""
+  lm: str
+  other: str
+
+
+def pairs_of(evals: Sequence[Evaluator], other: str) -> list[Pair]:
+  """Each evaluator of the language model's code, and one to compare it with.
+
+  Args:
+    evals: those of config.json.
+    other: the prediction that the second one scores: ORACLE or NO_CODE.
+
+  Returns:
+    The pairs. A run of stage I has no language model, but it has evaluators of
+    a prediction that is called LM as well: do not ask for its NO_CODE.
+  """
+  pairs = []
+  for lm in evals:
+    for evaluator in evals:
+      is_pair = lm["pred"] == LM and evaluator["pred"] == other
+      if is_pair and _can_compare(lm, evaluator):
+        pairs.append(Pair(lm["prefix"], evaluator["prefix"]))
+  return pairs
+
+
+def _can_compare(first: Evaluator, second: Evaluator) -> bool:
+  prefixes = {first["prefix"], second["prefix"]}
+  # An empty prefix fits every metric, so its scores cannot be told apart.
+  have_prefixes = len(prefixes) == 2 and "" not in prefixes
+  return have_prefixes and _measure(first) == _measure(second)
+
+
+def _measure(evaluator: Evaluator) -> list[Any]:
+  """What an evaluator measures, apart from who wrote the code."""
+  return [evaluator[field]
+          for field in ("type", "dataset", "split", "options")]

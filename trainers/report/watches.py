@@ -1,0 +1,345 @@
+"""What a run is watched for: each watch looks for one kind of trouble.
+
+A watch sees the reports of a run one after the other, as they stand in
+metrics.jsonl.
+"""
+
+import abc
+import collections
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from evaluators import HEADLINES
+from trainers.report import pairs, run_files
+from trainers.report.pairs import Pair
+from trainers.report.run_files import WORDS_PER_CODE
+
+# A share of the codebook. A healthy run uses nearly all of it.
+MIN_USAGE = 0.25
+# The share of a run after which a codebook must be in use.
+WARM_UP = 0.1
+# Usage starts from zero in every epoch: the best of so many reports counts.
+RECENT = 10
+MIN_REPORTS = 3
+# A gap alarms if it exceeds the smallest one by this factor …
+WIDER = 1.25
+# … and by this share of the oracle's score.
+NOTICEABLE = 0.02
+# A loss on unseen data alarms if it exceeds the lowest one by this factor.
+RISEN = 1.05
+# The share of a run after which a language model must write of use: at first
+# it knows no more than which words are frequent.
+LM_WARM_UP = 0.25
+# Different words in a code. So few alarm, unless the oracle's codes need few.
+FEW_WORDS = 2.0
+MANY_WORDS = 4.0
+# The same as shares of the oracle's different words: less than the first
+# alarms, more than the second never does.
+SMALL_SHARE = 0.1
+LARGE_SHARE = 0.5
+
+Values = Mapping[str, float]
+
+
+class Kind(NamedTuple):
+  """A kind of alarm: its section in docs/troubleshooting.md, what to do."""
+  title: str
+  advice: str
+
+
+KINDS = {
+    "codebook_collapse": Kind(
+        "codebook collapse",
+        "Is model.dict_learning on, and the batch large enough for the "
+        "codebook?"),
+    "oracle_gap": Kind(
+        "widening gap",
+        "The language model gets worse: overfitting, or too high a learning "
+        "rate?"),
+    "overfitting": Kind(
+        "overfitting", "More data, more augmentation, or fewer steps?"),
+    "repeated_word": Kind(
+        "repeated word",
+        "Sample at temperature 1; then more augmentation, a pretrained "
+        "encoder, or a code that is easier to predict."),
+    "below_no_code": Kind(
+        "below no code",
+        "What the language model writes does harm. Sample at temperature 1; "
+        "then more augmentation, a pretrained encoder, or a code that is "
+        "easier to predict."),
+}
+
+
+class Alarm(NamedTuple):
+  """A warning.
+
+  Attributes:
+    name: a key of KINDS, and its name in the metrics.
+    figure: the number behind it.
+    seen: what the watch saw, as part of a sentence.
+  """
+  name: str
+  figure: float
+  seen: str
+
+  @property
+  def message(self) -> str:
+    """All of it in one line."""
+    kind = KINDS[self.name]
+    return f"{kind.title}: {self.seen}. {kind.advice}"
+
+
+class Watch(abc.ABC):
+  """Looks for one kind of trouble."""
+
+  @abc.abstractmethod
+  def see(self, step: int, values: Values) -> Alarm | None:
+    """The alarm that a report (name → number at `step`) raises, if any."""
+
+
+def watches_of(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
+  """The watches that a run needs.
+
+  Args:
+    config: config.json; {}: nobody knows it.
+    total_steps: of the run.
+  """
+  if run_files.kind_of(config) == "lm":
+    return _watches_of_lm(config, total_steps)
+  return [CollapseWatch(total_steps), OverfitWatch()]
+
+
+def _watches_of_lm(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
+  """The watches of stage II.
+
+  Its codebook is frozen, so nothing here could help if it has collapsed.
+  """
+  evals = config.get("evals", ())
+  with_oracle = pairs.pairs_of(evals, pairs.ORACLE)
+  watches = [OverfitWatch()]
+  for pair in with_oracle:
+    watches.append(GapWatch(pair))
+  for pair in pairs.pairs_of(evals, pairs.NO_CODE):
+    watches.append(NoCodeWatch(pair, total_steps))
+
+  oracle_of = {pair.lm: pair.other for pair in with_oracle}
+  code_len = run_files.code_len(config)
+  for evaluator in evals:
+    prefix = evaluator["prefix"]
+    if evaluator["pred"] == pairs.LM:
+      watches.append(
+          RepeatWatch(prefix, oracle_of.get(prefix), code_len, total_steps))
+  return watches
+
+
+# ── The codebook ────────────────────────────────────────────────────────────
+
+
+class CollapseWatch(Watch):
+  """Warns when a run uses only a small part of its codebook."""
+
+  def __init__(self, total_steps: int):
+    """No report yet, of a run of `total_steps`."""
+    self._first_step = WARM_UP * total_steps
+    self._recent = collections.deque(maxlen=RECENT)
+
+  def see(self, step, values):
+    if "train/code/usage" not in values:
+      return None
+    self._recent.append(values["train/code/usage"])
+    # The newest report alone may come from the first steps of an epoch.
+    most = max(self._recent)
+    is_early = step < self._first_step or len(self._recent) < MIN_REPORTS
+    has_collapsed = most < MIN_USAGE
+    if is_early or not has_collapsed:
+      return None
+    return Alarm("codebook_collapse", most, (
+        f"{most:.1%} of all words are in use after {step} steps"))
+
+
+# ── The language model's code ───────────────────────────────────────────────
+
+
+class _Score(NamedTuple):
+  step: int
+  name: str
+  value: float
+
+
+class GapWatch(Watch):
+  """Warns when the language model's code falls behind the oracle's."""
+
+  def __init__(self, pair: Pair):
+    """No report yet of the two evaluators."""
+    self._pair = pair
+    self._scores: dict[str, _Score] = {}  # Prefix → the newest.
+    self._smallest = None
+
+  def see(self, step, values):
+    found = [self._note_score(prefix, step, values) for prefix in self._pair]
+    if not any(found):
+      return None
+    lm = self._scores.get(self._pair.lm)
+    oracle = self._scores.get(self._pair.other)
+    # The two evaluators report one after the other: wait for the second.
+    if lm is None or oracle is None or lm.step != oracle.step:
+      return None
+
+    # Some scores are better when they fall, so only the distance counts.
+    gap = abs(oracle.value - lm.value)
+    if self._smallest is None:
+      self._smallest = gap
+    self._smallest = min(gap, self._smallest)
+    is_wider = gap > WIDER * self._smallest
+    # The smallest gap may be nearly 0, and then any noise is many times wider.
+    is_noticeable = gap - self._smallest > NOTICEABLE * abs(oracle.value)
+    if not (is_wider and is_noticeable):
+      return None
+    return Alarm("oracle_gap", gap, (
+        f"{lm.name} is {lm.value:.4g}, with the oracle's code "
+        f"{oracle.value:.4g}; the smallest gap was {self._smallest:.4g}"))
+
+  def _note_score(self, prefix, step, values) -> bool:
+    """Keeps the evaluator's first score; whether there was one."""
+    for name, value in values.items():
+      is_score = not name.endswith(WORDS_PER_CODE)
+      if name.startswith(prefix) and is_score:
+        self._scores[prefix] = _Score(step, name, value)
+        return True
+    return False
+
+
+class NoCodeWatch(Watch):
+  """Warns when the language model's code is worse than none at all."""
+
+  def __init__(self, pair: Pair, total_steps: int):
+    """No report yet of the two evaluators, in a run of `total_steps`."""
+    self._pair = pair
+    self._first_step = LM_WARM_UP * total_steps
+    self._scores: dict[str, _Score] = {}  # Prefix → the newest.
+
+  def see(self, step, values):
+    found = [self._note_score(prefix, step, values) for prefix in self._pair]
+    if not any(found) or step < self._first_step:
+      return None
+    lm = self._scores.get(self._pair.lm)
+    without = self._scores.get(self._pair.other)
+    # The two evaluators report one after the other: wait for the second.
+    if lm is None or without is None or lm.step != without.step:
+      return None
+
+    if HEADLINES[lm.name]:
+      is_worse = lm.value < without.value
+    else:
+      is_worse = lm.value > without.value
+    if not is_worse:
+      return None
+    return Alarm("below_no_code", lm.value, (
+        f"{self._pair.lm}{lm.name} is {lm.value:.4g}, without any code "
+        f"{without.value:.4g}"))
+
+  def _note_score(self, prefix, step, values) -> bool:
+    """Keeps the evaluator's headline; whether there was one."""
+    for name in HEADLINES:
+      if prefix + name in values:
+        self._scores[prefix] = _Score(step, name, values[prefix + name])
+        return True
+    return False
+
+
+class RepeatWatch(Watch):
+  """Warns when the language model writes one word nearly everywhere."""
+
+  def __init__(
+      self,
+      prefix: str,
+      oracle_prefix: str | None,
+      code_len: int | None,
+      total_steps: int,
+  ):
+    """No report yet.
+
+    Args:
+      prefix: of the evaluator that scores the language model's codes.
+      oracle_prefix: of one that scores the oracle's; None: there is none.
+      code_len: places of a code; None: nobody knows it.
+      total_steps: of the run.
+    """
+    self._name = prefix + WORDS_PER_CODE
+    self._oracle_name = None
+    if oracle_prefix is not None:
+      self._oracle_name = oracle_prefix + WORDS_PER_CODE
+    self._code_len = code_len
+    self._first_step = LM_WARM_UP * total_steps
+    self._newest: _Score | None = None
+    self._oracle_words = None
+
+  def see(self, step, values):
+    if self._name in values:
+      self._newest = _Score(step, self._name, values[self._name])
+    elif self._oracle_name not in values:
+      return None
+    # The oracle is frozen: what it once needed it needs now.
+    self._oracle_words = values.get(self._oracle_name, self._oracle_words)
+    if self._newest is None or self._newest.step != step:
+      return None
+    is_early = step < self._first_step
+    waits_for_oracle = self._oracle_name and self._oracle_words is None
+    words = self._newest.value
+    if is_early or waits_for_oracle or not self._are_few(words):
+      return None
+    if self._oracle_words is None:
+      others = f"a code has {self._code_len or 'many'} places"
+    else:
+      others = f"the oracle's codes have {self._oracle_words:.3g}"
+    return Alarm("repeated_word", words, (
+        f"{self._name} is {words:.3g}, so one word stands nearly everywhere; "
+        f"{others}"))
+
+  def _are_few(self, words: float) -> bool:
+    """Whether a code should have more than so many different words."""
+    if self._oracle_words is None:
+      # A code of few places cannot have many words.
+      is_long = self._code_len is None or self._code_len >= MANY_WORDS
+      return is_long and words < FEW_WORDS
+    limit = max(FEW_WORDS, SMALL_SHARE * self._oracle_words)
+    return words < min(limit, LARGE_SHARE * self._oracle_words)
+
+
+# ── The loss ────────────────────────────────────────────────────────────────
+
+
+class _Lowest(NamedTuple):
+  step: int
+  val_loss: float
+  train_loss: float
+
+
+class OverfitWatch(Watch):
+  """Warns when the loss rises on unseen data and falls in training."""
+
+  def __init__(self):
+    """No report yet."""
+    # A single report is noisy, so their mean is compared.
+    self._train_losses = collections.deque(maxlen=RECENT)
+    self._lowest = None
+
+  def see(self, step, values):
+    if "train/loss" in values:
+      self._train_losses.append(values["train/loss"])
+    if "val/loss" not in values or not self._train_losses:
+      return None
+    val_loss = values["val/loss"]
+    train_loss = sum(self._train_losses) / len(self._train_losses)
+    if self._lowest is None or val_loss <= self._lowest.val_loss:
+      self._lowest = _Lowest(step, val_loss, train_loss)
+
+    lowest = self._lowest
+    has_risen = val_loss > RISEN * lowest.val_loss
+    # If the training loss rises too, the run has another trouble.
+    has_learned = train_loss < lowest.train_loss
+    if not (has_risen and has_learned):
+      return None
+    return Alarm("overfitting", val_loss / lowest.val_loss, (
+        f"val/loss rose to {val_loss:.4g} from {lowest.val_loss:.4g} at step "
+        f"{lowest.step}, while train/loss fell"))
