@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import signal
 import types
 
 import jax
@@ -11,7 +13,7 @@ import pytest
 import evaluators
 from configs import vqvae_rooms_panoptic
 from evaluators import mean
-from trainers import evaluation, loop, scoring, trouble
+from trainers import evaluation, loop, preemption, scoring, trouble
 from trainers.report.recorder import Recorder
 from uvim.cli import app
 from uvim.config import resolve
@@ -48,7 +50,7 @@ def fails(monkeypatch):
   monkeypatch.setitem(evaluators.EVALUATORS, "fails", f"{HERE}.Fails")
 
 
-def make_config(data_dir, error, steps=2):
+def make_config(data_dir, error, steps=2, eval_steps=2):
   """Evaluators `broken` and, after it, `sound`."""
   config = vqvae_rooms_panoptic.get_config("tiny")
   config.unlock()
@@ -60,7 +62,7 @@ def make_config(data_dir, error, steps=2):
   config.evals = [("broken", "fails"), ("sound", "mean")]
   del config.oracle_code, config.zero_code
   block = dict(split="validation[:8]", pp=config.pp_eval, pred="loss",
-               log_steps=steps)
+               log_steps=eval_steps)
   config.broken = dict(block, options=dict(error=error))
   config.sound = block
   return resolve(config)
@@ -114,6 +116,29 @@ def test_the_step_is_saved_before_it_is_scored(rooms_tiny_dir, tmp_path):
   assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()
   loop.train(config, tmp_path / "killed")
   assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
+
+
+def test_a_run_asked_to_stop_between_two_scores(
+    rooms_tiny_dir, tmp_path, capsys):
+  """At a step that nothing else saves: each score is there once in the end."""
+  config = make_config(rooms_tiny_dir, "", eval_steps=1)
+  loop.train(config, tmp_path / "whole")
+
+  class Asks(Recorder):
+    def scalars(self, step, values, settings=None):
+      super().scalars(step, values, settings)
+      if settings is not None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+  stopped = tmp_path / "stopped"
+  with pytest.raises(preemption.Preempted, match="after step 1 of 2"):
+    loop.train(config, stopped, make_recorder=Asks)
+  assert "broken/loss" in read_lines(stopped)[-1]
+  capsys.readouterr()
+  loop.train(config, stopped)
+  # The score that is made again does not count as a line that was lost.
+  assert "lines that were there" not in capsys.readouterr().err
+  assert read_lines(stopped) == read_lines(tmp_path / "whole")
 
 
 def make_evaluation(error, predict=None):
