@@ -64,9 +64,9 @@ KINDS = {
         "encoder, or a code that is easier to predict."),
     "below_no_code": Kind(
         "below no code",
-        "What the language model writes does harm. Sample at temperature 1; "
-        "then more augmentation, a pretrained encoder, or a code that is "
-        "easier to predict."),
+        "Sample at temperature 1, for RMSE and PSNR the mean of several; then "
+        "more augmentation, a pretrained encoder, or a code that is easier to "
+        "predict."),
 }
 
 

@@ -1,0 +1,98 @@
+"""A run of stage II whose language model writes one word: who is told."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import lm_rooms_depth, vqvae_rooms_depth
+from tests.tools.conftest import save_noise
+from tests.trainers.report.runs import PageReader
+from trainers import loop
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
+from uvim import files
+from uvim.config import resolve
+from uvim.store import checkpoint
+
+STEPS = 2
+WORD = 3
+
+
+def make_config(module, data_dir):
+  """A config that changes no parameter in its few steps."""
+  config = module.get_config("tiny")
+  config.data_dir = str(data_dir)
+  config.mesh = [("data", 1)]
+  config.val_split = None
+  config.total_steps = STEPS
+  config.lr = 0.0
+  return config
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory, rooms_tiny_dir):
+  """Runs stage II with a bias to one word; returns its workdir."""
+  folder = tmp_path_factory.mktemp("words")
+  stage_i = make_config(vqvae_rooms_depth, rooms_tiny_dir)
+  one = folder / "one.npz"
+  save_noise(VqvaeFamily(resolve(stage_i)), one)
+
+  def run(bias):
+    config = make_config(lm_rooms_depth, rooms_tiny_dir)
+    config.oracle.model_init = str(one)
+    config.uvim.pred_kw.temperature = 1.0
+    start = folder / f"lm_{bias}.npz"
+    save_noise(LmFamily(resolve(config)), start)
+    arrays = checkpoint.load_params(start)
+    logits = arrays["params"]["decoder"]["LogitsDense"]
+    logits["bias"][WORD + 1] += bias
+    files.save_npz(start, arrays)
+    with config.ignore_type():
+      config.model_init = str(start)
+    workdir = folder / f"run_{bias}"
+    loop.train(resolve(config), workdir)
+    return workdir
+
+  return run
+
+
+def read_alarms(workdir):
+  """({name of a score: number}, {name of an alarm: its figure})."""
+  scores, found = {}, {}
+  for line in (workdir / "metrics.jsonl").read_text().splitlines():
+    for name, value in json.loads(line).items():
+      if name.startswith("alarm/"):
+        found[name.removeprefix("alarm/")] = value
+      scores[name] = value
+  return scores, found
+
+
+def test_a_language_model_that_repeats_a_word_is_told(make_run, capsys):
+  workdir = make_run(bias=100)
+  scores, found = read_alarms(workdir)
+  assert scores["uvim/words_per_code"] == 1
+  assert scores["oracle_code/words_per_code"] > 3
+  assert "zero_code/words_per_code" not in scores
+  assert found["repeated_word"] == 1
+  # For these weights such a code happens to be worse than none.
+  assert scores["uvim/RMSE"] > scores["zero_code/RMSE"]
+  assert found["below_no_code"] == scores["uvim/RMSE"]
+  error = capsys.readouterr().err
+  assert "ALARM, repeated word: uvim/words_per_code is 1, " in error
+  assert "ALARM, below no code: uvim/RMSE is " in error
+  assert error.splitlines()[-1].startswith(
+      "ALARMS of this run: below no code, last at step 2; repeated word, last")
+  words = "".join(PageReader((workdir / "report.html").read_text()).words)
+  assert "Alarm: repeated word (1 at step 2). Sample at temperature" in words
+  assert "Alarm: below no code (" in words
+
+
+def test_a_language_model_of_many_words_is_not(make_run, capsys):
+  scores, found = read_alarms(make_run(bias=0))
+  assert scores["uvim/words_per_code"] > 2
+  assert "repeated_word" not in found
+  # Its codebook is hardly in use, but frozen.
+  assert "codebook_collapse" not in found
+  assert "repeated word" not in capsys.readouterr().err
