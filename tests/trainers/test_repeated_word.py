@@ -2,8 +2,6 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 
 from configs import lm_rooms_depth, vqvae_rooms_depth
