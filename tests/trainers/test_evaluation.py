@@ -188,9 +188,11 @@ def test_words_per_code_leaves_out_what_was_skipped():
 
 def test_the_words_of_one_place_count_together():
   pairs_BL2 = np.zeros((8, 4, 2), np.int32)
+  pairs_BL2[:, :, 1] = 5
+  assert scores_of_codes(pairs_BL2)["words_per_code"] == 1
   # The places differ in their second word alone.
-  pairs_BL2[:, :, 1] = [0, 1, 0, 1]
-  assert scores_of_codes(pairs_BL2)["words_per_code"] == 2
+  pairs_BL2[:, :, 1] = [0, 5, 7, 5]
+  assert scores_of_codes(pairs_BL2)["words_per_code"] == 3
 
 
 def test_a_code_of_real_numbers_has_no_words():
