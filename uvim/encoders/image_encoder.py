@@ -1,7 +1,7 @@
 """The block `image_encoder`: a pretrained network that a model sees with.
 
 B batch · H W image pixels · T tokens of the encoder's grid
-N tokens of the model's grid · D the encoder's width
+N tokens of the model's grid · D the encoder's width · F = D, or several times D
 
 Stage I has at most one, which oracle and base model share; stage II has at most
 one, too. Its parameters stand under "image_encoder" among those of the model.
@@ -26,7 +26,7 @@ from uvim.fields import field
 from uvim.nn import attention, backbones, transformer
 from uvim.nn.backbones import Backbone
 from uvim.nn.backbones.base import Style
-from uvim.nn.grid import Grid, resize_grid
+from uvim.nn.grid import Grid, gather_cells, resize_grid
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, Image, PRNGKey, PyTree
 
@@ -175,10 +175,17 @@ class ImageEncoder:
     """The features of images in [-1, 1], in `dtype`; constant if frozen."""
     return _features(self, params, image)
 
-  def on_grid(self, features: Features, grid: Grid) -> Float[Array, "B N D"]:
-    """Features, in `dtype`, for each token of another grid."""
+  def on_grid(self, features: Features, grid: Grid) -> Float[Array, "B N F"]:
+    """Features, in `dtype`, for each token of another grid.
+
+    Where several features lie in each token's cell, it gets all of them, one
+    behind the other. Grids that do not fit so are resized linearly.
+    """
     # Before the resize: features from a cache are in half precision.
     features = features.astype(self.dtype)
+    rows, columns = self.grid_size
+    if rows % grid[0] == 0 and columns % grid[1] == 0:
+      return gather_cells(features, self.grid_size, grid)
     return resize_grid(features, self.grid_size, grid)
 
 

@@ -1,6 +1,6 @@
 """Grids of tokens.
 
-B batch · N M tokens of two grids · D width
+B batch · N M tokens of two grids · D width · F = D · number of tokens in a cell
 """
 
 import jax
@@ -22,3 +22,27 @@ def resize_grid(
   new_shape = (batch_size, *new, width)
   x_BHWD = jax.image.resize(x_BHWD, new_shape, method="linear")
   return x_BHWD.reshape(batch_size, -1, width)
+
+
+def gather_cells(
+    x_BND: Float[Array, "B N D"], old: Grid, new: Grid
+) -> Float[Array, "B M F"]:
+  """For each cell of a coarser grid all tokens in it, one behind the other.
+
+  Nothing is lost, unlike in a resize.
+
+  Args:
+    x_BND: row-major tokens.
+    old: their grid.
+    new: the coarser one; divides `old` in both directions.
+  """
+  batch_size, _, width = x_BND.shape
+  rows, columns = new
+  cell_rows = old[0] // rows
+  cell_columns = old[1] // columns
+  x = x_BND.reshape(
+      batch_size, rows, cell_rows, columns, cell_columns, width)
+  # Now [B, rows, rows of a cell, columns, columns of a cell, D]: bring the two
+  # axes of a cell together.
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(batch_size, rows * columns, -1)
