@@ -155,6 +155,12 @@ def set_devices(config, sharding="replicate"):
 def set_codes(config):
   """Stage II asks its oracle for the code of every example it sees."""
   config.code_cache = mlc.config_dict.placeholder(str)
+  set_features(config)
+
+
+def set_features(config):
+  """An image encoder, if there is one, runs in every step."""
+  config.feature_cache = mlc.config_dict.placeholder(str)
   config.codes_per_image = mlc.config_dict.placeholder(int)
 
 
@@ -318,6 +324,7 @@ def rooms_stage_i(task, classes, pp, tiny=False):
   config = mlc.ConfigDict()
   config.task = task
   set_rooms_data(config, TINY_ROOMS if tiny else "rooms", pp)
+  set_features(config)
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
   config.batch_size = 8
   config.total_steps = 10_000

@@ -69,6 +69,7 @@ def set_data(config):
   config.data_dir = mlc.config_dict.placeholder(str)
   config.seed = 0
   common.set_devices(config, sharding="fsdp(data)")
+  common.set_features(config)
   config.val_split = common.HOLDOUT_SPLIT
   config.train_split = common.TRAIN_SPLIT
   pp = pp_strings(RES)

@@ -22,7 +22,7 @@ import pathlib
 import re
 import urllib.parse
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -200,8 +200,12 @@ class Arrays:
     if hash_checksums(self._checksums_RNK) != header.checksum:
       raise self._damaged(CHECKSUMS, f"does not fit {HEADER}")
 
-  def batch(self, plan: Plan) -> Batch:
+  def batch(self, plan: Plan, unused: Collection[str] = ()) -> Batch:
     """The rows that a plan asks for.
+
+    Args:
+      plan: of the batch.
+      unused: keys that are left out.
 
     Raises:
       ConfigError: a row does not fit its checksum.
@@ -210,6 +214,8 @@ class Arrays:
     # Two arrays of numbers pick one [R, N] entry for each example.
     checksums_BK = self._checksums_RNK[plan.augmentation_B, plan.index_B]
     for place, (key, array) in enumerate(self._arrays.items()):
+      if key in unused:
+        continue
       stored = array[plan.augmentation_B, plan.index_B]
       is_bad_B = checksums_of(stored) != checksums_BK[:, place]
       if is_bad_B.any():

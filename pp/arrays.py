@@ -4,20 +4,19 @@
 what is in it.
 
 Dimensions: B examples of a batch on this process · N examples of the split ·
-R augmentations of an example · L words of a code.
+R augmentations of an example.
 """
 
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from pp import array_files, batches, order
 from pp.array_files import Arrays, Header
 from pp.batches import Batch, Pass
+from pp.cached_arrays import Stored, open_cached
 from uvim import finder
 from uvim.categories import Category
 from uvim.registry import ConfigError
@@ -113,7 +112,9 @@ class ArraysSplit:
       process_count: int = 1,
       on_bad_example: str = "error",
       codes_per_image: int | None = None,
-      codes: np.ndarray | None = None,
+      cached: Mapping[str, Stored] | None = None,
+      unused: Iterable[str] = (),
+      shuffle: bool = True,
   ) -> Iterator[Batch]:
     """Endless training batches; see pp.splits.Split for what is not here.
 
@@ -125,7 +126,7 @@ class ArraysSplit:
 
     Raises:
       ConfigError: nothing was written for the string, or another number of
-        augmentations; codes of a cache, which cannot be used with arrays.
+        augmentations; a cache of another split.
     """
     # Only checks the word: arrays hold no bad example.
     batches.skips(on_bad_example)
@@ -134,17 +135,25 @@ class ArraysSplit:
     if codes_per_image not in (None, num_augmentations):
       raise ConfigError(f"config.codes_per_image = {codes_per_image}, but "
                         f"{self.dataset} was written with {num_augmentations}.")
-    if codes is not None:
-      raise ConfigError("config.code_cache cannot be used with dataset "
-                        f"{self.dataset}.")
+    cached_arrays = open_cached(
+        cached, num_augmentations, num_examples=self.num_examples,
+        where=f"{self.dataset} {self.split}")
     # The plans are those of pp.stream; only the examples come from arrays.
     rows = order.process_rows(batch_size, process_index, process_count)
     plan_of = functools.partial(
         order.plan_train, num_examples=self.num_examples,
-        batch_size=batch_size, seed=seed,
+        batch_size=batch_size, seed=seed, shuffle=shuffle,
         num_augmentations=num_augmentations, rows=rows)
-    return (arrays.batch(plan_of(step))
-            for step in itertools.count(start_step))
+    left_out = frozenset(unused)
+
+    def make_batch(step: int) -> Batch:
+      plan = plan_of(step)
+      batch = arrays.batch(plan, left_out)
+      if cached_arrays is not None:
+        batch |= cached_arrays.of_plan(plan)
+      return batch
+
+    return map(make_batch, itertools.count(start_step))
 
   def eval_batches(
       self,

@@ -14,7 +14,7 @@ import numpy as np
 
 from pp import order
 from pp.builder import first_line
-from pp.cached_codes import CachedCodes
+from pp.cached_arrays import CachedArrays
 from pp.examples import BAD_RECORD, Examples
 from pp.order import Plan
 from uvim.registry import ConfigError
@@ -29,7 +29,7 @@ class BadExamples:
   """Replaces bad examples, the same way on any host and after any restart."""
 
   def __init__(self, examples: Examples, *, seed: int, blanks: bool,
-               codes: CachedCodes | None = None):
+               cached: CachedArrays | None = None):
     """Nothing is read yet.
 
     Args:
@@ -37,12 +37,12 @@ class BadExamples:
       seed: of the stream whose examples are replaced.
       blanks: zeros take the place of a bad example (evaluation), instead of
         another example (training).
-      codes: an example without a code is bad too; None: none needs one.
+      cached: an example that a cache lacks is bad too; None: no cache.
     """
     self._examples = examples
     self._seed = seed
     self._blanks = blanks
-    self._codes = codes
+    self._cached = cached
     self._warned: set[int] = set()
 
   def replace(self, plan: Plan, row: int, reason: str) -> tuple[Example, int]:
@@ -63,11 +63,11 @@ class BadExamples:
       return self._blank, index
     return self._stand_in(plan, row)
 
-  def why_no_code(self, augmentation: int, index: int) -> str:
-    """Why an example lacks the code it needs; '' if it does not."""
-    if self._codes is None:
+  def why_not_cached(self, augmentation: int, index: int) -> str:
+    """Why a cache lacks an example; '' if none does."""
+    if self._cached is None:
       return ""
-    return self._codes.why_missing(augmentation, index)
+    return self._cached.why_missing(augmentation, index)
 
   def _stand_in(self, plan: Plan, row: int) -> tuple[Example, int]:
     """Another example, with its own augmentation of that number."""
@@ -81,7 +81,7 @@ class BadExamples:
     for index in itertools.islice(indices, _MAX_TRIES):
       tried.add(index)
       # This look-up is cheap, and making an example is not.
-      reason = self.why_no_code(augmentation, index)
+      reason = self.why_not_cached(augmentation, index)
       if not reason:
         example, reason = self._try(index, augmentation)
       if not reason:

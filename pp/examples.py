@@ -4,7 +4,7 @@ A source (see pp.sources.Source) gives serialised records; here a record
 becomes an example, either inside a tf.data stream or on its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,6 @@ from pp.builder import first_line
 from pp.sources import Source
 from uvim.registry import ConfigError
 
-# What only the oracle looks at. It is not asked where its codes are known.
-_ORACLE_KEYS = ("labels", "image_ctx")
 # Stands for a record that cannot be read. Parsing it fails, so the example
 # counts as bad without its neighbors.
 _UNREADABLE = b"?"
@@ -33,13 +31,13 @@ class Examples:
   """
 
   def __init__(self, source: Source, preprocess: Callable, *,
-               drops_labels: bool = False, reads_all: bool = False):
+               unused: Iterable[str] = (), reads_all: bool = False):
     """Nothing is read yet.
 
     Args:
       source: where the records come from.
       preprocess: (data, seed int64 [2]) → data.
-      drops_labels: leaves out what only the oracle looks at.
+      unused: keys that are left out; what only they need is not computed.
       reads_all: decodes every feature of a record, even one that no op reads,
         so that the example fails if any of them is broken.
     """
@@ -47,7 +45,7 @@ class Examples:
     self.where = f"{source.dataset} {source.split}"
     self.pp = getattr(preprocess, "string", preprocess)
     self._preprocess = preprocess
-    self._drops_labels = drops_labels
+    self._unused = tuple(unused)
     self._reads_all = reads_all
     # Number of an example → why its record could not be read.
     self._unreadable: dict[int, str] = {}
@@ -89,9 +87,8 @@ class Examples:
     # Taken now, because the string may drop it.
     image_id = data["image/id"]
     out = _without_strings(self._preprocess(data, seed_2))
-    if self._drops_labels:
-      for key in _ORACLE_KEYS:
-        out.pop(key, None)
+    for key in self._unused:
+      out.pop(key, None)
     if self._reads_all:
       # A control dependency would not do: TensorFlow drops the decoding of
       # features whose values nothing uses.

@@ -9,17 +9,16 @@ TensorFlow is imported when it is needed, so that training from arrays works
 where it is not installed.
 
 Dimensions: B examples of a batch on this process · N examples of the split ·
-R augmentations of an example · L words of a code.
+R augmentations of an example · L words of a code · T tokens of D features.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
-
-import numpy as np
 
 from pp import arrays
 from pp.batches import Batch, Pass
+from pp.cached_arrays import Stored
 from uvim.categories import Category
 
 # What `make_preprocess` gives and the batches take: the string itself where
@@ -96,7 +95,9 @@ class Split(Protocol):
       process_count: int = 1,
       on_bad_example: str = "error",
       codes_per_image: int | None = None,
-      codes: np.ndarray | None = None,
+      cached: Mapping[str, Stored] | None = None,
+      unused: Iterable[str] = (),
+      shuffle: bool = True,
   ) -> Iterator[Batch]:
     """Endless training batches; a batch is a function of (seed, step).
 
@@ -112,14 +113,16 @@ class Split(Protocol):
         place.
       codes_per_image: the augmentations repeat after so many epochs; None:
         they never do.
-      codes: int [R, N, L], the oracle's code of each augmentation, where
-        R = `codes_per_image`; −1 marks an example that was bad.
+      cached: key of the batch → what a cache holds of each augmentation,
+        [R, N, …] where R = `codes_per_image`; see `CachedArrays`.
+      unused: keys that are left out, so that nothing is computed for them.
+      shuffle: False keeps the order of the files.
 
     Returns:
       An iterator of batches: what `preprocess` keeps, and 'image/id' int64
       [B]. With 'skip' also '_skipped' bool [B], which is True for an example
-      in another's place. With `codes` also 'code' int32 [B, L], and then
-      neither 'labels' nor 'image_ctx'.
+      in another's place. With `cached` also 'code' int32 [B, L] or 'features'
+      float16 [B, T, D].
 
     Raises:
       ConfigError: a batch size that the processes cannot share, a wrong

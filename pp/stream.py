@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ import tensorflow as tf
 from pp import bad_examples, batches, builder, order, sources
 from pp.bad_examples import BadExamples
 from pp.batches import Batch, Pass
-from pp.cached_codes import CachedCodes, open_codes
+from pp.cached_arrays import CachedArrays, Stored, open_cached
 from pp.examples import BAD_RECORD, Examples
 from pp.order import Plan
 from pp.sources import Source
@@ -73,7 +73,7 @@ class _Stream:
     batch_size: of this process.
     num_threads: for preprocessing; None: `_default_threads`.
     bad: replaces bad examples; None: a bad example is an error.
-    codes: adds 'code' to the batches; None: they have none.
+    cached: what caches add to the batches; None: nothing.
     has_padding: whether batches tell by '_mask' what is padding.
   """
   examples: Examples
@@ -81,7 +81,7 @@ class _Stream:
   batch_size: int
   num_threads: int | None
   bad: BadExamples | None
-  codes: CachedCodes | None
+  cached: CachedArrays | None
   has_padding: bool
 
   def open(self, steps: range) -> tf.data.Dataset:
@@ -159,9 +159,9 @@ class _Stream:
         batch = self._next_batch(holder, plan)
       else:
         batch, plan = self._next_good_batch(holder, plan)
-      if self.codes is not None:
+      if self.cached is not None:
         # After a replacement, by the numbers of the stand-ins.
-        batch["code"] = self.codes.of_plan(plan)
+        batch |= self.cached.of_plan(plan)
       if not self.has_padding:
         # Only an evaluation has padding.
         del batch["_mask"]
@@ -187,12 +187,12 @@ class _Stream:
     for row, index in enumerate(plan.index_B.tolist()):
       try:
         example = next(holder[0])
-        reason = self.bad.why_no_code(plan.augmentation_B[row], index)
+        reason = self.bad.why_not_cached(plan.augmentation_B[row], index)
       except BAD_RECORD as error:
         reason = self.examples.why_unreadable(index)
         reason = reason or builder.first_line(error)
       if reason:
-        # The code of the stand-in belongs to its number, so the plan changes.
+        # Caches are read by the number of the stand-in, so the plan changes.
         example, index_B[row] = self.bad.replace(plan, row, reason)
         # Padding repeats an example that is counted in its own place.
         skipped_B[row] = plan.mask_B[row]
@@ -259,31 +259,32 @@ class TfdsSplit:
       process_count: int = 1,
       on_bad_example: str = "error",
       codes_per_image: int | None = None,
-      codes: np.ndarray | None = None,
+      cached: Mapping[str, Stored] | None = None,
+      unused: Iterable[str] = (),
       shuffle: bool = True,
       num_threads: int | None = None,
   ) -> Iterator[Batch]:
     """Endless training batches; see pp.splits.Split for what is not here.
 
-    `shuffle=False` reads in the order of the files. `num_threads` is for
-    preprocessing; None: the cores at hand, at most 8.
+    `num_threads` is for preprocessing; None: the cores at hand, at most 8.
     """
     rows = order.process_rows(batch_size, process_index, process_count)
     skips = batches.skips(on_bad_example)
-    known_codes = open_codes(codes, codes_per_image, self.source)
+    cached_arrays = open_cached(
+        cached, codes_per_image, num_examples=self.num_examples,
+        where=f"{self.dataset} {self.split}")
     plan_of = functools.partial(
         order.plan_train, num_examples=self.num_examples,
         batch_size=batch_size, seed=seed, shuffle=shuffle,
         num_augmentations=codes_per_image, rows=rows)
     examples = Examples(
-        self.source, make_preprocess(preprocess),
-        drops_labels=known_codes is not None)
+        self.source, make_preprocess(preprocess), unused=unused)
     bad = None
     if skips:
       bad = BadExamples(
-          examples, seed=seed, blanks=False, codes=known_codes)
+          examples, seed=seed, blanks=False, cached=cached_arrays)
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
-                     num_threads=num_threads, bad=bad, codes=known_codes,
+                     num_threads=num_threads, bad=bad, cached=cached_arrays,
                      has_padding=False)
     # As good as endless: tf.data counts in int64.
     steps = range(start_step, np.iinfo(np.int64).max)
@@ -314,7 +315,7 @@ class TfdsSplit:
     if skips:
       bad = BadExamples(examples, seed=seed, blanks=True)
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
-                     num_threads=num_threads, bad=bad, codes=None,
+                     num_threads=num_threads, bad=bad, cached=None,
                      has_padding=True)
     steps = range(batches.num_batches(self.num_examples, batch_size))
     data = stream.open(steps)

@@ -125,9 +125,10 @@ def test_equals_appendix_d(seeds, number, name):
 
   # What we add to the listing, so that nothing else creeps in.
   ours_only = {"data_dir", "seed", "mesh", "sharding", "grad_accum_steps",
-               "skip_bad_steps", "on_bad_example", "on_other_data"}
+               "skip_bad_steps", "on_bad_example", "on_other_data",
+               "codes_per_image", "feature_cache"}
   if "oracle" in ours:
-    ours_only |= {"code_cache", "codes_per_image"}
+    ours_only |= {"code_cache"}
   assert set(ours) - set(listing) == ours_only
   for block_name, _ in ours["evals"]:
     added = set(ours[block_name]) - set(listing[block_name])
@@ -264,12 +265,14 @@ def test_home_is_expanded_in_every_path(monkeypatch):
   config = get("lm_rooms_panoptic").to_dict()
   config["data_dir"] = "~/data"
   config["code_cache"] = "~/codes"
+  config["feature_cache"] = "~/features"
   config["model_init"] = {"encoder": "~/vit.npz", "base_model": "gs://b/~"}
   config["oracle"]["model_init"] = "~/one"
   config["uvim"]["data_dir"] = "~/other"
   resolved = resolve(config)
   assert resolved.data_dir == "/home/me/data"
   assert resolved.code_cache == "/home/me/codes"
+  assert resolved.feature_cache == "/home/me/features"
   assert resolved.model_init == {
       "encoder": "/home/me/vit.npz", "base_model": "gs://b/~"}
   assert resolved.oracle.model_init == "/home/me/one"
@@ -296,7 +299,7 @@ def test_home_is_expanded_in_every_path(monkeypatch):
     ({"on_bad_example": "skpi"}, "error, skip. Did you mean 'skip'"),
     ({"grad_accum_steps": 3}, "grad_accum_steps = 3 does not divide"),
     ({"num_epochs": 3}, "num_epochs and config.total_steps; got 3 and 10000"),
-    ({"codes_per_image": 2}, "codes_per_image is for stage II"),
+    ({"code_cache": "codes"}, "code_cache is for stage II"),
     ({"model_name": "vti"}, "config.model_name 'vti'. Did you mean 'vit'"),
     ({"evals": [("zero_code",)]}, r"holds \('zero_code',\)"),
     ({"evals": [("seed", "mean")]}, "names 'seed', which is a field"),

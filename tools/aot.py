@@ -82,8 +82,8 @@ def compile_step(config):
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   replicated = sharding.replicated(mesh)
-  # A cache of codes belongs to the arrays of its oracle, which are not read.
-  config = dataclasses.replace(config, code_cache=None)
+  # Caches belong to arrays that are not read.
+  config = dataclasses.replace(config, code_cache=None, feature_cache=None)
   family = make_family(config)
   frozen = family.open(ShapesOnly()).frozen
   init, tx, _ = make_init(family, config, config.total_steps or _ANY_STEPS)

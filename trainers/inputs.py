@@ -23,7 +23,7 @@ from uvim import tree
 from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.learn.state import TrainState
-from uvim.store import checkpoint, code_cache, start_from
+from uvim.store import checkpoint, code_cache, feature_cache, start_from
 from uvim.typing import PyTree
 
 Meta = dict[str, Any]
@@ -123,8 +123,11 @@ def open_inputs(
   preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
   family = make_family(config)
   opened = family.open(store)
-  if config.code_cache:
-    code_cache.check_data(config.code_cache, split.fingerprint())
+  fingerprint = split.fingerprint(config.pp_train)
+  for cache in (code_cache.CACHE, feature_cache.CACHE):
+    path = getattr(config, cache.field)
+    if path:
+      cache.check_data(path, fingerprint)
   open_batches = functools.partial(
       split.train_batches,
       preprocess,
@@ -134,7 +137,8 @@ def open_inputs(
       process_count=jax.process_count(),
       on_bad_example=config.on_bad_example,
       codes_per_image=config.codes_per_image,
-      codes=opened.codes)
+      cached=opened.cached,
+      unused=family.unused_keys)
   predict = Compiled(family)
   evaluations = evaluation.make_evaluations(
       config, family, predict, mesh, on_batch=on_eval_batch)

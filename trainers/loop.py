@@ -359,6 +359,7 @@ def _prepare(
       workdir, keep_every=config.keep_checkpoint_steps)
   state, old_meta = first_state(
       checkpointer, program, config.seed, inputs.opened.initial)
+  inputs.family.check_features(state.params)
   step = int(state.step)
   due = evaluation.due_evaluators(config, step, inputs.total_steps)
   to_score = evaluation.unscored(workdir, step, due, old_meta.get("scoring"))

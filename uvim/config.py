@@ -28,12 +28,12 @@ from uvim.registry import ConfigError, lookup
 # What may differ between the run in a workdir and the one that resumes it: how
 # often it reports, where its data lies, where it is computed, and what it does
 # about the mishap that stopped it. None of these changes what a run computes
-# that meets no mishap.
+# that meets no mishap, but for rounding.
 RESUME_FREE = frozenset({
     "data_dir", "evals", "log_training_steps", "log_eval_steps",
     "checkpoint_steps", "keep_checkpoint_steps", "panel_steps", "val_split",
     "pp_eval", "mesh", "sharding", "grad_accum_steps", "skip_bad_steps",
-    "on_bad_example", "on_other_data", "code_cache"})
+    "on_bad_example", "on_other_data", "code_cache", "feature_cache"})
 # The family that trains a model, where a config does not say `kind`.
 KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
          "lm": "lm", "proj.uvim.lm": "lm", "mae": "mae", "dino": "dino"}
@@ -250,7 +250,7 @@ class TrainConfig:
       "goes on. A data set that was moved is no other data.",
       check=fields.one_of(("error", "warn")))
 
-  # Codes of stage II.
+  # What need not be computed anew in each epoch.
   codes_per_image: int | None = field(
       None, doc="After so many epochs the augmentations of an image repeat. "
       "None: they never do.", check=fields.optional(fields.integer(1)))
@@ -258,6 +258,11 @@ class TrainConfig:
       None, doc="Folder that `tools.cache_codes` wrote. It holds the codes of "
       "`codes_per_image` augmentations of each image, so the oracle does not "
       "run. None: the oracle runs.")
+  feature_cache: str | None = field(
+      None, doc="Folder that `tools.cache_features` wrote. It holds what the "
+      "model's frozen `image_encoder` sees in `codes_per_image` augmentations "
+      "of each image, in half precision, so the encoder does not run in "
+      "training. None: it runs.")
 
   def num_steps(self, num_examples: int) -> int:
     """Training steps; epochs × examples / batch, rounded to nearest."""
@@ -338,7 +343,7 @@ def _plain_dict(config) -> dict[str, Any]:
 
 def _expand_home(values: dict[str, Any]) -> None:
   """Replaces `~` in all paths of a plain config, in place."""
-  for name in ("data_dir", "code_cache", "model_init"):
+  for name in ("data_dir", "code_cache", "feature_cache", "model_init"):
     values[name] = _expanded(values.get(name))
   for block in values.values():
     if not isinstance(block, dict):
@@ -466,7 +471,6 @@ def check_together(config: TrainConfig) -> None:
     raise ConfigError(
         f"config.grad_accum_steps = {config.grad_accum_steps} does not divide "
         f"config.batch_size = {config.batch_size} into equal parts.")
-  for name in ("code_cache", "codes_per_image"):
-    if getattr(config, name) is not None and config.oracle is None:
-      raise ConfigError(f"config.{name} is for stage II, which learns an "
-                        "oracle's codes; this config has no config.oracle.")
+  if config.code_cache is not None and config.oracle is None:
+    raise ConfigError("config.code_cache is for stage II, which learns an "
+                      "oracle's codes; this config has no config.oracle.")

@@ -270,7 +270,8 @@ def test_codes_come_with_their_augmentation_and_without_labels(train):
   plain = take(train, 9, **options)
   # The label of 20 cannot be read. With its code known, nobody reads it.
   spoiled = spoil(train, {20: no_panoptic_image})
-  cached = take(spoiled, 9, codes=codes, **options)
+  cached = take(spoiled, 9, cached={"code": (codes, None)},
+                unused=("labels",), **options)
   for step, (expected, batch) in enumerate(zip(plain, cached, strict=True)):
     assert set(batch) == {"image", "image/id", "code"}
     np.testing.assert_array_equal(expected["image"], batch["image"])
@@ -284,8 +285,9 @@ def test_codes_come_with_their_augmentation_and_without_labels(train):
 def test_an_example_without_a_code_is_bad(train):
   codes = np.arange(2 * 64 * 3).reshape(2, 64, 3).astype(np.int16)
   codes[0, 7] = -1  # Was bad when the codes were written.
-  options = dict(codes=codes, codes_per_image=2)
-  with pytest.raises(ConfigError, match="code of example 7: "):
+  options = dict(cached={"code": (codes, None)}, codes_per_image=2)
+  missing = "example 7: config.code_cache has no code"
+  with pytest.raises(ConfigError, match=missing):
     take(train, 4, on_bad_example="error", **options)
   batches = take(train, 4, **options)
   assert sum(batch["_skipped"].sum() for batch in batches) == 1
@@ -294,8 +296,8 @@ def test_an_example_without_a_code_is_bad(train):
 
 def test_codes_of_another_split_are_an_error(train):
   codes = np.zeros((2, 63, 3), np.int16)
-  with pytest.raises(ConfigError, match="holds codes of 63 examples"):
-    take(train, 1, codes=codes, codes_per_image=2)
+  with pytest.raises(ConfigError, match="code_cache is for 63 examples"):
+    take(train, 1, cached={"code": (codes, None)}, codes_per_image=2)
 
 
 def test_augmentations_repeat_after_so_many_epochs():

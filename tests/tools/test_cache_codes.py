@@ -19,7 +19,7 @@ from trainers.families.vqvae import VqvaeFamily
 from uvim.config import resolve
 from uvim.lock import Lock, Locked
 from uvim.registry import ConfigError
-from uvim.store import code_cache
+from uvim.store import code_cache, example_cache
 
 ROUNDS, EXAMPLES, LENGTH = 2, 64, 36
 
@@ -64,7 +64,7 @@ def batches(config, start, **kw):
 
 def test_training_with_a_cache_is_training_without(config, family, opened):
   """In both rounds, and when the first comes again in the third epoch."""
-  codes = opened.codes
+  codes, _ = opened.cached["code"]
   assert codes.shape == (ROUNDS, EXAMPLES, LENGTH)
   assert codes.dtype == np.int16
   assert len(np.unique(codes)) > 4
@@ -73,7 +73,8 @@ def test_training_with_a_cache_is_training_without(config, family, opened):
   loss = jax.jit(family.loss)
   for start in (1, 9, 17):  # Eight steps are an epoch.
     asked, = itertools.islice(batches(config, start), 1)
-    read, = itertools.islice(batches(config, start, codes=codes), 1)
+    read, = itertools.islice(batches(
+        config, start, cached=opened.cached, unused=family.unused_keys), 1)
     family.check_batch(read)
     np.testing.assert_array_equal(asked["image"], read["image"])
     assert "labels" in asked and "labels" not in read
@@ -110,15 +111,15 @@ def test_a_cache_of_another_run_is_refused(config, opened, cache):
 def test_a_cache_of_other_data_is_refused(config, cache, caplog, tmp_path):
   split = stream.open_tfds_split(
       config.dataset, config.train_split, config.data_dir)
-  code_cache.check_data(str(cache), split.fingerprint())
+  code_cache.CACHE.check_data(str(cache), split.fingerprint())
   other = {**split.fingerprint(), "checksum": "0"}
   with pytest.raises(ConfigError, match="was written for other data"):
-    code_cache.check_data(str(cache), other)
+    code_cache.CACHE.check_data(str(cache), other)
   # A cache of an older version cannot tell.
-  header = json.loads((cache / code_cache.HEADER).read_text())
-  del header[code_cache.DATA]
-  (tmp_path / code_cache.HEADER).write_text(json.dumps(header))
-  code_cache.check_data(str(tmp_path), other)
+  header = json.loads((cache / example_cache.HEADER).read_text())
+  del header[example_cache.DATA]
+  (tmp_path / example_cache.HEADER).write_text(json.dumps(header))
+  code_cache.CACHE.check_data(str(tmp_path), other)
   assert "does not say for which data" in caplog.text
 
 
@@ -130,7 +131,7 @@ def test_damaged_codes_are_named(config, opened, cache, tmp_path):
 
   folder = tmp_path / "codes"
   shutil.copytree(cache, folder)
-  path = folder / code_cache.CODES
+  path = folder / code_cache.CACHE.array_file
   sound = path.read_bytes()
   path.write_bytes(sound[:500] + bytes([sound[500] ^ 1]) + sound[501:])
   assert "codes.npy' does not fit its checksum" in refused()
@@ -138,9 +139,9 @@ def test_damaged_codes_are_named(config, opened, cache, tmp_path):
   assert "codes.npy' cannot be read" in refused()
   path.write_bytes(sound)
   code_cache.open_codes(str(folder), config, opened.frozen)
-  (folder / code_cache.HEADER).write_text("{")
+  (folder / example_cache.HEADER).write_text("{")
   assert "header.json' is not JSON" in refused()
-  (folder / code_cache.HEADER).write_text("[]")
+  (folder / example_cache.HEADER).write_text("[]")
   assert "header.json' holds no JSON object" in refused()
 
 

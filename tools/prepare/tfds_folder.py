@@ -175,6 +175,7 @@ def free_bytes(folder: pathlib.Path) -> int:
 
 
 def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
+                option: str = "--data_dir",
                 free_bytes: Callable[[pathlib.Path], int] = free_bytes) -> None:
   """Prints how much space the data needs.
 
@@ -182,6 +183,7 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
     data_dir: the folder to write to. It need not exist yet.
     num_examples: how many examples will be written.
     num_bytes: their size.
+    option: of the command, which names the folder.
     free_bytes: existing folder → free space of its disk.
 
   Raises:
@@ -195,7 +197,7 @@ def check_space(data_dir: str, num_examples: int, num_bytes: float, *,
   need = (f"{num_examples:,} examples need about {readable_size(num_bytes)}, "
           f"{readable_size(num_free)} are free")
   if num_bytes > num_free:
-    raise ConfigError(f"--data_dir: {data_dir!r}: {need}.")
+    raise ConfigError(f"{option}: {data_dir!r}: {need}.")
   print(f"{need} in {data_dir}")
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trainers import cluster
 from uvim import fields, tree
 from uvim.codes import masking
 from uvim.config import TrainConfig
@@ -27,6 +28,8 @@ from uvim.encoders.base import EncoderSpec
 from uvim.encoders.image_encoder import ImageEncoder
 from uvim.learn import sharding
 from uvim.registry import ConfigError, lookup
+from uvim.store import feature_cache
+from uvim.store.example_cache import Stored
 from uvim.store.start_from import Arrays, Store
 from uvim.tasks.base import AbstractTask
 from uvim.typing import Logs, PyTree
@@ -61,11 +64,11 @@ class Opened:
       are an argument of the compiled step, never a constant inside it.
     initial: arrays by name ('params/…', 'state/…') that replace those of
       `Family.init` in a new run.
-    codes: the oracle's codes from a cache, [R, N, *code]; None: no cache.
+    cached: key of the batch → what a cache holds for it: 'code', 'features'.
   """
   frozen: PyTree = None
   initial: Arrays = dataclasses.field(default_factory=dict)
-  codes: np.ndarray | None = None
+  cached: dict[str, Stored] = dataclasses.field(default_factory=dict)
 
 
 class Family(abc.ABC):
@@ -109,7 +112,7 @@ class Family(abc.ABC):
     """
     del checkpoint, oracle
     # A trained model reads its own arrays, not those it started from.
-    return dataclasses.replace(config, model_init=None)
+    return dataclasses.replace(config, model_init=None, feature_cache=None)
 
   @abc.abstractmethod
   def init(self, rng: jax.Array) -> tuple[PyTree, Extra]:
@@ -150,7 +153,53 @@ class Family(abc.ABC):
         self.wanted_arrays(),
         kind=self.kind,
         encoder_specs=self.encoder_specs)
-    return Opened(initial=initial)
+    return Opened(initial=initial, cached=self._open_features(initial))
+
+  def _open_features(self, initial: Arrays) -> dict[str, Stored]:
+    """{'features': what config.feature_cache holds}; {} without one."""
+    path = self.config.feature_cache
+    if not path:
+      return {}
+    self.check_has_features()
+    features = feature_cache.open_features(
+        path, self.config, self.image_encoder)
+    # A run that is resumed has its encoder in the checkpoint, which comes
+    # later: see `check_features`.
+    params = feature_cache.encoder_arrays(initial)
+    if params is not None:
+      feature_cache.check_params(path, params)
+    return {"features": features}
+
+  def check_features(self, params: PyTree) -> None:
+    """Raises a ConfigError if config.feature_cache is of another encoder.
+
+    Args:
+      params: of the state. All processes must call.
+    """
+    path = self.config.feature_cache
+    if path:
+      on_host = sharding.gather_to_host(params[image_encoder_lib.NAME])
+      cluster.together(lambda: feature_cache.check_params(path, on_host))
+
+  def check_has_features(self) -> None:
+    """Raises a ConfigError unless there is a frozen image encoder."""
+    encoder = self.image_encoder
+    if encoder is None:
+      raise ConfigError("config.feature_cache: the model has no image_encoder "
+                        "that features could stand for.")
+    if not encoder.frozen:
+      raise ConfigError("config.feature_cache: config.model.image_encoder."
+                        "frozen = False; only a frozen encoder has features "
+                        "that do not change.")
+
+  def seen_image(self, batch: Mapping[str, Any]) -> Any:
+    """The images [B, H, W, 3] of a batch that the image encoder looks at."""
+    return batch["image"]
+
+  @property
+  def unused_keys(self) -> tuple[str, ...]:
+    """Keys of a training batch in whose place something cached stands."""
+    return ()
 
   def check_start(self, initial: Arrays) -> None:
     """Raises a ConfigError if a new run would keep what it drew by chance.
@@ -184,14 +233,8 @@ class Family(abc.ABC):
     """
     if "features" not in batch:
       return True
+    self.check_has_features()
     encoder = self.image_encoder
-    if encoder is None:
-      raise ConfigError("config.feature_cache: the model has no image_encoder "
-                        "that features could stand for.")
-    if not encoder.frozen:
-      raise ConfigError("config.feature_cache: config.model.image_encoder."
-                        "frozen = False; only a frozen encoder has features "
-                        "that do not change.")
     found = tuple(batch["features"].shape[1:])
     if found != encoder.features_shape:
       raise ConfigError(

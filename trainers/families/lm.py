@@ -77,7 +77,8 @@ class LmFamily(Family):
     oracle = oracle or _oracle_of(checkpoint, config)
     oracle_config = dataclasses.replace(config.oracle, model_init=oracle)
     return dataclasses.replace(
-        config, model_init=None, code_cache=None, oracle=oracle_config)
+        config, model_init=None, code_cache=None, feature_cache=None,
+        oracle=oracle_config)
 
   def _of_oracle(self, function):
     """A predictor of stage I, on stage II's variables."""
@@ -112,15 +113,27 @@ class LmFamily(Family):
         "config.oracle.model_init",
         kind=self.oracle.kind)
     oracle_arrays = nested(flat_oracle_arrays)
-    codes = None
+    cached = {}
     if config.code_cache:
-      codes = code_cache.open_codes(config.code_cache, config, oracle_arrays)
+      cached["code"] = code_cache.open_codes(
+          config.code_cache, config, oracle_arrays)
     initial = store.read_start(
         config.model_init,
         self.wanted_arrays(),
         kind=self.kind,
         encoder_specs=self.encoder_specs)
-    return Opened(frozen=oracle_arrays, initial=initial, codes=codes)
+    cached |= self._open_features(initial)
+    return Opened(frozen=oracle_arrays, initial=initial, cached=cached)
+
+  @property
+  def unused_keys(self):
+    if not self.config.code_cache:
+      return ()
+    # Only the oracle looks at these.
+    keys = ("labels", "image_ctx")
+    if self.config.feature_cache and not self.image_encoder.beside:
+      keys += ("image",)
+    return keys
 
   @property
   def encoder_specs(self):

@@ -74,6 +74,15 @@ class VqvaeFamily(Family):
       extra["usage"] = jnp.zeros(usage_shape, jnp.int32)
     return arrays["params"], extra
 
+  def seen_image(self, batch):
+    return self.task.inputs(batch)["ctx"]
+
+  @property
+  def unused_keys(self):
+    if not self.config.feature_cache or self.image_encoder.beside:
+      return ()
+    return ("image", "image_ctx")
+
   def check_batch(self, batch):
     data = self.task.inputs(batch)
     labels = data["x"]

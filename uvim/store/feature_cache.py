@@ -1,0 +1,94 @@
+"""Features of a frozen image encoder on disk, so that it need not run.
+
+`features.npy` is float16 [R, N, T, D]: R augmentations of N examples, T tokens
+of D numbers; NaN where the example could not be read. `features_crc32.npy` has
+a checksum for each example.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from uvim import tree
+from uvim.config import TrainConfig
+from uvim.encoders import image_encoder
+from uvim.encoders.image_encoder import ImageEncoder
+from uvim.registry import ConfigError
+from uvim.store.example_cache import Cache, Header, Stored, read_header
+from uvim.store.start_from import Arrays
+from uvim.typing import PyTree
+
+CACHE = Cache("features", "feature_cache", checks_rows=True)
+_CRC32 = "encoder_crc32"
+_PREFIX = f"params/{image_encoder.NAME}/"
+# Fields of the block that do not change what the network computes.
+_OF_NO_ACCOUNT = ("frozen", "beside", "attention", "scan_layers", "remat",
+                  "variant")
+
+
+def encoder_arrays(arrays: Arrays) -> PyTree:
+  """The encoder's parameters among arrays by name; None without any."""
+  found = {}
+  for name, array in arrays.items():
+    if name.startswith(_PREFIX):
+      found[name.removeprefix(_PREFIX)] = np.asarray(array)
+  return tree.unflatten(found) if found else None
+
+
+def describe(config: TrainConfig, encoder: ImageEncoder) -> Header:
+  """What the features depend on besides the encoder's parameters.
+
+  Args:
+    config: with `codes_per_image`.
+    encoder: of the config's model.
+
+  Raises:
+    ConfigError: as `Cache.describe`.
+  """
+  block = dataclasses.asdict(encoder)
+  # With the sizes that the variant stands for.
+  block |= dataclasses.asdict(encoder.size)
+  block["patch_size"] = encoder.patch
+  for name in _OF_NO_ACCOUNT:
+    del block[name]
+  # The task may make the image grey. A stage II has another image.
+  return CACHE.describe(config, {
+      "kind": config.kind, "task": config.task, "encoder": block})
+
+
+def crc32_header(params: PyTree) -> Header:
+  """The part of the header that tells the encoder's parameters from others."""
+  return {_CRC32: tree.fingerprint(params)}
+
+
+def open_features(path: str, config: TrainConfig, encoder: ImageEncoder
+                  ) -> Stored:
+  """The features of a cache, float16 [R, N, T, D]; see `Cache.open`.
+
+  Whether they are of this encoder's parameters tells `check_params`: a run that
+  is resumed reads these from its own checkpoint, later.
+  """
+  header = describe(config, encoder)
+  old = _header_of(path)
+  return CACHE.open(path, {**header, _CRC32: old.get(_CRC32)})
+
+
+def check_params(path: str, params: PyTree) -> None:
+  """Raises a ConfigError if the features are of other parameters.
+
+  Args:
+    path: the folder; a finished cache.
+    params: of the encoder, on the host.
+  """
+  before = _header_of(path).get(_CRC32)
+  now = tree.fingerprint(params)
+  if before != now:
+    raise ConfigError(
+        f"{CACHE.where}: {path!r} holds features of an encoder with other "
+        f"parameters. Cache → this run: {_CRC32} {before} → {now}.")
+
+
+def _header_of(path: str) -> Header:
+  """The header of a cache; {} without one."""
+  return read_header(pathlib.Path(path), CACHE.where) or {}
