@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -367,3 +368,48 @@ def test_more_instances_than_the_model_knows_keep_their_numbers():
   labels = tf.constant(np.concatenate([np.ones_like(ids), ids], -1))
   out = builder.build("make_canonical")({"labels": labels})["labels"]
   np.testing.assert_array_equal(out, labels)
+
+
+def features_of_noise():
+  rng = np.random.default_rng(0)
+  return rng.normal(size=(2, 64, 4, 3)).astype(np.float16)
+
+
+def test_an_image_that_nobody_needs_is_not_decoded(train):
+  features = features_of_noise()
+  spoiled = spoil(train, {3: image_bytes(b"not an image"), 10: cut_image})
+  options = dict(codes_per_image=2, on_bad_example="error",
+                 cached={"features": (features, None)})
+  batches = take(spoiled, 9, unused=("image",), **options)
+  for step, batch in enumerate(batches):
+    assert set(batch) == {"labels", "image/id", "features"}
+    plan = order.plan_train(step, num_examples=64, batch_size=16, seed=5)
+    np.testing.assert_array_equal(
+        batch["features"], features[step // 4 % 2, plan.index_B])
+  with pytest.raises(ConfigError, match="fails in"):
+    take(spoiled, 4, **options)
+
+
+def test_an_example_without_features_is_bad(train):
+  features = features_of_noise()
+  features[0, 7] = np.nan  # Was bad when the features were written.
+  options = dict(cached={"features": (features, None)}, codes_per_image=2)
+  missing = "example 7: config.feature_cache has no features"
+  with pytest.raises(ConfigError, match=missing):
+    take(train, 4, on_bad_example="error", **options)
+  batches = take(train, 4, **options)
+  assert sum(batch["_skipped"].sum() for batch in batches) == 1
+  assert all(np.isfinite(batch["features"]).all() for batch in batches)
+
+
+def test_a_row_that_does_not_fit_its_checksum_is_named(train):
+  features = features_of_noise()
+  checksums = np.zeros((2, 64), np.uint32)
+  for place in np.ndindex(2, 64):
+    checksums[place] = zlib.crc32(features[place])
+  options = dict(codes_per_image=2, on_bad_example="error",
+                 cached={"features": (features, checksums)})
+  take(train, 4, **options)
+  features[0, 7, 2, 1] += 1
+  with pytest.raises(ConfigError, match="example 7 of .* its checksum"):
+    take(train, 4, **options)

@@ -248,6 +248,13 @@ def test_a_command_that_was_stopped_goes_on(stage_i, cache, tmp_path, capsys):
   assert "complete already" in capsys.readouterr().out
 
 
+def test_a_disk_that_is_too_small_is_refused(stage_i, tmp_path):
+  config = dataclasses.replace(stage_i, codes_per_image=10**9)
+  with pytest.raises(ConfigError, match="--out: .* need about .* are free"):
+    cache_features.write(config, tmp_path)
+  assert not list(tmp_path.glob("*.npy"))
+
+
 def test_features_beyond_half_precision_are_refused(
     stage_i, weights, tmp_path):
   family = VqvaeFamily(stage_i)
