@@ -123,7 +123,8 @@ def stage_ii_switches():
   A size of None is that of the encoder.
   """
   size = mlc.config_dict.placeholder
-  return dict(autoregressive=True, decoder_layers=size(int),
+  return dict(autoregressive=True, backbone="vit", encoder_style="augreg",
+              decoder_layers=size(int),
               decoder_heads=size(int), decoder_mlp_dim=size(int),
               decoder_emb_dim=size(int), **speed_switches())
 

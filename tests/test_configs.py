@@ -39,6 +39,8 @@ CONFIGS = {
     "lm_rooms_colorization": ("", "tiny"),
     "vqvae_rooms_normals": ("", "tiny"),
     "lm_rooms_normals": ("", "tiny"),
+    "vqvae_camvid_panoptic": ("", "encoder=none"),
+    "lm_camvid_panoptic": ("", "encoder=none"),
     "mae_images": ("", "res=112", "batch_size=256,num_images=5000,epochs=20"),
     "mae_rooms": ("", "tiny"),
     "dino_rooms": ("", "tiny"),

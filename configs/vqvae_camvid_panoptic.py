@@ -1,0 +1,117 @@
+"""Stage I on CamVid's road scenes, panoptic, with a frozen DINOv2-S.
+
+For two cores: 367 training images, labels of 96 × 128 pixels. With another data
+set, other classes and other sizes it is a config for your own images.
+
+Arguments: `encoder=NAME` (a name, address or file of a DINOv2-S; `none`: the
+model reads the image by patches, as in the paper).
+"""
+
+import ml_collections as mlc
+
+from configs import common
+
+# Eleven classes and void. No image has more than 20 segments.
+CLASSES = {"semantics": 11 + 1, "instances": 24}
+LABEL_SIZE = (96, 128)
+PATCH = 8
+# 24 × 32 patches of 14 pixels: four for each of the model's 12 × 16.
+ENCODER_SIZE = (336, 448)
+# Stuff is one segment a class, whatever instance ids its pixels get.
+SCORE_OPTIONS = dict(merge_stuff=True)
+PRED_KW = dict(min_fraction=0.0005)
+
+
+def image_size(args):
+  """Height and width of the image that a model sees."""
+  return LABEL_SIZE if args.encoder == "none" else ENCODER_SIZE
+
+
+def pp_strings(size):
+  """Preprocessing with images of a size."""
+  # A third of the image at least: a crop still shows a street.
+  crop = ('inception_box(area=(0.35, 1.0), aspect=(1.1, 1.6))|'
+          'crop_box(key="image")|crop_box(key="labels")|')
+  image = f'resize({size}, antialias=True)|value_range(-1, 1)|'
+  labels = (f'resize({LABEL_SIZE}, key="labels", method="nearest")|'
+            'make_canonical|keep("image","labels")')
+  return common.Preprocessing(
+      train=common.LOAD + common.FLIP + crop + image + labels,
+      eval=common.LOAD + image + labels,
+      predict=f'decode|{image}keep("image")')
+
+
+def parse(arg):
+  """The arguments of both stages."""
+  return common.parse_arg(arg, encoder="dinov2-S/14")
+
+
+def get_config(arg=None):
+  args = parse(arg)
+  config = mlc.ConfigDict()
+  config.task = "panoptic_segmentation"
+  pp = pp_strings(image_size(args))
+  set_data(config, pp)
+  config.batch_size = 8
+  config.total_steps = 8000
+  config.log_eval_steps = 2000
+  config.checkpoint_steps = 2000
+  # The augmentations of an image repeat after so many epochs, so that
+  # tools.cache_features can keep the features of each.
+  common.set_features(config)
+  config.codes_per_image = 6
+
+  config.model_name = "vit"
+  config.model = dict(
+      input_size=LABEL_SIZE, patch_size=(PATCH, PATCH), code_len=64, width=192,
+      oracle_depth=2, base_model_depth=3, mlp_dim=576, num_heads=6,
+      dict_size=256, codeword_dim=32, dict_momentum=0.98,
+      with_encoder_ctx=True, with_decoder_ctx=True,
+      **common.stage_i_switches())
+  common.set_labels(config.model, CLASSES)
+  see_with_encoder(config, args)
+  set_optimizer(config)
+  config.evals = []
+  add_eval(config, "oracle_code", pred="predict", pp=pp.eval)
+  add_eval(config, "zero_code", pred="zero_code", pp=pp.eval)
+  return config
+
+
+def set_data(config, pp):
+  """The data set, its splits and its preprocessing."""
+  config.dataset = "camvid"
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  config.train_split = "train"
+  config.val_split = "validation"
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  config.log_training_steps = 100
+  common.set_devices(config)
+
+
+def see_with_encoder(config, args):
+  """Gives the model the frozen encoder, unless there is none."""
+  if args.encoder == "none":
+    return
+  config.model.image_encoder = dict(
+      family="dinov2", variant="S/14", input_size=ENCODER_SIZE)
+  config.model_init = {"image_encoder": args.encoder}
+
+
+def set_optimizer(config):
+  """Adam, with a cosine schedule and clipped gradients."""
+  config.optax_name = "scale_by_adam"
+  config.optax = dict(b2=0.99)
+  config.lr = 1e-3
+  config.wd = 1e-4
+  config.schedule = dict(decay_type="cosine", warmup_steps=200)
+  config.grad_clip_norm = 1.0
+
+
+def add_eval(config, name, *, pred, pp, **pred_kw):
+  """One evaluator of held-out images."""
+  config.evals = [*config.evals, (name, "coco_panoptic")]
+  config[name] = dict(
+      split="validation", pp=pp, pred=pred, pred_kw=PRED_KW | pred_kw,
+      options=SCORE_OPTIONS)
