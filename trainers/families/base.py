@@ -80,7 +80,8 @@ class Family(abc.ABC):
   Attributes:
     kind: name of the family, a key of FAMILIES.
     config: the run's config.
-    task: what is predicted; turns outputs into images.
+    task: what is predicted; turns outputs into images. None: a family that
+      learns from images alone.
     predictors: name → function (variables, batch, **options) → dict of
       [B, …]. `variables` is what `variables` returns.
     image_encoder: what the model sees the image with; None: its own layers.
@@ -88,7 +89,7 @@ class Family(abc.ABC):
 
   kind: ClassVar[str]
   config: TrainConfig
-  task: AbstractTask
+  task: AbstractTask | None
   predictors: Mapping[str, Callable[..., Batch]]
   image_encoder: ImageEncoder | None = None
 
