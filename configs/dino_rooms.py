@@ -9,7 +9,7 @@ Arguments: `tiny` (a few steps on a few scenes, for tests).
 
 import ml_collections as mlc
 
-from configs import common
+from configs import common, rooms
 
 # Larger than the global crops, which are cut out of it on the device.
 IMAGE_RES = 64
@@ -26,8 +26,8 @@ def pp_strings(res):
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False)
   config = mlc.ConfigDict()
-  dataset = common.TINY_ROOMS if args.tiny else "rooms"
-  common.set_rooms_data(config, dataset, pp_strings(IMAGE_RES))
+  dataset = rooms.TINY if args.tiny else "rooms"
+  rooms.set_data(config, dataset, pp_strings(IMAGE_RES))
   config.batch_size = 64
   config.total_steps = 4000
   config.log_eval_steps = 1000
@@ -35,8 +35,8 @@ def get_config(arg=None):
 
   config.model_name = "dino"
   config.model = dict(
-      input_size=(common.ROOMS_RES, common.ROOMS_RES),
-      patch_size=(common.ROOMS_PATCH, common.ROOMS_PATCH),
+      input_size=(rooms.RES, rooms.RES),
+      patch_size=(rooms.PATCH, rooms.PATCH),
       width=128, depth=4, mlp_dim=384, num_heads=4, encoder_style="dino",
       local_crops_size=(LOCAL_RES, LOCAL_RES), local_crops_number=4,
       global_crops_scale=(0.4, 1.0), local_crops_scale=(0.05, 0.4),
@@ -46,10 +46,10 @@ def get_config(arg=None):
       **common.speed_switches())
   # It follows an override of the length.
   config.model.momentum_teacher_steps = config.get_ref("total_steps")
-  common.set_rooms_optimizer(config)
+  rooms.set_optimizer(config)
   config.evals = []
   if args.tiny:
-    common.shrink_rooms(config)
+    rooms.shrink(config)
     config.model.update(
         width=32, depth=1, mlp_dim=32, local_crops_number=2, out_dim=16,
         hidden_dim=16, bottleneck_dim=8, warmup_teacher_temp_steps=2,

@@ -3,16 +3,16 @@
 Arguments: see configs/vqvae_rooms_colorization.py.
 """
 
-from configs import common
+from configs import common, rooms
 from configs import vqvae_rooms_colorization as stage_i
 
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False, fid=False)
-  pp = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle.
-  config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
-  common.add_rooms_stage_ii_evals(
+  config = rooms.stage_ii(stage_i.get_config(arg), pp)
+  rooms.add_stage_ii_evals(
       config, "psnr", pp.predict, options=stage_i.options())
   if args.fid:
     stage_i.add_fid(config)

@@ -3,15 +3,15 @@
 Arguments: `tiny` (a few steps on a few scenes, for tests).
 """
 
-from configs import common
+from configs import rooms
 from configs import vqvae_rooms_depth as stage_i
 
 
 def get_config(arg=None):
-  pp = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle.
-  config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
+  config = rooms.stage_ii(stage_i.get_config(arg), pp)
   config.oracle.task_options = stage_i.TASK_OPTIONS
-  common.add_rooms_stage_ii_evals(
+  rooms.add_stage_ii_evals(
       config, "nyu_depth", pp.predict, options=stage_i.OPTIONS)
   return config

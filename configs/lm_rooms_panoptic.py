@@ -4,17 +4,17 @@ Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (both stages see with the encoder of a configs/mae_rooms.py run).
 """
 
-from configs import common
+from configs import common, rooms
 from configs import vqvae_rooms_panoptic as stage_i
 
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False, encoder="")
-  pp = stage_i.pp_strings(common.ROOMS_RES)
+  pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle.
-  config = common.rooms_stage_ii(stage_i.get_config(arg), pp)
+  config = rooms.stage_ii(stage_i.get_config(arg), pp)
   if args.encoder:
-    common.see_rooms_with(config, args.encoder)
-  common.add_rooms_stage_ii_evals(
+    rooms.see_with(config, args.encoder)
+  rooms.add_stage_ii_evals(
       config, "coco_panoptic", pp.predict, pred_kw=stage_i.PRED_KW)
   return config

@@ -4,7 +4,7 @@ Arguments: `tiny` (a few steps on a few scenes, for tests), `fid` (also scores
 how far the predicted colors are from those of other scenes).
 """
 
-from configs import common
+from configs import common, rooms
 
 CLASSES = {"color": 3}  # R, G, B per pixel.
 # The labels are the colors; the image keeps only the luma.
@@ -29,7 +29,7 @@ def _load(res):
 
 def options():
   """What the colors of a prediction are compared with."""
-  truth = _load(common.ROOMS_RES) + SPLIT_COLOR + 'keep("labels")'
+  truth = _load(rooms.RES) + SPLIT_COLOR + 'keep("labels")'
   return dict(pp_truth=truth)
 
 
@@ -39,7 +39,7 @@ def add_fid(config):
   It is the distance between mean colors of quarters, because no package has
   the weights of Inception.
   """
-  num_references = 8 if common.is_tiny_rooms(config) else 512
+  num_references = 8 if rooms.is_tiny(config) else 512
   for name, _ in list(config.evals):
     block = config[name].copy_and_resolve_references()
     block.options = dict(features="quadrants",
@@ -51,9 +51,9 @@ def add_fid(config):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False, fid=False)
-  config = common.rooms_stage_i(
-      "colorization", CLASSES, pp_strings(common.ROOMS_RES), tiny=args.tiny)
-  common.add_rooms_stage_i_evals(config, "psnr", options=options())
+  config = rooms.stage_i(
+      "colorization", CLASSES, pp_strings(rooms.RES), tiny=args.tiny)
+  rooms.add_stage_i_evals(config, "psnr", options=options())
   if args.fid:
     add_fid(config)
   return config

@@ -3,7 +3,7 @@
 Arguments: `tiny` (a few steps on a few scenes, for tests).
 """
 
-from configs import common
+from configs import common, rooms
 
 CLASSES = {"depth": 64}  # Bins of the depth range.
 TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Meters.
@@ -26,8 +26,8 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False)
-  config = common.rooms_stage_i(
-      "depth", CLASSES, pp_strings(common.ROOMS_RES), tiny=args.tiny)
+  config = rooms.stage_i(
+      "depth", CLASSES, pp_strings(rooms.RES), tiny=args.tiny)
   config.task_options = TASK_OPTIONS
-  common.add_rooms_stage_i_evals(config, "nyu_depth", options=OPTIONS)
+  rooms.add_stage_i_evals(config, "nyu_depth", options=OPTIONS)
   return config

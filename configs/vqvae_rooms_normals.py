@@ -3,7 +3,7 @@
 Arguments: `tiny` (a few steps on a few scenes, for tests).
 """
 
-from configs import common
+from configs import common, rooms
 
 CLASSES = {"normals": 3}  # x, y, z per pixel.
 
@@ -25,7 +25,7 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False)
-  config = common.rooms_stage_i(
-      "normals", CLASSES, pp_strings(common.ROOMS_RES), tiny=args.tiny)
-  common.add_rooms_stage_i_evals(config, "normals")
+  config = rooms.stage_i(
+      "normals", CLASSES, pp_strings(rooms.RES), tiny=args.tiny)
+  rooms.add_stage_i_evals(config, "normals")
   return config

@@ -4,7 +4,7 @@ Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (oracle and base model see with the encoder of a configs/mae_rooms.py run).
 """
 
-from configs import common
+from configs import common, rooms
 
 # 12 categories and void; at most 8 things and 5 kinds of stuff in a scene.
 CLASSES = {"semantics": 12 + 1, "instances": 16}
@@ -26,10 +26,10 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False, encoder="")
-  config = common.rooms_stage_i(
-      "panoptic_segmentation", CLASSES, pp_strings(common.ROOMS_RES),
+  config = rooms.stage_i(
+      "panoptic_segmentation", CLASSES, pp_strings(rooms.RES),
       tiny=args.tiny)
   if args.encoder:
-    common.see_rooms_with(config, args.encoder)
-  common.add_rooms_stage_i_evals(config, "coco_panoptic", pred_kw=PRED_KW)
+    rooms.see_with(config, args.encoder)
+  rooms.add_stage_i_evals(config, "coco_panoptic", pred_kw=PRED_KW)
   return config
