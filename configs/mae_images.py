@@ -1,12 +1,12 @@
 """An image encoder from images alone: a masked autoencoder of the size ViT-B.
 
 The recipe of "Masked Autoencoders Are Scalable Vision Learners", appendix A.1,
-on a data set that `tools.prepare_data images --name my_images --split train`
-makes of folders of images. Its labels are of no use here.
+on images without labels. `tools.prepare_data images --images DIR --name
+my_images --split train` writes such a data set.
 
-Arguments: `epochs` (length), `num_images` (in the training split; with the
-length it tells that of the warm-up), `batch_size` (the step size follows it),
-`res` (height and width of an image, a multiple of 16).
+Arguments: `epochs` (length of the run), `num_images` (how many the training
+split has; the length of the warm-up follows from both), `batch_size` (the step
+size follows it), `res` (height and width of an image, a multiple of 16).
 """
 
 import ml_collections as mlc
@@ -14,10 +14,10 @@ import ml_collections as mlc
 from configs import common
 
 DATASET = "my_images"
-# Of ImageNet-1k, on which the recipe was made.
+# Training images of ImageNet-1k, for which the recipe was made.
 NUM_IMAGES = 1_281_167
 EPOCHS = 800
-# Share of the length: 40 of 800 epochs.
+# Share of the run's length: 40 of 800 epochs.
 WARMUP = 0.05
 # Step size and weight decay at a batch of 256 images.
 LR_OF_256 = 1.5e-4
@@ -27,7 +27,7 @@ WEIGHT_DECAY = 0.05
 def pp_strings(res):
   """Preprocessing at a resolution."""
   finish = 'value_range(-1, 1)|keep("image")'
-  # At least a fifth of an image, enlarged or shrunk by cubic splines.
+  # A crop has at least a fifth of the image.
   crop = (f'decode_jpeg_and_inception_crop({res}, area_min=20, '
           'method="bicubic", antialias=True)|flip_lr|')
   square = f'decode|central_crop|resize({res}, "bicubic", antialias=True)|'

@@ -1,7 +1,12 @@
 """Stage I on CamVid's road scenes, panoptic, with a frozen DINOv2-S.
 
-For two cores: 367 training images, labels of 96 × 128 pixels. With another data
-set, other classes and other sizes it is a config for your own images.
+For two cores: 367 training images, labels of 96 × 128 pixels. Change data set,
+classes and sizes, and it is a config for your own images.
+
+CamVid has a class for each pixel and no instances. Write its labels as COCO's
+panoptic format: a class of stuff is one segment, and each connected region of a
+class of things is one. Then run `tools.prepare_data coco --name camvid` for
+`--split train` and `--split validation`; see docs/data.md.
 
 Arguments: `encoder=NAME` (a name, address or file of a DINOv2-S; `none`: the
 model reads the image by patches, as in the paper).
@@ -15,9 +20,9 @@ from configs import common
 CLASSES = {"semantics": 11 + 1, "instances": 24}
 LABEL_SIZE = (96, 128)
 PATCH = 8
-# 24 × 32 patches of 14 pixels: four for each of the model's 12 × 16.
+# 24 × 32 patches of 14 pixels: four for each of the model's 12 × 16 tokens.
 ENCODER_SIZE = (336, 448)
-# Stuff is one segment a class, whatever instance ids its pixels get.
+# A class of stuff is one segment, whatever instance ids its pixels get.
 SCORE_OPTIONS = dict(merge_stuff=True)
 PRED_KW = dict(min_fraction=0.0005)
 
@@ -42,7 +47,7 @@ def pp_strings(size):
 
 
 def parse(arg):
-  """The arguments of both stages."""
+  """Reads the arguments, which are those of both stages."""
   return common.parse_arg(arg, encoder="dinov2-S/14")
 
 
@@ -110,7 +115,15 @@ def set_optimizer(config):
 
 
 def add_eval(config, name, *, pred, pp, **pred_kw):
-  """One evaluator of held-out images."""
+  """Adds an evaluator of held-out images.
+
+  Args:
+    config: the ConfigDict to add to.
+    name: of the evaluator, and the prefix of its metrics.
+    pred: the prediction that it scores.
+    pp: preprocessing of its examples.
+    **pred_kw: options of the prediction.
+  """
   config.evals = [*config.evals, (name, "coco_panoptic")]
   config[name] = dict(
       split="validation", pp=pp, pred=pred, pred_kw=PRED_KW | pred_kw,
