@@ -3,10 +3,10 @@
 H W rows and columns of a patch's pixels · C channels · N tokens · R tokens
 before those of the image · D width · A heads
 
-Two things are told apart. A *naming* is how a program calls the arrays of a
-ViT; see `uvim.encoders.naming`. A *family* is what a training recipe makes of
-a ViT: its GELU, its class token, the pixels that it saw. Most families exist in
-several namings, and most namings serve several families.
+This package tells two things apart. A *naming* is how a program calls the
+arrays of a ViT; see `uvim.encoders.naming`. A *family* is what a training
+recipe makes of a ViT: its GELU, its class token, the pixels that it saw. Most
+families exist in several namings, and most namings serve several families.
 """
 
 import dataclasses
@@ -25,10 +25,11 @@ Grid = tuple[int, int]
 # Three numbers for the three color channels.
 Channels = tuple[float, ...]
 
-# All names of parameters begin with this; see `uvim.files`.
+# The names of all parameters begin with this; see `uvim.files`.
 PREFIX = "params/"
 
-# Names of ours, below PREFIX and where the encoder stands in the network.
+# Our names of arrays. Before them stand PREFIX and, where the encoder is a part
+# of a network, the name of that part.
 KERNEL = "EmbedPatches/kernel"
 BIAS = "EmbedPatches/bias"
 POSITIONS = "pos_embedding_encoder"
@@ -51,8 +52,9 @@ class EncoderSpec:
   Attributes:
     family: a key of `encoders.ENCODERS`: whose style it has.
     num_heads: A; most files do not say it.
-    grid: rows and columns of its image tokens, for which positions are
-      resized; None: it learns none, so those of the file are left out.
+    grid: rows and columns of its image tokens, to which the positions of the
+      file are resized; None: its positions are fixed, so those of the file are
+      left out.
     below: what its names begin with, such as 'image_encoder/'; '' for stage
       II's own encoder.
     option: the config field that names the family, for messages.
@@ -66,18 +68,20 @@ class EncoderSpec:
 
 @dataclasses.dataclass
 class Found:
-  """A ViT of a file: our names and shapes, but nothing is folded yet.
+  """The ViT in a file: our names and shapes, but nothing is folded yet.
 
   Attributes:
     arrays: patches and blocks by name, float32, without positions.
     resize: the key of `positions.METHODS` for this file.
-    pixels_are_ours: whether it was made by this code, for images in [-1, 1].
-    class_token: [1, 1, D].
-    registers: [1, R, D].
-    positions: [1, N, D], with that of the class token in front or not.
-    attention_scales, mlp_scales: per block, what its result is multiplied
-      with; [D].
-    only: the family that alone has such names; '': the names do not tell.
+    pixels_are_ours: whether this code has trained it, on images in [-1, 1].
+    class_token: [1, 1, D]; None: there is none.
+    registers: [1, R', D] with R' registers; None: there are none. Where
+      `pixels_are_ours`, all R prefix tokens.
+    positions: [1, N, D]; or [1, 1 + N, D], that of the class token first; None:
+      the file has none.
+    attention_scales, mlp_scales: number of a block → what the result of its
+      attention or MLP is multiplied with, [D].
+    only: the one family whose files have such names; '': the names do not tell.
     class_name, positions_name: what the file calls them.
     left_out: names of the file that are of no use here.
   """
@@ -110,7 +114,7 @@ class Found:
     return num_registers + (self.class_token is not None)
 
   def split_positions(self) -> tuple[np.ndarray | None, np.ndarray]:
-    """(position of the class token or None, those of the image's grid)."""
+    """(position of the class token [1, 1, D] or None, the grid's [1, N, D])."""
     num_tokens = self.positions.shape[1]
     # No two square numbers follow each other: if all tokens but one make a
     # square, the first one is the class token.
@@ -127,7 +131,8 @@ class Family:
     style: what no parameter can absorb.
     pixels: (mean, standard deviation) per channel of the images that it was
       trained on, in [0, 1]; None: images in [-1, 1], as ours.
-    layer_scale: whether the results of its blocks are scaled.
+    layer_scale: whether it multiplies the results of attention and MLP with
+      learned scales.
     drops_class_token: whether UViM uses it without its class token.
   """
   style: Style
@@ -162,12 +167,15 @@ def fold_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Patch embedding of images in [-1, 1] from that of normalised ones.
 
-  Exact up to rounding, because patches do not overlap.
+  Exact up to rounding, because patches have no padding.
 
   Args:
     kernel: for pixels (p − mean) / deviation with p in [0, 1].
     bias: likewise.
     pixels: (mean, deviation) per channel.
+
+  Returns:
+    (kernel, bias), float32, of the same shapes.
   """
   mean_C, deviation_C = np.asarray(pixels, np.float64)
   # p = (x + 1) / 2 for a pixel x of ours.
@@ -180,7 +188,11 @@ def fold_pixels(
 
 
 def fold_scales(found: Found) -> None:
-  """Multiplies the scales of a block into the layers that they follow."""
+  """Multiplies the scales of each block into the layers that they follow.
+
+  Raises:
+    ConfigError: a scale without such a layer, or of another width.
+  """
   layers = (
       (found.attention_scales, "MultiHeadDotProductAttention_0/out"),
       (found.mlp_scales, "MlpBlock_0/Dense_1"),

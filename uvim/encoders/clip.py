@@ -3,7 +3,7 @@
 Files: openai/clip-vit-*, timm/vit_*_clip_*.openai; laion/CLIP-ViT-*,
 timm/vit_*_clip_*.laion2b. Text encoder and projections are left out.
 
-CLIP norms its class token alone after the last block (`post_layernorm`). Here
+After the last block, CLIP norms its class token alone (`post_layernorm`). Here
 that norm is the encoder's last layer and norms every token.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural

@@ -1,6 +1,6 @@
 """From the arrays of a file to those of a network's image encoder.
 
-N tokens of the grid · D width
+N tokens of the grid · R class token and registers · D width
 """
 
 import collections
@@ -71,7 +71,8 @@ def to_ours(
     naming: that of the file.
     arrays: name → array, as in the file.
     spec: the network's encoder.
-    old_grid: rows and columns of its positions; None: they make a square.
+    old_grid: rows and columns of the file's positions; None: they make a
+      square.
 
   Returns:
     (float32 arrays by our names, below `base.PARTS`; lines that say what was
@@ -95,7 +96,10 @@ def to_ours(
 
 
 def check_names(names: Iterable[str]) -> None:
-  """Refuses networks that are no plain ViT; says what to take instead."""
+  """Raises a ConfigError if names show a network that is no plain ViT.
+
+  The error says what to take instead.
+  """
   for name in names:
     for pattern, what, alternative in _OTHER_NETWORKS:
       if re.search(pattern, name):
@@ -108,7 +112,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def families_of(found: Found) -> list[str]:
-  """All families that a file may be of; its names do not tell one."""
+  """The families that a file may be of; often there are several."""
   names = list(ENCODERS)
   if found.only:
     names = [found.only]
@@ -118,7 +122,7 @@ def families_of(found: Found) -> list[str]:
 
 
 def _has_fixed_positions(found):
-  """Whether it is MAE's: nothing is added to its class token."""
+  """Whether it is MAE's: the position of its class token is zero."""
   if found.positions is None or found.class_token is None:
     return False
   of_class_token, _ = found.split_positions()
@@ -158,7 +162,7 @@ def _describe(found: Found) -> str:
 
 # ── Its arrays ──────────────────────────────────────────────────────────────
 
-# More names than these are told as groups.
+# More names than these are listed as groups.
 _MOST_NAMES = 24
 # All published ViTs of these widths have heads of this size.
 _STANDARD_WIDTHS = (192, 384, 768, 1024)
@@ -238,13 +242,14 @@ def _add_positions(ours, found: Found, family, spec, old_grid, notes) -> None:
     if not found.pixels_are_ours:
       raise ConfigError("The file has no position embedding. Are its positions "
                         "rotary, as DINOv3's? That is not supported.")
-    # Fixed waves, maybe; the network then tells whether it needs positions.
+    # They may be fixed waves. If the network needs positions, whoever compares
+    # its arrays with these finds that they are missing.
     if found.registers is not None:
       ours[CLASS_AND_REGISTERS] = found.registers
     return
   of_class_token, grid_1ND = found.split_positions()
   if found.pixels_are_ours:
-    # They never have a place for it.
+    # The class token of ours holds its position already, so all are the grid's.
     of_class_token, grid_1ND = None, found.positions
   if family.style.num_prefix:
     ours[CLASS_AND_REGISTERS] = _prefix(found, of_class_token)

@@ -85,7 +85,7 @@ class Own(Naming):
   which is loaded as it is.
   """
 
-  # It may go on training.
+  # A new run of its kind may start from all of it, decoder or head included.
   is_bare = False
 
   def is_mine(self, names: Iterable[str]) -> bool:

@@ -1,11 +1,12 @@
-"""The block `image_encoder`: a pretrained network that a model sees with.
+"""The block `image_encoder`: a pretrained network that reads a model's images.
 
 B batch · H W image pixels · T tokens of the encoder's grid
-N tokens of the model's grid · D the encoder's width · F = D, or several times D
+N tokens of the model's grid · D the encoder's width
+F = D · number of the encoder's tokens in one of the model's
 
-Stage I has at most one, which oracle and base model share; stage II has at most
-one, too. Its parameters stand under "image_encoder" among those of the model.
-A frozen one is not trained: its features are data to the rest of the model.
+Stage I has at most one, which oracle and base model share. Stage II also has at
+most one. Its parameters stand under "image_encoder" among those of the model.
+Nothing trains a frozen one: to the rest of the model its features are data.
 """
 
 import dataclasses
@@ -73,7 +74,7 @@ def _override(doc: str, most: int | None = None):
 
 @dataclasses.dataclass(frozen=True)
 class ImageEncoder:
-  """What the block says; it holds no arrays and can be hashed."""
+  """The fields of the block. It holds no arrays and can be hashed."""
   input_size: tuple[int, int] = field(
       doc="Height and width of the image it sees; multiples of the patch.",
       check=fields.two_integers())
@@ -172,14 +173,23 @@ class ImageEncoder:
     return _init(self, rng)
 
   def features(self, params: PyTree, image: Image) -> Features:
-    """The features of images in [-1, 1], in `dtype`; constant if frozen."""
+    """The features of images in [-1, 1], in `dtype`.
+
+    Args:
+      params: of this encoder alone. If it is frozen, they get no gradient.
+      image: [B, H, W, 3] of `input_size`.
+    """
     return _features(self, params, image)
 
   def on_grid(self, features: Features, grid: Grid) -> Float[Array, "B N F"]:
     """Features, in `dtype`, for each token of another grid.
 
-    Where several features lie in each token's cell, it gets all of them, one
-    behind the other. Grids that do not fit so are resized linearly.
+    If `grid` divides the encoder's grid, a token gets all features in its cell,
+    one behind the other. Otherwise the features are resized linearly: F = D.
+
+    Args:
+      features: of this encoder, in any float dtype.
+      grid: rows and columns of the N tokens.
     """
     # Before the resize: features from a cache are in half precision.
     features = features.astype(self.dtype)
@@ -222,7 +232,7 @@ def see(encoder: ImageEncoder | None, params: PyTree, ctx: Seen) -> Context:
 
   Args:
     encoder: None: there is none, and nothing to run.
-    params: of the model, with those of the encoder among them.
+    params: of the model; those of the encoder stand under NAME.
     ctx: an image of `encoder.input_size`, or a Context.
   """
   ctx = as_context(ctx)
@@ -233,9 +243,17 @@ def see(encoder: ImageEncoder | None, params: PyTree, ctx: Seen) -> Context:
 
 
 def image_at(image: Image, size: tuple[int, int]) -> Image:
-  """Images at the size of the model that an encoder stands beside."""
-  batch_size, *found, channels = image.shape
-  if tuple(found) == tuple(size):
+  """Images [B, h, w, 3] of another size, resized linearly.
+
+  For a model with an encoder `beside` its own embedding: the image has the
+  encoder's size.
+
+  Args:
+    image: [B, H, W, 3].
+    size: (h, w), that of the model.
+  """
+  batch_size, *old_size, channels = image.shape
+  if tuple(old_size) == tuple(size):
     return image
   shape = (batch_size, *size, channels)
   return jax.image.resize(image, shape, method="linear")
@@ -248,7 +266,7 @@ def _init(encoder, rng):
   return encoder.make_network().init(rng, image)["params"]
 
 
-# Jitted for callers that are not.
+# Jitted, because some callers are not.
 @functools.partial(jax.jit, static_argnums=0)
 def _features(encoder, params, image):
   if encoder.frozen:

@@ -1,6 +1,6 @@
 """How programs call the arrays of a ViT.
 
-D width · F MLP width · A heads · H head size
+A heads
 """
 
 import abc
@@ -16,7 +16,8 @@ class Naming(abc.ABC):
   Names of a file all begin with 'params/' here; see `uvim.files`.
 
   Attributes:
-    is_bare: whether such a file holds nothing but an encoder and its heads.
+    is_bare: whether such a file holds nothing but an encoder and its heads, so
+      that no whole model can start from it.
   """
 
   is_bare: ClassVar[bool] = True

@@ -54,7 +54,7 @@ def resize(
 def _bilinear_corners(old: int, new: int) -> Weights:
   """The first and the last place of both grids coincide."""
   last = max(new - 1, 1)
-  # Multiplied first: so the last one is exact.
+  # Multiply first, so that the last place is exact.
   places = np.arange(new) * (old - 1) / last
   return _linear(places, old)
 
@@ -73,9 +73,10 @@ def _bicubic(old: int, new: int) -> Weights:
 def _bicubic_offset(old: int, new: int) -> Weights:
   """What the original code of DINO and DINOv2 does.
 
-  It adds 0.1 to the new size before it computes the factor, lest rounding
-  makes the grid one smaller, and so moves all places a little. timm and
-  transformers, whose files are read here, do not: it is for comparisons.
+  It adds 0.1 to the new size before it computes the factor, because rounding
+  might make the grid one smaller. That moves all places a little. No file is
+  read with this method: timm and transformers do not add it. It is for
+  comparisons.
   """
   return _cubic(_centers(new, (new + 0.1) / old), old)
 
@@ -120,7 +121,7 @@ def _cubic(places, old) -> Weights:
     neighbours = np.arange(left - 1, left + 3)
     shares = _cubic_curve(neighbours - place, _CUBIC)
     inside = np.clip(neighbours, 0, old - 1)
-    # Not `+=`: a place may stand for several.
+    # At an edge, one place stands for several, and `+=` would add only once.
     np.add.at(weights[i], inside, shares)
   return weights
 

@@ -1,6 +1,6 @@
 """ViTs as timm and transformers save them.
 
-D width · F MLP width · A heads · H head size
+D width · A heads · H head size
 
 Kernels of PyTorch are [out, in], and those of a convolution [out, in, height,
 width]. Names are those of the files; transformers 5 has others in memory.
@@ -35,8 +35,9 @@ class Torch(Naming):
     modules: name of a module → ours.
     block_modules: likewise, within a block.
     scales: within a block, (name of the attention's layer scale, the MLP's).
-    class_token, registers, positions: names.
-    heads: a regular expression for what is left out.
+    class_token, registers, positions: names. No array has the name "", which
+      stands for what a program lacks.
+    heads: a regular expression for the names of what is left out.
     resize: how the program resizes positions, a key of `positions.METHODS`.
     resize_with_registers: likewise, where there are registers.
   """
@@ -91,7 +92,7 @@ class Torch(Naming):
     return ""
 
   def _take(self, found: Found, name: str, array, num_heads: int) -> bool:
-    """Adds one array to what is found; whether it is known."""
+    """Adds one array to what is found. Returns whether its name is known."""
     array = np.asarray(array, np.float32)
     if not array.size:
       raise ConfigError(f"{name!r} of shape {list(array.shape)} is empty.")

@@ -14,7 +14,7 @@ Grid = tuple[int, int]
 def resize_grid(
     x_BND: Float[Array, "B N D"], old: Grid, new: Grid
 ) -> Float[Array, "B M D"]:
-  """Linear resize of a row-major grid of tokens, antialiased downwards."""
+  """Linear resize of a row-major grid of tokens; antialiased if it shrinks."""
   if old == new:
     return x_BND
   batch_size, _, width = x_BND.shape
@@ -27,9 +27,9 @@ def resize_grid(
 def gather_cells(
     x_BND: Float[Array, "B N D"], old: Grid, new: Grid
 ) -> Float[Array, "B M F"]:
-  """For each cell of a coarser grid all tokens in it, one behind the other.
+  """For each cell of a coarser grid, all tokens in it, one behind the other.
 
-  Nothing is lost, unlike in a resize.
+  Unlike a resize, this loses nothing.
 
   Args:
     x_BND: row-major tokens.

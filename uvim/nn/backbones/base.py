@@ -32,7 +32,7 @@ class Style:
 
 
 class Backbone(nn.Module):
-  """Image → tokens. All backbones have these fields.
+  """A network from images to tokens. All backbones have these fields.
 
   Attributes:
     input_size: height and width of the image in pixels.
@@ -77,8 +77,12 @@ class Backbone(nn.Module):
     """
 
   def create(self) -> None:
-    """Runs `setup` now. Otherwise the first call of a method does."""
+    """Runs `setup` now, which otherwise waits for the first call of a method.
+
+    For a module that makes more parameters in its own `setup`: their order
+    decides which random numbers each gets.
+    """
 
   def __call__(self, image: Image) -> Tokens:
-    """The tokens of images in [-1, 1], row by row."""
+    """The tokens [B, N, D] of images [B, H, W, 3] in [-1, 1], row by row."""
     raise NotImplementedError

@@ -5,10 +5,10 @@ B batch · H W image pixels · N patches · D width
 A single linear map of large patches makes the first steps of a ViT fragile and
 its optimizer hard to choose. A few small convolutions in its place cure both.
 
-Source: Xiao et al., "Early Convolutions Help Transformers See Better". There a
-batch norm follows each convolution; here it is a layer norm over the channels,
-because the statistics of a batch would tie an image to its neighbours. There
-the network has one block fewer, which pays for the stem; here a config says how
+Source: Xiao et al., "Early Convolutions Help Transformers See Better". Two
+things differ from the paper. It has a batch norm after each convolution, this
+code a layer norm over the channels: an image must not depend on the others of
+its batch. It takes one block away to pay for the stem; here a config says how
 many blocks there are.
 """
 
@@ -18,14 +18,15 @@ from uvim.nn.backbones import vit
 from uvim.registry import ConfigError
 from uvim.typing import Image, Tokens
 
-# With fewer channels a layer norm would leave nothing of them.
+# A layer norm over one or two channels leaves next to nothing of them.
 _LEAST_CHANNELS = 4
 
 
 class ConvStem(vit.ViT):
-  """ViT; a patch of 2^k pixels a side is seen by k convolutions of stride 2.
+  """A ViT; k convolutions of stride 2 make a token of a patch of side 2^k.
 
-  The last has `width` channels, each one before it half as many.
+  The last one has `width` channels, and each one has twice as many as the one
+  before it.
   """
 
   def check(self, where: str) -> None:
@@ -35,7 +36,7 @@ class ConvStem(vit.ViT):
       raise ConfigError(
           f"{where} and patches of {rows} × {columns} pixels; it needs squares "
           "of 2, 4, 8, 16, … pixels a side.")
-    # The channels of the first convolution are width / (rows / 2).
+    # The first convolution has width / (rows / 2) channels.
     multiple = _LEAST_CHANNELS * rows // 2
     if self.width % multiple:
       raise ConfigError(
@@ -79,7 +80,7 @@ class _Stem(nn.Module):
           # One pixel on each side, as in the paper. "SAME" would put it all at
           # the end.
           padding=((1, 1), (1, 1)),
-          # The norm has one.
+          # The norm has a bias.
           use_bias=False,
           dtype=self.dtype,
           name=f"conv_{i}")

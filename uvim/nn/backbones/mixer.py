@@ -3,9 +3,9 @@
 B batch · N patches · D width · F MLP width
 
 It has no attention, so its cost grows with N and not with its square. The MLP
-that mixes tokens has one input for each place: it knows where a token stands,
-and no position embedding is added. For the same reason a trained Mixer fits one
-number of patches only.
+that mixes tokens has one input for each place. So it knows where a token
+stands, and needs no position embedding. For the same reason a trained Mixer
+fits one number of patches only.
 
 Source: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision". In
 all its sizes the MLP that mixes tokens has an eighth of the hidden units of the
@@ -21,7 +21,7 @@ from uvim.nn.backbones.base import Backbone
 from uvim.registry import ConfigError
 from uvim.typing import Image, Tokens
 
-# Hidden units of the MLP of channels for one of the MLP of tokens.
+# The MLP of channels has so many times the hidden units of the MLP of tokens.
 _CHANNELS_TO_TOKENS = 8
 
 
