@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from uvim.typing import Array, Float, Image, PRNGKey
 
-# Least and most width / height of a crop.
+# Least and most width / height of a crop, before it is resized.
 _ASPECT = (3 / 4, 4 / 3)
 
 Crops = Float[Array, "V B h w 3"]
@@ -24,14 +24,18 @@ def draw_crops(
     size: tuple[int, int],
     area: tuple[float, float],
 ) -> Crops:
-  """Draws crops; half of them are mirrored left and right.
+  """Draws crops; half of them, by chance, are mirrored left and right.
 
   Args:
-    image: any pixels.
-    rngs_B: a key for each image. Its crops depend on it and on nothing else.
+    image: [B, H, W, 3] in [-1, 1].
+    rngs_B: a key for each image. Its crops depend on nothing but the image and
+      its key.
     num_crops: V.
     size: (h, w).
     area: least and most share of the image that a crop has.
+
+  Returns:
+    Crops in [-1, 1].
   """
   draw_crop = functools.partial(_draw_crop, size=size, area=area)
 
@@ -53,7 +57,7 @@ def _draw_crop(image_HWC, rng, *, size, area):
   crop = jax.image.scale_and_translate(
       image_HWC, shape, (0, 1), scale, -begin * scale, method="cubic",
       antialias=True)
-  # Cubic splines overshoot.
+  # Cubic interpolation overshoots at edges.
   crop = jnp.clip(crop, -1, 1)
   is_mirrored = jax.random.bernoulli(flip_rng)
   return jnp.where(is_mirrored, crop[:, ::-1], crop)
@@ -62,7 +66,8 @@ def _draw_crop(image_HWC, rng, *, size, area):
 def _draw_box(rng, image_size, area):
   """(top and left, height and width) of a box inside of the image, in pixels.
 
-  Its share of the image is uniform, and so is the logarithm of its aspect.
+  Both are float32 [2]. The box's share of the image is uniform, and so is the
+  logarithm of its width / height.
   """
   area_rng, aspect_rng, place_rng = jax.random.split(rng, 3)
   size = jnp.asarray(image_size, jnp.float32)

@@ -1,4 +1,4 @@
-"""DINO: learns to see from images alone, by agreeing with itself about crops.
+"""DINO learns to see from images alone, by agreeing with itself about crops.
 
 B batch · V crops of an image, the two global ones first · H W image pixels
 N patches · R prefix tokens, the class token first · D width of the encoder
@@ -43,18 +43,18 @@ from uvim.typing import (
   Tokens,
 )
 
-# The teacher sees so many crops of an image.
+# How many crops of an image the teacher sees.
 NUM_GLOBAL = 2
 # Layers of the head before the last one.
 _HEAD_LAYERS = 3
 
-# What the head makes of crops.
+# The K numbers that the head makes of each crop.
 Scores = Float[Array, "V B K"]
 
 # A mistyped depth would build blocks for ever.
 _DEPTH = fields.integer(1, 1024)
 _SIZE = fields.integer(1)
-_PERIOD = fields.integer(0)
+_COUNT = fields.integer(0)
 _SHARE = fields.number(0, 1)
 
 
@@ -93,7 +93,7 @@ class DINO(nn.Module):
       source="DINO (96, 96)", check=fields.two_integers())
   local_crops_number: int = field(
       8, doc="Local crops of an image, which the student alone sees.",
-      source="DINO 8", check=_PERIOD)
+      source="DINO 8", check=_COUNT)
   global_crops_scale: tuple[float, float] = field(
       (0.4, 1.0), doc="Least and most share of the image in a global crop.",
       source="DINO (0.4, 1.0)", check=_RANGE)
@@ -119,7 +119,7 @@ class DINO(nn.Module):
       check=fields.POSITIVE)
   warmup_teacher_temp_steps: int = field(
       0, doc="Steps over which the one becomes the other.",
-      source="DINO: 30 epochs", check=_PERIOD)
+      source="DINO: 30 epochs", check=_COUNT)
   momentum_teacher: float = field(
       0.996, doc="Momentum of the teacher at the start.", source="DINO 0.996",
       check=_SHARE)
@@ -128,7 +128,7 @@ class DINO(nn.Module):
       "off them.", source="DINO 0.9", check=_SHARE)
   freeze_last_layer_steps: int = field(
       0, doc="Steps in which the last layer of the head does not learn.",
-      source="DINO: 1 epoch", check=_PERIOD)
+      source="DINO: 1 epoch", check=_COUNT)
   dtype: str = field(
       "float32", doc="As in stage I; the loss stays float32.",
       check=fields.one_of(("float32", "bfloat16")))
@@ -239,7 +239,7 @@ class Head(nn.Module):
 
 def _unit(x, axis):
   """Vectors of length 1 along an axis; zeros stay zeros."""
-  # The root of 0 has no derivative.
+  # `maximum`, because the root of 0 has no derivative.
   square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
   return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
 
@@ -255,19 +255,20 @@ def dino_loss(
     teacher_temp: float | Scalar,
     student_temp: float,
 ) -> PerExample:
-  """Cross-entropy of the student under the teacher, of each example.
+  """Cross-entropy of the student under the teacher, for each example, [B].
 
-  A mean over all pairs of a crop of the teacher and another one of the student.
+  It is the mean over all pairs of a crop that the teacher sees and another crop
+  that the student sees.
 
   Args:
     student_VBK: of all crops.
-    teacher_VBK: of the global crops; they are the first ones of the student's.
-    center_K: is taken off the teacher's numbers.
-    teacher_temp: divides the teacher's.
+    teacher_VBK: of the global crops, which are the student's first ones.
+    center_K: is subtracted from the teacher's numbers.
+    teacher_temp: divides the teacher's numbers after that.
     student_temp: divides the student's.
   """
   centered_VBK = (teacher_VBK - center_K[None, None]) / teacher_temp
-  # The teacher is told, not taught.
+  # The loss teaches the student alone.
   targets_VBK = jax.lax.stop_gradient(jax.nn.softmax(centered_VBK))
   logprobs_VBK = jax.nn.log_softmax(student_VBK / student_temp)
   losses_B = []
@@ -290,7 +291,7 @@ def move_center(
 
 def temperature_at(
     step: Any, *, first: float, last: float, warmup_steps: int) -> Scalar:
-  """Temperature of the teacher: it rises in a line, and then stays."""
+  """Temperature of the teacher, float32 []: a line from first to last."""
   # The last step of the warm-up has the last temperature.
   progress = jnp.clip(step / max(1, warmup_steps - 1), 0.0, 1.0)
   if warmup_steps == 0:
@@ -299,7 +300,7 @@ def temperature_at(
 
 
 def momentum_at(step: Any, *, first: float, num_steps: int) -> Scalar:
-  """Momentum of the teacher: from the first one to 1, along a cosine."""
+  """Momentum of the teacher, float32 []: from first to 1, along a cosine."""
   progress = jnp.clip(step / num_steps, 0.0, 1.0)
   rest = 0.5 * (1 - first) * (1 + jnp.cos(math.pi * progress))
   return jnp.asarray(1 - rest, jnp.float32)
@@ -323,7 +324,7 @@ class SelfDistillation:
 
   @property
   def image_size(self) -> tuple[int, int]:
-    """A height and width that suits; images of any other will do."""
+    """A height and width that suit; other multiples of a patch do as well."""
     return self.network.input_size
 
   @property
@@ -335,7 +336,12 @@ class SelfDistillation:
     return {"encoder": spec}
 
   def crop(self, image: Image, rngs_B: PRNGKey) -> list[crops.Crops]:
-    """The global crops of each image, then the local ones if there are any."""
+    """The global crops of each image, then the local ones if there are any.
+
+    Args:
+      image: in [-1, 1], of any size.
+      rngs_B: a key for each image.
+    """
     network = self.network
     keys_B2 = jax.vmap(jax.random.split)(rngs_B)
     views = [crops.draw_crops(
@@ -353,7 +359,13 @@ class SelfDistillation:
       views: list[crops.Crops],
       is_last_frozen: bool | Array = False,
   ) -> Scores:
-    """What the head makes of crops; see `DINO.__call__`."""
+    """What the head makes of all crops; see `DINO.__call__`.
+
+    Args:
+      params: of encoder and head.
+      views: as `crop` returns them: all crops of one size in each array.
+      is_last_frozen: see `DINO.__call__`.
+    """
     scores = []
     # Crops of one size at a time, all in one batch.
     for images in views:
@@ -372,12 +384,12 @@ class SelfDistillation:
       rngs_B: PRNGKey,
       step: Any,
   ) -> tuple[PerExample, Scores]:
-    """(loss of each example, what the teacher says of its global crops).
+    """(loss of each example, the teacher's numbers for its global crops).
 
     Args:
       student: parameters that learn.
       teacher: parameters that do not.
-      center_K: mean of what the teacher said before.
+      center_K: running mean of the teacher's numbers.
       image: in [-1, 1], of any size.
       rngs_B: a key for each image.
       step: int []; updates made so far.
@@ -403,7 +415,13 @@ class SelfDistillation:
         warmup_steps=network.warmup_teacher_temp_steps)
 
   def teach(self, teacher: PyTree, student: PyTree, step: Any) -> PyTree:
-    """The teacher after a step, nearer to the student."""
+    """The teacher's parameters after a step: nearer to the student's.
+
+    Args:
+      teacher: its parameters before.
+      student: the student's parameters after the step.
+      step: int []; updates made before this one.
+    """
     network = self.network
     momentum = momentum_at(
         step,
@@ -416,7 +434,7 @@ class SelfDistillation:
     return jax.tree.map(average, teacher, student)
 
   def features(self, params: PyTree, image: Image) -> Tokens:
-    """What the encoder says of the patches of whole images."""
+    """The encoder's tokens [B, N, D] for the patches of whole images."""
     return self.network.apply({"params": params}, image, method="features")
 
 

@@ -1,8 +1,8 @@
-"""A masked autoencoder: learns to see from images alone, by filling in patches.
+"""A masked autoencoder learns to see from images alone, by filling in patches.
 
 B batch · H W image pixels · N patches · S patches that the encoder sees
 R prefix tokens (the class token, if there is one) · D width of the encoder
-E width of the decoder · X = pixels · channels of a patch
+E width of the decoder · X numbers of a patch, which are pixels · channels
 
 The encoder reads a few patches of an image. A small decoder predicts the pixels
 of the others. After training only the encoder is kept: names and shapes of its
@@ -31,14 +31,14 @@ from uvim.nn.backbones.base import Style
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, Image, Int, PerExample, PRNGKey, PyTree
 
-# A number for each patch; the smaller ones are seen.
+# A number for each patch: the encoder sees the patches with the smallest ones.
 Noise = Float[Array, "B N"]
 Patches = Float[Array, "B N X"]
 
 _DECODER_POSITIONS = "decoder_pos_embed"
-# Parameters that a checkpoint holds and that nothing trains: positions.
+# Parameters that checkpoints hold but that nothing trains: fixed positions.
 FIXED = (POSITIONS, f"mae_decoder/{_DECODER_POSITIONS}")
-# Added to the variance of a patch before its root, as in the released code.
+# Added to the variance of a patch before the root, as in the released code.
 _EPSILON = 1e-6
 # A mistyped depth would build blocks for ever.
 _DEPTH = fields.integer(1, 1024)
@@ -111,7 +111,7 @@ class MAE(nn.Module):
 
   @property
   def num_seen(self) -> int:
-    """S. Rounded down, as in the released code."""
+    """S, rounded down as in the released code."""
     return int(self.num_patches * (1 - self.mask_ratio))
 
   @property
@@ -133,7 +133,8 @@ class MAE(nn.Module):
         width=self.width,
         mlp_dim=self.mlp_dim,
         num_heads=self.num_heads,
-        # It makes no parameter; the positions are our own, below.
+        # This choice makes no parameter. `encode_seen` adds the positions below
+        # in place of the network's own.
         posemb_type="sincos2d",
         style=self.style,
         **how)
@@ -168,7 +169,12 @@ class MAE(nn.Module):
       image: Image,
       order: "Order",
   ) -> Float[Array, "B R+S D"]:
-    """What the encoder says of the patches that it sees, and no others."""
+    """The tokens of the prefix and of the patches that the encoder sees.
+
+    Args:
+      image: in [-1, 1].
+      order: its first S patches are seen.
+    """
     x_BND = self.image_tokens.embed(image) + self.positions
     seen_BS = order.patches_BN[:, :self.num_seen]
     x_BSD = _take(x_BND, seen_BS)
@@ -242,7 +248,10 @@ class Decoder(nn.Module):
     return predicted_BNX.astype(jnp.float32)
 
   def _with_masked(self, seen_BSE, places_BN):
-    """All patches in the order of the image; the masked ones are all alike."""
+    """[B, N, E]: all patches in the order of the image.
+
+    The mask token stands for each one that the encoder has not seen.
+    """
     mask_token_11E = self.param(
         "mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
     batch, num_seen, _ = seen_BSE.shape
@@ -255,7 +264,7 @@ class Decoder(nn.Module):
 
 
 def waves(grid_size: tuple[int, int], width: int) -> positions.Positions:
-  """The fixed position embedding of encoder and decoder."""
+  """The fixed position embedding of encoder or decoder, [1, N, width]."""
   return positions.sincos2d(grid_size, width, reaches_longest=False)
 
 
@@ -292,7 +301,7 @@ class Order(NamedTuple):
 
 
 def draw_noise(rngs_B: PRNGKey, num_patches: int) -> Noise:
-  """Uniform noise in [0, 1); that of an example depends on its key alone."""
+  """Uniform noise in [0, 1), float32; an example's depends on its key alone."""
   def draw(rng):
     return jax.random.uniform(rng, (num_patches,))
 
@@ -346,11 +355,15 @@ class MaskedAutoencoder:
     return is_masked_BN.astype(jnp.float32)
 
   def predict(self, params: PyTree, image: Image, noise_BN: Noise) -> Patches:
-    """What the network says of all patches; see `MAE.__call__`."""
+    """The pixels that the network predicts; see `MAE.__call__`."""
     return self.network.apply({"params": params}, image, noise_BN)
 
   def target(self, image: Image) -> Patches:
-    """What it should say."""
+    """What the network should predict.
+
+    With `norm_pix_loss` these are the pixels of each patch, normalised to the
+    mean 0 and the deviation 1; else the pixels.
+    """
     patches_BNX = self.patches(image)
     if not self.network.norm_pix_loss:
       return patches_BNX
@@ -358,7 +371,7 @@ class MaskedAutoencoder:
     return (patches_BNX - mean_BN1) / deviation_BN1
 
   def loss(self, params: PyTree, image: Image, noise_BN: Noise) -> PerExample:
-    """The mean squared error over the masked patches of each example."""
+    """The mean squared error of each example over its masked patches, [B]."""
     predicted_BNX = self.predict(params, image, noise_BN)
     target_BNX = self.target(image)
     error_BN = jnp.mean(jnp.square(predicted_BNX - target_BNX), axis=-1)
@@ -374,7 +387,7 @@ class MaskedAutoencoder:
     """The patches of the image, the masked ones as the network predicts them.
 
     With `norm_pix_loss` the network does not predict the mean and the
-    deviation of a patch. They are those of the image.
+    deviation of a patch: they are taken from the image.
     """
     predicted_BNX = self.predict(params, image, noise_BN)
     patches_BNX = self.patches(image)
@@ -453,7 +466,7 @@ def _check_network(network, where):
 
 
 def _check_width(network, where, heads_field, width_field):
-  """Heads share a width evenly, and so do the four kinds of waves."""
+  """Raises a ConfigError unless heads and waves share a width evenly."""
   heads = getattr(network, heads_field)
   width = getattr(network, width_field)
   if width % heads:
