@@ -4,14 +4,16 @@
       [--family dinov2] [--variant S/14] [--input_size 336,448]
       [--config.field=value …]
 
-Every user of UViM needs to know this figure: what takes minutes may do. The
-config is one of stage I and gives data, labels, task and evaluator. PATH is a
-pretrained image encoder, such as a `.safetensors`. Its features of the training
-split are computed once. A head of two layers learns the class of each pixel of
-a patch from them. Panoptic segmentation: a class of stuff is one segment, and
-things are connected pixels. DIR gets results.json and predictions.png.
+Know this score before you train UViM: a head takes minutes, and may be enough.
+The config is one of stage I and gives data, labels, task and evaluator. PATH is
+a pretrained image encoder, such as a `.safetensors`. The command computes its
+features of the training split once. From these a head of two layers learns the
+classes of the cells of a token, which are the pixels of the head's labels. In
+panoptic segmentation a class of stuff is one segment, and each connected region
+of a class of things is one. DIR gets results.json and predictions.png.
 
-B images · H W pixels · T tokens · K classes · P pixels of a token
+B images · H W pixels of the head's labels · T tokens of the encoder's grid
+K classes · P pixels of a token (cells)
 """
 
 import argparse
@@ -33,14 +35,18 @@ _BLOCK = "config.model.image_encoder"
 
 
 class Clock:
-  """Seconds of the parts of the work, in their order."""
+  """Measures the parts of the work, in their order.
+
+  Attributes:
+    seconds: name of a part → how long it took.
+  """
 
   def __init__(self):
     self.seconds: dict[str, float] = {}
     self._last = time.perf_counter()
 
   def note(self, part: str) -> None:
-    """Says how long a part took that ends now."""
+    """Notes how long the part took that ends now."""
     now = time.perf_counter()
     self.seconds[part] = now - self._last
     self._last = now
@@ -63,7 +69,7 @@ def probe(
     config: TrainConfig of stage I with `pp_eval`.
     encoder: the ImageEncoder.
     path: of its checkpoint.
-    cells: a token has cells × cells classes.
+    cells: the head predicts cells × cells classes for a token.
     min_fraction: segments under this share of an image are dropped.
     mirror: also trains on the mirror images.
     store: where the checkpoint is read from; None: disk and network.
@@ -106,7 +112,7 @@ def probe(
   clock.note("head")
   metrics, first = _score(rival, trained, evaluated, split, block)
   clock.note("predict and score")
-  picture = _draw(task, evaluated.first, first)
+  panel = _draw(task, evaluated.first, first)
   return {
       "metrics": metrics,
       "seconds": clock.seconds,
@@ -120,11 +126,16 @@ def probe(
       "cells": cells,
       "mirror": mirror,
       "min_fraction": min_fraction,
-  }, picture
+  }, panel
 
 
 def evaluator_block(config: Any) -> Any:
-  """The first evaluator that compares with the truth."""
+  """The first evaluator of a config that compares with the truth.
+
+  Raises:
+    ConfigError: there is none, or the config is not one of stage I with
+      `pp_eval`.
+  """
   if config.task is None:
     raise ConfigError(f"--config is of kind {config.kind!r}; the probe takes "
                       "one of stage I (kind 'vqvae').")
@@ -140,7 +151,11 @@ def evaluator_block(config: Any) -> Any:
 
 def make_task_of_head(
     config: Any, encoder: Any, cells: int) -> tuple[Any, type]:
-  """(the task at the size of the head's labels, the class of its rival)."""
+  """(the task at the size of the head's labels, the class of its rival).
+
+  Raises:
+    ConfigError: a task that the probe does not know; see `rivals.rival_class`.
+  """
   from tools.probe import rivals
   from uvim.tasks import make_task, task_class
   rival_of_task = rivals.rival_class(task_class(config.task))
@@ -168,7 +183,7 @@ def _check_categories(rival: Any) -> None:
 
 
 def _score(rival, head, examples, split, block):
-  """(metrics, the outputs of the first batch)."""
+  """(metrics by name, the outputs of the first batch)."""
   import evaluators
   from evaluators import base
   evaluator = evaluators.make_evaluator(
@@ -196,7 +211,11 @@ def _score(rival, head, examples, split, block):
 
 
 def _predict(rival, head, examples, confusion_KK):
-  """Yields (outputs, rows of the examples) and counts into `confusion_KK`."""
+  """Yields (outputs, rows of the examples), batch by batch.
+
+  Adds to `confusion_KK` how often a pixel of each class (rows) was predicted as
+  each class (columns).
+  """
   num_rows = len(examples.features_MTD)
   for start in range(0, num_rows, _BATCH_SIZE):
     rows = range(start, min(start + _BATCH_SIZE, num_rows))
@@ -228,11 +247,11 @@ def _draw(task, batch, outputs):
       rows, titles=[("image", "truth", "probe")], gap=4, margin=8)
 
 
-def write(out: pathlib.Path, results: Mapping[str, Any], picture: Any) -> None:
+def write(out: pathlib.Path, results: Mapping[str, Any], panel: Any) -> None:
   """Writes results.json and predictions.png."""
   files.write_json(out / "results.json", results, indent=1)
   files.replace_file(
-      out / "predictions.png", lambda file: picture.save(file, "PNG"))
+      out / "predictions.png", lambda file: panel.save(file, "PNG"))
 
 
 def report(results: Mapping[str, Any]) -> str:
@@ -290,11 +309,11 @@ def command(args: argparse.Namespace) -> None:
   fields = config_file.load_config(args.config, args.overrides)
   config = resolve(fields)
   encoder = _encoder_of(config, args)
-  results, picture = probe(
+  results, panel = probe(
       config, encoder, _path_of(config, args), cells=args.cells,
       hidden=args.hidden, steps=args.steps, seed=args.seed,
       min_fraction=args.min_fraction, mirror=args.mirror)
-  write(pathlib.Path(args.out), results, picture)
+  write(pathlib.Path(args.out), results, panel)
   print(report(results))
   print(f"wrote {args.out}")
 

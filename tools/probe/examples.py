@@ -1,7 +1,7 @@
-"""What a frozen encoder sees in a split, beside the labels to predict.
+"""The features of a frozen encoder for a split, and the labels to predict.
 
-M examples · T tokens of the encoder's grid · D its width · P pixels of a token
-· H W pixels · C channels
+M examples · T tokens of the encoder's grid · D its width
+P pixels of a token in the head's labels · B images · H W pixels of an image
 """
 
 import dataclasses
@@ -31,15 +31,15 @@ _FEATURE_BYTES = 2
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """The examples of a split, those that could not be read among them.
+  """All examples of a split, also those that could not be read.
 
   Attributes:
     features_MTD: float16.
-    ids_MTP: int32 labels, below 0 where a pixel has none. An example that could
-      not be read has none at all.
+    ids_MTP: int32 classes; −1: the pixel has no label, as all pixels of an
+      example that could not be read.
     image_id_M: int64.
     is_good_M: whether the example could be read.
-    first: the first batch, for a picture.
+    first: the first batch, to be drawn.
   """
   features_MTD: np.ndarray
   ids_MTP: np.ndarray
@@ -70,7 +70,12 @@ def load_encoder(encoder: ImageEncoder, path: str, store: Store) -> PyTree:
 
 
 def make_see(encoder: ImageEncoder, params: PyTree) -> See:
-  """The compiled function from images to features in half precision."""
+  """Compiles the function from images to features in half precision.
+
+  Args:
+    encoder: the ImageEncoder.
+    params: its parameters.
+  """
   params = jax.device_put(params)
 
   @jax.jit
@@ -81,9 +86,17 @@ def make_see(encoder: ImageEncoder, params: PyTree) -> See:
 
 
 def resized(pp: str, image_size: Size, label_size: Size) -> str:
-  """A preprocessing string whose `resize` makes other sizes.
+  """A preprocessing string with other sizes in its calls of `resize`.
 
-  The encoder sees a larger image than a model of the config may.
+  The encoder may see a larger image than the config's own model.
+
+  Args:
+    pp: such as `config.pp_eval`.
+    image_size: height and width of the new 'image'.
+    label_size: of the new 'labels'.
+
+  Returns:
+    The string. A `resize` of another key is as it was.
   """
   sizes = {"image": image_size, "labels": label_size}
   texts = []
@@ -103,7 +116,7 @@ def resized(pp: str, image_size: Size, label_size: Size) -> str:
 
 
 def check_memory(num_examples: int, encoder: ImageEncoder) -> int:
-  """Bytes of the features of so many examples.
+  """How many bytes the features of so many examples have.
 
   Raises:
     ConfigError: the machine has less memory.
@@ -129,7 +142,7 @@ def read(config: Any, split: Any, pp: str, rival: Rival, see: See, *,
     pp: preprocessing that keeps 'image' and 'labels'.
     rival: turns labels into ids.
     see: from `make_see`.
-    mirror: adds each example once more, mirrored from left to right.
+    mirror: adds the mirror image (left and right) of each example.
 
   Raises:
     ConfigError: labels or images of another size than the string was to make,
@@ -157,7 +170,7 @@ def read(config: Any, split: Any, pp: str, rival: Rival, see: See, *,
       parts["image_id"].append(batch["image/id"])
       parts["is_good"].append(batch["_mask"])
   joined = {name: np.concatenate(part) for name, part in parts.items()}
-  # The padding of the last batch and what could not be read count for nothing.
+  # Neither padding nor an example that could not be read has labels.
   joined["ids"][~joined["is_good"]] = -1
   return Examples(joined["features"], joined["ids"], joined["image_id"],
                   joined["is_good"], first)

@@ -1,7 +1,8 @@
 """A head of two layers on frozen features: classes of the pixels of a token.
 
-M examples · T tokens of the encoder's grid · D its width · K classes · P pixels
-of a token · B tokens of a step
+M examples · T tokens of the encoder's grid · N = M · T tokens · D width of the
+encoder · K classes · P pixels of a token in the head's labels · B tokens of a
+step
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, Int, PyTree
 
-# Tokens whose mean and deviation stand for those of all.
+# So many tokens tell mean and deviation of all well enough.
 _NUM_MEASURED = 50_000
 
 
@@ -31,11 +32,11 @@ class Settings:
     num_classes: K.
     num_pixels: P.
     hidden: width of the first layer.
-    steps: of Adam.
-    batch_size: B; all tokens where there are fewer.
+    steps: how many steps of Adam.
+    batch_size: B; if there are fewer labelled tokens, all of them.
     lr: first step size of Adam; it falls to 0 along a cosine.
     wd: weight decay.
-    seed: of the parameters and of the order.
+    seed: of the first parameters and of the order of the tokens.
   """
   num_classes: int
   num_pixels: int
@@ -59,6 +60,10 @@ class Head:
 
 def train(settings: Settings, examples: Examples) -> Head:
   """Trains a head.
+
+  Args:
+    settings: how.
+    examples: those to learn from.
 
   Raises:
     ConfigError: no pixel of the examples has a label.
@@ -98,7 +103,7 @@ def _init(settings: Settings, features_ND: np.ndarray) -> PyTree:
   return {
       "scaling": {
           "mean": jnp.asarray(measured_ND.mean(axis=0)),
-          # A number that never changes stays what it is.
+          # A feature that never changes has the deviation 0.
           "deviation": jnp.asarray(np.maximum(deviation_D, 1e-6)),
       },
       "layers": {
@@ -153,7 +158,7 @@ def _step(settings, tx, layers, opt_state, scaling, features_BD, ids_BP):
 
 def _batches(settings: Settings, labelled: np.ndarray
              ) -> Iterator[np.ndarray]:
-  """Numbers of the tokens of each step; each epoch in an order of its own."""
+  """Indices of the tokens of each step; each epoch has an order of its own."""
   rng = np.random.default_rng(settings.seed)
   batch_size = min(settings.batch_size, len(labelled))
   waiting = rng.permutation(labelled)
@@ -162,5 +167,5 @@ def _batches(settings: Settings, labelled: np.ndarray
       waiting = np.concatenate([waiting, rng.permutation(labelled)])
     rows = waiting[:batch_size]
     waiting = waiting[batch_size:]
-    # In the order of the memory, which reads faster.
+    # Reading in the order of the memory is faster.
     yield np.sort(rows)

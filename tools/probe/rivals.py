@@ -1,6 +1,7 @@
 """From the logits of the head to what the task's evaluator scores.
 
-B images · H W pixels · N patches · K classes · P pixels of a patch
+B images · H W pixels of the head's labels · N tokens of the encoder's grid,
+each a patch of the labels · K classes · P pixels of a patch
 """
 
 import abc
@@ -21,7 +22,7 @@ from uvim.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class Rival(abc.ABC):
-  """What the probe does for a task.
+  """UViM's rival in a task: what the head learns, and what becomes of it.
 
   Set by each class:
     key: of the one quantity of the task that the head predicts.
@@ -30,7 +31,8 @@ class Rival(abc.ABC):
   Attributes:
     task: with the size and patches of the head.
     categories: of the data set, in the order of the classes.
-    min_fraction: segments under this share of the image are dropped.
+    min_fraction: segments under this share of the image are dropped; only for
+      panoptic segmentation.
   """
   key: ClassVar[str]
   first_class: ClassVar[int] = 0
@@ -54,7 +56,7 @@ class Rival(abc.ABC):
     return ids_BNP
 
   def classes(self, logits_BNKP: Array) -> np.ndarray:
-    """The likeliest classes [B, N, P] of those that were taught."""
+    """The likeliest class of each pixel, [B, N, P], among those it learned."""
     taught = logits_BNKP[:, :, self.first_class:]
     classes_BNP = jnp.argmax(taught, axis=2) + self.first_class
     return np.asarray(classes_BNP)
@@ -64,13 +66,18 @@ class Rival(abc.ABC):
     """Predictions [B, H, W, …] as the task's `outputs` names them."""
 
   def accuracy(self, confusion_KK: np.ndarray) -> dict[str, float]:
-    """Further metrics, of how often each class was taken for each other."""
+    """Further metrics by name.
+
+    Args:
+      confusion_KK: int64; how often a pixel of each class (rows) was predicted
+        as each class (columns).
+    """
     del confusion_KK
     return {}
 
 
 class PanopticRival(Rival):
-  """One segment per class of stuff; things are connected pixels of a class."""
+  """A class of stuff is one segment, and each region of a class of things."""
 
   key = "semantics"
   first_class = 1  # 0 is void.
@@ -97,11 +104,11 @@ class PanopticRival(Rival):
         if areas[part] >= min_area:
           num_segments += 1
           panoptic_HW2[parts_HW == part] = (number, num_segments)
-    # As the labels are numbered, so that both are drawn alike.
+    # Number the segments as the labels do, so that both are drawn alike.
     return canonical_order(panoptic_HW2)
 
   def accuracy(self, confusion_KK):
-    """Of the labelled pixels at the size of the head's labels, in percent."""
+    """Pixel accuracy and mIoU of the head's labels, in percent."""
     true_K = confusion_KK.sum(axis=1)
     predicted_K = confusion_KK.sum(axis=0)
     right_K = np.diag(confusion_KK)
@@ -115,7 +122,7 @@ class PanopticRival(Rival):
 
 
 class DepthRival(Rival):
-  """The bins of the task, made metres as it makes them."""
+  """The head predicts the task's bins, and the task turns them into metres."""
 
   key = "depth"
 
