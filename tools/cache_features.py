@@ -1,4 +1,4 @@
-"""Writes what the frozen image encoder of a config sees, for the trainer.
+"""Writes the features of a config's frozen image encoder, for the trainer.
 
   python -m tools.cache_features --config configs/NAME.py[:argument] \\
       --config.codes_per_image=4 --out DIR [--config.field=value …]
@@ -6,9 +6,9 @@
 Then train with the same config, `--config.codes_per_image=4` and
 `--config.feature_cache=DIR`. The batches are those of a run with that
 `codes_per_image` and no cache, but the encoder does not run: its features are
-read, in half precision. Images are not even decoded where nobody else looks at
-them. If this command is stopped, the next call goes on where it was. It runs in
-one process, on all of its devices.
+read, in half precision. If nothing else looks at the images, they are not even
+decoded. If this command is stopped, the next call continues where it was. It
+runs in one process, on all of its devices.
 
 T tokens of the encoder's grid · D its width
 """
@@ -43,11 +43,11 @@ def encoder_features(config, family, params: Any, split, *, first: int,
   """Runs the encoder.
 
   Args:
-    config: resolved.
+    config: TrainConfig with `codes_per_image`.
     family: of this config.
     params: of its image encoder.
     split: the Split of the training examples.
-    first, last: numbers of examples; see `cache_writer.MakeRows`.
+    first, last: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
     float16 [T, D]; None for an example that could not be read.

@@ -1,9 +1,10 @@
 """Fills a cache of examples: what the tools that write one have in common.
 
-The array is written row by row. If a command is stopped, the next call goes on
-where it was; see `uvim.store.example_cache`.
+A cache has an array [R, N, …]; see `uvim.store.example_cache`. A *row* is what
+it holds for one augmentation of one example. Rows are written one after the
+other. If a command is stopped, the next call continues where it was.
 
-R augmentations of an example · N examples
+R augmentations of an example · N examples · B examples of a batch
 """
 
 import dataclasses
@@ -27,11 +28,12 @@ from uvim.store import example_cache
 from uvim.store.example_cache import Cache, Header
 
 Row = np.ndarray | None  # None: an example that could not be read.
-# (first, last) → the rows first..last-1, counting all examples of the first
-# round, then those of the second, and so on. `first` starts a batch.
+# (first, last) → the rows first, first + 1, …, last - 1. The rows of the first
+# augmentation of all examples come first, then those of the second, and so on.
+# `first` starts a batch.
 MakeRows = Callable[[int, int], Iterable[Row]]
 
-# Says how far an unfinished cache is. It is gone when the cache is complete.
+# This file says how far an unfinished cache is. A complete cache lacks it.
 PARTIAL = "partial.json"
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class _Partial(msgspec.Struct):
   """What `PARTIAL` holds.
 
   Attributes:
-    header: of the cache, so that only the same run goes on.
+    header: of the cache, so that no other run continues it.
     done: how many rows are on the disk.
   """
   header: Header
@@ -64,13 +66,14 @@ class Layout(NamedTuple):
 
   @property
   def bytes_per_row(self) -> int:
+    """How many bytes of the array one row takes."""
     row_shape = self.shape[2:]
     num_numbers = int(np.prod(row_shape))
     return num_numbers * self.dtype.itemsize
 
   @property
   def bad_row(self) -> np.ndarray:
-    """What stands for an example that could not be read."""
+    """What stands for an example that could not be read: −1 or NaN."""
     mark = -1 if self.dtype.kind == "i" else np.nan
     return np.full(self.shape[2:], mark, self.dtype)
 
@@ -85,9 +88,9 @@ class Writer:
     header: of the run, with the fingerprint of the data.
     layout: of the array.
     batch_size: rows that are computed together.
-    save_every: rows between two notes of how far the cache is. If a run is
-      killed, as many are computed again at most.
-    lock: whoever lost it stops at the next note.
+    save_every: rows between two notes of how far the cache is. After a kill,
+      the next run computes at most so many and one batch again.
+    lock: of the folder. A writer that has lost it stops at its next note.
   """
   cache: Cache
   folder: pathlib.Path
@@ -103,6 +106,9 @@ class Writer:
 
   def fill(self, make_rows: MakeRows) -> None:
     """Writes the rows that are missing, then the header.
+
+    Args:
+      make_rows: computes them.
 
     Raises:
       ConfigError: another array in that folder, a disk that is too small or
@@ -138,7 +144,8 @@ class Writer:
     if partial is None or not array_is_there:
       return 0
     check_same_run(self.cache, self.folder, partial.header, self.header)
-    # Where rows are missing, zeros would be read.
+    # The file may be shorter than the note says. Trust what is there: a reader
+    # would take missing rows for zeros.
     num_bytes = self._array_path.stat().st_size - _header_bytes(self.layout)
     num_there = max(0, num_bytes // self.layout.bytes_per_row)
     return min(partial.done, num_there, self.layout.num_rows)
@@ -191,7 +198,11 @@ class Writer:
 
 
 def is_complete(cache: Cache, folder: pathlib.Path, header: Header) -> bool:
-  """Whether the cache is complete; a ConfigError if it is of another run."""
+  """Whether the cache is complete; says so if it is.
+
+  Raises:
+    ConfigError: the folder holds a cache of another run.
+  """
   old = example_cache.read_header(folder, "--out")
   if old is None:
     return False
@@ -223,7 +234,7 @@ def compute(
   """Computes the rows of a cache on all devices of this process.
 
   Args:
-    run: (arrays, batch) → [B, …]; is compiled.
+    run: (arrays, batch) → [B, …]; it is jitted here.
     arrays: of the frozen network.
     config: TrainConfig with `codes_per_image`.
     split: the Split of the training examples.
@@ -232,6 +243,10 @@ def compute(
 
   Yields:
     One row; None for an example that could not be read.
+
+  Raises:
+    ConfigError: a batch that the devices cannot share evenly, and whatever the
+      data raise.
   """
   import jax
 

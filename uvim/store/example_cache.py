@@ -1,8 +1,8 @@
 """Arrays of a split on disk, in place of what a frozen network would compute.
 
-A cache is a folder with `header.json`, all that its numbers depend on, and an
-array [R, N, …]: R augmentations of N examples. The header is written last:
-without it there is no cache, only the part of one.
+A cache is a folder with `header.json`, which says all that its numbers depend
+on, and an array [R, N, …]. The header is written last: without it there is no
+cache, only a part of one.
 
 R augmentations · N examples
 """
@@ -22,8 +22,9 @@ from uvim.config import TrainConfig
 from uvim.registry import ConfigError
 
 HEADER = "header.json"
-# Of the header: what a config does not tell. Caches of older versions lack it.
-DATA = "data"  # Fingerprint of the split; see pp.splits.
+# Key of the header: the fingerprint of the split; see pp.splits. A config does
+# not tell it, and caches of older versions lack it.
+DATA = "data"
 
 _BLOCK_BYTES = 1 << 20
 
@@ -48,12 +49,11 @@ class Cache:
   """A kind of cache.
 
   Attributes:
-    what: it holds, in the plural. The array is in WHAT.npy, and the config
-      field that names the folder is called after it.
-    field: that field.
-    checks_rows: each row has a checksum of its own, which is checked when the
-      row is read. Otherwise the file has one, which is checked when it is
-      opened.
+    what: what it holds, in the plural, such as 'features'. The array is in
+      WHAT.npy.
+    field: the config field that names the folder, such as 'feature_cache'.
+    checks_rows: True: each row has a checksum, which is compared when the row
+      is read. False: the file has one, which is compared when it is opened.
   """
   what: str
   field: str
@@ -71,16 +71,17 @@ class Cache:
 
   @property
   def array_file(self) -> str:
+    """The name of the array's file."""
     return f"{self.what}.npy"
 
   @property
   def checksums_file(self) -> str:
-    """Only where `checks_rows`."""
+    """The name of the file with the checksums of rows, if `checks_rows`."""
     return f"{self.what}_crc32.npy"
 
   @property
   def crc32_key(self) -> str:
-    """Of the header: the checksum of the array, or of its checksums."""
+    """The header's key for the checksum of `_checked_file`."""
     return f"{self.what}_crc32"
 
   @property
@@ -96,7 +97,7 @@ class Cache:
       more: what this kind depends on besides examples and augmentations.
 
     Raises:
-      ConfigError: without `codes_per_image` no epoch is like another.
+      ConfigError: `codes_per_image` is None, so no epoch is like another.
     """
     if config.codes_per_image is None:
       raise ConfigError(
@@ -110,12 +111,18 @@ class Cache:
         "codes_per_image": config.codes_per_image,
         **more,
     }
-    # Through JSON and back, so that it equals what a file gives.
+    # Through JSON and back, so that it can equal what a file gives.
     text = json.dumps(depends_on, default=list)
     return json.loads(text)
 
   def difference(self, old: Header, new: Header) -> list[str]:
-    """'field: old → new' for all that differs."""
+    """'key: old → new' for all keys that differ.
+
+    Args:
+      old: header of a cache.
+      new: header of a run. Checksum and fingerprint count only if both have
+        them.
+    """
     lines = []
     for key in sorted({*old, *new}):
       may_lack = key in (DATA, self.crc32_key)
@@ -135,7 +142,8 @@ class Cache:
       header: of the run, from `describe`.
 
     Raises:
-      ConfigError: no cache there, or one for another run; names what differs.
+      ConfigError: no finished cache there, a damaged one, or one for another
+        run; names what differs.
     """
     folder = pathlib.Path(path)
     old = read_header(folder, self.where)
@@ -170,7 +178,7 @@ class Cache:
                         f"{error}.") from error
 
   def _check_file(self, folder: pathlib.Path, header: Header) -> None:
-    """Raises a ConfigError if bits of the checked file have flipped."""
+    """Raises a ConfigError unless the file fits the checksum in the header."""
     path = folder / self._checked_file
     try:
       crc32 = crc32_of(path)
@@ -221,7 +229,7 @@ def read_header(folder: pathlib.Path, where: str) -> Header | None:
 
   Args:
     folder: of the cache.
-    where: starts the message.
+    where: the option or field that names the folder, for messages.
 
   Raises:
     ConfigError: it is damaged.

@@ -1,8 +1,9 @@
 """Features of a frozen image encoder on disk, so that it need not run.
 
-`features.npy` is float16 [R, N, T, D]: R augmentations of N examples, T tokens
-of D numbers; NaN where the example could not be read. `features_crc32.npy` has
-a checksum for each example.
+`features.npy` is float16 [R, N, T, D]; NaN where an example could not be read.
+`features_crc32.npy` is uint32 [R, N], a checksum for each row.
+
+R augmentations · N examples · T tokens of the encoder's grid · D its width
 """
 
 import dataclasses
@@ -47,12 +48,12 @@ def describe(config: TrainConfig, encoder: ImageEncoder) -> Header:
     ConfigError: as `Cache.describe`.
   """
   block = dataclasses.asdict(encoder)
-  # With the sizes that the variant stands for.
+  # In place of the variant, the sizes that it stands for.
   block |= dataclasses.asdict(encoder.size)
   block["patch_size"] = encoder.patch
   for name in _OF_NO_ACCOUNT:
     del block[name]
-  # The task may make the image grey. A stage II has another image.
+  # The task may make the image gray, and the stages may see different images.
   return CACHE.describe(config, {
       "kind": config.kind, "task": config.task, "encoder": block})
 
@@ -66,11 +67,15 @@ def open_features(path: str, config: TrainConfig, encoder: ImageEncoder
                   ) -> Stored:
   """The features of a cache, float16 [R, N, T, D]; see `Cache.open`.
 
-  Whether they are of this encoder's parameters tells `check_params`: a run that
-  is resumed reads these from its own checkpoint, later.
+  This does not compare the encoder's parameters: a run that resumes reads them
+  later, from its own checkpoint. Then `check_params` compares.
+
+  Raises:
+    ConfigError: as `Cache.open`.
   """
   header = describe(config, encoder)
   old = _header_of(path)
+  # With the cache's own checksum of the parameters, so that it does not count.
   return CACHE.open(path, {**header, _CRC32: old.get(_CRC32)})
 
 
@@ -79,7 +84,7 @@ def check_params(path: str, params: PyTree) -> None:
 
   Args:
     path: the folder; a finished cache.
-    params: of the encoder, on the host.
+    params: of the encoder, as numpy arrays.
   """
   before = _header_of(path).get(_CRC32)
   now = tree.fingerprint(params)
