@@ -1,7 +1,7 @@
 """What a run warns of by itself, and how often.
 
-All alarms follow from the lines of metrics.jsonl, so a resumed run warns as
-one that was never stopped.
+All alarms follow from the lines of metrics.jsonl. So a resumed run warns as one
+that was never stopped.
 """
 
 import pathlib
@@ -11,12 +11,12 @@ from typing import Any
 from trainers.report import run_files
 from trainers.report.watches import KINDS, Alarm, Values, watches_of
 
-# The share of a run for which the same alarm is not repeated.
+# After an alarm, the same one is held back for this share of the run.
 QUIET = 0.1
 
 
 class Alarms:
-  """Reads the reports of a run, and warns where one needs attention."""
+  """Reads the reports of a run, and raises the alarms."""
 
   def __init__(self, config: Mapping[str, Any], total_steps: int):
     """Alarms of a run that has reported nothing yet.
@@ -30,13 +30,18 @@ class Alarms:
     self._last_steps = {}  # Alarm's name → the step at which it was raised.
 
   def see(self, step: int, values: Values) -> list[Alarm]:
-    """The alarms that a report (name → number at `step`) raises."""
+    """The alarms that a report raises, without those that are held back.
+
+    Args:
+      step: of the report.
+      values: name of a metric → number.
+    """
     raised = []
     for watch in self._watches:
       alarm = watch.see(step, values)
       if alarm is not None and not self._is_repeated(alarm.name, step):
-        # An alarm that is held back does not count: it comes as soon as the
-        # quiet time is over.
+        # Only an alarm that is raised starts a quiet time. One that is held
+        # back does not, so it comes as soon as that time is over.
         self._last_steps[alarm.name] = step
         raised.append(alarm)
     return raised
@@ -49,7 +54,13 @@ class Alarms:
 
 def of_run(workdir: pathlib.Path, total_steps: int,
            lines: Iterable[run_files.Line]) -> Alarms:
-  """The alarms of a run, as they stand after these lines of its metrics."""
+  """The alarms of a run, as they stand after these lines of its metrics.
+
+  Args:
+    workdir: of the run.
+    total_steps: of the run.
+    lines: of its metrics.jsonl, in order.
+  """
   alarms = Alarms(run_files.read_config(workdir), total_steps)
   for line in lines:
     # The run has already reported these: only the watches need them.
@@ -58,20 +69,24 @@ def of_run(workdir: pathlib.Path, total_steps: int,
 
 
 def title_of(name: str) -> str:
-  """What a person calls an alarm, by its name in the metrics."""
+  """An alarm's title for people, by its name in the metrics."""
   # Another version may have other alarms.
   return KINDS[name].title if name in KINDS else name.replace("_", " ")
 
 
 def advice_of(name: str) -> str:
-  """What to do about an alarm; "" where nobody knows."""
+  """What to do about an alarm, by its name; "" where nobody knows."""
   return KINDS[name].advice if name in KINDS else ""
 
 
 def points_of_run(
     metrics: Mapping[str, list[run_files.Point]],
 ) -> dict[str, list[run_files.Point]]:
-  """Name of an alarm → [(step, figure), …], of those that a run has raised."""
+  """The alarms that a run has raised: name → [(step, figure), …].
+
+  Args:
+    metrics: name of a metric → its points.
+  """
   found = {}
   for metric in sorted(metrics):
     if metric.startswith(run_files.ALARM):

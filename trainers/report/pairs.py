@@ -1,18 +1,24 @@
-"""Evaluators of a run that differ in nothing but who wrote the code."""
+"""Pairs of a run's evaluators that differ in nothing but who wrote the code."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Evaluator = Mapping[str, Any]  # An entry of "evals" in config.json.
 
-# Predictions of stage II, by the code that the base model is given.
+# Names of stage II's predictions: the code comes from the language model, from
+# the oracle, or there is none.
 LM = "predict"
 ORACLE = "oracle"
 NO_CODE = "zero_code"
 
 
 class Pair(NamedTuple):
-  """Prefixes of two evaluators with one measure on the same data."""
+  """Two evaluators with one measure on the same data.
+
+  Attributes:
+    lm: prefix of the one that scores the language model's code.
+    other: prefix of the one that scores another code, or none.
+  """
   lm: str
   other: str
 
@@ -25,8 +31,8 @@ def pairs_of(evals: Sequence[Evaluator], other: str) -> list[Pair]:
     other: the prediction that the second one scores: ORACLE or NO_CODE.
 
   Returns:
-    The pairs. A run of stage I has no language model, but it has evaluators of
-    a prediction that is called LM as well: do not ask for its NO_CODE.
+    The pairs. Ask for those of stage II alone: in stage I the prediction of
+    the name LM has the oracle's code.
   """
   pairs = []
   for lm in evals:

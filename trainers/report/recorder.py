@@ -217,14 +217,14 @@ class Recorder(AbstractRecorder):
     print(text, file=sys.stderr, flush=True)
 
   def close(self) -> None:
-    """Closes files and boards. The last line repeats what was warned of."""
+    """Closes files and boards. The last line repeats the alarms."""
     self._say_alarms()
     self._metrics_file.close()
     for board in self._boards:
       board.close()
 
   def _say_alarms(self) -> None:
-    """The log of a long run is not read to its beginning."""
+    """Repeats the alarms: nobody reads a long log from its beginning."""
     found = []
     for name, points in alarms.points_of_run(self._history.metrics).items():
       step, _ = points[-1]

@@ -1,7 +1,7 @@
 """What a run is watched for: each watch looks for one kind of trouble.
 
 A watch sees the reports of a run one after the other, as they stand in
-metrics.jsonl.
+metrics.jsonl. docs/troubleshooting.md explains every alarm.
 """
 
 import abc
@@ -14,12 +14,15 @@ from trainers.report import pairs, run_files
 from trainers.report.pairs import Pair
 from trainers.report.run_files import WORDS_PER_CODE
 
-# A share of the codebook. A healthy run uses nearly all of it.
+# The codebook has collapsed if a run uses less than this share of it. A healthy
+# run uses nearly all.
 MIN_USAGE = 0.25
 # The share of a run after which a codebook must be in use.
 WARM_UP = 0.1
-# Usage starts from zero in every epoch: the best of so many reports counts.
+# Usage starts from zero in every epoch, so the highest of the newest reports
+# counts. These are so many.
 RECENT = 10
+# With fewer reports nothing is said about the codebook.
 MIN_REPORTS = 3
 # A gap alarms if it exceeds the smallest one by this factor …
 WIDER = 1.25
@@ -27,14 +30,17 @@ WIDER = 1.25
 NOTICEABLE = 0.02
 # A loss on unseen data alarms if it exceeds the lowest one by this factor.
 RISEN = 1.05
-# The share of a run after which a language model must write of use: at first
-# it knows no more than which words are frequent.
+# The share of a run after which the code of a language model must be of use: at
+# first it knows no more than which words are frequent.
 LM_WARM_UP = 0.25
-# Different words in a code. So few alarm, unless the oracle's codes need few.
+# A code alarms if it has fewer different words, unless the oracle's codes need
+# few.
 FEW_WORDS = 2.0
+# If no evaluator tells of the oracle's words, codes with fewer places never
+# alarm.
 MANY_WORDS = 4.0
-# The same as shares of the oracle's different words: less than the first
-# alarms, more than the second never does.
+# Shares of the oracle's different words. Fewer than the first alarm, even if
+# they are more than FEW_WORDS; more than the second never do.
 SMALL_SHARE = 0.1
 LARGE_SHARE = 0.5
 
@@ -42,7 +48,12 @@ Values = Mapping[str, float]
 
 
 class Kind(NamedTuple):
-  """A kind of alarm: its section in docs/troubleshooting.md, what to do."""
+  """A kind of alarm.
+
+  Attributes:
+    title: its section in docs/troubleshooting.md.
+    advice: what to do.
+  """
   title: str
   advice: str
 
@@ -75,7 +86,7 @@ class Alarm(NamedTuple):
 
   Attributes:
     name: a key of KINDS, and its name in the metrics.
-    figure: the number behind it.
+    figure: the number that raised it.
     seen: what the watch saw, as part of a sentence.
   """
   name: str
@@ -94,7 +105,12 @@ class Watch(abc.ABC):
 
   @abc.abstractmethod
   def see(self, step: int, values: Values) -> Alarm | None:
-    """The alarm that a report (name → number at `step`) raises, if any."""
+    """The alarm that a report raises, if any.
+
+    Args:
+      step: of the report.
+      values: name of a metric → number.
+    """
 
 
 def watches_of(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
@@ -112,7 +128,7 @@ def watches_of(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
 def _watches_of_lm(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
   """The watches of stage II.
 
-  Its codebook is frozen, so nothing here could help if it has collapsed.
+  Its codebook is frozen: if that has collapsed, only stage I can mend it.
   """
   evals = config.get("evals", ())
   with_oracle = pairs.pairs_of(evals, pairs.ORACLE)
@@ -161,6 +177,7 @@ class CollapseWatch(Watch):
 
 
 class _Score(NamedTuple):
+  """A number that an evaluator has reported."""
   step: int
   name: str
   value: float
@@ -297,9 +314,9 @@ class RepeatWatch(Watch):
         f"{others}"))
 
   def _are_few(self, words: float) -> bool:
-    """Whether a code should have more than so many different words."""
+    """Whether `words` different words are too few for a code."""
     if self._oracle_words is None:
-      # A code of few places cannot have many words.
+      # A code of few places cannot have many different words.
       is_long = self._code_len is None or self._code_len >= MANY_WORDS
       return is_long and words < FEW_WORDS
     limit = max(FEW_WORDS, SMALL_SHARE * self._oracle_words)
@@ -310,6 +327,7 @@ class RepeatWatch(Watch):
 
 
 class _Lowest(NamedTuple):
+  """The lowest loss on unseen data, and the training loss of that time."""
   step: int
   val_loss: float
   train_loss: float
@@ -320,7 +338,7 @@ class OverfitWatch(Watch):
 
   def __init__(self):
     """No report yet."""
-    # A single report is noisy, so their mean is compared.
+    # Single reports are noisy, so the mean of the newest ones counts.
     self._train_losses = collections.deque(maxlen=RECENT)
     self._lowest = None
 
