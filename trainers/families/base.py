@@ -121,7 +121,10 @@ class Family(abc.ABC):
 
   @property
   def encoder_specs(self) -> dict[str, EncoderSpec]:
-    """What pretrained encoders may fill, by their part of the parameters."""
+    """The image encoders that pretrained weights may fill.
+
+    The key is the part of the parameters where the encoder stands.
+    """
     if self.image_encoder is None:
       return {}
     return {image_encoder_lib.NAME: self.image_encoder.spec}

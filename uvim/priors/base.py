@@ -81,9 +81,9 @@ class Prior(abc.ABC):
 
   @property
   def encoder_specs(self) -> dict[str, EncoderSpec]:
-    """The image encoders that a pretrained one may fill.
+    """The image encoders that pretrained weights may fill.
 
-    By the part of the parameters that they are.
+    The key is the part of the parameters where the encoder stands.
     """
     return {}
 
