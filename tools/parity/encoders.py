@@ -4,8 +4,8 @@ B images · H W image pixels · N tokens of the grid · R tokens before them
 D width
 
 A fixture `enc_NAME.npz` has its weights in a `.safetensors` file of the same
-name, and its sizes in `encoders.json`. The weights come in through the loader
-that trainings use, so pixels of ours, in [-1, 1], go in.
+name, and its sizes in `encoders.json`. The loader is that of a training run, so
+the encoder expects images in [-1, 1].
 """
 
 import dataclasses
@@ -237,7 +237,7 @@ def _compare_refusal(file, arrays, theirs) -> Iterator[Quantity]:
 
 
 def compare_real(fixture: Fixture) -> Iterator[Quantity]:
-  """Features of photographs by the DINOv2-S that a wheel holds."""
+  """Features of sample images by the DINOv2-S that a wheel holds."""
   theirs = fixtures.read_arrays(fixture.path)
   file = os.environ.get(REAL_FILE)
   encoder = None

@@ -1,4 +1,4 @@
-"""What families share that learn an image encoder from images alone."""
+"""The base class of families that learn an image encoder from images alone."""
 
 from typing import Any
 
@@ -12,7 +12,9 @@ from uvim.registry import ConfigError
 
 
 class ImagesFamily(Family):
-  """Learns an encoder that later runs start from; has no task and no code.
+  """A family that learns an encoder, from which later runs start.
+
+  It has no task and no code.
 
   Attributes:
     model: has `init`, `network` and `encoder_specs`.

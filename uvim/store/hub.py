@@ -15,7 +15,7 @@ from uvim.registry import ConfigError
 
 PREFIX = "hf:"
 FILE = "model.safetensors"
-# What large models have in its place: a list of several files.
+# Large models have this in its place: a list of several files.
 INDEX = f"{FILE}.index.json"
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -62,7 +62,7 @@ def parse(text: str) -> Address:
 
 
 def fetch(text: str, client: Client | None = None) -> pathlib.Path:
-  """The local copy of a file of the hub; prints the commit it is of.
+  """The local copy of a file of the hub; prints the file's commit to stderr.
 
   Args:
     text: see `parse`.

@@ -85,17 +85,18 @@ def _vits() -> dict[str, str]:
 
 VITS = _vits()
 _AUGREG = "howto-i21k"
-# What looks like such a name, if only misspelt.
+# Matches what looks like such a name, misspelt ones too.
 _FAMILIES = {name.rpartition("-")[0] for name in VITS}
 _LIKE_A_VIT = re.compile(rf"({'|'.join(sorted(_FAMILIES))})-[A-Za-z]+/\d+")
 
 
 def family_of(path: Any) -> str | None:
-  """The family of a pretrained ViT by its name; None: no such name."""
+  """The family of a ViT by its published name; None: no such name."""
   if path not in VITS:
     return None
   family, _, _ = path.rpartition("-")
   return "augreg" if family == _AUGREG else family
+
 
 Params = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """Arrays from `.safetensors` files, in which other projects publish weights.
 
-The library checks that the header fits the file: offsets, sizes, types. Beside
-that, a name must occur once and be fit to print.
+The library checks that the header fits the file: offsets, sizes, types. This
+code also checks that each name occurs once and can be printed.
 """
 
 import json
@@ -68,10 +68,10 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _check_names(content: bytes) -> None:
-  """Refuses a name that occurs twice, of which one array would be lost.
+  """Refuses a name that occurs twice: one of its arrays would be lost.
 
   Raises:
-    ValueError: with the name.
+    ValueError: such a name, or one that cannot be printed.
   """
   length = int.from_bytes(content[:_LENGTH_BYTES], "little")
   header = content[_LENGTH_BYTES:_LENGTH_BYTES + length]
@@ -98,5 +98,5 @@ def _as_array(tensor, where) -> np.ndarray:
   array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
   if tensor["dtype"] in ("F16", "BF16"):
     return array.astype(np.float32)
-  # Numbers of such files may begin anywhere in memory, and none may be changed.
+  # A view of the file's bytes: read-only, and maybe not aligned in memory.
   return array
