@@ -100,7 +100,7 @@ class ImageEncoder:
       False, doc="True: its features are added to the model's own embedding "
       "of the image; False: they replace it.", check=fields.BOOL)
   dtype: str = field(
-      "float32", doc="Of its matrix products.",
+      "float32", doc="Type of the numbers in its matrix products.",
       check=fields.one_of(("float32", "bfloat16")))
   attention: str = field(
       "chunked", doc="As in the model.",

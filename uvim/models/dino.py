@@ -98,7 +98,7 @@ class DINO(nn.Module):
       (0.4, 1.0), doc="Least and most share of the image in a global crop.",
       source="DINO (0.4, 1.0)", check=_RANGE)
   local_crops_scale: tuple[float, float] = field(
-      (0.05, 0.4), doc="Likewise in a local crop.",
+      (0.05, 0.4), doc="Least and most share of the image in a local crop.",
       source="DINO (0.05, 0.4)", check=_RANGE)
   out_dim: int = field(
       65_536, doc="How many numbers the head makes of a crop.",
@@ -118,14 +118,14 @@ class DINO(nn.Module):
       0.04, doc="Temperature of the teacher at the start.", source="DINO 0.04",
       check=fields.POSITIVE)
   warmup_teacher_temp_steps: int = field(
-      0, doc="Steps over which the one becomes the other.",
+      0, doc="Steps over which `warmup_teacher_temp` rises to `teacher_temp`.",
       source="DINO: 30 epochs", check=_COUNT)
   momentum_teacher: float = field(
       0.996, doc="Momentum of the teacher at the start.", source="DINO 0.996",
       check=_SHARE)
   center_momentum: float = field(
-      0.9, doc="Momentum of the mean of the teacher's numbers, which is taken "
-      "off them.", source="DINO 0.9", check=_SHARE)
+      0.9, doc="Momentum of the mean of the teacher's numbers, which is "
+      "subtracted from them.", source="DINO 0.9", check=_SHARE)
   freeze_last_layer_steps: int = field(
       0, doc="Steps in which the last layer of the head does not learn.",
       source="DINO: 1 epoch", check=_COUNT)

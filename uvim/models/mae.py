@@ -72,8 +72,8 @@ class MAE(nn.Module):
       0.75, doc="Share of the patches that the encoder does not see.",
       source="MAE 0.75", check=_RATIO)
   norm_pix_loss: bool = field(
-      True, doc="The pixels of a patch are predicted with the mean 0 and the "
-      "deviation 1.", source="MAE", check=fields.BOOL)
+      True, doc="Predict the pixels of each patch normalised to the mean 0 and "
+      "the deviation 1.", source="MAE", check=fields.BOOL)
   decoder_embed_dim: int = field(
       512, doc="Width of the decoder.", source="MAE 512", check=_SIZE)
   decoder_depth: int = field(

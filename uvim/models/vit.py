@@ -97,8 +97,8 @@ class ViT(nn.Module):
       True, doc="Grid of tokens ↔ code by linear resize; False: by learned "
       "maps.", source=_RELEASED, check=fields.BOOL)
   image_encoder: ImageEncoder | None = field(
-      None, doc="A pretrained network that oracle and base model see the image "
-      "with, see [image encoder](#image-encoder).",
+      None, doc="A pretrained network through which oracle and base model see "
+      "the image, see [image encoder](#image-encoder).",
       check=fields.optional(fields.MAPPING))
   head_zeroinit: bool = field(
       True, doc="Start from uniform predictions.", source=_RELEASED,
