@@ -7,7 +7,7 @@
 Then train with the same config, `--config.codes_per_image=4` and
 `--config.code_cache=DIR`. The batches are those of a run with that
 `codes_per_image` and no cache, but neither the oracle nor its labels are
-computed. If this command is stopped, the next call goes on where it was. It
+computed. If this command is stopped, the next call continues where it was. It
 runs in one process, on all of its devices.
 
 L places of a code
@@ -43,11 +43,11 @@ def oracle_codes(config, family, oracle: Any, split, *, first: int,
   """Asks the oracle for codes.
 
   Args:
-    config: resolved, of stage II.
+    config: TrainConfig of stage II, with `codes_per_image`.
     family: of this config.
     oracle: the arrays of its oracle.
     split: the Split of the training examples.
-    first, last: numbers of codes; see `cache_writer.MakeRows`.
+    first, last: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
     int32 [L]; None for an example that could not be read.

@@ -41,5 +41,8 @@ def open_codes(path: str, config: TrainConfig, oracle: Any) -> Stored:
     path: the folder.
     config: of the run, as `describe` takes it.
     oracle: its arrays.
+
+  Raises:
+    ConfigError: as `Cache.open`.
   """
   return CACHE.open(path, describe(config, oracle))
