@@ -24,7 +24,8 @@ PATCH = 8
 ENCODER_SIZE = (336, 448)
 # A class of stuff is one segment, whatever instance ids its pixels get.
 SCORE_OPTIONS = dict(merge_stuff=True)
-PRED_KW = dict(min_fraction=0.0005)
+# On few images instances are often wrong; then they must not spoil the classes.
+PRED_KW = dict(min_fraction=0.0005, instance_label="pixel")
 
 
 def image_size(args):

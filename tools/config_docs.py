@@ -81,7 +81,7 @@ OUTPUT_OPTIONS = {
     "min_fraction": "Instances of at most this share of the pixels become "
                     "void.",
     "instance_label": "Class of an instance: `logit_sum` or `majority` of its "
-                      "pixels."}
+                      "pixels; `pixel`: each pixel keeps its own class."}
 CODE_OPTIONS = {
     "mask": "Masks words of the code (Fig 10): `zeros`, `random` or the index "
             "of one word.",

@@ -6,7 +6,8 @@ once, a few patches at a time, and makes no copy of them.
 
 Suffixes: B batch · N patches of an image · P pixels of a patch · K classes ·
 I instance ids · X = N * P pixels of an image · M = B * N patches of all images
-· G patches of a group · C channels (semantics, instance).
+· G patches of a group · S pairs of class and instance · C channels (semantics,
+instance).
 """
 
 import functools
@@ -28,7 +29,7 @@ PatchPairs = Int[Array, "B N P 2"]
 Votes = Int[Array, "B I K"] | Float[Array, "B I K"]
 SumLogits = Callable[..., Votes]
 
-INSTANCE_LABELS = ("logit_sum", "majority")
+INSTANCE_LABELS = ("logit_sum", "majority", "pixel")
 OPTION_CHECKS = {
     "min_fraction": fields.number(0, below=1),
     "instance_label": fields.one_of(INSTANCE_LABELS),
@@ -56,7 +57,8 @@ def panoptic_from_logits(
       the others become void (0, 0). The paper says 0.001, the released code's
       default is 0. A static number.
     instance_label: 'logit_sum' sums the class logits over the instance
-      (released code), 'majority' counts the per-pixel classes (paper).
+      (released code), 'majority' counts the per-pixel classes (paper), 'pixel'
+      leaves each pixel its own class, so that a wrong instance spoils no class.
     sum_logits: how to sum; None: `sum_logits_by_instance`.
 
   Raises:
@@ -71,6 +73,10 @@ def panoptic_from_logits(
       instance_label=instance_label)
   num_ids = instances.shape[-2]
   ids_BNP = argmax_classes(instances)
+  if instance_label == "pixel":
+    num_classes = semantics.shape[-2]
+    return _pairs_of_pixels(
+        argmax_classes(semantics), ids_BNP, num_classes, num_ids, min_fraction)
   if instance_label == "majority":
     votes_BIK = count_votes(semantics, ids_BNP, num_ids=num_ids)
   else:
@@ -104,6 +110,25 @@ def _pairs_of_instances(label_BI, ids_BNP, min_fraction: float):
   pair_BIC = jnp.stack([label_BI, number_BI], axis=-1)
   is_kept_BI1 = is_kept_BI[..., None]
   return jnp.where(is_kept_BI1, pair_BIC, 0)
+
+
+def _pairs_of_pixels(
+    classes_BNP, ids_BNP, num_classes: int, num_ids: int, min_fraction: float
+) -> PatchPairs:
+  """(semantics, instance) of each pixel, or (0, 0) in a segment too small.
+
+  A segment is here all pixels of one class and one instance.
+  """
+  segments_BNP = classes_BNP * num_ids + ids_BNP
+  segments_BX = segments_BNP.reshape(len(ids_BNP), -1)
+  count = functools.partial(jnp.bincount, length=num_classes * num_ids)
+  area_BS = jax.vmap(count)(segments_BX)
+  area_BX = jnp.take_along_axis(area_BS, segments_BX, axis=1)
+  num_pixels = segments_BX.shape[1]
+  is_kept_BX = area_BX > max_removed_area(min_fraction, num_pixels)
+  is_kept_BNP = is_kept_BX.reshape(ids_BNP.shape) & (classes_BNP > 0)
+  pair_BNPC = jnp.stack([classes_BNP, ids_BNP], axis=-1)
+  return jnp.where(is_kept_BNP[..., None], pair_BNPC, 0)
 
 
 def max_removed_area(min_fraction: float, num_pixels: int) -> int:

@@ -186,6 +186,26 @@ def test_logit_sum_and_majority_disagree_when_few_pixels_are_sure():
   by_vote = task.outputs(logits, instance_label="majority")["panoptic"]
   assert (by_sum[..., 0] == 2).all()
   assert (by_vote[..., 0] == 1).all()
+  by_pixel = task.outputs(logits, instance_label="pixel")["panoptic"]
+  assert np.sort(by_pixel[..., 0].ravel()).tolist() == [1, 1, 1, 2]
+
+
+def test_a_pixel_may_keep_its_class_in_any_instance():
+  task = _task(size=(2, 4), patch=(2, 4), classes=3, ids=2)
+  classes = np.array([[1, 1, 2, 0, 1, 1, 1, 2]])
+  ids = np.array([[0, 0, 0, 0, 1, 1, 1, 1]])
+  logits = dict(
+      semantics=jax.nn.one_hot(classes, 3, axis=1)[:, None],
+      instances=jax.nn.one_hot(ids, 2, axis=1)[:, None])
+
+  def pairs(**options):
+    out = task.outputs(logits, instance_label="pixel", **options)
+    return [tuple(pair) for pair in out["panoptic"].reshape(-1, 2).tolist()]
+
+  assert pairs() == [(1, 0), (1, 0), (2, 0), (0, 0),
+                     (1, 1), (1, 1), (1, 1), (2, 1)]
+  # A quarter of the image is two pixels: a segment needs more than that.
+  assert pairs(min_fraction=0.25) == [(0, 0)] * 4 + [(1, 1)] * 3 + [(0, 0)]
 
 
 @pytest.mark.parametrize("change, message", [
