@@ -130,6 +130,24 @@ def speed_switches():
               remat="none")
 
 
+def set_data(config, dataset, pp):
+  """A small data set with the splits `train` and `validation`.
+
+  Args:
+    config: the ConfigDict to add to.
+    dataset: its name.
+    pp: `Preprocessing`.
+  """
+  config.dataset = dataset
+  config.data_dir = mlc.config_dict.placeholder(str)
+  config.seed = 0
+  config.train_split = "train"
+  config.val_split = "validation"
+  config.pp_train = pp.train
+  config.pp_eval = pp.eval
+  set_devices(config)
+
+
 def set_devices(config, sharding="replicate"):
   """One mesh axis for all devices, and what to do about mishaps.
 

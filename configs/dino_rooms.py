@@ -27,7 +27,8 @@ def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False)
   config = mlc.ConfigDict()
   dataset = rooms.TINY if args.tiny else "rooms"
-  rooms.set_data(config, dataset, pp_strings(IMAGE_RES))
+  common.set_data(config, dataset, pp_strings(IMAGE_RES))
+  config.log_training_steps = 200
   config.batch_size = 64
   config.total_steps = 4000
   config.log_eval_steps = 1000

@@ -14,7 +14,8 @@ def get_config(arg=None):
   stage_i_config = stage_i.get_config(arg)
   config = mlc.ConfigDict()
   pp = stage_i.pp_strings(stage_i.image_size(args))
-  stage_i.set_data(config, pp)
+  common.set_data(config, stage_i.DATASET, pp)
+  config.log_training_steps = 100
   config.batch_size = 16
   config.total_steps = 2000
   config.log_eval_steps = 500

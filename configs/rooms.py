@@ -24,7 +24,8 @@ def stage_i(task, classes, pp, tiny=False):
   """
   config = mlc.ConfigDict()
   config.task = task
-  set_data(config, TINY if tiny else "rooms", pp)
+  common.set_data(config, TINY if tiny else "rooms", pp)
+  config.log_training_steps = 200
   common.set_features(config)
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
   config.batch_size = 8
@@ -60,7 +61,8 @@ def stage_ii(stage_i_config, pp):
     A config without evaluators; see `add_stage_ii_evals`.
   """
   config = mlc.ConfigDict()
-  set_data(config, stage_i_config.dataset, pp)
+  common.set_data(config, stage_i_config.dataset, pp)
+  config.log_training_steps = 200
   config.batch_size = 16
   config.total_steps = 2400
   config.log_eval_steps = 1200
@@ -117,19 +119,6 @@ def _set_oracle(config, stage_i_config):
   # that knows the scenes, so the encoder starts from that.
   # `+ ""` makes a reference that follows the oracle until somebody sets it.
   config.model_init = {"base_model": config.oracle.get_ref("model_init") + ""}
-
-
-def set_data(config, dataset, pp):
-  """The data set, its splits and its preprocessing."""
-  config.dataset = dataset
-  config.data_dir = mlc.config_dict.placeholder(str)
-  config.seed = 0
-  config.train_split = "train"
-  config.val_split = "validation"
-  config.pp_train = pp.train
-  config.pp_eval = pp.eval
-  config.log_training_steps = 200
-  common.set_devices(config)
 
 
 def set_optimizer(config):

@@ -16,6 +16,7 @@ import ml_collections as mlc
 
 from configs import common
 
+DATASET = "camvid"
 # Eleven classes and void. No image has more than 20 segments.
 CLASSES = {"semantics": 11 + 1, "instances": 24}
 LABEL_SIZE = (96, 128)
@@ -57,7 +58,8 @@ def get_config(arg=None):
   config = mlc.ConfigDict()
   config.task = "panoptic_segmentation"
   pp = pp_strings(image_size(args))
-  set_data(config, pp)
+  common.set_data(config, DATASET, pp)
+  config.log_training_steps = 100
   config.batch_size = 8
   config.total_steps = 8000
   config.log_eval_steps = 2000
@@ -81,19 +83,6 @@ def get_config(arg=None):
   add_eval(config, "oracle_code", pred="predict", pp=pp.eval)
   add_eval(config, "zero_code", pred="zero_code", pp=pp.eval)
   return config
-
-
-def set_data(config, pp):
-  """The data set, its splits and its preprocessing."""
-  config.dataset = "camvid"
-  config.data_dir = mlc.config_dict.placeholder(str)
-  config.seed = 0
-  config.train_split = "train"
-  config.val_split = "validation"
-  config.pp_train = pp.train
-  config.pp_eval = pp.eval
-  config.log_training_steps = 100
-  common.set_devices(config)
 
 
 def see_with_encoder(config, args):

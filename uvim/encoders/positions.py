@@ -131,7 +131,8 @@ def _cubic_curve(distances, a):
   x = np.abs(distances)
   near = ((a + 2) * x - (a + 3)) * x * x + 1
   far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-  return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+  near_or_far = np.where(x <= 1, near, far)
+  return np.where(x < 2, near_or_far, 0.0)
 
 
 METHODS: dict[str, Callable[[int, int], Weights]] = {
