@@ -10,16 +10,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from tools.prepare import coco_files, coco_json, reader
+from tools.prepare import coco_files, coco_json, panoptic, reader
 from tools.prepare.builder_writer import BuilderWriter
 from tools.prepare.coco_files import FileFolder, Record
 from tools.prepare.coco_json import Annotations
 from tools.prepare.writer import Found, Target
-from uvim import categories as categories_lib
 from uvim.categories import Category
-from uvim.registry import ConfigError
-
-COCO_NAME = "coco/2017_panoptic"
 
 
 @dataclasses.dataclass
@@ -54,7 +50,7 @@ class CocoReader(reader.FileReader):
     parser.add_argument(
         "--allow_outside", action="store_true",
         help="take files outside of these folders, if the JSON names any")
-    reader.add_name_option(parser, default=COCO_NAME)
+    reader.add_name_option(parser, default=panoptic.COCO_NAME)
     reader.add_split_option(parser)
     super().add_options(parser)
 
@@ -70,26 +66,13 @@ class CocoReader(reader.FileReader):
     return [self.split]
 
   def find(self, target: Target) -> Found:
-    check_categories(target.name, self._categories)
-    # Splits of one data set share its list of categories.
-    list_path = target.folder / categories_lib.FILE_NAME
-    if list_path.is_file():
-      if categories_lib.load(list_path, "--name") != self._categories:
-        raise ConfigError(
-            f"--name: {str(target.folder)!r} has other categories than "
-            "--annotations. Choose another --name, or delete that folder.")
     # Matching opens no image. That is the work of `problems`, in threads.
     records = coco_files.match_records(
         self._annotations,
         FileFolder(self.images, "--images", self.allow_outside),
         FileFolder(self.panoptic, "--panoptic", self.allow_outside))
     _tell_texts(self._annotations.texts)
-    # Written with the data, because TFDS keeps names of labels only.
-    write_categories = functools.partial(
-        categories_lib.save, categories=self._categories)
-    return Found({self.split: records},
-                 coco_files.make_features(self._categories),
-                 {categories_lib.FILE_NAME: write_categories})
+    return panoptic.make_found(target, self.split, records, self._categories)
 
   def problems(self, item: Record) -> list[str]:
     return coco_files.check_record(item)
@@ -126,19 +109,3 @@ def _tell_texts(texts: Mapping[str, int]) -> None:
   print(f"--annotations: {len(texts):,} image ids are texts. A text of digits "
         "becomes that number, any other a number of its SHA-256; the first is "
         f"{text!r} → {number}.")
-
-
-def check_categories(name: str, categories: tuple[Category, ...]) -> None:
-  """Checks the categories of a data set.
-
-  Raises:
-    ConfigError: they are not those of COCO, and the data set has COCO's name,
-      under which TFDS has fixed labels.
-  """
-  # Labels are places in this list. Under the name of COCO another order would
-  # be read as wrong classes.
-  if name == COCO_NAME and categories != categories_lib.coco_panoptic():
-    raise ConfigError(
-        f"--name: {COCO_NAME!r} has COCO's 133 categories in their order; the "
-        f"annotations have {len(categories)} that differ. Choose another "
-        "--name, like 'mydata'.")

@@ -4,7 +4,7 @@ Beside the JSON (`coco_json`) there is one image and one PNG for each entry. The
 color of a pixel of the PNG is its segment id: R + 256 G + 65536 B, and 0 for
 void.
 
-H W pixels of an image · R runs of equal ids in a row · S segments
+H W pixels of an image · S segments
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags
 
 from tools.passes import raise_problems
-from tools.prepare import image_files
+from tools.prepare import image_files, panoptic
 from tools.prepare.coco_json import (
   AnnotationEntry,
   Annotations,
@@ -26,7 +26,6 @@ from tools.prepare.coco_json import (
   SegmentEntry,
 )
 from uvim import opener, pixels, schema
-from uvim.categories import Category
 from uvim.registry import ConfigError
 
 # TFDS decodes no other formats.
@@ -200,7 +199,7 @@ def check_record(record: Record) -> list[str]:
     return [str(error)]
   except OSError as error:
     return [f"{record.name}: cannot be read: {error}."]
-  present_ids, extents = measure(ids_HW)
+  present_ids, extents = panoptic.measure(ids_HW)
   segments = record.annotation.segments_info
   # Each id of the PNG must be in the JSON, and the reverse: one that is not
   # would silently become void.
@@ -287,85 +286,23 @@ def _check_ids(name: str, segments: Sequence[SegmentEntry],
   return problems
 
 
-def measure(ids_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The segments of a map of ids, without void.
-
-  Returns:
-    (int32 [S] ids in rising order, int32 [S, 5] of area, left, top, width and
-    height in pixels).
-  """
-  # Ids come in long runs. A pass over the runs of all rows is many times
-  # faster than one over all pixels for each segment.
-  is_start_HW = np.ones(ids_HW.shape, bool)
-  is_start_HW[:, 1:] = ids_HW[:, 1:] != ids_HW[:, :-1]
-  y_R, x_R = np.nonzero(is_start_HW)
-  start_R = np.flatnonzero(is_start_HW)
-  length_R = np.diff(start_R, append=ids_HW.size)
-  ids_S, place_R = np.unique(ids_HW[y_R, x_R], return_inverse=True)
-  num_segments = len(ids_S)
-  area_S = np.bincount(place_R, length_R, num_segments)
-  left_S = _extreme_of(np.minimum, place_R, x_R, num_segments)
-  top_S = _extreme_of(np.minimum, place_R, y_R, num_segments)
-  right_S = _extreme_of(np.maximum, place_R, x_R + length_R, num_segments)
-  bottom_S = _extreme_of(np.maximum, place_R, y_R + 1, num_segments)
-  extents_S5 = np.stack(
-      [area_S, left_S, top_S, right_S - left_S, bottom_S - top_S], -1)
-  is_segment = ids_S > 0
-  return ids_S[is_segment], extents_S5[is_segment].astype(np.int32)
-
-
-def _extreme_of(extreme: np.ufunc, place_R: np.ndarray, value_R: np.ndarray,
-                num_segments: int) -> np.ndarray:
-  """The smallest or largest of the values of each segment: int [S]."""
-  # Where each segment starts does not matter, as long as it is one of its own.
-  extreme_S = np.empty(num_segments, value_R.dtype)
-  extreme_S[place_R] = value_R
-  extreme.at(extreme_S, place_R, value_R)
-  return extreme_S
-
-
 # ── Examples ────────────────────────────────────────────────────────────────
-
-
-def make_features(categories: Sequence[Category]) -> Any:
-  """The features of TFDS's coco/2017_panoptic, name by name."""
-  import tensorflow_datasets as tfds
-  category_names = [category.name for category in categories]
-  return tfds.features.FeaturesDict({
-      "image": tfds.features.Image(encoding_format="jpeg"),
-      "image/filename": tfds.features.Text(),
-      "image/id": np.int64,
-      "panoptic_image": tfds.features.Image(encoding_format="png"),
-      "panoptic_image/filename": tfds.features.Text(),
-      "panoptic_objects": tfds.features.Sequence({
-          "id": np.int64,
-          "area": np.int64,
-          "bbox": tfds.features.BBoxFeature(),
-          "label": tfds.features.ClassLabel(names=category_names),
-          "is_crowd": np.bool_,
-      }),
-  })
 
 
 def make_example(record: Record, label_of: Mapping[int, int]
                  ) -> dict[str, Any]:
-  """What `make_features` encodes. The files go in byte for byte.
+  """What `panoptic.make_features` encodes; files go in byte for byte.
 
   Args:
     record: that `check_record` found no problem with.
     label_of: id of a category → its label. Ids have gaps, labels have none.
   """
-  objects = []
-  segments = record.annotation.segments_info
-  extents = record.extents_S5.tolist()
-  for segment, (area, *box) in zip(segments, extents, strict=True):
-    objects.append({
-        "id": segment.id,
-        "area": area,
-        "bbox": _relative_box(box, record.size_HW),
-        "label": label_of[segment.category_id],
-        "is_crowd": bool(segment.iscrowd),
-    })
+  segments = []
+  for entry in record.annotation.segments_info:
+    segments.append(panoptic.Segment(
+        entry.id, label_of[entry.category_id], bool(entry.iscrowd)))
+  objects = panoptic.make_objects(
+      segments, record.extents_S5, record.size_HW)
   return {
       "image": str(record.image_path),
       "image/filename": record.image.file_name,
@@ -374,13 +311,3 @@ def make_example(record: Record, label_of: Mapping[int, int]
       "panoptic_image/filename": record.annotation.file_name,
       "panoptic_objects": objects,
   }
-
-
-def _relative_box(box: Sequence[int], size_HW: tuple[int, int]) -> Any:
-  """[left, top, width, height] as TFDS's box of shares of the image."""
-  import tensorflow_datasets as tfds
-  left, top, width, height = box
-  image_height, image_width = size_HW
-  return tfds.features.BBox(
-      ymin=top / image_height, xmin=left / image_width,
-      ymax=(top + height) / image_height, xmax=(left + width) / image_width)

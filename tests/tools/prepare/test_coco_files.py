@@ -10,7 +10,7 @@ import pytest
 
 from tests.tools.prepare import raw_files
 from tests.tools.prepare.raw_coco import NAME, RawCoco
-from tools.prepare import coco_files
+from tools.prepare import panoptic
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_extents_equal_those_of_a_loop_over_segments():
   rng = np.random.default_rng(0)
   for num_ids in (1, 2, 5):
     ids_HW = rng.integers(0, num_ids, (7, 9)).astype(np.int32)
-    ids_S, extents_S5 = coco_files.measure(ids_HW)
+    ids_S, extents_S5 = panoptic.measure(ids_HW)
     present = sorted(set(ids_HW.ravel().tolist()) - {0})
     assert ids_S.tolist() == present
     for number, extent in zip(present, extents_S5.tolist(), strict=True):
