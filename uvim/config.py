@@ -105,7 +105,7 @@ class TrainConfig:
       "of `model_name`.")
   task: str | None = field(
       None, doc="The task of stage I: `panoptic_segmentation`, `depth`, "
-      "`colorization` or `normals` (the first three also as "
+      "`colorization`, `normals` or `semantic_segmentation` (the first three "
       "`proj.uvim.panoptic_task`, …). Stage II has `oracle.task` instead.",
       source="L1 `panoptic_segmentation`")
   task_options: Mapping[str, Any] = field(

@@ -17,6 +17,7 @@ from uvim.tasks import base
 from uvim.tasks.base import AbstractTask
 from uvim.tasks.depth import DepthTask
 from uvim.tasks.panoptic import PanopticTask, canonical_order
+from uvim.tasks.semantic import SemanticTask
 from uvim.typing import Array
 
 
@@ -133,6 +134,7 @@ class DepthRival(Rival):
 
 RIVALS: dict[type[AbstractTask], type[Rival]] = {
     PanopticTask: PanopticRival,
+    SemanticTask: PanopticRival,
     DepthTask: DepthRival,
 }
 

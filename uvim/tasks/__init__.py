@@ -14,6 +14,11 @@ def _panoptic():
   return panoptic.PanopticTask
 
 
+def _semantic():
+  from uvim.tasks import semantic
+  return semantic.SemanticTask
+
+
 def _depth():
   from uvim.tasks import depth
   return depth.DepthTask
@@ -34,6 +39,7 @@ def _colorization():
 TASKS = {
     "panoptic_segmentation": _panoptic,
     "proj.uvim.panoptic_task": _panoptic,
+    "semantic_segmentation": _semantic,
     "depth": _depth,
     "proj.uvim.depth_task": _depth,
     "colorization": _colorization,

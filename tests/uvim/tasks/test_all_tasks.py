@@ -66,7 +66,7 @@ def test_unknown_outputs_are_of_no_task():
     tasks.task_of_outputs(["edges"])
   # A task has all of its quantities.
   with pytest.raises(ConfigError, match="no known task"):
-    tasks.task_of_outputs(["semantics"])
+    tasks.task_of_outputs(["instances"])
 
 
 @pytest.mark.parametrize("name", HEADS)
