@@ -27,7 +27,6 @@ from evaluators import coco_panoptic, common, pq
 from tools.sweeps.runs import MASKING_FILE
 from uvim import files, resize
 from uvim.cli import app
-from uvim.codes.masking import grid_of
 from uvim.registry import ConfigError
 
 # (top, left, bottom, right) in words, the last two exclusive.
@@ -253,7 +252,7 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
                       "be a coco_panoptic evaluator of a stage II run.")
   family, variables = open_checkpoint(checkpoint, config)
-  side = _side_of(family)
+  left_half = _left_half(family)
   split = splits.open_split(block.dataset, block.split, block.data_dir)
   batches = split.eval_batches(
       split.make_preprocess(block.pp, config.pp_modules),
@@ -261,7 +260,6 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   mesh = sharding.make_mesh((("data", -1),))
   variables = jax.device_put(variables, sharding.replicated(mesh))
 
-  left_half = (0, 0, side, side // 2)
   maskings = {mask_name: Masking(mask, left_half)
               for mask_name, mask in MASKS.items()}
   predictions = common.predict_all(
@@ -277,14 +275,14 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   files.write_json(out / MASKING_FILE, figures, indent=1)
 
 
-def _side_of(family: Any) -> int:
-  """Words along a side of the code's square grid."""
-  length = family.oracle.model.spec.length
-  grid = grid_of(length)
+def _left_half(family: Any) -> Region:
+  """The left half of the code's grid."""
+  grid = family.oracle.model.grid
   if grid is None:
-    raise ConfigError(f"config.oracle.model.code_len = {length}; only a code "
-                      "on a square grid of words has a left half.")
-  return grid[0]
+    raise ConfigError("config.oracle.model: the words of this code lie on no "
+                      "grid; only a grid has a left half.")
+  num_rows, num_columns = grid
+  return (0, 0, num_rows, num_columns // 2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

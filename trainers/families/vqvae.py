@@ -59,6 +59,10 @@ class VqvaeFamily(Family):
         "zero_code": self.predict_zero_code,
     }
 
+  @property
+  def code_spec(self):
+    return self.model.spec if self.model.has_oracle else None
+
   def num_words(self):
     return self.model.spec.num_words
 
@@ -178,7 +182,8 @@ class VqvaeFamily(Family):
       if mask == "random":
         seeds_B = example_seeds(batch["image/id"], seed)
       code, dropped_BL = masking.mask_code(
-          code, mask, self.num_words(), region=mask_region, seeds_B=seeds_B)
+          code, mask, self.num_words(), region=mask_region,
+          grid=self.model.grid, seeds_B=seeds_B)
     z_BLE = self.model.embed(variables, code, dropped_BL)
     if ctx is None:
       ctx = self.see(variables, batch)

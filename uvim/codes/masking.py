@@ -36,14 +36,16 @@ def region_mask(
     length: int,
     region: Sequence[int] | None,
     *,
+    grid: tuple[int, int] | None = None,
     where: str = "mask_region",
 ) -> Places:
   """The places of a code that lie in a region.
 
   Args:
     length: L.
-    region: (top, left, bottom, right) on the code's square grid, in words, the
-      last two exclusive; None: the whole code.
+    region: (top, left, bottom, right) on the code's grid, in words, the last
+      two exclusive; None: the whole code.
+    grid: rows and columns of the code; None: a square.
     where: what the region is called, for the message.
 
   Raises:
@@ -52,11 +54,14 @@ def region_mask(
   if region is None:
     return np.ones(length, bool)
   region = tuple(region)
-  grid = grid_of(length)
+  grid = grid or grid_of(length)
   if not _is_inside(region, grid):
+    size = f"{length} words on no grid"
+    if grid is not None:
+      size = f"{grid[0]} × {grid[1]} words"
     raise ConfigError(
-        f"{where} = {region}; it must be (top, left, bottom, right) on a "
-        f"square grid of words, and the code has {length} of them.")
+        f"{where} = {region}; it must be (top, left, bottom, right) on the "
+        f"grid of the code, which has {size}.")
   top, left, bottom, right = region
   masked = np.zeros(grid, bool)
   masked[top:bottom, left:right] = True
@@ -104,6 +109,7 @@ def mask_code(
     num_words: int,
     *,
     region: Sequence[int] | None = None,
+    grid: tuple[int, int] | None = None,
     seeds_B: Seeds | None = None,
 ) -> tuple[Words, Dropped]:
   """A code with something else in a region.
@@ -113,7 +119,7 @@ def mask_code(
     mask: what stands in the region: "zeros" for no word, "random" for words
       drawn evenly, an integer for this one word everywhere.
     num_words: Q.
-    region: see `region_mask`.
+    region, grid: see `region_mask`.
     seeds_B: one integer per example, from which its random words follow.
 
   Returns:
@@ -123,7 +129,7 @@ def mask_code(
     ConfigError: an unknown mask, or a region outside of the grid.
   """
   _, length = code_BL.shape
-  masked_1L = region_mask(length, region)[None]
+  masked_1L = region_mask(length, region, grid=grid)[None]
   check_mask(mask, num_words)
   nothing_BL = jnp.zeros(code_BL.shape, bool)
   if mask == "zeros":

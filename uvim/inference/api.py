@@ -363,7 +363,7 @@ class UViM:
           f"region = {region.tolist()}; the words of this model lie on no "
           f"grid: give a bool for each of the {self.code_len} words.")
     return masking.region_mask(
-        self.code_len, region.tolist(), where="region")
+        self.code_len, region.tolist(), grid=self.grid, where="region")
 
   # ── Images and labels at the models' sizes ──────────────────────────────
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from uvim import fields as fields_lib
-from uvim.codes import QUANTIZERS, dropout, masking
+from uvim.codes import QUANTIZERS, dropout
 from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
@@ -83,9 +83,7 @@ class GuidedModel:
   @property
   def grid(self) -> tuple[int, int] | None:
     """Rows and columns of the code; None if its places lie on no grid."""
-    if not self.vit.bottleneck_resize:
-      return None
-    return masking.grid_of(self.vit.code_len)
+    return self.vit.grid_of_code
 
   @property
   def image_encoder(self) -> ImageEncoder | None:

@@ -21,12 +21,13 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from uvim import fields
+from uvim.codes import masking
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import ImageEncoder, Seen
 from uvim.fields import field
 from uvim.nn import attention, embedding, transformer
 from uvim.nn.embedding import Label
-from uvim.nn.grid import resize_grid
+from uvim.nn.grid import Grid, resize_grid
 from uvim.registry import ConfigError
 from uvim.typing import Array, CodeVectors, Float, Tokens
 
@@ -62,8 +63,8 @@ class ViT(nn.Module):
       doc="Height and width of a patch; divides `input_size`.",
       source="L1 (16, 16)", check=fields.two_integers())
   code_len: int = field(
-      doc="Words of a guiding code; a square number under "
-      "`bottleneck_resize`.", source="L1 256", check=fields.integer(1))
+      doc="Words of a guiding code. Under `bottleneck_resize` they lie on a "
+      "grid, see `code_grid`.", source="L1 256", check=fields.integer(1))
   width: int = field(
       doc="Width of both transformers.", source="L1 768",
       check=fields.integer(1))
@@ -96,6 +97,10 @@ class ViT(nn.Module):
   bottleneck_resize: bool = field(
       True, doc="Grid of tokens ↔ code by linear resize; False: by learned "
       "maps.", source=_RELEASED, check=fields.BOOL)
+  code_grid: tuple[int, int] | None = field(
+      None, doc="Rows and columns of the code under `bottleneck_resize`; None: "
+      "a square. With the grid of the patches, each patch has its own word.",
+      check=fields.optional(fields.two_integers()))
   image_encoder: ImageEncoder | None = field(
       None, doc="A pretrained network through which oracle and base model see "
       "the image, see [image encoder](#image-encoder).",
@@ -133,6 +138,13 @@ class ViT(nn.Module):
     height, width = self.input_size
     patch_height, patch_width = self.patch_size
     return (height // patch_height, width // patch_width)
+
+  @property
+  def grid_of_code(self) -> Grid | None:
+    """Rows and columns of the code; None if its places lie on no grid."""
+    if not self.bottleneck_resize:
+      return None
+    return self.code_grid or masking.grid_of(self.code_len)
 
   @property
   def num_patches(self) -> int:
@@ -294,16 +306,14 @@ class ViT(nn.Module):
   def _to_code_len(self, x_BND):
     """N tokens of the oracle as L, one for each place of the code."""
     if self.bottleneck_resize:
-      side = math.isqrt(self.code_len)
-      return resize_grid(x_BND, self.grid_size, (side, side))
+      return resize_grid(x_BND, self.grid_size, self.grid_of_code)
     kernel_NL = self.bottleneck_downsample.astype(self.dtype)
     return jnp.einsum("bnd,nl->bld", x_BND, kernel_NL)
 
   def _to_grid(self, x_BLD):
     """L places of the code as N tokens of the base model."""
     if self.bottleneck_resize:
-      side = math.isqrt(self.code_len)
-      return resize_grid(x_BLD, (side, side), self.grid_size)
+      return resize_grid(x_BLD, self.grid_of_code, self.grid_size)
     kernel_LN = self.bottleneck_upsample.astype(self.dtype)
     return jnp.einsum("bld,ln->bnd", x_BLD, kernel_LN)
 
@@ -327,11 +337,7 @@ def check_vit(vit: ViT) -> None:
     raise ConfigError(
         "config.model.image_encoder: nobody sees with it, as with_encoder_ctx "
         "and with_decoder_ctx are False.")
-  is_square = math.isqrt(vit.code_len) ** 2 == vit.code_len
-  if vit.bottleneck_resize and not is_square:
-    raise ConfigError(
-        f"config.model.code_len = {vit.code_len}; it must be a square number "
-        "(64, 256, …), or bottleneck_resize False.")
+  _check_code_grid(vit)
   patch_pixels = math.prod(patch)
   for group in ("inputs", "outputs"):
     for key, (_, pixels) in getattr(vit, group).items():
@@ -339,3 +345,20 @@ def check_vit(vit: ViT) -> None:
         raise ConfigError(
             f"config.model.{group}.{key} is for patches of {pixels} pixels, "
             f"but patch_size {patch} has {patch_pixels}.")
+
+
+def _check_code_grid(vit):
+  """Whether the words of the code fill its grid."""
+  grid = vit.code_grid
+  if grid is not None and not vit.bottleneck_resize:
+    raise ConfigError(
+        f"config.model.code_grid = {grid}: with bottleneck_resize False the "
+        "words lie on no grid.")
+  if grid is not None and math.prod(grid) != vit.code_len:
+    raise ConfigError(
+        f"config.model.code_grid = {grid} has {math.prod(grid)} places; "
+        f"code_len = {vit.code_len}.")
+  if vit.bottleneck_resize and vit.grid_of_code is None:
+    raise ConfigError(
+        f"config.model.code_len = {vit.code_len}; it must be a square number "
+        "(64, 256, …), or code_grid given, or bottleneck_resize False.")

@@ -93,6 +93,10 @@ def test_masks():
   again, _ = masking.mask_code(code_BL[1:], "random", 8, seeds_B=seeds[1:])
   np.testing.assert_array_equal(one[1:], again)
   assert one.min() >= 0 and one.max() < 8
+  # The same code as one row of four words.
+  _, dropped = masking.mask_code(
+      code_BL, "zeros", 8, region=(0, 1, 1, 3), grid=(1, 4))
+  np.testing.assert_array_equal(dropped, [[False, True, True, False]] * 2)
   for bad in ((0, 0, 3, 1), (1, 0, 0, 1), (0, 0, 1)):
     with pytest.raises(ConfigError, match="mask_region"):
       masking.mask_code(code_BL, "zeros", 8, region=bad)

@@ -352,6 +352,9 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
 @pytest.mark.parametrize("fields,message", (
     (dict(input_size=(16, 10)), r"patch_size = \(4, 4\).*\(16, 10\)"),
     (dict(code_len=6), "code_len = 6.*square"),
+    (dict(code_len=6, code_grid=(2, 4)), r"\(2, 4\) has 8 places; code_len = 6"),
+    (dict(code_len=6, code_grid=(2, 3), bottleneck_resize=False),
+     r"code_grid = \(2, 3\): with bottleneck_resize False"),
     (dict(num_heads=3), "num_heads = 3.*width 16"),
     (dict(width=0), "model.width = 0.*integer ≥ 1"),
     (dict(oracle_depth=-1), "model.oracle_depth = -1"),
@@ -368,6 +371,16 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
 def test_sizes_that_do_not_fit_are_named(fields, message):
   with pytest.raises(ConfigError, match=message):
     make(**fields)
+
+
+def test_the_words_may_lie_on_the_grid_of_the_patches():
+  model = make(input_size=(8, 12), code_len=6, code_grid=(2, 3))
+  assert model.grid == (2, 3)
+  x_BND = jnp.arange(12.0).reshape(1, 6, 2)
+  network = model.vit
+  # Each patch has its own word: nothing is resized.
+  np.testing.assert_array_equal(network._to_code_len(x_BND), x_BND)
+  np.testing.assert_array_equal(network._to_grid(x_BND), x_BND)
 
 
 def test_any_code_length_goes_with_learned_maps():
