@@ -105,8 +105,8 @@ class TrainConfig:
       "of `model_name`.")
   task: str | None = field(
       None, doc="The task of stage I: `panoptic_segmentation`, `depth`, "
-      "`colorization`, `normals` or `semantic_segmentation` (the first three "
-      "`proj.uvim.panoptic_task`, …). Stage II has `oracle.task` instead.",
+      "`colorization` (these also as `proj.uvim.panoptic_task`, …), `normals` "
+      "or `semantic_segmentation`. Stage II has `oracle.task` instead.",
       source="L1 `panoptic_segmentation`")
   task_options: Mapping[str, Any] = field(
       factory=dict, doc="Fields that only this task has, see "
