@@ -42,6 +42,23 @@ class Preprocessing(NamedTuple):
 # ── Arguments ───────────────────────────────────────────────────────────────
 
 
+# No ValueError: ml_collections would make another of its text, without `known`.
+class UnknownArgument(LookupError):
+  """An argument that a config does not know.
+
+  Attributes:
+    known: the arguments that the config knows: name → default. `--help` of the
+      trainers lists them from here.
+  """
+
+  def __init__(self, name, known):
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    super().__init__(f"Unknown config argument {name!r}.{hint} "
+                     f"Known: {', '.join(known)}.")
+    self.known = known
+
+
 def parse_arg(arg, **defaults):
   """Reads `flag,key=value,…` against named defaults.
 
@@ -54,7 +71,8 @@ def parse_arg(arg, **defaults):
     A namespace with an attribute for each of `defaults`.
 
   Raises:
-    ValueError: an unknown name, or a value of another type.
+    UnknownArgument: an unknown name.
+    ValueError: a value of another type.
   """
   values = dict(defaults)
   for item in (arg or "").split(","):
@@ -62,10 +80,7 @@ def parse_arg(arg, **defaults):
       continue
     name, equals, text = item.partition("=")
     if name not in defaults:
-      near = difflib.get_close_matches(name, defaults, 1)
-      hint = f" Did you mean {near[0]!r}?" if near else ""
-      raise ValueError(f"Unknown config argument {name!r}.{hint} "
-                       f"Known: {', '.join(defaults)}.")
+      raise UnknownArgument(name, defaults)
     if not equals:
       text = "true"
     # The default says which type the text must have.

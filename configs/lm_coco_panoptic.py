@@ -1,7 +1,8 @@
 """Stage II on COCO panoptic: Appendix D, Listing 2, to the letter.
 
-Arguments: `singlehost`, `runlocal` (see configs/vqvae_coco_panoptic.py) and
-`res` (side of the language model's image; the paper's best model has 1280).
+Arguments: `singlehost`, `runlocal`, `split` (as in stage I, see
+configs/vqvae_coco_panoptic.py) and `res` (side of the language model's image;
+the paper's best model has 1280).
 """
 
 import ml_collections as mlc

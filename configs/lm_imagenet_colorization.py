@@ -1,6 +1,8 @@
 """Stage II on ImageNet colorization.
 
-Like configs/lm_coco_panoptic.py, except for what stands here. Arguments: see
+Like configs/lm_coco_panoptic.py, except for what stands here.
+
+Arguments: `singlehost`, `runlocal`, `split`, `fid`, as in stage I; see
 configs/vqvae_imagenet_colorization.py.
 """
 

@@ -1,6 +1,8 @@
 """Stage II on NYU Depth V2.
 
-Like configs/lm_coco_panoptic.py, except for what stands here. Arguments: see
+Like configs/lm_coco_panoptic.py, except for what stands here.
+
+Arguments: `singlehost`, `scenes`, `runlocal`, `split`, as in stage I; see
 configs/vqvae_nyu_depth.py.
 """
 

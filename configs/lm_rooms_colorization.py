@@ -1,6 +1,6 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_colorization.py.
 
-Arguments: see configs/vqvae_rooms_colorization.py.
+Arguments: `tiny`, `fid`, as in stage I.
 """
 
 from configs import common, rooms

@@ -11,6 +11,7 @@ import sys
 import jax
 import pytest
 
+import uvim
 from tests.trainers import cli, tiny
 from trainers import main
 from trainers.families.vqvae import VqvaeFamily
@@ -156,11 +157,22 @@ def test_missing_and_superfluous_flags(tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def test_help(capsys):
+@pytest.mark.parametrize("argv,words", [
+    (["--help"], ["What it does.", "--workdir", "--help --config FILE"]),
+    (["--help", "--config", str(STAGE_1)],
+     ["--workdir", "Stage I on `rooms`", "tiny = False", "encoder = ''"]),
+    ([f"--config={STAGE_2}", "-h"], ["Stage II on `rooms`", "tiny = False"]),
+    (["--config", "absent.py", "--help"],
+     ["--workdir", "absent.py: there is no such file"]),
+    (["--version"], [f"uvim {uvim.__version__}"]),
+])
+def test_help(capsys, argv, words):
   with pytest.raises(SystemExit) as done:
-    main.main("vqvae", "What it does.", ["--help"])
+    main.main("vqvae", "What it does.", argv)
   assert done.value.code == 0
-  assert "What it does." in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  for word in words:
+    assert word in printed
 
 
 def test_workdir_that_cannot_be(tmp_path, rooms_tiny_dir, capsys):

@@ -9,6 +9,7 @@ import pathlib
 import jax
 import pytest
 
+from configs import common
 from pp import builder
 from tests import listings
 from tools import config_docs
@@ -242,7 +243,7 @@ def test_shared_objects_and_references_resolve_after_overrides():
 
 
 def test_config_arguments():
-  with pytest.raises(ValueError, match="singlehost"):
+  with pytest.raises(common.UnknownArgument, match="singlehost"):
     get("vqvae_coco_panoptic", "singlehosts")
   with pytest.raises(ValueError, match="int"):
     get("lm_coco_panoptic", "res=big")

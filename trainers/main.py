@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from trainers import config_help
 from uvim.cli import app
 from uvim.registry import ConfigError
 
@@ -30,6 +31,7 @@ def main(kind: str, description: str, argv: Sequence[str] | None = None,
     The exit code, see `uvim.cli.app`.
   """
   parser = _make_parser(kind, description)
+  parser.epilog = config_help.epilog(argv)
 
   def command(args):
     _train(kind, args, services)

@@ -1,11 +1,12 @@
 """Runs the cells of a table or figure of the paper and sets it up anew.
 
+  python -m tools.sweep --list
   python -m tools.sweep NAME --workdir W [--size rooms|full|tiny] [--seeds K]
       [--jobs N] [--data_dir DIR] [--dataset arrays:DIR]
       [--dry_run | --collect]
 
-NAME is a file of configs/sweeps: table2, table3, fig6, fig11, masking, lbg,
-depth, colour, encoders. What is missing is run, and what was begun is resumed.
+NAME is a file of configs/sweeps; --list says which there are. What is missing
+is run, and what was begun is resumed.
 Cells that need the same stage I share it, and so do sweeps of one workdir. Our
 figures, the spread over seeds and the published figures are in W/NAME.md and
 .json, written after each run, and in W/NAME.png, drawn at the end. A cell that
@@ -123,7 +124,9 @@ def main(argv: Sequence[str] | None = None,
 def make_parser() -> argparse.ArgumentParser:
   parser = app.make_parser("tools.sweep", __doc__)
   add = parser.add_argument
-  add("name", help=", ".join(plan.names()))
+  add("name", help="see --list")
+  add("--list", action=_List, nargs=0,
+      help="list the sweeps that can be named, and exit")
   add("--workdir", required=True)
   add("--size", default="rooms", help="rooms (default), full or tiny")
   add("--seeds", type=int, default=3, help="how many (default 3)")
@@ -135,6 +138,15 @@ def make_parser() -> argparse.ArgumentParser:
   mode.add_argument("--dry_run", action="store_true")
   mode.add_argument("--collect", action="store_true")
   return parser
+
+
+class _List(argparse.Action):
+  """Prints every sweep and ends, like --help: nothing else need be given."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    for name, title in plan.titles().items():
+      print(f"{name:10} {title}")
+    parser.exit()
 
 
 def run_sweep(args: argparse.Namespace, outside: Outside) -> int:

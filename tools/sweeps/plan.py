@@ -4,6 +4,7 @@ The name of a run's folder holds a hash of its resolved config. So cells of one
 or several sweeps that need the same run share it.
 """
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -34,12 +35,29 @@ Cells = dict[tuple[str, int], CellRuns]
 
 
 def names() -> list[str]:
-  """The names of all sweeps."""
+  """The names of all sweeps.
+
+  Raises:
+    ConfigError: not started where the configs are.
+  """
+  if not pathlib.Path(FOLDER).is_dir():
+    raise ConfigError(f"There is no {FOLDER} here; start this in the folder "
+                      "that holds it.")
   found = []
   for path in pathlib.Path(FOLDER).glob("*.py"):
     if path.stem not in ("__init__", RECIPE):
       found.append(path.stem)
   return sorted(found)
+
+
+def titles() -> dict[str, str]:
+  """The first line of each sweep's docstring, by the sweep's name."""
+  found = {}
+  for name in names():
+    text = pathlib.Path(FOLDER, f"{name}.py").read_text()
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    found[name] = docstring.partition("\n")[0]
+  return found
 
 
 def load_sweep(name: str, size: str) -> Sweep:
@@ -48,9 +66,6 @@ def load_sweep(name: str, size: str) -> Sweep:
   Raises:
     ConfigError: an unknown sweep or size; not started where the configs are.
   """
-  if not pathlib.Path(FOLDER).is_dir():
-    raise ConfigError(f"There is no {FOLDER} here; start this in the folder "
-                      "that holds it.")
   known = names()
   if name not in known:
     raise unknown("sweep", name, known)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import uvim
 from uvim import finder
 from uvim.registry import ConfigError, one_line
 
@@ -66,8 +67,11 @@ def make_command_parser(program: str,
   """
   # No abbreviations: they would break when a new option begins alike. The help
   # keeps the line breaks of the docstring.
-  return _Parser(prog=program, description=description, allow_abbrev=False,
-                 formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = _Parser(prog=program, description=description, allow_abbrev=False,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--version", action="version",
+                      version=f"uvim {uvim.__version__}")
+  return parser
 
 
 def run(parser: argparse.ArgumentParser,

@@ -124,6 +124,15 @@ def test_runs_that_are_alike_are_shared():
   assert other["default", 0][2].name != cells["default", 0][2].name
 
 
+def test_list_needs_nothing_else(capsys):
+  with pytest.raises(SystemExit) as done:
+    sweep.main(["--list"])
+  assert done.value.code == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[0] for line in lines] == plan.names()
+  assert "table2     Table 2 of the paper: " in lines[-2]
+
+
 def test_unknown_names(capsys):
   with pytest.raises(ConfigError, match="'tabel2'.*'table2'"):
     plan.load_sweep("tabel2", "rooms")
