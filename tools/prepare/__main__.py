@@ -45,7 +45,10 @@ from collections.abc import Sequence
 
 from tools.prepare import checksums
 from tools.prepare.coco import CocoReader
+from tools.prepare.detection import DetectionReader
 from tools.prepare.images import ImagesReader
+from tools.prepare.instances import InstancesReader
+from tools.prepare.masks import MasksReader
 from tools.prepare.nyu import NyuReader
 from tools.prepare.reader import Reader
 from tools.prepare.rgbd import RgbdReader
@@ -56,8 +59,8 @@ from uvim.cli import app
 # The commands, in the order of --help. A new reader is one more entry.
 READERS: dict[str, type[Reader]] = {
     reader.command: reader
-    for reader in (CocoReader, NyuReader, RgbdReader, ImagesReader,
-                   RoomsReader)}
+    for reader in (CocoReader, DetectionReader, MasksReader, InstancesReader, NyuReader,
+                   RgbdReader, ImagesReader, RoomsReader)}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -101,10 +104,11 @@ def prepare(options: argparse.Namespace) -> None:
 def show(target: Target, split: str) -> None:
   """Reads a split back and draws its contact sheet beside the data."""
   from pp import sources
-  from tools.prepare import contact_sheet
+  from tools.prepare import class_table, contact_sheet
   # As a training run would read it, so the sheet shows what a model will see.
   source = sources.make_source(target.name, split, target.data_dir)
   sheet_path = pathlib.Path(source.folder) / f"contact_sheet_{split}.png"
+  class_table.print_table(source)
   contact_sheet.write(source, sheet_path)
   print(f"{target.name} {split}: {source.num_examples} examples in "
         f"{source.folder}")

@@ -1,0 +1,224 @@
+"""Folders of images and of their masks: found and matched by their names.
+
+A file is known by its path below its folder, without the suffix. The mask of
+`a/b.jpg` is `a/b.png`, or `a/b` with one of a few usual endings, such as
+`a/b_mask.png`. So it is if the image has an ending of its own, as in
+`b_leftImg8bit.png` and `b_gtFine_labelIds.png`.
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from tools.passes import raise_problems
+from tools.prepare import image_files
+from uvim.registry import ConfigError
+
+# Endings that do not tell two images apart.
+IMAGE_ENDINGS = ("_leftImg8bit", "_rgb", "_image", "_img")
+# The first: no ending.
+MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_labelIds",
+                "_gtFine_labelIds", "_seg", "_gt", "_L")
+INSTANCE_ENDINGS = ("", "_instance", "_instances", "_instanceIds",
+                    "_gtFine_instanceIds")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImage:
+  """An image, its mask of classes and, if there are any, of instances.
+
+  Attributes:
+    name: path of the image below its folder; its name in the data set.
+    image: the image file.
+    mask: the PNG of classes.
+    mask_name: path of the mask below its folder.
+    instance_ids: a PNG with the ids of all instances, or None.
+    instance_masks: a PNG for each instance, in a folder of the image.
+  """
+  name: str
+  image: pathlib.Path
+  mask: pathlib.Path
+  mask_name: str
+  instance_ids: pathlib.Path | None = None
+  instance_masks: tuple[pathlib.Path, ...] = ()
+
+
+def name_of(item: MaskedImage) -> str:
+  return item.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+  """A folder of masks.
+
+  Attributes:
+    path: the folder.
+    option: that names it, for messages.
+    endings: which a mask may have after the name of its image.
+  """
+  path: pathlib.Path
+  option: str
+  endings: Sequence[str]
+
+  def by_key(self) -> dict[str, pathlib.Path]:
+    """The files by their path below the folder, without suffix."""
+    files = {}
+    for path in image_files.list_files(self.path, self.option):
+      key = _key(path, self.path)
+      # Of a.jpg and a.png, the PNG can be the mask.
+      if key not in files or path.suffix.lower() == ".png":
+        files[key] = path
+    if not files:
+      raise ConfigError(f"{self.option}: no PNG below {str(self.path)!r}.")
+    return files
+
+
+def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
+          ) -> list[MaskedImage]:
+  """Pairs the images of a folder with the masks of another or the same.
+
+  Args:
+    images: folder of images.
+    masks: folder of masks.
+    skips_images: whether images without a mask are left out.
+
+  Raises:
+    ConfigError: no such folder, nothing in it, an image without a mask or with
+      two.
+  """
+  image_paths = _list_images(images, masks)
+  mask_of = masks.by_key()
+  items = []
+  missing = []
+  ambiguous = []
+  for path in image_paths:
+    key = _key(path, images)
+    found = _find(key, masks.endings, mask_of)
+    if not found:
+      missing.append(path)
+    elif len(found) > 1:
+      names = " and ".join(mask.name for mask in found)
+      ambiguous.append(f"{path} may belong to {names}; choose one by "
+                       "--mask_suffix.")
+    else:
+      name = path.relative_to(images).as_posix()
+      mask_name = found[0].relative_to(masks.path).as_posix()
+      items.append(MaskedImage(name, path, found[0], mask_name))
+  raise_problems(ambiguous[:1], masks.option)
+  if missing and not (skips_images and items):
+    raise _no_mask(missing, images, masks, len(image_paths))
+  _tell(len(items), len(missing), len(mask_of))
+  return items
+
+
+def _list_images(images: pathlib.Path, masks: Folder) -> list[pathlib.Path]:
+  """The images of a folder, without masks that lie in it too."""
+  paths = image_files.list_files(images, "--images")
+  if images.resolve() == masks.path.resolve():
+    endings = tuple(filter(None, masks.endings))
+    paths = [path for path in paths if not path.stem.endswith(endings)]
+  if not paths:
+    raise ConfigError(f"--images: no image below {str(images)!r}; looked for "
+                      f"{', '.join(image_files.SUFFIXES)}.")
+  return paths
+
+
+def _key(path: pathlib.Path, folder: pathlib.Path) -> str:
+  return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _keys_of_image(key: str) -> list[str]:
+  """The name of an image, and that without a usual ending."""
+  keys = [key]
+  for ending in IMAGE_ENDINGS:
+    if key.endswith(ending):
+      keys.append(key.removesuffix(ending))
+  return keys
+
+
+def _find(key: str, endings: Sequence[str],
+          files: Mapping[str, pathlib.Path]) -> list[pathlib.Path]:
+  """The files that may belong to an image."""
+  found = []
+  for image_key in _keys_of_image(key):
+    for ending in endings:
+      path = files.get(image_key + ending)
+      if path is not None and path not in found:
+        found.append(path)
+  return found
+
+
+def _no_mask(missing: Sequence[pathlib.Path], images: pathlib.Path,
+             masks: Folder, num_images: int) -> ConfigError:
+  """One line for all images without a mask."""
+  key = _keys_of_image(_key(missing[0], images))[-1]
+  endings = [ending for ending in masks.endings if ending]
+  also = f", also with {', '.join(endings)} before .png" if endings else ""
+  wanted = masks.path / f"{key}.png"
+  if len(masks.endings) == 1:
+    wanted = masks.path / f"{key}{masks.endings[0]}.png"
+    also = ""
+  return ConfigError(
+      f"{masks.option}: {len(missing):,} of {num_images:,} images have no "
+      f"mask; the first is {missing[0]}. Looked for {wanted}{also}. Another "
+      "ending: --mask_suffix.")
+
+
+def _tell(num_items: int, num_missing: int, num_masks: int) -> None:
+  """Says what was found and what is left out."""
+  print(f"Found {num_items:,} images with masks")
+  if num_missing:
+    print(f"Left out {num_missing:,} images without a mask")
+  if num_masks > num_items:
+    print(f"Left out {num_masks - num_items:,} files that are no mask of an "
+          "image")
+
+
+def add_instances(items: Iterable[MaskedImage], instances: Folder
+                  ) -> list[MaskedImage]:
+  """The same items with their masks of instances.
+
+  Args:
+    items: from `match`.
+    instances: has a PNG of ids for each image, named as a mask may be, or a
+      folder of PNGs for each image, named as the image.
+
+  Raises:
+    ConfigError: no such folder, or an image has no PNG of ids.
+  """
+  files = instances.by_key()
+  in_folder = collections.defaultdict(list)
+  for key, path in files.items():
+    parent = pathlib.PurePath(key).parent.as_posix()
+    in_folder[parent].append(path)
+  with_instances = []
+  missing = []
+  num_folders = 0
+  for item in items:
+    key = pathlib.PurePath(item.name).with_suffix("").as_posix()
+    masks = _in_folder_of(key, in_folder)
+    id_files = _find(key, instances.endings, files)
+    if masks:
+      num_folders += 1
+      item = dataclasses.replace(item, instance_masks=tuple(masks))
+    elif id_files:
+      item = dataclasses.replace(item, instance_ids=id_files[0])
+    else:
+      missing.append(item.image)
+    with_instances.append(item)
+  # In folders, an image without an instance has no file.
+  if missing and not num_folders:
+    raise ConfigError(
+        f"{instances.option}: {len(missing):,} of {len(with_instances):,} "
+        f"images have no PNG of ids and no folder; the first is {missing[0]}.")
+  return with_instances
+
+
+def _in_folder_of(key: str, in_folder: Mapping[str, list[pathlib.Path]]
+                  ) -> list[pathlib.Path]:
+  """The PNGs of the instances of an image."""
+  for image_key in _keys_of_image(key):
+    if image_key in in_folder:
+      return in_folder[image_key]
+  return []

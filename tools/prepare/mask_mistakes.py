@@ -1,0 +1,179 @@
+"""What newcomers do wrong with masks: one line for each kind of mistake.
+
+A mistake is seen in one file, but most often all files have it. So mistakes
+with the same remedy become one line, which names the first file and counts the
+others.
+
+N ids of a mask
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tools.prepare.class_list import ClassList
+
+
+class Mistake(Exception):
+  """What is wrong with one file, and what to do about it.
+
+  Attributes:
+    path: the file.
+    what: is wrong; without the name of the file.
+    remedy: a sentence.
+  """
+
+  def __init__(self, path: pathlib.Path, what: str, remedy: str = ""):
+    super().__init__(f"{path}: {what}. {remedy}")
+    self.path = path
+    self.what = what
+    self.remedy = remedy
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+  """What a look at one mask found.
+
+  Attributes:
+    path: the mask.
+    ids_N: the ids that it has, rising.
+    bits: 8 or 16 for each pixel.
+    palette: id → color, of a palette PNG whose index is the id; else empty.
+  """
+  path: pathlib.Path
+  ids_N: np.ndarray
+  bits: int = 8
+  palette: Mapping[int, tuple[int, ...]] = dataclasses.field(
+      default_factory=dict)
+
+
+def as_lines(mistakes: Iterable[Mistake]) -> list[str]:
+  """One line for all mistakes of one remedy."""
+  groups = collections.defaultdict(list)
+  for mistake in mistakes:
+    groups[mistake.remedy].append(mistake)
+  lines = []
+  for remedy, group in groups.items():
+    first = group[0]
+    # Of one file, several mistakes may be known.
+    num_more = len({mistake.path for mistake in group}) - 1
+    more = f" (and {num_more:,} more such files)" if num_more else ""
+    lines.append(f"{first.path}: {first.what}{more}. {remedy}".rstrip())
+  return lines
+
+
+def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
+  """Palettes in which one index has two colors: it cannot be the class."""
+  first_of = {}
+  mistakes = []
+  for mask in seen:
+    for number, color in mask.palette.items():
+      first_color, first_path = first_of.setdefault(
+          number, (color, mask.path))
+      if color != first_color:
+        mistakes.append(Mistake(
+            mask.path, f"its palette gives {number} the color {color}, that "
+            f"of {first_path.name} the color {first_color}, so the index is "
+            "not the class",
+            "Write 'R G B name' lines in --classes: then colors count."))
+        break
+  return mistakes
+
+
+def in_ids(seen: Sequence[Seen], classes: ClassList) -> list[Mistake]:
+  """Ids that no class has, with the most likely reason."""
+  known = [*classes.names_of(), *classes.void]
+  mistakes = []
+  all_foreign = set()
+  for mask in seen:
+    foreign = np.setdiff1d(mask.ids_N, known).tolist()
+    if foreign:
+      all_foreign.update(foreign)
+      mistakes.append((mask, foreign))
+  return [_explain(mask, foreign, all_foreign, classes)
+          for mask, foreign in mistakes]
+
+
+def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
+             classes: ClassList) -> Mistake:
+  """The mistake behind the ids of a mask that no class has.
+
+  Args:
+    mask: the mask.
+    foreign: its ids that no class has, at least one.
+    all_foreign: those of all masks.
+    classes: the classes.
+  """
+  ids = sorted(classes.names_of())
+  has = f"has {_shown(foreign)}, but the ids of --classes are {_span(ids)}"
+  if mask.bits == 16 and max(foreign) > 255:
+    return _explain_16_bits(mask, foreign, ids)
+  if mask.palette:
+    return Mistake(
+        mask.path, f"is a palette PNG that {has}",
+        "The index is the class there. If colors count, write 'R G B name' "
+        "lines in --classes.")
+  if foreign == [255]:
+    return Mistake(
+        mask.path, has, "If 255 is void, add --void 255; if it is a class, "
+        "write '255 name' in --classes.")
+  # Without 255, which is void in most data sets.
+  others = all_foreign - {255}
+  after_last = ids[-1] + 1
+  if others == {after_last} and ids[0] == 0:
+    return Mistake(
+        mask.path, has,
+        "If 0 is void and the first class has the id 1, add --first_id 1 "
+        f"--void 0; else {after_last} lacks a name in --classes.")
+  if others == {0} and ids[0] == 1:
+    return Mistake(
+        mask.path, has,
+        "If 0 is void, add --void 0; if it is the first class, begin with 0 "
+        "in --classes.")
+  if min(others) > ids[-1]:
+    return Mistake(
+        mask.path, has, "The list is too short: name all classes in "
+        f"--classes, or add --void {_arguments(others)}.")
+  return Mistake(
+      mask.path, has,
+      f"Name all classes in --classes, or add --void {_arguments(others)}.")
+
+
+def _explain_16_bits(mask: Seen, foreign: Sequence[int],
+                     ids: Sequence[int]) -> Mistake:
+  """The mistake behind ids that 8 bits cannot hold."""
+  what = (f"has 16 bits and values up to {max(foreign)}, but the ids of "
+          f"--classes end with {ids[-1]}")
+  if not np.any(mask.ids_N % 257):
+    return Mistake(mask.path, what,
+                   "All are multiples of 257: a program stretched 8 bits to "
+                   "16. Save the ids themselves.")
+  return Mistake(mask.path, what,
+                 "Ids of instances or segments, or depth, are no classes: "
+                 "give masks of classes.")
+
+
+def _shown(ids: Sequence[int]) -> str:
+  """'class 5', or 'classes 5, 6, 7, …'."""
+  shown = [str(number) for number in ids[:3]]
+  if len(ids) > len(shown):
+    shown.append("…")
+  return f"{'class' if len(ids) == 1 else 'classes'} {', '.join(shown)}"
+
+
+def _span(ids: Sequence[int]) -> str:
+  """'0 to 10', or '3' for one class."""
+  if len(ids) == 1:
+    return str(ids[0])
+  gaps = "" if ids[-1] - ids[0] == len(ids) - 1 else " with gaps"
+  return f"{ids[0]} to {ids[-1]}{gaps}"
+
+
+def _arguments(ids: Iterable[int]) -> str:
+  """The first ids, as an option takes them."""
+  ids = sorted(ids)
+  more = " …" if len(ids) > 5 else ""
+  return " ".join(str(number) for number in ids[:5]) + more

@@ -1,0 +1,223 @@
+"""The reader of images with masks of classes.
+
+See `class_list` for the classes, `mask_files` for the names of files,
+`mask_pixels` for what a mask may be, `mask_segments` for what becomes of it,
+and `mask_mistakes` for what the messages say.
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+from typing import Any, Self
+
+import numpy as np
+
+from tools import passes
+from tools.prepare import (
+  class_list,
+  image_files,
+  mask_files,
+  mask_mistakes,
+  mask_pixels,
+  mask_segments,
+  panoptic,
+  reader,
+  tfds_folder,
+)
+from tools.prepare.class_list import ClassList, ClassOptions
+from tools.prepare.mask_files import MaskedImage
+from tools.prepare.mask_mistakes import Mistake, Seen
+from tools.prepare.mask_pixels import MaskFile
+from tools.prepare.mask_segments import Maps
+from tools.prepare.writer import Found, Target
+from uvim import progress
+from uvim.registry import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """What a look at one image and its masks found.
+
+  Attributes:
+    seen: the mask of classes; None if it could not be read.
+    mistakes: of the masks.
+    problems: of the image, as sentences.
+  """
+  seen: Seen | None = None
+  mistakes: tuple[Mistake, ...] = ()
+  problems: tuple[str, ...] = ()
+
+
+# Without `frozen`: `classes` is read once, when it is first needed.
+@dataclasses.dataclass
+class MasksReader(reader.FileReader):
+  """Images with masks of classes, as one split.
+
+  Attributes:
+    images: folder of images.
+    masks: folder of masks.
+    class_options: the classes, as the command line has them.
+    split: the split to write.
+    min_area: pixels of the smallest thing.
+    mask_suffix: what a mask has after the name of its image; None: one of
+      `mask_files.MASK_ENDINGS`.
+  """
+  images: pathlib.Path
+  masks: pathlib.Path
+  class_options: ClassOptions
+  split: str
+  min_area: int = 40
+  mask_suffix: str | None = None
+
+  command = "masks"
+  summary = "images with masks of classes"
+
+  @classmethod
+  def add_options(cls, parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, type=pathlib.Path,
+                        help="folder of images")
+    parser.add_argument("--masks", required=True, type=pathlib.Path,
+                        help="folder of masks: PNGs of class ids or colors")
+    add_class_options(parser)
+    add_area_option(parser, cls.min_area)
+    parser.add_argument(
+        "--mask_suffix", help="what masks have after the name of the image, "
+        "such as _mask (default: the usual ones)")
+    reader.add_name_option(parser)
+    reader.add_split_option(parser)
+    super().add_options(parser)
+
+  @classmethod
+  def from_options(cls, options: argparse.Namespace) -> Self:
+    return cls(options.images, options.masks, class_options_of(options),
+               options.split, options.min_area, options.mask_suffix)
+
+  @functools.cached_property
+  def classes(self) -> ClassList:
+    """The classes.
+
+    Raises:
+      ConfigError: see `class_list.read`.
+    """
+    return class_list.read(self.class_options)
+
+  def source_folders(self) -> list[pathlib.Path]:
+    return [self.images, self.masks]
+
+  def split_names(self) -> list[str]:
+    return [self.split]
+
+  def find(self, target: Target) -> Found:
+    if self.min_area < 0:
+      raise ConfigError(f"--min_area: {self.min_area}; allowed: 0 or more.")
+    categories = self.classes.categories
+    items = self.match()
+    if not self.classes.thing_ids():
+      print("No class is a thing (see --things), so each class of an image is "
+            "one segment")
+    # Frames of a video follow each other, so they are shuffled by a hash.
+    mixed = tfds_folder.in_hash_order(items, mask_files.name_of)
+    return panoptic.make_found(target, self.split, mixed, categories)
+
+  def match(self) -> list[MaskedImage]:
+    """The images with their masks."""
+    endings = mask_files.MASK_ENDINGS
+    if self.mask_suffix is not None:
+      endings = (self.mask_suffix,)
+    masks = mask_files.Folder(self.masks, "--masks", endings)
+    return mask_files.match(self.images, masks)
+
+  def check(self, found: Found) -> None:
+    """Looks at all images and masks; see `FileReader.check`."""
+    items = found.all_items()
+    looks = progress.bar(passes.map_in_threads(self.look, items),
+                         total=len(items), label="Checking", unit="images")
+    seen = []
+    mistakes = []
+    problems = []
+    for look in looks:
+      mistakes += look.mistakes
+      problems += look.problems
+      if look.seen is not None:
+        seen.append(look.seen)
+    mistakes += mask_mistakes.in_palettes(seen)
+    mistakes += mask_mistakes.in_ids(seen, self.classes)
+    passes.raise_problems(
+        mask_mistakes.as_lines(mistakes) + problems, "--masks")
+
+  def look(self, item: MaskedImage) -> Look:
+    """Reads all files of an image. Runs in threads."""
+    try:
+      size_HW = image_files.read_size(item.image, str(item.image))
+    except ConfigError as error:
+      return Look(problems=(str(error),))
+    try:
+      file = mask_pixels.read_file(item.mask)
+      mask_pixels.check_size(file, size_HW, f"the image {item.name}")
+      maps = self.read_maps(item, file)
+    except Mistake as mistake:
+      return Look(mistakes=(mistake,))
+    seen = Seen(item.mask, np.unique(maps.class_HW), file.bits,
+                mask_pixels.seen_palette(file, self.classes))
+    return Look(seen, tuple(self.mistakes_of(item, maps)))
+
+  def read_maps(self, item: MaskedImage, file: MaskFile) -> Maps:
+    """What the masks of an image say.
+
+    Args:
+      item: the image.
+      file: its mask of classes.
+
+    Raises:
+      Mistake: a mask is of the wrong kind or size.
+    """
+    del item  # Readers with more masks need it.
+    return Maps(mask_pixels.class_ids(file, self.classes))
+
+  def mistakes_of(self, item: MaskedImage, maps: Maps) -> list[Mistake]:
+    """What is wrong with the maps of one image, besides unknown ids."""
+    del item, maps
+    return []
+
+  def make_example(self, position: int, item: MaskedImage) -> dict[str, Any]:
+    maps = self.read_maps(item, mask_pixels.read_file(item.mask))
+    ids_HW, segments = mask_segments.make_segments(
+        maps, self.classes.categories, self.min_area)
+    # Masks lie on the stored pixels, whatever EXIF says.
+    image = image_files.encoded(item.image, upright=False)
+    example = panoptic.make_example(
+        image, item.name, position, ids_HW, segments)
+    return example | {"panoptic_image/filename": item.mask_name}
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that `class_options_of` reads."""
+  parser.add_argument(
+      "--classes", required=True, type=pathlib.Path, metavar="FILE",
+      help="text with a class a line ('name', 'id name' or 'R G B name'), or "
+      "JSON")
+  parser.add_argument(
+      "--things", nargs="+", metavar="NAME",
+      help="classes whose objects are told apart, if the list does not mark "
+      "them")
+  parser.add_argument(
+      "--void", nargs="+", metavar="ID",
+      help="ids of pixels without a class, such as 255, or names of classes")
+  parser.add_argument(
+      "--first_id", type=int, metavar="ID",
+      help="id of the first class of a list without ids (default: 0)")
+
+
+def class_options_of(options: argparse.Namespace) -> ClassOptions:
+  """The options of `add_class_options`."""
+  return ClassOptions(
+      options.classes, class_list.split_names(options.things),
+      class_list.split_names(options.void), options.first_id)
+
+
+def add_area_option(parser: argparse.ArgumentParser, default: int) -> None:
+  """Adds `--min_area`."""
+  parser.add_argument(
+      "--min_area", type=int, default=default, metavar="PIXELS",
+      help="smaller things become void (default: %(default)s)")
