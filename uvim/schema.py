@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from uvim.registry import ConfigError
+
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 # Numbers of 64 bits with a sign, as TFDS stores ids.
@@ -56,11 +58,28 @@ def read_list(entries: Iterable[Any], kind: type[Kind], name: str
   problems = []
   for position, entry in enumerate(entries):
     try:
-      items.append(msgspec.convert(entry, kind))
-    except msgspec.ValidationError as error:
-      problem = _problem(str(error), entry, kind)
-      problems.append(f"{name}[{position}]{problem}")
+      items.append(read_object(entry, kind, f"{name}[{position}]"))
+    except ConfigError as error:
+      problems.append(str(error))
   return items, problems
+
+
+def read_object(entry: Any, kind: type[Kind], name: str) -> Kind:
+  """A JSON object as an object of a class.
+
+  Args:
+    entry: as `json` gives it.
+    kind: the class.
+    name: of the object, for the message.
+
+  Raises:
+    ConfigError: it lacks a key, or a value is not allowed; one line.
+  """
+  try:
+    return msgspec.convert(entry, kind)
+  except msgspec.ValidationError as error:
+    problem = _problem(str(error), entry, kind)
+    raise ConfigError(f"{name}{problem}") from None
 
 
 def repeats(values: Iterable[Hashable], list_name: str, key: str) -> list[str]:

@@ -59,8 +59,8 @@ from uvim.cli import app
 # The commands, in the order of --help. A new reader is one more entry.
 READERS: dict[str, type[Reader]] = {
     reader.command: reader
-    for reader in (CocoReader, DetectionReader, MasksReader, InstancesReader, NyuReader,
-                   RgbdReader, ImagesReader, RoomsReader)}
+    for reader in (CocoReader, DetectionReader, MasksReader, InstancesReader,
+                   NyuReader, RgbdReader, ImagesReader, RoomsReader)}
 
 
 def make_parser() -> argparse.ArgumentParser:

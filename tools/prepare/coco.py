@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
 from typing import Any, Self
 
 from tools.prepare import coco_files, coco_json, panoptic, reader
@@ -71,7 +70,7 @@ class CocoReader(reader.FileReader):
         self._annotations,
         FileFolder(self.images, "--images", self.allow_outside),
         FileFolder(self.panoptic, "--panoptic", self.allow_outside))
-    _tell_texts(self._annotations.texts)
+    coco_json.tell_texts(self._annotations.texts)
     return panoptic.make_found(target, self.split, records, self._categories)
 
   def problems(self, item: Record) -> list[str]:
@@ -99,13 +98,3 @@ class CocoReader(reader.FileReader):
     """Id of a category → its label: 0, 1, 2, …"""
     return {category.id: label
             for label, category in enumerate(self._categories)}
-
-
-def _tell_texts(texts: Mapping[str, int]) -> None:
-  """Says which numbers stand for image ids that are texts."""
-  if not texts:
-    return
-  text, number = next(iter(texts.items()))
-  print(f"--annotations: {len(texts):,} image ids are texts. A text of digits "
-        "becomes that number, any other a number of its SHA-256; the first is "
-        f"{text!r} → {number}.")

@@ -9,7 +9,7 @@ ignored: they are counted in the PNG, which is the truth.
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -26,20 +26,20 @@ _HIGHEST_ID = 2**63 - 1
 # So many digits are 52 bits, which every reader of JSON keeps exactly.
 _HASH_DIGITS = 13
 
-_ImageId = Annotated[schema.ID | schema.TEXT, Meta(
+ImageId = Annotated[schema.ID | schema.TEXT, Meta(
     description=f"a whole number from 0 to {_HIGHEST_ID:,}, or a text")]
 _SegmentId = Annotated[int, Meta(
     ge=1, le=2**24 - 1,
     description="a whole number from 1 to 16,777,215 (0 is void)")]
 _Size = Annotated[Annotated[int, Meta(ge=1)] | None, Meta(
     description="a whole number of pixels, not as a text")]
-_CrowdFlag = Annotated[schema.FLAG | None, Meta(
+CrowdFlag = Annotated[schema.FLAG | None, Meta(
     description="0, 1, false or true, not as a text")]
 
 
 class ImageEntry(msgspec.Struct, gc=False):
   """An entry of `images`. In what `read` gives, `id` is a number."""
-  id: _ImageId
+  id: ImageId
   file_name: schema.TEXT
   height: _Size = None
   width: _Size = None
@@ -54,12 +54,12 @@ class SegmentEntry(msgspec.Struct, gc=False):
   """An entry of `segments_info`."""
   id: _SegmentId
   category_id: schema.ID
-  iscrowd: _CrowdFlag = None
+  iscrowd: CrowdFlag = None
 
 
 class AnnotationEntry(msgspec.Struct):
   """An entry of `annotations`. In what `read` gives, `image_id` is a number."""
-  image_id: _ImageId
+  image_id: ImageId
   file_name: schema.TEXT
   segments_info: list[SegmentEntry]
 
@@ -96,7 +96,7 @@ def read(path: pathlib.Path) -> Annotations:
   problems += more_problems
   # What follows needs complete lists.
   raise_problems(problems, title)
-  texts = _number_ids(images, annotations)
+  texts = number_ids(images, annotations)
   problems = _repeated_ids(images, annotations)
   problems += _unknown_categories(annotations, categories)
   problems += _without_partner(images, annotations)
@@ -134,9 +134,14 @@ def number_of(image_id: int | str) -> int:
   return int(digest[:_HASH_DIGITS], 16)
 
 
-def _number_ids(images: Sequence[ImageEntry],
-                annotations: Sequence[AnnotationEntry]) -> dict[str, int]:
-  """Replaces ids that are texts by numbers; returns those of the images."""
+def number_ids(images: Sequence[ImageEntry], annotations: Sequence[Any]
+               ) -> dict[str, int]:
+  """Replaces ids that are texts by numbers; returns those of the images.
+
+  Args:
+    images: their `id` is replaced.
+    annotations: their `image_id` is replaced.
+  """
   texts = {}
   for image in images:
     number = number_of(image.id)
@@ -146,6 +151,16 @@ def _number_ids(images: Sequence[ImageEntry],
   for annotation in annotations:
     annotation.image_id = number_of(annotation.image_id)
   return texts
+
+
+def tell_texts(texts: Mapping[str, int]) -> None:
+  """Says which numbers stand for image ids that are texts."""
+  if not texts:
+    return
+  text, number = next(iter(texts.items()))
+  print(f"--annotations: {len(texts):,} image ids are texts. A text of digits "
+        "becomes that number, any other a number of its SHA-256; the first is "
+        f"{text!r} → {number}.")
 
 
 def _repeated_ids(images: Sequence[ImageEntry],

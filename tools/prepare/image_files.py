@@ -28,10 +28,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _JPEG_FORMATS = ("JPEG", "MPO")
 _COPIED_FORMATS = (*_JPEG_FORMATS, "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-# EXIF orientations: 1 is upright, 2 to 8 are rotated or mirrored.
+# EXIF orientations: 1 is upright, 2 to 8 are rotated or mirrored. 5 to 8 also
+# swap height and width.
 _NOT_UPRIGHT = range(2, 9)
+_QUARTER_TURNS = range(5, 9)
 _FEATURES = ("image", "image/id", "file_name", "label")
 _NO_CLASS = -1  # TFDS's label for an image without a class.
+
+# Where an encoded image lies, or its bytes.
+File = pathlib.Path | bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,31 +57,49 @@ def name_of(image_file: ImageFile) -> str:
   return image_file.name
 
 
-def check(path: pathlib.Path, name: str) -> list[str]:
+def check(file: File, name: str) -> list[str]:
   """Problems of an image: unreadable, cut short, not 8 bits.
 
   Args:
-    path: the file.
+    file: the image.
     name: its name in the messages.
   """
   try:
-    read_size(path, name)
+    read_size(file, name)
   except ConfigError as error:
     return [str(error)]
   return []
 
 
-def read_size(path: pathlib.Path, name: str) -> tuple[int, int]:
+def listed_size(file: File, name: str, *, upright: bool) -> tuple[int, int]:
+  """Height and width of an image; reads no more than its header.
+
+  Args:
+    file: the image.
+    name: starts each message.
+    upright: the size after the rotation that EXIF asks for.
+
+  Raises:
+    ConfigError: not an image.
+  """
+  with open_image(_as_file(file), name) as image:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if upright and orientation in _QUARTER_TURNS:
+      return image.width, image.height
+    return image.height, image.width
+
+
+def read_size(file: File, name: str) -> tuple[int, int]:
   """Height and width of an image; decodes all of it.
 
   Args:
-    path: the file.
+    file: the image.
     name: starts each message.
 
   Raises:
     ConfigError: unreadable, cut short, not 8 bits.
   """
-  with open_image(path, name) as image:
+  with open_image(_as_file(file), name) as image:
     size_HW = (image.height, image.width)
     if image.mode not in _MODES:
       raise ConfigError(f"its mode is {image.mode}; images need 8 bits per "
@@ -87,8 +110,21 @@ def read_size(path: pathlib.Path, name: str) -> tuple[int, int]:
     image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
   if is_copied:
-    check_training_decodes(path, name)
+    check_training_decodes(file, name)
   return size_HW
+
+
+def _as_file(file: File) -> pathlib.Path | io.BytesIO:
+  """What Pillow opens."""
+  if isinstance(file, bytes):
+    return io.BytesIO(file)
+  return file
+
+
+def _read_bytes(file: File) -> bytes:
+  if isinstance(file, bytes):
+    return file
+  return file.read_bytes()
 
 
 def _is_copied(image: Image.Image) -> bool:
@@ -96,14 +132,14 @@ def _is_copied(image: Image.Image) -> bool:
   return image.format in _COPIED_FORMATS and image.mode != "CMYK"
 
 
-def check_training_decodes(path: pathlib.Path, name: str) -> None:
+def check_training_decodes(file: File, name: str) -> None:
   """Decodes an image as training will, so that a cut file is found now.
 
   Pillow takes some of what TensorFlow does not: it does not compare a PNG's
   checksums, for example.
 
   Args:
-    path: the file.
+    file: the image.
     name: starts the message.
 
   Raises:
@@ -111,7 +147,7 @@ def check_training_decodes(path: pathlib.Path, name: str) -> None:
     OSError: it cannot be read.
   """
   import tensorflow as tf
-  content = path.read_bytes()
+  content = _read_bytes(file)
   try:
     tf.io.decode_image(content, channels=3, expand_animations=False)
   except tf.errors.OpError:
@@ -120,33 +156,34 @@ def check_training_decodes(path: pathlib.Path, name: str) -> None:
         "TensorFlow does not decode.") from None
 
 
-def encoded(path: pathlib.Path, *, upright: bool = True) -> bytes:
+def encoded(file: File, *, upright: bool = True) -> bytes:
   """The file's bytes, or the image encoded again; see the module's text.
 
   Args:
-    path: an image that has no problems; see `check`.
+    file: an image that has no problems; see `check`.
     upright: rotates the image as EXIF says. False if a depth map lies on the
       stored pixels.
   """
-  with open_image(path, str(path)) as image:
+  name = "image" if isinstance(file, bytes) else str(file)
+  with open_image(_as_file(file), name) as image:
     file_format = image.format
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     must_rotate = upright and orientation in _NOT_UPRIGHT
     if _is_copied(image) and not must_rotate:
-      return path.read_bytes()
+      return _read_bytes(file)
     if must_rotate:
       rgb_HW3 = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     else:
       rgb_HW3 = np.asarray(image.convert("RGB"))
   # An array has no color profile. That of a CMYK image would not fit RGB.
   new_image = Image.fromarray(rgb_HW3)
-  file = io.BytesIO()
+  new_file = io.BytesIO()
   if file_format in _JPEG_FORMATS:
     # High quality and full color, since this is the second compression.
-    new_image.save(file, "JPEG", quality=95, subsampling=0)
+    new_image.save(new_file, "JPEG", quality=95, subsampling=0)
   else:
-    new_image.save(file, "PNG")
-  return file.getvalue()
+    new_image.save(new_file, "PNG")
+  return new_file.getvalue()
 
 
 def list_files(folder: pathlib.Path, flag: str,
