@@ -12,7 +12,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Where this is set every process compiles all it imports: ten seconds each.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test lint env lock clean
+.PHONY: quickstart test lint docs env lock clean
 
 quickstart: env
 	$(RUN) -m tools.quickstart --workdir workdirs/quickstart \
@@ -23,6 +23,12 @@ test: env lint
 
 lint: env
 	$(VENV)/bin/ruff check .
+
+# The documentation as a site in workdirs/site. The variable silences an
+# announcement about other versions of mkdocs.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@echo open workdirs/site/index.html
 
 # Made again only when the lock changes.
 env: $(VENV)/.made
