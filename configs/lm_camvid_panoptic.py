@@ -50,6 +50,7 @@ def set_oracle(config, stage_i_config):
   """The oracle whose code is learned."""
   config.oracle = mlc.ConfigDict()
   config.oracle.task = stage_i_config.task
+  config.oracle.task_options = stage_i_config.task_options
   config.oracle.model_init = "stage1"
   config.oracle.model_name = stage_i_config.model_name
   config.oracle.model = stage_i_config.model

@@ -3,10 +3,10 @@
 For two cores: 367 training images, labels of 96 × 128 pixels. Change data set,
 classes and sizes, and it is a config for your own images.
 
-CamVid has a class for each pixel and no instances. Write its labels as COCO's
-panoptic format: a class of stuff is one segment, and each connected region of a
-class of things is one. Then run `tools.prepare_data coco --name camvid` for
-`--split train` and `--split validation`; see docs/data.md.
+CamVid has a class for each pixel and no instances, so the task is semantic
+segmentation: each connected region of a class of things is an instance. Make
+the data set with `tools.prepare_data masks --name camvid` for `--split train`
+and `--split validation`; see docs/data.md.
 
 Arguments: `encoder=NAME` (a name, address or file of a DINOv2-S; `none`: the
 model reads the image by patches, as in the paper).
@@ -17,16 +17,20 @@ import ml_collections as mlc
 from configs import common
 
 DATASET = "camvid"
-# Eleven classes and void. No image has more than 20 segments.
-CLASSES = {"semantics": 11 + 1, "instances": 24}
+# Eleven classes and void. The last three are cars, pedestrians, bicyclists.
+CLASSES = {"semantics": 11 + 1}
+THINGS = (9, 10, 11)
 LABEL_SIZE = (96, 128)
 PATCH = 8
+# A word for each patch. A code of fewer words than patches has to be resized,
+# and then its words say less about their own place.
+CODE_GRID = (12, 16)
 # 24 × 32 patches of 14 pixels: four for each of the model's 12 × 16 tokens.
 ENCODER_SIZE = (336, 448)
-# A class of stuff is one segment, whatever instance ids its pixels get.
-SCORE_OPTIONS = dict(merge_stuff=True)
-# On few images instances are often wrong; then they must not spoil the classes.
-PRED_KW = dict(min_fraction=0.0005, instance_label="pixel")
+# Smaller segments are more often wrong than right.
+PRED_KW = dict(min_fraction=0.0005)
+
+LOAD = 'decode|coco_panoptic|concat(["semantics"], "labels")|'
 
 
 def image_size(args):
@@ -41,10 +45,10 @@ def pp_strings(size):
           'crop_box(key="image")|crop_box(key="labels")|')
   image = f'resize({size}, antialias=True)|value_range(-1, 1)|'
   labels = (f'resize({LABEL_SIZE}, key="labels", method="nearest")|'
-            'make_canonical|keep("image","labels")')
+            'keep("image","labels")')
   return common.Preprocessing(
-      train=common.LOAD + common.FLIP + crop + image + labels,
-      eval=common.LOAD + image + labels,
+      train=LOAD + common.FLIP + crop + image + labels,
+      eval=LOAD + image + labels,
       predict=f'decode|{image}keep("image")')
 
 
@@ -56,7 +60,8 @@ def parse(arg):
 def get_config(arg=None):
   args = parse(arg)
   config = mlc.ConfigDict()
-  config.task = "panoptic_segmentation"
+  config.task = "semantic_segmentation"
+  config.task_options = dict(things=THINGS)
   pp = pp_strings(image_size(args))
   common.set_data(config, DATASET, pp)
   config.log_training_steps = 100
@@ -71,8 +76,9 @@ def get_config(arg=None):
 
   config.model_name = "vit"
   config.model = dict(
-      input_size=LABEL_SIZE, patch_size=(PATCH, PATCH), code_len=64, width=192,
-      oracle_depth=2, base_model_depth=3, mlp_dim=576, num_heads=6,
+      input_size=LABEL_SIZE, patch_size=(PATCH, PATCH),
+      code_len=CODE_GRID[0] * CODE_GRID[1], code_grid=CODE_GRID, width=256,
+      oracle_depth=2, base_model_depth=2, mlp_dim=768, num_heads=8,
       dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True,
       **common.stage_i_switches())
@@ -116,5 +122,4 @@ def add_eval(config, name, *, pred, pp, **pred_kw):
   """
   config.evals = [*config.evals, (name, "coco_panoptic")]
   config[name] = dict(
-      split="validation", pp=pp, pred=pred, pred_kw=PRED_KW | pred_kw,
-      options=SCORE_OPTIONS)
+      split="validation", pp=pp, pred=pred, pred_kw=PRED_KW | pred_kw)
