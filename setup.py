@@ -42,7 +42,10 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["uvim", "uvim.*"]),
-    package_data={"uvim.explorer": ["page.html"]},
+    package_data={
+        "uvim": ["packs/*/*", "packs/*/*/*"],
+        "uvim.explorer": ["page.html"],
+    },
     entry_points={"console_scripts": ["uvim = uvim.cli.main:main"]},
     install_requires=requirements["base"],
     extras_require={

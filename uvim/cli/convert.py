@@ -1,13 +1,20 @@
-"""Turns a run into a .npz in the published layout, and the other way round.
+"""Turns a run into a pack or a .npz, and a .npz into the workdir of a run.
 
+  uvim convert SRC DST --pack [--half] [--license cc-by-4.0]
   uvim convert SRC DST
 
-SRC is the workdir of a run, a .npz, an https:// address, or a name such as
-uvim-panoptic-stage1. DST is a new .npz if it ends so, else a new workdir that
-`config.model_init` and `config.oracle.model_init` take. Not a bit of an array
-changes. Optimizer, step and random state are not part of the published layout:
-a converted workdir can be started from, not resumed. Where a run averages its
-parameters, the average is what is written.
+With --pack, SRC is the workdir of a run, best of stage II, whose stage I comes
+along. DST becomes a folder with weights, config, names of the classes and a
+model card. Every command takes it as --checkpoint, on any machine.
+
+Without it, the published layout is written. SRC is the workdir of a run, a
+pack, a .npz, an https:// address, or a name such as uvim-panoptic-stage1. DST
+is a new .npz if it ends so, else a new workdir that `config.model_init` and
+`config.oracle.model_init` take. Not a bit of an array changes.
+
+Optimizer, step and random state are left behind: neither a pack nor a converted
+workdir can be resumed, only started from. Where a run averages its parameters,
+the average is what is written.
 """
 
 import argparse
@@ -34,6 +41,13 @@ def main(argv: Sequence[str] | None = None, *,
   parser = app.make_command_parser(program, __doc__)
   parser.add_argument("source", metavar="SRC")
   parser.add_argument("target", metavar="DST")
+  parser.add_argument("--pack", action="store_true",
+                      help="write a pack: a folder to share")
+  parser.add_argument("--half", action="store_true",
+                      help="pack: parameters of 16 bits, half the size")
+  parser.add_argument("--license", metavar="ID",
+                      help="pack: for its card, such as cc-by-4.0; default: "
+                      "the card names none")
   return app.run(parser, _command, argv)
 
 
@@ -43,9 +57,32 @@ def _command(args: argparse.Namespace) -> None:
 
   # An accelerator may be busy with a run, and is of no use here.
   jax.config.update("jax_platforms", "cpu")
+  if args.pack:
+    write_pack(args.source, args.target, half=args.half,
+               license_id=args.license)
+    return
+  for name in ("half", "license"):
+    if getattr(args, name):
+      raise ConfigError(f"--{name} is an option of packs: add --pack.")
   kind, specs = convert(args.source, args.target)
   print(describe(kind, specs))
   print(f"wrote {args.target}")
+
+
+def write_pack(source: str, target: str, *, half: bool,
+               license_id: str | None) -> None:
+  """Writes a pack and says what is in it; see `uvim.store.pack_writer.write`.
+  """
+  from uvim.store import pack_writer
+  _check_is_new(target)
+  facts = pack_writer.write(source, target, half=half, license_id=license_id)
+  for title, count in facts.parameters.items():
+    print(f"{title}: {count:,} parameters, {facts.precision}")
+  if facts.rounding:
+    print(f"half precision: {facts.rounding}")
+  if facts.license is None:
+    print("its card names no license; --license does")
+  print(f"wrote {target}, {facts.num_bytes / 1e6:.1f} MB")
 
 
 def convert(source: str, target: str) -> tuple[str, dict[str, list]]:

@@ -13,7 +13,8 @@ from uvim.registry import unknown
 COMMANDS = {
     "predict": "predicts images and writes the predictions",
     "explore": "a page to look at a model's guiding code",
-    "convert": "turns a run into a .npz, and the other way round",
+    "convert": "turns a run into a pack to share, or into a .npz and back",
+    "push": "uploads a pack to the Hugging Face hub",
     "version": "says which version this is",
 }
 
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_parser():
-  lines = ["UViM: predict images, look into the guiding code, convert "
-           "checkpoints.", ""]
+  lines = ["UViM: predict images, look into the guiding code, share models.",
+           ""]
   for name, meaning in COMMANDS.items():
     lines.append(f"  uvim {name:9} {meaning}")
   lines += ["", "uvim COMMAND --help lists the options of a command."]

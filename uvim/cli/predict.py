@@ -2,11 +2,11 @@
 
   uvim predict --checkpoint W --out DIR image.jpg folder/ …
 
-W is a run's workdir, a .npz (with --lm) or a published name such as
-uvim-panoptic. DIR gets images to look at, the predictions themselves
-(panoptic: COCO's JSON and PNGs; depth: 16-bit PNGs in millimetres;
-colorization: RGB PNGs) and predictions.json with the codes and settings; see
-uvim/inference/export.py. Needs no TensorFlow.
+W is a run's workdir, a pack, a .npz (with --lm) or a published name such as
+uvim-panoptic; without it, a small model that comes with the package. DIR gets
+images to look at, the predictions themselves (panoptic: COCO's JSON and PNGs;
+depth: 16-bit PNGs in millimetres; colorization: RGB PNGs) and predictions.json
+with the codes and settings; see uvim/inference/export.py. Needs no TensorFlow.
 """
 
 import argparse
@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
     # Found before the model is loaded, which may take minutes.
     paths = images.find(args.images)
     _check_out(args.out, paths)
+    if args.checkpoint is None:
+      from uvim.store import published
+      args.checkpoint = published.DEFAULT_PACK
+      print(f"note: {published.DEFAULT_NOTE}", file=sys.stderr)
     uvim = load(args.checkpoint, lm=args.lm)
     drawn_with = options.given_options(args, sampling)
     if uvim.prior is not None:
@@ -73,7 +77,9 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
   parser = app.make_command_parser(program, __doc__)
   add = parser.add_argument
   add("images", nargs="+", metavar="IMAGE", help="files and folders")
-  add("--checkpoint", required=True, help="a workdir, .npz, address or name")
+  add("--checkpoint",
+      help="a workdir, pack, .npz, address or name; default: a small model "
+      "that comes with the package")
   add("--lm", help="stage II, where --checkpoint is stage I alone")
   add("--out", required=True,
       help="folder to write to; the same command, again, goes on there")

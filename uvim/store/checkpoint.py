@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from uvim import files, finder, registry
 from uvim import tree as tree_lib
-from uvim.store import alias, digests, safetensors_file
+from uvim.store import alias, digests, pack, safetensors_file
 from uvim.typing import PyTree
 
 SUBDIR = "checkpoints"
@@ -395,8 +395,8 @@ def load_params(path: Path) -> dict[str, Any]:
   """Parameters as numpy, on one host.
 
   Args:
-    path: a '.npz' with slash-joined names, a '.safetensors', or the workdir of
-      a run, whose newest intact checkpoint is read; local or gs://.
+    path: a '.npz' with slash-joined names, a '.safetensors', a pack, or the
+      workdir of a run, whose newest intact checkpoint is read; local or gs://.
 
   Returns:
     Nested dicts as in the published files: {'params': …, and in stage I
@@ -413,6 +413,8 @@ def load_params(path: Path) -> dict[str, Any]:
         f"No checkpoint at {given}. Expected a .npz or .safetensors file or a "
         "run's workdir.")
   if path.is_dir():
+    if pack.is_pack(path):
+      return pack.load_params(path)
     return _load_workdir(path)
   is_safetensors = given.endswith(SAFETENSORS)
   if "://" not in given:

@@ -1,7 +1,7 @@
 """What a checkpoint holds: models and their arrays, ready to predict.
 
-A run's workdir tells its fields; bare arrays (a `.npz`, a published name) show
-them by their names and shapes (`uvim.store.shapes`).
+The workdir of a run and a pack tell their fields; bare arrays (a `.npz`, a
+published name) show them by their names and shapes (`uvim.store.shapes`).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from uvim.models import make_model
 from uvim.models.guided import GuidedModel
 from uvim.priors.base import Prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, download, published, shapes
+from uvim.store import checkpoint, download, pack, published, shapes
 from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
@@ -77,7 +77,7 @@ def open_model(
 
   Arguments and errors as `uvim.inference.api.UViM.from_checkpoint`.
   """
-  path = finder.expand(path)
+  path = published.locate_pack(finder.expand(path))
   lm = finder.expand(lm) if lm else None
   path, lm = _both_stages(path, lm)
   arrays = _read_arrays(path, STAGE_I)
@@ -241,12 +241,18 @@ def _folder_of_run(path) -> epath.Path | None:
 
 
 def read_meta(path) -> dict[str, Any]:
-  """The meta of a run's newest checkpoint; {} for anything but a run."""
-  return checkpoint.read_meta(path) if read_config(path) else {}
+  """The meta of a run's newest checkpoint, or of a pack; {} for all else."""
+  if not read_config(path):
+    return {}
+  if pack.is_pack(path):
+    return pack.read_meta(path)
+  return checkpoint.read_meta(path)
 
 
 def oracle_path(path, config) -> str:
   """Stage I of a stage II run: as the run named it, or beside the run.
+
+  A pack of both stages has its own.
 
   The run may come from a stranger. So an address in it is followed only if
   that asks nobody but the publisher of known weights, or nobody at all.
@@ -258,6 +264,8 @@ def oracle_path(path, config) -> str:
   Raises:
     ConfigError: an address that the user has not named.
   """
+  if pack.is_pack(path):
+    return pack.stage_i_of(path)
   oracle = (config.get("oracle") or {}).get("model_init")
   if not oracle or not isinstance(oracle, str):
     raise ConfigError(f"{path} names no stage I model: "

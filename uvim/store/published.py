@@ -1,5 +1,7 @@
 """Published weights: their names, their addresses, and what was fetched.
 
+`PACKS` come with the package itself; all others are fetched.
+
 Wherever a config takes a checkpoint, it takes a name of this table or an
 https:// address too. `uvim.store.download` fetches both, once. What stands on
 the Hugging Face hub may also be called 'hf:OWNER/NAME'; see `uvim.store.hub`.
@@ -10,18 +12,30 @@ encoders the repositories of their authors or of timm.
 """
 
 import os
+import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 from uvim import registry
-from uvim.store import checkpoint, download, hub
+from uvim.store import checkpoint, download, hub, pack
 
 HUB = "https://huggingface.co"
 HOST = "https://storage.googleapis.com"
 # 'uvim-panoptic' means the weights of the family that asks.
 STAGES = {"vqvae": "stage1", "lm": "stage2"}
 _FILE_STAGES = {"stage1": "stageI", "stage2": "stageII"}
+
+
+_PACKS_FOLDER = pathlib.Path(__file__).parents[1] / "packs"
+# Name → folder of a pack that was installed with this package.
+PACKS = {"uvim-rooms-panoptic": str(_PACKS_FOLDER / "rooms_panoptic")}
+# What a command that was given no checkpoint takes, and what it then says.
+DEFAULT_PACK = "uvim-rooms-panoptic"
+DEFAULT_NOTE = (
+    f"no --checkpoint, so {DEFAULT_PACK} is used: it segments the drawn indoor "
+    "scenes of `rooms` into 12 classes, at 48 × 48 pixels; it does not know "
+    "the things of photographs.")
 
 
 def _uvim_models() -> dict[str, str]:
@@ -142,11 +156,32 @@ def load_params(
         f"{HOST}/BUCKET/FILE.") from e
 
 
+def locate_pack(path: str | os.PathLike, client: hub.Client | None = None
+                ) -> str | os.PathLike:
+  """The folder of a pack that is named; any other path as it is.
+
+  Args:
+    path: a name of PACKS, 'hf:OWNER/NAME', or anything else.
+    client: see `hub.fetch_pack`.
+
+  Raises:
+    ConfigError: as of `hub.fetch_pack`.
+  """
+  if path in PACKS:
+    return PACKS[path]
+  text = os.fspath(path)
+  is_a_file = text.endswith(checkpoint.SAFETENSORS)
+  if text.startswith(hub.PREFIX) and not is_a_file:
+    return hub.fetch_pack(text, client) or path
+  return path
+
+
 def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
   """A path that can be opened, for all that a config may name.
 
   Args:
-    path: a local path or gs://, which come back as they are; an https://
+    path: a local path or gs://, which come back as they are; a pack of both
+      stages, which for stage I means the one inside; an https://
       address, 'hf:OWNER/NAME' or a name ('uvim-panoptic', 'howto-i21k-L/16'),
       which are fetched unless they were before. A name wins over a file of
       that name: write './NAME' for the file.
@@ -158,6 +193,8 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
     ConfigError: an unknown name, no network, a download that breaks off.
   """
   path = os.fspath(path)
+  if path in PACKS:
+    path = PACKS[path]
   names = dict(MODELS | VITS)
   if kind in STAGES:
     ending = f"-{STAGES[kind]}"
@@ -176,5 +213,8 @@ def locate(path: str | os.PathLike, *, kind: str | None = None) -> str:
         f"{path}: weights are fetched over https:// only, so that nobody on "
         "the way can change them.")
   if is_like_a_name(path) and not os.path.exists(path):
-    raise registry.unknown("weights", path, names)
+    raise registry.unknown("weights", path, names | PACKS)
+  # A pack of both stages means the one that the family asks for.
+  if kind == "vqvae" and pack.holds_both(path):
+    return pack.stage_i_of(path)
   return path

@@ -30,6 +30,7 @@ _TYPES = {
     "BOOL": np.bool_,
 }
 _LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
 
 
 def load(path: str | os.PathLike) -> dict[str, Any]:
@@ -65,6 +66,29 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
     arrays[name] = _as_array(tensor, where)
     files.check_numbers(arrays[name], where)
   return files.as_params(arrays, path)
+
+
+def read_notes(path: str | os.PathLike) -> dict[str, str]:
+  """The texts that whoever wrote a file has put beside its arrays.
+
+  Args:
+    path: local or gs://. Only its header is read.
+
+  Raises:
+    ConfigError: the header is not readable.
+  """
+  path = epath.Path(os.fspath(path))
+  try:
+    with path.open("rb") as file:
+      length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+      # The library allows no longer header either.
+      header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+      notes = header.get("__metadata__") or {}
+      return {str(name): str(note) for name, note in notes.items()}
+  except (ValueError, AttributeError, RecursionError, OSError) as error:
+    raise ConfigError(
+        f"{path} is no readable .safetensors file: its header is damaged."
+    ) from error
 
 
 def _check_names(content: bytes) -> None:

@@ -94,7 +94,9 @@ def test_pip_installs_one_package_and_one_command(tmp_path):
   assert {name.split("/")[0] for name in names} == {"uvim", about}
   assert commands.split() == ["[console_scripts]", "uvim", "=",
                               "uvim.cli.main:main"]
-  # Every module and the page, none forgotten for want of an __init__.py.
+  # Every module, the page and the packs, none forgotten for want of an __init__.py.
   wanted = {str(path.relative_to(ROOT)) for path in (ROOT / "uvim").rglob("*")
             if path.suffix in (".py", ".html")}
+  wanted |= {str(path.relative_to(ROOT))
+             for path in (ROOT / "uvim/packs").rglob("*") if path.is_file()}
   assert {name for name in names if name.startswith("uvim/")} == wanted

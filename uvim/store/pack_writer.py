@@ -1,0 +1,228 @@
+"""Makes a pack of a run; see `uvim.store.pack` for what that is."""
+
+import functools
+import math
+import os
+import pathlib
+import tempfile
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from uvim import config as config_lib
+from uvim import files, tree
+from uvim.registry import ConfigError
+from uvim.store import card, open_model, pack
+from uvim.store.open_model import STAGE_I, STAGE_II, Config, OpenModel
+from uvim.typing import PyTree
+
+_TITLES = {STAGE_I: "stage I", STAGE_II: "stage II"}
+
+
+class Stage(NamedTuple):
+  """One stage of a pack.
+
+  Attributes:
+    config: of its run, without places of this machine.
+    arrays: {"params", and of stage I "state"}, as they are written.
+    version: of the package that trained it; "" where nobody knows.
+  """
+  config: Config
+  arrays: PyTree
+  version: str
+
+
+# By kind.
+Stages = dict[str, Stage]
+
+
+def write(workdir: str, target: str, *, half: bool = False,
+          license_id: str | None = None) -> card.Facts:
+  """Makes a pack.
+
+  Args:
+    workdir: of a run of stage II, whose stage I comes along; or of stage I.
+    target: the folder to be made; must not exist.
+    half: writes parameters as float16. They are loaded as float32.
+    license_id: for the card, such as "cc-by-4.0"; None: it names none.
+
+  Returns:
+    What the card says.
+
+  Raises:
+    ConfigError: no such run, stages that do not go together, something is at
+      `target`, no such license.
+  """
+  card.check_license(license_id)
+  folder = pathlib.Path(target)
+  if os.path.lexists(folder):
+    raise ConfigError(f"{target} exists already; nothing is overwritten.")
+  config = open_model.read_config(workdir)
+  if config.get("kind") not in _TITLES:
+    raise ConfigError(f"SRC = {workdir!r}; a pack is made of the workdir of a "
+                      "run of stage I or II.")
+  opened = open_model.open_model(workdir)
+  stages = _stages(workdir, config, opened)
+  rounding = ""
+  if half:
+    stages = {kind: stage._replace(arrays=pack.halve(stage.arrays))
+              for kind, stage in stages.items()}
+    rounding = _rounding(opened, stages)
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  # Renamed when it is complete.
+  with tempfile.TemporaryDirectory(
+      dir=folder.parent, prefix=".packing_") as temporary:
+    unfinished = pathlib.Path(temporary) / folder.name
+    _write_stages(unfinished, stages, opened)
+    facts = _facts(folder.name, workdir, stages, opened,
+                   num_bytes=_weight_bytes(unfinished), half=half,
+                   rounding=rounding, license_id=license_id)
+    files.write_text(unfinished / pack.CARD, card.write(facts))
+    unfinished.rename(folder)
+  return facts
+
+
+def _stages(workdir: str, config: Config, opened: OpenModel) -> Stages:
+  """What is written of a run."""
+  if config["kind"] == STAGE_I:
+    return {STAGE_I: _stage(workdir, config, opened.arrays)}
+  oracle = open_model.oracle_path(workdir, config)
+  oracle_config = open_model.read_config(oracle)
+  if not oracle_config:
+    # Bare arrays come without a config, but stage II knows theirs.
+    oracle_config = _config_of_oracle(config)
+  prior_arrays = {files.PARAMS: opened.prior_params}
+  stage_i = _stage(oracle, oracle_config, opened.arrays)
+  stage_ii = _stage(workdir, config, prior_arrays)
+  # Where stage I is from now on.
+  stage_ii.config["oracle"]["model_init"] = pack.STAGE_I
+  return {STAGE_I: stage_i, STAGE_II: stage_ii}
+
+
+def _stage(path: str, config: Config, arrays: PyTree) -> Stage:
+  version = open_model.read_meta(path).get("version", "")
+  return Stage(pack.without_places(config), arrays, version)
+
+
+def _config_of_oracle(config: Config) -> Config:
+  """The config of stage I, as far as that of stage II tells it."""
+  oracle = config["oracle"]
+  told = {name: oracle[name]
+          for name in ("task", "task_options", "model_name", "model")}
+  # What it learned from is the same, and it is evaluated alike.
+  return {**config, **told, "kind": STAGE_I, "oracle": None, "evals": []}
+
+
+def _write_stages(folder: pathlib.Path, stages: Stages,
+                  opened: OpenModel) -> None:
+  stage_i = stages[STAGE_I]
+  write_stage = functools.partial(
+      pack.write_stage, categories=opened.categories)
+  if STAGE_II not in stages:
+    write_stage(folder, stage_i.config, stage_i.arrays,
+                version=stage_i.version)
+    return
+  write_stage(folder / pack.STAGE_I, stage_i.config, stage_i.arrays,
+              version=stage_i.version)
+  stage_ii = stages[STAGE_II]
+  # Of stage I as it will be loaded: rounding has changed it.
+  oracle_crc32 = tree.fingerprint(pack.as_loaded(stage_i.arrays))
+  write_stage(folder, stage_ii.config, stage_ii.arrays,
+              version=stage_ii.version, oracle_crc32=oracle_crc32)
+
+
+def _weight_bytes(folder: pathlib.Path) -> int:
+  sizes = [path.stat().st_size for path in folder.rglob(pack.WEIGHTS)]
+  return sum(sizes)
+
+
+# ── What the card says ──────────────────────────────────────────────────────
+
+
+def _facts(name: str, workdir: str, stages: Stages, opened: OpenModel, *,
+           num_bytes: int, half: bool, rounding: str, license_id: str | None
+           ) -> card.Facts:
+  outer = stages.get(STAGE_II, stages[STAGE_I])
+  config = config_lib.from_json(outer.config)
+  parameters = {}
+  for kind, stage in stages.items():
+    parameters[_TITLES[kind]] = _num_parameters(stage.arrays)
+  return card.Facts(
+      name=name,
+      kind=config.kind,
+      task=stages[STAGE_I].config["task"],
+      dataset=config.dataset,
+      split=config.train_split,
+      input_size=opened.model.image_size,
+      categories=opened.categories,
+      parameters=parameters,
+      precision="float16" if half else "float32",
+      num_bytes=num_bytes,
+      version=outer.version,
+      scores=card.read_scores(workdir, config),
+      rounding=rounding,
+      license=license_id)
+
+
+def _num_parameters(arrays: PyTree) -> int:
+  sizes = [math.prod(array.shape)
+           for array in tree.flatten(arrays[files.PARAMS]).values()]
+  return sum(sizes)
+
+
+# ── What half precision changes ─────────────────────────────────────────────
+
+
+def _rounding(opened: OpenModel, stages: Stages) -> str:
+  """How much the outputs move, for an image and a code of noise.
+
+  Args:
+    opened: the model in full precision.
+    stages: in half precision.
+  """
+  rng = np.random.default_rng(0)
+  model = opened.model
+  code = rng.integers(0, model.spec.num_words, (1, model.spec.length), np.int32)
+
+  @jax.jit
+  def base_model(arrays, image):
+    return model.base_model(arrays, model.embed(arrays, code), image)
+
+  image = _noise_image(rng, model.image_size)
+  rounded = pack.as_loaded(stages[STAGE_I].arrays)
+  full = base_model(opened.arrays, image)
+  half = base_model({files.STATE: {}, **rounded}, image)
+  text = (f"for an image and a code of noise, logits of the base model move by "
+          f"at most {_largest_difference(full, half):.2g} "
+          f"(the largest is {_largest(full):.3g})")
+  if STAGE_II not in stages:
+    return text
+  prior = opened.prior
+  image = _noise_image(rng, prior.input_size)
+  log_prob = jax.jit(prior.log_prob)
+  full = log_prob(opened.prior_params, image, code)
+  # Some priors have no likelihoods.
+  if full is None:
+    return text
+  rounded = pack.as_loaded(stages[STAGE_II].arrays)
+  half = log_prob(rounded[files.PARAMS], image, code)
+  return (f"{text}, log-probabilities of words by at most "
+          f"{_largest_difference(full, half):.2g} nats")
+
+
+def _noise_image(rng: np.random.Generator, size: tuple[int, int]
+                 ) -> np.ndarray:
+  """A gray image [1, H, W, 3] in [-1, 1], which every task can see."""
+  gray = rng.uniform(-1, 1, (1, *size, 1)).astype(np.float32)
+  return np.repeat(gray, 3, axis=-1)
+
+
+def _largest_difference(full: PyTree, half: PyTree) -> float:
+  differences = jax.tree.map(lambda one, other: one - other, full, half)
+  return _largest(differences)
+
+
+def _largest(arrays: PyTree) -> float:
+  """The largest magnitude in a tree of arrays."""
+  return max(float(abs(array).max()) for array in jax.tree.leaves(arrays))
