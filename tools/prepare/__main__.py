@@ -44,10 +44,13 @@ import sys
 from collections.abc import Sequence
 
 from tools.prepare import checksums
+from tools.prepare.ade20k import Ade20kReader
+from tools.prepare.cityscapes import CityscapesReader
 from tools.prepare.coco import CocoReader
 from tools.prepare.detection import DetectionReader
 from tools.prepare.images import ImagesReader
 from tools.prepare.instances import InstancesReader
+from tools.prepare.kitti_step import KittiStepReader
 from tools.prepare.masks import MasksReader
 from tools.prepare.nyu import NyuReader
 from tools.prepare.reader import Reader
@@ -60,6 +63,7 @@ from uvim.cli import app
 READERS: dict[str, type[Reader]] = {
     reader.command: reader
     for reader in (CocoReader, DetectionReader, MasksReader, InstancesReader,
+                   CityscapesReader, KittiStepReader, Ade20kReader,
                    NyuReader, RgbdReader, ImagesReader, RoomsReader)}
 
 

@@ -50,7 +50,7 @@ _ThingFlag = Annotated[schema.FLAG | None, Meta(
     description="0, 1, false or true, not as a text")]
 
 
-class _Entry(msgspec.Struct):
+class ClassEntry(msgspec.Struct):
   """One class of a list, as it stands there."""
   name: schema.TEXT
   id: Annotated[_ClassId | None, Meta(
@@ -67,12 +67,15 @@ class ClassOptions:
     path: the list.
     things: names of classes that are things, besides those the list marks.
     void: ids without a class, or names of classes to take as such.
-    first_id: the id of the first line, if the list has no ids. None: 0.
+    first_id: the id of the first class, for a list without ids; None: not
+      given.
+    usual_first_id: takes its place if it is not given.
   """
   path: pathlib.Path
   things: Sequence[str] = ()
   void: Sequence[str] = ()
   first_id: int | None = None
+  usual_first_id: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +125,7 @@ def read(options: ClassOptions) -> ClassList:
   return from_entries(entries, options)
 
 
-def _read_json(path: pathlib.Path) -> list[_Entry]:
+def _read_json(path: pathlib.Path) -> list[ClassEntry]:
   where = f"{OPTION}: {str(path)!r}"
   content = files.load_json(path, OPTION)
   if isinstance(content, dict):
@@ -133,12 +136,12 @@ def _read_json(path: pathlib.Path) -> list[_Entry]:
   items = []
   for item in content:
     items.append({"name": item} if isinstance(item, str) else item)
-  entries, problems = schema.read_list(items, _Entry, "classes")
+  entries, problems = schema.read_list(items, ClassEntry, "classes")
   raise_problems(problems, where)
   return entries
 
 
-def _read_text(path: pathlib.Path) -> list[_Entry]:
+def _read_text(path: pathlib.Path) -> list[ClassEntry]:
   text = files.load_text(path, OPTION)
   lines = {}
   for number, line in enumerate(text.splitlines(), start=1):
@@ -149,7 +152,7 @@ def _read_text(path: pathlib.Path) -> list[_Entry]:
   items = []
   for line in lines.values():
     items.append(_parse_line(line, form))
-  entries, problems = schema.read_list(items, _Entry, "classes")
+  entries, problems = schema.read_list(items, ClassEntry, "classes")
   raise_problems(problems, f"{OPTION}: {str(path)!r}")
   return entries
 
@@ -189,7 +192,7 @@ def _parse_line(line: str, form: re.Pattern | None) -> dict[str, Any]:
   return item
 
 
-def from_entries(entries: Sequence[_Entry], options: ClassOptions
+def from_entries(entries: Sequence[ClassEntry], options: ClassOptions
                  ) -> ClassList:
   """The classes that a list and the command line describe together.
 
@@ -234,12 +237,15 @@ def _means_void(name: str) -> bool:
   return name.lower() in VOID_NAMES
 
 
-def _number(entries: Sequence[_Entry], options: ClassOptions) -> None:
+def _number(entries: Sequence[ClassEntry], options: ClassOptions) -> None:
   """Gives ids to the entries of a list that has none."""
   with_id = [entry for entry in entries if entry.id is not None]
   where = f"{OPTION}: {str(options.path)!r}"
   if not with_id:
-    for number, entry in enumerate(entries, start=options.first_id or 0):
+    first_id = options.first_id
+    if first_id is None:
+      first_id = options.usual_first_id
+    for number, entry in enumerate(entries, start=first_id):
       entry.id = number
   elif len(with_id) < len(entries):
     raise ConfigError(f"{where}: some classes have an id and some have none.")
@@ -260,7 +266,7 @@ def _split_void(texts: Sequence[str]) -> tuple[list[int], list[str]]:
   return ids, names
 
 
-def _check_void_ids(entries: Sequence[_Entry], void_ids: Sequence[int]
+def _check_void_ids(entries: Sequence[ClassEntry], void_ids: Sequence[int]
                     ) -> None:
   """Refuses --void for the id of a class: most often, a list is off by one."""
   for entry in entries:
@@ -271,7 +277,7 @@ def _check_void_ids(entries: Sequence[_Entry], void_ids: Sequence[int]
           f"this class is to be void, write --void {entry.name!r}.")
 
 
-def _check_names(names: Sequence[str], entries: Sequence[_Entry],
+def _check_names(names: Sequence[str], entries: Sequence[ClassEntry],
                  option: str) -> None:
   known = [entry.name for entry in entries]
   for name in names:
@@ -279,7 +285,7 @@ def _check_names(names: Sequence[str], entries: Sequence[_Entry],
       raise ConfigError(f"{option}: {registry.unknown('class', name, known)}")
 
 
-def _check_colors(entries: Sequence[_Entry], id_of_color: Mapping[int, int],
+def _check_colors(entries: Sequence[ClassEntry], id_of_color: Mapping[int, int],
                   where: str) -> None:
   """Colors are those of all classes, of each another, or of none."""
   if not id_of_color:

@@ -21,7 +21,7 @@ from tools.prepare.mask_files import MaskedImage
 from tools.prepare.mask_mistakes import Mistake
 from tools.prepare.mask_pixels import MaskFile
 from tools.prepare.mask_segments import Maps
-from tools.prepare.masks import MasksReader, class_options_of
+from tools.prepare.masks import MasksReader, classes_of
 
 
 @dataclasses.dataclass
@@ -53,7 +53,7 @@ class InstancesReader(MasksReader):
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
-    return cls(options.images, options.masks, class_options_of(options),
+    return cls(options.images, options.masks, classes_of(options),
                options.split, options.min_area, options.mask_suffix,
                options.instances, options.ids_per_class)
 

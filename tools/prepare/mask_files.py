@@ -20,8 +20,8 @@ IMAGE_ENDINGS = ("_leftImg8bit", "_rgb", "_image", "_img")
 # The first: no ending.
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_labelIds",
                 "_gtFine_labelIds", "_seg", "_gt", "_L")
-INSTANCE_ENDINGS = ("", "_instance", "_instances", "_instanceIds",
-                    "_gtFine_instanceIds")
+INSTANCE_ENDINGS = ("_instance", "_instances", "_instanceIds",
+                    "_gtFine_instanceIds", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,13 @@ class Folder:
     return files
 
 
+def check_layout(*folders: pathlib.Path) -> None:
+  """Raises a ConfigError unless these folders are below --root."""
+  for folder in folders:
+    if not folder.is_dir():
+      raise ConfigError(f"--root: there is no folder {str(folder)!r}.")
+
+
 def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
           ) -> list[MaskedImage]:
   """Pairs the images of a folder with the masks of another or the same.
@@ -87,6 +94,9 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
     ConfigError: no such folder, nothing in it, an image without a mask or with
       two.
   """
+  if images.resolve() == masks.path.resolve():
+    # The same folder may be given in two spellings.
+    masks = dataclasses.replace(masks, path=images)
   image_paths = _list_images(images, masks)
   mask_of = masks.by_key()
   items = []
@@ -94,7 +104,7 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
   ambiguous = []
   for path in image_paths:
     key = _key(path, images)
-    found = _find(key, masks.endings, mask_of)
+    found = _find(key, masks.endings, mask_of, but=(path,))
     if not found:
       missing.append(path)
     elif len(found) > 1:
@@ -115,13 +125,27 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
 def _list_images(images: pathlib.Path, masks: Folder) -> list[pathlib.Path]:
   """The images of a folder, without masks that lie in it too."""
   paths = image_files.list_files(images, "--images")
-  if images.resolve() == masks.path.resolve():
-    endings = tuple(filter(None, masks.endings))
-    paths = [path for path in paths if not path.stem.endswith(endings)]
+  if masks.path == images:
+    paths = _without_masks(paths, masks)
   if not paths:
     raise ConfigError(f"--images: no image below {str(images)!r}; looked for "
                       f"{', '.join(image_files.SUFFIXES)}.")
   return paths
+
+
+def _without_masks(paths: Sequence[pathlib.Path], masks: Folder
+                   ) -> list[pathlib.Path]:
+  """The files of a folder of both that are no masks."""
+  endings = tuple(filter(None, masks.endings))
+  counts = collections.Counter(_key(path, masks.path) for path in paths)
+  left = []
+  for path in paths:
+    is_png = path.suffix.lower() == ".png"
+    # Of a.jpg and a.png, the second is the mask.
+    is_second = is_png and counts[_key(path, masks.path)] > 1
+    if not is_second and not path.stem.endswith(endings):
+      left.append(path)
+  return left
 
 
 def _key(path: pathlib.Path, folder: pathlib.Path) -> str:
@@ -138,13 +162,14 @@ def _keys_of_image(key: str) -> list[str]:
 
 
 def _find(key: str, endings: Sequence[str],
-          files: Mapping[str, pathlib.Path]) -> list[pathlib.Path]:
-  """The files that may belong to an image."""
+          files: Mapping[str, pathlib.Path], *,
+          but: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+  """The files that may belong to an image, but some."""
   found = []
   for image_key in _keys_of_image(key):
     for ending in endings:
       path = files.get(image_key + ending)
-      if path is not None and path not in found:
+      if path is not None and path not in (*but, *found):
         found.append(path)
   return found
 
@@ -198,7 +223,8 @@ def add_instances(items: Iterable[MaskedImage], instances: Folder
   for item in items:
     key = pathlib.PurePath(item.name).with_suffix("").as_posix()
     masks = _in_folder_of(key, in_folder)
-    id_files = _find(key, instances.endings, files)
+    id_files = _find(
+        key, instances.endings, files, but=(item.image, item.mask))
     if masks:
       num_folders += 1
       item = dataclasses.replace(item, instance_masks=tuple(masks))

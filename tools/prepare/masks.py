@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -57,7 +58,7 @@ class MasksReader(reader.FileReader):
   Attributes:
     images: folder of images.
     masks: folder of masks.
-    class_options: the classes, as the command line has them.
+    read_classes: reads the list of classes.
     split: the split to write.
     min_area: pixels of the smallest thing.
     mask_suffix: what a mask has after the name of its image; None: one of
@@ -65,7 +66,7 @@ class MasksReader(reader.FileReader):
   """
   images: pathlib.Path
   masks: pathlib.Path
-  class_options: ClassOptions
+  read_classes: Callable[[], ClassList]
   split: str
   min_area: int = 40
   mask_suffix: str | None = None
@@ -90,7 +91,7 @@ class MasksReader(reader.FileReader):
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
-    return cls(options.images, options.masks, class_options_of(options),
+    return cls(options.images, options.masks, classes_of(options),
                options.split, options.min_area, options.mask_suffix)
 
   @functools.cached_property
@@ -100,7 +101,7 @@ class MasksReader(reader.FileReader):
     Raises:
       ConfigError: see `class_list.read`.
     """
-    return class_list.read(self.class_options)
+    return self.read_classes()
 
   def source_folders(self) -> list[pathlib.Path]:
     return [self.images, self.masks]
@@ -192,7 +193,7 @@ class MasksReader(reader.FileReader):
 
 
 def add_class_options(parser: argparse.ArgumentParser) -> None:
-  """Adds the options that `class_options_of` reads."""
+  """Adds the options that `classes_of` reads."""
   parser.add_argument(
       "--classes", required=True, type=pathlib.Path, metavar="FILE",
       help="text with a class a line ('name', 'id name' or 'R G B name'), or "
@@ -209,11 +210,12 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
       help="id of the first class of a list without ids (default: 0)")
 
 
-def class_options_of(options: argparse.Namespace) -> ClassOptions:
-  """The options of `add_class_options`."""
-  return ClassOptions(
+def classes_of(options: argparse.Namespace) -> Callable[[], ClassList]:
+  """What reads the classes that `add_class_options` describe."""
+  class_options = ClassOptions(
       options.classes, class_list.split_names(options.things),
       class_list.split_names(options.void), options.first_id)
+  return functools.partial(class_list.read, class_options)
 
 
 def add_area_option(parser: argparse.ArgumentParser, default: int) -> None:
