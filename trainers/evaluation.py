@@ -16,7 +16,7 @@ from evaluators import base, common
 from trainers.families.base import CODE, Compiled, Family
 from trainers.report import run_files
 from trainers.trouble import Trouble
-from uvim import fields
+from uvim import fields, progress
 from uvim.config import EvalConfig, TrainConfig
 from uvim.learn import sharding
 from uvim.registry import lookup
@@ -51,6 +51,7 @@ class Evaluation:
     on_batch: is called before each batch; it may raise.
     reports_skipped: whether the metrics count the examples that could not be
       read; otherwise such an example is an error.
+    label: stands before the progress bar; "": none is drawn.
   """
 
   config: EvalConfig
@@ -61,6 +62,7 @@ class Evaluation:
   mesh: jax.sharding.Mesh
   on_batch: Callable[[], None] | None = None
   reports_skipped: bool = False
+  label: str = ""
 
   def run(self, variables: Any) -> "Scores":
     """Makes one pass. An evaluator that fails ends neither this nor the run.
@@ -82,7 +84,7 @@ class Evaluation:
     # leave the mesh set.
     with jax.set_mesh(self.mesh):
       with trouble.noted():
-        outcome = base.run_pass(self.evaluator, predictions)
+        outcome = base.run_pass(self.evaluator, self._shown(predictions))
         metrics = self.evaluator.result(outcome.state)
         metrics |= count.metrics()
         if self.reports_skipped:
@@ -92,6 +94,14 @@ class Evaluation:
       with trouble.noted():
         collections.deque(predictions, maxlen=0)
     return _finite_scores(metrics, trouble.agree())
+
+  def _shown(self, predictions: common.Predictions) -> common.Predictions:
+    """The predictions, with a bar that tells how many have passed."""
+    if jax.process_index() or not self.label:
+      return predictions
+    return progress.bar(
+        predictions, total=self.evaluator.split.num_examples,
+        label=self.label, unit="images", stays=False)
 
   def _put(self, batch: common.Batch) -> dict[str, jax.Array]:
     """Brings a batch to the devices."""
@@ -261,7 +271,8 @@ def make_evaluation(
       start_batches=batches.start,
       mesh=mesh,
       on_batch=on_batch,
-      reports_skipped=on_bad_example == "skip")
+      reports_skipped=on_bad_example == "skip",
+      label=config.name)
 
 
 def _checked_predict_options(

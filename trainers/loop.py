@@ -10,6 +10,7 @@ process writes its own part of a checkpoint.
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ from jax.experimental import multihost_utils
 
 from trainers import cluster, evaluation, preemption, preflight
 from trainers.families.base import Compiled, Family
-from trainers.inputs import first_state, open_run, parts_of_run
-from trainers.report import panel, recorder, run_files
+from trainers.inputs import Inputs, first_state, open_run, parts_of_run
+from trainers.report import opening, pace, panel, recorder, run_files
 from trainers.workdir import (
   RunLock,
   check_inputs,
@@ -165,6 +166,9 @@ class Run:
     if self.to_score:  # It was stopped in the middle of its evaluators.
       self.lines_before_scores = self.recorder.sync()
       self._evaluate()
+    if self.step < self.total_steps:
+      self.recorder.say("compiling the training step …")
+      self.recorder.pause(self.step)
     host_batches = self.open_batches(start_step=self.step)
     batches = map(self._put, host_batches)
     while self.step < self.total_steps:
@@ -228,12 +232,15 @@ class Run:
     self.pending = None
     is_last = step == self.total_steps
     is_reported = is_last or step % self.config.log_training_steps == 0
-    if not (is_reported or self.config.skip_bad_steps):
+    is_shown = is_reported or self.recorder.wants_progress(step)
+    if not (is_shown or self.config.skip_bad_steps):
       return
     logs = {name: float(x) for name, x in jax.device_get(logs).items()}
     self._count_bad_steps(step, logs)
     if is_reported:
       self._report(step, logs)
+    if is_shown:
+      self.recorder.progress(step, logs["loss"])
 
   def _count_bad_steps(self, step: int, logs: dict[str, float]) -> None:
     """Stops the run at a step that is not finite, unless it may be skipped."""
@@ -263,7 +270,6 @@ class Run:
       if np.isfinite(value):
         finite[f"train/{name}"] = value
     self.recorder.scalars(step, finite)
-    self.recorder.progress(step, logs["loss"])
 
   def _save(self) -> None:
     """Saves the state, unless its step was not finite.
@@ -306,7 +312,10 @@ class Run:
   def _run_evaluation(self, item: evaluation.Evaluation, variables) -> None:
     """One evaluator: its metrics are kept, recorded and said."""
     name = item.config.name
+    started = time.monotonic()
     scores = item.run(variables)
+    seconds = time.monotonic() - started
+    self.recorder.note_pass(name, seconds)
     values = {}
     for metric, value in scores.metrics.items():
       values[item.config.prefix + metric] = value
@@ -320,6 +329,7 @@ class Run:
       self.failures[name] = f"at step {self.step}: {scores.problem}"
       said.append(f"{name} could not score {self.failures[name]}")
     self.recorder.scalars(self.step, values, settings)
+    said.append(f"({pace.duration(seconds)})")
     self.recorder.say("  ".join(said))
 
   def _say_failures(self) -> None:
@@ -349,11 +359,11 @@ def _prepare(
     # run that is told to stop has little time.
     inputs, program, meta = open_run(config, past, store, watch.check)
     check_inputs(workdir, config, past, meta)
-    preflight.check_inputs(config, inputs)
-    return inputs, program, meta
+    sample = preflight.check_inputs(config, inputs)
+    return inputs, program, meta, sample
 
   # A mistake may show in one process alone, such as data that it cannot see.
-  inputs, program, meta = cluster.together(open_and_check)
+  inputs, program, meta, sample = cluster.together(open_and_check)
   cluster.together(lambda: claim_workdir(workdir, config))
   checkpointer = checkpoint.Checkpointer(
       workdir, keep_every=config.keep_checkpoint_steps)
@@ -365,10 +375,11 @@ def _prepare(
   to_score = evaluation.unscored(workdir, step, due, old_meta.get("scoring"))
   progress = _progress(state, old_meta, to_score)
   record = _open_recorder(
-      make_recorder, config, workdir, inputs.total_steps, progress, wandb,
+      make_recorder, config, workdir, inputs, progress, wandb,
       num_lines=old_meta.get("lines", 0))
-  _say_start(
-      record, workdir, state, inputs.total_steps, is_resumed=bool(old_meta))
+  _say_start(record, workdir, state, inputs.total_steps, bool(old_meta))
+  for line in opening.describe(config, inputs, state.params, sample):
+    record.say(line)
   return Run(
       config=config,
       workdir=workdir,
@@ -406,7 +417,7 @@ def _open_recorder(
     make_recorder: Callable,
     config: TrainConfig,
     workdir: pathlib.Path,
-    total_steps: int,
+    inputs: Inputs,
     progress: dict[str, Any],
     wandb: str | None,
     num_lines: int,
@@ -417,22 +428,21 @@ def _open_recorder(
   return make_recorder(
       workdir,
       start_step=progress["step"],
-      total_steps=total_steps,
+      total_steps=inputs.total_steps,
       batch_size=config.batch_size,
       # Scores of evaluators that did not finish are made again.
       drop_scores=bool(progress["to_score"]),
       num_lines=num_lines,
-      wandb=wandb)
+      wandb=wandb,
+      passes=opening.passes_of(inputs))
 
 
-def _say_start(record, workdir, state, total_steps, *, is_resumed):
-  num_params = sum(x.size for x in jax.tree.leaves(state.params))
+def _say_start(record, workdir, state, total_steps, is_resumed):
   origin = "new run"
   if is_resumed:
     origin = f"resumed at step {int(state.step)}"
-  record.say(
-      f"{workdir}: {origin}, {total_steps} steps, {num_params:,} parameters, "
-      f"{jax.device_count()} device(s)")
+  record.say(f"{workdir}: {origin}, {total_steps} steps, "
+             f"{jax.device_count()} device(s)")
 
 
 def sum_over_processes(count: float) -> int:

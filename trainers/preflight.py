@@ -27,8 +27,12 @@ NUM_SAMPLED = 32
 log = logging.getLogger(__name__)
 
 
-def check_inputs(config: TrainConfig, inputs: Inputs) -> None:
+def check_inputs(config: TrainConfig, inputs: Inputs
+                 ) -> dict[str, np.ndarray]:
   """Looks at a few examples of every split of a run.
+
+  Returns:
+    Those of the training split, as a batch.
 
   Raises:
     ConfigError: the model cannot take the batches, or labels or truth are of
@@ -43,6 +47,7 @@ def check_inputs(config: TrainConfig, inputs: Inputs) -> None:
   inputs.family.check_batch(batch)
   check_labels(inputs.family.task, batch, where)
   check_evaluations(inputs.family, inputs.evaluations, config)
+  return batch
 
 
 def check_evaluations(

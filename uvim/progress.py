@@ -18,8 +18,8 @@ def interval() -> float:
   return 15.0
 
 
-def bar(items: Iterable[T], *, total: int, label: str, unit: str
-        ) -> Iterable[T]:
+def bar(items: Iterable[T], *, total: int, label: str, unit: str,
+        stays: bool = True) -> Iterable[T]:
   """Yields `items` and draws a bar on stderr.
 
   Args:
@@ -27,6 +27,10 @@ def bar(items: Iterable[T], *, total: int, label: str, unit: str
     total: how many there are.
     label: stands in front of the bar.
     unit: what is counted, in the plural, such as "files".
+    stays: whether the bar is left there at the end. If not, it is first drawn
+      after a second, so that what is quick shows nothing.
   """
   from tqdm import tqdm
-  return tqdm(items, label, total, unit=f" {unit}", mininterval=interval())
+  return tqdm(
+      items, label, total, unit=f" {unit}", mininterval=interval(),
+      leave=stays, delay=0 if stays else 1)

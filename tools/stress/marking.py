@@ -37,6 +37,12 @@ class MarkingRecorder(recorder.AbstractRecorder):
     is_due = step % EVAL_STEPS == 0 or step == self._total_steps
     self._marks.write(EVALUATION if is_due else STEP, step)
 
+  def wants_progress(self, step):
+    return self._recorder.wants_progress(step)
+
+  def note_pass(self, name, seconds):
+    self._recorder.note_pass(name, seconds)
+
   def review(self, step, usage_Q=None):
     # The loop calls it at the end of an evaluation.
     self._recorder.review(step, usage_Q)

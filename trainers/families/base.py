@@ -22,6 +22,7 @@ import numpy as np
 from trainers import cluster
 from uvim import fields, tree
 from uvim.codes import masking
+from uvim.codes.base import CodeSpec
 from uvim.config import TrainConfig
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.base import EncoderSpec
@@ -335,6 +336,11 @@ class Family(abc.ABC):
     if num_words is not None:
       checks["mask"] = fields.optional(masking.mask_check(num_words))
     return checks
+
+  @property
+  def code_spec(self) -> CodeSpec | None:
+    """What its codes look like; None: it has none."""
+    return None
 
   def num_words(self) -> int | None:
     """Q of the code whose usage is reported; None without such a code."""

@@ -94,6 +94,10 @@ class LmFamily(Family):
       options |= self.prior.options
     return options
 
+  @property
+  def code_spec(self):
+    return self.oracle.code_spec
+
   def num_words(self):
     return self.oracle.num_words()
 

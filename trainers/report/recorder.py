@@ -10,13 +10,12 @@ import contextlib
 import os
 import pathlib
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainers.report import alarms, run_files, run_page
+from trainers.report import alarms, pace, run_files, run_page
 from uvim import files
 
 
@@ -35,12 +34,20 @@ class AbstractRecorder(abc.ABC):
     """
 
   @abc.abstractmethod
+  def wants_progress(self, step: int) -> bool:
+    """Whether `progress` should be called, even if nothing is reported."""
+
+  @abc.abstractmethod
   def progress(self, step: int, loss: float) -> None:
     """Prints step, loss, images per second and the time left."""
 
   @abc.abstractmethod
   def pause(self, step: int) -> None:
     """Restarts the clock of `progress`, which counts training time only."""
+
+  @abc.abstractmethod
+  def note_pass(self, name: str, seconds: float) -> None:
+    """Notes how long an evaluator took, for the time left."""
 
   @abc.abstractmethod
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
@@ -79,10 +86,16 @@ class NullRecorder(AbstractRecorder):
               settings: Mapping[str, Any] | None = None) -> None:
     pass
 
+  def wants_progress(self, step: int) -> bool:
+    return False
+
   def progress(self, step: int, loss: float) -> None:
     pass
 
   def pause(self, step: int) -> None:
+    pass
+
+  def note_pass(self, name: str, seconds: float) -> None:
     pass
 
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
@@ -112,7 +125,8 @@ class Recorder(AbstractRecorder):
 
   def __init__(self, workdir: str | os.PathLike, *, start_step: int,
                total_steps: int, batch_size: int, drop_scores: bool = False,
-               num_lines: int = 0, wandb: str | None = None):
+               num_lines: int = 0, wandb: str | None = None,
+               passes: Sequence[pace.Pass] = ()):
     """Opens the files of `workdir`.
 
     Args:
@@ -124,6 +138,7 @@ class Recorder(AbstractRecorder):
       num_lines: how many lines of metrics.jsonl there were when `start_step`
         was saved; if some are gone, the log says so.
       wandb: project of Weights & Biases to report to as well.
+      passes: of the evaluators, for the time left.
     """
     self.workdir = pathlib.Path(workdir)
     lines = _drop_lines_after(self.workdir, start_step, drop_scores)
@@ -139,11 +154,9 @@ class Recorder(AbstractRecorder):
     self._boards = _open_boards(self.workdir, start_step, wandb)
     self._alarms = alarms.of_run(self.workdir, total_steps, lines)
     run_files.note_session(self.workdir, start_step, total_steps)
-    self._total_steps = total_steps
-    self._batch_size = batch_size
-    # A resumed run counts only the steps of this session.
-    self._clock_step = start_step
-    self._clock_time = time.time()
+    self._pace = pace.Pace(
+        start_step=start_step, total_steps=total_steps, batch_size=batch_size,
+        passes=passes)
 
   def scalars(self, step: int, values: Mapping[str, float],
               settings: Mapping[str, Any] | None = None) -> None:
@@ -163,25 +176,17 @@ class Recorder(AbstractRecorder):
       for board in self._boards:
         board.add_scalar(name, number, step)
 
-  def progress(self, step: int, loss: float) -> None:
-    # The speed is that of the steps since the clock was last set.
-    now = time.time()
-    seconds = max(now - self._clock_time, 1e-9)
-    steps_per_second = (step - self._clock_step) / seconds
-    self._clock_step = step
-    self._clock_time = now
+  def wants_progress(self, step: int) -> bool:
+    return self._pace.is_due(step)
 
-    images_per_second = steps_per_second * self._batch_size
-    steps_left = self._total_steps - step
-    seconds_left = int(steps_left / max(steps_per_second, 1e-9))
-    minutes_left, seconds_left = divmod(seconds_left, 60)
-    self.say(f"step {step}/{self._total_steps}  loss {loss:.4f}  "
-             f"{images_per_second:.0f} img/s  "
-             f"{minutes_left}:{seconds_left:02d} left")
+  def progress(self, step: int, loss: float) -> None:
+    self.say(self._pace.line(step, loss))
 
   def pause(self, step: int) -> None:
-    self._clock_step = step
-    self._clock_time = time.time()
+    self._pace.pause(step)
+
+  def note_pass(self, name: str, seconds: float) -> None:
+    self._pace.note_pass(name, seconds)
 
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
     """Writes the image to the boards and to `pictures/NAME_STEP.png`."""

@@ -85,13 +85,14 @@ def test_sessions_say_how_often_it_was_started(tmp_path):
   assert sessions[0]["versions"]["numpy"] == np.__version__
 
 
-def test_progress_counts_the_steps_since_the_last_pause(tmp_path, capsys):
+def test_progress_is_a_line_of_the_log(tmp_path, capsys):
   writer = runs.make_recorder(tmp_path, total_steps=1000)
+  assert writer.wants_progress(1)
   writer.pause(400)
   writer.progress(400, 1.5)
   writer.close()
   line = capsys.readouterr().err
-  assert line.startswith("step 400/1000  loss 1.5000  0 img/s  ")
+  assert line.startswith("step 400/1000  loss 1.5000  compiled in ")
 
 
 def test_the_null_recorder_takes_the_same_calls_and_writes_nothing(
@@ -99,8 +100,10 @@ def test_the_null_recorder_takes_the_same_calls_and_writes_nothing(
   monkeypatch.chdir(tmp_path)
   silent = recorder.NullRecorder()
   runs.evaluate(silent, 100)
+  assert not silent.wants_progress(1)
   silent.progress(100, 1.0)
   silent.pause(100)
+  silent.note_pass("uvim", 1.0)
   silent.say("text")
   silent.close()
   assert not list(tmp_path.iterdir())
