@@ -15,7 +15,7 @@ OURS = ("uvim", "pp", "evaluators", "trainers", "configs", "tools")
 WORDS = ("uvim.registry", "uvim.typing", "uvim.tree", "uvim.fields",
          "uvim.files", "uvim.progress", "uvim.categories", "uvim.resize",
          "uvim.pixels", "uvim.finder", "uvim.opener", "uvim.lock",
-         "uvim.schema")
+         "uvim.schema", "uvim.palette")
 PARTS = ("uvim.nn", "uvim.codes", "uvim.learn", "uvim.config")
 IDEAS = ("uvim.models", "uvim.priors", "uvim.encoders", "uvim.tasks",
          "uvim.store", "uvim.inference")

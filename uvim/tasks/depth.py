@@ -8,7 +8,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields, resize
+from uvim import fields, palette, resize
 from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.tasks import base, output_files
@@ -18,18 +18,6 @@ KEY = "depth"
 _MAX_UINT16 = 65535
 # A share of the pixels with a depth; fewer beyond the range are as expected.
 _MANY_PIXELS = 0.01
-
-# From near to far. The lightness (CIE L*) falls by about 12 at every step,
-# from 94 to 20: nearer is always brighter, and no depth is the holes' black.
-_COLORS = np.array([
-    (255, 240, 170),
-    (252, 196, 95),
-    (240, 146, 72),
-    (214, 98, 86),
-    (168, 66, 114),
-    (112, 48, 124),
-    (58, 34, 104),
-])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,7 +159,7 @@ class DepthTask(base.AbstractTask):
   def render(self, outputs) -> np.ndarray:
     """Near is bright, far is dark, holes are black; scaled to the range."""
     depth_BHW = np.asarray(outputs[KEY])
-    return render_depth(depth_BHW, self.min_depth, self.max_depth)
+    return palette.depth_colors(depth_BHW, self.min_depth, self.max_depth)
 
   def write(self, path, output, categories=None):
     """A PNG of 16 bits with millimetres."""
@@ -188,19 +176,3 @@ class DepthTask(base.AbstractTask):
 def _has_depth(depth: base.AnyArray) -> base.AnyArray:
   """False for 0, negative, NaN and infinite values."""
   return (depth > 0) & (depth < float("inf"))
-
-
-def render_depth(depth_BHW: np.ndarray, min_depth: float,
-                 max_depth: float) -> np.ndarray:
-  """uint8 [B,H,W,3] of metres; beyond the range the colors stay the same."""
-  num_stops = len(_COLORS)
-  stops = np.linspace(min_depth, max_depth, num_stops)
-  is_known = _has_depth(depth_BHW)
-  # Any number will do in a hole: it becomes black below.
-  metres = np.where(is_known, depth_BHW, min_depth)
-  channels = []
-  for levels in _COLORS.T:
-    channels.append(np.interp(metres, stops, levels))
-  rgb_BHWC = np.rint(np.stack(channels, axis=-1))
-  rgb_BHWC = np.where(is_known[..., None], rgb_BHWC, 0)
-  return np.uint8(rgb_BHWC)

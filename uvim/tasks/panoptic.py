@@ -11,6 +11,7 @@ Suffixes: B batch · H W pixels · C channels (semantics, instance) · N patches
 import jax.numpy as jnp
 import numpy as np
 
+from uvim import palette
 from uvim.nn import losses
 from uvim.registry import ConfigError
 from uvim.tasks import base, coco_format
@@ -21,10 +22,6 @@ from uvim.typing import Int
 LabelOfImage = Int[np.ndarray, "H W C"]
 
 KEYS = ("semantics", "instances")
-# Color steps from one number to the next. Multiples of an irrational number,
-# modulo 1, spread evenly and never repeat. These are close enough to one.
-_GOLDEN_STEP = 0.618034
-_OTHER_STEP = 0.414214
 
 
 class PanopticTask(base.AbstractTask):
@@ -123,7 +120,7 @@ class PanopticTask(base.AbstractTask):
     return {"panoptic": batch["labels"]}
 
   def render(self, outputs) -> np.ndarray:
-    """A hue per class, a shade per instance, black for void."""
+    """A color per class, a shade per instance, black for void."""
     panoptic_BHWC = np.asarray(outputs["panoptic"])
     return render_panoptic(panoptic_BHWC)
 
@@ -180,32 +177,18 @@ def _mean_by_place(place_HW, values) -> np.ndarray:
 
 
 def render_panoptic(panoptic_BHWC: Int[np.ndarray, "B H W 2"]) -> np.ndarray:
-  """uint8 [B,H,W,3]; a pair (semantics, instance) always has one color."""
-  # Unlabelled pixels may be negative; draw them as void.
-  positive_BHWC = np.maximum(panoptic_BHWC, 0)
-  classes_BHW = positive_BHWC[..., 0]
-  ids_BHW = positive_BHWC[..., 1]
-  # A class chooses the hue; its instances differ from it by at most 6 %.
-  hue_shift_BHW = (ids_BHW * _OTHER_STEP % 1 - 0.5) * 0.12
-  hue_BHW = (classes_BHW * _GOLDEN_STEP + hue_shift_BHW) % 1
-  brightness_BHW = 0.55 + 0.45 * (ids_BHW * _GOLDEN_STEP % 1)
-  rgb_BHWC = _hue_to_rgb(hue_BHW, brightness_BHW, saturation=0.7)
-  is_segment_BHW = classes_BHW > 0
-  is_segment_BHW1 = is_segment_BHW[..., None]
-  rgb_BHWC = np.where(is_segment_BHW1, 255 * rgb_BHWC, 0)
-  return np.uint8(rgb_BHWC)
+  """uint8 [B,H,W,3]: the colors of `uvim.palette`; unlabelled is void."""
+  drawings = [_render_image(panoptic_HWC) for panoptic_HWC in panoptic_BHWC]
+  return np.stack(drawings)
 
 
-def _hue_to_rgb(hue, brightness, *, saturation) -> np.ndarray:
-  """HSV as RGB, all in [0, 1]; a new last axis of 3.
-
-  Around the circle of hues, cut into six parts, each channel is full for two
-  parts, falls for one, is low for two and rises for one. Red, green and blue
-  do so two parts apart, which is what the starts 5, 3 and 1 say.
-  """
-  starts = np.array([5, 3, 1])
-  part = (starts + hue[..., None] * 6) % 6
-  # How much of the saturation a channel lacks: 0 is full, 1 is low.
-  distance = np.minimum(part, 4 - part)
-  lack = np.clip(distance, 0, 1)
-  return brightness[..., None] * (1 - saturation * lack)
+def _render_image(panoptic_HWC) -> np.ndarray:
+  """uint8 [H,W,3]."""
+  # Unlabelled pixels may be negative.
+  positive_HWC = np.maximum(panoptic_HWC, 0)
+  ids_HW, classes = coco_format.number_segments(positive_HWC)
+  # Void has the number 0.
+  colors = np.zeros((len(classes) + 1, 3), np.uint8)
+  colors[0] = palette.VOID
+  colors[1:] = palette.segment_colors(classes)
+  return colors[ids_HW]
