@@ -122,7 +122,7 @@ def _problem(message: str, entry: Any, kind: Any) -> str:
       kind = _types_of(kind)[key]
       value = value[key]
     else:
-      kind = typing.get_args(kind)[0]
+      kind = typing.get_args(_without_notes(kind))[0]
       value = value[int(position)]
   absent = _ABSENT.search(message)
   if absent:
@@ -134,6 +134,13 @@ def _types_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
   """Key in the JSON → the type of its field."""
   return {field.encode_name: field.type
           for field in msgspec.structs.fields(kind)}
+
+
+def _without_notes(kind: Any) -> Any:
+  """The type itself, of an annotated type too."""
+  if typing.get_origin(kind) is Annotated:
+    return typing.get_args(kind)[0]
+  return kind
 
 
 def _allowed(kind: Any) -> str:

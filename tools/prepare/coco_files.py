@@ -100,7 +100,7 @@ class FileFolder:
       name = entry.file_name
       place = f"{list_name}[{position}].file_name"
       path = os.path.join(self.path, os.path.normpath(name))
-      if not self.allow_outside and not self._is_inside(name):
+      if not self.allow_outside and not self.is_inside(name):
         problems.append(
             f"{place}: {schema.shown(name)} leads out of {self.option}; add "
             "--allow_outside if it may.")
@@ -121,7 +121,7 @@ class FileFolder:
             f"JSON, and are taken; the first is {respelled[0]!r}.")
     return paths, problems
 
-  def _is_inside(self, name: str) -> bool:
+  def is_inside(self, name: str) -> bool:
     """Whether a name, as it is written, leads to a place in this folder."""
     name = os.path.normpath(name)
     if not os.path.isabs(name):

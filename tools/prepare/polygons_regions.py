@@ -88,64 +88,6 @@ def _from_bottom_to_top(regions: Sequence[Region], stuff: Collection[str]
   return sorted(regions, key=height)
 
 
-def choose_categories(names: Collection[str], things: Sequence[str],
-                      stuff: Sequence[str],
-                      existing: Sequence[Category] | None
-                      ) -> tuple[Category, ...]:
-  """The categories of files that have names of labels and no list.
-
-  Their order is that of the data set that is there. For a new one: if `things`
-  and `stuff` are both given, they are the whole list, in that order. Else the
-  names are sorted; those that the one list leaves out are of the other kind,
-  and without any list all are things. Ids count 1, 2, 3, …
-
-  Args:
-    names: the labels that occur.
-    things: from --things.
-    stuff: from --stuff.
-    existing: of the data set that is there, or None.
-
-  Raises:
-    ConfigError: a name is in neither list, in both, or does not occur.
-  """
-  both = [name for name in things if name in stuff]
-  if both:
-    raise ConfigError(f"--stuff: {both[0]!r} is in --things too.")
-  if existing is not None:
-    _check_fits(names, things, stuff, existing)
-    return tuple(existing)
-  if things and stuff:
-    ordered = [*things, *stuff]
-    check_names(sorted(names), ordered, "label", "--things and --stuff")
-  else:
-    ordered = sorted(names)
-    check_names(things, ordered, "--things", "the labels of the files")
-    check_names(stuff, ordered, "--stuff", "the labels of the files")
-  categories = []
-  for number, name in enumerate(dict.fromkeys(ordered), start=1):
-    isthing = name in things if things else name not in stuff
-    categories.append(Category(number, name, isthing))
-  return tuple(categories)
-
-
-def _check_fits(names: Collection[str], things: Sequence[str],
-                stuff: Sequence[str], existing: Sequence[Category]) -> None:
-  """Raises a ConfigError unless the data set that is there fits."""
-  kind_of = {category.name: category.isthing for category in existing}
-  for option, listed in (("label", sorted(names)), ("--things", things),
-                         ("--stuff", stuff)):
-    check_names(listed, list(kind_of), option,
-                "those of the data set that is there")
-  for name in things:
-    if not kind_of[name]:
-      raise ConfigError(f"--things: {name!r} is stuff in the data set that is "
-                        "there.")
-  for name in stuff:
-    if kind_of[name]:
-      raise ConfigError(f"--stuff: {name!r} is a thing in the data set that is "
-                        "there.")
-
-
 def check_names(names: Collection[str], known: Sequence[str], what: str,
                 where: str) -> None:
   """Raises a ConfigError unless all names are known.

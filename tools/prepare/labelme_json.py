@@ -1,0 +1,190 @@
+"""The JSON files of labelme: one for each image, with its shapes.
+
+H W pixels of an image
+"""
+
+import base64
+import dataclasses
+import io
+import pathlib
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from tools.prepare import polygons
+from tools.prepare.polygons import Rle
+from tools.prepare.polygons_regions import Region
+from uvim import files, opener, schema
+from uvim.registry import ConfigError
+
+OPTION = "--annotations"
+# Labels that labelme itself takes as no class.
+VOID_LABELS = ("__ignore__", "_background_")
+_POLYGONS = ("polygon", "oriented_rectangle")
+_WITH_AREA = (*_POLYGONS, "rectangle", "circle", "mask")
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
+
+_Number = Annotated[float, Meta(description="a number")]
+_Point = Annotated[
+    Annotated[list[_Number], Meta(min_length=2, max_length=2)],
+    Meta(description="x and y, a list of two numbers")]
+_Size = Annotated[Annotated[int, Meta(ge=1)] | None, Meta(
+    description="a whole number of pixels")]
+_Group = Annotated[int | str | None, Meta(
+    description="a whole number, a text or null")]
+_Text = Annotated[str | None, Meta(description="a text or null")]
+
+
+class Shape(msgspec.Struct, gc=False):
+  """An entry of `shapes`."""
+  label: schema.TEXT
+  points: list[_Point]
+  shape_type: _Text = None
+  group_id: _Group = None
+  # A PNG in base64, if the shape is a mask.
+  mask: _Text = None
+
+
+class LabelmeFile(msgspec.Struct, rename="camel"):
+  """The content of a file."""
+  shapes: list[Shape]
+  image_path: schema.TEXT
+  image_data: _Text = None
+  image_height: _Size = None
+  image_width: _Size = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedImage:
+  """The image that a file has in itself.
+
+  Attributes:
+    path: the JSON file.
+  """
+  path: pathlib.Path
+
+  def read_bytes(self) -> bytes:
+    """The encoded image.
+
+    Raises:
+      ConfigError: the text is no base64.
+    """
+    content = read(self.path)
+    return _from_base64(content.image_data, f"{self.path}: imageData")
+
+
+def read(path: pathlib.Path) -> LabelmeFile:
+  """Reads a file.
+
+  Raises:
+    ConfigError: it cannot be read, is not JSON, or not of labelme; the place
+      in the file, what came and what is allowed.
+  """
+  content = files.load_json(path, OPTION)
+  try:
+    return schema.read_object(content, LabelmeFile, "")
+  except ConfigError as error:
+    # Without a name before it, the place begins with a dot.
+    problem = str(error).lstrip(".: ")
+    raise ConfigError(f"{path}: {problem}") from None
+
+
+def read_regions(content: LabelmeFile, path: pathlib.Path,
+                 size_HW: tuple[int, int]) -> tuple[list[Region], int]:
+  """The regions of an image.
+
+  Shapes of one label and one group are one region.
+
+  Args:
+    content: of a file.
+    path: of the file, for messages.
+    size_HW: height and width of the image.
+
+  Returns:
+    (the regions, how many shapes have no area, such as points).
+
+  Raises:
+    ConfigError: a shape is not what its type says.
+  """
+  parts = {}
+  num_without_area = 0
+  for position, shape in enumerate(content.shapes):
+    if shape.shape_type in _WITHOUT_AREA:
+      num_without_area += 1
+      continue
+    try:
+      rle = _draw(shape, size_HW)
+    except ConfigError as error:
+      raise ConfigError(f"{path}: shapes[{position}].{error}") from None
+    # A shape without a group is a region of its own.
+    group = position if shape.group_id is None else ("group", shape.group_id)
+    parts.setdefault((shape.label, group), []).append(rle)
+  regions = []
+  for (label, _), rles in parts.items():
+    name = None if label in VOID_LABELS else label
+    regions.append(Region(name, polygons.union(rles)))
+  return regions, num_without_area
+
+
+def _draw(shape: Shape, size_HW: tuple[int, int]) -> Rle:
+  """The pixels of a shape.
+
+  Raises:
+    ConfigError: the key of the shape, what came and what is allowed.
+  """
+  kind = shape.shape_type or _POLYGONS[0]
+  if kind not in _WITH_AREA:
+    allowed = ", ".join((*_WITH_AREA, *_WITHOUT_AREA))
+    raise ConfigError(
+        f"shape_type: {schema.shown(kind)}; allowed: {allowed}.")
+  if kind == "mask":
+    return _draw_mask(shape, size_HW)
+  num_points = len(shape.points)
+  if kind == "circle" and num_points != 2:
+    raise ConfigError(f"points: {num_points} of them; a circle has two, its "
+                      "middle and one on the line.")
+  try:
+    if kind == "circle":
+      middle, on_line = shape.points
+      radius = float(np.hypot(on_line[0] - middle[0], on_line[1] - middle[1]))
+      return polygons.from_ellipse(middle, (radius, radius), size_HW)
+    if kind == "rectangle" and num_points == 2:
+      corner, opposite = shape.points
+      sides = (opposite[0] - corner[0], opposite[1] - corner[1])
+      return polygons.from_rectangle(corner, sides, size_HW)
+    flat = [value for point in shape.points for value in point]
+    return polygons.from_polygon(flat, size_HW)
+  except ConfigError as error:
+    raise ConfigError(f"points: {error}") from None
+
+
+def _draw_mask(shape: Shape, size_HW: tuple[int, int]) -> Rle:
+  """The pixels of a mask: a PNG that begins at the first of two points."""
+  png = io.BytesIO(_from_base64(shape.mask, "mask"))
+  with opener.open_image(png, "mask", formats=("PNG",)) as image:
+    part_HW = np.asarray(image.convert("L")) > 0
+  if not shape.points:
+    raise ConfigError("points: none; a mask has two corners.")
+  left, top = shape.points[0]
+  # A corner is a whole number that may be written as a fraction.
+  if not (left.is_integer() and top.is_integer()):
+    raise ConfigError(f"points[0]: {shape.points[0]}; a mask begins at a whole "
+                      "pixel.")
+  left, top = int(left), int(top)
+  bottom, right = top + part_HW.shape[0], left + part_HW.shape[1]
+  if left < 0 or top < 0 or bottom > size_HW[0] or right > size_HW[1]:
+    raise ConfigError(
+        f"mask: it reaches to row {bottom}, column {right}; the image has "
+        f"{size_HW[0]} and {size_HW[1]}.")
+  mask_HW = np.zeros(size_HW, bool)
+  mask_HW[top:bottom, left:right] = part_HW
+  return polygons.from_mask(mask_HW)
+
+
+def _from_base64(text: str | None, name: str) -> bytes:
+  try:
+    return base64.b64decode(text or "")
+  except ValueError:
+    raise ConfigError(f"{name}: it is not text in base64.") from None
