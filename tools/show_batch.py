@@ -3,41 +3,31 @@
   python -m tools.show_batch --config configs/NAME.py[:argument]
     [--config.field=value …] [--split SPLIT] [--n 4] [--out DIR]
 
-Prints the first example's dict after each op: name, shape, dtype and range; `*`
-marks what the op made or changed. Writes the first examples, before and after,
-as one image. Their random numbers are those of the first epoch of a run with
+Prints what each op does to the first example: `+` before a tensor that the op
+made, `*` before one that it changed, `-` before those that it took away. Shape,
+dtype and range follow. Last comes what the model gets.
+
+Writes the first examples, before and after, as one image with the names of the
+classes below. Their random numbers are those of the first epoch of a run with
 seed 0. The training split goes through `pp_train`, any other split through
 `pp_eval`.
-
-H W pixels · C channels
 """
 
 import argparse
-import colorsys
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tools import example_images
+from tools.example_images import Data, NamedImage, flatten
 from uvim import files
+from uvim.categories import Category
 from uvim.cli import app
-from uvim.inference import sheet
 from uvim.registry import ConfigError
-
-Data = Mapping[str, Any]
-
-_IMAGE_HEIGHT = 200  # Pixels of one image on the sheet.
-_GAP = 8
-_BACKGROUND = (24, 26, 30)
-# A smaller array of rank 2 is a list of boxes or the like.
-_MIN_MAP_SIZE = 8
-
-_VOID_COLOR = (0, 0, 0)
-_NEGATIVE_COLOR = (90, 90, 90)
-# Multiples of the golden ratio, modulo 1, keep neighboring ids apart.
-_HUE_STEP = 0.618034
 
 
 class Example(NamedTuple):
@@ -62,24 +52,6 @@ class Stage(NamedTuple):
   data: Data
 
 
-class NamedImage(NamedTuple):
-  """An image of a sheet: its title, and uint8 [H, W, 3]."""
-  name: str
-  image_HWC: np.ndarray
-
-
-def flatten(data: Data, prefix: str = "") -> dict[str, Any]:
-  """A nested dict as one level, names joined by slashes."""
-  flat = {}
-  for key, value in data.items():
-    if isinstance(value, Mapping):
-      inner_prefix = f"{prefix}{key}/"
-      flat |= flatten(value, inner_prefix)
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
 def trace(preprocess: Any, example: Example) -> Iterator[Stage]:
   """The example as it is read, then after each op.
 
@@ -97,26 +69,47 @@ def trace(preprocess: Any, example: Example) -> Iterator[Stage]:
 # ── As text ─────────────────────────────────────────────────────────────────
 
 
-def describe(data: Data, before: Data | None = None) -> list[str]:
+def describe(data: Data) -> list[str]:
   """A line for each tensor: name, shape, dtype, range.
 
   Args:
     data: tensors by name, may be nested.
-    before: the dict before the op; what differs from it is marked with `*`.
   """
   flat = flatten(data)
-  old = flatten(before or {})
+  return [_line("", name, tensor) for name, tensor in sorted(flat.items())]
+
+
+def describe_change(before: Data, after: Data) -> list[str]:
+  """A line for each tensor that an op made or changed, one for all it took.
+
+  Args:
+    before: tensors by name, may be nested.
+    after: the same after the op. It holds the tensors that stay as they are.
+  """
+  old = flatten(before)
+  new = flatten(after)
   lines = []
-  for name, tensor in sorted(flat.items()):
-    is_new = before is not None and old.get(name) is not tensor
-    mark = "*" if is_new else " "
-    value = np.asarray(tensor)
-    sizes = [str(size) for size in value.shape]
-    shape = "×".join(sizes) or "scalar"
-    dtype = "string" if value.dtype == object else str(value.dtype)
-    columns = f"{name:<26} {shape:<14} {dtype:<8}"
-    lines.append(f"  {mark} {columns} {_range_of(value)}")
-  return lines
+  for name, tensor in sorted(new.items()):
+    if name not in old:
+      lines.append(_line("+", name, tensor))
+    elif tensor is not old[name]:
+      lines.append(_line("*", name, tensor))
+  taken = sorted(old.keys() - new.keys())
+  if taken:
+    lines += textwrap.wrap(
+        ", ".join(taken), 80, initial_indent="  - ",
+        subsequent_indent="    ")
+  return lines or ["    changes nothing"]
+
+
+def _line(mark: str, name: str, tensor: Any) -> str:
+  """A tensor in columns."""
+  value = np.asarray(tensor)
+  sizes = [str(size) for size in value.shape]
+  shape = "×".join(sizes) or "scalar"
+  dtype = "string" if value.dtype == object else str(value.dtype)
+  columns = f"{mark:1} {name:<26} {shape:<14} {dtype:<8}"
+  return f"  {columns} {_range_of(value)}"
 
 
 def _range_of(value: np.ndarray) -> str:
@@ -134,126 +127,19 @@ def _range_of(value: np.ndarray) -> str:
   return f"{lowest:.6g} … {highest:.6g}"
 
 
-# ── As images ───────────────────────────────────────────────────────────────
-
-
-def images_of(data: Data) -> list[NamedImage]:
-  """Everything that looks like an image or a map of labels, drawn."""
-  found = []
-  flat = flatten(data)
-  for name, tensor in sorted(flat.items()):
-    value = np.asarray(tensor)
-    found += _draw(name, value)
-  return found
-
-
-def _draw(name: str, value: np.ndarray) -> list[NamedImage]:
-  """The images of one tensor: one, one for each channel, or none."""
-  if value.ndim == 2 and min(value.shape) >= _MIN_MAP_SIZE:
-    value = value[..., None]
-  kind = value.dtype.kind
-  is_number = kind in "iuf"
-  if value.ndim != 3 or value.size == 0 or not is_number:
-    return []
-  num_channels = value.shape[-1]
-  if num_channels == 3 and kind == "f":
-    image = _to_bytes(value)
-    return [NamedImage(name, image)]
-  if num_channels == 3 and value.dtype == np.uint8:
-    return [NamedImage(name, value)]
-
-  drawn = []
-  paint = color_values if kind == "f" else color_ids
-  for channel in range(num_channels):
-    title = f"{name}[{channel}]" if num_channels > 1 else name
-    image = paint(value[..., channel])
-    drawn.append(NamedImage(title, image))
-  return drawn
-
-
-def _to_bytes(image_HWC: np.ndarray) -> np.ndarray:
-  """An image in [−1, 1], as preprocessing makes it, as uint8."""
-  scaled_HWC = (image_HWC + 1) * 127.5
-  levels_HWC = np.round(scaled_HWC)
-  levels_HWC = np.clip(levels_HWC, 0, 255)
-  return levels_HWC.astype(np.uint8)
-
-
-def color_ids(ids_HW: np.ndarray) -> np.ndarray:
-  """Each id in a color of its own; uint8 [H, W, 3]."""
-  ids, index = np.unique(ids_HW, return_inverse=True)
-  colors = [_color_of(number) for number in ids.tolist()]
-  palette = np.array(colors, np.uint8)
-  index_HW = index.reshape(ids_HW.shape)
-  return palette[index_HW]
-
-
-def _color_of(number: int) -> tuple[float, float, float]:
-  """Red, green, blue: 0 is black, a negative number grey."""
-  if number == 0:
-    return _VOID_COLOR
-  if number < 0:
-    return _NEGATIVE_COLOR
-  hue = number * _HUE_STEP % 1
-  saturation = 0.95 if number % 2 else 0.55
-  brightness = 1.0 if number % 3 else 0.75
-  red, green, blue = colorsys.hsv_to_rgb(hue, saturation, brightness)
-  return 255 * red, 255 * green, 255 * blue
-
-
-def color_values(values_HW: np.ndarray) -> np.ndarray:
-  """Numbers such as depth in the colors of viridis; uint8 [H, W, 3]."""
-  import matplotlib
-  lowest = values_HW.min()
-  highest = values_HW.max()
-  span = float(highest - lowest)
-  span = max(span, 1e-12)  # An even map has none.
-  unit_HW = (values_HW - lowest) / span
-  color_map = matplotlib.colormaps["viridis"]
-  colors_HWC = color_map(unit_HW, bytes=True)
-  return colors_HWC[..., :3]  # Without opacity.
-
-
-def draw_sheet(rows: Sequence[Sequence[NamedImage]]):
-  """A PIL image: a row for each example, the names above the images."""
-  images = []
-  titles = []
-  for row in rows:
-    row_images = [_fit(named.image_HWC) for named in row]
-    row_titles = [named.name for named in row]
-    images.append(row_images)
-    titles.append(row_titles)
-  return sheet.draw_sheet(
-      images,
-      titles=titles,
-      gap=_GAP,
-      margin=_GAP,
-      background=_BACKGROUND,
-      text_color=sheet.WHITE)
-
-
-def _fit(image_HWC: np.ndarray):
-  """A PIL image of the height of the sheet's rows."""
-  from PIL import Image
-  height, width = image_HWC.shape[:2]
-  scaled_width = round(width * _IMAGE_HEIGHT / height)
-  fitted_size = (max(1, scaled_width), _IMAGE_HEIGHT)
-  image = Image.fromarray(image_HWC)
-  # Nearest, so that the pixels of a label can be counted.
-  return image.resize(fitted_size, Image.Resampling.NEAREST)
-
-
 # ── The command ─────────────────────────────────────────────────────────────
 
 
 def show(preprocess: Any, examples: Sequence[Example],
-         path: pathlib.Path | None = None) -> None:
+         path: pathlib.Path | None = None,
+         categories: Sequence[Category] = ()) -> None:
   """Prints the first example op by op; draws all of them before and after.
 
   Args:
     preprocess: from pp.builder.build.
     examples: the examples.
     path: of the PNG; None: none is written.
+    categories: of the data set, for the legend; class k is the k-th of them.
   """
   rows = []
   for index, example in enumerate(examples):
@@ -264,18 +150,23 @@ def show(preprocess: Any, examples: Sequence[Example],
     if row:
       rows.append(row)
   if path is not None and rows:
-    drawn = draw_sheet(rows)
+    drawn = example_images.draw_sheet(rows, categories)
     files.replace_file(path, lambda file: drawn.save(file, "PNG"))
     print(f"wrote {path}")
 
 
 def _print_stages(stages: Sequence[Stage]) -> None:
-  before = None
-  for stage in stages:
-    print(stage.text)
-    for line in describe(stage.data, before):
-      print(line)
+  first = stages[0]
+  _print_block(first.text, describe(first.data))
+  before = first.data
+  for stage in stages[1:]:
+    _print_block(stage.text, describe_change(before, stage.data))
     before = stage.data
+  _print_block("the model gets", describe(before))
+
+
+def _print_block(title: str, lines: Sequence[str]) -> None:
+  print("\n".join([title, *lines]))
 
 
 def _before_and_after(stages: Sequence[Stage]) -> list[NamedImage]:
@@ -285,11 +176,10 @@ def _before_and_after(stages: Sequence[Stage]) -> list[NamedImage]:
     if stage.text.startswith("decode"):
       decoded = stage
   row = []
-  for named in images_of(decoded.data):
-    title = f"{named.name}, decoded"
-    row.append(NamedImage(title, named.image_HWC))
+  for named in example_images.images_of(decoded.data):
+    row.append(named._replace(name=f"{named.name}, decoded"))
   last = stages[-1]
-  return row + images_of(last.data)
+  return row + example_images.images_of(last.data)
 
 
 def show_config(config: Any, *, split: str | None = None, n: int = 4,
@@ -328,7 +218,7 @@ def show_config(config: Any, *, split: str | None = None, n: int = 4,
     examples.append(Example(data, tf.constant(seed)))
   print(f"{source.dataset} {split}, {pp_field}")
   folder = pathlib.Path(out or "workdirs/show_batch")
-  show(preprocess, examples, folder / "show_batch.png")
+  show(preprocess, examples, folder / "show_batch.png", source.categories)
 
 
 def _value_of(config: Any, name: str) -> Any:
