@@ -18,15 +18,42 @@ they have the size of the model's input, and some batches hold none.
 import abc
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
+import numpy as np
 
 from evaluators import common
 from evaluators.common import Prediction, Truth
 from uvim.fields import Check
 
 State = Any  # Each evaluator has its own kind.
+
+
+class Example(NamedTuple):
+  """An example of the split that a report shows.
+
+  Attributes:
+    caption: how well it was predicted, in a few words.
+    image: the file's bytes; None: the data set has none.
+    truth: what a task draws, such as {'panoptic': int [H,W,2]}.
+    prediction: the same of the prediction.
+  """
+  caption: str
+  image: bytes | None
+  truth: dict[str, np.ndarray]
+  prediction: dict[str, np.ndarray]
+
+
+class Details(NamedTuple):
+  """What stands behind the numbers of a pass, for a report.
+
+  Attributes:
+    content: plain JSON.
+    examples: such as the worst and the best.
+  """
+  content: dict[str, Any]
+  examples: list[Example]
 
 
 class Evaluator(abc.ABC):
@@ -119,6 +146,14 @@ class Evaluator(abc.ABC):
   @abc.abstractmethod
   def result(self, state: State) -> dict[str, float]:
     """Metric → number. An evaluator that exports files writes them here."""
+
+  def details(self, state: State) -> Details | None:
+    """What a report shows besides the metrics; None: nothing.
+
+    It changes no metric and writes nothing.
+    """
+    del state
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

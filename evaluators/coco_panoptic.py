@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluators import base, panoptic_files, pq
+from evaluators import base, panoptic_details, panoptic_files, pq
 from uvim import fields, files, pixels, resize
 from uvim.registry import ConfigError
 
@@ -184,10 +184,12 @@ class State:
 
   Attributes:
     stat: our own statistics.
+    seen: what stands behind them.
     maps: the predictions in order; empty if no file will be written.
   """
 
   stat: pq.PQStat
+  seen: panoptic_details.Details
   maps: tuple[ScoredMap, ...] = ()
 
 
@@ -258,7 +260,10 @@ class CocoPanoptic(base.Evaluator):
     return "it has no segment but crowds."
 
   def initial(self) -> State:
-    return State(pq.PQStat.zeros(self.split.categories))
+    categories = self.split.categories
+    return State(
+        pq.PQStat.zeros(categories),
+        panoptic_details.Details.zeros(len(categories)))
 
   def update(
       self,
@@ -273,17 +278,23 @@ class CocoPanoptic(base.Evaluator):
     panoptic = resize.resize_nearest(prediction["panoptic"], true.size)
     ids_HW, segments = make_segments(
         panoptic, categories, merge_stuff=self._merge_stuff)
-    stat = pq.pq_image(
+    shared = pq.share(
         true.ids(), true.segments, ids_HW, segments, categories=categories)
+    stat = pq.count(shared, categories)
+    seen = panoptic_details.of_image(
+        shared, stat, true.image_id, true, prediction["panoptic"])
     # Keep a map only if a file will need it.
     maps = state.maps
     if self._needs_files():
       scored = ScoredMap(true, PackedIds.pack(ids_HW), segments)
       maps = (*maps, scored)
-    return State(state.stat + stat, maps)
+    return State(state.stat + stat, state.seen + seen, maps)
 
   def merge(self, first: State, second: State) -> State:
-    return State(first.stat + second.stat, first.maps + second.maps)
+    return State(
+        first.stat + second.stat,
+        first.seen + second.seen,
+        first.maps + second.maps)
 
   def result(self, state: State) -> dict[str, float]:
     """PQ, SQ, RQ and the same with _things and _stuff, in percent."""
@@ -303,6 +314,27 @@ class CocoPanoptic(base.Evaluator):
         official = self._official_result(folder, state.maps, records)
         metrics |= _percent(official, "_official")
     return metrics
+
+  def details(self, state: State) -> base.Details:
+    """The categories, their confusions, the worst and the best images."""
+    content = panoptic_details.as_json(state.stat, state.seen)
+    shown = [*state.seen.worst, *state.seen.best]
+    examples = [self._example(scored) for scored in shown]
+    return base.Details(content, examples)
+
+  def _example(self, scored: panoptic_details.Scored) -> base.Example:
+    """An image with its truth and its prediction."""
+    truth: Truth = scored.truth
+    image = None
+    for place, known in self._truths.items():
+      if known.image_id == truth.image_id:
+        # Read again: only truths are kept in memory.
+        image = self.split.example(place).get("image")
+    return base.Example(
+        caption=f"PQ {100 * scored.quality:.0f}",
+        image=image,
+        truth={"panoptic": _two_channels(truth, self.split.categories)},
+        prediction={"panoptic": scored.panoptic})
 
   def _needs_files(self) -> bool:
     """Whether this process writes the predictions, if only for a moment."""
@@ -341,6 +373,21 @@ class CocoPanoptic(base.Evaluator):
           categories=self.split.categories,
           truth_dir=truth_dir,
           prediction_dir=folder / "panoptic")
+
+
+def _two_channels(truth: Truth, categories: Sequence[Any]) -> np.ndarray:
+  """A truth as a task predicts it: int32 [H,W,2]; crowds are void."""
+  class_of_id = {}
+  for number, category in enumerate(categories, start=1):
+    class_of_id[category.id] = number
+  # Its ids are 0, 1, 2, …, and one more stands for what is in no list.
+  class_of_place = np.zeros(len(truth.segments) + 2, np.int32)
+  for segment in truth.segments:
+    if not segment["iscrowd"]:
+      place = segment["id"]
+      class_of_place[place] = class_of_id[segment["category_id"]]
+  ids_HW = truth.ids()
+  return np.stack([class_of_place[ids_HW], ids_HW], axis=-1, dtype=np.int32)
 
 
 def _percent(result: Mapping[str, Any], ending: str = "") -> dict[str, float]:

@@ -12,7 +12,7 @@ place 0 is void, and the place after the last is that of ids in no list.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -260,15 +260,51 @@ def pq_image(
     ConfigError: maps of different size, a category that is not in the list,
       or a predicted map and its segments that contradict each other.
   """
+  shared = share(
+      gt_ids, gt_segments, pred_ids, pred_segments, categories=categories)
+  return count(shared, categories)
+
+
+class Shared(NamedTuple):
+  """What the true segments of an image share with the predicted ones.
+
+  Attributes:
+    overlap: pixels of each pair, f64 [1+G+1, 1+P+1], by their places.
+    category_G: index of the category of each true segment.
+    is_crowd_G: whether it is a crowd region.
+    category_P: index of the category of each predicted segment.
+  """
+  overlap: Array
+  category_G: Array
+  is_crowd_G: Array
+  category_P: Array
+
+
+def share(
+    gt_ids: Array,
+    gt_segments: Segments,
+    pred_ids: Array,
+    pred_segments: Segments,
+    *,
+    categories: Categories,
+) -> Shared:
+  """Overlaps and categories of the segments; arguments as of `pq_image`."""
   if gt_ids.shape != pred_ids.shape:
     raise ConfigError(f"Panoptic maps differ in size: truth {gt_ids.shape}, "
                       f"prediction {pred_ids.shape}.")
   # From here on, everything works on this small table and not on the maps.
   overlap = _overlaps(gt_ids, gt_segments, pred_ids, pred_segments)
   _check_prediction(overlap, pred_segments)
-  category_G = _category_indices(gt_segments, categories, "truth")
-  category_P = _category_indices(pred_segments, categories, "prediction")
-  is_crowd_G = _crowd_flags(gt_segments)
+  return Shared(
+      overlap,
+      category_G=_category_indices(gt_segments, categories, "truth"),
+      is_crowd_G=_crowd_flags(gt_segments),
+      category_P=_category_indices(pred_segments, categories, "prediction"))
+
+
+def count(shared: Shared, categories: Categories) -> PQStat:
+  """The statistics of one image."""
+  overlap, category_G, is_crowd_G, category_P = shared
   is_ignored_P = _ignored(overlap, category_G, is_crowd_G, category_P)
   # Segments match within one category, and crowd regions not at all.
   may_match_GP = category_G[:, None] == category_P

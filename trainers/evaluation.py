@@ -31,9 +31,11 @@ class Scores:
   Attributes:
     metrics: name → finite number.
     problem: what the evaluator could not do, in one line; "" if nothing.
+    details: what a report shows besides; None: nothing.
   """
   metrics: dict[str, float]
   problem: str = ""
+  details: base.Details | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Evaluation:
     count = _WordCount()
     predictions = count.take_codes(predictions)
     metrics = {}
+    details = None
     # Here and not in `predict_all`: a generator that is left half-way would
     # leave the mesh set.
     with jax.set_mesh(self.mesh):
@@ -89,11 +92,13 @@ class Evaluation:
         metrics |= count.metrics()
         if self.reports_skipped:
           metrics["skipped"] = float(outcome.num_skipped)
+        details = self.evaluator.details(outcome.state)
       # The other processes wait for this one's share of the next batch, where
       # they hear of the failure. Nothing is left of a pass that was complete.
       with trouble.noted():
         collections.deque(predictions, maxlen=0)
-    return _finite_scores(metrics, trouble.agree())
+    scores = _finite_scores(metrics, trouble.agree())
+    return dataclasses.replace(scores, details=details)
 
   def _shown(self, predictions: common.Predictions) -> common.Predictions:
     """The predictions, with a bar that tells how many have passed."""

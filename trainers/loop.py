@@ -329,6 +329,9 @@ class Run:
       self.failures[name] = f"at step {self.step}: {scores.problem}"
       said.append(f"{name} could not score {self.failures[name]}")
     self.recorder.scalars(self.step, values, settings)
+    if scores.details is not None:
+      self.recorder.details(
+          self.step, name, scores.details, self.family.task.render)
     said.append(f"({pace.duration(seconds)})")
     self.recorder.say("  ".join(said))
 

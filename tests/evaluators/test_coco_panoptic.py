@@ -319,3 +319,73 @@ def test_nearest_resize_is_exact_where_a_centre_falls_on_a_border():
   rows = resize.resize_nearest(np.arange(512)[:, None], (427, 1))[:, 0]
   # Row 213 of 427 has its centre at 256 exactly.
   assert rows[213] == 256
+
+
+# ── What stands behind the scores ───────────────────────────────────────────
+
+
+def details_of(maps):
+  evaluator = coco_panoptic.CocoPanoptic(_source(len(maps)))
+  outcome = base.run_pass(evaluator, _predictions(maps))
+  before = evaluator.result(outcome.state)
+  details = evaluator.details(outcome.state)
+  # They are no metrics.
+  assert evaluator.result(outcome.state) == before
+  return details
+
+
+def test_details_of_a_perfect_prediction():
+  content, examples = details_of([_channels(i) for i in range(NUM)])
+  assert content["num_images"] == NUM
+  assert content["confusions"] == []
+  rows = {row["name"]: row for row in content["categories"]}
+  assert list(rows) == ["cup", "cat", "wall"]
+  assert rows["cat"]["pq"] == 100 and rows["cat"]["tp"] == NUM
+  assert not rows["wall"]["isthing"] and rows["wall"]["pieces"] == 1
+  kinds = [image["kind"] for image in content["images"]]
+  assert kinds == ["worst"] * 3 + ["best"] * 3
+  assert [example.caption for example in examples] == ["PQ 100"] * 6
+  # The truth is drawn as the task would predict it.
+  classes = examples[0].truth["panoptic"][..., 0]
+  np.testing.assert_array_equal(classes, _channels(0)[..., 0])
+  assert examples[0].image is None
+
+
+def test_confusions_pieces_and_images():
+  maps = [_channels(i) for i in range(NUM)]
+  # Image 1: the cup is taken for a cat, a third of the wall for nothing.
+  maps[1][2:5, 1:4] = (2, 7)
+  wall = np.argwhere(maps[1][..., 0] == 3)
+  third = wall[:len(wall) // 3]
+  maps[1][tuple(third.T)] = 0
+  # Image 2: the wall in two pieces.
+  left = maps[2][:, :6]
+  left[left[..., 0] == 3] = (3, 1)
+  content, _ = details_of(maps)
+  is_wall = [_channels(i)[..., 0] == 3 for i in range(NUM)]
+  num_wall = sum(mask.sum() for mask in is_wall)
+  by_share = {(x["truth"], x["prediction"]): x["share"]
+              for x in content["confusions"]}
+  assert by_share == {
+      ("cup", "cat"): pytest.approx(100 / NUM),
+      ("wall", None): pytest.approx(100 * len(third) / num_wall)}
+  rows = {row["name"]: row for row in content["categories"]}
+  assert rows["wall"]["pieces"] == (NUM + 1) / NUM
+  worst = content["images"][0]
+  assert worst["kind"] == "worst" and worst["id"] == 10**10 + 1
+  assert worst["pq"] < 100 == content["images"][-1]["pq"]
+  # A cup has 9 pixels of 96, cats have 8, 12, 16, 20 and 8.
+  assert content["thing_share"] == pytest.approx(100 * 9 / 96)
+
+
+def test_details_of_two_parts_are_those_of_the_whole():
+  maps = [_channels(i) for i in range(NUM)]
+  maps[3][..., 0] = 1
+  evaluator = coco_panoptic.CocoPanoptic(_source())
+  states = [evaluator.initial(), evaluator.initial()]
+  for index, panoptic in enumerate(maps):
+    part = index // 3
+    states[part] = evaluator.update(
+        states[part], {"panoptic": panoptic}, evaluator.read_truth(index))
+  merged = evaluator.details(evaluator.merge(*states))
+  assert merged.content == details_of(maps).content

@@ -43,6 +43,9 @@ class MarkingRecorder(recorder.AbstractRecorder):
   def note_pass(self, name, seconds):
     self._recorder.note_pass(name, seconds)
 
+  def details(self, step, name, details, render):
+    self._recorder.details(step, name, details, render)
+
   def review(self, step, usage_Q=None):
     # The loop calls it at the end of an evaluation.
     self._recorder.review(step, usage_Q)

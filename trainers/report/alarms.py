@@ -42,8 +42,9 @@ class Alarms:
       if alarm is not None and not self._is_repeated(alarm.name, step):
         # Only an alarm that is raised starts a quiet time. One that is held
         # back does not, so it comes as soon as that time is over.
+        is_first = alarm.name not in self._last_steps
         self._last_steps[alarm.name] = step
-        raised.append(alarm)
+        raised.append(alarm._replace(is_first=is_first))
     return raised
 
   def _is_repeated(self, name, step) -> bool:

@@ -10,13 +10,24 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from trainers.report import alarms, pace, run_files, run_page
+from evaluators.base import Details
+from trainers.report import (
+  alarms,
+  details_file,
+  examples,
+  pace,
+  run_files,
+  run_page,
+)
 from uvim import files
+
+# Outputs of a batch → uint8 images [B, H, W, 3].
+Render = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 class AbstractRecorder(abc.ABC):
@@ -52,6 +63,18 @@ class AbstractRecorder(abc.ABC):
   @abc.abstractmethod
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
     """Records a uint8 image."""
+
+  @abc.abstractmethod
+  def details(self, step: int, name: str, details: Details,
+              render: Render) -> None:
+    """Keeps what stands behind the scores of an evaluator.
+
+    Args:
+      step: training steps done.
+      name: of the evaluator.
+      details: what it says; only the newest is kept.
+      render: draws truths and predictions, see `AbstractTask.render`.
+    """
 
   @abc.abstractmethod
   def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
@@ -99,6 +122,10 @@ class NullRecorder(AbstractRecorder):
     pass
 
   def image(self, step: int, name: str, image_HW3: np.ndarray) -> None:
+    pass
+
+  def details(self, step: int, name: str, details: Details,
+              render: Render) -> None:
     pass
 
   def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
@@ -165,7 +192,9 @@ class Recorder(AbstractRecorder):
     numbers = {name: float(value) for name, value in values.items()}
     for alarm in self._alarms.see(step, numbers):
       numbers[f"{run_files.ALARM}{alarm.name}"] = alarm.figure
-      self.say(f"ALARM, {alarm.message} (docs/troubleshooting.md)")
+      # Said once: what repeats is in the metrics, and the last line says so.
+      if alarm.is_first:
+        self.say(f"ALARM, {alarm.message} (docs/troubleshooting.md)")
     line = run_files.Line(step, numbers, settings)
     self._metrics_file.write(line.to_json() + "\n")
     # A run that is killed now still has this line.
@@ -197,6 +226,17 @@ class Recorder(AbstractRecorder):
     # Seven digits: the order of names is that of steps.
     path = self.workdir / run_files.IMAGES / f"{name}_{step:07d}.png"
     files.replace_file(path, lambda file: image.save(file, format="PNG"))
+
+  def details(self, step: int, name: str, details: Details,
+              render: Render) -> None:
+    """Writes details/NAME.json and pictures/examples_NAME_STEP.png."""
+    try:
+      details_file.write(self.workdir, step, name, details.content)
+      if details.examples:
+        drawn = examples.draw(details.examples, render)
+        self.image(step, f"{details_file.EXAMPLES}{name}", drawn)
+    except Exception as error:  # Reporting must never end a run.
+      self.say(f"The details of {name} were not written: {error!r}")
 
   def review(self, step: int, usage_Q: np.ndarray | None = None) -> None:
     # Without a code, a histogram would say nothing.

@@ -132,7 +132,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """config.json; an empty dict if there is none that can be read."""
   path = workdir / CONFIG
   config = files.read_json(path) or {}
-  return config if _has_shape(config, _ConfigShape, path) else {}
+  return config if has_shape(config, _ConfigShape, path) else {}
 
 
 def kind_of(config: dict[str, Any]) -> str:
@@ -149,7 +149,7 @@ def code_len(config: dict[str, Any]) -> int | None:
   return model.get("code_len")
 
 
-def _has_shape(content: Any, shape: Any, path: pathlib.Path) -> bool:
+def has_shape(content: Any, shape: Any, path: pathlib.Path) -> bool:
   """Whether a file holds what the report asks for; else a warning."""
   try:
     msgspec.convert(content, shape)
@@ -369,7 +369,7 @@ def read_sessions(workdir: pathlib.Path, *, sets_aside: bool = False
   """
   path = workdir / SESSIONS
   sessions = files.read_json(path, list, sets_aside=sets_aside) or []
-  is_sound = _has_shape(sessions, list[_SessionShape], path)
+  is_sound = has_shape(sessions, list[_SessionShape], path)
   return sessions if is_sound else []
 
 
@@ -379,7 +379,7 @@ def _read_usage(workdir: pathlib.Path) -> dict[str, Any]:
   usage = files.read_json(path)
   if usage is None:
     return {}
-  return usage if _has_shape(usage, _UsageShape, path) else {}
+  return usage if has_shape(usage, _UsageShape, path) else {}
 
 
 def note_session(workdir: pathlib.Path, start_step: int,

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from evaluators import EVALUATORS, HEADLINES
@@ -163,8 +164,8 @@ def no_code_reports(metric, lm, without, step=500):
 
 
 @pytest.mark.parametrize("metric,better,worse", [
-    ("PQ", 9.6, 7.4), ("RMSE", 0.26, 0.5), ("PSNR", 22.3, 21.0),
-    ("FID", 12.0, 30.5), ("FID_5k", 12.0, 30.5), ("mean_angle", 13.8, 20.5)])
+    ("PQ", 9.6, 7.4), ("RMSE", 0.26, 0.5), ("PSNR", 22.3, 19.0),
+    ("FID", 12.0, 30.5), ("FID_5k", 12.0, 30.5), ("mean_angle", 13.8, 30.0)])
 def test_below_no_code_in_the_direction_of_each_score(metric, better, worse):
   below = no_code_reports(metric, lm=worse, without=better)
   assert alarms_of(below) == [(500, "below_no_code")]
@@ -172,6 +173,30 @@ def test_below_no_code_in_the_direction_of_each_score(metric, better, worse):
   assert alarms_of(below[::-1]) == [(500, "below_no_code")]
   assert not alarms_of(no_code_reports(metric, lm=better, without=worse))
   assert not alarms_of(no_code_reports(metric, lm=better, without=better))
+
+
+@pytest.mark.parametrize("metric,lm,without", [
+    ("RMSE", 0.72, 0.65), ("PSNR", 21.0, 22.3), ("mean_angle", 20.5, 13.8)])
+def test_one_answer_may_be_worse_than_the_mean_of_all(metric, lm, without):
+  """As by squared errors it is, in a run without any fault."""
+  assert not alarms_of(no_code_reports(metric, lm=lm, without=without))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_answer_is_no_worse_than_is_allowed(seed):
+  """Truth and answer are drawn from one distribution, `mean` is its mean."""
+  rng = np.random.default_rng(seed)
+  mean = rng.normal(size=1000)
+  truth, answer = mean + rng.normal(size=(2, 200, 1000))
+  error = np.sqrt(np.mean((answer - truth) ** 2))
+  without = np.sqrt(np.mean((mean - truth) ** 2))
+  # Nearly as much as is allowed.
+  assert not watches.is_below("RMSE", 0.99 * error, without)
+  assert watches.is_below("RMSE", 1.01 * error, without)
+  decibels = -20 * np.log10(error)
+  decibels_without = -20 * np.log10(without)
+  assert not watches.is_below("PSNR", decibels + 0.1, decibels_without)
+  assert watches.is_below("PSNR", decibels - 0.1, decibels_without)
 
 
 def test_below_no_code_says_both_scores():
