@@ -48,7 +48,8 @@ NORM_EPSILON = transformer.LAYER_NORM_EPSILON
 # What the encoder made of the image.
 Encoded = Float[Array, "B N M"]
 Sequence = Float[Array, "B L D"]
-PositionEmbedding = Float[Array, "1 L D"]
+# Where a word lies: the same for all images, or for each its own.
+Places = Float[Array, "1 L D"] | Float[Array, "B L D"]
 # The next word of every row, and its logits.
 Word = Int[Array, "R"]
 WordLogits = Float[Array, "R V"]
@@ -126,7 +127,7 @@ class Decoder(nn.Module):
       self,
       encoded_BNM: Encoded,
       text_BL: Words,
-      posemb_1LD: PositionEmbedding,
+      places: Places,
   ) -> Float[Array, "B L V"]:
     """Float32 logits of `text_BL`, each from the words before it."""
     # The start word 0 enters on the left, the last word is never an input.
@@ -141,7 +142,7 @@ class Decoder(nn.Module):
     if not self.autoregressive:
       # The released ablation zeroes the embeddings, not the words.
       x_BLD = jnp.zeros_like(x_BLD)
-    x_BLD = (x_BLD + posemb_1LD).astype(self.dtype)
+    x_BLD = (x_BLD + places).astype(self.dtype)
 
     make_block = functools.partial(
         DecoderBlock, self.mlp_dim, self.num_heads, self.dtype, self.attention)
@@ -193,7 +194,7 @@ class Memory(flax.struct.PyTreeNode):
 
 def pack(
     params: PyTree,
-    posemb_1LD: PositionEmbedding,
+    places: Places,
     *,
     dtype: str = "float32",
 ) -> PyTree:
@@ -215,7 +216,7 @@ def pack(
       layers=layers,
       norm=params["LayerNorm"],
       embedding=params["EmbedTargets"]["embedding"],
-      posemb=posemb_1LD[0],
+      places=places,
       logits=cast(params["LogitsDense"]))
 
 
@@ -299,11 +300,11 @@ def step(
   of one image lie together: R = B · S, whatever S is. The caches have room for
   this word.
   """
-  posemb_1D = lax.dynamic_slice_in_dim(packed["posemb"], position, 1)
+  place_RD = _place(packed["places"], position, len(word_R))
   # The dtype that `pack` was asked for.
   dtype = packed["logits"]["kernel"].dtype
   embedded_RD = packed["embedding"][word_R]
-  x_RD = (embedded_RD + posemb_1D).astype(dtype)
+  x_RD = (embedded_RD + place_RD).astype(dtype)
 
   new_caches = []
   blocks = zip(packed["layers"], memories, caches, strict=True)
@@ -323,6 +324,14 @@ def step(
   # In float32, as in `Decoder`: rounded logits tie.
   logits_RV = _dense(packed["logits"], x_RD, jnp.float32)
   return logits_RV, new_caches
+
+
+def _place(places, position, num_rows):
+  """Where the word at `position` lies, [R, D]."""
+  place = lax.dynamic_index_in_dim(places, position, axis=1, keepdims=False)
+  # One for all rows, or one for each image: samples of an image lie together.
+  num_places = len(place)
+  return jnp.repeat(place, num_rows // num_places, axis=0)
 
 
 def _attend_past(layer, cache, x_RD, position):

@@ -10,10 +10,12 @@ text speaks of a ViT-B decoder, but only 24 layers give the quoted 939M.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 import flax.core
 import flax.linen as nn
+import jax.numpy as jnp
 
 from uvim import fields
 from uvim.encoders import ENCODERS
@@ -22,6 +24,7 @@ from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.fields import field
 from uvim.nn import attention, backbones, positions, transformer
 from uvim.nn.backbones import vit
+from uvim.nn.grid import resize_grid
 from uvim.priors import decoder
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, PyTree, Tokens, Words
@@ -81,6 +84,11 @@ class LM(nn.Module):
       "patch embedding, see [image encoder](#image-encoder). `input_size` and "
       "`patches` then only say how many tokens the encoder has.",
       check=fields.optional(fields.MAPPING))
+  code_grid: tuple[int, int] | None = field(
+      None, doc="Rows and columns of the code. The decoder then gets, with the "
+      "position of each word, the image's token at that place; so it need not "
+      "learn from data where a word lies. None: as in the paper.",
+      check=fields.optional(fields.two_integers()))
   autoregressive: bool = field(
       True, doc="False: all words in one pass (the paper's ablation).",
       check=fields.BOOL)
@@ -135,6 +143,8 @@ class LM(nn.Module):
     make_posemb = positions.POSEMBS[self.posemb_type]
     self.decoder_posemb = make_posemb(
         self, "pos_embedding_decoder", (1, self.seq_len), decoder_width)
+    if self.code_grid:
+      self.place_projection = nn.Dense(decoder_width, dtype=self.dtype)
     self.decoder = decoder.Decoder(
         num_layers=self.decoder_layers or self.num_layers,
         num_heads=self.decoder_heads or self.num_heads,
@@ -190,12 +200,23 @@ class LM(nn.Module):
 
   def logits(self, encoded_BND: Tokens, text_BL: Words) -> Logits:
     """The decoder alone, on an image already encoded."""
-    return self.decoder(encoded_BND, text_BL, self.decoder_posemb)
+    places = self._places(encoded_BND)
+    return self.decoder(encoded_BND, text_BL, places)
 
-  def packed_decoder(self) -> PyTree:
+  def packed_decoder(self, encoded_BND: Tokens) -> PyTree:
     """Parameters as `decoder.step` wants them; call on a bound model."""
     params = self.decoder.variables["params"]
-    return decoder.pack(params, self.decoder_posemb, dtype=self.dtype)
+    places = self._places(encoded_BND)
+    return decoder.pack(params, places, dtype=self.dtype)
+
+  def _places(self, encoded_BND):
+    """What tells the decoder where a word lies: [1, L, D], or [B, L, D]."""
+    if not self.code_grid:
+      return self.decoder_posemb
+    at_places = resize_grid(encoded_BND, self.grid_size, self.code_grid)
+    # In float32, as the positions are.
+    at_places = self.place_projection(at_places).astype(jnp.float32)
+    return self.decoder_posemb + at_places
 
 
 class _FeatureViT(vit.ViT):
@@ -250,6 +271,11 @@ def check_lm(lm: LM) -> None:
     raise ConfigError(
         f"config.model.backbone = {lm.backbone!r}; with an image_encoder it "
         "must be 'vit'.")
+  grid = lm.code_grid
+  if grid is not None and math.prod(grid) != lm.seq_len:
+    raise ConfigError(
+        f"config.model.code_grid = {tuple(grid)} has {math.prod(grid)} places; "
+        f"seq_len = {lm.seq_len}.")
   lm.make_backbone().check(f"config.model.backbone = {lm.backbone!r}")
 
 

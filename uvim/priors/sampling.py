@@ -160,7 +160,7 @@ def _draw_words(
   num_images = encoded_BND.shape[0]
   num_rows = num_images * num_samples
   # What every word needs and none changes; computed before the loop.
-  packed = model.packed_decoder()
+  packed = model.packed_decoder(encoded_BND)
   memories = decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):

@@ -82,6 +82,8 @@ _UNTOLD = (
      "a class token: no array tells its encoder_style"),
     ("params/EmbedPatches/conv_0/", "the backbone conv_stem"),
     ("params/encoder/encoderblock_0/token_mixing/", "the backbone mixer"),
+    ("params/place_projection/",
+     "a code_grid: no array tells its rows and columns"),
 )
 
 

@@ -238,3 +238,19 @@ def test_sizes_that_fit_pass():
   make_prior(TINY, "config.model")
   make_prior(LARGE | dict(posemb_type="sincos2d", autoregressive=False,
                           dtype="bfloat16"), "config.model")
+
+
+def test_a_word_on_a_grid_gets_the_image_token_at_its_place():
+  sizes = TINY | {"code_grid": (2, 3)}
+  model = lm.LM(**sizes)
+  params = autoregressive.init_lm(model, jax.random.key(0))
+  bound = model.bind({"params": params})
+  encoded_BND = np.random.default_rng(0).normal(size=(2, 6, 8))
+  before = bound.packed_decoder(jnp.float32(encoded_BND))["places"]
+  # A change of one token of one image changes one place of that image.
+  encoded_BND[1, 4] += 1
+  after = bound.packed_decoder(jnp.float32(encoded_BND))["places"]
+  has_changed_BL = np.any(np.asarray(before != after), axis=-1)
+  assert np.argwhere(has_changed_BL).tolist() == [[1, 4]]
+  with pytest.raises(ConfigError, match=r"\(2, 2\) has 4 places; seq_len = 6"):
+    lm.check_lm(lm.LM(**sizes | {"code_grid": (2, 2)}))

@@ -22,10 +22,8 @@ TINY = dict(num_layers=1, num_heads=2, mlp_dim=16, emb_dim=8,
 NUM_CODES = TINY["vocab_size"] - 1
 
 
-@pytest.fixture(scope="module")
-def tiny():
-  """A small model with random parameters, and images for it."""
-  model = lm.LM(**TINY)
+def with_random_params(model):
+  """The model, random parameters, and images for it."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(
       lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
@@ -33,6 +31,18 @@ def tiny():
       lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype), shapes)
   image = rng.uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
   return model, params, image
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  return with_random_params(lm.LM(**TINY))
+
+
+@pytest.fixture(scope="module")
+def tiny_on_a_grid():
+  """Its words lie on 3 × 2 places of the image."""
+  sizes = {**TINY, "seq_len": 6, "code_grid": (3, 2)}
+  return with_random_params(lm.LM(**sizes))
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +150,9 @@ def test_the_coldest_temperature_that_is_drawn_is_argmax():
 # The cache.
 
 
-def test_cached_steps_equal_the_full_forward_pass(tiny):
-  model, params, image = tiny
+@pytest.mark.parametrize("fixture", ["tiny", "tiny_on_a_grid"])
+def test_cached_steps_equal_the_full_forward_pass(fixture, request):
+  model, params, image = request.getfixturevalue(fixture)
   num_samples = 3
   text_BSL = np.random.default_rng(1).integers(
       1, model.vocab_size, (5, num_samples, model.seq_len))
@@ -150,8 +161,9 @@ def test_cached_steps_equal_the_full_forward_pass(tiny):
   @jax.jit
   def cached(params, image, text_RL):
     bound = model.bind({"params": params})
-    packed = bound.packed_decoder()
-    memories = decoder.read_image(packed, bound.encode(image))
+    encoded_BND = bound.encode(image)
+    packed = bound.packed_decoder(encoded_BND)
+    memories = decoder.read_image(packed, encoded_BND)
 
     def feed(caches, inputs):
       logits_RV, caches = decoder.step(packed, memories, caches, *inputs)
