@@ -51,6 +51,7 @@ setuptools.setup(
     extras_require={
         "data": requirements["data"],
         "explorer": requirements["explorer"],
+        "exr": requirements["exr"],
         "hub": requirements["hub"],
         "dev": requirements["dev"],
         # To watch a run. Both are optional, and no requirements of ours.

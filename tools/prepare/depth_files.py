@@ -1,4 +1,4 @@
-"""Images with depth maps: matched, checked, encoded, as TFDS examples.
+"""Images with depth maps: checked, encoded, as TFDS examples.
 
 Depth in the data set is float32 meters; 0 where nothing was measured. A
 rotation noted in EXIF is not applied, because a depth map lies on the stored
@@ -11,22 +11,19 @@ import contextlib
 import dataclasses
 import functools
 import io
-import math
 import pathlib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tools.passes import raise_problems
 from tools.prepare import depth_map, hdf5_files, image_files
+from tools.prepare.depth_unit import Unit
 from uvim.registry import ConfigError
 
-# Last words of a file name that do not tell two pairs apart.
-_IMAGE_WORDS = "rgb|colors"
-_DEPTH_WORDS = "depth"
+# Folders inside of a scene that hold its images.
+_IMAGE_FOLDERS = ("rgb", "color")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +32,18 @@ class Pair:
 
   Attributes:
     name: path below the folder; it is `file_name` in the data set.
-    scene: the path of the sub-folder, or ''.
+    scene: the path of the sub-folder, or ''; `rgb` and `color` inside of it
+      do not count.
     image: the image file.
     depth: the file of the depth map.
-    scale: whole numbers in the depth map per meter.
+    unit: of the numbers in the depth map.
     max_depth: a larger depth counts as not measured; in meters.
   """
   name: str
   scene: str
   image: pathlib.Path
   depth: pathlib.Path
-  scale: float
+  unit: Unit
   max_depth: float
 
 
@@ -54,85 +52,17 @@ def name_of(pair: Pair) -> str:
 
 
 def make_pair(folder: pathlib.Path, image: pathlib.Path, depth: pathlib.Path,
-              scale: float, max_depth: float) -> Pair:
+              unit: Unit, max_depth: float) -> Pair:
   """The pair of an image below `folder`."""
   short_path = image.relative_to(folder)
   # The folder of a frame is its scene.
-  scene = short_path.parent.as_posix()
-  if scene == ".":  # It lies in no sub-folder.
-    scene = ""
-  return Pair(short_path.as_posix(), scene, image, depth, scale, max_depth)
-
-
-def match_rgbd(images: pathlib.Path, depth: pathlib.Path, scale: float,
-               max_depth: float = math.inf) -> list[Pair]:
-  """Pairs the images of a folder with the depth maps of another or the same.
-
-  a.jpg, a_rgb.jpg or a_colors.jpg belongs to a_depth.png, a_depth.npy, a.npy
-  or, in another folder, a.png. Sub-folders must have the same names.
-
-  Args:
-    images: folder of the images.
-    depth: folder of the depth maps.
-    scale: whole numbers in a depth map per meter.
-    max_depth: a larger depth counts as not measured; in meters.
-
-  Raises:
-    ConfigError: an image has no depth map, or there is no image.
-  """
-  if not 0 < scale < math.inf:
-    raise ConfigError(f"--depth_scale: {scale}; allowed: above 0.")
-  # The same folder may be given in two spellings.
-  images = images.resolve()
-  depth = depth.resolve()
-  image_paths = [path for path in image_files.list_files(images, "--images")
-                 if not path.stem.endswith("_depth")]
-  depth_paths = image_files.list_files(depth, "--depth", depth_map.SUFFIXES)
-  # In one folder, an image is not a depth map too.
-  depth_paths = sorted(set(depth_paths) - set(image_paths))
-  image_of = _by_key(image_paths, images, _IMAGE_WORDS, "--images")
-  depth_of = _by_key(depth_paths, depth, _DEPTH_WORDS, "--depth")
-  pairs = []
-  problems = []
-  # A depth map without an image is no mistake: it is left out.
-  for key, path in image_of.items():
-    if key in depth_of:
-      pairs.append(make_pair(images, path, depth_of[key],
-                             scale, max_depth))
-    else:
-      problems.append(f"{path}: no depth map {key}_depth or {key} (.png, "
-                      ".npy).")
-  raise_problems(problems, f"--depth: {str(depth)!r} lacks some")
-  if not pairs:
-    raise ConfigError(f"--images: no image below {str(images)!r}.")
-  return pairs
-
-
-def _by_key(paths: Iterable[pathlib.Path], folder: pathlib.Path, words: str,
-            flag: str) -> dict[str, pathlib.Path]:
-  """Files by their path below the folder, without suffix and last word.
-
-  Args:
-    paths: the files.
-    folder: where they lie.
-    words: last words to leave out after a '_', separated by '|'.
-    flag: the option that names the folder, for the message.
-
-  Raises:
-    ConfigError: two files have one key.
-  """
-  by_key = {}
-  problems = []
-  for path in paths:
-    stem = re.sub(f"_({words})$", "", path.stem)
-    # With its sub-folders, since two scenes may both have a 0001.png.
-    short_path = path.relative_to(folder)
-    key = short_path.with_name(stem).as_posix()
-    if key in by_key:
-      problems.append(f"{key}: both {by_key[key].name} and {path.name}.")
-    by_key[key] = path
-  raise_problems(problems, f"{flag}: more than one file for one name")
-  return by_key
+  scene = short_path.parent
+  if scene.name in _IMAGE_FOLDERS:
+    scene = scene.parent
+  name = scene.as_posix()
+  if name == ".":  # It lies in no sub-folder.
+    name = ""
+  return Pair(short_path.as_posix(), name, image, depth, unit, max_depth)
 
 
 def measure(pair: Pair, size_HW: tuple[int, int] | None = None
@@ -181,7 +111,7 @@ def _readable(size: tuple[int, ...]) -> str:
 
 def read_depth(pair: Pair) -> tuple[np.ndarray, depth_map.Range]:
   """See `depth_map.read`."""
-  return depth_map.read(pair.depth, pair.name, pair.scale, pair.max_depth)
+  return depth_map.read(pair.depth, pair.name, pair.unit, pair.max_depth)
 
 
 def _read_hdf5_sizes(pair: Pair) -> tuple[tuple[int, ...], tuple[int, ...]]:

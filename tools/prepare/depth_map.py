@@ -15,11 +15,10 @@ import pathlib
 
 import numpy as np
 
-from tools.prepare import hdf5_files
-from uvim.opener import MAX_PIXELS, open_image
+from tools.prepare import depth_formats, depth_shape
+from tools.prepare.depth_unit import Unit
 from uvim.registry import ConfigError
 
-SUFFIXES = (".png", ".npy")
 # A largest value that repeats, and exceeds all others so many times, is no
 # distance but a mark such as 65.535 or 1e10.
 _MARK_RATIO = 3
@@ -30,7 +29,7 @@ class Range:
   """What the values of a depth map are like; distances are in metres.
 
   Attributes:
-    num_pixels: H x W.
+    size_HW: height and width.
     num_valid: how many pixels have a depth.
     num_top: how many have the largest number of the file's type.
     smallest: the smallest depth; NaN if no pixel is valid.
@@ -38,9 +37,11 @@ class Range:
     largest: the largest depth; or NaN.
     mark: the largest depth if it looks like a mark; or None.
     largest_but_mark: the largest other depth; or NaN.
-    is_whole: whether the file holds whole numbers, which have a scale.
+    is_whole: whether the file holds whole numbers.
+    scale: steps of the file's numbers per metre.
+    straight: how flat surfaces look in these values.
   """
-  num_pixels: int
+  size_HW: tuple[int, int]
   num_valid: int
   num_top: int
   smallest: float
@@ -49,77 +50,39 @@ class Range:
   mark: float | None
   largest_but_mark: float
   is_whole: bool
+  scale: float
+  straight: depth_shape.Straight
+
+  @property
+  def num_pixels(self) -> int:
+    """H x W."""
+    return math.prod(self.size_HW)
 
 
-def read(path: pathlib.Path, name: str, scale: float,
+def read(path: pathlib.Path, name: str, unit: Unit,
          max_depth: float = math.inf) -> tuple[np.ndarray, Range]:
   """Depth in metres, 0 where there is none: float32 [H, W]; and its range.
 
   Args:
-    path: a 16-bit PNG, a .npy, or an .h5 with `depth`.
+    path: a file that `depth_formats` knows.
     name: starts each message.
-    scale: whole numbers per metre. Floats are metres.
+    unit: of the numbers.
     max_depth: a larger depth counts as not measured; in metres.
 
   Raises:
-    ConfigError: the file is not a depth map.
+    ConfigError: the file is not a depth map, or nobody states the unit of its
+      numbers.
   """
-  try:
-    values_HW = _read_values(path, name)
-    return _to_metres(values_HW, scale, max_depth)
-  except ConfigError:
-    raise
-  # h5py and numpy report damaged files with many types.
-  except Exception as error:  # noqa: BLE001
-    reason = " ".join(str(error).split()).rstrip(".")
+  values_HW = depth_formats.read_numbers(path, name)
+  is_whole = values_HW.dtype.kind != "f"
+  is_image = path.suffix.lower() in depth_formats.IMAGE_SUFFIXES
+  if is_whole and not is_image and not unit.is_stated:
     raise ConfigError(
-        f"{name}: {path.name!r} cannot be read: {reason}.") from error
-
-
-def _read_values(path: pathlib.Path, name: str) -> np.ndarray:
-  """The numbers of the file, [H, W]."""
-  if hdf5_files.is_hdf5(path):
-    values = hdf5_files.read_depth(path)
-  elif path.suffix.lower() == ".npy":
-    values = _map_npy(path)
-  else:
-    values = _read_png(path, f"{name}: {path.name!r}")
-  if values.ndim == 3 and values.shape[-1] == 1:
-    values = values[..., 0]
-  kind = values.dtype.kind  # i and u are whole numbers, f is floats.
-  if values.ndim != 2 or kind not in "iuf":
-    raise ValueError(f"its shape is {values.shape} of {values.dtype}, not "
-                     "[H, W] of numbers")
-  if values.dtype.itemsize == 1:
-    raise ValueError("its numbers have 8 bits, too few for depth (a picture "
-                     "of a depth map?)")
-  if not 0 < values.size <= MAX_PIXELS:
-    raise ValueError(f"it has {values.size:,} pixels; allowed: 1 to "
-                     f"{MAX_PIXELS:,}")
-  return values
-
-
-def _map_npy(path: pathlib.Path) -> np.ndarray:
-  """The array of a .npy, whose values are read from disk when they are used."""
-  try:
-    # The file must be as long as its header says, so a short one cannot ask
-    # for all memory.
-    return np.lib.format.open_memmap(path, mode="r")
-  except OSError:
-    raise
-  # numpy has many errors for damaged headers. Some advise to allow pickles,
-  # which would run what the file holds.
-  except Exception:  # noqa: BLE001
-    raise ValueError("it is not a complete .npy file of numbers") from None
-
-
-def _read_png(path: pathlib.Path, name: str) -> np.ndarray:
-  with open_image(path, name, formats=("PNG",)) as image:
-    if not image.mode.startswith("I"):
-      raise ConfigError(f"its mode is {image.mode}, not 16-bit gray.")
-    values = np.asarray(image)
-  # Pillow may hold the 16 bits of a PNG in 32.
-  return values.astype(np.uint16)
+        f"{name}: {path.name!r} holds whole numbers ({values_HW.dtype}), of "
+        "which nobody knows the unit: give --unit mm, --unit m or --unit with "
+        "the number of steps per metre.")
+  return _to_metres(values_HW, unit.whole if is_whole else unit.floats,
+                    max_depth)
 
 
 def _to_metres(values_HW: np.ndarray, scale: float, max_depth: float
@@ -130,24 +93,30 @@ def _to_metres(values_HW: np.ndarray, scale: float, max_depth: float
   if is_whole:
     is_top_HW = values_HW == np.iinfo(values_HW.dtype).max
     num_top = int(is_top_HW.sum())
-    # Sensors store millimetres or the like as whole numbers.
-    values_HW = np.where(is_top_HW, 0, values_HW / scale)
+    values_HW = np.where(is_top_HW, 0, values_HW)
   # What is too large for 32 bits becomes infinite.
   with np.errstate(over="ignore"):
-    depth_HW = values_HW.astype(np.float32)
+    if is_whole:
+      depth_HW = (values_HW / scale).astype(np.float32)
+    else:
+      # First to 32 bits: half floats have no room for a division.
+      depth_HW = values_HW.astype(np.float32) / np.float32(scale)
   is_valid_HW = np.isfinite(depth_HW) & (depth_HW > 0)
   is_valid_HW &= depth_HW <= max_depth
   depth_HW = np.where(is_valid_HW, depth_HW, np.float32(0))
   valid = depth_HW[is_valid_HW]
-  return depth_HW, _range_of(valid, depth_HW.size, num_top, is_whole)
+  straight = depth_shape.measure(depth_HW)
+  return depth_HW, _range_of(valid, depth_HW.shape, num_top, is_whole, scale,
+                             straight)
 
 
-def _range_of(valid: np.ndarray, num_pixels: int, num_top: int,
-              is_whole: bool) -> Range:
+def _range_of(valid: np.ndarray, size_HW: tuple[int, int], num_top: int,
+              is_whole: bool, scale: float,
+              straight: depth_shape.Straight) -> Range:
   """The range of the valid depths, float32 [any number]."""
   if not valid.size:
-    return Range(num_pixels, 0, num_top, math.nan, math.nan, math.nan, None,
-                 math.nan, is_whole)
+    return Range(size_HW, 0, num_top, math.nan, math.nan, math.nan, None,
+                 math.nan, is_whole, scale, straight)
   largest = float(valid.max())
   others = valid[valid < largest]
   repeats = valid.size - others.size > 1
@@ -159,6 +128,6 @@ def _range_of(valid: np.ndarray, num_pixels: int, num_top: int,
   else:
     distances = valid
   return Range(
-      num_pixels, valid.size, num_top, float(valid.min()),
+      size_HW, valid.size, num_top, float(valid.min()),
       float(np.median(distances)), largest, mark, float(distances.max()),
-      is_whole)
+      is_whole, scale, straight)

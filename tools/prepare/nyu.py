@@ -22,13 +22,15 @@ from tools.prepare import (
     tfds_folder,
 )
 from tools.prepare.depth_files import Pair
+from tools.prepare.depth_unit import Unit
 from tools.prepare.writer import Found, Target
 from uvim import files
 from uvim.registry import ConfigError
 
 SCENES_FILE = "scenes.json"  # {split: names of its scenes}, beside the data.
 _NAME = "nyu_scenes"
-_MILLIMETERS_PER_METER = 1000.0
+# PNGs hold millimetres, .h5 files metres.
+_UNIT = Unit(whole=1000.0, is_stated=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,8 @@ class NyuReader(depth_reader.DepthReader):
 
   command = "nyu"
   summary = "NYU Depth V2 with its scenes"
-  wrong_scale = ("NYU's PNGs hold millimetres; read others with `rgbd` and its "
-                 "--depth_scale.")
+  wrong_unit = ("NYU's PNGs hold millimetres; read others with `rgbd` and its "
+                "--unit.")
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -142,7 +144,7 @@ def find_frames(folder: pathlib.Path, flag: str,
     if not depth_path.is_file():
       problems.append(f"{path}: no {depth_path.name} beside it.")
     pair = depth_files.make_pair(
-        folder, path, depth_path, _MILLIMETERS_PER_METER, max_depth)
+        folder, path, depth_path, _UNIT, max_depth)
     pairs.append(pair)
   raise_problems(problems, f"{flag}: depth maps are absent")
   if not pairs:

@@ -28,6 +28,9 @@ def save(path, image, **options):
   if path.suffix == ".npy":
     np.save(path, image)
     return
+  if path.suffix == ".npz":
+    np.savez(path, image)
+    return
   if isinstance(image, np.ndarray):
     image = Image.fromarray(image)
   image.save(path, **options)

@@ -13,8 +13,6 @@ from PIL import Image
 from pp import sources
 from tests.tools.prepare import raw_files
 from tools.prepare import __main__ as prepare_data
-from tools.prepare import depth_files
-from uvim.registry import ConfigError
 
 NAME = "mine/rgbd"
 SCALE = 2000
@@ -89,7 +87,8 @@ def test_a_second_split_keeps_the_first(raw, capsys):
 
 def break_missing(raw):
   (raw.depth / "hall/b_depth.npy").unlink()
-  return ["--depth", "hall/b_rgb.png: no depth map hall/b_depth"]
+  return ["--images: 1 of 3 images have no depth map", "'hall/b_rgb.png'",
+          "--image_pattern"]
 
 
 def break_size(raw):
@@ -99,7 +98,7 @@ def break_size(raw):
 
 def break_eight_bits(raw):
   raw_files.save(raw.depth / "a.png", raw_files.plain()[..., 0])
-  return ["a.jpg: 'a.png': its mode is L, not 16-bit gray"]
+  return ["a.jpg: 'a.png': its mode is L, of 8 bits: it looks like depth"]
 
 
 def break_torn(raw):
@@ -110,7 +109,7 @@ def break_torn(raw):
 
 def break_twice(raw):
   raw_files.save(raw.depth / "a_depth.png", raw.units_HW)
-  return ["--depth: more than one", "a: both a.png and a_depth.png"]
+  return ["--depth: more than one", "a.jpg: a_depth.png and a.png"]
 
 
 def break_folder(raw):
@@ -131,9 +130,41 @@ def test_wrong_files_are_named(raw, capsys, break_it):
     assert part in message
 
 
-def test_the_scale_must_be_positive(raw):
-  with pytest.raises(ConfigError, match="--depth_scale: 0"):
-    depth_files.match_rgbd(raw.images, raw.depth, 0)
+# Data set → (image, depth map, steps per metre, scene).
+LAYOUTS = {
+    "7-Scenes": ("seq-01/frame-000000.color.png",
+                 "seq-01/frame-000000.depth.png", 1000, "seq-01"),
+    "ScanNet": ("scene0000_00/color/0.jpg", "scene0000_00/depth/0.png", 1000,
+                "scene0000_00"),
+    "TUM RGB-D": ("rgb/1.25.png", "depth/1.26.png", 5000, ""),
+    "*_rgb.* with *_depth.*": ("a_rgb.jpg", "a_depth.png", 1000, ""),
+    "*_colors.* with *_depth.*": ("a_colors.png", "a_depth.png", 1000, ""),
+}
+
+
+@pytest.mark.parametrize("known_as", LAYOUTS)
+def test_usual_layouts_need_one_folder(tmp_path, capsys, known_as):
+  image, depth, scale, scene = LAYOUTS[known_as]
+  folder = tmp_path / "raw"
+  steps_HW = np.arange(54, dtype=np.uint16).reshape(6, 9) * 300
+  steps_HW[0, 1] = 65535  # 7-Scenes has no measurement there.
+  raw_files.save(folder / image, raw_files.plain(20))
+  raw_files.save(folder / depth, steps_HW)
+  if known_as == "TUM RGB-D":
+    (folder / "rgb.txt").write_text(f"# time path\n1.25 {image}\n")
+    (folder / "depth.txt").write_text(f"1.26 {depth}\n")
+  data_dir = tmp_path / "out"
+  assert prepare_data.main(raw_files.arguments(
+      "rgbd", data_dir, images=folder, name="mine", split="train")) == 0
+  [example] = raw_files.read_examples("mine", "train", data_dir)
+  expected_HW = np.where(steps_HW == 65535, 0, steps_HW / scale)
+  np.testing.assert_allclose(
+      example["depth"][..., 0], expected_HW, rtol=1e-6)
+  assert example["file_name"].decode() == image
+  assert example["scene"].decode() == scene
+  out = capsys.readouterr().out
+  assert "Found pairs: 1 " in out and known_as in out
+  assert "Depth maps of train: 1 of 6x9 pixels" in out
 
 
 def test_real_pairs_in_one_folder(shared, tmp_path):
