@@ -51,6 +51,7 @@ from tools.prepare.detection import DetectionReader
 from tools.prepare.images import ImagesReader
 from tools.prepare.instances import InstancesReader
 from tools.prepare.kitti_step import KittiStepReader
+from tools.prepare.label_studio import LabelStudioReader
 from tools.prepare.labelme import LabelmeReader
 from tools.prepare.masks import MasksReader
 from tools.prepare.nyu import NyuReader
@@ -63,10 +64,10 @@ from uvim.cli import app
 # The commands, in the order of --help. A new reader is one more entry.
 READERS: dict[str, type[Reader]] = {
     reader.command: reader
-    for reader in (CocoReader, DetectionReader, LabelmeReader, MasksReader,
-                   InstancesReader, CityscapesReader, KittiStepReader,
-                   Ade20kReader, NyuReader, RgbdReader, ImagesReader,
-                   RoomsReader)}
+    for reader in (CocoReader, DetectionReader, LabelmeReader,
+                   LabelStudioReader, MasksReader, InstancesReader,
+                   CityscapesReader, KittiStepReader, Ade20kReader, NyuReader,
+                   RgbdReader, ImagesReader, RoomsReader)}
 
 
 def make_parser() -> argparse.ArgumentParser:
