@@ -85,6 +85,12 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
       help="folder to write to; the same command, again, goes on there")
   add("--overwrite", action="store_true",
       help="start anew and replace files that are there")
+  add("--overlay", action="store_true",
+      help="the pictures show classes or depths over the image, instead of "
+      "beside it")
+  add("--side_by_side", action="store_true",
+      help="the pictures show the image beside the prediction; the default "
+      "without --overlay")
   add("--seed", type=int, default=0, help="of the samples; default: 0")
   add("--num_samples", type=int, default=1, help="per image; default: 1")
   add("--rerank", action="store_true",
@@ -104,6 +110,7 @@ def _predict(args, uvim, paths, options) -> int:
   if not _PIXELS.fits(args.max_pixels):
     raise ConfigError(f"--max_pixels = {args.max_pixels}; it must be "
                       f"{_PIXELS.allowed}.")
+  overlay = _overlay_option(args, uvim.task)
   settings = uvim.check_options(
       seed=args.seed, num_samples=args.num_samples, **options)
   categories = choose_categories(args.categories, uvim)
@@ -112,7 +119,8 @@ def _predict(args, uvim, paths, options) -> int:
     print(f"warning: {unnamed}", file=sys.stderr)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
-      rerank=args.rerank, max_pixels=args.max_pixels,
+      rerank=args.rerank, max_pixels=args.max_pixels, overlay=overlay,
+      side_by_side=args.side_by_side or not overlay,
       settings={"checkpoint": args.checkpoint},
       depends_on={"model": uvim.fingerprint, "categories": categories},
       **settings)
@@ -123,6 +131,15 @@ def _predict(args, uvim, paths, options) -> int:
   for problem in problems:
     print(f"error: {one_line(problem)}", file=sys.stderr)
   return app.EXIT_BAD_INPUT if problems else app.EXIT_DONE
+
+
+def _overlay_option(args, task) -> bool:
+  """--overlay, checked."""
+  has_colors = task.num_categories is not None or task.scale is not None
+  if args.overlay and not has_colors:
+    raise ConfigError("--overlay: this model predicts neither classes nor "
+                      "depths, so nothing can lie over the image.")
+  return args.overlay
 
 
 def _check_out(out: str, paths: Sequence[pathlib.Path]) -> None:
@@ -168,6 +185,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
                   settings: Mapping[str, Any] | None = None,
                   depends_on: Mapping[str, Any] | None = None,
                   max_pixels: int = opener.MAX_PIXELS, num_samples: int = 1,
+                  overlay: bool = False, side_by_side: bool = True,
                   **options: Any) -> list[str]:
   """Predicts each image and writes it before the next one is predicted.
 
@@ -182,6 +200,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     settings: for predictions.json.
     depends_on: what tells this model from others, as JSON.
     max_pixels: a larger image is refused.
+    overlay, side_by_side: see `export.Writer`.
     num_samples, **options: of `UViM.predict`.
 
   Returns:
@@ -197,8 +216,9 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
   num_kept = 1 if rerank else num_samples
   writer = export.Writer(
       out, uvim.task, num_samples=num_kept, categories=categories,
-      overwrite=overwrite,
-      depends_on={**(depends_on or {}), **drawn_with})
+      overwrite=overwrite, overlay=overlay, side_by_side=side_by_side,
+      depends_on={**(depends_on or {}), **drawn_with, **_look(
+          overlay, side_by_side)})
   with lock.Lock(pathlib.Path(out) / ".predict.lock", f"--out {out}"):
     todo = writer.plan(paths)
     num_done = len(paths) - len(todo)
@@ -219,6 +239,13 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
       # On any ending: the lists tell what is done.
       writer.close({**(settings or {}), **drawn_with})
   return problems
+
+
+def _look(overlay: bool, side_by_side: bool) -> dict[str, bool]:
+  """How the pictures look, for `depends_on`: nothing if it is the default."""
+  if not overlay:
+    return {}
+  return {"overlay": True, "side_by_side": side_by_side}
 
 
 class _Problem(Exception):

@@ -8,7 +8,7 @@ Below OUT, or with S > 1 below OUT/sample0, OUT/sample1, …:
                       normals     NPY
   panoptic.json       panoptic: COCO's schema, which the official evaluation
                       reads
-  pictures/NAME.png   image and prediction side by side
+  pictures/NAME.png   image and prediction, with names and a legend
 and OUT/predictions.json: settings, codes and their log-likelihoods;
 OUT/predictions.jsonl: what is done, a line an image, see `journal`.
 
@@ -23,14 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from uvim import resize
-from uvim.inference import images, journal, naming
+from uvim.inference import journal, naming, overlay
 from uvim.registry import ConfigError
 from uvim.tasks import output_files
 from uvim.tasks.base import AbstractTask, Categories
 from uvim.tasks.output_files import Path
 
-PICTURE_SIDE = 1024  # Pixels of the long side of an image to look at.
 SUMMARY = "predictions.json"
 _PICTURES = "pictures"
 
@@ -44,7 +42,8 @@ class Writer:
 
   def __init__(self, folder: Path, task: AbstractTask, *,
                num_samples: int = 1, categories: Categories = None,
-               overwrite: bool = False,
+               overwrite: bool = False, overlay: bool = False,
+               side_by_side: bool = True,
                depends_on: Mapping[str, Any] | None = None):
     """Writes nothing yet.
 
@@ -55,6 +54,8 @@ class Writer:
       categories: of the classes; None: the files have the classes' own
         numbers.
       overwrite: replaces files that are there.
+      overlay, side_by_side: how the pictures look, see
+        `overlay.draw_picture`.
       depends_on: for `plan`: what all predictions depend on, such as the
         model and its settings, as JSON.
     """
@@ -62,6 +63,7 @@ class Writer:
     self._task = task
     self._categories = categories
     self._overwrite = overwrite
+    self._look = {"overlay": overlay, "side_by_side": side_by_side}
     self._depends_on = json.loads(json.dumps(depends_on or {}))
     self._folders = _sample_folders(self._folder, num_samples)
     self._journal = journal.Journal(self._folder)
@@ -201,16 +203,15 @@ class Writer:
       self._name({name: name})
     image = prediction.photos[0]
     height, width = image.shape[:2]
-    # [0] is the only image of this prediction.
-    # Reduced before anything is drawn: a large image takes little memory.
-    small_image = images.fit(resize.to_bytes(image), PICTURE_SIDE)
-    drawings = prediction.pictures(side=PICTURE_SIDE)[0]
     records = []
     for s, folder in enumerate(self._folders):
       outputs = _outputs_of_sample(prediction, s)
       records.append(self._write_outputs(folder, name, outputs))
-      picture = np.concatenate([small_image, drawings[s]], axis=1)
-      output_files.write_png(self._picture_path(folder, name), picture)
+      picture = overlay.draw_picture(
+          self._task, outputs, image, categories=self._categories,
+          **self._look)
+      output_files.write_png(
+          self._picture_path(folder, name), np.asarray(picture))
     size = {"height": height, "width": width}
     entry = {"name": name, "file": source or name, **size,
              **_code_entry(prediction)}

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from uvim import resize
-from uvim.inference import export, images, naming, sheet
+from uvim.inference import export, images, legend, naming, overlay, sheet
+from uvim.inference import segments as segments_lib
+from uvim.inference.segments import Segment
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
 from uvim.tasks.output_files import Path
@@ -24,9 +26,10 @@ LogProb = Float[np.ndarray, "n S L"]
 
 _GAP = 6  # Pixels between the images of a plot.
 _MAX_ASPECT = 8  # Of an image in a plot: width over height.
+_MAX_SIZES = 4  # Of images that `repr` lists.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Prediction:
   """What UViM sees in n images.
 
@@ -55,6 +58,15 @@ class Prediction:
   def __len__(self) -> int:
     return len(self.photos)
 
+  def __repr__(self) -> str:
+    """Task, number of images and samples, sizes; no arrays."""
+    sizes = [f"{photo.shape[0]}×{photo.shape[1]}" for photo in self.photos]
+    if len(sizes) > _MAX_SIZES:
+      sizes[_MAX_SIZES:] = ["…"]
+    # Every task draws the outputs of its own keys.
+    return (f"Prediction({'/'.join(self.outputs)}, images: {len(self)}, "
+            f"samples: {self.num_samples}, height×width: {', '.join(sizes)})")
+
   @property
   def num_samples(self) -> int:
     """S."""
@@ -70,6 +82,24 @@ class Prediction:
                         "UViM.log_prob gives the likelihood of any code.")
     # Each word is given those before it, so the logarithms add up.
     return self.logprob.sum(-1)
+
+  @property
+  def segments(self) -> list[list[Segment]]:
+    """For each image the segments of its first sample.
+
+    `best().segments` are those of the likeliest sample; they have no score,
+    for there is no other sample to agree.
+
+    Raises:
+      ConfigError: the task has no classes.
+    """
+    if self.task.num_categories is None:
+      raise ConfigError(f"{'/'.join(self.outputs)} has no segments.")
+    found = []
+    for i in range(len(self)):
+      samples = segments_lib.pairs_of(self.task, self._outputs_of(i))
+      found.append(segments_lib.find_segments(samples, self.categories))
+    return found
 
   def best(self) -> "Prediction":
     """Only the likeliest sample of each image, as S = 1."""
@@ -136,25 +166,72 @@ class Prediction:
       outputs = _reduce(outputs, side)
     return self.task.render(outputs)
 
-  def plot(self, height: int = 200):
+  def overlay(self, i: int = 0, sample: int = 0, *,
+              side_by_side: bool = False):
+    """A PIL image: the prediction over the image, named, with a legend.
+
+    Args:
+      i: which image.
+      sample: which of its samples.
+      side_by_side: the image alone stands beside it.
+    """
+    return overlay.draw_picture(
+        self.task, self._sample(i, sample), self.photos[i],
+        categories=self.categories, overlay=True, side_by_side=side_by_side)
+
+  def _sample(self, i: int, sample: int) -> dict[str, np.ndarray]:
+    """The outputs [H, W, …] of one sample of image i."""
+    samples = self._outputs_of(i)
+    return {key: output[sample] for key, output in samples.items()}
+
+  def plot(self, height: int = 200, *, plain: bool = False):
     """A PIL image: a row per image, the image first, then its samples.
 
     Args:
       height: the height of a row, in pixels.
+      plain: without outlines, names and legend.
     """
     rows = []
-    for photo, drawings in zip(self.photos, self.pictures(), strict=True):
-      photo_bytes = resize.to_bytes(photo)
-      row = []
-      for image in (photo_bytes, *drawings):
-        row.append(_to_height(image, height))
+    for i, photo in enumerate(self.photos):
+      row = [_to_height(resize.to_bytes(photo), height)]
+      if plain:
+        drawings = self.one(i).pictures()[0]
+        row += [_to_height(drawing, height) for drawing in drawings]
+      else:
+        row += self._named_drawings(i, row[0].size)
       rows.append(row)
+    if not plain:
+      rows += self._legend_row(rows)
     return sheet.draw_sheet(rows, gap=_GAP)
+
+  def _named_drawings(self, i: int, size: tuple[int, int]) -> list[Any]:
+    """PIL images of this width and height: the samples of image i."""
+    width, height = size
+    drawings = []
+    for sample in range(self.num_samples):
+      drawings.append(overlay.draw(
+          self.task, self._sample(i, sample), (height, width),
+          categories=self.categories))
+    return drawings
+
+  def _legend_row(self, rows) -> list[list[Any]]:
+    """The legend of these rows as a row of its own, if there is one."""
+    widths = []
+    for row in rows:
+      widths.append(sum(image.width + _GAP for image in row) - _GAP)
+    samples = [self._outputs_of(i) for i in range(len(self))]
+    width = max(widths, default=0)
+    explained = legend.draw_legend(
+        self.task, samples, categories=self.categories, width=width,
+        font_size=overlay.font_size(width // 2))
+    return [] if explained is None else [[explained]]
 
   def save(self, folder: Path, *,
            names: Sequence[str] | None = None,
            categories: Categories = None,
-           overwrite: bool = False) -> None:
+           overwrite: bool = False,
+           overlay: bool = False,
+           side_by_side: bool = True) -> None:
     """Writes the files of `uvim.inference.export.Writer`.
 
     Args:
@@ -164,6 +241,8 @@ class Prediction:
         class; None: those of the prediction. Where it has none, the files have
         the classes' own numbers, and a warning says so.
       overwrite: replaces files that are there.
+      overlay: the pictures show the prediction over the image.
+      side_by_side: they show the image beside it.
 
     Raises:
       ConfigError: names that no files can have, or fewer than images; another
@@ -181,7 +260,8 @@ class Prediction:
       warnings.warn(unnamed, stacklevel=2)
     writer = export.Writer(
         folder, self.task, num_samples=self.num_samples,
-        categories=categories, overwrite=overwrite)
+        categories=categories, overwrite=overwrite, overlay=overlay,
+        side_by_side=side_by_side)
     # One at a time: the writer never holds more than one image's drawings.
     for i, name in enumerate(names):
       writer.add(name, self.one(i))

@@ -10,7 +10,7 @@ image · P pixels of a patch, row-major inside it · K classes or bins.
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,13 @@ Categories = Sequence[Any] | None
 # What a list of predictions says about one of them.
 Record = Mapping[str, Any]
 Options = dict[str, fields.Field]
+
+
+class Scale(NamedTuple):
+  """The range of the numbers that a task draws, and their unit."""
+  lowest: float
+  highest: float
+  unit: str
 
 
 def patchify(values: AnyArray, patch_size: Size) -> AnyArray:
@@ -215,7 +222,19 @@ class AbstractTask(abc.ABC):
 
   @property
   def num_categories(self) -> int | None:
-    """How many named classes the outputs have; None: they have none."""
+    """How many named classes the outputs have; None: they have none.
+
+    With classes, the first output is int [B,H,W,2]: class and instance of each
+    pixel, where class 0 is void.
+    """
+    return None
+
+  @property
+  def scale(self) -> Scale | None:
+    """Which numbers the colors of `render` stand for; None: no numbers.
+
+    With a scale, the first output is float [B,H,W].
+    """
     return None
 
   # ── Inference, for one image of any size ────────────────────────────────

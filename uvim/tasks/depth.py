@@ -156,6 +156,11 @@ class DepthTask(base.AbstractTask):
   def truth(self, batch):
     return {KEY: batch["labels"][..., 0]}
 
+  @property
+  def scale(self) -> base.Scale:
+    """Metres."""
+    return base.Scale(self.min_depth, self.max_depth, "m")
+
   def render(self, outputs) -> np.ndarray:
     """Near is bright, far is dark, holes are black; scaled to the range."""
     depth_BHW = np.asarray(outputs[KEY])

@@ -213,7 +213,7 @@ def test_codes_that_cannot_be(uvim, photos):
 
 def test_the_plot_shows_photo_and_samples(uvim, photos):
   got = uvim.predict(photos, num_samples=2)
-  sheet = np.asarray(got.plot(height=40))
+  sheet = np.asarray(got.plot(height=40, plain=True))
   assert sheet.shape == (3 * 46 - 6, 3 * 62 + 2 * 6, 3)
   drawn = got.pictures()[2][1]
   assert drawn.shape == (16, 16, 3)

@@ -156,4 +156,7 @@ def test_a_wide_image_does_not_make_a_wide_plot():
   wide = Prediction(
       prediction.task, [wide], {"depth": [np.ones((1, 3, 20000))]}, None, None,
       {})
-  assert wide.plot(height=10).size == (2 * 80 + 6, 10)
+  assert wide.plot(height=10, plain=True).size == (2 * 80 + 6, 10)
+  # A bar of metres stands below.
+  named = wide.plot(height=10)
+  assert named.width == 2 * 80 + 6 and named.height > 2 * 10
