@@ -12,7 +12,6 @@ objects with "name" and optionally "id", "isthing" and "color"; or an object
 with such a list as "categories".
 """
 
-import collections
 import dataclasses
 import pathlib
 import re
@@ -36,16 +35,11 @@ HIGHEST_ID = 2**16 - 1
 
 _COLORED = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,:]+(\S.*)")
 _NUMBERED = re.compile(r"(\d+)[\s,:]+(\S.*)")
-_KIND_AT_END = re.compile(r"(.*\S)[\s,]+(thing|stuff)")
+_KIND_AT_END = re.compile(r"(.*[^\s,])[\s,]+(thing|stuff)")
 
 _ClassId = Annotated[int, Meta(
     ge=0, le=HIGHEST_ID,
     description=f"a whole number from 0 to {HIGHEST_ID:,}")]
-_Channel = Annotated[int, Meta(
-    ge=0, le=255, description="a whole number from 0 to 255")]
-_Color = Annotated[
-    Annotated[list[_Channel], Meta(min_length=3, max_length=3)] | None,
-    Meta(description="a list of three whole numbers from 0 to 255")]
 _ThingFlag = Annotated[schema.FLAG | None, Meta(
     description="0, 1, false or true, not as a text")]
 
@@ -56,7 +50,7 @@ class ClassEntry(msgspec.Struct):
   id: Annotated[_ClassId | None, Meta(
       description=f"a whole number from 0 to {HIGHEST_ID:,}")] = None
   isthing: _ThingFlag = None
-  color: _Color = None
+  color: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +199,7 @@ def from_entries(entries: Sequence[ClassEntry], options: ClassOptions
   _check_names(void_names, entries, "--void")
   classes = []
   void = set(void_ids)
-  id_of_color = {}
   for entry in entries:
-    if entry.color is not None:
-      id_of_color[_packed(entry.color)] = entry.id
     if entry.name in void_names or _means_void(entry.name):
       void.add(entry.id)
     else:
@@ -223,14 +214,8 @@ def from_entries(entries: Sequence[ClassEntry], options: ClassOptions
   ids = [entry.id for entry in entries]
   raise_problems(schema.repeats(ids, "classes", ".id"), where)
   categories = categories_lib.from_records(records, where)
-  _check_colors(entries, id_of_color, where)
+  id_of_color = _read_colors(entries, where)
   return ClassList(categories, frozenset(void), id_of_color)
-
-
-def _packed(color: Sequence[int]) -> int:
-  """As `pixels.ids_from_rgb`: R + 256 G + 65536 B."""
-  red, green, blue = color
-  return red + 256 * green + 65536 * blue
 
 
 def _means_void(name: str) -> bool:
@@ -285,16 +270,30 @@ def _check_names(names: Sequence[str], entries: Sequence[ClassEntry],
       raise ConfigError(f"{option}: {registry.unknown('class', name, known)}")
 
 
-def _check_colors(entries: Sequence[ClassEntry], id_of_color: Mapping[int, int],
-                  where: str) -> None:
-  """Colors are those of all classes, of each another, or of none."""
-  if not id_of_color:
-    return
+def _read_colors(entries: Sequence[ClassEntry], where: str) -> dict[int, int]:
+  """The id of each color; see `ClassList.id_of_color`.
+
+  Raises:
+    ConfigError: some classes have no color, or that of another.
+  """
+  id_of_color = {}
+  if all(entry.color is None for entry in entries):
+    return id_of_color
   for entry in entries:
-    if entry.color is None:
-      raise ConfigError(f"{where}: {entry.name!r} has no color, but other "
-                        "classes have.")
-  colors = [tuple(entry.color) for entry in entries]
-  color, count = collections.Counter(colors).most_common(1)[0]
-  if count > 1:
-    raise ConfigError(f"{where}: {count} classes have the color {color}.")
+    if not _is_color(entry.color):
+      raise ConfigError(
+          f"{where}: the color of {entry.name!r} is {entry.color}; allowed: "
+          "three whole numbers from 0 to 255, for each class or for none.")
+    red, green, blue = entry.color
+    packed = red + 256 * green + 65536 * blue
+    if packed in id_of_color:
+      raise ConfigError(f"{where}: {entry.name!r} has the color {entry.color} "
+                        "of an earlier class.")
+    id_of_color[packed] = entry.id
+  return id_of_color
+
+
+def _is_color(value: Any) -> bool:
+  if not isinstance(value, list) or len(value) != 3:
+    return False
+  return all(type(channel) is int and 0 <= channel <= 255 for channel in value)

@@ -26,7 +26,7 @@ class Mistake(Exception):
     remedy: a sentence.
   """
 
-  def __init__(self, path: pathlib.Path, what: str, remedy: str = ""):
+  def __init__(self, path: pathlib.Path, what: str, remedy: str):
     super().__init__(f"{path}: {what}. {remedy}")
     self.path = path
     self.what = what
@@ -60,8 +60,8 @@ def as_lines(mistakes: Iterable[Mistake]) -> list[str]:
     first = group[0]
     # Of one file, several mistakes may be known.
     num_more = len({mistake.path for mistake in group}) - 1
-    more = f" (and {num_more:,} more such files)" if num_more else ""
-    lines.append(f"{first.path}: {first.what}{more}. {remedy}".rstrip())
+    more = f" (and {num_more:,} more files)" if num_more else ""
+    lines.append(f"{first.path}{more}: {first.what}. {remedy}")
   return lines
 
 
@@ -111,11 +111,6 @@ def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
   has = f"has {_shown(foreign)}, but the ids of --classes are {_span(ids)}"
   if mask.bits == 16 and max(foreign) > 255:
     return _explain_16_bits(mask, foreign, ids)
-  if mask.palette:
-    return Mistake(
-        mask.path, f"is a palette PNG that {has}",
-        "The index is the class there. If colors count, write 'R G B name' "
-        "lines in --classes.")
   if foreign == [255]:
     return Mistake(
         mask.path, has, "If 255 is void, add --void 255; if it is a class, "
@@ -133,6 +128,11 @@ def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
         mask.path, has,
         "If 0 is void, add --void 0; if it is the first class, begin with 0 "
         "in --classes.")
+  if mask.palette:
+    return Mistake(
+        mask.path, f"is a palette PNG that {has}",
+        "The index is the class there. If colors count, write 'R G B name' "
+        "lines in --classes.")
   if min(others) > ids[-1]:
     return Mistake(
         mask.path, has, "The list is too short: name all classes in "

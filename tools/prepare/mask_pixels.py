@@ -160,10 +160,9 @@ def _ids_of_colors(colors_HW: np.ndarray, file: MaskFile,
   if foreign:
     color = tuple(pixels.rgb_from_ids(foreign[0]).tolist())
     raise Mistake(
-        file.path, f"has {len(foreign):,} colors that --classes lacks, such "
-        f"as {color}",
-        "Name them there. Hundreds of colors mean that a mask was smoothed or "
-        "a JPEG once.")
+        file.path, f"has the color {color}, which --classes lacks",
+        "Name all colors there. Hundreds of colors mean that a mask was "
+        "smoothed or a JPEG once.")
   id_U = np.array([id_of_color[color] for color in color_U.tolist()], np.int32)
   return id_U[place_HW].reshape(colors_HW.shape)
 

@@ -114,9 +114,6 @@ class MasksReader(reader.FileReader):
       raise ConfigError(f"--min_area: {self.min_area}; allowed: 0 or more.")
     categories = self.classes.categories
     items = self.match()
-    if not self.classes.thing_ids():
-      print("No class is a thing (see --things), so each class of an image is "
-            "one segment")
     # Frames of a video follow each other, so they are shuffled by a hash.
     mixed = tfds_folder.in_hash_order(items, mask_files.name_of)
     return panoptic.make_found(target, self.split, mixed, categories)
@@ -131,7 +128,8 @@ class MasksReader(reader.FileReader):
 
   def check(self, found: Found) -> None:
     """Looks at all images and masks; see `FileReader.check`."""
-    items = found.all_items()
+    # By name, so that the first of a mistake is the first of a folder.
+    items = sorted(found.all_items(), key=mask_files.name_of)
     looks = progress.bar(passes.map_in_threads(self.look, items),
                          total=len(items), label="Checking", unit="images")
     seen = []
@@ -146,6 +144,9 @@ class MasksReader(reader.FileReader):
     mistakes += mask_mistakes.in_ids(seen, self.classes)
     passes.raise_problems(
         mask_mistakes.as_lines(mistakes) + problems, "--masks")
+    if not self.classes.thing_ids():
+      print("No class is a thing (see --things), so each class of an image is "
+            "one segment")
 
   def look(self, item: MaskedImage) -> Look:
     """Reads all files of an image. Runs in threads."""
