@@ -21,10 +21,12 @@ import argparse
 import math
 import os
 import pathlib
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import uvim
 from uvim import files
 from uvim.cli import app
 from uvim.registry import ConfigError
@@ -58,8 +60,10 @@ def _command(args: argparse.Namespace) -> None:
   # An accelerator may be busy with a run, and is of no use here.
   jax.config.update("jax_platforms", "cpu")
   if args.pack:
-    write_pack(args.source, args.target, half=args.half,
-               license_id=args.license)
+    facts = make_pack(args.source, args.target, half=args.half,
+                      license_id=args.license)
+    print(describe_pack(facts))
+    print(f"wrote {args.target}, {facts.num_bytes / 1e6:.1f} MB")
     return
   for name in ("half", "license"):
     if getattr(args, name):
@@ -69,20 +73,45 @@ def _command(args: argparse.Namespace) -> None:
   print(f"wrote {args.target}")
 
 
-def write_pack(source: str, target: str, *, half: bool,
-               license_id: str | None) -> None:
-  """Writes a pack and says what is in it; see `uvim.store.pack_writer.write`.
+def make_pack(source: str, target: str, *, half: bool,
+              license_id: str | None = None) -> Any:
+  """Writes a pack; see `uvim.store.pack_writer.write`.
+
+  Returns:
+    `uvim.store.card.Facts`: what the card says.
   """
   from uvim.store import pack_writer
   _check_is_new(target)
-  facts = pack_writer.write(source, target, half=half, license_id=license_id)
+  return pack_writer.write(source, target, packed_with=_own_version(),
+                           half=half, license_id=license_id)
+
+
+def describe_pack(facts: Any) -> str:
+  """A few lines about a pack, from what its card says."""
+  lines = []
   for title, count in facts.parameters.items():
-    print(f"{title}: {count:,} parameters, {facts.precision}")
+    lines.append(f"{title}: {count:,} parameters, {facts.precision}")
   if facts.rounding:
-    print(f"half precision: {facts.rounding}")
+    lines.append(f"half precision: {facts.rounding}")
   if facts.license is None:
-    print("its card names no license; --license does")
-  print(f"wrote {target}, {facts.num_bytes / 1e6:.1f} MB")
+    lines.append("the card names no license; --license does")
+  return "\n".join(lines)
+
+
+def _own_version() -> str:
+  """The version of this package and, of a checkout, its commit."""
+  version = f"uvim {uvim.__version__}"
+  root = pathlib.Path(uvim.__file__).resolve().parents[1]
+  # Or else git would tell the commit of whatever lies around an installation.
+  if not (root / ".git").exists():
+    return version
+  try:
+    done = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True,
+        text=True, check=True)
+  except (OSError, subprocess.CalledProcessError):
+    return version
+  return f"{version}, commit {done.stdout.strip()}"
 
 
 def convert(source: str, target: str) -> tuple[str, dict[str, list]]:

@@ -10,13 +10,11 @@ import json
 import math
 import pathlib
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-import uvim
 from uvim.categories import Category
 from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
@@ -76,7 +74,6 @@ class Facts:
   """What a card says.
 
   Attributes:
-    name: of the pack.
     kind: of the run, "lm" or "vqvae".
     task: its name.
     dataset: what the run learned from; "" where nobody knows.
@@ -84,14 +81,15 @@ class Facts:
     input_size: height and width in pixels at which the model sees an image.
     categories: what the classes stand for; () where there are none.
     parameters: stage → how many.
-    precision: of the parameters in the files.
-    num_bytes: of all weights.
     version: of the package that trained it.
     scores: of the run.
+    name: of the pack.
+    packed_with: the program that made the pack.
+    num_bytes: of all weights.
+    precision: of the parameters in the files.
     rounding: what half precision changes; "" for full precision.
     license: an identifier; None: not said.
   """
-  name: str
   kind: str
   task: str
   dataset: str
@@ -99,10 +97,12 @@ class Facts:
   input_size: Sequence[int]
   categories: Sequence[Category]
   parameters: Mapping[str, int]
-  precision: str
-  num_bytes: int
   version: str
   scores: Sequence[Scores]
+  name: str = ""
+  packed_with: str = ""
+  num_bytes: int = 0
+  precision: str = ""
   rounding: str = ""
   license: str | None = None
 
@@ -335,25 +335,10 @@ def _table_of_facts(facts: Facts) -> str:
   if facts.rounding:
     rows.append(["what the precision changes", facts.rounding])
   rows.append(["trained with", f"uvim {facts.version}"])
-  rows.append(["packed with", _own_version()])
+  rows.append(["packed with", facts.packed_with])
   return _table(["fact", "value"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   lines = [head, ["---"] * len(head), *rows]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _own_version() -> str:
-  """Version of this package and, of a checkout, its commit."""
-  version = f"uvim {uvim.__version__}"
-  root = pathlib.Path(uvim.__file__).resolve().parents[1]
-  if not (root / ".git").exists():
-    return version
-  try:
-    done = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True,
-        text=True, check=True)
-  except (OSError, subprocess.CalledProcessError):
-    return version
-  return f"{version}, commit {done.stdout.strip()}"

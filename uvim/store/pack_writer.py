@@ -1,5 +1,6 @@
 """Makes a pack of a run; see `uvim.store.pack` for what that is."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -37,13 +38,14 @@ class Stage(NamedTuple):
 Stages = dict[str, Stage]
 
 
-def write(workdir: str, target: str, *, half: bool = False,
+def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
           license_id: str | None = None) -> card.Facts:
   """Makes a pack.
 
   Args:
     workdir: of a run of stage II, whose stage I comes along; or of stage I.
     target: the folder to be made; must not exist.
+    packed_with: the program that makes it, for the card.
     half: writes parameters as float16. They are loaded as float32.
     license_id: for the card, such as "cc-by-4.0"; None: it names none.
 
@@ -75,9 +77,11 @@ def write(workdir: str, target: str, *, half: bool = False,
       dir=folder.parent, prefix=".packing_") as temporary:
     unfinished = pathlib.Path(temporary) / folder.name
     _write_stages(unfinished, stages, opened)
-    facts = _facts(folder.name, workdir, stages, opened,
-                   num_bytes=_weight_bytes(unfinished), half=half,
-                   rounding=rounding, license_id=license_id)
+    facts = dataclasses.replace(
+        _facts(workdir, stages, opened),
+        name=folder.name, packed_with=packed_with, rounding=rounding,
+        precision="float16" if half else "float32",
+        num_bytes=_weight_bytes(unfinished), license=license_id)
     files.write_text(unfinished / pack.CARD, card.write(facts))
     unfinished.rename(folder)
   return facts
@@ -140,16 +144,14 @@ def _weight_bytes(folder: pathlib.Path) -> int:
 # ── What the card says ──────────────────────────────────────────────────────
 
 
-def _facts(name: str, workdir: str, stages: Stages, opened: OpenModel, *,
-           num_bytes: int, half: bool, rounding: str, license_id: str | None
-           ) -> card.Facts:
+def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
+  """What the run tells; the rest is left empty."""
   outer = stages.get(STAGE_II, stages[STAGE_I])
   config = config_lib.from_json(outer.config)
   parameters = {}
   for kind, stage in stages.items():
     parameters[_TITLES[kind]] = _num_parameters(stage.arrays)
   return card.Facts(
-      name=name,
       kind=config.kind,
       task=stages[STAGE_I].config["task"],
       dataset=config.dataset,
@@ -157,12 +159,8 @@ def _facts(name: str, workdir: str, stages: Stages, opened: OpenModel, *,
       input_size=opened.model.image_size,
       categories=opened.categories,
       parameters=parameters,
-      precision="float16" if half else "float32",
-      num_bytes=num_bytes,
       version=outer.version,
-      scores=card.read_scores(workdir, config),
-      rounding=rounding,
-      license=license_id)
+      scores=card.read_scores(workdir, config))
 
 
 def _num_parameters(arrays: PyTree) -> int:

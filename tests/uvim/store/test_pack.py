@@ -1,5 +1,6 @@
 """A pack opens anywhere as the run it was made of, and says only what is so."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -17,8 +18,10 @@ from uvim import tree
 from uvim.config import from_json
 from uvim.inference.api import UViM
 from uvim.registry import ConfigError
-from uvim.store import (checkpoint, hub, open_model, pack, pack_writer,
-                        published)
+from uvim.store import checkpoint, hub, open_model, pack, published
+from uvim.store.pack_writer import write as write_pack
+
+write = functools.partial(write_pack, packed_with="the test")
 
 ROWS = [[3, "cup", True], [5, "sea", False], [8, "sky", False],
         [9, "box", True]]
@@ -82,8 +85,8 @@ def packed(run, tmp_path_factory):
   """(folder of a pack in full precision, in half precision, its facts)."""
   folder = tmp_path_factory.mktemp("elsewhere")
   full, half = str(folder / "full"), str(folder / "half")
-  pack_writer.write(str(run), full, license_id="cc-by-4.0")
-  facts = pack_writer.write(str(run), half, half=True)
+  write(str(run), full, license_id="cc-by-4.0")
+  facts = write(str(run), half, half=True)
   return full, half, facts
 
 
@@ -166,6 +169,7 @@ def test_front_matter_has_the_scores_of_predictions_alone(packed):
   assert "### oracle_code\n\nThe oracle, which sees the truth" in text
   assert "| 70.00 |" in text and "cup, sea, sky, box" in text
   assert "16 × 16 pixels" in text and "uvim 7.8" in text
+  assert "the test" in text
 
 
 def test_no_license_is_made_up(packed):
@@ -209,7 +213,7 @@ def test_a_damaged_pack_is_told(packed, tmp_path):
 
 def test_a_pack_of_stage_i_alone(run, tmp_path):
   folder = str(tmp_path / "one")
-  facts = pack_writer.write(str(run.parent / "stage_one"), folder)
+  facts = write(str(run.parent / "stage_one"), folder)
   assert list(facts.parameters) == ["stage I"]
   assert UViM.from_checkpoint(folder).prior is None
   head, text = front_matter(folder)
@@ -219,11 +223,11 @@ def test_a_pack_of_stage_i_alone(run, tmp_path):
 def test_what_makes_no_pack(run, packed, tmp_path):
   (tmp_path / "there").mkdir()
   with pytest.raises(ConfigError, match="there exists already"):
-    pack_writer.write(str(run), str(tmp_path / "there"))
+    write(str(run), str(tmp_path / "there"))
   with pytest.raises(ConfigError, match="SRC = 'w.npz'; a pack is made of"):
-    pack_writer.write("w.npz", str(tmp_path / "new"))
+    write("w.npz", str(tmp_path / "new"))
   with pytest.raises(ConfigError, match="--license 'My Own'; allowed: an iden"):
-    pack_writer.write(str(run), str(tmp_path / "new"), license_id="My Own")
+    write(str(run), str(tmp_path / "new"), license_id="My Own")
   assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
 
 
