@@ -3,13 +3,15 @@
   python -m tools.quickstart --workdir workdirs/quickstart
 
 Builds the data set, trains stage I and stage II, scores scenes that were never
-trained on, and writes results.json and report.html. Whatever an earlier call
-finished is reused. Whatever it began is resumed.
+trained on, and writes results.json, report.html and pack/, a folder that
+predicts on any machine. Whatever an earlier call finished is reused. Whatever
+it began is resumed.
 """
 
 import argparse
 import functools
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from uvim import files
-from uvim.cli import app
+from uvim.cli import app, convert
+from uvim.store import pack
 
 _TITLE = "UViM on rooms"
 
@@ -100,6 +103,7 @@ def quickstart(args: argparse.Namespace, run: RunCommand) -> int:
   results = collect(workdir, stage2, args.started)
   write_report(workdir, results, stage1, stage2)
   print_table(results)
+  make_pack(workdir, stage2)
   say(f"images and curves: {workdir / 'report.html'}")
   return app.EXIT_DONE
 
@@ -167,6 +171,19 @@ def write_report(workdir: pathlib.Path, results: dict[str, float],
   for stage in (stage2, stage1):
     parts += run_page.body(run_files.read_run(stage))
   html_page.write_html(workdir / "report.html", _TITLE, parts)
+
+
+def make_pack(workdir: pathlib.Path, stage2: pathlib.Path) -> None:
+  """Both stages as WORKDIR/pack, for other machines; replaces an older one."""
+  folder = workdir / "pack"
+  # Beside the old one, which stays until the new one is complete.
+  unfinished = workdir / "unfinished" / folder.name
+  shutil.rmtree(unfinished.parent, ignore_errors=True)
+  facts = convert.make_pack(str(stage2), str(unfinished), half=True)
+  shutil.rmtree(folder, ignore_errors=True)
+  unfinished.rename(folder)
+  unfinished.parent.rmdir()
+  say(f"{folder}: {facts.num_bytes / 1e6:.1f} MB, card: {folder / pack.CARD}")
 
 
 if __name__ == "__main__":
