@@ -1,19 +1,19 @@
 """One image of a data set: examples with their segments and their depth.
 
-H W pixels of an image · M some of these pixels
+H W pixels of an image
 """
 
-import colorsys
 import io
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pp.sources import Source
-from uvim import files, pixels
-from uvim.categories import Category
+from uvim import files, palette, pixels, resize
+from uvim.inference import overlay
+from uvim.inference.segments import class_name
 from uvim.inference.sheet import draw_sheet
 from uvim.opener import open_image
 
@@ -22,19 +22,7 @@ _MAX_HEIGHT = 960  # A column of pixels, as wide as others, would fill memory.
 _GAP = 6
 _BACKGROUND = (24, 26, 30)
 _BORDER = 255
-# Steps through the circle of hues that stay far from all earlier ones: the
-# golden ratio and what it lacks to 1.
-_HUE_STEP_OF_LABEL = 0.618034
-_HUE_STEP_OF_THING = 0.381966
-# Segments below this share of the image are too small for a name.
-_NAMED_SHARE = 0.04
-
-
-class _Text(NamedTuple):
-  """A text and the pixel of its middle, before the image is resized."""
-  x: float
-  y: float
-  text: str
+_FADED = 0.6  # Brightness of the image below the segments.
 
 
 def write(source: Source, path: str | os.PathLike, *, max_examples: int = 12,
@@ -83,8 +71,7 @@ def _draw_example(source: Source, index: int) -> Image.Image:
     image = stored_image.convert("RGB")
   tiles = [_fit(image)]
   if "panoptic_image" in example:
-    image_HW3 = np.asarray(image, np.float32)
-    tiles.append(_draw_segments(image_HW3, example, source))
+    tiles.append(_draw_segments(image, example, source))
   if "depth" in example:
     # It comes as [H, W] or [H, W, 1].
     depth = example["depth"].astype(np.float32)
@@ -93,91 +80,55 @@ def _draw_example(source: Source, index: int) -> Image.Image:
   return draw_sheet([tiles], gap=0, background=_BACKGROUND)
 
 
-def _draw_segments(image_HW3: np.ndarray, example: dict[str, Any],
+def _draw_segments(image: Image.Image, example: dict[str, Any],
                    source: Source) -> Image.Image:
-  """The segments over a faded image. Void is dark, borders are white."""
+  """The segments over a faded image, with outlines and names."""
+  tile = _fit(image)
   ids_HW = pixels.ids_from_rgb(example["panoptic_image"][..., :3])
-  gray_HW1 = image_HW3.mean(-1, keepdims=True)
-  canvas_HW3 = np.broadcast_to(0.25 * gray_HW1, image_HW3.shape).copy()
+  ids_HW = resize.resize_nearest(ids_HW, (tile.height, tile.width))
+  # Numbers 1, 2, … in the order of the objects; 0 is void.
+  numbers_HW = np.zeros(ids_HW.shape, np.int32)
   objects = example["panoptic_objects"]
-  ids = objects["id"].tolist()
-  labels = objects["label"].tolist()
-  names = []
-  # The place in the list, `order`, gives two things of one class two colors.
-  for order, label in enumerate(labels):
-    category = _category(source, label)
-    color_3 = _color(label, order, category.isthing)
-    mask_HW = ids_HW == ids[order]
-    gray_M1 = gray_HW1[mask_HW]
-    # The gray image shines through, so that the shapes below can be seen.
-    canvas_HW3[mask_HW] = 0.35 * gray_M1 + 0.65 * color_3
-    if mask_HW.mean() > _NAMED_SHARE:
-      y_M, x_M = np.nonzero(mask_HW)
-      x = float(x_M.mean())
-      y = float(y_M.mean())
-      names.append(_Text(x, y, category.name))
-  # Last, so that no segment covers them.
-  borders_HW = _borders(ids_HW)
-  canvas_HW3[borders_HW] = _BORDER
-  canvas = Image.fromarray(canvas_HW3.astype(np.uint8))
-  return _fit_and_write(canvas, names)
+  for number, segment_id in enumerate(objects["id"].tolist(), start=1):
+    numbers_HW[ids_HW == segment_id] = number
+  # Class 1 of a model is label 0 of the data set.
+  classes = [label + 1 for label in objects["label"].tolist()]
+  colors = np.vstack([[palette.VOID], palette.segment_colors(classes)])
+  colors_HW3 = colors.astype(np.uint8)[numbers_HW]
+  drawn_HW3 = overlay.blend(_fade(tile), colors_HW3)
+  drawn_HW3[overlay.find_borders(numbers_HW)] = _BORDER
+  drawn = Image.fromarray(drawn_HW3)
+  names = [class_name(number, source.categories) for number in classes]
+  overlay.write_names(drawn, numbers_HW, names)
+  return drawn
 
 
-def _category(source: Source, label: int) -> Category:
-  """The category of a label; one with the label as its name if unknown."""
-  if label < len(source.categories):
-    return source.categories[label]
-  return Category(label, str(label), True)
-
-
-def _color(label: int, order: int, isthing: bool) -> np.ndarray:
-  """RGB in 0..255, float64 [3], of one segment.
-
-  Things are bright, and each has its own color. Stuff is muted, with one color
-  for each category.
-  """
-  hue = label * _HUE_STEP_OF_LABEL
-  saturation = 0.4
-  brightness = 0.7
-  if isthing:
-    hue += order * _HUE_STEP_OF_THING
-    saturation = 0.85
-    brightness = 1.0
-  shares = colorsys.hsv_to_rgb(hue % 1, saturation, brightness)
-  return 255 * np.array(shares)
-
-
-def _borders(ids_HW: np.ndarray) -> np.ndarray:
-  """Where the left or the upper neighbor has another id: bool [H, W]."""
-  # The first column and the first row have no such neighbor: no difference.
-  from_left_HW = np.diff(ids_HW, axis=1, prepend=ids_HW[:, :1])
-  from_above_HW = np.diff(ids_HW, axis=0, prepend=ids_HW[:1])
-  return (from_left_HW != 0) | (from_above_HW != 0)
+def _fade(image: Image.Image) -> np.ndarray:
+  """The image in dark gray, uint8 [H, W, 3]."""
+  gray_HW = np.asarray(image.convert("L"), np.float32)
+  faded_HW = np.rint(_FADED * gray_HW).astype(np.uint8)
+  return np.repeat(faded_HW[..., None], 3, axis=-1)
 
 
 def _draw_depth(depth_HW: np.ndarray) -> Image.Image:
-  """Depth from near (yellow) to far (blue), with its range; dark if none."""
-  import matplotlib
-  height, width = depth_HW.shape
-  canvas_HW3 = np.full((height, width, 3), _BACKGROUND, np.uint8)
-  known_HW = depth_HW > 0
+  """Depth from near (bright) to far (dark), with its range."""
+  is_known_HW = depth_HW > 0
+  nearest = 0.0
+  farthest = 1.0
   text = "no depth"
-  if known_HW.any():
-    depth_M = depth_HW[known_HW]
-    nearest = float(depth_M.min())
-    farthest = float(depth_M.max())
-    # Depth may be the same everywhere.
-    span = max(farthest - nearest, 1e-6)
-    # The bright end of the color map is near.
-    nearness_M = (farthest - depth_M) / span
-    color_map = matplotlib.colormaps["viridis"]
-    colors_M4 = color_map(nearness_M, bytes=True)
-    canvas_HW3[known_HW] = colors_M4[:, :3]
-    percent_known = 100 * known_HW.mean()
+  if is_known_HW.any():
+    nearest = float(depth_HW[is_known_HW].min())
+    farthest = float(depth_HW[is_known_HW].max())
+    percent_known = 100 * is_known_HW.mean()
     text = f"{nearest:.3g} to {farthest:.3g} m in {percent_known:.0f} %"
-  canvas = Image.fromarray(canvas_HW3)
-  lower_middle = _Text(width / 2, 0.95 * height, text)
-  return _fit_and_write(canvas, [lower_middle])
+  drawn_HW3 = palette.depth_colors(depth_HW, nearest, farthest)
+  tile = _fit(Image.fromarray(drawn_HW3))
+  pen = ImageDraw.Draw(tile)
+  font = ImageFont.load_default(size=13)
+  lower_middle = (tile.width / 2, 0.95 * tile.height)
+  pen.text(lower_middle, text, font=font, anchor="mm", fill="white",
+           stroke_width=2, stroke_fill=_BACKGROUND)
+  return tile
 
 
 def _fit(image: Image.Image) -> Image.Image:
@@ -186,17 +137,3 @@ def _fit(image: Image.Image) -> Image.Image:
   width = round(image.width * scale)
   height = round(image.height * scale)
   return image.resize((max(1, width), max(1, height)))
-
-
-def _fit_and_write(image: Image.Image, texts: list[_Text]) -> Image.Image:
-  """The image at that size, with texts on it."""
-  resized = _fit(image)
-  scale = resized.width / image.width
-  pen = ImageDraw.Draw(resized)
-  font = ImageFont.load_default(size=13)
-  for text in texts:
-    # Texts are drawn after the resize, so all have one size.
-    middle = (text.x * scale, text.y * scale)
-    pen.text(middle, text.text, font=font, anchor="mm", fill="white",
-             stroke_width=2, stroke_fill=_BACKGROUND)
-  return resized
