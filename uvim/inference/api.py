@@ -57,6 +57,7 @@ class UViM:
     dataset: what the run learned from; "" where nobody knows.
     categories: rows with .id, .name and .isthing: what class 1, 2, … stands
       for; () where nobody knows, or where the task has no classes.
+    preprocessing: of the run's evaluation, see `uvim.inference.eval_crop`.
   """
 
   def __init__(self, opened: open_model.OpenModel):
@@ -66,6 +67,7 @@ class UViM:
     self.antialias = opened.antialias
     self.dataset = opened.dataset
     self.categories = opened.categories
+    self.preprocessing = opened.preprocessing
     self._arrays = jax.device_put(opened.arrays)
     self._prior_params = jax.device_put(opened.prior_params)
     # Each setting of the outputs, such as min_fraction = 0.013, is a program.

@@ -55,6 +55,8 @@ class OpenModel:
     dataset: what the run learned from; "" where nobody knows.
     categories: what class 1, 2, … stands for; () where nobody knows, or where
       the task has no classes.
+    preprocessing: how the run prepares the images that it evaluates; "" where
+      nobody knows.
   """
   task: AbstractTask
   model: GuidedModel
@@ -64,6 +66,7 @@ class OpenModel:
   antialias: bool = False
   dataset: str = ""
   categories: Categories = ()
+  preprocessing: str = ""
 
 
 def open_model(
@@ -104,6 +107,7 @@ def open_model(
       arrays=arrays,
       antialias=_resizes_with_antialias(config),
       dataset=dataset,
+      preprocessing=config.get("pp_eval") or "",
       categories=_categories(path, made_task.num_categories, dataset))
   if not lm:
     return opened
