@@ -26,15 +26,20 @@ h1 { font-size: 1.7em; margin: 1.6em 0 .4em } h1:first-of-type { margin-top: 0 }
 h2 { font-size: 1.15em; margin: 2em 0 .6em; padding-bottom: .25em;
      border-bottom: 1px solid var(--line) }
 p { margin: .4em 0 } .faint, figcaption { color: var(--faint) }
-table { border-collapse: collapse; margin: .6em 0 }
+table { border-collapse: collapse; margin: .6em 0; display: block;
+        max-width: 100%; overflow-x: auto }
 th { font-weight: 600; text-align: left }
 th, td { padding: .3em 1.6em .3em 0; border-bottom: 1px solid var(--line);
-         vertical-align: top }
+         vertical-align: top; overflow-wrap: anywhere }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+td.number { overflow-wrap: normal }
+p, summary, figcaption { overflow-wrap: anywhere }
 .alarm { border-left: 4px solid var(--alarm); padding: .4em .9em;
          background: var(--card); margin: .5em 0 }
-.plots { display: grid; gap: .8em;
-         grid-template-columns: repeat(auto-fill, minmax(24em, 1fr)) }
+.finding { border-left: 4px solid var(--line); padding: .4em .9em;
+           background: var(--card); margin: .5em 0 }
+.plots { display: grid; gap: .8em; grid-template-columns:
+         repeat(auto-fill, minmax(min(24em, 100%), 1fr)) }
 .plots svg { background: var(--card); border-radius: 6px; width: 100% }
 svg text { font: 11px system-ui, sans-serif; fill: var(--ink) }
 svg .title { font-weight: 600; font-size: 13px }
@@ -44,6 +49,9 @@ figure { margin: .8em 0 } img { max-width: 100%; display: block }
 summary { cursor: pointer; margin: .3em 0 }
 pre { font-size: 12px; overflow-x: auto; background: var(--card); padding: 1em;
       border-radius: 6px }
+@media (max-width: 40em) {
+  body { margin: 1em auto; padding: 0 .8em }
+  th, td { padding-right: .7em; font-size: 13px } }
 """
 
 

@@ -38,12 +38,13 @@ def pairs_of(evals: Sequence[Evaluator], other: str) -> list[Pair]:
   for lm in evals:
     for evaluator in evals:
       is_pair = lm["pred"] == LM and evaluator["pred"] == other
-      if is_pair and _can_compare(lm, evaluator):
+      if is_pair and can_compare(lm, evaluator):
         pairs.append(Pair(lm["prefix"], evaluator["prefix"]))
   return pairs
 
 
-def _can_compare(first: Evaluator, second: Evaluator) -> bool:
+def can_compare(first: Evaluator, second: Evaluator) -> bool:
+  """Whether two evaluators measure the same on the same data."""
   prefixes = {first["prefix"], second["prefix"]}
   # An empty prefix fits every metric, so its scores cannot be told apart.
   have_prefixes = len(prefixes) == 2 and "" not in prefixes

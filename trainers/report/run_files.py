@@ -280,6 +280,21 @@ class Run:
         yield metric
 
 
+def last_step(run: Run) -> int:
+  """The newest step that a run has reported; 0: none."""
+  # Metrics end at different steps.
+  last_steps = [points[-1][0] for points in run.metrics.values()]
+  return max(last_steps, default=0)
+
+
+def total_steps(run: Run) -> int | str:
+  """The length of a run; "?": nobody knows it."""
+  # The config may give epochs instead: the session knows the steps.
+  if run.sessions:
+    return run.sessions[-1]["total_steps"]
+  return run.config.get("total_steps") or "?"
+
+
 class History:
   """The metrics of a run, as far as a report needs them.
 

@@ -7,7 +7,15 @@ time: `python -m tools.report WORKDIR`. It opens offline.
 import os
 import pathlib
 
-from trainers.report import alarms, plots, run_curves, run_files
+from trainers.report import (
+  alarms,
+  class_tables,
+  findings,
+  glossary,
+  plots,
+  run_curves,
+  run_files,
+)
 from trainers.report.html_page import (
   as_json,
   figure,
@@ -57,8 +65,8 @@ def body(run: Run) -> list[str]:
   """All parts of the page as HTML, the title first."""
   parts = [heading(title(run), 1)]
   # The order of the page: what one looks for first stands first.
-  for make_part in (_facts, _alarms, _failures, _scores, _panels, _curves,
-                    _codebook, _settings):
+  for make_part in (_facts, _findings, _scores, class_tables.parts, _panels,
+                    _curves, _codebook, _settings):
     parts += make_part(run)
   return parts
 
@@ -67,7 +75,7 @@ def _facts(run: Run) -> list[str]:
   """How far the run is, how large, and where it runs."""
   model = run.config.get("model") or {}
   sizes = [f"{name} {model[name]}" for name in _SIZES if name in model]
-  progress = f"{_last_step(run)} of {_total_steps(run)}"
+  progress = f"{run_files.last_step(run)} of {run_files.total_steps(run)}"
   batch = f"{run.config.get('batch_size')} images"
   rows = [("step", progress), ("model", ", ".join(sizes)), ("batch", batch),
           ("workdir", str(run.workdir))]
@@ -79,17 +87,14 @@ def _facts(run: Run) -> list[str]:
   return [table(rows)]
 
 
-def _last_step(run: Run) -> int:
-  # Metrics end at different steps.
-  last_steps = [points[-1][0] for points in run.metrics.values()]
-  return max(last_steps, default=0)
-
-
-def _total_steps(run: Run) -> int | str:
-  # The config may give epochs instead: the session knows the steps.
-  if run.sessions:
-    return run.sessions[-1]["total_steps"]
-  return run.config.get("total_steps") or "?"
+def _findings(run: Run) -> list[str]:
+  """What the run says, in words: alarms, failures, findings, the next step."""
+  parts = [heading("What it says"), *_alarms(run), *_failures(run)]
+  for finding in findings.of_run(run):
+    text = f"{finding.seen} {finding.advice}".strip()
+    parts.append(paragraph(text, "finding"))
+  parts.append(paragraph(findings.next_step(run), "finding"))
+  return parts
 
 
 def _alarms(run: Run) -> list[str]:
@@ -132,6 +137,7 @@ def _scores(run: Run) -> list[str]:
   if parts:
     # No heading without a table.
     parts.insert(0, heading("Scores"))
+    parts.append(folded("what the names mean", table(glossary.of_run(run))))
   return parts
 
 

@@ -34,8 +34,8 @@ RISEN = 1.05
 # The share of a run after which the code of a language model must be of use: at
 # first it knows no more than which words are frequent.
 LM_WARM_UP = 0.25
-# How much larger than without a code the error of an answer may be that fits the
-# image, and the same for PSNR: see `is_below`.
+# How much larger than without a code the error of an answer that fits the
+# image may be, and the same for PSNR: see `is_below`.
 LARGEST_FACTORS = {"RMSE": math.sqrt(2), "mean_angle": 2.0}
 TWICE_IN_DECIBELS = 10 * math.log10(2)
 # A code alarms if it has fewer different words, unless the oracle's codes need

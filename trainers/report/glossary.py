@@ -1,0 +1,64 @@
+"""What the names on a run's page mean: one sentence each."""
+
+from trainers.report import pairs, run_files
+from trainers.report.run_files import Run
+
+_METRICS = {
+    "PQ": "panoptic quality in percent, 100 is perfect: RQ times SQ of each "
+    "category, then the mean over the categories.",
+    "SQ": "segmentation quality: how well the segments that were found fit "
+    "(their mean IoU).",
+    "RQ": "recognition quality: how many segments were found, and how few are "
+    "false.",
+    "mIoU": "pixels of a class that prediction and truth share, divided by all "
+    "that either has; the mean over the classes, in percent.",
+    "RMSE": "root of the mean squared error, here in metres; less is better.",
+    "delta1": "share of pixels whose depth is off by less than a quarter.",
+    "PSNR": "how close the colors are, pixel by pixel, in decibels; more is "
+    "better.",
+    "FID": "how far the predicted images as a whole are from true ones; less "
+    "is better.",
+    "FID_5k": "how far the predicted images as a whole are from true ones; "
+    "less is better.",
+    "mean_angle": "mean angle to the true normals in degrees; less is better.",
+    run_files.WORDS_PER_CODE: "how many different words a code holds; 1 means "
+    "that one word stands everywhere.",
+    "bits_per_codeword": "how unsure the language model is of the next word; "
+    "0 is certain, and guessing costs the logarithm of the codebook's size.",
+    "loss": "what training makes smaller, here on images that it never saw.",
+}
+_PREDICTIONS_OF_STAGE_I = {
+    pairs.LM: "the code comes from the oracle, which sees the truth: no model "
+    "of stage II can do better with this base model.",
+    pairs.NO_CODE: "no code (all zeros): what the base model sees in the image "
+    "alone.",
+    "loss": "the training loss on unseen images.",
+}
+_PREDICTIONS_OF_STAGE_II = {
+    pairs.LM: "UViM: the language model writes the code from the image alone. "
+    "This is what predictions will be like.",
+    pairs.ORACLE: "the code comes from stage I's oracle, which sees the truth: "
+    "the best that UViM could reach.",
+    pairs.NO_CODE: "no code (all zeros): what is left if it says nothing.",
+    "loss": "the training loss on unseen images.",
+}
+_PREDICTIONS = {
+    "vqvae": _PREDICTIONS_OF_STAGE_I,
+    "lm": _PREDICTIONS_OF_STAGE_II,
+}
+
+
+def of_run(run: Run) -> list[tuple[str, str]]:
+  """The names of a run's evaluators and scores that are known: (name, text)."""
+  meanings = _PREDICTIONS.get(run_files.kind_of(run.config), {})
+  rows = {}
+  for evaluator in run.evaluators:
+    if evaluator["pred"] in meanings:
+      rows[evaluator["name"]] = meanings[evaluator["pred"]]
+  for name in run.score_names(*run.evaluators):
+    if name in _METRICS:
+      rows[name] = _METRICS[name]
+    elif name.endswith(("_things", "_stuff")):
+      rows["… _things, _stuff"] = ("the same over countable categories, such "
+                                   "as cars, and over the others.")
+  return list(rows.items())
