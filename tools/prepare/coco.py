@@ -11,8 +11,9 @@ from typing import Any, Self
 
 from tools.prepare import coco_files, coco_json, panoptic, reader
 from tools.prepare.builder_writer import BuilderWriter
-from tools.prepare.coco_files import FileFolder, Record
+from tools.prepare.coco_files import Record
 from tools.prepare.coco_json import Annotations
+from tools.prepare.file_folder import FileFolder
 from tools.prepare.writer import Found, Target
 from uvim.categories import Category
 

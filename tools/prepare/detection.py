@@ -21,9 +21,9 @@ from tools.prepare import (
   polygons_reader,
   polygons_regions,
 )
-from tools.prepare.coco_files import FileFolder
 from tools.prepare.coco_json import ImageEntry
 from tools.prepare.detection_json import Annotations
+from tools.prepare.file_folder import FileFolder
 from tools.prepare.polygons_reader import AnnotatedImage, tell
 from tools.prepare.polygons_regions import Region
 from uvim import progress

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from tools.passes import raise_problems
+from tools.prepare import image_metadata
 from uvim import files, finder
 from uvim.opener import open_image
 from uvim.registry import ConfigError
@@ -216,41 +217,60 @@ def list_files(folder: pathlib.Path, flag: str,
 def find(folders: Sequence[pathlib.Path]) -> list[ImageFile]:
   """The images below some folders.
 
-  They have classes if each image lies in a folder of its class, as in
-  FOLDER/CLASS/FILE. Their names are their file names, as in TFDS's
-  imagenet2012. If two images share one, the names are the paths below the
-  folder.
+  A folder with `metadata.jsonl` or `metadata.csv` has the images and labels
+  that this file names, see `image_metadata`. Other images have classes if each
+  of them lies in a folder of its class, as in FOLDER/CLASS/FILE. The names of
+  images are their file names, as in TFDS's imagenet2012. If two share one, the
+  names are the paths below the folder.
 
   Raises:
-    ConfigError: there are none, or two have the same path below their folders.
+    ConfigError: there are none, two have the same path below their folders, or
+      a file of metadata is wrong.
   """
-  paths = {}
-  for folder in folders:
-    for path in list_files(folder, "--images"):
-      short_path = path.relative_to(folder)
-      if short_path in paths:
-        raise ConfigError(f"--images: {str(short_path)!r} is in "
-                          f"{str(folder)!r} and in an earlier folder.")
-      paths[short_path] = path
-  if not paths:
-    raise ConfigError(
-        f"--images: no image below {', '.join(map(str, folders))}; looked "
-        f"for {', '.join(SUFFIXES)}.")
+  paths, labels = _list_folders(folders)
   # Each path is CLASS/FILE. A single file elsewhere means: no classes.
-  elsewhere = [path for path in paths if len(path.parts) != 2]
-  have_classes = not elsewhere
+  elsewhere = [path for path in paths
+               if path not in labels and len(path.parts) != 2]
   file_names = {short_path.name for short_path in paths}
   names_are_unique = len(file_names) == len(paths)
   image_files = []
   for short_path, path in paths.items():
     name = short_path.name if names_are_unique else short_path.as_posix()
-    label = short_path.parts[0] if have_classes else None
+    label = None if elsewhere else short_path.parts[0]
+    # Those of metadata count, even where there is none.
+    label = labels.get(short_path, label)
     image_files.append(ImageFile(path, name, label))
   about_classes = f"{len(_classes(image_files))} classes"
   if elsewhere:
     about_classes = f"no classes, as {str(elsewhere[0])!r} is not CLASS/FILE"
   print(f"Found {len(image_files):,} images with {about_classes}")
   return image_files
+
+
+def _list_folders(folders: Sequence[pathlib.Path]
+                  ) -> tuple[dict[pathlib.Path, pathlib.Path],
+                             dict[pathlib.Path, str | None]]:
+  """The images by their paths below a folder, and the labels of metadata."""
+  paths = {}
+  labels = {}
+  for folder in folders:
+    listed = image_metadata.read(folder)
+    if listed is None:
+      short_paths = [path.relative_to(folder)
+                     for path in list_files(folder, "--images")]
+    else:
+      short_paths = list(listed)
+      labels.update(listed)
+    for short_path in short_paths:
+      if short_path in paths:
+        raise ConfigError(f"--images: {str(short_path)!r} is in "
+                          f"{str(folder)!r} and in an earlier folder.")
+      paths[short_path] = folder / short_path
+  if not paths:
+    raise ConfigError(
+        f"--images: no image below {', '.join(map(str, folders))}; looked "
+        f"for {', '.join(SUFFIXES)}.")
+  return paths, labels
 
 
 def pick(image_files: Sequence[ImageFile], list_path: pathlib.Path

@@ -12,7 +12,7 @@ from typing import Self
 
 from tools.passes import raise_problems
 from tools.prepare import image_files, labelme_json, polygons_labels
-from tools.prepare.coco_files import FileFolder
+from tools.prepare.file_folder import FileFolder
 from tools.prepare.labelme_json import EmbeddedImage, LabelmeFile
 from tools.prepare.polygons_reader import AnnotatedImage, tell
 from uvim import finder, progress

@@ -361,6 +361,55 @@ def test_a_damaged_description_is_one_line(tmp_path, capsys, text):
   assert info_path.read_text() == text
 
 
+METADATA = {
+    "metadata.jsonl": """
+{"file_name": "b.png", "label": "cat", "text": "a cat"}
+
+{"file_name": "deep/a.png", "label": 7}
+{"file_name": "c.png"}
+""",
+    "metadata.csv": """file_name,label,text
+b.png,cat,"a cat,
+asleep"
+deep/a.png,7
+c.png,,,,
+""",
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_of_hugging_face_names_files_and_labels(tmp_path, name):
+  raw = tmp_path / "raw"
+  for value, short_path in enumerate(("deep/a.png", "b.png", "c.png", "d.png")):
+    save(raw / short_path, raw_files.plain(value))
+  (raw / name).write_text(METADATA[name])
+  assert run(tmp_path) == 0
+  found = raw_files.by_file_name(read(tmp_path))
+  # The classes are 7 and cat, in this order.
+  assert {file_name: int(example["label"])
+          for file_name, example in found.items()} == {
+              "a.png": 0, "b.png": 1, "c.png": NO_CLASS}
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), [
+    ("metadata.jsonl", '{"file_name": "a.png"}\n{"name": 1}',
+     "line 2 has no 'file_name'"),
+    ("metadata.jsonl", '{"file_name": "a.png"', "line 1 is not JSON"),
+    ("metadata.jsonl", '{"file_name": "a.png", "label": [1]}',
+     "line 1.label: a list; allowed: a text, a whole number or null"),
+    ("metadata.jsonl", '{"file_name": "../raw/a.png"}',
+     "line 1.file_name: '../raw/a.png' leads out of the folder"),
+    ("metadata.csv", "file_name\nz.png", "metadata.csv[0].file_name: there is"),
+    ("metadata.csv", "file_name\na.png\na.png",
+     "metadata.csv[1].file_name: the text"),
+    ("metadata.csv", "file,label\na.png,b", "line 2 has no 'file_name'"),
+])
+def test_broken_metadata_is_named(tmp_path, capsys, name, text, expected):
+  save(tmp_path / "raw/a.png", gradient())
+  (tmp_path / "raw" / name).write_text(text)
+  assert expected in failure(tmp_path, capsys)
+
+
 def test_real_photographs_as_they_are(shared):
   """All 75 pass the check and are copied; the gray ones too."""
   found = image_files.find([shared / "data/photos"])
