@@ -15,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-from tools.prepare import mask_files, mask_pixels
+from tools.prepare import class_list, mask_files, mask_pixels
 from tools.prepare.class_list import ClassList
 from tools.prepare.mask_files import MaskedImage
 from tools.prepare.mask_mistakes import Mistake
@@ -127,12 +127,14 @@ def _repeated(item: MaskedImage, maps: Maps, name_of: Mapping[int, str]
               ) -> list[Mistake]:
   """The first instance that lies in two classes of things."""
   is_instance_HW = maps.instance_HW > 0
-  instance_M = maps.instance_HW[is_instance_HW]
+  instance_M = maps.instance_HW[is_instance_HW].astype(np.int64)
   class_M = maps.class_HW[is_instance_HW]
-  pairs, areas = np.unique(
-      np.stack([instance_M, class_M]), axis=1, return_counts=True)
+  # One number for both: pairs would take long to sort.
+  num_ids = class_list.HIGHEST_ID + 1
+  pairs, areas = np.unique(num_ids * instance_M + class_M, return_counts=True)
   text_of = {}
-  for (number, class_id), area in zip(pairs.T.tolist(), areas, strict=True):
+  for pair, area in zip(pairs.tolist(), areas, strict=True):
+    number, class_id = divmod(pair, num_ids)
     text = f"{name_of[class_id]!r} ({area:,} pixels)"
     if number in text_of:
       path = item.instance_ids or item.instance_masks[number - 1]

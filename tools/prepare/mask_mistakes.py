@@ -3,16 +3,12 @@
 A mistake is seen in one file, but most often all files have it. So mistakes
 with the same remedy become one line, which names the first file and counts the
 others.
-
-N ids of a mask
 """
 
 import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
 
 from tools.prepare.class_list import ClassList
 
@@ -39,12 +35,12 @@ class Seen:
 
   Attributes:
     path: the mask.
-    ids_N: the ids that it has, rising.
+    ids: that it has, rising.
     bits: 8 or 16 for each pixel.
     palette: id → color, of a palette PNG whose index is the id; else empty.
   """
   path: pathlib.Path
-  ids_N: np.ndarray
+  ids: Sequence[int]
   bits: int = 8
   palette: Mapping[int, tuple[int, ...]] = dataclasses.field(
       default_factory=dict)
@@ -85,16 +81,16 @@ def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
 
 def in_ids(seen: Sequence[Seen], classes: ClassList) -> list[Mistake]:
   """Ids that no class has, with the most likely reason."""
-  known = [*classes.names_of(), *classes.void]
-  mistakes = []
+  known = {*classes.names_of(), *classes.void}
+  foreign_of = []
   all_foreign = set()
   for mask in seen:
-    foreign = np.setdiff1d(mask.ids_N, known).tolist()
+    foreign = [number for number in mask.ids if number not in known]
     if foreign:
       all_foreign.update(foreign)
-      mistakes.append((mask, foreign))
+      foreign_of.append((mask, foreign))
   return [_explain(mask, foreign, all_foreign, classes)
-          for mask, foreign in mistakes]
+          for mask, foreign in foreign_of]
 
 
 def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
@@ -147,7 +143,7 @@ def _explain_16_bits(mask: Seen, foreign: Sequence[int],
   """The mistake behind ids that 8 bits cannot hold."""
   what = (f"has 16 bits and values up to {max(foreign)}, but the ids of "
           f"--classes end with {ids[-1]}")
-  if not np.any(mask.ids_N % 257):
+  if all(number % 257 == 0 for number in mask.ids):
     return Mistake(mask.path, what,
                    "All are multiples of 257: a program stretched 8 bits to "
                    "16. Save the ids themselves.")

@@ -6,7 +6,6 @@ H W pixels of an image · U different colors
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,11 +74,11 @@ def _read_png(path: pathlib.Path, image: Image.Image) -> MaskFile:
   with path.open("rb") as file:
     bits = file.read(_BITS_BYTE + 1)[_BITS_BYTE]
   values = np.asarray(image)
-  if image.mode in ("LA", *_COLOR):
-    # Without transparency.
-    values = values[..., :-1] if image.mode in ("LA", "RGBA") else values
+  # Transparency is dropped.
   if image.mode == "LA":
     values = values[..., 0]
+  if image.mode == "RGBA":
+    values = values[..., :3]
   if image.mode == "L" and bits < 8:
     # Pillow stretches gray of 2 and 4 bits to 0..255.
     values = values // (255 // (2**bits - 1))
@@ -139,7 +138,11 @@ def _gray_of_color(file: MaskFile) -> np.ndarray:
 
 
 def _as_colors(file: MaskFile) -> np.ndarray:
-  """The color of each pixel, R + 256 G + 65536 B: int32 [H, W]."""
+  """The color of each pixel, R + 256 G + 65536 B: int32 [H, W].
+
+  Raises:
+    Mistake: it has no colors.
+  """
   if file.mode in _COLOR:
     return pixels.ids_from_rgb(file.values)
   if file.mode == "P":
@@ -194,8 +197,3 @@ def check_size(file: MaskFile, size_HW: tuple[int, int], other: str) -> None:
 def _readable(size_HW: tuple[int, int]) -> str:
   height, width = size_HW
   return f"{height}x{width}"
-
-
-def seen_palette(file: MaskFile, classes: ClassList) -> Mapping[int, Any]:
-  """The palette, if its index is the class; else nothing."""
-  return {} if classes.id_of_color else file.colors

@@ -46,7 +46,7 @@ def make_segments(maps: Maps, categories: Sequence[Category], min_area: int
   """
   ids_HW = np.zeros(maps.class_HW.shape, np.int32)
   segments = []
-  present = set(np.unique(maps.class_HW).tolist())
+  present = set(present_ids(maps.class_HW))
   for label, category in enumerate(categories):
     if category.id not in present:
       continue
@@ -65,6 +65,13 @@ def make_segments(maps: Maps, categories: Sequence[Category], min_area: int
       segments.append(Segment(number, label, is_crowd))
     ids_HW[mask_HW] = number_S[place_M]
   return ids_HW, segments
+
+
+def present_ids(class_HW: np.ndarray) -> list[int]:
+  """The ids of a map of classes, rising."""
+  # Faster than np.unique, which sorts all pixels.
+  counts = np.bincount(class_HW.ravel())
+  return np.flatnonzero(counts).tolist()
 
 
 def _parts(mask_HW: np.ndarray, category: Category,

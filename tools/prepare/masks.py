@@ -12,8 +12,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Self
 
-import numpy as np
-
 from tools import passes
 from tools.prepare import (
   class_list,
@@ -152,16 +150,17 @@ class MasksReader(reader.FileReader):
     """Reads all files of an image. Runs in threads."""
     try:
       size_HW = image_files.read_size(item.image, str(item.image))
+      file = mask_pixels.read_file(item.mask)
+      _check_size(file, item, size_HW)
+      maps = self.read_maps(item, file)
     except ConfigError as error:
       return Look(problems=(str(error),))
-    try:
-      file = mask_pixels.read_file(item.mask)
-      mask_pixels.check_size(file, size_HW, f"the image {item.name}")
-      maps = self.read_maps(item, file)
     except Mistake as mistake:
       return Look(mistakes=(mistake,))
-    seen = Seen(item.mask, np.unique(maps.class_HW), file.bits,
-                mask_pixels.seen_palette(file, self.classes))
+    # Where a list has colors, the index of a palette means nothing.
+    palette = {} if self.classes.id_of_color else file.colors
+    seen = Seen(item.mask, mask_segments.present_ids(maps.class_HW), file.bits,
+                palette)
     return Look(seen, tuple(self.mistakes_of(item, maps)))
 
   def read_maps(self, item: MaskedImage, file: MaskFile) -> Maps:
@@ -191,6 +190,19 @@ class MasksReader(reader.FileReader):
     example = panoptic.make_example(
         image, item.name, position, ids_HW, segments)
     return example | {"panoptic_image/filename": item.mask_name}
+
+
+def _check_size(file: MaskFile, item: MaskedImage, size_HW: tuple[int, int]
+                ) -> None:
+  """Raises a Mistake if the mask is not of the size of the stored image."""
+  name = str(item.image)
+  upright_HW = image_files.listed_size(item.image, name, upright=True)
+  if file.size_HW == upright_HW != size_HW:
+    raise Mistake(
+        file.path, f"fits the image {item.name} only after the turn that its "
+        "EXIF asks for", "Masks lie on the pixels as they are stored: turn the "
+        "masks, or save the images upright.")
+  mask_pixels.check_size(file, size_HW, f"the image {item.name}")
 
 
 def add_class_options(parser: argparse.ArgumentParser) -> None:

@@ -109,6 +109,16 @@ def test_another_size(raw, failure):
       "with the nearest neighbor.")
 
 
+def test_a_mask_that_was_drawn_on_the_turned_image(raw, failure):
+  exif = Image.Exif()
+  exif[274] = 6
+  raw_files.save(raw.images / "b.jpg", raw_files.gradient(10, 8), exif=exif)
+  assert failure() == (
+      f"--masks: {raw.masks / 'b.png'}: fits the image b.jpg only after the "
+      "turn that its EXIF asks for. Masks lie on the pixels as they are "
+      "stored: turn the masks, or save the images upright.")
+
+
 def test_16_bits_that_were_stretched(raw, failure):
   first = raw.save_all(257 * class_map().astype(np.uint16))
   assert failure() == (
