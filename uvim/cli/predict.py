@@ -20,7 +20,7 @@ from uvim import categories as categories_lib
 from uvim import fields, lock, opener, progress
 from uvim.categories import Category
 from uvim.cli import app
-from uvim.inference import export, images
+from uvim.inference import eval_crop, export, images
 from uvim.registry import ConfigError, one_line
 
 # An image of more would not fit into the memory of most machines.
@@ -95,6 +95,9 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
   add("--num_samples", type=int, default=1, help="per image; default: 1")
   add("--rerank", action="store_true",
       help="keep only the likeliest of --num_samples samples")
+  add("--crop", choices=("none", "eval"), default="none",
+      help="which part of an image the model sees and predicts: none cuts "
+      "nothing off; eval cuts as the evaluation of its run does; default: none")
   add("--max_pixels", type=int, default=opener.MAX_PIXELS,
       help="a larger image is refused; "
       f"default: {opener.MAX_PIXELS // 10**6} million")
@@ -113,13 +116,15 @@ def _predict(args, uvim, paths, options) -> int:
   overlay = _overlay_option(args, uvim.task)
   settings = uvim.check_options(
       seed=args.seed, num_samples=args.num_samples, **options)
+  crop = choose_crop(args.crop, uvim.preprocessing)
   categories = choose_categories(args.categories, uvim)
   unnamed = export.unnamed_classes(uvim.task, categories, "--categories")
   if unnamed:
     print(f"warning: {unnamed}", file=sys.stderr)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
-      rerank=args.rerank, max_pixels=args.max_pixels, overlay=overlay,
+      rerank=args.rerank, max_pixels=args.max_pixels, crop=crop,
+      overlay=overlay,
       side_by_side=args.side_by_side or not overlay,
       settings={"checkpoint": args.checkpoint},
       depends_on={"model": uvim.fingerprint, "categories": categories},
@@ -140,6 +145,29 @@ def _overlay_option(args, task) -> bool:
     raise ConfigError("--overlay: this model predicts neither classes nor "
                       "depths, so nothing can lie over the image.")
   return args.overlay
+
+
+def choose_crop(wanted: str, preprocessing: str) -> eval_crop.EvalCrop:
+  """What is cut off every image; says so if the evaluation cuts otherwise.
+
+  Args:
+    wanted: "none" or "eval".
+    preprocessing: of the run's evaluation; "" where nobody knows.
+
+  Raises:
+    ConfigError: "eval", and nobody knows.
+  """
+  of_run = eval_crop.of_run(preprocessing)
+  if wanted == "eval":
+    if not preprocessing:
+      raise ConfigError("--crop eval: this checkpoint does not tell how its "
+                        "evaluation prepares images; a workdir does.")
+    return of_run
+  if of_run:
+    print(f"note: the evaluation of this model cuts images first ({of_run}), "
+          "and here it sees whole images; --crop eval cuts them likewise",
+          flush=True)
+  return eval_crop.WHOLE
 
 
 def _check_out(out: str, paths: Sequence[pathlib.Path]) -> None:
@@ -185,6 +213,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
                   settings: Mapping[str, Any] | None = None,
                   depends_on: Mapping[str, Any] | None = None,
                   max_pixels: int = opener.MAX_PIXELS, num_samples: int = 1,
+                  crop: eval_crop.EvalCrop = eval_crop.WHOLE,
                   overlay: bool = False, side_by_side: bool = True,
                   **options: Any) -> list[str]:
   """Predicts each image and writes it before the next one is predicted.
@@ -200,6 +229,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     settings: for predictions.json.
     depends_on: what tells this model from others, as JSON.
     max_pixels: a larger image is refused.
+    crop: what is cut off every image.
     overlay, side_by_side: see `export.Writer`.
     num_samples, **options: of `UViM.predict`.
 
@@ -213,6 +243,8 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
   drawn_with = {**options, "num_samples": num_samples}
   if rerank:
     drawn_with["rerank"] = True
+  if crop:
+    drawn_with["crop"] = str(crop)
   num_kept = 1 if rerank else num_samples
   writer = export.Writer(
       out, uvim.task, num_samples=num_kept, categories=categories,
@@ -226,7 +258,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
       print(f"{num_done} of {len(paths)} images are done already", flush=True)
     problems = []
     try:
-      with _Ahead([path for _, path in todo], max_pixels) as ahead:
+      with _Ahead([path for _, path in todo], max_pixels, crop) as ahead:
         for name, path in progress.bar(
             todo, total=len(todo), label="Predicting", unit="images"):
           try:
@@ -255,9 +287,11 @@ class _Problem(Exception):
 class _Ahead:
   """Reads images in their order, one ahead, in a thread."""
 
-  def __init__(self, paths: Iterable[pathlib.Path], max_pixels: int):
+  def __init__(self, paths: Iterable[pathlib.Path], max_pixels: int,
+               crop: eval_crop.EvalCrop):
     self._paths = iter(paths)
     self._max_pixels = max_pixels
+    self._crop = crop
     self._pool = futures.ThreadPoolExecutor(1)
     self._next = None
 
@@ -272,7 +306,8 @@ class _Ahead:
     self._next = None
     path = next(self._paths, None)
     if path is not None:
-      self._next = self._pool.submit(_read, path, self._max_pixels)
+      self._next = self._pool.submit(
+          _read, path, self._max_pixels, self._crop)
 
   def take(self) -> tuple[Any, list[int]]:
     """(the next image, its stamp); starts to read the one after it."""
@@ -283,10 +318,12 @@ class _Ahead:
       self._submit()
 
 
-def _read(path: pathlib.Path, max_pixels: int) -> tuple[Any, list[int]]:
+def _read(path: pathlib.Path, max_pixels: int, crop: eval_crop.EvalCrop
+          ) -> tuple[Any, list[int]]:
   # Before the pixels: a change while they are read is found out then.
   stamp = export.stamp_of(path)
-  return images.read(path, max_pixels=max_pixels), stamp
+  image = images.read(path, max_pixels=max_pixels)
+  return crop.cut(image, str(path)), stamp
 
 
 def _predict_one(uvim, ahead, writer, name, path, *, rerank, **options):

@@ -62,6 +62,9 @@ class EvalCrop:
     return image_HWC
 
 
+WHOLE = EvalCrop()  # Nothing is cut off.
+
+
 def of_run(preprocessing: str) -> EvalCrop:
   """What a preprocessing string cuts off before it resizes.
 

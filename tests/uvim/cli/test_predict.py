@@ -1,6 +1,7 @@
 """Images in, files in the task's format out; mistakes are one line."""
 
 import argparse
+import copy
 import errno
 import json
 import os
@@ -408,6 +409,50 @@ def test_an_image_that_has_changed_is_not_taken_as_done(
   Image.new("RGB", (9, 9)).save(three[0])
   with pytest.raises(ConfigError, match="5.png: has changed since"):
     predict.predict_files(uvim, three, tmp_path / "out")
+
+
+def with_preprocessing(weights, load_once, preprocessing):
+  """A loader of the model, as if its run had this `pp_eval`."""
+  model = copy.copy(load_once(str(weights[0]), lm=str(weights[1])))
+  model.preprocessing = preprocessing
+  return lambda *_, **__: model
+
+
+def test_crop_eval_shows_what_the_evaluation_shows(
+    weights, load_once, tmp_path, capsys):
+  load = with_preprocessing(
+      weights, load_once, "decode|nyu_depth|nyu_eval_crop(top=54)|resize(32)")
+  frame = noise_image(480, 640)
+  for name, image in (("frame", frame), ("part", frame[54:480, 41:601])):
+    Image.fromarray(image).save(tmp_path / f"{name}.png")
+  for out, name, extra in (
+      ("cut", "frame", ["--crop", "eval"]), ("part", "part", [])):
+    argv = arguments(weights, tmp_path / out, tmp_path / f"{name}.png")
+    assert predict.main([*argv, *extra], load=load) == 0
+  cut = read(tmp_path / "cut/panoptic/frame.png")
+  assert cut.shape[:2] == (426, 560)
+  np.testing.assert_array_equal(cut, read(tmp_path / "part/panoptic/part.png"))
+  notes = [line for line in capsys.readouterr().out.splitlines()
+           if line.startswith("note: ")]
+  # Only the second command sees whole images.
+  assert len(notes) == 1 and "nyu_eval_crop(top=54)" in notes[0]
+  assert "--crop eval" in notes[0]
+  # What is there was predicted of other pixels.
+  argv = arguments(weights, tmp_path / "cut", tmp_path / "frame.png")
+  assert predict.main(argv, load=load) == 2
+  assert "crop" in capsys.readouterr().err
+
+
+def test_crop_eval_of_another_size_or_an_unknown_evaluation(
+    weights, load_once, folder, tmp_path, capsys, fails):
+  load = with_preprocessing(
+      weights, load_once, "decode|nyu_eval_crop|resize(32)")
+  argv = arguments(weights, tmp_path / "a", folder / "7.png")
+  assert predict.main([*argv, "--crop", "eval"], load=load) == 2
+  assert "7.png: has 20×31 pixels" in capsys.readouterr().err
+  # The weights are a .npz, which has no config.
+  assert "--crop eval: this checkpoint does not tell" in fails(
+      folder, crop="eval")
 
 
 def test_images_in_out_are_refused(call, weights, folder, capsys):
