@@ -60,6 +60,9 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
   folder = pathlib.Path(target)
   if os.path.lexists(folder):
     raise ConfigError(f"{target} exists already; nothing is overwritten.")
+  if pack.is_pack(workdir):
+    # Its scores stand in its card alone.
+    raise ConfigError(f"SRC = {workdir!r} is a pack already; copy the folder.")
   config = open_model.read_config(workdir)
   if config.get("kind") not in _TITLES:
     raise ConfigError(f"SRC = {workdir!r}; a pack is made of the workdir of a "

@@ -15,7 +15,7 @@ from trainers.step import make_init
 from uvim import files, tree
 from uvim.cli import convert
 from uvim.inference.api import UViM
-from uvim.store import checkpoint
+from uvim.store import checkpoint, published
 from uvim.store.start_from import Store
 
 
@@ -124,6 +124,25 @@ def test_averaged_parameters_are_the_ones_that_are_written(tmp_path, call,
     checkpointer.save(7, {"params": params, "extra": {"ema": average}}, {})
   assert call(tmp_path / "run", tmp_path / "w.npz")[0] == 0
   assert bits(files.load_npz(tmp_path / "w.npz")["params"]) == bits(average)
+
+
+def test_a_pack_turns_into_a_file(tmp_path, call):
+  folder = published.PACKS[published.DEFAULT_PACK]
+  code, printed, _ = call(folder, tmp_path / "w.npz")
+  assert code == 0 and "stage II: " in printed
+  assert bits(files.load_npz(tmp_path / "w.npz")) == bits(
+      checkpoint.load_params(folder))
+
+
+@pytest.mark.parametrize("options,words", [
+    (["--half"], "--half is an option of packs: add --pack."),
+    (["--license=mit"], "--license is an option of packs: add --pack."),
+    (["--pack"], "one.npz'; a pack is made of the workdir of a run"),
+])
+def test_mistakes_about_packs(tmp_path, weights, call, options, words):
+  code, printed, error = call(weights[0], tmp_path / "new", *options)
+  assert (code, printed) == (2, "") and words in error
+  assert not (tmp_path / "new").exists()
 
 
 def test_a_run_of_an_older_version_is_refused(tmp_path, call):

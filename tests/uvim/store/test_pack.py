@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.trainers import tiny
+from tests.uvim.store.fake_hub import Client
 from trainers import families
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
@@ -228,39 +229,12 @@ def test_what_makes_no_pack(run, packed, tmp_path):
     write("w.npz", str(tmp_path / "new"))
   with pytest.raises(ConfigError, match="--license 'My Own'; allowed: an iden"):
     write(str(run), str(tmp_path / "new"), license_id="My Own")
+  with pytest.raises(ConfigError, match="full' is a pack already"):
+    write(packed[0], str(tmp_path / "new"))
   assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
 
 
 # ── The hub ─────────────────────────────────────────────────────────────────
-
-
-class Client:
-  """Stands for the hub: a folder for each repository."""
-
-  def __init__(self, root):
-    self.root = root
-    self.private = {}
-
-  def create_repo(self, repo_id, *, private, exist_ok):
-    self.private.setdefault(repo_id, private)
-    (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
-
-  def upload_folder(self, *, repo_id, folder_path, commit_message,
-                    allow_patterns):
-    assert commit_message
-    for name in allow_patterns:
-      source = pathlib.Path(folder_path, name)
-      if source.exists():
-        target = self.root / repo_id / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(source, target)
-
-  def snapshot_download(self, repo_id, *, revision, allow_patterns):
-    assert revision in (None, "v1") and "stage1/config.json" in allow_patterns
-    folder = self.root / repo_id
-    if not folder.exists():
-      raise FileNotFoundError(f"404 Client Error.\n\nNo {repo_id}")
-    return str(folder)
 
 
 def test_a_pack_goes_to_the_hub_and_comes_back(packed, tmp_path):
