@@ -325,21 +325,26 @@ def _settings(
 
 
 def panel_batch(config: TrainConfig) -> dict[str, np.ndarray] | None:
-  """The first batch of the validation split, for the panels; or None.
+  """Examples of the validation split, for the panels; or None.
 
-  It is of the split that the run never trains on, so that the panels flatter
-  nobody. It has the batch size of the evaluators, so that both share their
-  compiled programs.
+  They are of the split that the run never trains on, so that the panels flatter
+  nobody, and lie anywhere in it: the first ones may be frames of one video. It
+  has the batch size of the evaluators, so that both share their compiled
+  programs.
   """
   from pp import splits
   if not (config.val_split and config.pp_eval):
     return None
   split = splits.open_split(config.dataset, config.val_split, config.data_dir)
-  batches = _eval_batches(
-      split, config.pp_eval, config.pp_modules, config.batch_size,
-      config.on_bad_example)
-  first_batch = next(batches.start())
-  return unmasked(first_batch)
+  # In a shuffled order, which is always the same.
+  batches = split.train_batches(
+      split.make_preprocess(config.pp_eval, config.pp_modules),
+      batch_size=config.batch_size,
+      seed=0,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      on_bad_example=config.on_bad_example)
+  return unmasked(next(batches))
 
 
 def unmasked(batch: common.Batch) -> dict[str, np.ndarray]:

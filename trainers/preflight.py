@@ -46,6 +46,7 @@ def check_inputs(config: TrainConfig, inputs: Inputs
   batch = next(batches)
   inputs.family.check_batch(batch)
   check_labels(inputs.family.task, batch, where)
+  check_things(inputs.family.task, batch, inputs.split.categories, where)
   check_evaluations(inputs.family, inputs.evaluations, config)
   return batch
 
@@ -112,6 +113,53 @@ def check_labels(
     if flaw.is_refused:
       raise ConfigError(message)
     _warn(message)
+
+
+def check_things(
+    task: AbstractTask | None,
+    batch: Mapping[str, np.ndarray],
+    categories: Sequence[Any],
+    where: str,
+) -> None:
+  """Warns if most things are smaller than a patch.
+
+  Args:
+    task: has the patches; None, or one without instances: nothing to check.
+    batch: 'labels' int [B,H,W,2], semantics and instance, if there are any.
+    categories: of the data set.
+    where: data set and split, for messages.
+  """
+  has_instances = task is not None and task.num_categories is not None
+  has_instances = has_instances and task.label_channels == 2
+  if not (has_instances and categories and "labels" in batch):
+    return
+  areas = []
+  for labels_HWC in batch["labels"]:
+    areas += _areas_of_things(labels_HWC, categories)
+  height, width = task.patch_size
+  num_small = sum(area < height * width for area in areas)
+  if num_small > len(areas) / 2:
+    _warn(f"{where}: {num_small} of {len(areas)} things in "
+          f"{len(batch['labels'])} examples are smaller than a patch of "
+          f"{height} × {width} pixels, so few will be found. Take smaller "
+          "patches (model.patch_size) or larger labels (model.input_size).")
+
+
+def _areas_of_things(labels_HWC: np.ndarray, categories: Sequence[Any]
+                     ) -> list[int]:
+  """The pixels of each thing of an image."""
+  semantics_HW, instances_HW = np.moveaxis(labels_HWC, -1, 0)
+  # A segment is a pair of class and instance: one number for both.
+  stride = int(instances_HW.max()) + 1
+  pairs, areas = np.unique(
+      semantics_HW * stride + instances_HW, return_counts=True)
+  found = []
+  for pair, area in zip(pairs.tolist(), areas.tolist(), strict=True):
+    semantics = pair // stride
+    is_class = 0 < semantics <= len(categories)
+    if is_class and categories[semantics - 1].isthing:
+      found.append(area)
+  return found
 
 
 def check_truth(item: Evaluation, *, skips: bool = False) -> None:

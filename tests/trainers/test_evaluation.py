@@ -9,6 +9,7 @@ import pytest
 
 from configs import vqvae_rooms_panoptic
 from evaluators import mean
+from pp import splits
 from trainers import evaluation
 from trainers.families.base import Compiled, Family
 from uvim.cli import app
@@ -206,5 +207,10 @@ def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):
   assert not {"_mask", "_skipped"} & set(batch)
   assert batch["image/id"].dtype == np.uint32
   assert len(batch["image"]) == config.batch_size
+  # They lie anywhere in the split; its first ones are often alike.
+  split = splits.open_split(config.dataset, config.val_split, rooms_tiny_dir)
+  first_ids = [split.example(index)["image/id"] for index in range(6)]
+  assert batch["image/id"][:6].tolist() != first_ids
+  assert len(set(batch["image/id"].tolist())) == config.batch_size
   del config.val_split
   assert evaluation.panel_batch(resolve(config)) is None

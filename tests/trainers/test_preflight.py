@@ -85,6 +85,28 @@ def test_a_part_without_labels_is_a_warning(caplog):
     preflight.check_labels(panoptic_task(), batch, "mine train")
 
 
+@pytest.mark.parametrize("side,num_warnings", [(3, 1), (4, 0)])
+def test_things_smaller_than_a_patch(caplog, side, num_warnings):
+  """A patch has 4 × 4 pixels."""
+  categories = (Category(1, "car", True), Category(2, "sky", False))
+  labels = np.zeros((2, 12, 12, 2), np.int32)
+  labels[..., 0] = 2
+  # Stuff may be as small as it likes.
+  labels[:, 0, 0] = (2, 3)
+  labels[:, 1:1 + side, 1:1 + side] = (1, 1)
+  labels[:, 8:8 + side, 8:8 + side] = (1, 2)
+  batch = {"labels": labels}
+  with caplog.at_level(logging.WARNING):
+    preflight.check_things(panoptic_task(), batch, categories, "mine train")
+    preflight.check_things(panoptic_task(), {}, categories, "mine train")
+    preflight.check_things(None, batch, categories, "mine train")
+  assert len(caplog.messages) == num_warnings
+  for message in caplog.messages:
+    assert message.startswith(
+        "mine train: 4 of 4 things in 2 examples are smaller than a patch of "
+        "4 × 4 pixels")
+
+
 class Split:
   """Examples as evaluators read them."""
   dataset = "mine"

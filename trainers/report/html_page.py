@@ -21,7 +21,7 @@ STYLE = """
         --line: #2f353d; --paper: #14171b; --card: #1c2026; --alarm: #ff8a7a } }
 body { font: 15px/1.55 system-ui, sans-serif; margin: 2.5em auto;
        max-width: 64em; padding: 0 1.2em; color: var(--ink);
-       background: var(--paper) }
+       background: var(--paper); overflow-wrap: anywhere }
 h1 { font-size: 1.7em; margin: 1.6em 0 .4em } h1:first-of-type { margin-top: 0 }
 h2 { font-size: 1.15em; margin: 2em 0 .6em; padding-bottom: .25em;
      border-bottom: 1px solid var(--line) }
@@ -30,10 +30,9 @@ table { border-collapse: collapse; margin: .6em 0; display: block;
         max-width: 100%; overflow-x: auto }
 th { font-weight: 600; text-align: left }
 th, td { padding: .3em 1.6em .3em 0; border-bottom: 1px solid var(--line);
-         vertical-align: top; overflow-wrap: anywhere }
+         vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 td.number { overflow-wrap: normal }
-p, summary, figcaption { overflow-wrap: anywhere }
 .alarm { border-left: 4px solid var(--alarm); padding: .4em .9em;
          background: var(--card); margin: .5em 0 }
 .finding { border-left: 4px solid var(--line); padding: .4em .9em;
