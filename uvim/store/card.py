@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from uvim import fields
 from uvim.categories import Category
 from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
@@ -142,7 +143,8 @@ def read_scores(workdir: str, config: TrainConfig) -> list[Scores]:
       continue
     step, line, settings = newest[evaluator.name]
     values = {name.removeprefix(evaluator.prefix): value
-              for name, value in line.items()}
+              for name, value in line.items()
+              if isinstance(value, fields.REALS)}
     scores.append(Scores(
         name=evaluator.name, measure=evaluator.type,
         dataset=evaluator.dataset, split=evaluator.split,

@@ -40,7 +40,6 @@ _VERSION = "version"
 _ORACLE = "oracle_crc32"
 
 Path = str | os.PathLike
-Arrays = Mapping[str, Any]
 
 
 def is_pack(path: Path) -> bool:

@@ -57,6 +57,8 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
       `target`, no such license.
   """
   card.check_license(license_id)
+  if "://" in target:
+    raise ConfigError(f"DST = {target!r}; a pack is written to this machine.")
   folder = pathlib.Path(target)
   if os.path.lexists(folder):
     raise ConfigError(f"{target} exists already; nothing is overwritten.")

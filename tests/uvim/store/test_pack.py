@@ -38,7 +38,7 @@ METRICS = [
     {"step": 1, "uvim/PQ": 3.0, "settings": SETTINGS},
     {"step": 2, "train/loss": 1.0},
     {"step": 2, "val/loss": 0.5, "settings": {}},
-    {"step": 2, "uvim/PQ": 12.5, "settings": SETTINGS},
+    {"step": 2, "uvim/PQ": 12.5, "uvim/SQ": None, "settings": SETTINGS},
     {"step": 2, "uvim/oracle/PQ": 70.0, "settings": {"seed": 0}},
 ]
 
@@ -229,6 +229,8 @@ def test_what_makes_no_pack(run, packed, tmp_path):
     write("w.npz", str(tmp_path / "new"))
   with pytest.raises(ConfigError, match="--license 'My Own'; allowed: an iden"):
     write(str(run), str(tmp_path / "new"), license_id="My Own")
+  with pytest.raises(ConfigError, match="DST = 'gs://b/p'; a pack is writte"):
+    write(str(run), "gs://b/p")
   with pytest.raises(ConfigError, match="full' is a pack already"):
     write(packed[0], str(tmp_path / "new"))
   assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
