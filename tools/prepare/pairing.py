@@ -8,11 +8,14 @@ import collections
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from tools.passes import raise_problems
-from tools.prepare import depth_formats, image_files
+from tools.prepare import depth_formats
 from tools.prepare.depth_unit import Unit
+from tools.prepare.image_files import SUFFIXES as IMAGE_SUFFIXES
+from tools.prepare.image_files import list_files
 from uvim.registry import ConfigError
 
 # What both names share: the text of each `*`.
@@ -64,14 +67,28 @@ class Matched:
 
   Attributes:
     folder: the folder that names of examples begin at.
-    files: an image and its depth map each.
+    pairs: an image and its depth map each.
     text: how they were paired, for people.
     unit: what the layout says of the numbers; None: nothing.
   """
   folder: pathlib.Path
-  files: Sequence[tuple[pathlib.Path, pathlib.Path]]
+  pairs: Sequence[tuple[pathlib.Path, pathlib.Path]]
   text: str
   unit: Unit | None = None
+
+
+class _Files(NamedTuple):
+  """Some files below a folder."""
+  folder: pathlib.Path
+  paths: Sequence[pathlib.Path]
+
+  def name(self, path: pathlib.Path) -> str:
+    """The path below the folder: two scenes may both have a 0001.png."""
+    return path.relative_to(self.folder).as_posix()
+
+
+# Image → each depth map that it may have, with the layout that says so.
+_Candidates = dict[pathlib.Path, dict[pathlib.Path, Layout]]
 
 
 def match(images: pathlib.Path, depth: pathlib.Path,
@@ -89,35 +106,33 @@ def match(images: pathlib.Path, depth: pathlib.Path,
   # The same folder may be given in two spellings.
   images = images.resolve()
   depth = depth.resolve()
-  layouts = LAYOUTS
-  if patterns is not None:
-    layouts = (_layout_of(patterns),)
-  image_paths = image_files.list_files(images, "--images")
-  depth_paths = image_files.list_files(
-      depth, "--depth", depth_formats.SUFFIXES)
-  image_paths = _without_depth_maps(image_paths, images, layouts)
-  if not image_paths:
-    looked_for = ", ".join(image_files.SUFFIXES)
-    if patterns is not None:
-      looked_for = patterns[0]
+  image_files = _Files(images, list_files(images, "--images"))
+  depth_files = _Files(
+      depth, list_files(depth, "--depth", depth_formats.SUFFIXES))
+  if patterns is None:
+    layouts = LAYOUTS
+    image_files = _without_depth_maps(image_files)
+    looked_for = ", ".join(IMAGE_SUFFIXES)
+  else:
+    layout = _layout_of(patterns)
+    layouts = (layout,)
+    image_files = _Files(images, list(_keys(image_files, layout.image)))
+    looked_for = layout.image
+  if not image_files.paths:
     raise ConfigError(f"--images: no image below {str(images)!r}; looked for "
                       f"{looked_for}.")
-  candidates = _candidates(image_paths, images, depth_paths, depth, layouts)
-  _check_single(candidates, images, depth)
-  files = []
+  candidates = _find_candidates(image_files, depth_files, layouts)
+  _check_single(candidates, image_files, depth_files)
+  _check_all_paired(candidates, image_files, depth_files)
+  pairs = []
   counts = collections.Counter()
   for image_path, depth_maps in candidates.items():
-    for depth_path, layout in depth_maps.items():
-      files.append((image_path, depth_path))
-      counts[layout] += 1
-  _check_all_paired(candidates, images, depth_paths, depth)
-  return Matched(images, files, _describe(counts))
-
-
-def _describe(counts: Mapping[Layout, int]) -> str:
-  """How many pairs each layout has."""
-  parts = [f"{count:,} as {layout}" for layout, count in counts.items()]
-  return "; ".join(parts)
+    # There is one, as was checked.
+    [(depth_path, layout)] = depth_maps.items()
+    pairs.append((image_path, depth_path))
+    counts[layout] += 1
+  text = "; ".join(f"{count:,} as {layout}" for layout, count in counts.items())
+  return Matched(images, pairs, text)
 
 
 # ── Patterns ────────────────────────────────────────────────────────────────
@@ -151,14 +166,12 @@ def _compiled(pattern: str) -> re.Pattern:
   return re.compile("(.*)".join(parts) + ending)
 
 
-def _keys(paths: Iterable[pathlib.Path], folder: pathlib.Path, pattern: str
-          ) -> dict[pathlib.Path, Key]:
+def _keys(files: _Files, pattern: str) -> dict[pathlib.Path, Key]:
   """The files that a pattern describes, with what their names share."""
   expression = _compiled(pattern)
   keys = {}
-  for path in paths:
-    # With its sub-folders, since two scenes may both have a 0001.png.
-    found = expression.fullmatch(path.relative_to(folder).as_posix())
+  for path in files.paths:
+    found = expression.fullmatch(files.name(path))
     if found:
       keys[path] = found.groups()
   return keys
@@ -167,46 +180,35 @@ def _keys(paths: Iterable[pathlib.Path], folder: pathlib.Path, pattern: str
 # ── Pairs ───────────────────────────────────────────────────────────────────
 
 
-def _without_depth_maps(
-    paths: Sequence[pathlib.Path],
-    folder: pathlib.Path,
-    layouts: Sequence[Layout],
-) -> list[pathlib.Path]:
-  """The files that are images by their names."""
-  if len(layouts) == 1:
-    return list(_keys(paths, folder, layouts[0].image))
+def _without_depth_maps(files: _Files) -> _Files:
+  """Those that are no depth maps by their names, in any usual layout."""
   depth_maps = set()
-  for layout in layouts:
+  for layout in LAYOUTS:
     # Any name fits "*.*"; it says nothing.
     if layout.depth != _SAME_NAME.depth:
-      depth_maps.update(_keys(paths, folder, layout.depth))
-  return [path for path in paths if path not in depth_maps]
+      depth_maps.update(_keys(files, layout.depth))
+  rest = [path for path in files.paths if path not in depth_maps]
+  return _Files(files.folder, rest)
 
 
-def _candidates(
-    image_paths: Sequence[pathlib.Path],
-    images: pathlib.Path,
-    depth_paths: Sequence[pathlib.Path],
-    depth: pathlib.Path,
-    layouts: Sequence[Layout],
-) -> dict[pathlib.Path, dict[pathlib.Path, Layout]]:
-  """The depth maps that each image may have, with the layout that says so."""
-  candidates = {path: {} for path in image_paths}
+def _find_candidates(image_files: _Files, depth_files: _Files,
+                     layouts: Sequence[Layout]) -> _Candidates:
+  """The depth maps that each image may have."""
+  candidates = {path: {} for path in image_files.paths}
   for layout in layouts:
     depth_of_key = collections.defaultdict(list)
-    depth_keys = _keys(depth_paths, depth, layout.depth)
-    for path, key in depth_keys.items():
+    for path, key in _keys(depth_files, layout.depth).items():
       depth_of_key[key].append(path)
-    image_keys = _keys(image_paths, images, layout.image)
-    for image_path, key in image_keys.items():
+    for image_path, key in _keys(image_files, layout.image).items():
       for depth_path in depth_of_key[key]:
         if _may_be_pair(image_path, depth_path, layout):
+          # An earlier layout may have found this pair.
           candidates[image_path].setdefault(depth_path, layout)
   # In one folder, a.png is no image if it is the depth map of a.jpg.
   taken = set()
   for depth_maps in candidates.values():
     taken.update(depth_maps)
-  return {path: found for path, found in candidates.items()
+  return {path: depth_maps for path, depth_maps in candidates.items()
           if path not in taken}
 
 
@@ -218,54 +220,46 @@ def _may_be_pair(image: pathlib.Path, depth: pathlib.Path, layout: Layout
   if layout != _SAME_NAME or image.parent != depth.parent:
     return True
   # Of a.png and a.tiff in one folder, nobody knows which is the image.
-  is_clear = image.suffix.lower() not in depth_formats.SUFFIXES
-  return is_clear or depth.suffix.lower() not in image_files.SUFFIXES
+  image_is_clear = image.suffix.lower() not in depth_formats.SUFFIXES
+  depth_is_clear = depth.suffix.lower() not in IMAGE_SUFFIXES
+  return image_is_clear or depth_is_clear
 
 
-def _check_single(
-    candidates: Mapping[pathlib.Path, Mapping[pathlib.Path, Layout]],
-    images: pathlib.Path,
-    depth: pathlib.Path,
-) -> None:
+def _check_single(candidates: _Candidates, image_files: _Files,
+                  depth_files: _Files) -> None:
   """Raises a ConfigError if an image has several depth maps, or shares one."""
   problems = []
   image_of = {}
   for image_path, depth_maps in candidates.items():
-    name = image_path.relative_to(images)
-    names = [str(path.relative_to(depth)) for path in depth_maps]
+    image = image_files.name(image_path)
+    names = [depth_files.name(path) for path in depth_maps]
     if len(names) > 1:
-      problems.append(f"{name}: {' and '.join(names)}.")
-    for depth_path in depth_maps:
-      other = image_of.setdefault(depth_path, name)
-      if other != name:
-        problems.append(f"{names[0]}: it would be that of {other} and {name}.")
+      problems.append(f"{image}: {' and '.join(names)}.")
+    for name in names:
+      other = image_of.setdefault(name, image)
+      if other != image:
+        problems.append(f"{name}: it would be that of {other} and {image}.")
   raise_problems(problems, "--depth: more than one file for one name")
 
 
-def _check_all_paired(
-    candidates: Mapping[pathlib.Path, Mapping[pathlib.Path, Layout]],
-    images: pathlib.Path,
-    depth_paths: Sequence[pathlib.Path],
-    depth: pathlib.Path,
-) -> None:
+def _check_all_paired(candidates: _Candidates, image_files: _Files,
+                      depth_files: _Files) -> None:
   """Raises a ConfigError if an image has no depth map.
 
   A depth map without an image is no mistake: it is left out.
   """
-  unpaired = []
-  paired = set()
-  for image_path, depth_maps in candidates.items():
-    paired.update(depth_maps)
-    if not depth_maps:
-      unpaired.append(image_path)
+  unpaired = [path for path, depth_maps in candidates.items()
+              if not depth_maps]
   if not unpaired:
     return
-  left = [path for path in depth_paths
-          if path not in paired and path not in candidates]
-  image = str(unpaired[0].relative_to(images))
-  other = f"no depth map is left below {str(depth)!r}"
+  known = set(candidates)
+  for depth_maps in candidates.values():
+    known.update(depth_maps)
+  left = [path for path in depth_files.paths if path not in known]
+  image = image_files.name(unpaired[0])
+  other = f"no depth map is left below {str(depth_files.folder)!r}"
   if left:
-    other = f"{str(left[0].relative_to(depth))!r} is a depth map without image"
+    other = f"{depth_files.name(left[0])!r} is a depth map without image"
   raise ConfigError(
       f"--images: {len(unpaired):,} of {len(candidates):,} images have no "
       f"depth map by their names: {image!r} is one, and {other}. For other "

@@ -91,7 +91,7 @@ class RgbdReader(depth_reader.DepthReader):
     unit = self.unit or matched.unit or Unit()
     print(f"Found pairs: {matched.text}; {unit}")
     pairs = []
-    for image, depth in matched.files:
+    for image, depth in matched.pairs:
       pairs.append(depth_files.make_pair(
           matched.folder, image, depth, unit, self.max_depth))
     features = depth_files.make_features()

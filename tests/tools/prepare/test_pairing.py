@@ -16,7 +16,7 @@ def make_files(folder, names):
 def names_of(matched, depth):
   """{name of an image: name of its depth map}."""
   names = {}
-  for image_path, depth_path in matched.files:
+  for image_path, depth_path in matched.pairs:
     image = image_path.relative_to(matched.folder).as_posix()
     names[image] = depth_path.relative_to(depth.resolve()).as_posix()
   return names

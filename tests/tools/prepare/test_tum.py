@@ -15,7 +15,7 @@ def make_recording(folder, image_times, depth_times):
 
 def times_of(matched):
   return [(float(image.stem), float(depth.stem))
-          for image, depth in matched.files]
+          for image, depth in matched.pairs]
 
 
 def test_the_nearest_in_time_go_together(tmp_path):
