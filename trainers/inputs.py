@@ -18,6 +18,7 @@ import uvim
 from trainers import evaluation, workdir
 from trainers.families import make_family
 from trainers.families.base import Compiled, Family, Opened
+from trainers.report import panel
 from trainers.step import make_init, make_train_step
 from uvim import tree
 from uvim.config import TrainConfig
@@ -162,7 +163,10 @@ def parts_of_run(
 ) -> dict[str, Any]:
   """Fields of `trainers.loop.Run`; what each step reads is on the devices."""
   panel_batch = inputs.panel_batch
+  legend = None
   if panel_batch is not None:
+    legend = panel.make_legend(
+        inputs.family.task, panel_batch, inputs.split.categories)
     panel_batch = sharding.shard_batch(panel_batch, inputs.mesh)
   replicated = sharding.replicated(inputs.mesh)
   return dict(
@@ -175,6 +179,7 @@ def parts_of_run(
       evaluations=inputs.evaluations,
       predict=inputs.predict,
       panel_batch=panel_batch,
+      panel_legend=legend,
       frozen=jax.device_put(inputs.opened.frozen, replicated))
 
 

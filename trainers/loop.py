@@ -98,6 +98,7 @@ class Run:
     evaluations: the evaluators.
     predict: the compiled predictors.
     panel_batch: the examples of the panels, on the devices; or None.
+    panel_legend: what their colors mean; or None.
     frozen: arrays that are used but not trained.
     meta: what every checkpoint says of the run.
     checkpointer: saves and restores.
@@ -128,6 +129,7 @@ class Run:
   evaluations: Sequence[evaluation.Evaluation]
   predict: Compiled
   panel_batch: dict[str, jax.Array] | None
+  panel_legend: panel.Legend | None
   frozen: PyTree
   meta: dict[str, Any]
   checkpointer: checkpoint.Checkpointer
@@ -232,11 +234,15 @@ class Run:
     self.pending = None
     is_last = step == self.total_steps
     is_reported = is_last or step % self.config.log_training_steps == 0
+    is_checked = is_reported or self.config.skip_bad_steps
     is_shown = is_reported or self.recorder.wants_progress(step)
-    if not (is_shown or self.config.skip_bad_steps):
+    if not (is_checked or is_shown):
       return
     logs = {name: float(x) for name, x in jax.device_get(logs).items()}
-    self._count_bad_steps(step, logs)
+    # Only process 0 shows a line: where it alone reads the logs, it must not
+    # leave the run alone either.
+    if is_checked:
+      self._count_bad_steps(step, logs)
     if is_reported:
       self._report(step, logs)
     if is_shown:
@@ -299,7 +305,8 @@ class Run:
     # First: where all scores are reported, the panel is there too.
     if self.panel_batch is not None and self._is_due(self._panel_steps):
       columns = self.family.panel(self.predict, variables, self.panel_batch)
-      self.recorder.image(self.step, "panel", panel.draw_panel(columns, rows=6))
+      drawn = panel.draw_panel(columns, legend=self.panel_legend)
+      self.recorder.image(self.step, "panel", drawn)
     for item in self.evaluations:
       if item.config.name in self.to_score:
         self._run_evaluation(item, variables)
