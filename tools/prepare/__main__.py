@@ -39,9 +39,10 @@ names files, one per line; the split has only these, in that order. With
 """
 
 import argparse
+import functools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tools.prepare import checksums
 from tools.prepare.ade20k import Ade20kReader
@@ -79,6 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
     reader.add_options(command)
     command.add_argument("--data_dir", help="TFDS's root folder (default: "
                          "$TFDS_DATA_DIR or ~/tensorflow_datasets)")
+    command.add_argument("--config_out", metavar="DIR", help="also write a "
+                         "config pair there (see tools.make_config)")
   return parser
 
 
@@ -101,11 +104,32 @@ def prepare(options: argparse.Namespace) -> None:
   reader = READERS[options.command].from_options(options)
   data_dir = sources.default_data_dir(options.data_dir)
   target = Target(options.name, data_dir, options.overwrite)
+  # Also what is wrong with --config_out shows before any file is read.
+  make_pair = _pair_maker(options)
   # Before the reader checks its files: a damaged file is then named as such.
   if options.checksums:
     checksums.check(pathlib.Path(options.checksums), reader.source_folders())
   for split in reader.prepare(target):
     show(target, split)
+  make_pair()
+
+
+def _pair_maker(options: argparse.Namespace) -> Callable[[], None]:
+  """What writes the config pair that the options ask for, if they do.
+
+  Raises:
+    ConfigError: --config_out is no folder for it, or a pair is there.
+  """
+  if options.config_out is None:
+    return lambda: None
+  from tools.make_config import pair, recipe
+  config = pair.make_target(options.config_out, options.name, "--config_out")
+  # Not even with --overwrite, which is for the data.
+  pair.check_absent(
+      config, remedy="Leave --config_out out; python -m tools.make_config "
+      "--overwrite replaces it later.")
+  return functools.partial(
+      pair.make_pair, options.name, options.data_dir, config, recipe.MINUTES)
 
 
 def show(target: Target, split: str) -> None:
