@@ -2,5 +2,6 @@
 
   session   the model, and the images of one session
   server    answers the page's requests
-  page.html the page itself: one file, which loads nothing from elsewhere
+  page      the page itself in .html, .css and .js; the server sends them as
+            one file, which loads nothing from elsewhere
 """

@@ -28,7 +28,7 @@ from uvim.cli import app
 from uvim.explorer.session import Session
 from uvim.registry import ConfigError
 
-PAGE = pathlib.Path(__file__).with_name("page.html")
+_FOLDER = pathlib.Path(__file__).parent
 MAX_UPLOAD_BYTES = 32 << 20
 MAX_JSON_BYTES = 1 << 20
 # A float cannot hold larger whole numbers exactly. No option needs them.
@@ -107,7 +107,7 @@ def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
   endpoints = Endpoints(session, max_bytes)
   answers = _Answers(body_seconds, max_requests)
   routes = [
-      Route("/", _page_endpoint(PAGE.read_text())),
+      Route("/", _page_endpoint(read_page())),
       Route("/info", answers.of(endpoints.info)),
       Route("/images", answers.of(endpoints.add), methods=["POST"]),
       Route("/images/{number}", answers.of(endpoints.describe)),
@@ -117,6 +117,15 @@ def make_app(session: Session, *, max_bytes: int = MAX_UPLOAD_BYTES,
   hosts = ["*"] if any_host else _LOCAL_NAMES
   guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
   return Starlette(routes=routes, middleware=[guard])
+
+
+def read_page() -> str:
+  """The page with its style and its script inside: it loads nothing."""
+  page = (_FOLDER / "page.html").read_text()
+  style = (_FOLDER / "page.css").read_text()
+  script = (_FOLDER / "page.js").read_text()
+  page = page.replace("/* page.css */\n", style)
+  return page.replace("// page.js\n", script)
 
 
 class Endpoints:

@@ -13,15 +13,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from uvim import fields, resize
-from uvim.inference import images
+from uvim import fields, palette, pixels, resize
+from uvim.inference import images, segments
 from uvim.registry import ConfigError
-from uvim.tasks.base import AbstractTask
+from uvim.tasks.base import AbstractTask, Categories
 
 MAX_IMAGES = 24  # The oldest is forgotten first.
 MAX_PIXELS = 50_000_000  # Of an upload, before it is shrunk.
 SIDE = 1024  # Pixels of the long side of what is kept.
 MAX_SAMPLES = 8
+_BAR_WIDTH = 256
+_PER_UNIT = 1000
+_MOST = 16_000  # More thousandths than this do not fit into three bytes.
 
 _CHECKS = {"num_samples": fields.integer(1, MAX_SAMPLES),
            "seed": fields.SEED}
@@ -97,6 +100,8 @@ class Session:
         "options": [_describe_option(option) for option in options],
         "max_samples": MAX_SAMPLES,
         "examples": self._examples,
+        "classes": _describe_classes(uvim.task, uvim.categories),
+        "scale": _describe_scale(uvim.task),
         **_usage(uvim.word_counts)}
 
   # ── The images ──────────────────────────────────────────────────────────
@@ -164,7 +169,7 @@ class Session:
 
   def _describe_labels(self, entry) -> dict[str, Any]:
     """The truth, and what the oracle makes of it."""
-    described = {"truth": self._draw_labels(entry)}
+    described = {"truth": self._describe_truth(entry)}
     if self._uvim.model.has_oracle:
       codes = self._uvim.encode([entry.image], [entry.labels])
       described["oracle"] = self._decoded(entry, codes)
@@ -209,13 +214,14 @@ class Session:
       return None
     return logprob_11L[0, 0]
 
-  def _draw_labels(self, entry) -> str:
+  def _describe_truth(self, entry) -> dict[str, Any]:
     height, width = entry.image.shape[:2]
     # The truth gets the size of the image, which the outputs have too.
     label = self.task.label_at(entry.labels, (height, width))
     truth = self.task.truth({"labels": label[None]})
     drawings = self.task.render(truth)
-    return _data_url(drawings[0])
+    return {"output": _data_url(drawings[0]),
+            **_describe_values(self.task, truth, 0)}
 
 
 def _fingerprint(image_HWC: np.ndarray) -> str:
@@ -246,6 +252,51 @@ def _describe_option(option: fields.Field) -> dict[str, Any]:
           "allowed": allowed, "choices": choices}
 
 
+def _describe_classes(task: AbstractTask, categories: Categories
+                      ) -> list[dict[str, str]]:
+  """Name and color of class 1, 2, …."""
+  classes = []
+  for number in range(1, (task.num_categories or 0) + 1):
+    digits = palette.class_color(number).tobytes().hex()
+    classes.append({"name": segments.class_name(number, categories),
+                    "color": f"#{digits}"})
+  return classes
+
+
+def _describe_scale(task: AbstractTask) -> dict[str, Any] | None:
+  """The range of the numbers that the task draws, and a bar of its colors."""
+  scale = task.scale
+  if scale is None:
+    return None
+  values = np.linspace(scale.lowest, scale.highest, _BAR_WIDTH)
+  bar_1HW = values[None, None]
+  colors = task.render({task.output_keys[0]: bar_1HW})[0]
+  return {**scale._asdict(), "per_unit": _PER_UNIT, "bar": _data_url(colors)}
+
+
+def _describe_values(task: AbstractTask, outputs: Mapping[str, np.ndarray],
+                     sample: int) -> dict[str, Any]:
+  """What the pixels of an output [S, H, W, …] stand for.
+
+  `values` is an image with a whole number for each pixel, R + 256 G + 65536 B:
+  the class, or thousandths of the unit. 0 is nothing. `present` lists the
+  classes.
+  """
+  pairs = segments.pairs_of(task, outputs)
+  if pairs is not None:
+    classes_HW = pairs[sample][..., 0]
+    present = np.unique(classes_HW[classes_HW > 0]).tolist()
+    return {"values": _data_url(pixels.rgb_from_ids(classes_HW)),
+            "present": present}
+  if task.scale is None:
+    return {}
+  numbers = np.asarray(outputs[task.output_keys[0]])[sample]
+  # A hole may be NaN or infinite.
+  known = np.nan_to_num(numbers, nan=0, posinf=0, neginf=0)
+  thousandths = np.rint(np.clip(known, 0, _MOST) * _PER_UNIT).astype(np.int32)
+  return {"values": _data_url(pixels.rgb_from_ids(thousandths))}
+
+
 def _usage(counts_Q: np.ndarray | None) -> dict[str, Any]:
   """How often training uses the words; None if no counts exist."""
   if counts_Q is None:
@@ -265,9 +316,11 @@ def _describe_samples(prediction: Any,
   """The samples of a prediction of one image."""
   codes_SL = prediction.codes[0]
   drawings = prediction.pictures()[0]
+  outputs = {key: arrays[0] for key, arrays in prediction.outputs.items()}
   samples = []
   for s, logprob_L in enumerate(logprob_SL):
-    sample = {"code": codes_SL[s].tolist(), "output": _data_url(drawings[s])}
+    sample = {"code": codes_SL[s].tolist(), "output": _data_url(drawings[s]),
+              **_describe_values(prediction.task, outputs, s)}
     if logprob_L is not None:
       probability_L = np.exp(logprob_L)
       sample["confidence"] = np.round(probability_L, 4).tolist()

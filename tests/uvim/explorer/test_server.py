@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.trainers import tiny
 from tests.uvim.explorer.client import Client, Variant, noise_image, png
-from uvim import fields
+from uvim import fields, palette, pixels
 from uvim.registry import ConfigError
 
 
@@ -59,6 +59,12 @@ def test_what_an_image_gets(client, uvim):
   assert info["grid"] == [2, 2] and info["paintable"] and info["prior"]
   assert [option["name"] for option in info["options"]] == [
       "temperature", "top_k", "top_p"]
+  # Nobody knows what the classes of the tiny model are.
+  names = [known["name"] for known in info["classes"]]
+  assert names == [f"class {c}" for c in range(1, len(names) + 1)]
+  assert len(names) == uvim.task.num_categories and info["scale"] is None
+  first = bytes.fromhex(info["classes"][0]["color"][1:])
+  assert first == palette.class_color(1).tobytes()
 
 
 def test_a_painted_code_changes_the_output(client, uvim):
@@ -87,8 +93,14 @@ def test_truth_and_oracle_of_examples(client, uvim):
   np.testing.assert_array_equal(
       image_of(got["oracle"]["output"]),
       uvim.decode(x, codes).pictures()[0][0])
-  np.testing.assert_array_equal(
-      image_of(got["truth"]), uvim.task.render({"panoptic": labels[None]})[0])
+  truth = got["truth"]
+  [drawn] = uvim.task.render({"panoptic": labels[None]})
+  np.testing.assert_array_equal(image_of(truth["output"]), drawn)
+  # What the page says of a pixel: its class.
+  classes = np.maximum(labels[..., 0], 0)
+  np.testing.assert_array_equal(pixels.ids_from_rgb(
+      image_of(truth["values"])), classes)
+  assert truth["present"] == sorted(set(classes.ravel().tolist()) - {0})
   # Dropped in again, it is the same image, and still has its truth.
   again = client.upload(png(x)).json()
   assert again["id"] == number and again["truth"] == got["truth"]
