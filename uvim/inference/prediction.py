@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from uvim import resize
-from uvim.inference import export, images, legend, naming, overlay, sheet
+from uvim.inference import export, legend, naming, overlay, sheet
 from uvim.inference import segments as segments_lib
 from uvim.inference.segments import Segment
 from uvim.registry import ConfigError
@@ -63,7 +63,6 @@ class Prediction:
     sizes = [f"{photo.shape[0]}×{photo.shape[1]}" for photo in self.photos]
     if len(sizes) > _MAX_SIZES:
       sizes[_MAX_SIZES:] = ["…"]
-    # Every task draws the outputs of its own keys.
     return (f"Prediction({'/'.join(self.outputs)}, images: {len(self)}, "
             f"samples: {self.num_samples}, height×width: {', '.join(sizes)})")
 
@@ -85,20 +84,25 @@ class Prediction:
 
   @property
   def segments(self) -> list[list[Segment]]:
-    """For each image the segments of its first sample.
+    """For each image the segments of its likeliest sample.
 
-    `best().segments` are those of the likeliest sample; they have no score,
-    for there is no other sample to agree.
+    Where nobody knows the likelihood, of its first one. The other samples
+    give the scores, see `segments.Segment`.
 
     Raises:
       ConfigError: the task has no classes.
     """
     if self.task.num_categories is None:
       raise ConfigError(f"{'/'.join(self.outputs)} has no segments.")
+    best_n = np.zeros(len(self), int)
+    if self.logprob is not None:
+      best_n = self.log_likelihood.argmax(-1)
     found = []
-    for i in range(len(self)):
-      samples = segments_lib.pairs_of(self.task, self._outputs_of(i))
-      found.append(segments_lib.find_segments(samples, self.categories))
+    for i, best in enumerate(best_n):
+      pairs = segments_lib.pairs_of(self.task, self._outputs_of(i))
+      others = np.delete(pairs, best, axis=0)
+      found.append(segments_lib.find_segments(
+          pairs[best], others, categories=self.categories))
     return found
 
   def best(self) -> "Prediction":
@@ -143,28 +147,19 @@ class Prediction:
       outputs[key] = arrays[i]
     return outputs
 
-  def pictures(self, side: int | None = None) -> list[np.ndarray]:
-    """The outputs as the task draws them, uint8 [S, H, W, 3] per image.
-
-    Args:
-      side: larger outputs are first reduced to this long side, in pixels; so
-        drawing takes little memory. None: the image's size.
-    """
+  def pictures(self) -> list[np.ndarray]:
+    """The outputs as the task draws them, uint8 [S, H, W, 3] per image."""
     drawings = []
     for i in range(len(self)):
       samples = self._outputs_of(i)
       # One by one: a drawing takes far more memory while it is made.
-      drawn = [self._draw(samples, s, side) for s in range(self.num_samples)]
+      drawn = []
+      for s in range(self.num_samples):
+        # A slice keeps the axis of the samples.
+        outputs = {key: output[s:s + 1] for key, output in samples.items()}
+        drawn.append(self.task.render(outputs))
       drawings.append(np.concatenate(drawn))
     return drawings
-
-  def _draw(self, samples, s: int, side: int | None) -> np.ndarray:
-    """uint8 [1, H, W, 3] of sample s of the outputs [S, H, W, …]."""
-    # A slice keeps the axis of the samples.
-    outputs = {key: output[s:s + 1] for key, output in samples.items()}
-    if side is not None:
-      outputs = _reduce(outputs, side)
-    return self.task.render(outputs)
 
   def overlay(self, i: int = 0, sample: int = 0, *,
               side_by_side: bool = False):
@@ -286,16 +281,6 @@ def put_sample(output: np.ndarray, samples: np.ndarray | None, place: int,
     samples = np.empty((num_samples, *output.shape), output.dtype)
   samples[place] = output
   return samples
-
-
-def _reduce(outputs: dict[str, np.ndarray], side: int) -> dict[str, np.ndarray]:
-  """The outputs [S, H, W, …] with a long side of at most `side` pixels."""
-  reduced = {}
-  for key, samples in outputs.items():
-    size = images.fitted_size(samples.shape[1:3], side)
-    reduced[key] = np.stack(
-        [resize.resize_nearest(sample, size) for sample in samples])
-  return reduced
 
 
 def _choose(values_nSL, best_n):

@@ -71,18 +71,20 @@ def class_name(number: int, categories: Categories) -> str:
   return f"class {number}"
 
 
-def find_segments(samples: Sequence[PairsOfImage], categories: Categories = None
-                  ) -> list[Segment]:
-  """The segments of an image's first sample, by class and then by instance.
+def find_segments(pairs_HW2: PairsOfImage,
+                  others: Sequence[PairsOfImage] = (), *,
+                  categories: Categories = None) -> list[Segment]:
+  """The segments of a sample, by class and then by instance.
 
   Args:
-    samples: see `pairs_of`. The others give the scores.
+    pairs_HW2: see `pairs_of`.
+    others: the other samples of the image, for the scores.
     categories: class c is categories[c - 1]; None or (): nobody knows.
   """
-  ids_HW, classes = coco_format.number_segments(samples[0])
+  ids_HW, classes = coco_format.number_segments(pairs_HW2)
   # Number 0 is void.
   areas = np.bincount(ids_HW.reshape(-1), minlength=len(classes) + 1)
-  scores = _agreement(ids_HW, classes, samples[1:])
+  scores = _agreement(ids_HW, classes, others)
   segments = []
   for place, class_id in enumerate(classes):
     name = None
@@ -99,7 +101,7 @@ def find_segments(samples: Sequence[PairsOfImage], categories: Categories = None
 
 def _agreement(ids_HW, classes, others) -> list[float | None]:
   """For each segment the share of the other samples that have it too."""
-  if not len(others):
+  if len(others) == 0:
     return [None] * len(classes)
   num_agree_S = np.zeros(len(classes))
   for other in others:

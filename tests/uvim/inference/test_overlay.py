@@ -41,9 +41,9 @@ def two_cups_and_sky():
   return pairs
 
 
-def predict(task, samples, categories=CATEGORIES):
+def predict(task, samples, categories=CATEGORIES, logprob=None):
   return Prediction(
-      task, [IMAGE], {task.output_keys[0]: [np.stack(samples)]}, None, None,
+      task, [IMAGE], {task.output_keys[0]: [np.stack(samples)]}, None, logprob,
       {}, categories)
 
 
@@ -71,6 +71,14 @@ def test_the_score_is_the_share_of_samples_that_agree(panoptic):
   assert [x.score for x in segments] == pytest.approx([2 / 3, 2 / 3, 1])
 
 
+def test_the_segments_are_those_of_the_likeliest_sample(panoptic):
+  pairs = two_cups_and_sky()
+  empty = np.zeros_like(pairs)
+  logprob = np.array([[[-3.0], [-1.0]]])
+  [segments] = predict(panoptic, [empty, pairs], logprob=logprob).segments
+  assert [x.score for x in segments] == [0, 0, 0]
+
+
 def test_classes_that_nobody_knows_have_no_name(panoptic):
   [segments] = predict(panoptic, [two_cups_and_sky()], ()).segments
   assert {(x.name, x.is_thing) for x in segments} == {(None, None)}
@@ -78,7 +86,7 @@ def test_classes_that_nobody_knows_have_no_name(panoptic):
 
 def test_depth_has_no_segments(depth):
   with pytest.raises(ConfigError, match="depth has no segments"):
-    predict(depth, [np.ones(SIZE)]).segments
+    len(predict(depth, [np.ones(SIZE)]).segments)
 
 
 def test_the_text_of_a_prediction_is_short(panoptic):
