@@ -33,8 +33,9 @@ VOID_NAMES = ("void", "unlabeled", "unlabelled", "ignore")
 # A mask has 8 or 16 bits.
 HIGHEST_ID = 2**16 - 1
 
-_COLORED = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,:]+(\S.*)")
-_NUMBERED = re.compile(r"(\d+)[\s,:]+(\S.*)")
+_COLORED = re.compile(
+    r"(\d{1,9})[\s,]+(\d{1,9})[\s,]+(\d{1,9})[\s,:]+(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,9})[\s,:]+(\S.*)")
 _KIND_AT_END = re.compile(r"(.*[^\s,])[\s,]+(thing|stuff)")
 
 _ClassId = Annotated[int, Meta(
@@ -96,7 +97,7 @@ class ClassList:
 
 
 def split_names(texts: Sequence[str] | None) -> list[str]:
-  """["a,b", "c"] → ["a", "b", "c"]: commas and spaces both separate."""
+  """["a,b", "c"] → ["a", "b", "c"]: the values of an option of names."""
   names = []
   for text in texts or ():
     names += [name.strip() for name in text.split(",")]
@@ -193,9 +194,10 @@ def from_entries(entries: Sequence[ClassEntry], options: ClassOptions
   Raises:
     ConfigError: see `read`.
   """
+  has_ids = any(entry.id is not None for entry in entries)
   _number(entries, options)
   void_ids, void_names = _split_void(options.void)
-  _check_void_ids(entries, void_ids)
+  _check_void_ids(entries, void_ids, has_ids)
   _check_names(void_names, entries, "--void")
   classes = []
   void = set(void_ids)
@@ -251,15 +253,17 @@ def _split_void(texts: Sequence[str]) -> tuple[list[int], list[str]]:
   return ids, names
 
 
-def _check_void_ids(entries: Sequence[ClassEntry], void_ids: Sequence[int]
-                    ) -> None:
+def _check_void_ids(entries: Sequence[ClassEntry], void_ids: Sequence[int],
+                    has_ids: bool) -> None:
   """Refuses --void for the id of a class: most often, a list is off by one."""
+  off_by_one = ("If the first class has the id 1 in the masks, add "
+                "--first_id 1; if this class")
+  hint = "If this class" if has_ids else off_by_one
   for entry in entries:
     if entry.id in void_ids and not _means_void(entry.name):
       raise ConfigError(
-          f"--void: {entry.id} is the class {entry.name!r} in {OPTION}. If "
-          "the first class has the id 1 in the masks, add --first_id 1; if "
-          f"this class is to be void, write --void {entry.name!r}.")
+          f"--void: {entry.id} is the class {entry.name!r} in {OPTION}. "
+          f"{hint} is to be void, write --void {entry.name!r}.")
 
 
 def _check_names(names: Sequence[str], entries: Sequence[ClassEntry],

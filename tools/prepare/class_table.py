@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from pp.sources import Source
 from tools import passes
+from uvim import progress
 from uvim.categories import Category
 from uvim.opener import open_image
 
@@ -16,7 +17,7 @@ class ImageCount:
   """The segments of one image.
 
   Attributes:
-    areas: label and area in pixels of each segment.
+    areas: (label, area in pixels) of each segment.
     num_pixels: of the image.
   """
   areas: Sequence[tuple[int, int]]
@@ -31,7 +32,10 @@ def print_table(source: Source) -> None:
   def count(index):
     return _count(source, index)
 
-  counts = passes.map_in_threads(count, range(source.num_examples))
+  num_examples = source.num_examples
+  counts = progress.bar(
+      passes.map_in_threads(count, range(num_examples)), total=num_examples,
+      label="Counting", unit="examples", stays=False)
   for line in make_table(counts, source.categories):
     print(line)
 
@@ -75,17 +79,13 @@ def make_table(counts: Iterable[ImageCount], categories: Sequence[Category]
     rows.append((category.name, kind, f"{num_images[label]:,}",
                  f"{num_segments[label]:,}",
                  _percent(area_of[label], num_pixels)))
-  void_area = num_pixels - _sum(area_of)
+  void_area = num_pixels - area_of.total()
   rows.append(("void", "", "", "", _percent(void_area, num_pixels)))
   return _aligned(rows)
 
 
-def _sum(area_of: Mapping[int, int]) -> int:
-  return sum(area_of.values())
-
-
 def _percent(part: int, whole: int) -> str:
-  """A share with two digits of what is small: '16.2 %', '0.03 %'."""
+  """A share, such as '16.20 %'."""
   percent = 100 * part / whole if whole else 0
   return f"{percent:.2f} %"
 

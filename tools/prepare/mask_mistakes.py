@@ -113,17 +113,9 @@ def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
         "write '255 name' in --classes.")
   # Without 255, which is void in most data sets.
   others = all_foreign - {255}
-  after_last = ids[-1] + 1
-  if others == {after_last} and ids[0] == 0:
-    return Mistake(
-        mask.path, has,
-        "If 0 is void and the first class has the id 1, add --first_id 1 "
-        f"--void 0; else {after_last} lacks a name in --classes.")
-  if others == {0} and ids[0] == 1:
-    return Mistake(
-        mask.path, has,
-        "If 0 is void, add --void 0; if it is the first class, begin with 0 "
-        "in --classes.")
+  remedy = _if_off_by_one(others, ids)
+  if remedy:
+    return Mistake(mask.path, has, remedy)
   if mask.palette:
     return Mistake(
         mask.path, f"is a palette PNG that {has}",
@@ -136,6 +128,18 @@ def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
   return Mistake(
       mask.path, has,
       f"Name all classes in --classes, or add --void {_arguments(others)}.")
+
+
+def _if_off_by_one(foreign: set[int], ids: Sequence[int]) -> str:
+  """The remedy if ids and list may begin with another number; else ""."""
+  after_last = ids[-1] + 1
+  if foreign == {after_last} and ids[0] == 0:
+    return ("If 0 is void and the first class has the id 1, add --first_id 1 "
+            f"--void 0; else {after_last} lacks a name in --classes.")
+  if foreign == {0} and ids[0] == 1:
+    return ("If 0 is void, add --void 0; if it is the first class, begin with "
+            "0 in --classes.")
+  return ""
 
 
 def _explain_16_bits(mask: Seen, foreign: Sequence[int],
