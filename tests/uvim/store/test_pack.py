@@ -173,6 +173,14 @@ def test_front_matter_has_the_scores_of_predictions_alone(packed):
   assert "the test" in text
 
 
+def test_the_hubs_own_package_reads_the_card(packed):
+  huggingface_hub = pytest.importorskip("huggingface_hub")
+  data = huggingface_hub.ModelCard.load(f"{packed[0]}/README.md").data
+  result, = data.eval_results
+  assert (result.metric_type, result.metric_value) == ("PQ", 12.5)
+  assert result.metric_args == SETTINGS and data.license == "cc-by-4.0"
+
+
 def test_no_license_is_made_up(packed):
   head, text = front_matter(packed[1])
   assert "license" not in head
