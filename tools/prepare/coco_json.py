@@ -116,6 +116,11 @@ def _load_lists(path: pathlib.Path) -> dict[str, Any]:
     raise ConfigError(
         f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
         f"COCO panoptic file has {', '.join(_LISTS)}.")
+  first = data["annotations"][:1]
+  if first and isinstance(first[0], dict) and "segmentation" in first[0]:
+    raise ConfigError(
+        f"--annotations: {str(path)!r} is a detection file (it has "
+        "'segmentation'); the command `detection` reads it.")
   return data
 
 

@@ -6,6 +6,7 @@ or an object with run lengths: a list of numbers, or COCO's compressed text.
 `area` and `bbox` are ignored: they are counted in the pixels.
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,8 @@ def read(path: pathlib.Path) -> Annotations:
   objects, more_problems = schema.read_list(
       data["annotations"], ObjectEntry, "annotations")
   problems += more_problems
-  categories, more_problems = _read_categories(data["categories"])
+  used_ids = list({entry.category_id for entry in objects})
+  categories, more_problems = _read_categories(data["categories"], used_ids)
   problems += more_problems
   # What follows needs complete lists.
   raise_problems(problems, title)
@@ -108,12 +110,21 @@ def _load_lists(path: pathlib.Path) -> dict[str, Any]:
   return data
 
 
-def _read_categories(records: Sequence[Any]
+def _read_categories(records: Sequence[Any], used_ids: Sequence[int]
                      ) -> tuple[tuple[Category, ...], list[str]]:
-  """See `categories_lib.read_records`; in these files all are things."""
+  """See `categories_lib.read_records`; in these files all are things.
+
+  Roboflow puts the name of the project first, often that of a class too. Of two
+  categories of one name, one that no object uses is left out.
+  """
+  objects = [record for record in records if isinstance(record, dict)]
+  counts = collections.Counter(str(record.get("name")) for record in objects)
   things = []
   for record in records:
     if isinstance(record, dict):
+      is_repeated = counts[str(record.get("name"))] > 1
+      if is_repeated and record.get("id") not in used_ids:
+        continue
       record = {**record, "isthing": 1}
     things.append(record)
   return categories_lib.read_records(things)

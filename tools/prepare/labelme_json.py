@@ -22,7 +22,8 @@ from uvim.registry import ConfigError
 OPTION = "--annotations"
 # Labels that labelme itself takes as no class.
 VOID_LABELS = ("__ignore__", "_background_")
-_POLYGONS = ("polygon", "oriented_rectangle")
+# Two programs have two names for a rectangle that is turned.
+_POLYGONS = ("polygon", "oriented_rectangle", "rotation")
 _WITH_AREA = (*_POLYGONS, "rectangle", "circle", "mask")
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 

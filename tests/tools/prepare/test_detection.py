@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from pp import sources
 from tests.tools.prepare import raw_files
 from tools.prepare import __main__ as prepare_data
-from tools.prepare import polygons
+from tools.prepare import coco_json, polygons, polygons_regions
 from tools.prepare.detection import DetectionReader
 from uvim import pixels
 from uvim.registry import ConfigError
@@ -108,6 +109,13 @@ def compressed(mask_HW):
   return {"size": list(mask_HW.shape), "counts": rle["counts"].decode()}
 
 
+def assert_same_segments(ids_HW, expected_HW):
+  """Each segment of one map is one segment of the other."""
+  pairs_HW = expected_HW.astype(np.int64) * 2**32 + ids_HW
+  num_pairs = len(np.unique(pairs_HW))
+  assert num_pairs == len(np.unique(ids_HW)) == len(np.unique(expected_HW))
+
+
 @pytest.fixture
 def raw(tmp_path):
   return RawDetection(tmp_path)
@@ -146,9 +154,7 @@ def test_smaller_objects_lie_on_top(prepared):
   for mask_HW, number in stack:
     expected_HW[mask_HW] = number
   ids_HW = pixels.ids_from_rgb(example["panoptic_image"])
-  pairs = np.unique(np.stack([expected_HW.ravel(), ids_HW.ravel()]), axis=1)
-  # Each segment of one map is one segment of the other.
-  assert len(pairs.T) == len(np.unique(expected_HW)) == len(np.unique(ids_HW))
+  assert_same_segments(ids_HW, expected_HW)
 
 
 def test_what_the_example_holds(prepared):
@@ -232,6 +238,22 @@ def break_list(raw):
   return "has no list categories; a COCO detection file has images, annot"
 
 
+def test_a_detection_file_is_not_for_the_panoptic_reader(raw):
+  raw.add([[1, 1, 9, 1, 9, 9]])
+  path = raw.reader().annotations
+  with pytest.raises(ConfigError, match="the command `detection` reads it"):
+    coco_json.read(path)
+
+
+def test_an_unused_category_of_the_same_name_is_left_out(raw):
+  raw.data["categories"].insert(0, {"id": 0, "name": "cup"})
+  raw.add([[1, 1, 9, 1, 9, 9]])
+  categories = raw.reader().choose_categories({"cup"}, None)
+  assert [category.id for category in categories] == [CUP, FLOOR]
+  raw.add([[1, 1, 9, 1, 9, 9]], category=0)
+  assert "categories[1].name: the text 'cup' is also that" in raw.message()
+
+
 @pytest.mark.parametrize("damage", [
     break_image_id, break_category, break_file, break_size, break_kind,
     break_list])
@@ -249,3 +271,36 @@ def test_boxes_alone_are_refused_and_nothing_is_written(raw, capsys):
   message = raw_files.failure(raw.argv(stuff=["flor"]), capsys)
   assert "--stuff: Unknown name 'flor'. Did you mean 'floor'?" in message
   assert not (raw.folder / "out").exists()
+
+
+def test_real_panoptic_files_come_back_from_run_lengths(shared, tmp_path):
+  folder = shared / "data/coco_panoptic"
+  data = json.loads((folder / "panoptic_val2017.json").read_text())
+  names = {category["id"]: category["name"] for category in data["categories"]}
+  stuff = [category["name"] for category in data["categories"]
+           if not category["isthing"]]
+  maps = {}
+  entries = []
+  for annotation in data["annotations"][:2]:
+    path = folder / "panoptic_val2017" / annotation["file_name"]
+    ids_HW = pixels.ids_from_rgb(np.asarray(Image.open(path)))
+    maps[annotation["image_id"]] = ids_HW
+    for segment in annotation["segments_info"]:
+      entries.append({
+          "image_id": annotation["image_id"], "iscrowd": segment["iscrowd"],
+          "category_id": segment["category_id"],
+          "segmentation": compressed(ids_HW == segment["id"])})
+  path = tmp_path / "instances.json"
+  path.write_text(json.dumps({**data, "annotations": entries}))
+  reader = DetectionReader(split="train", images=folder / "val2017",
+                           annotations=path, stuff=stuff)
+  images = reader.read_images()
+  categories = reader.choose_categories(set(names.values()), None)
+  for image in images:
+    if image.number not in maps:
+      continue
+    ids_HW, segments = polygons_regions.draw(
+        image.regions, categories, image.size_HW)
+    assert_same_segments(ids_HW, maps[image.number])
+    for segment in segments:
+      assert categories[segment.label].isthing or not segment.iscrowd
