@@ -92,7 +92,8 @@ def score(
 
   Returns:
     Per evaluator: its name, type, data, metrics and every setting; and the
-    "problem" that kept it from scoring, "" if there was none.
+    "problem" that kept it from scoring, "" if there was none; and its
+    "details" (categories, confusions, …), if it has any.
 
   Raises:
     ConfigError: as `trainers.families.open_checkpoint`; an unknown evaluator
@@ -165,10 +166,13 @@ def _run(item: evaluation.Evaluation, variables) -> Result:
   block = dataclasses.asdict(item.config)
   kept = {name: block[name] for name in ("name", "type", *FIELDS)}
   seconds = time.monotonic() - started
-  return {
+  result = {
       "metrics": metrics,
       "problem": scores.problem,
       "settings": dict(item.settings),
       **kept,
       "seconds": round(seconds, 1),
   }
+  if scores.details is not None:
+    result["details"] = scores.details.content
+  return result

@@ -74,17 +74,17 @@ def test_a_language_model_that_repeats_a_word_is_told(make_run, capsys):
   assert scores["oracle_code/words_per_code"] > 3
   assert "zero_code/words_per_code" not in scores
   assert found["repeated_word"] == 1
-  # For these weights such a code happens to be worse than none.
+  # For these weights such a code happens to be a little worse than none, which
+  # by a squared error is no alarm.
   assert scores["uvim/RMSE"] > scores["zero_code/RMSE"]
-  assert found["below_no_code"] == scores["uvim/RMSE"]
+  assert "below_no_code" not in found
   error = capsys.readouterr().err
   assert "ALARM, repeated word: uvim/words_per_code is 1, " in error
-  assert "ALARM, below no code: uvim/RMSE is " in error
   assert error.splitlines()[-1].startswith(
-      "ALARMS of this run: below no code, last at step 2; repeated word, last")
+      "ALARMS of this run: repeated word, last at step 2")
   words = "".join(PageReader((workdir / "report.html").read_text()).words)
   assert "Alarm: repeated word (1 at step 2). Sample at temperature" in words
-  assert "Alarm: below no code (" in words
+  assert "UViM is no better than no code (RMSE: " in words
 
 
 def test_a_language_model_of_many_words_is_not(make_run, capsys):

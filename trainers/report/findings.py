@@ -293,6 +293,8 @@ def _some(texts: list[str]) -> str:
 
 def next_step(run: Run) -> str:
   """What to do with the run as it is, in one sentence."""
+  if not run.metrics:
+    return "The run has reported nothing yet."
   kind = run_files.kind_of(run.config)
   last_step = run_files.last_step(run)
   total_steps = run_files.total_steps(run)
