@@ -81,7 +81,6 @@ def make_pack(source: str, target: str, *, half: bool,
     `uvim.store.card.Facts`: what the card says.
   """
   from uvim.store import pack_writer
-  _check_is_new(target)
   return pack_writer.write(source, target, packed_with=_own_version(),
                            half=half, license_id=license_id)
 

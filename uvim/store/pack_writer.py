@@ -57,25 +57,15 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
       `target`, no such license.
   """
   card.check_license(license_id)
-  if "://" in target:
-    raise ConfigError(f"DST = {target!r}; a pack is written to this machine.")
-  folder = pathlib.Path(target)
-  if os.path.lexists(folder):
-    raise ConfigError(f"{target} exists already; nothing is overwritten.")
-  if pack.is_pack(workdir):
-    # Its scores stand in its card alone.
-    raise ConfigError(f"SRC = {workdir!r} is a pack already; copy the folder.")
-  config = open_model.read_config(workdir)
-  if config.get("kind") not in _TITLES:
-    raise ConfigError(f"SRC = {workdir!r}; a pack is made of the workdir of a "
-                      "run of stage I or II.")
+  _check_target(target)
+  config = _config_of(workdir)
   opened = open_model.open_model(workdir)
   stages = _stages(workdir, config, opened)
   rounding = ""
   if half:
-    stages = {kind: stage._replace(arrays=pack.halve(stage.arrays))
-              for kind, stage in stages.items()}
+    stages = _halve(stages)
     rounding = _rounding(opened, stages)
+  folder = pathlib.Path(target)
   folder.parent.mkdir(parents=True, exist_ok=True)
   # Renamed when it is complete.
   with tempfile.TemporaryDirectory(
@@ -90,6 +80,27 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
     files.write_text(unfinished / pack.CARD, card.write(facts))
     unfinished.rename(folder)
   return facts
+
+
+def _check_target(target: str) -> None:
+  """Raises a ConfigError unless a folder can be made there."""
+  if "://" in target:
+    raise ConfigError(f"DST = {target!r}; a pack is written to this machine.")
+  # A link that leads nowhere is somebody's too.
+  if os.path.lexists(target):
+    raise ConfigError(f"{target} exists already; nothing is overwritten.")
+
+
+def _config_of(workdir: str) -> Config:
+  """The config of a run that a pack can be made of."""
+  if pack.is_pack(workdir):
+    # Its scores stand in its card alone.
+    raise ConfigError(f"SRC = {workdir!r} is a pack already; copy the folder.")
+  config = open_model.read_config(workdir)
+  if config.get("kind") not in _TITLES:
+    raise ConfigError(f"SRC = {workdir!r}; a pack is made of the workdir of a "
+                      "run of stage I or II.")
+  return config
 
 
 def _stages(workdir: str, config: Config, opened: OpenModel) -> Stages:
@@ -112,6 +123,13 @@ def _stages(workdir: str, config: Config, opened: OpenModel) -> Stages:
 def _stage(path: str, config: Config, arrays: PyTree) -> Stage:
   version = open_model.read_meta(path).get("version", "")
   return Stage(pack.without_places(config), arrays, version)
+
+
+def _halve(stages: Stages) -> Stages:
+  halved = {}
+  for kind, stage in stages.items():
+    halved[kind] = stage._replace(arrays=pack.halve(stage.arrays))
+  return halved
 
 
 def _config_of_oracle(config: Config) -> Config:
@@ -184,39 +202,52 @@ def _rounding(opened: OpenModel, stages: Stages) -> str:
     opened: the model in full precision.
     stages: in half precision.
   """
+  spec = opened.model.spec
+  if spec.num_words is None:
+    return "not measured: the code of this model has no words"
   rng = np.random.default_rng(0)
+  code = rng.integers(0, spec.num_words, (1, spec.length), np.int32)
+  rounded = pack.as_loaded(stages[STAGE_I].arrays)
+  text = "for an image and a code of noise, "
+  text += _change_of_logits(opened, rounded, code)
+  if STAGE_II in stages:
+    rounded = pack.as_loaded(stages[STAGE_II].arrays)
+    text += _change_of_likelihoods(opened, rounded, code)
+  return text
+
+
+def _change_of_logits(opened: OpenModel, rounded: PyTree, code: np.ndarray
+                      ) -> str:
   model = opened.model
-  code = rng.integers(0, model.spec.num_words, (1, model.spec.length), np.int32)
+  image = _noise_image(model.image_size)
 
   @jax.jit
-  def base_model(arrays, image):
+  def logits(arrays):
     return model.base_model(arrays, model.embed(arrays, code), image)
 
-  image = _noise_image(rng, model.image_size)
-  rounded = pack.as_loaded(stages[STAGE_I].arrays)
-  full = base_model(opened.arrays, image)
-  half = base_model({files.STATE: {}, **rounded}, image)
-  text = (f"for an image and a code of noise, logits of the base model move by "
-          f"at most {_largest_difference(full, half):.2g} "
-          f"(the largest is {_largest(full):.3g})")
-  if STAGE_II not in stages:
-    return text
-  prior = opened.prior
-  image = _noise_image(rng, prior.input_size)
-  log_prob = jax.jit(prior.log_prob)
+  full = logits(opened.arrays)
+  half = logits({files.STATE: {}, **rounded})
+  change = _largest_difference(full, half)
+  return (f"logits of the base model move by at most {change:.2g} (the largest "
+          f"is {_largest(full):.3g})")
+
+
+def _change_of_likelihoods(opened: OpenModel, rounded: PyTree, code: np.ndarray
+                           ) -> str:
+  """The same of the prior; "" if it has no likelihoods."""
+  image = _noise_image(opened.prior.input_size)
+  log_prob = jax.jit(opened.prior.log_prob)
   full = log_prob(opened.prior_params, image, code)
-  # Some priors have no likelihoods.
   if full is None:
-    return text
-  rounded = pack.as_loaded(stages[STAGE_II].arrays)
+    return ""
   half = log_prob(rounded[files.PARAMS], image, code)
-  return (f"{text}, log-probabilities of words by at most "
-          f"{_largest_difference(full, half):.2g} nats")
+  change = _largest_difference(full, half)
+  return f", log-probabilities of words by at most {change:.2g} nats"
 
 
-def _noise_image(rng: np.random.Generator, size: tuple[int, int]
-                 ) -> np.ndarray:
+def _noise_image(size: tuple[int, int]) -> np.ndarray:
   """A gray image [1, H, W, 3] in [-1, 1], which every task can see."""
+  rng = np.random.default_rng(1)
   gray = rng.uniform(-1, 1, (1, *size, 1)).astype(np.float32)
   return np.repeat(gray, 3, axis=-1)
 
