@@ -113,7 +113,7 @@ def _predict(args, uvim, paths, options) -> int:
   if not _PIXELS.fits(args.max_pixels):
     raise ConfigError(f"--max_pixels = {args.max_pixels}; it must be "
                       f"{_PIXELS.allowed}.")
-  overlay = _overlay_option(args, uvim.task)
+  check_overlay(args.overlay, uvim.task)
   settings = uvim.check_options(
       seed=args.seed, num_samples=args.num_samples, **options)
   crop = choose_crop(args.crop, uvim.preprocessing)
@@ -124,8 +124,8 @@ def _predict(args, uvim, paths, options) -> int:
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
       rerank=args.rerank, max_pixels=args.max_pixels, crop=crop,
-      overlay=overlay,
-      side_by_side=args.side_by_side or not overlay,
+      overlay=args.overlay,
+      side_by_side=args.side_by_side or not args.overlay,
       settings={"checkpoint": args.checkpoint},
       depends_on={"model": uvim.fingerprint, "categories": categories},
       **settings)
@@ -138,13 +138,12 @@ def _predict(args, uvim, paths, options) -> int:
   return app.EXIT_BAD_INPUT if problems else app.EXIT_DONE
 
 
-def _overlay_option(args, task) -> bool:
-  """--overlay, checked."""
+def check_overlay(overlay: bool, task: Any) -> None:
+  """Raises a ConfigError if nothing of a task can lie over an image."""
   has_colors = task.num_categories is not None or task.scale is not None
-  if args.overlay and not has_colors:
+  if overlay and not has_colors:
     raise ConfigError("--overlay: this model predicts neither classes nor "
                       "depths, so nothing can lie over the image.")
-  return args.overlay
 
 
 def choose_crop(wanted: str, preprocessing: str) -> eval_crop.EvalCrop:

@@ -213,6 +213,31 @@ def test_odd_images_are_predicted(call, weights, tmp_path):
   assert read(tmp_path / "out/pictures/wide.png").shape[1] == 2054
 
 
+def test_an_overlay_is_another_look_of_the_same_prediction(
+    call, weights, folder, tmp_path, fails):
+  # 20×31 pixels, enlarged 16 times; a legend stands below.
+  image = folder / "7.png"
+  widths = {}
+  for look in ("", "--overlay", "--overlay --side_by_side"):
+    out = tmp_path / f"out{look}"
+    assert call([*arguments(weights, out, image), *look.split()]) == 0
+    widths[look] = read(out / "pictures/7.png").shape[1]
+    assert (out / "panoptic.json").read_bytes() == (
+        tmp_path / "out/panoptic.json").read_bytes()
+  assert list(widths.values()) == [2 * 496 + 6, 496, 2 * 496 + 6]
+  # One folder has one look.
+  assert "holds predictions with overlay" in fails(image, "--overlay")
+
+
+def test_what_has_no_classes_and_no_depths_lies_over_nothing():
+  spec = {"color": (3, 16)}
+  task = make_task("colorization", dict(
+      inputs=spec, outputs=spec, input_size=(8, 8), patch_size=(4, 4)))
+  predict.check_overlay(False, task)
+  with pytest.raises(ConfigError, match="--overlay: .* neither classes nor"):
+    predict.check_overlay(True, task)
+
+
 def test_options_of_another_task_and_out_of_range(fails, folder):
   assert "full_luma is an option of colorization" in (
       fails(folder, "--full_luma"))
