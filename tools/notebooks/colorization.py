@@ -13,72 +13,61 @@
 # %% [markdown]
 # # Colorization
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](
+# https://colab.research.google.com/github/OWNER/uvim/blob/main/tools/notebooks/colorization.ipynb)
+#
 # What colors did this grey image have? Load a model, predict, sample, look into
 # the code, and score a few images.
 #
-# All cells run as they are with a model trained on `rooms` by
-# `configs/vqvae_rooms_colorization.py` and its partner. With the
-# published weights they run by changing one name:
-# `CHECKPOINT = "uvim-color"`. Nothing here needs TensorFlow.
+# `CHECKPOINT` names the published weights, which are fetched once. It can also
+# be the workdir of a run of your own, such as one of
+# `configs/lm_rooms_colorization.py`. Nothing here needs TensorFlow.
 
 # %%
-# Where there is no checkout of the code (Colab), this fetches one and installs
-# its package `uvim`. The folders `pp` (scenes) and `evaluators` (scores) lie
-# beside the package. Paths below start from the checkout.
-import os
+# Where the package is not installed, as on Colab, this installs it. In a
+# checkout of the code the notebook uses that.
+import importlib.util
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
 
-
-def find_checkout():
-  """The folder of the code: this one, one above it, or a fresh clone."""
-  here = pathlib.Path.cwd()
-  for folder in (here, *here.parents):
-    if (folder / "uvim" / "inference" / "api.py").exists():
-      return folder
-  clone = here / "uvim-checkout"
-  if not clone.exists():
-    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
-                   check=True)
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
-                 check=True)
-  return clone
-
-
-checkout = find_checkout()
-os.chdir(checkout)
-sys.path.insert(0, str(checkout))
+here = pathlib.Path.cwd()
+for folder in (here, *here.parents):
+  if (folder / "uvim" / "packs").is_dir():
+    sys.path.insert(0, str(folder))
+if importlib.util.find_spec("uvim") is None:
+  command = [sys.executable, "-m", "pip", "install", "-q", f"git+{REPOSITORY}"]
+  subprocess.run(command, check=True)
 
 # %% [markdown]
 # ## Load
 #
-# A checkpoint is the workdir of a run of stage II, or a name.
+# A checkpoint is the workdir of a run of stage II, a pack, or a name.
 
 # %%
-import numpy as np
+from importlib import resources
 
-from evaluators import psnr
-from pp.rooms.render import render
+import numpy as np
+from PIL import Image
+
 from uvim.inference.api import UViM
 
-CHECKPOINT = "workdirs/colorization/stage2"  # Or "uvim-color".
-uvim = UViM.from_checkpoint(CHECKPOINT)
-print(f"{uvim.code_len} words of {uvim.num_words}; images of "
-      f"{uvim.model.vit.input_size} pixels")
+CHECKPOINT = "uvim-color"  # Or a workdir or pack of yours.
+model = UViM.from_checkpoint(CHECKPOINT)
+print(f"{model.code_len} words of {model.num_words} in a code")
 
 # %% [markdown]
 # ## Predict
 #
-# Images may be paths, PIL images or arrays, of any size. Here they are scenes
-# of `rooms` that no model was trained on; put your own in their place.
+# Images may be paths, PIL images or arrays, of any size. Here they are four
+# scenes that no model was trained on; put your own in their place.
 
 # %%
-scenes = [render(2, index) for index in range(4)]
-images = [scene["image"] for scene in scenes]
-prediction = uvim.predict(images, temperature=0.0)  # It sees their luma alone.
+scenes = resources.files("uvim") / "packs" / "rooms_panoptic" / "scenes"
+images = [scenes / f"{number}.png" for number in range(4)]
+prediction = model.predict(images, temperature=0.0)  # It sees their luma alone.
 prediction.plot()
 
 # %% [markdown]
@@ -104,12 +93,12 @@ print("bits per word:", np.round(bits_per_word, 2))
 # %%
 for temperature in (0.5, 1.0):
   print("T =", temperature)
-  samples = uvim.predict(images[0], temperature=temperature, num_samples=4,
-                         seed=0)
+  samples = model.predict(images[0], temperature=temperature, num_samples=4,
+                          seed=0)
   display(samples.plot())
 
 # %%
-samples = uvim.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
+samples = model.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
 print("log-likelihood of each (nats):", np.round(samples.log_likelihood, 1))
 samples.plot()
 
@@ -126,7 +115,7 @@ samples.best().plot()
 # it, and keeps the image's own light and dark at full resolution.
 
 # %%
-uvim.predict(images, temperature=1.0, seed=1, full_luma=True).plot()
+model.predict(images, temperature=1.0, seed=1, full_luma=True).plot()
 
 # %% [markdown]
 # ## The truth
@@ -134,7 +123,7 @@ uvim.predict(images, temperature=1.0, seed=1, full_luma=True).plot()
 # A label is the image in color itself.
 
 # %%
-labels = images
+labels = [np.asarray(Image.open(image)) for image in images]
 
 # %% [markdown]
 # ## What a word says
@@ -144,15 +133,15 @@ labels = images
 # the paper): the words have places, though nothing told them so.
 
 # %%
-codes = uvim.encode(images, labels)
-rows, columns = uvim.grid
+codes = model.encode(images, labels)
+rows, columns = model.grid
 left_half = (0, 0, rows, columns // 2)  # Top, left, bottom, right.
 masked = {"as written": codes}
 for mode in ("zeros", "random", 0):
-  masked[str(mode)] = uvim.mask_codes(codes, left_half, mode)
+  masked[str(mode)] = model.mask_codes(codes, left_half, mode)
 print("left to right: image,", ", ".join(masked))
 stacked = np.stack(list(masked.values()), axis=1)
-uvim.decode(images, stacked).plot()
+model.decode(images, stacked).plot()
 
 # %% [markdown]
 # ## Score
@@ -164,18 +153,19 @@ uvim.decode(images, stacked).plot()
 
 # %%
 def score(outputs):
-  """The mean PSNR in dB, of the first sample of each image."""
+  """Decibels, of the first sample of each image."""
   decibels = []
   for label, output in zip(labels, outputs["color"], strict=True):
-    truth = label / 127.5 - 1
-    decibels.append(psnr.psnr_image(truth, output[0]))
+    truth = label / 127.5 - 1  # In [-1, 1], as the output.
+    mean_squared_error = np.mean((output[0] - truth) ** 2)
+    decibels.append(10 * np.log10(2**2 / mean_squared_error))
   return np.mean(decibels)
 
 
-no_code = uvim.mask_codes(codes, None, "zeros")
+no_code = model.mask_codes(codes, None, "zeros")
 predictions = {
     "UViM, T = 0": prediction,
-    "the oracle's code": uvim.decode(images, codes),
-    "no code": uvim.decode(images, no_code)}
+    "the oracle's code": model.decode(images, codes),
+    "no code": model.decode(images, no_code)}
 for name, one_prediction in predictions.items():
   print(f"{name:18} PSNR {score(one_prediction.outputs):.2f} dB")

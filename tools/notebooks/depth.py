@@ -13,72 +13,61 @@
 # %% [markdown]
 # # Depth
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](
+# https://colab.research.google.com/github/OWNER/uvim/blob/main/tools/notebooks/depth.ipynb)
+#
 # How far away is each pixel, in metres? Load a model, predict, sample, look
 # into the code, and score a few images.
 #
-# All cells run as they are with a model trained on `rooms` by
-# `configs/vqvae_rooms_depth.py` and its partner. With the
-# published weights they run by changing one name:
-# `CHECKPOINT = "uvim-depth"`. Nothing here needs TensorFlow.
+# `CHECKPOINT` names the published weights, which are fetched once. It can also
+# be the workdir of a run of your own, such as one of
+# `configs/lm_rooms_depth.py`. Nothing here needs TensorFlow.
 
 # %%
-# Where there is no checkout of the code (Colab), this fetches one and installs
-# its package `uvim`. The folders `pp` (scenes) and `evaluators` (scores) lie
-# beside the package. Paths below start from the checkout.
-import os
+# Where the package is not installed, as on Colab, this installs it. In a
+# checkout of the code the notebook uses that.
+import importlib.util
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
 
-
-def find_checkout():
-  """The folder of the code: this one, one above it, or a fresh clone."""
-  here = pathlib.Path.cwd()
-  for folder in (here, *here.parents):
-    if (folder / "uvim" / "inference" / "api.py").exists():
-      return folder
-  clone = here / "uvim-checkout"
-  if not clone.exists():
-    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
-                   check=True)
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
-                 check=True)
-  return clone
-
-
-checkout = find_checkout()
-os.chdir(checkout)
-sys.path.insert(0, str(checkout))
+here = pathlib.Path.cwd()
+for folder in (here, *here.parents):
+  if (folder / "uvim" / "packs").is_dir():
+    sys.path.insert(0, str(folder))
+if importlib.util.find_spec("uvim") is None:
+  command = [sys.executable, "-m", "pip", "install", "-q", f"git+{REPOSITORY}"]
+  subprocess.run(command, check=True)
 
 # %% [markdown]
 # ## Load
 #
-# A checkpoint is the workdir of a run of stage II, or a name.
+# A checkpoint is the workdir of a run of stage II, a pack, or a name.
 
 # %%
-import numpy as np
+from importlib import resources
 
-from evaluators import nyu_depth
-from pp.rooms.render import render
+import numpy as np
+from PIL import Image
+
 from uvim.inference.api import UViM
 
-CHECKPOINT = "workdirs/depth/stage2"  # Or "uvim-depth".
-uvim = UViM.from_checkpoint(CHECKPOINT)
-print(f"{uvim.code_len} words of {uvim.num_words}; images of "
-      f"{uvim.model.vit.input_size} pixels")
+CHECKPOINT = "uvim-depth"  # Or a workdir or pack of yours.
+model = UViM.from_checkpoint(CHECKPOINT)
+print(f"{model.code_len} words of {model.num_words} in a code")
 
 # %% [markdown]
 # ## Predict
 #
-# Images may be paths, PIL images or arrays, of any size. Here they are scenes
-# of `rooms` that no model was trained on; put your own in their place.
+# Images may be paths, PIL images or arrays, of any size. Here they are four
+# scenes that no model was trained on; put your own in their place.
 
 # %%
-scenes = [render(2, index) for index in range(4)]
-images = [scene["image"] for scene in scenes]
-prediction = uvim.predict(images, temperature=0.0)
+scenes = resources.files("uvim") / "packs" / "rooms_panoptic" / "scenes"
+images = [scenes / f"{number}.png" for number in range(4)]
+prediction = model.predict(images, temperature=0.0)
 prediction.plot()
 
 # %% [markdown]
@@ -103,12 +92,12 @@ print("bits per word:", np.round(bits_per_word, 2))
 # %%
 for temperature in (0.5, 1.0):
   print("T =", temperature)
-  samples = uvim.predict(images[0], temperature=temperature, num_samples=4,
-                         seed=0)
+  samples = model.predict(images[0], temperature=temperature, num_samples=4,
+                          seed=0)
   display(samples.plot())
 
 # %%
-samples = uvim.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
+samples = model.predict(images[:2], temperature=1.0, num_samples=4, seed=0)
 print("log-likelihood of each (nats):", np.round(samples.log_likelihood, 1))
 samples.plot()
 
@@ -121,10 +110,14 @@ samples.best().plot()
 # %% [markdown]
 # ## The truth
 #
-# A depth label is float [H, W] in metres; 0 where the camera saw none.
+# A depth label is float [H, W] in metres; 0 where the camera saw none. Here a
+# PNG of 16 bits holds millimetres.
 
 # %%
-labels = [scene["depth"] for scene in scenes]
+labels = []
+for number in range(4):
+  millimetres = np.asarray(Image.open(scenes / f"{number}_depth.png"))
+  labels.append(millimetres.astype(np.float32) / 1000)
 for label in labels:
   is_known = label > 0
   print(f"nearest {label[is_known].min():.2f} m, farthest {label.max():.2f} m")
@@ -137,39 +130,38 @@ for label in labels:
 # the paper): the words have places, though nothing told them so.
 
 # %%
-codes = uvim.encode(images, labels)
-rows, columns = uvim.grid
+codes = model.encode(images, labels)
+rows, columns = model.grid
 left_half = (0, 0, rows, columns // 2)  # Top, left, bottom, right.
 masked = {"as written": codes}
 for mode in ("zeros", "random", 0):
-  masked[str(mode)] = uvim.mask_codes(codes, left_half, mode)
+  masked[str(mode)] = model.mask_codes(codes, left_half, mode)
 print("left to right: image,", ", ".join(masked))
 stacked = np.stack(list(masked.values()), axis=1)
-uvim.decode(images, stacked).plot()
+model.decode(images, stacked).plot()
 
 # %% [markdown]
 # ## Score
 #
-# Errors over the pixels that have a depth, averaged over a few images, with the
-# code of the language model, with the oracle's, and without any. (Of a data
-# set: `python -m tools.evaluate`.)
+# The root of the mean squared error over the pixels that have a depth, averaged
+# over a few images, with the code of the language model, with the oracle's, and
+# without any. (Of a data set, with more measures: `python -m tools.evaluate`.)
 
 # %%
 def score(outputs):
-  """The errors by name, of the first sample of each image."""
-  total = nyu_depth.DepthStat.zeros()
+  """Metres, of the first sample of each image."""
+  errors = []
   for label, output in zip(labels, outputs["depth"], strict=True):
-    total += nyu_depth.depth_image(label, output[0])
-  return total.result()
+    is_known = label > 0
+    difference = output[0][is_known] - label[is_known]
+    errors.append(np.sqrt(np.mean(difference**2)))
+  return np.mean(errors)
 
 
-no_code = uvim.mask_codes(codes, None, "zeros")
+no_code = model.mask_codes(codes, None, "zeros")
 predictions = {
     "UViM, T = 0": prediction,
-    "the oracle's code": uvim.decode(images, codes),
-    "no code": uvim.decode(images, no_code)}
+    "the oracle's code": model.decode(images, codes),
+    "no code": model.decode(images, no_code)}
 for name, one_prediction in predictions.items():
-  figures = score(one_prediction.outputs)
-  print(f"{name:18} RMSE {figures['RMSE']:.3f} m, "
-        f"relative {figures['abs_RE']:.3f}, "
-        f"within 25 %: {100 * figures['delta1']:.1f} %")
+  print(f"{name:18} RMSE {score(one_prediction.outputs):.3f} m")

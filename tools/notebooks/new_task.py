@@ -13,6 +13,9 @@
 # %% [markdown]
 # # A new task
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](
+# https://colab.research.google.com/github/OWNER/uvim/blob/main/tools/notebooks/new_task.ipynb)
+#
 # UViM needs to know little of a task: how labels become numbers, what a good
 # answer costs, and how to draw one. Here is a task that this code does not
 # have, defined, trained and scored in a notebook: **counting things from left
@@ -23,35 +26,25 @@
 # `docs/new_task.md` has the same for a task that stays, in files of its own.
 
 # %%
-# Where there is no checkout of the code (Colab), this fetches one and installs
-# its package `uvim`. The folders `pp` (scenes) and `trainers` lie beside
-# the package. Paths below start from the checkout.
-import os
+# Training needs the whole code, not the package alone. Where there is no
+# checkout of it, as on Colab, this fetches one and installs what it needs.
 import pathlib
 import subprocess
 import sys
 
 REPOSITORY = "https://github.com/OWNER/uvim"  # Yours, once it is published.
 
-
-def find_checkout():
-  """The folder of the code: this one, one above it, or a fresh clone."""
-  here = pathlib.Path.cwd()
-  for folder in (here, *here.parents):
-    if (folder / "uvim" / "inference" / "api.py").exists():
-      return folder
-  clone = here / "uvim-checkout"
-  if not clone.exists():
-    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, clone],
-                   check=True)
-  subprocess.run([sys.executable, "-m", "pip", "install", "-q", clone],
-                 check=True)
-  return clone
-
-
-checkout = find_checkout()
-os.chdir(checkout)
-sys.path.insert(0, str(checkout))
+here = pathlib.Path.cwd()
+code = here / "uvim-code"
+for folder in (here, *here.parents):
+  if (folder / "trainers").is_dir():
+    code = folder
+    break
+if not code.exists():
+  subprocess.run(["git", "clone", "--depth=1", REPOSITORY, code], check=True)
+  subprocess.run([sys.executable, "-m", "pip", "install", "-q",
+                  f"{code}[data]"], check=True)
+sys.path.insert(0, str(code))
 
 # %% [markdown]
 # ## Labels
