@@ -39,6 +39,10 @@ def test_masks_become_segments(raw, capsys):
   class_HW[7, 9] = CUP  # Too small for a thing.
   class_HW[1, 0] = 255
   raw.save_mask("a.png", class_HW)
+  # Masks lie on the stored pixels, so the image is not turned.
+  exif = Image.Exif()
+  exif[274] = 3
+  raw_files.save(raw.images / "a.jpg", raw_files.gradient(8, 10), exif=exif)
   assert prepare_data.main(raw.argv(void=255, **THINGS)) == 0
   source = sources.make_source("mine", "train", raw.data_dir)
   assert [tuple(category) for category in source.categories] == [
