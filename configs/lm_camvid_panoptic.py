@@ -29,6 +29,8 @@ def get_config(arg=None):
       num_layers=2, num_heads=6, mlp_dim=576, emb_dim=192,
       patches=dict(size=(stage_i.PATCH, stage_i.PATCH)), posemb_type="learn",
       input_size=stage_i.LABEL_SIZE, **common.stage_ii_switches())
+  # So few images do not teach the decoder where each word lies.
+  config.model.code_grid = stage_i.CODE_GRID
   # References, which follow an override of the oracle. The vocabulary has one
   # more: the word 0 starts a text.
   config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
