@@ -7,7 +7,7 @@ values, prints their range, and stops where they cannot be metres.
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tools.prepare import depth_shape
 from tools.prepare.depth_map import Range
@@ -28,16 +28,25 @@ _NUM_SHOWN = 5  # A list names so many maps and counts the others.
 
 # The depth map of each image, by the name of the image.
 Ranges = Mapping[str, Range]
+# Height and width.
+Size = tuple[int, ...]
 
 
-def describe(split: str, ranges: Ranges) -> str:
-  """The depths of a split, for people; one line, or one more."""
+def describe(split: str, ranges: Ranges, image_sizes: Collection[Size]) -> str:
+  """The depths of a split, for people; one line, or up to two more.
+
+  Args:
+    split: its name.
+    ranges: name of an image → range of its depth map.
+    image_sizes: height and width of the images, each once.
+  """
   measured = [range_ for range_ in ranges.values() if range_.num_valid]
   empty = [name for name, range_ in ranges.items() if not range_.num_valid]
   num_pixels = sum(range_.num_pixels for range_ in ranges.values())
   num_valid = sum(range_.num_valid for range_ in measured)
   num_top = sum(range_.num_top for range_ in ranges.values())
-  parts = [f"{len(ranges):,} of {_describe_sizes(ranges)} pixels"]
+  sizes = {range_.size_HW for range_ in ranges.values()}
+  parts = [f"{len(ranges):,} of {_readable(sizes)} pixels"]
   if measured:
     smallest = min(range_.smallest for range_ in measured)
     largest = max(range_.largest for range_ in measured)
@@ -50,14 +59,17 @@ def describe(split: str, ranges: Ranges) -> str:
                    "their type)")
   parts.append(unmeasured)
   lines = [f"Depth maps of {split}: {'; '.join(parts)}"]
+  if sizes != set(image_sizes):
+    lines.append(f"Their images have {_readable(image_sizes)} pixels; training "
+                 "resizes both")
   if empty:
     lines.append(f"Without a valid pixel: {_shortened(empty)}")
   return "\n".join(lines)
 
 
-def _describe_sizes(ranges: Ranges) -> str:
-  sizes = sorted({range_.size_HW for range_ in ranges.values()}, key=math.prod)
-  texts = ["x".join(map(str, size)) for size in sizes]
+def _readable(sizes: Collection[Size]) -> str:
+  """Such as '480x640', or '3 sizes, 240x320 to 480x640'."""
+  texts = ["x".join(map(str, size)) for size in sorted(sizes, key=math.prod)]
   if len(texts) == 1:
     return texts[0]
   return f"{len(texts)} sizes, {texts[0]} to {texts[-1]}"

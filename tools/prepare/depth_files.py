@@ -13,7 +13,7 @@ import functools
 import io
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,8 @@ from uvim.registry import ConfigError
 
 # Folders inside of a scene that hold its images.
 _IMAGE_FOLDERS = ("rgb", "color")
+# ScanNet's images of 968x1296 and depth maps of 480x640 differ by 0.4 %.
+_SHAPE_TOLERANCE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +67,21 @@ def make_pair(folder: pathlib.Path, image: pathlib.Path, depth: pathlib.Path,
   return Pair(short_path.as_posix(), name, image, depth, unit, max_depth)
 
 
-def measure(pair: Pair, size_HW: tuple[int, int] | None = None
-            ) -> depth_map.Range:
-  """Reads all of a pair; the range of its depths.
+class Measured(NamedTuple):
+  """What a pass over a pair finds."""
+  image_HW: tuple[int, ...]
+  depth: depth_map.Range
+
+
+def measure(pair: Pair, size_HW: tuple[int, int] | None = None) -> Measured:
+  """Reads all of a pair; the size of the image and the range of its depths.
 
   Args:
     pair: what to look at.
     size_HW: the prescribed height and width, or None.
 
   Raises:
-    ConfigError: a file cannot be read, or the sizes differ.
+    ConfigError: a file cannot be read, or the sizes do not fit.
   """
   if hdf5_files.is_hdf5(pair.image):
     image_HW, depth_HW = _read_hdf5_sizes(pair)
@@ -85,23 +92,36 @@ def measure(pair: Pair, size_HW: tuple[int, int] | None = None
     image_HW = image_files.read_size(pair.image, pair.name)
   depth, depth_range = read_depth(pair)
   _check_sizes(pair, image_HW, depth.shape, size_HW)
-  return depth_range
+  return Measured(image_HW, depth_range)
 
 
 def _check_sizes(pair: Pair, image_HW: tuple[int, ...],
                  depth_HW: tuple[int, ...],
                  size_HW: tuple[int, int] | None) -> None:
-  """Raises a ConfigError if sizes are not equal, or not the prescribed one."""
-  # Without a prescribed size, both only have to be equal.
-  expected_HW = size_HW or image_HW
-  if image_HW == depth_HW == expected_HW:
-    return
-  hint = ""
+  """Raises a ConfigError if a size is not the prescribed one.
+
+  Without a prescribed size, a depth map may be smaller than its image, as that
+  of a depth camera beside a photo camera. Both must show the same part.
+  """
+  hint = "the same shape is needed"
   if size_HW:
-    hint = f"; {_readable(size_HW)} is wanted"
-  raise ConfigError(
-      f"{pair.name}: the image has height x width {_readable(image_HW)}, its "
-      f"depth map {_readable(depth_HW)}{hint}.")
+    hint = f"{_readable(size_HW)} is wanted"
+    fits = image_HW == depth_HW == size_HW
+  else:
+    fits = len(depth_HW) == 2 and _have_one_shape(image_HW, depth_HW)
+  if not fits:
+    raise ConfigError(
+        f"{pair.name}: the image has height x width {_readable(image_HW)}, its "
+        f"depth map {_readable(depth_HW)}; {hint}.")
+
+
+def _have_one_shape(image_HW: tuple[int, ...], depth_HW: tuple[int, ...]
+                    ) -> bool:
+  """Whether width : height is the same, but for what rounding may change."""
+  image_height, image_width = image_HW
+  depth_height, depth_width = depth_HW
+  ratio = (image_width * depth_height) / (image_height * depth_width)
+  return abs(ratio - 1) <= _SHAPE_TOLERANCE
 
 
 def _readable(size: tuple[int, ...]) -> str:

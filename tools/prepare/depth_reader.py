@@ -40,19 +40,20 @@ class DepthReader(reader.FileReader):
 
   def check(self, found: Found) -> None:
     """Checks each pair, and prints and checks the depths of each split."""
-    ranges = {}
+    measured = {}
 
     def find_problems(pair):
       try:
-        ranges[pair] = depth_files.measure(pair, self.size_HW)
+        measured[pair] = depth_files.measure(pair, self.size_HW)
       except ConfigError as error:
         return [str(error)]
       return []
 
     passes.check_each(find_problems, found.all_items())
     for split, pairs in found.splits.items():
-      by_name = {pair.name: ranges[pair] for pair in pairs}
-      print(depth_checks.describe(split, by_name))
+      by_name = {pair.name: measured[pair].depth for pair in pairs}
+      image_sizes = {measured[pair].image_HW for pair in pairs}
+      print(depth_checks.describe(split, by_name, image_sizes))
       depth_checks.check(
           split, by_name, max_depth=self.max_depth, remedy=self._remedy)
 

@@ -148,7 +148,9 @@ def test_usual_layouts_need_one_folder(tmp_path, capsys, known_as):
   folder = tmp_path / "raw"
   steps_HW = np.arange(54, dtype=np.uint16).reshape(6, 9) * 300
   steps_HW[0, 1] = 65535  # 7-Scenes has no measurement there.
-  raw_files.save(folder / image, raw_files.plain(20))
+  # ScanNet's images have more pixels than its depth maps.
+  factor = 2 if known_as == "ScanNet" else 1
+  raw_files.save(folder / image, raw_files.plain(20, factor * 6, factor * 9))
   raw_files.save(folder / depth, steps_HW)
   if known_as == "TUM RGB-D":
     (folder / "rgb.txt").write_text(f"# time path\n1.25 {image}\n")
@@ -165,6 +167,7 @@ def test_usual_layouts_need_one_folder(tmp_path, capsys, known_as):
   out = capsys.readouterr().out
   assert "Found pairs: 1 " in out and known_as in out
   assert "Depth maps of train: 1 of 6x9 pixels" in out
+  assert ("Their images have 12x18 pixels" in out) == (factor == 2)
 
 
 def test_real_pairs_in_one_folder(shared, tmp_path):
