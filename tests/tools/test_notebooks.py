@@ -1,6 +1,8 @@
 """The notebooks run as they are: one on the model that the package ships, the
 others on small models that were never trained."""
 
+import base64
+import io
 import json
 import pathlib
 import re
@@ -11,6 +13,7 @@ import nbclient
 import numpy as np
 import pytest
 from jupyter_client.manager import start_new_kernel
+from PIL import Image
 
 from configs import (
   lm_rooms_colorization,
@@ -18,6 +21,7 @@ from configs import (
   vqvae_rooms_colorization,
   vqvae_rooms_depth,
 )
+from tools.notebooks import __main__ as store
 from trainers.families import make_family
 from uvim.config import resolve
 from uvim.store import checkpoint
@@ -133,6 +137,26 @@ def test_a_new_task(kernel):
       kernel, "new_task", STEPS=3, NUM_TRAIN=16, NUM_TEST=2, BATCH=4))
   assert "outputs undo inputs: True" in text
   assert re.search(r"step +3  loss \d", text) and num_images == 1
+
+
+def test_a_stored_image_is_small_and_still_the_same():
+  image = np.zeros((60, 80, 3), np.uint8)
+  image[:, 40:] = 255, 20, 60
+  output = {"data": {"text/plain": "an image",
+                     "image/jpeg": "…", "image/png": encoded(image)}}
+  store.shrink(output)
+  assert sorted(output["data"]) == ["image/png", "text/plain"]
+  file = io.BytesIO(base64.b64decode(output["data"]["image/png"]))
+  with Image.open(file) as kept:
+    assert kept.mode == "P"
+    np.testing.assert_array_equal(kept.convert("RGB"), image)
+
+
+def encoded(image):
+  """A PNG as a notebook holds it."""
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "PNG")
+  return base64.b64encode(file.getvalue()).decode()
 
 
 SOURCES = sorted(FOLDER.glob("[!_]*.py"))

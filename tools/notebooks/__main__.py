@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from uvim.cli import app
 
 FOLDER = pathlib.Path(__file__).parent
-# A drawing needs no more, and its file is a fifth as large.
-_NUM_COLORS = 64
+# A drawing needs no more, and its file is a third as large.
+_NUM_COLORS = 256
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,12 @@
       [--dry_run | --collect]
 
 NAME is a file of configs/sweeps; --list says which there are. What is missing
-is run, and what was begun is resumed.
-Cells that need the same stage I share it, and so do sweeps of one workdir. Our
-figures, the spread over seeds and the published figures are in W/NAME.md and
-.json, written after each run, and in W/NAME.png, drawn at the end. A cell that
-was not run or that failed says why; the others go on. --dry_run only says what
-would be run and how long it takes. --collect only writes the three files.
+is run, and what was begun is resumed. Cells that need the same stage I share
+it, and so do sweeps of one workdir. Our figures, the spread over seeds and the
+published figures are in W/NAME.md and .json, written after each run, and in
+W/NAME.png, drawn at the end. A cell that was not run or that failed says why;
+the others go on. --dry_run only says what would be run and how long it takes.
+--collect only writes the three files.
 """
 
 import argparse
