@@ -123,17 +123,20 @@ def set_labels(model, classes):
 
 def stage_i_switches():
   """What the listings leave out of `config.model`, as released (Table 2)."""
-  return dict(code_dropout="random", bottleneck_resize=True, dict_learning=True,
+  return dict(code_dropout="random", bottleneck_resize=True,
+              code_grid=mlc.config_dict.placeholder(tuple), dict_learning=True,
               dict_splitting=True, commitment_weight=0.0, **speed_switches())
 
 
 def stage_ii_switches():
   """What the listings leave out for the language model.
 
-  A size of None is that of the encoder.
+  A size of None is that of the encoder. Without a `code_grid`, the decoder
+  learns from data where each word lies.
   """
   size = mlc.config_dict.placeholder
   return dict(autoregressive=True, backbone="vit", encoder_style="augreg",
+              code_grid=size(tuple),
               decoder_layers=size(int),
               decoder_heads=size(int), decoder_mlp_dim=size(int),
               decoder_emb_dim=size(int), **speed_switches())

@@ -77,11 +77,12 @@ def get_config(arg=None):
   config.model_name = "vit"
   config.model = dict(
       input_size=LABEL_SIZE, patch_size=(PATCH, PATCH),
-      code_len=CODE_GRID[0] * CODE_GRID[1], code_grid=CODE_GRID, width=256,
-      oracle_depth=2, base_model_depth=2, mlp_dim=768, num_heads=8,
+      code_len=CODE_GRID[0] * CODE_GRID[1], width=256, oracle_depth=2,
+      base_model_depth=2, mlp_dim=768, num_heads=8,
       dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True,
       **common.stage_i_switches())
+  config.model.code_grid = CODE_GRID
   common.set_labels(config.model, CLASSES)
   see_with_encoder(config, args)
   set_optimizer(config)
