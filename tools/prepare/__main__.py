@@ -5,8 +5,8 @@ r"""Makes TFDS data sets, which the configs can name, of raw files.
       --name coco/2017_panoptic --split validation [--data_dir DIR]
   python -m tools.prepare_data nyu --train nyudepthv2/train \
       --validation nyudepthv2/val [--holdout_scenes 14]
-  python -m tools.prepare_data rgbd --images DIR --depth DIR \
-      [--depth_scale 1000] [--max_depth METRES] --name myrooms --split train
+  python -m tools.prepare_data rgbd --images DIR [--depth DIR] \
+      [--unit mm] [--max_depth METRES] --name myrooms --split train
   python -m tools.prepare_data images --images DIR --name myphotos \
       --split train [--list FILE]
   python -m tools.prepare_data rooms [--data_dir DIR]
@@ -29,9 +29,10 @@ SCENE/rgb_*.jpg with SCENE/sync_depth_*.png. TFDS's own data set does not tell
 the scene of a frame; this one does, and whole scenes of --train make up the
 split `holdout`. The name of all training frames together is `train+holdout`.
 
-rgbd: any images with 16-bit PNG depth (meters = value / depth_scale) or .npy
-depth (floats are meters). 0, negative, NaN, infinite, 65535 and what exceeds
---max_depth mean no measurement. Depths that cannot be meters are refused.
+rgbd: images with depth maps, named as in 7-Scenes, ScanNet, TUM RGB-D or in
+another usual way: 16-bit PNG, TIFF, .npy, .npz, .exr or .pfm. 0, negative, NaN,
+infinite, 65535 and what exceeds --max_depth mean no measurement. What cannot be
+metres is refused: another unit, disparity, depth drawn in colors.
 
 images: images, with labels if they lie in one folder for each class. --list
 names files, one per line; the split has only these, in that order. With

@@ -24,6 +24,7 @@ _LARGEST_16_BITS = 65534  # 65,535 counts as not measured.
 # A map that is stretched to all 16 bits has few pixels of the largest number.
 _STRETCHED_SHARE = 0.9
 _MAX_SHARE_OF_TOP = 0.01
+_IF_METRES = "If these are distances all the same, give --max_depth METRES."
 _NUM_SHOWN = 5  # A list names so many maps and counts the others.
 
 # The depth map of each image, by the name of the image.
@@ -160,9 +161,6 @@ def _check_drawings(split: str, ranges: Ranges) -> None:
         f"--depth: the depth maps of the split {split!r} look like depth drawn "
         f"for the eye: in {name!r} {text}, and so in all. Find the files in a "
         f"unit of length. {_IF_METRES}")
-
-
-_IF_METRES = "If these are distances all the same, give --max_depth METRES."
 
 
 def _has_levels(range_: Range) -> bool:
