@@ -259,7 +259,7 @@ def _introduction(facts: Facts) -> str:
   learned = "an unknown data set"
   if facts.dataset:
     learned = f"the data set `{facts.dataset}` (split `{facts.split}`)"
-  about = _DATA_SETS.get(facts.dataset)
+  about = _DATA_SETS.get(facts.dataset.partition("/")[0])
   if about:
     learned += f": {about}"
   return (f"A UViM model of the task *{_title(facts.task).lower()}*: {stages}. "

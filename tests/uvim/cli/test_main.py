@@ -36,11 +36,14 @@ def test_mistakes(capsys, argv, words):
 
 
 @pytest.mark.parametrize("argv,words", [
-    (["--help"], ["uvim predict", "uvim explore", "uvim convert"]),
+    (["--help"], ["uvim predict", "uvim explore", "uvim convert",
+                  "uvim push"]),
     (["predict", "--help"], ["usage: uvim predict", "--temperature", "--top_k",
                              "--min_fraction", "--full_luma", "--rerank"]),
     (["explore", "--help"], ["usage: uvim explore", "--examples"]),
-    (["convert", "--help"], ["usage: uvim convert", "SRC"]),
+    (["convert", "--help"], ["usage: uvim convert", "SRC", "--pack"]),
+    (["push", "--help"], ["usage: uvim push", "OWNER/NAME"]),
+    (["--version"], [f"uvim {uvim.__version__}"]),
 ])
 def test_help(capsys, argv, words):
   with pytest.raises(SystemExit) as ended:
@@ -94,9 +97,10 @@ def test_pip_installs_one_package_and_one_command(tmp_path):
   assert {name.split("/")[0] for name in names} == {"uvim", about}
   assert commands.split() == ["[console_scripts]", "uvim", "=",
                               "uvim.cli.main:main"]
-  # Every module, the page and the packs, none forgotten for want of an __init__.py.
+  # Every module, the page and the packs; none is forgotten for want of an
+  # __init__.py.
   wanted = {str(path.relative_to(ROOT)) for path in (ROOT / "uvim").rglob("*")
-            if path.suffix in (".py", ".html")}
+            if path.suffix in (".py", ".html", ".css", ".js")}
   wanted |= {str(path.relative_to(ROOT))
              for path in (ROOT / "uvim/packs").rglob("*") if path.is_file()}
   assert {name for name in names if name.startswith("uvim/")} == wanted
