@@ -80,6 +80,9 @@ def read_object(entry: Any, kind: type[Kind], name: str) -> Kind:
   except msgspec.ValidationError as error:
     problem = _problem(str(error), entry, kind)
     raise ConfigError(f"{name}{problem}") from None
+  except UnicodeEncodeError:
+    raise ConfigError(f"{name}: one of its texts holds half a letter (a "
+                      "surrogate), which no file can hold.") from None
 
 
 def repeats(values: Iterable[Hashable], list_name: str, key: str) -> list[str]:

@@ -178,7 +178,8 @@ def _read_polygon(part: Any, place: str, size_HW: tuple[int, int]) -> Rle:
                       "list of x and y in turn.")
   try:
     points = msgspec.convert(part, list[float])
-  except msgspec.ValidationError:
+  # The second one comes from half a letter.
+  except (msgspec.ValidationError, UnicodeEncodeError):
     raise ConfigError(f"{place}{_not_a_number(part)}") from None
   try:
     return polygons.from_polygon(points, size_HW)

@@ -249,7 +249,8 @@ def _read_region(result: Result, place: str, canvas: _Canvas) -> Region:
   labels_place = f"{place}.{result.type}"
   try:
     labels = msgspec.convert(result.value.get(result.type), _Labels)
-  except msgspec.ValidationError:
+  # The second one comes from half a letter.
+  except (msgspec.ValidationError, UnicodeEncodeError):
     raise ConfigError(f"{labels_place}: "
                       f"{schema.shown(result.value.get(result.type))}; "
                       "allowed: a list of one label.") from None

@@ -186,6 +186,7 @@ def test_a_crowd_is_marked_and_below(raw):
     ([[1, 1, 9, 1, 9, 9], [1, 2, 3, 4]], "[1]: 4 numbers; a polygon"),
     ([[1, 1, 9, 1, 9, "9"]], "[0][5]: the text '9'; allowed: a number"),
     ([[1, 1, 9, 1, 9, True]], "[0][5]: true; allowed: a number"),
+    ([["\ud800", 1, 9, 1, 9, 9]], "[0][0]: the text"),
     ([[1, 1, 9, 1, 9, 10**400]], "[0]: it holds a number that is too large"),
     ([[1, 1, 9, 1, 9, float("nan")]], "[0]: nan is no place in or near"),
     ([[1, 1, 9, 1, 9, 1e9]], "[0]: 1000000000.0 is no place in or near"),
