@@ -50,6 +50,7 @@ LAYOUTS = (
     Layout("*color/*.*", "*depth/*.*", "ScanNet"),
     Layout("*rgb/*.*", "*depth/*.*"),
     Layout("*images/*.*", "*depth/*.*"),
+    Layout("*rgb_*.*", "*sync_depth_*.*", "NYU Depth V2"),
     Layout("*_rgb.*", "*_depth.*"),
     Layout("*_color.*", "*_depth.*"),
     Layout("*_colors.*", "*_depth.*"),

@@ -30,6 +30,8 @@ PAIRS = [
      "*color/*.* with *depth/*.* (ScanNet)"),
     ("color/0.jpg", "depth/0.png", "*color/*.* with *depth/*.* (ScanNet)"),
     ("a/rgb/12.png", "a/depth/12.exr", "*rgb/*.* with *depth/*.*"),
+    ("hall/rgb_00045.jpg", "hall/sync_depth_00045.png",
+     "*rgb_*.* with *sync_depth_*.* (NYU Depth V2)"),
     ("hall/a_rgb.jpg", "hall/a_depth.png", "*_rgb.* with *_depth.*"),
     ("a_colors.png", "a_depth.png", "*_colors.* with *_depth.*"),
     ("a-color.png", "a-depth.tiff", "*-color.* with *-depth.*"),
