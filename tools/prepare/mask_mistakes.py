@@ -62,7 +62,7 @@ def as_lines(mistakes: Iterable[Mistake]) -> list[str]:
 
 
 def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
-  """Palettes in which one index has two colors: it cannot be the class."""
+  """Palettes that differ, as those that a program makes for each image."""
   first_of = {}
   mistakes = []
   for mask in seen:
@@ -72,9 +72,9 @@ def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
       if color != first_color:
         mistakes.append(Mistake(
             mask.path, f"its palette gives {number} the color {color}, that "
-            f"of {first_path.name} the color {first_color}, so the index is "
-            "not the class",
-            "Write 'R G B name' lines in --classes: then colors count."))
+            f"of {first_path.name} the color {first_color}",
+            "Write 'R G B name' lines in --classes, so that colors count; if "
+            "the index is the class, save the masks in gray."))
         break
   return mistakes
 

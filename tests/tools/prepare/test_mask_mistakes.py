@@ -64,8 +64,8 @@ def test_palettes_that_differ(raw, failure):
   other = raw.save_mask("b.png", palette_image(class_map(), range(60, 120)))
   assert failure() == (
       f"--masks: {other}: its palette gives 0 the color (60, 61, 62), that of "
-      "a.png the color (0, 1, 2), so the index is not the class. Write 'R G B "
-      "name' lines in --classes: then colors count.")
+      "a.png the color (0, 1, 2). Write 'R G B name' lines in --classes, so "
+      "that colors count; if the index is the class, save the masks in gray.")
 
 
 def test_classes_that_begin_with_1(raw, failure):
