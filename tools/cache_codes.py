@@ -39,7 +39,7 @@ _SAVE_EVERY = 2000
 
 
 def oracle_codes(config, family, oracle: Any, split, *, first: int,
-                 last: int) -> Iterator[Row]:
+                 end: int) -> Iterator[Row]:
   """Asks the oracle for codes.
 
   Args:
@@ -47,13 +47,13 @@ def oracle_codes(config, family, oracle: Any, split, *, first: int,
     family: of this config.
     oracle: the arrays of its oracle.
     split: the Split of the training examples.
-    first, last: numbers of rows; see `cache_writer.MakeRows`.
+    first, end: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
     int32 [L]; None for an example that could not be read.
   """
   return cache_writer.compute(
-      family.oracle.encode, oracle, config, split, first=first, last=last)
+      family.oracle.encode, oracle, config, split, first=first, end=end)
 
 
 def write(config, out: str | os.PathLike, *, store: Store | None = None,
@@ -100,7 +100,7 @@ def _write(config, folder: pathlib.Path, store: Store, make_codes: MakeCodes,
       save_every=save_every,
       lock=lock)
   codes_of = functools.partial(make_codes, config, family, oracle, split)
-  writer.fill(lambda first, last: codes_of(first=first, last=last))
+  writer.fill(lambda first, end: codes_of(first=first, end=end))
 
 
 def _open_oracle(config, store: Store) -> tuple[Any, Any]:
@@ -130,22 +130,13 @@ def _layout_of(config, family, num_examples: int) -> Layout:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns the exit code."""
-  parser = app.make_parser("tools.cache_codes", __doc__)
-  parser.add_argument("--config", required=True,
-                      help="configs/lm_….py[:argument]")
-  parser.add_argument("--out", required=True, help="folder of the cache")
+  parser = cache_writer.make_parser("tools.cache_codes", __doc__)
   return app.run(parser, cache_codes, argv, takes_overrides=True)
 
 
 def cache_codes(args: argparse.Namespace) -> None:
   """What the command does."""
-  # Imported late: a typo on the command line need not wait for JAX.
-  from trainers import config_file
-  from uvim.config import resolve
-  config_file.quiet_absl()
-  fields = config_file.load_config(args.config, args.overrides)
-  config = resolve(fields)
-  folder = write(config, args.out)
+  folder = write(cache_writer.load_config(args), args.out)
   print(f"Codes in {folder}; train with --config.code_cache={folder} and "
         "everything else as here.")
 

@@ -39,7 +39,7 @@ _SAVE_EVERY = 200
 
 
 def encoder_features(config, family, params: Any, split, *, first: int,
-                     last: int) -> Iterator[Row]:
+                     end: int) -> Iterator[Row]:
   """Runs the encoder.
 
   Args:
@@ -47,7 +47,7 @@ def encoder_features(config, family, params: Any, split, *, first: int,
     family: of this config.
     params: of its image encoder.
     split: the Split of the training examples.
-    first, last: numbers of rows; see `cache_writer.MakeRows`.
+    first, end: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
     float16 [T, D]; None for an example that could not be read.
@@ -62,7 +62,7 @@ def encoder_features(config, family, params: Any, split, *, first: int,
     return features.astype(np.float16)
 
   rows = cache_writer.compute(
-      see, params, config, split, first=first, last=last, unused=("labels",))
+      see, params, config, split, first=first, end=end, unused=("labels",))
   for number, row in enumerate(rows, first):
     if row is not None and not np.isfinite(row).all():
       raise ConfigError(
@@ -118,7 +118,7 @@ def _write(config, folder: pathlib.Path, store: Store,
       save_every=save_every,
       lock=lock)
   features_of = functools.partial(make_features, config, family, params, split)
-  writer.fill(lambda first, last: features_of(first=first, last=last))
+  writer.fill(lambda first, end: features_of(first=first, end=end))
 
 
 def _open_encoder(config, store: Store) -> tuple[Any, Any]:
@@ -134,22 +134,13 @@ def _open_encoder(config, store: Store) -> tuple[Any, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns the exit code."""
-  parser = app.make_parser("tools.cache_features", __doc__)
-  parser.add_argument("--config", required=True,
-                      help="configs/NAME.py[:argument]")
-  parser.add_argument("--out", required=True, help="folder of the cache")
+  parser = cache_writer.make_parser("tools.cache_features", __doc__)
   return app.run(parser, cache_features, argv, takes_overrides=True)
 
 
 def cache_features(args: argparse.Namespace) -> None:
   """What the command does."""
-  # Imported late: a typo on the command line need not wait for JAX.
-  from trainers import config_file
-  from uvim.config import resolve
-  config_file.quiet_absl()
-  fields = config_file.load_config(args.config, args.overrides)
-  config = resolve(fields)
-  folder = write(config, args.out)
+  folder = write(cache_writer.load_config(args), args.out)
   print(f"Features in {folder}; train with --config.feature_cache={folder} and "
         "everything else as here.")
 

@@ -7,6 +7,7 @@ other. If a command is stopped, the next call continues where it was.
 R augmentations of an example · N examples · B examples of a batch
 """
 
+import argparse
 import dataclasses
 import io
 import itertools
@@ -22,13 +23,14 @@ from msgspec import Meta
 
 from tools.prepare import tfds_folder
 from uvim import files, progress
+from uvim.cli import app
 from uvim.lock import Lock
 from uvim.registry import ConfigError
 from uvim.store import example_cache
 from uvim.store.example_cache import Cache, Header
 
 Row = np.ndarray | None  # None: an example that could not be read.
-# (first, last) → the rows first, first + 1, …, last - 1. The rows of the first
+# (first, end) → the rows first, first + 1, …, end - 1. The rows of the first
 # augmentation of all examples come first, then those of the second, and so on.
 # `first` starts a batch.
 MakeRows = Callable[[int, int], Iterable[Row]]
@@ -197,6 +199,25 @@ class Writer:
     (self.folder / PARTIAL).unlink(missing_ok=True)
 
 
+def make_parser(command: str, doc: str) -> argparse.ArgumentParser:
+  """The parser of a command that writes a cache."""
+  parser = app.make_parser(command, doc)
+  parser.add_argument("--config", required=True,
+                      help="configs/NAME.py[:argument]")
+  parser.add_argument("--out", required=True, help="folder of the cache")
+  return parser
+
+
+def load_config(args: argparse.Namespace) -> Any:
+  """The TrainConfig that a command line names."""
+  # Imported late: a typo on the command line need not wait for JAX.
+  from trainers import config_file
+  from uvim.config import resolve
+  config_file.quiet_absl()
+  fields = config_file.load_config(args.config, args.overrides)
+  return resolve(fields)
+
+
 def is_complete(cache: Cache, folder: pathlib.Path, header: Header) -> bool:
   """Whether the cache is complete; says so if it is.
 
@@ -228,7 +249,7 @@ def compute(
     split: Any,
     *,
     first: int,
-    last: int,
+    end: int,
     unused: tuple[str, ...] = (),
 ) -> Iterator[Row]:
   """Computes the rows of a cache on all devices of this process.
@@ -238,7 +259,7 @@ def compute(
     arrays: of the frozen network.
     config: TrainConfig with `codes_per_image`.
     split: the Split of the training examples.
-    first, last: see `MakeRows`.
+    first, end: see `MakeRows`.
     unused: keys of a batch that `run` does not need.
 
   Yields:
@@ -254,7 +275,7 @@ def compute(
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.batch_size, mesh)
-  batches = _batches_of(config, split, first, last, unused)
+  batches = _batches_of(config, split, first, end, unused)
 
   @jax.jit
   def predict(arrays, batch):
@@ -267,15 +288,15 @@ def compute(
   with jax.set_mesh(mesh):
     predictions = common.predict_all(predict, arrays, batches, put=put)
     # The last batch may run over the end.
-    for prediction in itertools.islice(predictions, last - first):
+    for prediction in itertools.islice(predictions, end - first):
       yield None if prediction is None else prediction["row"]
 
 
-def _batches_of(config, split, first: int, last: int, unused
+def _batches_of(config, split, first: int, end: int, unused
                 ) -> Iterator[Any]:
-  """The training batches in which the rows first..last-1 lie."""
+  """The training batches in which the rows first..end-1 lie."""
   first_step = first // config.batch_size
-  end_step = -(-last // config.batch_size)
+  end_step = -(-end // config.batch_size)
   preprocess = split.make_preprocess(config.pp_train, config.pp_modules)
   endless_batches = split.train_batches(
       preprocess,

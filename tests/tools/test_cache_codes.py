@@ -152,8 +152,8 @@ def test_only_stage_ii_has_codes_to_keep(config, tmp_path):
 
 def fail_after(count):
   """Makes so many codes, then the disk is full."""
-  def make_codes(*args, first, last):
-    codes = cache_codes.oracle_codes(*args, first=first, last=last)
+  def make_codes(*args, first, end):
+    codes = cache_codes.oracle_codes(*args, first=first, end=end)
     yield from itertools.islice(codes, count)
     raise OSError("no space left")
 
@@ -169,9 +169,9 @@ def test_a_run_that_was_stopped_goes_on(config, cache, tmp_path, capsys):
   assert json.loads((tmp_path / "partial.json").read_text())["done"] == 60
   counts = []
 
-  def goes_on(*args, first, last):
+  def goes_on(*args, first, end):
     counts.append(first)
-    return cache_codes.oracle_codes(*args, first=first, last=last)
+    return cache_codes.oracle_codes(*args, first=first, end=end)
 
   cache_codes.write(config, tmp_path, make_codes=goes_on)
   assert counts == [56]  # The last whole batch before 60.
@@ -214,7 +214,7 @@ def test_a_damaged_note_counts_as_none(
   (tmp_path / "partial.json").write_text(content)
   firsts = []
 
-  def ready_codes(*args, first, last):
+  def ready_codes(*args, first, end):
     firsts.append(first)
     return expected.reshape(-1, LENGTH)[first:last]
 
@@ -238,7 +238,7 @@ def test_a_command_that_lost_its_lock_does_not_finish(
     config, cache, tmp_path, save_every):
   expected = np.load(cache / "codes.npy").reshape(-1, LENGTH)
 
-  def is_overtaken(*args, first, last):
+  def is_overtaken(*args, first, end):
     yield from expected[:5]
     (tmp_path / ".lock").write_text("of the next")
     yield from expected[5:]

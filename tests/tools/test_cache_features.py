@@ -224,8 +224,8 @@ def test_a_flipped_bit_is_found_when_it_is_read(stage_i, cache, tmp_path):
 
 def fail_after(count):
   """Makes so many rows, then the disk is full."""
-  def make_features(*args, first, last):
-    rows = cache_features.encoder_features(*args, first=first, last=last)
+  def make_features(*args, first, end):
+    rows = cache_features.encoder_features(*args, first=first, end=end)
     yield from itertools.islice(rows, count)
     raise OSError("no space left")
 
