@@ -57,7 +57,7 @@ class DetectionReader(polygons_reader.PolygonsReader):
                         help="folder of images")
     parser.add_argument("--annotations", required=True, type=pathlib.Path,
                         help="detection JSON, such as instances_train2017.json")
-    parser.add_argument("--stuff", nargs="+", metavar="NAME",
+    parser.add_argument("--stuff", nargs="+", metavar="NAME", default=(),
                         help="categories that are stuff (default: none)")
     parser.add_argument(
         "--allow_outside", action="store_true",
@@ -96,12 +96,8 @@ class DetectionReader(polygons_reader.PolygonsReader):
                         ) -> tuple[Category, ...]:
     """The list of the JSON. What `existing` lacks is told later."""
     del names, existing
-    listed = self._annotations.categories
-    listed_names = [category.name for category in listed]
-    polygons_regions.check_names(
-        self.stuff, listed_names, "--stuff", "the categories of the JSON")
     categories = []
-    for category in listed:
+    for category in self._annotations.categories:
       isthing = category.name not in self.stuff
       categories.append(category._replace(isthing=isthing))
     return tuple(categories)
@@ -109,7 +105,12 @@ class DetectionReader(polygons_reader.PolygonsReader):
   # Read once, when it is first needed.
   @functools.cached_property
   def _annotations(self) -> Annotations:
-    return detection_json.read(self.annotations)
+    annotations = detection_json.read(self.annotations)
+    # Here, because the masks of many objects take minutes.
+    names = [category.name for category in annotations.categories]
+    polygons_regions.check_names(
+        self.stuff, names, "--stuff", "the categories of the JSON")
+    return annotations
 
 
 def _read_sizes(entries: Sequence[ImageEntry], paths: Sequence[pathlib.Path]
@@ -120,22 +121,28 @@ def _read_sizes(entries: Sequence[ImageEntry], paths: Sequence[pathlib.Path]
   for entry, path in zip(entries, paths, strict=True):
     try:
       size_HW = image_files.listed_size(path, entry.name, upright=False)
-      upright_HW = image_files.listed_size(path, entry.name, upright=True)
     except ConfigError as error:
       problems.append(str(error))
       continue
     # The JSON need not tell a size.
     listed_HW = (entry.height or size_HW[0], entry.width or size_HW[1])
     if listed_HW != size_HW:
-      hint = ""
-      if listed_HW == upright_HW:
-        hint = (" EXIF says to turn the image; regions belong to the pixels "
-                "as they are stored.")
       problems.append(
           f"{entry.name}: height x width is {listed_HW[0]}x{listed_HW[1]} in "
-          f"the JSON, but {size_HW[0]}x{size_HW[1]} in the file.{hint}")
+          f"the JSON, but {size_HW[0]}x{size_HW[1]} in the file."
+          f"{_rotation_hint(entry, path, listed_HW)}")
     sizes[entry.id] = size_HW
   return sizes, problems
+
+
+def _rotation_hint(entry: ImageEntry, path: pathlib.Path,
+                   listed_HW: tuple[int, int]) -> str:
+  """A sentence about the EXIF of an image that does not fit, or ""."""
+  upright_HW = image_files.listed_size(path, entry.name, upright=True)
+  if listed_HW != upright_HW:
+    return ""
+  return (" EXIF says to turn the image; regions belong to the pixels as they "
+          "are stored.")
 
 
 def _read_regions(annotations: Annotations,

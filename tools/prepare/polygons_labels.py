@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from tools.prepare import class_list, polygons_reader
 from tools.prepare.polygons_regions import check_names
+from uvim import categories as categories_lib
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
@@ -55,7 +56,8 @@ def choose(names: Collection[str], things: Sequence[str], stuff: Sequence[str],
     existing: of the data set that is there, or None.
 
   Raises:
-    ConfigError: a name is in neither list, in both, or does not occur.
+    ConfigError: a name is in neither list, in both, or does not occur; or it
+      is no name that `categories.json` may have.
   """
   both = [name for name in things if name in stuff]
   if both:
@@ -70,11 +72,12 @@ def choose(names: Collection[str], things: Sequence[str], stuff: Sequence[str],
     ordered = sorted(names)
     check_names(things, ordered, "--things", "the labels of the files")
     check_names(stuff, ordered, "--stuff", "the labels of the files")
-  categories = []
-  for number, name in enumerate(dict.fromkeys(ordered), start=1):
+  records = []
+  for number, name in enumerate(ordered, start=1):
     isthing = name in things if things else name not in stuff
-    categories.append(Category(number, name, isthing))
-  return tuple(categories)
+    records.append({"id": number, "name": name, "isthing": isthing})
+  # Names may not end with a space, for example.
+  return categories_lib.from_records(records, "The labels")
 
 
 def _check_fits(names: Collection[str], things: Sequence[str],

@@ -1,4 +1,4 @@
-"""Regions of annotation files: which lie on top, and which categories they are.
+"""Regions of annotation files, and which of them lie on top.
 
 H W pixels of an image
 """

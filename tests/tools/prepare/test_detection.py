@@ -229,6 +229,15 @@ def break_size(raw):
   return "image 20 (20.png): height x width is 25x32 in the JSON, but 24x32"
 
 
+def break_rotation(raw):
+  exif = Image.Exif()
+  exif[274] = 6
+  image = Image.fromarray(raw_files.gradient(*SIZE))
+  image.save(raw.folder / "images/20.png", exif=exif)
+  raw.data["images"][0].update(height=SIZE[1], width=SIZE[0])
+  return "but 24x32 in the file. EXIF says to turn the image; regions"
+
+
 def break_kind(raw):
   raw.data["annotations"][0]["segments_info"] = []
   return "is a panoptic file (it has 'segments_info'); the command `coco`"
@@ -256,8 +265,8 @@ def test_an_unused_category_of_the_same_name_is_left_out(raw):
 
 
 @pytest.mark.parametrize("damage", [
-    break_image_id, break_category, break_file, break_size, break_kind,
-    break_list])
+    break_image_id, break_category, break_file, break_size, break_rotation,
+    break_kind, break_list])
 def test_a_broken_file_is_named(raw, damage):
   raw.add([[1, 1, 9, 1, 9, 9]])
   expected = damage(raw)

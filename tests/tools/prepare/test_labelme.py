@@ -233,6 +233,8 @@ def test_the_order_of_labels_is_as_documented():
     ([], ["cup"], (Category(1, "cup", True), Category(2, "wall", True)),
      "--stuff: 'cup' is a thing in the data set that is there"),
     ([], [], (Category(1, "cup", True),), "label: Unknown name 'wall'"),
+    (["cup", "cup"], ["wall"], None, "The labels: categories"),
+    (["cup", "lid "], ["wall"], None, "The labels: categories"),
 ])
 def test_labels_that_do_not_fit(things, stuff, existing, expected):
   with pytest.raises(ConfigError, match=expected.replace("?", r"\?")):
