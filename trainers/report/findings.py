@@ -211,7 +211,7 @@ def _of_details(run: Run, evaluator: Evaluator) -> list[Finding]:
   if not evaluator["options"].get("merge_stuff"):
     found += _split_stuff(categories)
   found += _small_things(run, details.get("thing_share"))
-  found += _rare_things(categories)
+  found += _missed_things(categories)
   found += _never_found(categories)
   return found
 
@@ -253,7 +253,7 @@ def _patch_share(config: Mapping[str, Any]) -> float | None:
   return 100 * patch[0] * patch[1] / (image[0] * image[1])
 
 
-def _rare_things(categories) -> list[Finding]:
+def _missed_things(categories) -> list[Finding]:
   """Whether things are hardly found where stuff is."""
   things = _mean_pq(categories, lambda row: row["isthing"])
   stuff = _mean_pq(categories, lambda row: not row["isthing"])
@@ -261,8 +261,8 @@ def _rare_things(categories) -> list[Finding]:
     return []
   return [Finding(
       f"Things are hardly found: PQ {things:.3g}, stuff {stuff:.3g}.",
-      'Try pred_kw.instance_label = "pixel" and a lower min_fraction; small '
-      "things need smaller patches.")]
+      "Small things need smaller patches, rare ones more images. A lower "
+      "pred_kw.min_fraction drops fewer.")]
 
 
 def _mean_pq(categories, is_in: Callable[[Any], bool]) -> float | None:
