@@ -118,7 +118,7 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
   raise_problems(ambiguous[:1], masks.option)
   if missing and not (skips_images and items):
     raise _no_mask(missing, images, masks, len(image_paths))
-  _tell(len(items), len(missing), len(mask_of))
+  _tell(len(items), len(missing), len(mask_of), masks.option)
   return items
 
 
@@ -190,14 +190,14 @@ def _no_mask(missing: Sequence[pathlib.Path], images: pathlib.Path,
       "ending: --mask_suffix.")
 
 
-def _tell(num_items: int, num_missing: int, num_masks: int) -> None:
+def _tell(num_items: int, num_missing: int, num_files: int, option: str
+          ) -> None:
   """Says what was found and what is left out."""
   print(f"Found {num_items:,} images with masks")
   if num_missing:
     print(f"Left out {num_missing:,} images without a mask")
-  if num_masks > num_items:
-    print(f"Left out {num_masks - num_items:,} files that are no mask of an "
-          "image")
+  if num_files > num_items:
+    print(f"{num_files - num_items:,} other files are in {option}")
 
 
 def add_instances(items: Iterable[MaskedImage], instances: Folder
