@@ -21,6 +21,9 @@ from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
 
 _METRICS = "metrics.jsonl"  # In the workdir of a run.
+# Before names in it that no evaluator has measured.
+_ALARM = "alarm/"
+_FAILED = "failed/"
 
 # How the hub calls a task; what it has no word for is left out.
 _HUB_TASKS = {
@@ -59,6 +62,7 @@ class Scores:
     step: training steps done.
     values: name → number.
     settings: all that the values depend on beside the model.
+    alarms: what the run has warned of at this evaluation.
   """
   name: str
   measure: str
@@ -68,6 +72,7 @@ class Scores:
   step: int
   values: Mapping[str, float]
   settings: Mapping[str, Any]
+  alarms: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,28 +135,40 @@ def read_scores(workdir: str, config: TrainConfig) -> list[Scores]:
   """
   newest = {}
   for line in _lines(pathlib.Path(workdir) / _METRICS):
-    settings = line.pop("settings", None)
-    step = line.pop("step", None)
-    evaluator = _evaluator_of(line, config.evals)
     # Only the lines of evaluators have settings.
-    if isinstance(settings, dict) and isinstance(step, int) and evaluator:
-      newest[evaluator.name] = (step, line, settings)
-  meanings = _MEANINGS.get(config.kind, {})
+    is_of_evaluator = isinstance(line.get("settings"), dict)
+    evaluator = _evaluator_of(line, config.evals)
+    if is_of_evaluator and evaluator and isinstance(line.get("step"), int):
+      newest[evaluator.name] = line
   scores = []
   for evaluator in config.evals:
-    if evaluator.name not in newest:
-      continue
-    step, line, settings = newest[evaluator.name]
-    values = {name.removeprefix(evaluator.prefix): value
-              for name, value in line.items()
-              if isinstance(value, fields.REALS)}
-    scores.append(Scores(
-        name=evaluator.name, measure=evaluator.type,
-        dataset=evaluator.dataset, split=evaluator.split,
-        meaning=meanings.get(evaluator.pred, ""), step=step, values=values,
-        settings=settings))
+    if evaluator.name in newest:
+      scores.append(_scores(newest[evaluator.name], evaluator, config.kind))
   # Losses say least to a stranger. `sorted` keeps the order otherwise.
   return sorted(scores, key=lambda scores: scores.measure == "mean")
+
+
+def _scores(line: Mapping[str, Any], evaluator: EvalConfig, kind: str
+            ) -> Scores:
+  values = {}
+  alarms = []
+  for name, value in line.items():
+    if name.startswith(_ALARM):
+      alarms.append(name.removeprefix(_ALARM).replace("_", " "))
+    elif name.startswith(evaluator.prefix) and _is_metric(name, value):
+      values[name.removeprefix(evaluator.prefix)] = value
+  meanings = _MEANINGS.get(kind, {})
+  return Scores(
+      name=evaluator.name, measure=evaluator.type, dataset=evaluator.dataset,
+      split=evaluator.split, meaning=meanings.get(evaluator.pred, ""),
+      step=line["step"], values=values, settings=line["settings"],
+      alarms=tuple(alarms))
+
+
+def _is_metric(name: str, value: Any) -> bool:
+  """Whether an entry of a line is what an evaluator has measured."""
+  is_other = name in ("step", "settings") or name.startswith((_ALARM, _FAILED))
+  return isinstance(value, fields.REALS) and not is_other
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -174,13 +191,14 @@ def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
 def _evaluator_of(line: Mapping[str, Any], evaluators: Sequence[EvalConfig]
                   ) -> EvalConfig | None:
   """Who has measured a line; None: no evaluator."""
+  metrics = [name for name, value in line.items() if _is_metric(name, value)]
   found = None
   for evaluator in evaluators:
     prefix = evaluator.prefix
-    fits = all(name.startswith(prefix) for name in line)
+    fits = all(name.startswith(prefix) for name in metrics)
     # If "val/" and "val/fid/" both fit, it is the longer one's.
     is_longer = found is None or len(prefix) > len(found.prefix)
-    if line and fits and is_longer:
+    if metrics and fits and is_longer:
       found = evaluator
   return found
 
@@ -325,7 +343,10 @@ def _about_scores(scores: Scores) -> str:
            f"`{scores.dataset}`, after {scores.step:,} steps")
   if settings:
     where += f", with {settings}"
-  return f"{scores.meaning} {where}.".strip()
+  text = f"{scores.meaning} {where}.".strip()
+  if scores.alarms:
+    text += f" The run raised an alarm here: {', '.join(scores.alarms)}."
+  return text
 
 
 def _table_of_facts(facts: Facts) -> str:

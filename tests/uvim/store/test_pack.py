@@ -38,7 +38,9 @@ METRICS = [
     {"step": 1, "uvim/PQ": 3.0, "settings": SETTINGS},
     {"step": 2, "train/loss": 1.0},
     {"step": 2, "val/loss": 0.5, "settings": {}},
-    {"step": 2, "uvim/PQ": 12.5, "uvim/SQ": None, "settings": SETTINGS},
+    {"step": 2, "uvim/PQ": 12.5, "uvim/SQ": None, "alarm/below_no_code": 3.0,
+     "settings": SETTINGS},
+    {"step": 3, "failed/uvim": 1.0, "settings": {"failed": "no memory"}},
     {"step": 2, "uvim/oracle/PQ": 70.0, "settings": {"seed": 0}},
 ]
 
@@ -168,6 +170,7 @@ def test_front_matter_has_the_scores_of_predictions_alone(packed):
       "type": "PQ", "name": "PQ (uvim)", "value": 12.5, "args": SETTINGS}]
   # The oracle's has a place below, and is called what it is.
   assert "### oracle_code\n\nThe oracle, which sees the truth" in text
+  assert "raised an alarm here: below no code." in text
   assert "| 70.00 |" in text and "cup, sea, sky, box" in text
   assert "16 × 16 pixels" in text and "uvim 7.8" in text
   assert "the test" in text
