@@ -85,9 +85,10 @@ class UViM:
     """Loads a model.
 
     Args:
-      path: the workdir of a run of either stage; a `.npz` of stage I; gs:// or
-        https://; or the name of published weights: 'uvim-panoptic',
-        'uvim-depth', 'uvim-color' load both stages.
+      path: the workdir of a run of either stage; a pack; a `.npz` of stage I;
+        gs:// or https://; 'hf:OWNER/NAME' for a pack of the hub; or a name:
+        'uvim-rooms-panoptic', which comes with the package, 'uvim-panoptic',
+        'uvim-depth', 'uvim-color'. Names load both stages.
       lm: stage II, where `path` is stage I alone.
       code_len: of a stage I `.npz` without `lm`; 256 in the published ones.
       task_options: of the task (depth: its range); a workdir knows its own.
