@@ -115,7 +115,7 @@ class Pace:
     return f"about {left}{parts}; memory so far: {peak_memory()}"
 
   def _scoring_seconds(self, step: int, image_seconds: float) -> float:
-    """How long the passes after `step` will take."""
+    """How long the passes at `step` and later will take."""
     total = 0.0
     for item in self._passes:
       guess = item.num_images * image_seconds
@@ -124,10 +124,12 @@ class Pace:
     return total
 
   def _num_left(self, item: Pass, step: int) -> int:
-    """How many passes an evaluator makes after `step`."""
+    """How many passes an evaluator makes at `step` and later."""
     # One that has no period reports at the end.
     period = item.period or self._total_steps
-    count = self._total_steps // period - step // period
+    # The line of a step comes before its passes, so they count.
+    num_before = (step - 1) // period
+    count = self._total_steps // period - num_before
     ends_between = self._total_steps % period != 0
     return count + ends_between
 

@@ -66,9 +66,12 @@ def test_a_pass_that_was_timed_counts_as_it_was(clock):
   made.note_pass("uvim", 500.0)
   clock.seconds += 500
   made.pause(300)
-  # 700 steps, and passes after the steps 600, 900 and 1000.
-  line = line_after(clock, made, 0, 300)
+  # Passes after the steps 600, 900 and 1000.
+  line = line_after(clock, made, 0, 301)
   assert "about 25 min left, of which evaluations take 25 min;" in line
+  # Those of a step are still to come when its line is shown.
+  assert line_after(clock, made, 0, 900).endswith(" 17 min left")
+  assert line_after(clock, made, 0, 1000).endswith(" 8 min left")
 
 
 def test_when_a_line_is_due_without_a_report(clock):
