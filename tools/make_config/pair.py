@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import shlex
 
 from tools.make_config import cost, plan, survey, text
@@ -66,7 +67,8 @@ def make_target(out: str | os.PathLike, dataset: str, option: str = "--out"
     raise ConfigError(f"{option}: {os.fspath(out)!r}{rule}")
   _check_package(folder, option)
   name, _, _ = dataset.partition(":")
-  return Target(folder, name.replace("/", "_").replace(".", "_"), option)
+  # Such as coco/2017_panoptic; Python imports no slash.
+  return Target(folder, re.sub(r"\W", "_", name), option)
 
 
 def _check_package(folder: pathlib.Path, option: str) -> None:

@@ -8,6 +8,7 @@ M images · S segments of all images · H W pixels of an image
 
 import dataclasses
 import io
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,22 +137,29 @@ def survey(dataset: str, data_dir: str | None) -> Facts:
   last = source.num_examples - 1
   count = min(source.num_examples, MAX_IMAGES)
   positions = np.linspace(0, last, count).round().astype(int).tolist()
-  # All images are alike, so the first tells the features.
-  first = source.example(0)
-  look = _look_of(first, source)
+  # All examples have the same features, so the first tells them.
+  check_features(source, source.example(0))
+
+  def look(position):
+    return look_at(source.example(position), source.categories)
+
   looks = passes.map_in_threads(look, positions)
-  looks = progress.bar(looks, total=count, label="Looking at the images",
-                       unit="images")
-  seen = list(looks)
-  sizes_M2 = np.array([one["size"] for one in seen])
+  looks = list(progress.bar(
+      looks, total=count, label="Looking at the images", unit="images"))
   segments = None
   depths = None
-  if "labels" in seen[0]:
-    segments = _sum_segments(seen, source.categories)
-  if "nearest" in seen[0]:
-    depths = _sum_depths(seen, f"{dataset} {splits.train}")
-  seconds = _time_to_decode(source, positions[:_NUM_TIMED])
-  return Facts(dataset, data_dir, splits, sizes_M2, seconds, segments, depths)
+  if looks[0].segments is not None:
+    segments = _sum_segments(looks, source.categories)
+  elif looks[0].depths is not None:
+    depths = _sum_depths(looks, f"{dataset} {splits.train}")
+  return Facts(
+      dataset=dataset,
+      data_dir=data_dir,
+      splits=splits,
+      sizes_M2=np.array([one.size for one in looks]),
+      decode_seconds=_time_to_decode(source, positions[:_NUM_TIMED]),
+      segments=segments,
+      depths=depths)
 
 
 # ── Splits ──────────────────────────────────────────────────────────────────
@@ -187,15 +195,38 @@ def find_splits(dataset: str, data_dir: str | None) -> Splits:
 # ── One image ───────────────────────────────────────────────────────────────
 
 
-def _look_of(example: Mapping[str, Any], source: Source):
-  """The function from a position to what its example shows.
+@dataclasses.dataclass(frozen=True)
+class SegmentsOfImage:
+  """The segments of one image, in the order of its list.
 
-  Raises:
-    ConfigError: features that no task knows.
+  Attributes:
+    labels_S: their classes.
+    is_thing_S: whether they are things.
+    shares_S: the part of the image that each covers.
+    num_touching: things that touch another thing of their class.
   """
-  def look(position):
-    return _look(source.example(position), position, source.categories)
+  labels_S: np.ndarray
+  is_thing_S: np.ndarray
+  shares_S: np.ndarray
+  num_touching: int
 
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """What one example shows.
+
+  Attributes:
+    size: height and width.
+    segments: None where the features have none.
+    depths: likewise; their valid share is 0 if no pixel has a depth.
+  """
+  size: tuple[int, int]
+  segments: SegmentsOfImage | None = None
+  depths: Depths | None = None
+
+
+def check_features(source: Source, example: Mapping[str, Any]) -> None:
+  """Raises a ConfigError for features that no task knows."""
   if "image" not in example:
     raise ConfigError(
         f"{source.dataset}: it has the features {', '.join(sorted(example))}; "
@@ -205,110 +236,113 @@ def _look_of(example: Mapping[str, Any], source: Source):
     raise ConfigError(
         f"{source.dataset}: its segments have no categories; write "
         f"categories.json into {source.folder!r}.")
-  return look
 
 
-def _look(example: Mapping[str, Any], position: int,
-          categories: Sequence[Category]) -> dict[str, Any]:
-  """What one example shows, by name."""
+def look_at(example: Mapping[str, Any],
+            categories: Sequence[Category]) -> Look:
+  """What one example shows; its image is not decoded."""
   file = io.BytesIO(example["image"])
-  with open_image(file, f"example {position}") as image:
-    found = {"size": (image.height, image.width)}
+  with open_image(file, f"image/id {example['image/id']}") as image:
+    size = (image.height, image.width)
   if "panoptic_image" in example:
-    return found | _look_at_segments(example, categories)
+    return Look(size, segments=_look_at_segments(example, categories))
   if "depth" in example:
-    return found | _look_at_depth(example["depth"])
-  return found
+    return Look(size, depths=_look_at_depth(example["depth"]))
+  return Look(size)
 
 
 def _look_at_segments(example: Mapping[str, Any],
-                      categories: Sequence[Category]) -> dict[str, Any]:
-  """Labels and areas of the segments, and which things touch their like."""
+                      categories: Sequence[Category]) -> SegmentsOfImage:
   ids_HW = pixels.ids_from_rgb(example["panoptic_image"][..., :3])
-  objects = example["panoptic_objects"]
-  labels = objects["label"]
+  labels_S = example["panoptic_objects"]["label"]
+  places_HW = _places(ids_HW, example["panoptic_objects"]["id"])
+  is_known_HW = places_HW >= 0
+  areas_S = np.bincount(places_HW[is_known_HW], minlength=len(labels_S))
   is_thing = np.array([category.isthing for category in categories], bool)
-  # Ids may be large, so segments are counted by their place in the list.
-  order = np.argsort(objects["id"])
-  sorted_ids = objects["id"][order]
-  place_HW = np.searchsorted(sorted_ids, ids_HW)
-  place_HW = np.minimum(place_HW, max(0, len(labels) - 1))
-  areas = np.zeros(len(labels), int)
-  touching = 0
-  if len(labels):
-    is_known_HW = sorted_ids[place_HW] == ids_HW
-    index_HW = np.where(is_known_HW, order[place_HW], -1)
-    areas = np.bincount(index_HW[is_known_HW], minlength=len(labels))
-    touching = _count_touching(index_HW, labels, is_thing)
-  return {
-      "labels": labels,
-      "shares": areas / ids_HW.size,
-      "is_thing": is_thing[labels],
-      "num_touching": touching,
-  }
+  is_thing_S = is_thing[labels_S]
+  return SegmentsOfImage(
+      labels_S=labels_S,
+      is_thing_S=is_thing_S,
+      shares_S=areas_S / ids_HW.size,
+      num_touching=_count_touching(places_HW, labels_S, is_thing_S))
 
 
-def _count_touching(index_HW: np.ndarray, labels: np.ndarray,
-                    is_thing: np.ndarray) -> int:
+def _places(ids_HW: np.ndarray, ids_S: np.ndarray) -> np.ndarray:
+  """The place of each pixel's segment in the list; −1 if it is not there."""
+  if not len(ids_S):
+    return np.full(ids_HW.shape, -1)
+  order_S = np.argsort(ids_S)
+  sorted_S = ids_S[order_S]
+  found_HW = np.searchsorted(sorted_S, ids_HW)
+  # An id above all others would lie behind the end.
+  found_HW = np.minimum(found_HW, len(ids_S) - 1)
+  is_known_HW = sorted_S[found_HW] == ids_HW
+  return np.where(is_known_HW, order_S[found_HW], -1)
+
+
+def _count_touching(places_HW: np.ndarray, labels_S: np.ndarray,
+                    is_thing_S: np.ndarray) -> int:
   """How many things touch, by a side of a pixel, another of their class."""
   touching = set()
-  neighbors = ((index_HW[:, :-1], index_HW[:, 1:]),
-               (index_HW[:-1], index_HW[1:]))
-  for first, second in neighbors:
+  left_and_right = (places_HW[:, :-1], places_HW[:, 1:])
+  above_and_below = (places_HW[:-1], places_HW[1:])
+  for first, second in (left_and_right, above_and_below):
     is_border = (first != second) & (first >= 0) & (second >= 0)
     pairs = np.stack([first[is_border], second[is_border]], -1)
     for one, other in np.unique(pairs, axis=0).tolist():
-      if labels[one] == labels[other] and is_thing[labels[one]]:
+      is_same_class = labels_S[one] == labels_S[other]
+      if is_same_class and is_thing_S[one]:
         touching |= {one, other}
   return len(touching)
 
 
-def _look_at_depth(depth: np.ndarray) -> dict[str, Any]:
-  """The range of a map of depth in metres."""
+def _look_at_depth(depth: np.ndarray) -> Depths:
   known = depth[np.isfinite(depth) & (depth > 0)]
   if not known.size:
-    return {"nearest": np.inf, "farthest": 0.0, "valid": 0.0}
-  return {"nearest": float(known.min()), "farthest": float(known.max()),
-          "valid": known.size / depth.size}
+    return Depths(math.inf, 0.0, 0.0)
+  return Depths(float(known.min()), float(known.max()),
+                known.size / depth.size)
 
 
 # ── All images together ─────────────────────────────────────────────────────
 
 
-def _sum_segments(seen: Sequence[Mapping[str, Any]],
-                  categories: Sequence[Category]) -> Segments:
+def _sum_segments(looks: Sequence[Look], categories: Sequence[Category]
+                  ) -> Segments:
+  images = [look.segments for look in looks]
   thing_shares = []
   covered = 0.0
   is_stuff_merged = True
-  for one in seen:
-    thing_shares.append(one["shares"][one["is_thing"]])
-    covered += one["shares"].sum()
-    stuff_labels = one["labels"][~one["is_thing"]]
+  for one in images:
+    thing_shares.append(one.shares_S[one.is_thing_S])
+    covered += one.shares_S.sum()
+    stuff_labels = one.labels_S[~one.is_thing_S]
     if len(np.unique(stuff_labels)) < len(stuff_labels):
       is_stuff_merged = False
   return Segments(
       categories=categories,
-      counts_M=np.array([len(one["labels"]) for one in seen]),
+      counts_M=np.array([len(one.labels_S) for one in images]),
       thing_shares_S=np.concatenate(thing_shares),
-      num_touching=sum(one["num_touching"] for one in seen),
+      num_touching=sum(one.num_touching for one in images),
       is_stuff_merged=is_stuff_merged,
-      void_share=1 - covered / len(seen))
+      void_share=1 - covered / len(images))
 
 
-def _sum_depths(seen: Sequence[Mapping[str, Any]], where: str) -> Depths:
+def _sum_depths(looks: Sequence[Look], where: str) -> Depths:
   """The range of all maps.
 
   Raises:
     ConfigError: no pixel has a depth.
   """
-  farthest = max(one["farthest"] for one in seen)
+  images = [look.depths for look in looks]
+  farthest = max(one.farthest for one in images)
   if not farthest:
-    raise ConfigError(f"{where}: no pixel of {len(seen)} images has a depth "
+    raise ConfigError(f"{where}: no pixel of {len(images)} images has a depth "
                       "above 0.")
   return Depths(
-      nearest=min(one["nearest"] for one in seen),
+      nearest=min(one.nearest for one in images),
       farthest=farthest,
-      valid_share=float(np.mean([one["valid"] for one in seen])))
+      valid_share=float(np.mean([one.valid_share for one in images])))
 
 
 def _time_to_decode(source: Source, positions: Sequence[int]) -> float:

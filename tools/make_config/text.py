@@ -4,6 +4,7 @@ What is the same for all data sets stands in templates/. A comment says what was
 measured and led to the choice below it.
 """
 
+import json
 import pathlib
 import string
 import textwrap
@@ -16,6 +17,7 @@ from tools.make_config import plan as plan_lib
 from tools.make_config import recipe, survey
 from tools.make_config.cost import duration
 from tools.make_config.plan import Plan, Schedule
+from uvim.registry import one_line
 
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
 _WIDTH = 80
@@ -93,8 +95,8 @@ def _quoted(text: str | None) -> str:
   """A Python literal in double quotes, as in the lines around it."""
   if text is None:
     return "None"
-  escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-  return f'"{escaped}"'
+  # A text of JSON is one of Python.
+  return json.dumps(text, ensure_ascii=False)
 
 
 def _fields(fields: Mapping[str, Any]) -> str:
@@ -109,12 +111,17 @@ def _fields(fields: Mapping[str, Any]) -> str:
 
 def describe_data(plan: Plan) -> str:
   """The number of images, and how they were split."""
-  splits = plan.facts.splits
+  facts = plan.facts
+  splits = facts.splits
   text = f"{splits.num_train:,} images to train on, {splits.num_held_out:,} "
-  if not splits.is_cut:
-    return f"{text}to score."
-  return (f"{text}that are held out of them, since there is no split "
-          "'validation'. Frames of one video do not belong on both sides.")
+  if splits.is_cut:
+    text += ("that are held out of them, since there is no split 'validation'. "
+             "Frames of one video do not belong on both sides.")
+  else:
+    text += "to score."
+  if facts.num_seen < splits.num_train:
+    text += f" What is said below was seen in {facts.num_seen:,} of them."
+  return text
 
 
 def describe_size(plan: Plan) -> str:
@@ -175,9 +182,10 @@ def _constants(plan: Plan) -> list[str]:
 def _semantic_constants(plan: Plan) -> list[str]:
   segments = plan.facts.segments
   count = len(segments.categories)
-  things = [category.name for category in segments.categories
+  # A name may hold anything, and here it becomes part of a program.
+  things = [one_line(category.name) for category in segments.categories
             if category.isthing]
-  about = f"{count} categories and void."
+  about = f"{count} categories and void ({_void(segments)})."
   if things:
     about += (" No two things of a class touch, so each connected region of "
               f"{_listed(things)} is one.")
@@ -197,9 +205,9 @@ def _panoptic_constants(plan: Plan) -> list[str]:
   segments = plan.facts.segments
   count = len(segments.categories)
   most = int(segments.counts_M.max())
-  about = (f"{count} categories and void. No image has more than {most} "
-           f"segments, which are numbered from 1; {recipe.SPARE_INSTANCES} "
-           "more are to spare.")
+  about = (f"{count} categories and void ({_void(segments)}). No image has "
+           f"more than {most} segments, which are numbered from 1; "
+           f"{recipe.SPARE_INSTANCES} more are to spare.")
   kept = (f'pred_kw=dict(min_fraction={_fraction(plan)}, '
           'instance_label="pixel")')
   parts = [kept]
@@ -279,6 +287,10 @@ def _score(plan: Plan, *parts: str) -> list[str]:
 
 def _fraction(plan: Plan) -> float:
   return plan_lib.min_fraction(plan.facts.segments)
+
+
+def _void(segments: survey.Segments) -> str:
+  return f"{_percent(segments.void_share)} of the pixels"
 
 
 def _about_fraction(segments: survey.Segments) -> str:

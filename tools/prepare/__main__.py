@@ -18,7 +18,8 @@ there, and the new split appears only when it is complete. A command that was
 stopped goes on with the first file (of half a GB) that is missing. Only `coco`
 starts its split again, because TFDS decides the order of its examples; it
 removes what the stopped command left. Two commands for one data set do not run
-at once: the second is refused.
+at once: the second is refused. With --config_out DIR the last command of a data
+set also writes its config pair; see tools.make_config.
 
 coco: panoptic files. With --name coco/2017_panoptic the result is the same as
 TFDS's own, and `tfds.load` reads it. Any other name (mydata, mydata/panoptic)

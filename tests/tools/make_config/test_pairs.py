@@ -80,9 +80,9 @@ def make_data(folder):
       "images", folder / "data", name="photos", **options)) == 0
 
 
-def load(kind, name, *overrides):
+def load(kind, name, *changes):
   return resolve(config_file.load_config(
-      f"{OUT}/{kind}_{name}.py", overrides))
+      f"{OUT}/{kind}_{name}.py", changes))
 
 
 def open_inputs(config):
@@ -160,17 +160,21 @@ def test_every_gap_has_its_scores(here, name):
 
 
 def test_both_stages_take_a_step(here):
-  small = ["--config.model.width=16", "--config.model.mlp_dim=16",
-           "--config.model.num_heads=2"]
-  config = load("vqvae", "objects", *small)
+  small = {"width": 16, "mlp_dim": 16, "num_heads": 2, "oracle_depth": 1,
+           "base_model_depth": 1}
+  config = load("vqvae", "objects", *overrides("model", small))
   stage1 = VqvaeFamily(config)
   take_step(stage1)
   tiny.save_stage_i(stage1, here / "one.npz")
-  of_oracle = [text.replace(".model", ".oracle.model") for text in small]
+  small_lm = {"emb_dim": 16, "mlp_dim": 16, "num_heads": 2, "num_layers": 1}
   config = load(
       "lm", "objects", "--config.oracle.model_init=one.npz",
-      "--config.model.emb_dim=16", *small[1:], *of_oracle)
+      *overrides("oracle.model", small), *overrides("model", small_lm))
   take_step(LmFamily(config))
+
+
+def overrides(block, values):
+  return [f"--config.{block}.{key}={value}" for key, value in values.items()]
 
 
 def take_step(family):
