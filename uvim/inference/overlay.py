@@ -3,6 +3,7 @@
 H W pixels of an image · C channels
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ _SMALLEST_FONT = 12
 _NAMED_SHARE = 0.01
 # Of a mask in which the place of a name is searched.
 _SEARCH_SIDE = 256
-# A name stands where it is so far from the edge, of what is possible.
+# How far from the edge of its segment a name stands, of what is possible.
 _INNER_SHARE = 0.7
 _GAP = 6
 _DARK = (20, 22, 26)
@@ -73,7 +74,7 @@ def drawing_size(size_HW: tuple[int, int]) -> tuple[int, int]:
   if max(size_HW) > SIDE:
     return images.fitted_size(size_HW, SIDE)
   # A whole factor: its pixels stay squares.
-  factor = max(1, -(-_SMALLEST_SIDE // max(size_HW)))
+  factor = max(1, math.ceil(_SMALLEST_SIDE / max(size_HW)))
   height, width = size_HW
   return height * factor, width * factor
 
@@ -151,6 +152,10 @@ class _Box(NamedTuple):
   right: float
   bottom: float
 
+  def moved(self, right: float, down: float) -> "_Box":
+    return _Box(self.left + right, self.top + down,
+                self.right + right, self.bottom + down)
+
   def meets(self, other: "_Box") -> bool:
     beside = self.right < other.left or other.right < self.left
     above = self.bottom < other.top or other.bottom < self.top
@@ -178,22 +183,22 @@ def write_names(image: Any, ids_HW: np.ndarray, names: list[str]) -> None:
   for number in np.argsort(-areas, kind="stable").tolist():
     if areas[number] <= _NAMED_SHARE * ids_HW.size:
       break
-    place = _innermost(ids_HW == number)
+    x, y = _innermost(ids_HW == number)
     text = names[number - 1]
-    box = _Box(*pen.textbbox(place, text, font=font, anchor="mm"))
-    box = _moved_inside(box, image.size)
+    box = _Box(*pen.textbbox((x, y), text, font=font, anchor="mm"))
+    right, down = _way_inside(box, image.size)
+    box = box.moved(right, down)
     if any(map(box.meets, boxes)):
       continue
     boxes.append(box)
-    middle = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-    pen.text(middle, text, font=font, anchor="mm", fill="white",
+    pen.text((x + right, y + down), text, font=font, anchor="mm", fill="white",
              stroke_width=max(1, size // 8), stroke_fill=_DARK)
 
 
 def _innermost(mask_HW: np.ndarray) -> tuple[float, float]:
   """(x, y) of a pixel well inside a segment, near its middle."""
   from scipy import ndimage
-  step = max(1, -(-max(mask_HW.shape) // _SEARCH_SIDE))
+  step = math.ceil(max(mask_HW.shape) / _SEARCH_SIDE)
   # A segment that falls between the steps is searched in full.
   if not mask_HW[::step, ::step].any():
     step = 1
@@ -208,12 +213,10 @@ def _innermost(mask_HW: np.ndarray) -> tuple[float, float]:
   return x * step, y * step
 
 
-def _moved_inside(box: _Box, size: tuple[int, int]) -> _Box:
-  """The box, moved so that it does not leave the image to any side."""
+def _way_inside(box: _Box, size: tuple[int, int]) -> tuple[float, float]:
+  """How far to the right and down a box must go to lie within the image."""
   width, height = size
   right = min(0, width - box.right)
   down = min(0, height - box.bottom)
-  right = max(right, -box.left)
-  down = max(down, -box.top)
-  return _Box(box.left + right, box.top + down, box.right + right,
-              box.bottom + down)
+  # A text that is too long loses its end, and not its beginning.
+  return max(right, -box.left), max(down, -box.top)

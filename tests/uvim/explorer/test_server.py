@@ -13,7 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 from tests.trainers import tiny
 from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim import fields, palette, pixels
+from uvim.explorer import session
 from uvim.registry import ConfigError
+from uvim.tasks import make_task
 
 
 def image_of(url):
@@ -105,6 +107,19 @@ def test_truth_and_oracle_of_examples(client, uvim):
   again = client.upload(png(x)).json()
   assert again["id"] == number and again["truth"] == got["truth"]
   assert client.get("/info")["examples"] == [number]
+
+
+def test_depth_is_told_in_thousandths_of_a_metre():
+  spec = {"depth": (4, 16)}
+  task = make_task("depth", dict(
+      inputs=spec, outputs=spec, input_size=(8, 8), patch_size=(4, 4)))
+  scale = session._describe_scale(task)
+  assert (scale["lowest"], scale["highest"], scale["unit"]) == (0.001, 10, "m")
+  assert image_of(scale["bar"]).shape == (1, 256, 3)
+  depth = np.array([[[0, 1.2344], [np.nan, np.inf]], [[9, 9], [9, 9]]])
+  described = session._describe_values(task, {"depth": depth}, 0)
+  np.testing.assert_array_equal(
+      pixels.ids_from_rgb(image_of(described["values"])), [[0, 1234], [0, 0]])
 
 
 # ── Models that lack something ──────────────────────────────────────────────

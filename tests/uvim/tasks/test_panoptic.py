@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pp import builder
-from uvim import tasks
+from uvim import palette, tasks
 from uvim.categories import Category
 from uvim.registry import ConfigError
 from uvim.tasks import base, instances, panoptic
@@ -320,3 +320,15 @@ def test_options_have_ranges_for_callers_from_python_too(options):
   with pytest.raises(ConfigError, match=message):
     instances.panoptic_from_logits(
         jnp.ones((1, 4, 3, 2)), jnp.zeros((1, 4, 2, 2)), **options)
+
+
+def test_a_class_has_its_color_in_every_image():
+  pairs = np.zeros((2, 1, 4, 2), np.int32)
+  # The lowest instance of a class has the color itself, whatever its number.
+  pairs[0, 0] = [(3, 2), (3, 4), (1, 1), (0, 0)]
+  pairs[1, 0] = [(1, 9), (3, 1), (-1, -1), (3, 1)]
+  first, second = panoptic.render_panoptic(pairs)[:, 0]
+  one, three = palette.class_color(1), palette.class_color(3)
+  np.testing.assert_array_equal(first[[0, 2, 3]], [three, one, palette.VOID])
+  assert (first[1] != three).any()
+  np.testing.assert_array_equal(second, [one, three, palette.VOID, three])
