@@ -17,7 +17,8 @@ from tools.prepare.file_folder import FileFolder
 from uvim import files, schema
 from uvim.registry import ConfigError
 
-_JSONL, _CSV = FILE_NAMES = ("metadata.jsonl", "metadata.csv")
+_CSV = "metadata.csv"
+FILE_NAMES = ("metadata.jsonl", _CSV)
 
 
 class _Row(msgspec.Struct):

@@ -4,8 +4,10 @@ H W pixels of an image
 """
 
 import base64
+import collections
 import dataclasses
 import io
+import math
 import pathlib
 from typing import Annotated
 
@@ -109,7 +111,7 @@ def read_regions(content: LabelmeFile, path: pathlib.Path,
   Raises:
     ConfigError: a shape is not what its type says.
   """
-  parts = {}
+  parts = collections.defaultdict(list)
   num_without_area = 0
   for position, shape in enumerate(content.shapes):
     if shape.shape_type in _WITHOUT_AREA:
@@ -119,9 +121,11 @@ def read_regions(content: LabelmeFile, path: pathlib.Path,
       rle = _draw(shape, size_HW)
     except ConfigError as error:
       raise ConfigError(f"{path}: shapes[{position}].{error}") from None
-    # A shape without a group is a region of its own.
-    group = position if shape.group_id is None else ("group", shape.group_id)
-    parts.setdefault((shape.label, group), []).append(rle)
+    group = ("group", shape.group_id)
+    if shape.group_id is None:
+      # Such a shape is a region of its own.
+      group = ("shape", position)
+    parts[shape.label, group].append(rle)
   regions = []
   for (label, _), rles in parts.items():
     name = None if label in VOID_LABELS else label
@@ -149,12 +153,12 @@ def _draw(shape: Shape, size_HW: tuple[int, int]) -> Rle:
   try:
     if kind == "circle":
       middle, on_line = shape.points
-      radius = float(np.hypot(on_line[0] - middle[0], on_line[1] - middle[1]))
+      radius = math.dist(middle, on_line)
       return polygons.from_ellipse(middle, (radius, radius), size_HW)
     if kind == "rectangle" and num_points == 2:
-      corner, opposite = shape.points
-      sides = (opposite[0] - corner[0], opposite[1] - corner[1])
-      return polygons.from_rectangle(corner, sides, size_HW)
+      (left, top), (right, bottom) = shape.points
+      sides = (right - left, bottom - top)
+      return polygons.from_rectangle((left, top), sides, size_HW)
     flat = [value for point in shape.points for value in point]
     return polygons.from_polygon(flat, size_HW)
   except ConfigError as error:
@@ -168,17 +172,18 @@ def _draw_mask(shape: Shape, size_HW: tuple[int, int]) -> Rle:
     part_HW = np.asarray(image.convert("L")) > 0
   if not shape.points:
     raise ConfigError("points: none; a mask has two corners.")
-  left, top = shape.points[0]
-  # A corner is a whole number that may be written as a fraction.
-  if not (left.is_integer() and top.is_integer()):
-    raise ConfigError(f"points[0]: {shape.points[0]}; a mask begins at a whole "
-                      "pixel.")
-  left, top = int(left), int(top)
-  bottom, right = top + part_HW.shape[0], left + part_HW.shape[1]
-  if left < 0 or top < 0 or bottom > size_HW[0] or right > size_HW[1]:
-    raise ConfigError(
-        f"mask: it reaches to row {bottom}, column {right}; the image has "
-        f"{size_HW[0]} and {size_HW[1]}.")
+  corner = shape.points[0]
+  # It is a whole number that may be written as a fraction.
+  if not all(value.is_integer() and value >= 0 for value in corner):
+    raise ConfigError(f"points[0]: {corner}; a mask begins at a pixel: two "
+                      "whole numbers from 0.")
+  left, top = map(int, corner)
+  bottom = top + part_HW.shape[0]
+  right = left + part_HW.shape[1]
+  height, width = size_HW
+  if bottom > height or right > width:
+    raise ConfigError(f"mask: it reaches to row {bottom}, column {right}; the "
+                      f"image has {height} and {width}.")
   mask_HW = np.zeros(size_HW, bool)
   mask_HW[top:bottom, left:right] = part_HW
   return polygons.from_mask(mask_HW)

@@ -5,11 +5,11 @@ other programs make of the same file. It is written in C and believes what it
 is given: run lengths that do not fit make it read or write where it must not.
 All numbers are therefore checked here first.
 
-H W pixels of an image
+H W pixels of an image · N points
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ _FIRST_LETTER = ord("0")
 _LETTER_BITS = 5
 _GOES_ON = 1 << _LETTER_BITS
 _IS_NEGATIVE = 1 << (_LETTER_BITS - 1)
-_MOST_LETTERS = 7
+_MOST_BITS = 35
 
 
 def from_polygon(points: Sequence[float], size_HW: tuple[int, int]) -> Rle:
@@ -44,16 +44,12 @@ def from_polygon(points: Sequence[float], size_HW: tuple[int, int]) -> Rle:
   Raises:
     ConfigError: what is wrong with the points, as half a sentence.
   """
-  if len(points) < 6 or len(points) % 2:
-    raise ConfigError(f"{len(points)} numbers; a polygon has an even number, 6 "
+  num_numbers = len(points)
+  if num_numbers < 6 or num_numbers % 2:
+    raise ConfigError(f"{num_numbers} numbers; a polygon has an even number, 6 "
                       "or more.")
-  for value in points:
-    # Not a number compares as false.
-    if not -_FARTHEST <= value <= _FARTHEST:
-      raise ConfigError(f"{value} is no place in or near an image.")
-  points_N2 = np.asarray(points, np.float64).reshape(-1, 2)
-  next_points_N2 = np.roll(points_N2, -1, axis=0)
-  line_length = np.abs(next_points_N2 - points_N2).max(axis=1).sum()
+  _check_numbers(points)
+  line_length = _line_length(points)
   if line_length > _LONGEST_LINE:
     raise ConfigError(f"its line is {line_length:,.0f} pixels long; allowed: "
                       f"{_LONGEST_LINE:,}.")
@@ -61,6 +57,23 @@ def from_polygon(points: Sequence[float], size_HW: tuple[int, int]) -> Rle:
   # One at a time: a first polygon of 4 numbers would make boxes of all.
   [rle] = coco_mask.frPyObjects([list(points)], height, width)
   return rle
+
+
+def _check_numbers(values: Iterable[float]) -> None:
+  """Raises a ConfigError for what is no place, size or angle of an image."""
+  for value in values:
+    # Not a number compares as false.
+    if not -_FARTHEST <= value <= _FARTHEST:
+      raise ConfigError(f"{value} is no place in or near an image.")
+
+
+def _line_length(points: Sequence[float]) -> float:
+  """How many pixels lie along the line of a polygon, about."""
+  points_N2 = np.asarray(points, np.float64).reshape(-1, 2)
+  next_points_N2 = np.roll(points_N2, -1, axis=0)
+  steps_N2 = np.abs(next_points_N2 - points_N2)
+  # A diagonal passes as many pixels as its longer side.
+  return steps_N2.max(axis=1).sum()
 
 
 def from_ellipse(center: tuple[float, float], radii: tuple[float, float],
@@ -76,10 +89,10 @@ def from_ellipse(center: tuple[float, float], radii: tuple[float, float],
   Raises:
     ConfigError: see `from_polygon`.
   """
+  _check_numbers([*center, *radii, degrees])
   angles = np.linspace(0, 2 * np.pi, 100, endpoint=False)
-  corners_N2 = np.stack(
-      [radii[0] * np.cos(angles), radii[1] * np.sin(angles)], -1)
-  points_N2 = corners_N2 @ _rotation(degrees).T + center
+  circle_N2 = np.stack([np.cos(angles), np.sin(angles)], -1)
+  points_N2 = _turned(circle_N2 * radii, degrees) + center
   return from_polygon(points_N2.ravel().tolist(), size_HW)
 
 
@@ -97,17 +110,21 @@ def from_rectangle(corner: tuple[float, float], sides: tuple[float, float],
   Raises:
     ConfigError: see `from_polygon`.
   """
-  corners_42 = np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) * sides
-  points_42 = corners_42 @ _rotation(degrees).T + corner
-  return from_polygon(points_42.ravel().tolist(), size_HW)
+  _check_numbers([*corner, *sides, degrees])
+  square_N2 = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+  points_N2 = _turned(square_N2 * sides, degrees) + corner
+  return from_polygon(points_N2.ravel().tolist(), size_HW)
 
 
-def _rotation(degrees: float) -> np.ndarray:
-  """The matrix that turns (x, y) clockwise, as y points down: [2, 2]."""
+def _turned(points_N2: np.ndarray, degrees: float) -> np.ndarray:
+  """Points (x, y), turned about (0, 0), clockwise as y points down."""
   radians = math.radians(degrees)
   cosine = math.cos(radians)
   sine = math.sin(radians)
-  return np.array([[cosine, -sine], [sine, cosine]])
+  x_N, y_N = points_N2.T
+  turned_x_N = cosine * x_N - sine * y_N
+  turned_y_N = sine * x_N + cosine * y_N
+  return np.stack([turned_x_N, turned_y_N], -1)
 
 
 def from_runs(runs: Sequence[int], size_HW: tuple[int, int]) -> Rle:
@@ -145,11 +162,11 @@ def runs_of(text: str) -> list[int]:
     if not 0 <= value < 2 * _GOES_ON:
       raise ConfigError(f"the letter {letter!r} does not occur in compressed "
                         "run lengths.")
-    number |= (value & (_GOES_ON - 1)) << num_bits
+    number |= (value % _GOES_ON) << num_bits
     num_bits += _LETTER_BITS
+    if num_bits > _MOST_BITS:
+      raise ConfigError("it holds a run length of too many letters.")
     if value & _GOES_ON:
-      if num_bits == _MOST_LETTERS * _LETTER_BITS:
-        raise ConfigError("it holds a run length of too many letters.")
       continue
     if value & _IS_NEGATIVE:
       number -= 1 << num_bits
