@@ -19,6 +19,7 @@ from uvim import fields
 from uvim.categories import Category
 from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
+from uvim.store import pack
 
 _METRICS = "metrics.jsonl"  # In the workdir of a run.
 # Before names in it that no evaluator has measured.
@@ -161,8 +162,8 @@ def _scores(line: Mapping[str, Any], evaluator: EvalConfig, kind: str
   return Scores(
       name=evaluator.name, measure=evaluator.type, dataset=evaluator.dataset,
       split=evaluator.split, meaning=meanings.get(evaluator.pred, ""),
-      step=line["step"], values=values, settings=line["settings"],
-      alarms=tuple(alarms))
+      step=line["step"], values=values,
+      settings=pack.without_places(line["settings"]), alarms=tuple(alarms))
 
 
 def _is_metric(name: str, value: Any) -> bool:

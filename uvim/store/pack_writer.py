@@ -16,6 +16,8 @@ from uvim import files, tree
 from uvim.registry import ConfigError
 from uvim.store import card, open_model, pack
 from uvim.store.open_model import STAGE_I, STAGE_II, Config, OpenModel
+from uvim.tasks import TASKS, task_class
+from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
 
 _TITLES = {STAGE_I: "stage I", STAGE_II: "stage II"}
@@ -176,7 +178,7 @@ def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
     parameters[_TITLES[kind]] = _num_parameters(stage.arrays)
   return card.Facts(
       kind=config.kind,
-      task=stages[STAGE_I].config["task"],
+      task=_task_name(opened.task),
       dataset=config.dataset,
       split=config.train_split,
       input_size=opened.model.image_size,
@@ -184,6 +186,12 @@ def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
       parameters=parameters,
       version=outer.version,
       scores=card.read_scores(workdir, config))
+
+
+def _task_name(task: AbstractTask) -> str:
+  """The task's own name: the released code has others for the same."""
+  names = [name for name in TASKS if task_class(name) is type(task)]
+  return names[0]
 
 
 def _num_parameters(arrays: PyTree) -> int:

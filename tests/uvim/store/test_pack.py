@@ -41,7 +41,8 @@ METRICS = [
     {"step": 2, "uvim/PQ": 12.5, "uvim/SQ": None, "alarm/below_no_code": 3.0,
      "settings": SETTINGS},
     {"step": 3, "failed/uvim": 1.0, "settings": {"failed": "no memory"}},
-    {"step": 2, "uvim/oracle/PQ": 70.0, "settings": {"seed": 0}},
+    {"step": 2, "uvim/oracle/PQ": 70.0, "settings": {
+        "seed": 0, "file": "/secret/w.npz"}},
 ]
 
 
@@ -150,7 +151,9 @@ def test_parameters_that_float16_cannot_hold_stay(packed):
 def test_no_file_names_a_path_of_its_machine(run, packed):
   for path in pathlib.Path(packed[0]).rglob("*"):
     if path.is_file():
-      assert str(run.parent).encode() not in path.read_bytes(), path
+      content = path.read_bytes()
+      assert str(run.parent).encode() not in content, path
+      assert b"/secret" not in content, path
   config = from_json(json.loads((run / "config.json").read_text()))
   assert config.data_dir.endswith("private")
   clean = pack.without_places(
