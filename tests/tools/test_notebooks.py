@@ -111,10 +111,8 @@ def test_a_task(kernel, task, tmp_path):
 
 
 def test_own_masks(kernel):
-  # Evaluators are compiled apart, and tested elsewhere.
   text, num_images = shown(run(
-      kernel, "own_masks", NUM_IMAGES=20, STEPS=2,
-      EXTRA=["--config.evals=[]"]))
+      kernel, "own_masks", NUM_IMAGES=20, STEPS=2))
   assert "mymasks train: 20 examples" in text
   assert re.search(r"python -m trainers.lm .*--config.oracle.model_init=stage1",
                    text)

@@ -139,7 +139,6 @@ command("tools.make_config", make_config.main, "--name", NAME, "--data_dir",
 
 # %%
 STEPS = 300
-EXTRA = []  # Further settings of both runs, as "--config.seed=1".
 # Not for a real run: small sizes.
 SMALL = {"width": 64, "mlp_dim": 128, "num_heads": 2, "oracle_depth": 1,
          "base_model_depth": 1}
@@ -166,14 +165,13 @@ def train_stage_ii(arguments):
 
 
 command("trainers.vqvae", train_stage_i, "--config", f"my/vqvae_{NAME}.py",
-        "--workdir", "stage1", *overrides("config.model", SMALL), *SHORT,
-        *EXTRA)
+        "--workdir", "stage1", *overrides("config.model", SMALL), *SHORT)
 
 # %%
 command("trainers.lm", train_stage_ii, "--config", f"my/lm_{NAME}.py",
         "--workdir", "stage2", "--config.oracle.model_init=stage1",
         *overrides("config.oracle.model", SMALL),
-        *overrides("config.model", SMALL_LM), *SHORT, *EXTRA)
+        *overrides("config.model", SMALL_LM), *SHORT)
 
 # %% [markdown]
 # ## Predict
