@@ -295,11 +295,13 @@ def _void(segments: survey.Segments) -> str:
 
 def _about_fraction(segments: survey.Segments) -> str:
   text = "Smaller segments are more often wrong than right."
-  if len(segments.thing_shares_S):
-    fraction = plan_lib.min_fraction(segments)
-    larger = np.mean(segments.thing_shares_S > fraction)
-    text += f" {_percent(larger)} of the things are larger."
-  return text
+  if not len(segments.thing_shares_S):
+    return text
+  fraction = plan_lib.min_fraction(segments)
+  larger = np.mean(segments.thing_shares_S > fraction)
+  if larger == 1:
+    return f"{text} All things are larger."
+  return f"{text} {_percent(larger)} of the things are larger."
 
 
 def _listed(names: list[str], most: int = 4) -> str:
