@@ -24,7 +24,6 @@ from uvim import fields, files, pixels, resize
 from uvim.registry import ConfigError
 
 Segments = list[dict[str, int]]
-Records = list[dict[str, Any]]  # The 'annotations' of the official JSON.
 
 # Group of categories → how the names of its metrics end.
 _ENDINGS = {"All": "", "Things": "_things", "Stuff": "_stuff"}
@@ -304,7 +303,7 @@ class CocoPanoptic(base.Evaluator):
       return metrics
     # All at the end: `panoptic.json` then tells that all maps are there.
     with self._open_folder() as folder:
-      records = _write_maps(folder / "panoptic", state.maps)
+      records = panoptic_files.write_maps(folder / "panoptic", state.maps)
       if self._saves():
         files.write_json(
             folder / "panoptic.json", {"annotations": records}, indent=1)
@@ -333,7 +332,8 @@ class CocoPanoptic(base.Evaluator):
     return base.Example(
         caption=f"PQ {100 * scored.quality:.0f}",
         image=image,
-        truth={"panoptic": _two_channels(truth, self.split.categories)},
+        truth={"panoptic": panoptic_details.two_channels(
+            truth.ids(), truth.segments, self.split.categories)},
         prediction={"panoptic": scored.panoptic})
 
   def _needs_files(self) -> bool:
@@ -360,34 +360,19 @@ class CocoPanoptic(base.Evaluator):
       self,
       folder: pathlib.Path,
       maps: Sequence[ScoredMap],
-      records: Records,
+      records: panoptic_files.Records,
   ) -> dict[str, Any]:
     """What panopticapi makes of the written predictions."""
     # The official code reads both sides from files.
     with tempfile.TemporaryDirectory() as truth_folder:
       truth_dir = pathlib.Path(truth_folder)
       truths = [scored.truth for scored in maps]
-      truth_records = _write_truths(truth_dir, truths)
+      truth_records = panoptic_files.write_truths(truth_dir, truths)
       return panoptic_files.official_scores(
           truth_records, records,
           categories=self.split.categories,
           truth_dir=truth_dir,
           prediction_dir=folder / "panoptic")
-
-
-def _two_channels(truth: Truth, categories: Sequence[Any]) -> np.ndarray:
-  """A truth as a task predicts it: int32 [H,W,2]; crowds are void."""
-  class_of_id = {}
-  for number, category in enumerate(categories, start=1):
-    class_of_id[category.id] = number
-  # Its ids are 0, 1, 2, …, and one more stands for what is in no list.
-  class_of_place = np.zeros(len(truth.segments) + 2, np.int32)
-  for segment in truth.segments:
-    if not segment["iscrowd"]:
-      place = segment["id"]
-      class_of_place[place] = class_of_id[segment["category_id"]]
-  ids_HW = truth.ids()
-  return np.stack([class_of_place[ids_HW], ids_HW], axis=-1, dtype=np.int32)
 
 
 def _percent(result: Mapping[str, Any], ending: str = "") -> dict[str, float]:
@@ -398,44 +383,3 @@ def _percent(result: Mapping[str, Any], ending: str = "") -> dict[str, float]:
       name = metric.upper() + group_ending + ending
       metrics[name] = 100 * result[group][metric]
   return metrics
-
-
-def _write_maps(folder: pathlib.Path, maps: Sequence[ScoredMap]) -> Records:
-  """One PNG for each prediction; returns their records for the JSON."""
-  records = []
-  for scored in maps:
-    ids_HW = scored.packed_ids.unpack()
-    # Copies, for the official code writes areas into them.
-    segments = [dict(segment) for segment in scored.segments]
-    image_id = scored.truth.image_id
-    records.append(_write_map(folder, image_id, ids_HW, segments))
-  return records
-
-
-def _write_truths(folder: pathlib.Path, truths: Sequence[Truth]) -> Records:
-  """One PNG for each truth; returns their records, segments with an area."""
-  records = []
-  for truth in truths:
-    ids_HW = truth.ids()
-    num_ids = len(truth.segments) + 1
-    area_of = np.bincount(ids_HW.ravel(), minlength=num_ids)
-    segments = []
-    for segment in truth.segments:
-      # The official code takes a truth's area from its record, not from the
-      # map.
-      area = int(area_of[segment["id"]])
-      segments.append({**segment, "area": area})
-    records.append(_write_map(folder, truth.image_id, ids_HW, segments))
-  return records
-
-
-def _write_map(
-    folder: pathlib.Path,
-    image_id: int,
-    ids_HW: np.ndarray,
-    segments: Segments,
-) -> dict[str, Any]:
-  """Writes one PNG; returns its record for the JSON."""
-  file_name = panoptic_files.write_png(folder, image_id, ids_HW)
-  return {"image_id": image_id, "file_name": file_name,
-          "segments_info": segments}

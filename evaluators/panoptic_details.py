@@ -142,6 +142,26 @@ def _thing_shares(shared: pq.Shared, categories: Sequence[Any]
   return tuple(share_G[is_thing_G].tolist())
 
 
+def two_channels(ids_HW: Array, segments: Any, categories: Sequence[Any]
+                 ) -> Array:
+  """A truth as a task predicts it: int32 [H,W,2]; crowds are void.
+
+  Args:
+    ids_HW: 0 is void, i + 1 is segment i, and one more is in no list.
+    segments: 'id', 'category_id' and 'iscrowd' of each.
+    categories: class c is categories[c - 1].
+  """
+  class_of_id = {}
+  for number, category in enumerate(categories, start=1):
+    class_of_id[category.id] = number
+  class_of_place = np.zeros(len(segments) + 2, np.int32)
+  for segment in segments:
+    if not segment["iscrowd"]:
+      place = segment["id"]
+      class_of_place[place] = class_of_id[segment["category_id"]]
+  return np.stack([class_of_place[ids_HW], ids_HW], axis=-1, dtype=np.int32)
+
+
 # ── As JSON ─────────────────────────────────────────────────────────────────
 
 

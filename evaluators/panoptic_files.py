@@ -15,6 +15,8 @@ import numpy as np
 from uvim import files, pixels
 from uvim.registry import ConfigError
 
+Records = list[dict[str, Any]]  # The 'annotations' of the official JSON.
+
 # The official name of a group of categories → its value of `isthing`.
 _GROUPS = {"All": None, "Things": True, "Stuff": False}
 
@@ -27,6 +29,47 @@ def write_png(folder: pathlib.Path, image_id: int, ids_HW: np.ndarray) -> str:
   image = Image.fromarray(pixels.rgb_from_ids(ids_HW))
   files.replace_file(folder / name, lambda file: image.save(file, "PNG"))
   return name
+
+
+def write_maps(folder: pathlib.Path, maps: Sequence[Any]) -> Records:
+  """One PNG for each prediction, a `ScoredMap`; returns their records."""
+  records = []
+  for scored in maps:
+    ids_HW = scored.packed_ids.unpack()
+    # Copies, for the official code writes areas into them.
+    segments = [dict(segment) for segment in scored.segments]
+    image_id = scored.truth.image_id
+    records.append(_write_map(folder, image_id, ids_HW, segments))
+  return records
+
+
+def write_truths(folder: pathlib.Path, truths: Sequence[Any]) -> Records:
+  """One PNG for each `Truth`; returns their records, segments with an area."""
+  records = []
+  for truth in truths:
+    ids_HW = truth.ids()
+    num_ids = len(truth.segments) + 1
+    area_of = np.bincount(ids_HW.ravel(), minlength=num_ids)
+    segments = []
+    for segment in truth.segments:
+      # The official code takes a truth's area from its record, not from the
+      # map.
+      area = int(area_of[segment["id"]])
+      segments.append({**segment, "area": area})
+    records.append(_write_map(folder, truth.image_id, ids_HW, segments))
+  return records
+
+
+def _write_map(
+    folder: pathlib.Path,
+    image_id: int,
+    ids_HW: np.ndarray,
+    segments: list[dict[str, int]],
+) -> dict[str, Any]:
+  """Writes one PNG; returns its record for the JSON."""
+  file_name = write_png(folder, image_id, ids_HW)
+  return {"image_id": image_id, "file_name": file_name,
+          "segments_info": segments}
 
 
 def official_code() -> Any:
