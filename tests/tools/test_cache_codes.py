@@ -216,7 +216,7 @@ def test_a_damaged_note_counts_as_none(
 
   def ready_codes(*args, first, end):
     firsts.append(first)
-    return expected.reshape(-1, LENGTH)[first:last]
+    return expected.reshape(-1, LENGTH)[first:end]
 
   cache_codes.write(config, tmp_path, make_codes=ready_codes)
   assert firsts == [0]
