@@ -76,6 +76,15 @@ def test_classes_that_begin_with_1(raw, failure):
       "add --first_id 1 --void 0; else 4 lacks a name in --classes.")
 
 
+def test_classes_that_begin_with_1_beside_void(raw, failure):
+  class_HW = class_map() + 1
+  class_HW[0] = 255
+  raw.save_all(class_HW)
+  line = failure()
+  assert "has classes 4, 255, but the ids of --classes are 0 to 3. " in line
+  assert "If 0 is void and the first class has the id 1" in line
+
+
 def test_classes_that_begin_with_0(raw, failure):
   first = raw.masks / "a.png"
   assert failure(first_id=1) == (
