@@ -28,9 +28,7 @@ _Number = Annotated[float, Meta(description="a number")]
 _Point = Annotated[
     Annotated[list[_Number], Meta(min_length=2, max_length=2)],
     Meta(description="x and y, a list of two numbers")]
-_Labels = Annotated[
-    Annotated[list[schema.TEXT], Meta(min_length=1, max_length=1)],
-    Meta(description="a list of one label")]
+_Labels = Annotated[list[schema.TEXT], Meta(min_length=1, max_length=1)]
 _Byte = Annotated[int, Meta(
     ge=0, le=255, description="a whole number from 0 to 255")]
 _Size = Annotated[Annotated[int, Meta(ge=1)] | None, Meta(
@@ -174,10 +172,12 @@ class _Canvas:
   size_HW: tuple[int, int]
 
   def to_pixels(self, x: float, y: float) -> tuple[float, float]:
+    """A place or a size in pixels."""
     height, width = self.size_HW
     return x * width / 100, y * height / 100
 
   def polygon(self, value: dict[str, Any]) -> Rle:
+    """Draws a value of `polygonlabels`."""
     points = schema.read_object(value, _Polygon, "").points
     flat = []
     for x, y in points:
@@ -185,6 +185,7 @@ class _Canvas:
     return polygons.from_polygon(flat, self.size_HW)
 
   def rectangle(self, value: dict[str, Any]) -> Rle:
+    """Draws a value of `rectanglelabels`."""
     shape = schema.read_object(value, _Rectangle, "")
     corner = self.to_pixels(shape.x, shape.y)
     sides = self.to_pixels(shape.width, shape.height)
@@ -192,6 +193,7 @@ class _Canvas:
         corner, sides, self.size_HW, shape.rotation or 0)
 
   def ellipse(self, value: dict[str, Any]) -> Rle:
+    """Draws a value of `ellipselabels`."""
     shape = schema.read_object(value, _Ellipse, "")
     center = self.to_pixels(shape.x, shape.y)
     radii = self.to_pixels(shape.radius_x, shape.radius_y)
@@ -199,6 +201,7 @@ class _Canvas:
         center, radii, self.size_HW, shape.rotation or 0)
 
   def brush(self, value: dict[str, Any]) -> Rle:
+    """Draws a value of `brushlabels`."""
     runs = schema.read_object(value, _Brush, "").rle
     try:
       mask_HW = label_studio_brush.decode(runs, self.size_HW)
@@ -246,13 +249,12 @@ def read_regions(results: Sequence[Result], place: str,
 
 
 def _read_region(result: Result, place: str, canvas: _Canvas) -> Region:
-  labels_place = f"{place}.{result.type}"
+  listed = result.value.get(result.type)
   try:
-    labels = msgspec.convert(result.value.get(result.type), _Labels)
+    [label] = msgspec.convert(listed, _Labels)
   # The second one comes from half a letter.
   except (msgspec.ValidationError, UnicodeEncodeError):
-    raise ConfigError(f"{labels_place}: "
-                      f"{schema.shown(result.value.get(result.type))}; "
+    raise ConfigError(f"{place}.{result.type}: {schema.shown(listed)}; "
                       "allowed: a list of one label.") from None
   try:
     rle = _DRAW[result.type](canvas, result.value)
@@ -261,7 +263,7 @@ def _read_region(result: Result, place: str, canvas: _Canvas) -> Region:
     # What is wrong with a key begins with it; all else is about the whole.
     separator = "" if problem.startswith((".", " ")) else ": "
     raise ConfigError(f"{place}{separator}{problem}") from None
-  return Region(labels[0], rle)
+  return Region(label, rle)
 
 
 def _check_size(result: Result, place: str, size_HW: tuple[int, int]) -> None:
