@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
 from tools import quickstart
 from trainers import main
 from uvim import lock
+from uvim.store import open_model
 
 FIELDS = {"oracle_pq", "uvim_pq", "zero_code_pq", "bits_per_codeword",
           "wall_seconds"}
@@ -70,7 +72,22 @@ def test_a_second_call_reuses_what_is_there(quick, capfd):
   assert printed.err.count("resumed at step") == 2
   assert "new run" not in printed.err and "/4  loss" not in printed.err
   assert "PQ with the oracle's code" in printed.out
+  assert f"{workdir}/pack: 0." in printed.err and " MB" in printed.err
   assert checkpoints == {p: p.stat().st_mtime_ns for p in checkpoints}
+
+
+def test_the_pack_predicts_without_the_run(quick, tmp_path):
+  workdir, _ = quick
+  folder = shutil.copytree(workdir / "pack", tmp_path / "pack")
+  names = [path.name for path in workdir.iterdir()]
+  assert "unfinished" not in names
+  opened = open_model.open_model(folder)
+  assert opened.prior is not None and opened.dataset == "rooms/tiny"
+  text = (folder / "README.md").read_text()
+  for name in ("uvim_pq", "oracle_pq", "zero_code_pq"):
+    value = read(workdir)[name]
+    shown = f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+    assert f"| {shown} |" in text
 
 
 def test_a_failing_stage_ends_it(quick, capfd):
