@@ -32,7 +32,7 @@ th { font-weight: 600; text-align: left }
 th, td { padding: .3em 1.6em .3em 0; border-bottom: 1px solid var(--line);
          vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-td.number { overflow-wrap: normal }
+td.number, td:first-child { overflow-wrap: normal }
 .alarm { border-left: 4px solid var(--alarm); padding: .4em .9em;
          background: var(--card); margin: .5em 0 }
 .finding { border-left: 4px solid var(--line); padding: .4em .9em;
