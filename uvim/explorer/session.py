@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from uvim import fields, palette, pixels, resize
-from uvim.inference import images, segments
+from uvim.inference import images, legend, segments
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
 
@@ -268,10 +268,8 @@ def _describe_scale(task: AbstractTask) -> dict[str, Any] | None:
   scale = task.scale
   if scale is None:
     return None
-  values = np.linspace(scale.lowest, scale.highest, _BAR_WIDTH)
-  bar_1HW = values[None, None]
-  colors = task.render({task.output_keys[0]: bar_1HW})[0]
-  return {**scale._asdict(), "per_unit": _PER_UNIT, "bar": _data_url(colors)}
+  bar = _data_url(legend.bar_colors(task, _BAR_WIDTH))
+  return {**scale._asdict(), "per_unit": _PER_UNIT, "bar": bar}
 
 
 def _describe_values(task: AbstractTask, outputs: Mapping[str, np.ndarray],

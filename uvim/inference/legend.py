@@ -1,7 +1,7 @@
 """What the colors of a drawing mean: names of classes, or a bar of numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,14 @@ def draw_legend(task: AbstractTask, samples: Sequence[Mapping[str, Any]], *,
                     font_size=font_size)
 
 
+class _Entry(NamedTuple):
+  """A class of a legend, and the left upper corner of its patch in pixels."""
+  left: int
+  top: int
+  number: int
+  name: str
+
+
 def draw_names(classes: Sequence[int], categories: Categories = None, *,
                width: int, font_size: int = 12, background: Color = WHITE,
                text_color: Color = BLACK) -> Any:
@@ -64,17 +72,22 @@ def draw_names(classes: Sequence[int], categories: Categories = None, *,
     if left > 0 and left + entry_width > width:
       left = 0
       top += line_height
-    entries.append((left, top, number, name))
+    entries.append(_Entry(left, top, number, name))
     left += entry_width
   legend = Image.new("RGB", (width, top + line_height), background)
   pen = ImageDraw.Draw(legend)
-  for left, top, number, name in entries:
-    color = tuple(palette.class_color(number).tolist())
-    corner = (left + font_size, top + font_size)
-    pen.rectangle([(left, top), corner], fill=color, outline=text_color)
-    pen.text((left + 1.5 * font_size, top + font_size / 2), name, font=font,
-             fill=text_color, anchor="lm")
+  for entry in entries:
+    _draw_entry(pen, entry, font, text_color)
   return legend
+
+
+def _draw_entry(pen: Any, entry: _Entry, font: Any, text_color: Color) -> None:
+  color = tuple(palette.class_color(entry.number).tolist())
+  corner = (entry.left, entry.top)
+  opposite = (entry.left + font.size, entry.top + font.size)
+  pen.rectangle([corner, opposite], fill=color, outline=text_color)
+  start = (entry.left + 1.5 * font.size, entry.top + font.size / 2)
+  pen.text(start, entry.name, font=font, fill=text_color, anchor="lm")
 
 
 def draw_bar(task: AbstractTask, *, width: int, font_size: int = 12) -> Any:
@@ -86,10 +99,8 @@ def draw_bar(task: AbstractTask, *, width: int, font_size: int = 12) -> Any:
   from PIL import Image, ImageDraw, ImageFont
   scale = task.scale
   bar_height = font_size
-  values = np.linspace(scale.lowest, scale.highest, width, dtype=np.float32)
-  bar_1HW = np.broadcast_to(values, (1, bar_height, width))
-  colors = task.render({task.output_keys[0]: bar_1HW})[0]
   legend = Image.new("RGB", (width, 3 * bar_height), WHITE)
+  colors = bar_colors(task, width, bar_height)
   legend.paste(Image.fromarray(colors), (0, 0))
   pen = ImageDraw.Draw(legend)
   font = ImageFont.load_default(font_size)
@@ -102,3 +113,15 @@ def draw_bar(task: AbstractTask, *, width: int, font_size: int = 12) -> Any:
              f"{value:.3g} {scale.unit}", font=font, fill=BLACK,
              anchor=anchor + "a")
   return legend
+
+
+def bar_colors(task: AbstractTask, width: int, height: int = 1) -> np.ndarray:
+  """The colors of a task with a scale, from its lowest number to its highest.
+
+  Returns:
+    uint8 [height, width, 3].
+  """
+  lowest, highest, _ = task.scale
+  values = np.linspace(lowest, highest, width, dtype=np.float32)
+  values_1HW = np.broadcast_to(values, (1, height, width))
+  return task.render({task.output_keys[0]: values_1HW})[0]

@@ -95,6 +95,11 @@ def test_load_upload_predict_paint(browser, address, tmp_path):
   browser.find_element(By.ID, "undo").click()
   wait(browser, f"out.src === '{before[1]}'")
   assert browser.execute_script("return code") == before[0]
+  # The page names what is under the pointer, and lists the classes.
+  card = browser.find_elements(By.CSS_SELECTOR, "#cards figure img")[-1]
+  ActionChains(browser).move_to_element(card).perform()
+  name = wait(browser, "!tip.hidden && tip.textContent")
+  assert name == "void" or name in browser.find_element(By.ID, "legend").text
   browser.save_screenshot(str(tmp_path / "page.png"))
   with Image.open(tmp_path / "page.png") as page:
     assert page.size[0] == 1300 and np.asarray(page).std() > 20
