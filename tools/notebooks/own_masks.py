@@ -143,6 +143,9 @@ STEPS = 300
 SMALL = {"width": 64, "mlp_dim": 128, "num_heads": 2, "oracle_depth": 1,
          "base_model_depth": 1}
 SMALL_LM = {"emb_dim": 64, "mlp_dim": 128, "num_heads": 2, "num_layers": 1}
+# Not for a real run: few steps, and only one look at the score.
+SHORT = {"total_steps": STEPS, "checkpoint_steps": STEPS,
+         "log_eval_steps": STEPS, "schedule.warmup_steps": STEPS // 10}
 
 
 def overrides(prefix, values):
@@ -150,28 +153,26 @@ def overrides(prefix, values):
   return [f"--{prefix}.{name}={value}" for name, value in values.items()]
 
 
-# Not for a real run: few steps, and only one look at the score.
-SHORT = overrides("config", {
-    "total_steps": STEPS, "checkpoint_steps": STEPS, "log_eval_steps": STEPS,
-    "schedule.warmup_steps": STEPS // 10})
+STAGE_I = ["--config", f"my/vqvae_{NAME}.py", "--workdir", "stage1",
+           *overrides("config.model", SMALL), *overrides("config", SHORT)]
+STAGE_II = ["--config", f"my/lm_{NAME}.py", "--workdir", "stage2",
+            "--config.oracle.model_init=stage1",
+            *overrides("config.oracle.model", SMALL),
+            *overrides("config.model", SMALL_LM), *overrides("config", SHORT)]
 
-
+# %%
 def train_stage_i(arguments):
   return trainers.main("vqvae", None, arguments)
 
 
+command("trainers.vqvae", train_stage_i, *STAGE_I)
+
+# %%
 def train_stage_ii(arguments):
   return trainers.main("lm", None, arguments)
 
 
-command("trainers.vqvae", train_stage_i, "--config", f"my/vqvae_{NAME}.py",
-        "--workdir", "stage1", *overrides("config.model", SMALL), *SHORT)
-
-# %%
-command("trainers.lm", train_stage_ii, "--config", f"my/lm_{NAME}.py",
-        "--workdir", "stage2", "--config.oracle.model_init=stage1",
-        *overrides("config.oracle.model", SMALL),
-        *overrides("config.model", SMALL_LM), *SHORT)
+command("trainers.lm", train_stage_ii, *STAGE_II)
 
 # %% [markdown]
 # ## Predict
