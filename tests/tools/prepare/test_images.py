@@ -335,7 +335,8 @@ def test_splits_can_be_added_to_imagenet(imagenet):
 def test_other_data_sets_take_no_images(imagenet, capsys):
   raw = imagenet / "raw"
   save(raw / "x.png", gradient())
-  save(raw / "x_depth.png", gradient()[..., 0].astype(np.uint16))
+  # In millimetres: numbers of 8 bits would be depth drawn for the eye.
+  save(raw / "x_depth.png", gradient()[..., 0].astype(np.uint16) * 100)
 
   def rgbd(name):
     return raw_files.arguments("rgbd", imagenet / "out", images=raw, depth=raw,
