@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pp import builder, sources
+import evaluators
+from pp import builder, sources, splits
 from tests.tools.prepare import raw_files, raw_masks
 from tests.trainers import tiny
 from tools import show_config
@@ -15,14 +16,13 @@ from tools.make_config import __main__ as make_config
 from tools.make_config import pair, plan, survey
 from tools.make_config.cost import Machine
 from tools.prepare import __main__ as prepare_data
-from trainers import config_file, inputs, preflight
+from trainers import config_file, preflight
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from trainers.report import pairs as report_pairs
 from uvim import files
 from uvim.config import resolve
 from uvim.registry import ConfigError
-from uvim.store import start_from
 
 # A folder that no other test imports from.
 OUT = "pairs_of_this_test"
@@ -85,8 +85,8 @@ def load(kind, name, *changes):
       f"{OUT}/{kind}_{name}.py", changes))
 
 
-def open_inputs(config):
-  return inputs.open_inputs(config, start_from.Store(), lambda: None)
+def open_split(config):
+  return splits.open_split(config.dataset, config.train_split, config.data_dir)
 
 
 def save_zeros(family, path):
@@ -119,27 +119,43 @@ def trace_loss(family, batch):
   return loss.shape
 
 
+def check_fit(family):
+  """Whether classes, labels, batches and truth fit the model."""
+  config = family.config
+  preflight.check_classes(family.task, open_split(config))
+  batch = make_batch(config, config.pp_train)
+  family.check_batch(batch)
+  preflight.check_labels(family.task, batch, "train")
+  for block in config.evals:
+    batch = make_batch(config, block.pp)
+    assert batch["image"].shape[1:3] == config.model["input_size"]
+    split = splits.open_split(block.dataset, block.split, block.data_dir)
+    evaluator = evaluators.make_evaluator(block.type, split, block.options)
+    truth = evaluator.read_truth(0)
+    assert truth is None or not evaluator.truth_problem(truth)
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_both_stages_fit_the_data(here, name):
+def test_both_stages_fit_the_data(here, name, caplog):
   config = load("vqvae", name)
   assert config.task == TASKS[name]
   assert (config.train_split, config.val_split) == ("train[:2]", "train[2:]")
-  stage1 = open_inputs(config)
-  preflight.check_inputs(config, stage1)
+  stage1 = VqvaeFamily(config)
+  check_fit(stage1)
   batch = make_batch(config, config.pp_train)
-  assert trace_loss(stage1.family, batch) == ()
+  assert trace_loss(stage1, batch) == ()
 
-  save_zeros(stage1.family, here / f"{name}.npz")
+  save_zeros(stage1, here / f"{name}.npz")
   config = load("lm", name, f"--config.oracle.model_init={name}.npz")
   assert config.oracle.task == TASKS[name]
-  family = LmFamily(config)
+  stage2 = LmFamily(config)
+  check_fit(stage2)
+  assert trace_loss(stage2, batch) == ()
+  # The labels have no flaw to warn of.
+  assert not caplog.records
   for block in config.evals:
     batch = make_batch(config, block.pp)
     assert ("labels" in batch) == (block.name in ("val", "oracle_code"))
-    assert batch["image"].shape[1:3] == config.model["input_size"]
-  batch = make_batch(config, config.pp_train)
-  family.check_batch(batch)
-  assert trace_loss(family, batch) == ()
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -185,6 +201,19 @@ def take_step(family):
   assert np.isfinite(log["loss"]) and np.isfinite(log["grad_norm"])
 
 
+def test_colors_are_scored_at_the_size_of_the_labels(here):
+  config = load("vqvae", "photos")
+  for block in config.evals:
+    if block.type == "psnr":
+      split = splits.open_split(block.dataset, block.split, block.data_dir)
+      evaluator = evaluators.make_evaluator(block.type, split, block.options)
+      gray = {"color": np.zeros((*config.model["input_size"], 3))}
+      # Another size is an error.
+      state = evaluator.update(
+          evaluator.initial(), gray, evaluator.read_truth(0))
+      assert np.isfinite(evaluator.result(state)["PSNR"])
+
+
 def test_an_encoder_sees_a_larger_image(here):
   for kind in ("vqvae", "lm"):
     config = resolve(config_file.load_config(
@@ -214,7 +243,7 @@ def test_a_wrong_class_count_is_refused_before_training(here):
   (here / OUT / "vqvae_wrong.py").write_text(wrong)
   config = load("vqvae", "wrong")
   with pytest.raises(ConfigError, match="has 4 categories.*is for 7 and void"):
-    preflight.check_inputs(config, open_inputs(config))
+    preflight.check_classes(VqvaeFamily(config).task, open_split(config))
 
 
 # ── The commands ────────────────────────────────────────────────────────────

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from tests.trainers import tiny
 from tools.bench import flops
 from tools.make_config import cost, plan, recipe, survey
@@ -152,10 +151,10 @@ def test_large_images_make_a_step_longer():
 
 def test_operations_are_those_of_the_traced_step():
   sizes = recipe.STAGE_I
+  labels = {"semantics": (12, 64)}
   model = dict(
       sizes, input_size=(96, 128), patch_size=(8, 8), code_len=192,
-      code_grid=(12, 16), **common.stage_i_switches())
-  model["inputs"] = model["outputs"] = {"semantics": (12, 64)}
+      code_grid=(12, 16), inputs=labels, outputs=labels)
   config = tiny.stage_i_config(
       model=model, task="semantic_segmentation")
   family = VqvaeFamily(config)
