@@ -131,8 +131,8 @@ for arguments in (STAGE_I, STAGE_II):
 """
 
 
-def test_own_masks_up_to_the_training(kernel):
-  notebook = read("own_masks", NUM_IMAGES=20, STEPS=7)
+def test_own_masks_up_to_the_training(kernel, tmp_path):
+  notebook = read("own_masks", WORK=str(tmp_path), NUM_IMAGES=20, STEPS=7)
   [first_run] = [
       place for place, cell in enumerate(notebook.cells)
       if "def train_stage_i(" in cell.source]

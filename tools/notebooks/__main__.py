@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from uvim.cli import app
 
 FOLDER = pathlib.Path(__file__).parent
+ROOT = FOLDER.parents[1]
 # A drawing needs no more, and its file is a third as large.
 _NUM_COLORS = 256
 
@@ -45,10 +46,11 @@ def make(name: str, *, is_run: bool) -> None:
   import nbclient
   notebook = jupytext.read(FOLDER / f"{name}.py", fmt="py:percent")
   if is_run:
-    # Without times, which would change the file each time.
+    # Without times, which would change the file each time. What it writes goes
+    # to `workdirs` of the checkout.
     client = nbclient.NotebookClient(
         notebook, timeout=None, record_timing=False,
-        resources={"metadata": {"path": str(FOLDER)}})
+        resources={"metadata": {"path": str(ROOT)}})
     client.execute()
     for cell in notebook.cells:
       for output in cell.get("outputs", ()):

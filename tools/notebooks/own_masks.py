@@ -54,7 +54,7 @@ sys.path.insert(0, str(code))
 # %%
 import os
 
-WORK = "workdirs/own_masks"  # Everything that is written goes below it.
+WORK = code / "workdirs" / "own_masks"  # All that is written goes below it.
 os.makedirs(WORK, exist_ok=True)
 os.chdir(WORK)
 
