@@ -3,6 +3,8 @@ r"""Makes TFDS data sets, which the configs can name, of raw files.
   python -m tools.prepare_data coco --images val2017 \
       --panoptic panoptic_val2017 --annotations panoptic_val2017.json \
       --name coco/2017_panoptic --split validation [--data_dir DIR]
+  python -m tools.prepare_data masks --images DIR --masks DIR \
+      --classes classes.txt --name mymasks --split train
   python -m tools.prepare_data nyu --train nyudepthv2/train \
       --validation nyudepthv2/val [--holdout_scenes 14]
   python -m tools.prepare_data rgbd --images DIR [--depth DIR] \
@@ -23,12 +25,17 @@ set also writes its config pair; see tools.make_config.
 
 coco: panoptic files. With --name coco/2017_panoptic the result is the same as
 TFDS's own, and `tfds.load` reads it. Any other name (mydata, mydata/panoptic)
-has the same features and its own categories.
+has the same features and its own categories. docs/data.md has all readers.
 
 nyu: NYU Depth V2 as SCENE/*.h5 (what TFDS unpacks for its nyu_depth_v2) or as
 SCENE/rgb_*.jpg with SCENE/sync_depth_*.png. TFDS's own data set does not tell
 the scene of a frame; this one does, and whole scenes of --train make up the
 split `holdout`. The name of all training frames together is `train+holdout`.
+
+masks, instances: images with PNGs of classes and, if there are any, of
+instances. cityscapes, kitti_step, ade20k: the same, as these are distributed.
+
+detection, labelme, label_studio: polygons and other shapes in annotation files.
 
 rgbd: images with depth maps, named as in 7-Scenes, ScanNet, TUM RGB-D or in
 another usual way: 16-bit PNG, TIFF, .npy, .npz, .exr or .pfm. 0, negative, NaN,
