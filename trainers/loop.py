@@ -362,18 +362,9 @@ def _prepare(
     make_recorder: Callable,
 ) -> Run:
   """Checks all input and makes a run that is ready to train."""
-  def open_and_check():
-    # What a user can get wrong comes first: it must not wait for the compiler.
-    past = check_workdir(workdir, config)
-    # An evaluator asks the watch before each batch: a pass takes long, and a
-    # run that is told to stop has little time.
-    inputs, program, meta = open_run(config, past, store, watch.check)
-    check_inputs(workdir, config, past, meta)
-    sample = preflight.check_inputs(config, inputs)
-    return inputs, program, meta, sample
-
   # A mistake may show in one process alone, such as data that it cannot see.
-  inputs, program, meta, sample = cluster.together(open_and_check)
+  inputs, program, meta, sample = cluster.together(
+      lambda: _open_and_check(config, workdir, store, watch))
   cluster.together(lambda: claim_workdir(workdir, config))
   checkpointer = checkpoint.Checkpointer(
       workdir, keep_every=config.keep_checkpoint_steps)
@@ -387,7 +378,7 @@ def _prepare(
   record = _open_recorder(
       make_recorder, config, workdir, inputs, progress, wandb,
       num_lines=old_meta.get("lines", 0))
-  _say_start(record, workdir, state, inputs.total_steps, bool(old_meta))
+  record.say(opening.title(workdir, step, inputs.total_steps, bool(old_meta)))
   for line in opening.describe(config, inputs, state.params, sample):
     record.say(line)
   return Run(
@@ -401,6 +392,25 @@ def _prepare(
       state=state,
       **parts_of_run(config, inputs, program),
       **progress)
+
+
+def _open_and_check(
+    config: TrainConfig,
+    workdir: pathlib.Path,
+    store: start_from.Store,
+    watch: preemption.Watch,
+) -> tuple[Any, ...]:
+  """What `open_run` returns, and a training batch; all of it checked.
+
+  What a user can get wrong comes first: it must not wait for the compiler.
+  """
+  past = check_workdir(workdir, config)
+  # An evaluator asks the watch before each batch: a pass takes long, and a run
+  # that is told to stop has little time.
+  inputs, program, meta = open_run(config, past, store, watch.check)
+  check_inputs(workdir, config, past, meta)
+  sample = preflight.check_inputs(config, inputs)
+  return inputs, program, meta, sample
 
 
 def _progress(
@@ -445,14 +455,6 @@ def _open_recorder(
       num_lines=num_lines,
       wandb=wandb,
       passes=opening.passes_of(inputs))
-
-
-def _say_start(record, workdir, state, total_steps, is_resumed):
-  origin = "new run"
-  if is_resumed:
-    origin = f"resumed at step {int(state.step)}"
-  record.say(f"{workdir}: {origin}, {total_steps} steps, "
-             f"{jax.device_count()} device(s)")
 
 
 def sum_over_processes(count: float) -> int:

@@ -3,6 +3,7 @@
 A mistake in a config often shows here, hours before it shows in a score.
 """
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,18 @@ from uvim.learn import optim
 
 Size = tuple[int, int]
 Batch = Mapping[str, np.ndarray]
+
+
+def title(
+    workdir: pathlib.Path,
+    step: int,
+    total_steps: int,
+    is_resumed: bool,
+) -> str:
+  """Which run this is, and whether it goes on from a step."""
+  origin = f"resumed at step {step}" if is_resumed else "new run"
+  return (f"{workdir}: {origin}, {total_steps} steps, {jax.device_count()} "
+          "device(s)")
 
 
 def describe(
