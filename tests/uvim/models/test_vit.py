@@ -352,7 +352,8 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
 @pytest.mark.parametrize("fields,message", (
     (dict(input_size=(16, 10)), r"patch_size = \(4, 4\).*\(16, 10\)"),
     (dict(code_len=6), "code_len = 6.*square"),
-    (dict(code_len=6, code_grid=(2, 4)), r"\(2, 4\) has 8 places; code_len = 6"),
+    (dict(code_len=6, code_grid=(2, 4)),
+     r"code_grid = \(2, 4\) has 8 places; code_len = 6"),
     (dict(code_len=6, code_grid=(2, 3), bottleneck_resize=False),
      r"code_grid = \(2, 3\): with bottleneck_resize False"),
     (dict(num_heads=3), "num_heads = 3.*width 16"),
