@@ -177,8 +177,10 @@ command("trainers.lm", train_stage_ii, *STAGE_II)
 # %% [markdown]
 # ## Predict
 #
-# `stage2/report.html` has the curves, the scores and what they mean. Here are
-# two images that the model has not seen.
+# `stage2/report.html` has the curves, the scores and what they mean. After so
+# short a run the alarms above are right: the language model writes one word
+# nearly everywhere. The oracle's code is already worth more than no code. Here
+# are two images that the model has not seen.
 
 # %%
 from uvim.inference.api import UViM
