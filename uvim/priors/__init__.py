@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from uvim.fields import Field
-from uvim.priors import autoregressive
+from uvim.priors import autoregressive, masked
 from uvim.priors.base import Prior
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
 
-PRIORS = {"ar": autoregressive.AutoregressivePrior}
+PRIORS = {
+    "ar": autoregressive.AutoregressivePrior,
+    "masked": masked.MaskedPrior,
+}
 # The one field that all priors share: it says whose the others are.
 STYLE = Field(
     name="style",
     default="ar",
     doc="How the words are predicted. `ar`: one after the other, each given "
-    "those before it.",
+    "those before it. `masked`: many at once, each given all that are known.",
     source="ours")
 
 

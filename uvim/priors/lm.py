@@ -25,7 +25,7 @@ from uvim.fields import field
 from uvim.nn import attention, backbones, positions, transformer
 from uvim.nn.backbones import vit
 from uvim.nn.grid import resize_grid
-from uvim.priors import decoder
+from uvim.priors import decoder, packed_decoder
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, PyTree, Tokens, Words
 
@@ -198,16 +198,28 @@ class LM(nn.Module):
       return self.image_tokens(ctx)
     return self.image_tokens(ctx.image)
 
-  def logits(self, encoded_BND: Tokens, text_BL: Words) -> Logits:
-    """The decoder alone, on an image already encoded."""
+  def logits(
+      self, encoded_BND: Tokens, text_BL: Words, masked: bool = False,
+  ) -> Logits:
+    """The decoder alone, on an image already encoded; see `decoder.Decoder`."""
     places = self._places(encoded_BND)
-    return self.decoder(encoded_BND, text_BL, places)
+    return self.decoder(encoded_BND, text_BL, places, masked)
+
+  def masked_logits(self, image: Seen, text_BL: Words) -> Logits:
+    """Float32 logits of each word given those of `text_BL` that are not 0.
+
+    Args:
+      image: as for a call.
+      text_BL: code + 1, or 0 for an unknown word.
+    """
+    encoded_BND = self.encode(image)
+    return self.logits(encoded_BND, text_BL, masked=True)
 
   def packed_decoder(self, encoded_BND: Tokens) -> PyTree:
-    """Parameters as `decoder.step` wants them; call on a bound model."""
+    """Parameters laid out by `packed_decoder.pack`; call on a bound model."""
     params = self.decoder.variables["params"]
     places = self._places(encoded_BND)
-    return decoder.pack(params, places, dtype=self.dtype)
+    return packed_decoder.pack(params, places, dtype=self.dtype)
 
   def _places(self, encoded_BND):
     """What tells the decoder where a word lies: [1, L, D], or [B, L, D]."""

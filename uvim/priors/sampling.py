@@ -7,7 +7,8 @@ H W image pixels · C channels · N patches · D width
 One jitted program per shape: the image is encoded once, its cross-attention
 keys and values are computed once and shared by all samples of that image, and
 a scan over the words runs without returning to the host. The network of one
-step, and what it keeps between the words, is in `uvim.priors.decoder`.
+step, and what it keeps between the words, is in
+`uvim.priors.packed_decoder`.
 
 Words and codes are offset by one. The decoder reads and predicts the
 vocabulary 0..Q, where 0 starts a sequence. A code holds 0..Q-1. `choose_code`
@@ -29,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from uvim.encoders.image_encoder import Seen
-from uvim.priors import decoder
+from uvim.priors import packed_decoder
 from uvim.priors.base import Samples
 from uvim.typing import Array, Float, Int, PyTree, Seeds, Words
 
@@ -79,7 +80,7 @@ def sample(
     given: words that are fixed; -1 where a word is drawn. A word knows the
       given words before it, not those after it.
   """
-  greedy = temperature < _COLDEST
+  greedy = is_greedy(temperature)
   if greedy:  # They have no use then; fixed values share one program.
     temperature = 1.0
     top_k = None
@@ -96,6 +97,11 @@ def sample(
   return _sample(
       model, params, image, seeds_B, given, temperature, top_p,
       top_k, greedy=greedy, num_samples=num_samples, num_sorted=num_sorted)
+
+
+def is_greedy(temperature: float) -> bool:
+  """Whether this is taken for 0."""
+  return temperature < _COLDEST
 
 
 def _sort_size(top_k: int, num_words: int) -> int:
@@ -161,12 +167,12 @@ def _draw_words(
   num_rows = num_images * num_samples
   # What every word needs and none changes; computed before the loop.
   packed = model.packed_decoder(encoded_BND)
-  memories = decoder.read_image(packed, encoded_BND)
+  memories = packed_decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):
     input_R, caches = carry
     position, uniform_R, given_R = inputs
-    logits_RV, caches = decoder.step(
+    logits_RV, caches = packed_decoder.step(
         packed, memories, caches, input_R, position)
     drawn_R = choose(logits_RV, uniform_R)
     code_R = _keep_given(drawn_R, given_R)
@@ -181,7 +187,7 @@ def _draw_words(
   start = 0
   for stop in _cache_sizes(model.seq_len):
     # A scan of its own for each size of the caches.
-    caches = decoder.grow_caches(packed, caches, num_rows, stop)
+    caches = packed_decoder.grow_caches(packed, caches, num_rows, stop)
     inputs = (
         jnp.arange(start, stop),
         _take_places(uniform_LR, start, stop),

@@ -14,7 +14,7 @@ import pytest
 from flax import traverse_util
 
 from uvim.nn import positions
-from uvim.priors import autoregressive, lm, make_prior
+from uvim.priors import lm, lm_prior, make_prior
 from uvim.registry import ConfigError
 
 TINY = dict(num_layers=2, num_heads=2, mlp_dim=16, emb_dim=8,
@@ -31,7 +31,7 @@ def random_params(model, seed=0):
   """Parameters that are all at work: a fresh model's logit head is zero."""
   rng = np.random.default_rng(seed)
   shapes = jax.eval_shape(
-      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
+      lambda r: lm_prior.init_lm(model, r), jax.random.key(0))
   return jax.tree.map(
       lambda x: rng.normal(0, 0.5, x.shape).astype(x.dtype), shapes)
 
@@ -125,7 +125,7 @@ def test_fixed_position_embedding_is_not_a_parameter():
 def shapes_of(size, **fields):
   model = lm.LM(**(SIZES[size] | fields))
   tree = jax.eval_shape(
-      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
+      lambda r: lm_prior.init_lm(model, r), jax.random.key(0))
   return traverse_util.flatten_dict(tree, sep="/")
 
 
@@ -156,7 +156,7 @@ def test_large_encoder_count():
 def test_a_fresh_model_is_uniform_over_the_vocabulary():
   model = lm.LM(**TINY | dict(num_layers=1))
   image, text = random_batch(model)
-  params = autoregressive.init_lm(model, jax.random.key(0))
+  params = lm_prior.init_lm(model, jax.random.key(0))
   loss = nll(model.apply({"params": params}, image, text), text)
   np.testing.assert_allclose(loss, math.log(model.vocab_size), rtol=1e-6)
   # The paper's dictionary: 4096 words and the start word.
@@ -243,7 +243,7 @@ def test_sizes_that_fit_pass():
 def test_a_word_on_a_grid_gets_the_image_token_at_its_place():
   sizes = TINY | {"code_grid": (2, 3)}
   model = lm.LM(**sizes)
-  params = autoregressive.init_lm(model, jax.random.key(0))
+  params = lm_prior.init_lm(model, jax.random.key(0))
   bound = model.bind({"params": params})
   encoded_BND = np.random.default_rng(0).normal(size=(2, 6, 8))
   before = bound.packed_decoder(jnp.float32(encoded_BND))["places"]

@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from uvim.priors import autoregressive, base, decoder, lm, sampling
+from uvim.priors import (
+  autoregressive,
+  base,
+  lm,
+  lm_prior,
+  packed_decoder,
+  sampling,
+)
 from uvim.registry import ConfigError
 
 TINY = dict(num_layers=1, num_heads=2, mlp_dim=16, emb_dim=8,
@@ -26,7 +33,7 @@ def with_random_params(model):
   """The model, random parameters, and images for it."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(
-      lambda r: autoregressive.init_lm(model, r), jax.random.key(0))
+      lambda r: lm_prior.init_lm(model, r), jax.random.key(0))
   params = jax.tree.map(
       lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype), shapes)
   image = rng.uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
@@ -163,14 +170,15 @@ def test_cached_steps_equal_the_full_forward_pass(fixture, request):
     bound = model.bind({"params": params})
     encoded_BND = bound.encode(image)
     packed = bound.packed_decoder(encoded_BND)
-    memories = decoder.read_image(packed, encoded_BND)
+    memories = packed_decoder.read_image(packed, encoded_BND)
 
     def feed(caches, inputs):
-      logits_RV, caches = decoder.step(packed, memories, caches, *inputs)
+      logits_RV, caches = packed_decoder.step(packed, memories, caches, *inputs)
       return caches, logits_RV
 
     inputs_LR = jnp.pad(text_RL[:, :-1], ((0, 0), (1, 0))).T
-    caches = decoder.grow_caches(packed, None, len(text_RL), model.seq_len)
+    caches = packed_decoder.grow_caches(
+        packed, None, len(text_RL), model.seq_len)
     positions = jnp.arange(model.seq_len)
     _, logits_LRV = jax.lax.scan(feed, caches, (inputs_LR, positions))
     return jnp.swapaxes(logits_LRV, 0, 1)
@@ -425,3 +433,15 @@ def test_given_words_stay_and_the_words_before_them_too(
   if is_autoregressive:
     want = picked(teacher_forced(model, params, image, code), code)
     np.testing.assert_allclose(got.logprob, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("given,words", [
+    (np.zeros((5, 4), int), "(5, 4); must be (5, 5)"),
+    (np.full((5, 5), NUM_CODES), "from 9 to 9"),
+    (np.full((5, 5), -2), "from -2 to -2"),
+    (np.zeros((5, 5)), "given has float64")])
+def test_given_words_that_are_none_are_named(tiny, given, words):
+  model, params, image = tiny
+  prior = autoregressive.AutoregressivePrior(model)
+  with pytest.raises(ConfigError, match=re.escape(words)):
+    prior.sample(params, image, np.arange(5), given=given)
