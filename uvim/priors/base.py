@@ -39,7 +39,8 @@ class Samples(flax.struct.PyTreeNode):
     code: (B, S, *CodeSpec.shape).
     logprob: f32 [B, S, L], log-probability in nats of each word under the model
       itself: temperature 1, nothing truncated. Their sum over L is the
-      log-likelihood of a code. None where a prior has no likelihood.
+      log-likelihood of a code, or of drawing its words in the order in which
+      they were drawn. None where a prior has no likelihood.
   """
   code: Array
   logprob: Array | None

@@ -25,7 +25,7 @@ from uvim.priors import lm as lm_lib
 from uvim.registry import ConfigError
 from uvim.typing import Bool, Float, PRNGKey, PyTree, Words
 
-_PERCENTAGE = fields_lib.number(0, 1.0)
+_SHARE = fields_lib.number(0, 1.0)
 
 _OPTIONS = (
     Field("num_iter", 12,
@@ -50,11 +50,11 @@ class Masking:
       source="MaskGIT `cosine`", check=mask_schedules.METHOD)
   min_masking_rate: float = field(
       0.5, doc="The least share of the words that training masks.",
-      source="MaskGIT 0.5", check=_PERCENTAGE)
+      source="MaskGIT 0.5", check=_SHARE)
   label_smoothing: float = field(
       0.1, doc="Training takes this much of each word's probability and "
       "spreads it evenly over all words.", source="MaskGIT 0.1",
-      check=_PERCENTAGE)
+      check=_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,10 +70,10 @@ def pack(
     *,
     dtype: str = "float32",
 ) -> PyTree:
-  """Lays out the parameters of a `Decoder` for `step`, in `dtype`.
+  """Lays out the parameters of a `Decoder` for what is below, in `dtype`.
 
   Queries, keys and values of self-attention become one kernel. Call it once,
-  outside the loop over words.
+  outside the loop over words or passes.
   """
   def cast(tree):
     return jax.tree.map(lambda w: w.astype(dtype), tree)
@@ -203,9 +203,14 @@ def read_words(
     memories: list[Memory],
     word_RL: Int[Array, "R L"],
 ) -> Float[Array, "R L V"]:
-  """Float32 logits of all places, each from all words; 0 is an unknown word.
+  """Float32 logits of all places, each from all words.
 
   Equals `Decoder` with `masked`. Rows of one image lie together, as in `step`.
+
+  Args:
+    packed: of `pack`.
+    memories: of `read_image`.
+    word_RL: vocabulary indices; 0 is an unknown word.
   """
   num_rows, length = word_RL.shape
   places = packed["places"]
@@ -221,7 +226,7 @@ def read_words(
     y_RD = _norm(norm1, x_RD)
     x_RD = x_RD + _attend_words(layer, y_RD, length)
     y_RD = _norm(norm2, x_RD)
-    x_RD = x_RD + _attend_image(layer, memory, y_RD)
+    x_RD = x_RD + _attend_image_in_blocks(layer, memory, y_RD)
     y_RD = _norm(norm3, x_RD)
     x_RD = x_RD + _mlp(layer["mlp"], y_RD)
 
@@ -310,6 +315,21 @@ def _attend_image(layer, memory, x_RD):
   weights_BASN = jax.nn.softmax(scores_BASN).astype(x_RD.dtype)
   y_BSAH = jnp.einsum("basn,banh->bsah", weights_BASN, memory.value)
   y_RAH = y_BSAH.reshape(query_RAH.shape)
+  return jnp.einsum("rah,ahd->rd", y_RAH, kernels["out"])
+
+
+def _attend_image_in_blocks(layer, memory, x_RD):
+  """As `_attend_image`, for so many rows that their scores fill the memory."""
+  kernels = layer["cross"]
+  query_RAH = jnp.einsum("rd,dah->rah", x_RD, kernels["query"])
+  num_images = memory.key.shape[0]
+  _, num_heads, head_size = query_RAH.shape
+  # All rows of an image are one sequence of queries.
+  query_BTAH = query_RAH.reshape(num_images, -1, num_heads, head_size)
+  key_BNAH = jnp.swapaxes(memory.key, 1, 2)
+  value_BNAH = jnp.swapaxes(memory.value, 1, 2)
+  y_BTAH = attention(query_BTAH, key_BNAH, value_BNAH)
+  y_RAH = y_BTAH.reshape(query_RAH.shape)
   return jnp.einsum("rah,ahd->rd", y_RAH, kernels["out"])
 
 
