@@ -3,7 +3,11 @@
 A new quantizer is one file with one class and one line in `QUANTIZERS`.
 """
 
-from uvim.codes import vq
+from uvim.codes import fsq, lfq, vq
 
 # By the name that `config.model.quantizer` gives.
-QUANTIZERS = {"vq": vq.VQ}
+QUANTIZERS = {
+    "vq": vq.VQ,
+    "fsq": fsq.FSQ,
+    "lfq": lfq.LFQ,
+}

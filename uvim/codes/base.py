@@ -182,8 +182,8 @@ class Quantizer(abc.ABC):
   ) -> CodeVectors:
     """Replaces the vectors of dropped places by "no word".
 
-    "No word" is the zero vector. A quantizer for which zeros are a legal word
-    must override this.
+    "No word" is the zero vector. A quantizer of which zeros are a word, too,
+    may override this.
     """
     del arrays
     # A select, not a product with 0: a NaN of a dropped place must vanish too.

@@ -224,17 +224,17 @@ def quantize(
   z_BLE = embed_code(codebook, code_BL)
   z_BLE = jax.lax.stop_gradient(z_BLE)
   # Not x + (z - x): rounding would move the codewords by an ulp of x.
-  return _straight_through(z_BLE, x_BLE), code_BL
+  return straight_through(z_BLE, x_BLE), code_BL
 
 
 @jax.custom_jvp
-def _straight_through(z_BLE, x_BLE):
-  """The value of `z_BLE` with the tangent of `x_BLE`."""
+def straight_through(z_BLE: CodeVectors, x_BLE: CodeVectors) -> CodeVectors:
+  """The value of `z_BLE`, whose gradient passes unchanged to `x_BLE`."""
   del x_BLE
   return z_BLE
 
 
-@_straight_through.defjvp
+@straight_through.defjvp
 def _straight_through_jvp(primals, tangents):
   z_BLE, _ = primals
   _, x_tangent_BLE = tangents

@@ -44,7 +44,7 @@ OWN_FIELDS = {
     "quantizer": fields_lib.Field(
         name="quantizer",
         default="vq",
-        doc="How vectors become words: `vq`.",
+        doc="How vectors become words: `vq`, `fsq` or `lfq`.",
         source="ours"),
     "code_dropout": fields_lib.Field(
         name="code_dropout",

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from uvim.codes import QUANTIZERS, dropout, masking, usage
 from uvim.codes.base import CodeArrays
@@ -41,7 +43,11 @@ def test_no_dropout_drops_nothing():
   assert not np.any(dropout.draw_dropped(rngs_B, 3, "none"))
 
 
-QUANTIZER_FIELDS = {"vq": dict(dict_size=8, codeword_dim=6)}
+QUANTIZER_FIELDS = {
+    "vq": dict(dict_size=8, codeword_dim=6),
+    "fsq": dict(dict_size=60, codeword_dim=3, levels=(3, 5, 4)),
+    "lfq": dict(dict_size=16, codeword_dim=4, commitment_weight=0.25),
+}
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -51,32 +57,54 @@ def test_every_quantizer_keeps_the_contract(name):
   assert isinstance(arrays, CodeArrays)
   x_BLE = np.random.default_rng(0).normal(
       size=(4, 3, quantizer.oracle_dim)).astype(np.float32)
-  coded = quantizer.encode(arrays, x_BLE)
+  encode = jax.jit(quantizer.encode)
+  embed = jax.jit(quantizer.embed)
+  coded = encode(arrays, x_BLE)
   spec = quantizer.spec(3)
   assert coded.code.shape == (4, *spec.shape)
   assert coded.code.dtype == spec.dtype
   assert coded.z_BLE.shape == (4, 3, spec.vector_dim)
   # The code alone gives the vectors.
-  np.testing.assert_array_equal(
-      quantizer.embed(arrays, coded.code), coded.z_BLE)
+  np.testing.assert_array_equal(embed(arrays, coded.code), coded.z_BLE)
   # Sums of parts are those of the whole.
-  parts = [quantizer.encode(arrays, part).stats for part in (
-      x_BLE[:1], x_BLE[1:])]
+  parts = [encode(arrays, part).stats for part in (x_BLE[:1], x_BLE[1:])]
   whole = jax.tree.map(jnp.add, *parts)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
                whole, coded.stats)
   # Dropped places say the same, whatever their word.
   dropped = np.ones((4, 3), bool)
-  nothing = quantizer.embed(arrays, coded.code, dropped)
+  nothing = embed(arrays, coded.code, dropped)
   assert len(np.unique(np.asarray(nothing).reshape(12, -1), axis=0)) == 1
   # The gradient reaches the oracle.
-  gradient = jax.grad(lambda x: jnp.sum(
-      jnp.sin(quantizer.encode(arrays, x).z_BLE)))(jnp.asarray(x_BLE))
+  gradient = jax.jit(jax.grad(lambda x: jnp.sum(
+      jnp.sin(quantizer.encode(arrays, x).z_BLE))))(x_BLE)
   assert np.abs(gradient).max() > 0
   # A word outside of the dictionary is not some other word.
   if spec.is_discrete:
-    outside = np.full_like(coded.code, spec.num_words)
-    assert np.isnan(quantizer.embed(arrays, outside)).all()
+    for outside in (spec.num_words, -1):
+      code = np.full_like(coded.code, outside)
+      assert np.isnan(embed(arrays, code)).all()
+      assert np.isfinite(embed(arrays, code, dropped)).all()
+    assert quantizer.usage(coded.stats).shape == (spec.num_words,)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_no_quantizer_depends_on_dtype_or_devices(name):
+  quantizer = QUANTIZERS[name](**QUANTIZER_FIELDS[name])
+  arrays = quantizer.init(jax.random.key(0))
+  x_BLE = jax.random.normal(
+      jax.random.key(1), (8, 3, quantizer.oracle_dim), jnp.bfloat16)
+  encode = jax.jit(quantizer.encode)
+  coded = encode(arrays, x_BLE)
+  wide = encode(arrays, x_BLE.astype(jnp.float32))
+  mesh = Mesh(np.array(jax.devices()), ("data",))
+  spread = jax.device_put(
+      x_BLE.astype(jnp.float32), NamedSharding(mesh, P("data")))
+  shared = encode(arrays, spread)
+  for other in (wide, shared):
+    np.testing.assert_array_equal(other.code, coded.code)
+    np.testing.assert_allclose(other.z_BLE, coded.z_BLE, rtol=1e-6)
+  np.testing.assert_allclose(shared.loss_B, wide.loss_B, rtol=1e-4, atol=1e-6)
 
 
 def test_masks():
