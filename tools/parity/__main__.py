@@ -23,11 +23,13 @@ import jax
 import numpy as np
 
 from tools.parity import (
+  codes,
   common,
   dino,
   encoders,
   fixtures,
   mae,
+  masked,
   measures,
   names,
   optimizer,
@@ -55,6 +57,9 @@ KINDS = (
     Kind("position_resize*.npz", positions.compare),
     Kind("enc_vit_mae*.npz", mae.compare),
     Kind("dino_loss*.npz", dino.compare),
+    Kind("maskgit*.npz", masked.compare),
+    Kind("fsq*.npz", codes.compare_fsq),
+    Kind("lfq*.npz", codes.compare_lfq),
 )
 
 
