@@ -1,7 +1,8 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_panoptic.py.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
-(both stages see with the encoder of a configs/mae_rooms.py run).
+(both stages see with the encoder of a configs/mae_rooms.py run); `fsq` (the
+code is one of quantizer FSQ).
 """
 
 from configs import common, rooms
@@ -9,9 +10,10 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False, encoder="")
+  args = common.parse_arg(arg, tiny=False, encoder="", fsq=False)
   pp = stage_i.pp_strings(rooms.RES)
-  # The argument goes to stage I too: a tiny config has a tiny oracle.
+  # The argument goes to stage I too: a tiny config has a tiny oracle, and the
+  # vocabulary is that of the oracle's quantizer.
   config = rooms.stage_ii(stage_i.get_config(arg), pp)
   if args.encoder:
     rooms.see_with(config, args.encoder)

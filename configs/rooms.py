@@ -1,5 +1,7 @@
 """What the configs of `rooms` share: the recipe of Appendix D for two cores."""
 
+import math
+
 import ml_collections as mlc
 
 from configs import common
@@ -8,6 +10,11 @@ from configs import common
 RES = 48
 PATCH = 8
 TINY = "rooms/tiny"
+# 240 words, about as many as the codebook of VQ has.
+FSQ_LEVELS = (8, 6, 5)
+# Of quantizer VQ alone: no other one has a codebook that learns.
+VQ_FIELDS = ("dict_momentum", "dict_learning", "dict_splitting",
+             "commitment_weight")
 
 
 def stage_i(task, classes, pp, tiny=False):
@@ -84,6 +91,22 @@ def stage_ii(stage_i_config, pp):
     shrink(config)
     config.model.update(num_layers=1, emb_dim=32, mlp_dim=32)
   return config
+
+
+def use_fsq(config, levels=FSQ_LEVELS):
+  """Lets a stage I model of `rooms` write its code with FSQ.
+
+  Args:
+    config: of `stage_i`.
+    levels: how many values each number of a code vector takes.
+  """
+  for name in VQ_FIELDS:
+    del config.model[name]
+  config.model.quantizer = "fsq"
+  config.model.levels = levels
+  # Both follow from `levels`; whoever sets those sets these, too.
+  config.model.dict_size = math.prod(levels)
+  config.model.codeword_dim = len(levels)
 
 
 def see_with(config, workdir):

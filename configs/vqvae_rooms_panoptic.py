@@ -1,7 +1,8 @@
 """Stage I on `rooms`, panoptic segmentation.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
-(oracle and base model see with the encoder of a configs/mae_rooms.py run).
+(oracle and base model see with the encoder of a configs/mae_rooms.py run);
+`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook).
 """
 
 from configs import common, rooms
@@ -25,10 +26,12 @@ def pp_strings(res):
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False, encoder="")
+  args = common.parse_arg(arg, tiny=False, encoder="", fsq=False)
   config = rooms.stage_i(
       "panoptic_segmentation", CLASSES, pp_strings(rooms.RES),
       tiny=args.tiny)
+  if args.fsq:
+    rooms.use_fsq(config)
   if args.encoder:
     rooms.see_with(config, args.encoder)
   rooms.add_stage_i_evals(config, "coco_panoptic", pred_kw=PRED_KW)

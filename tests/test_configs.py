@@ -32,8 +32,8 @@ CONFIGS = {
     "lm_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
     "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
-    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae"),
-    "lm_rooms_panoptic": ("", "tiny", "encoder=mae"),
+    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq"),
+    "lm_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq"),
     "vqvae_rooms_depth": ("", "tiny"),
     "lm_rooms_depth": ("", "tiny"),
     "vqvae_rooms_colorization": ("", "tiny"),
@@ -240,6 +240,17 @@ def test_shared_objects_and_references_resolve_after_overrides():
   resolved = resolve(config)
   assert resolved.model["vocab_size"] == 1025
   assert resolved.oracle.model["outputs"]["semantics"] == (5, 256)
+
+
+def test_the_vocabulary_is_that_of_the_quantizer():
+  resolved = resolve(get("lm_rooms_panoptic", "fsq"))
+  assert resolved.oracle.model["levels"] == (8, 6, 5)
+  assert resolved.model["vocab_size"] == 241
+  # Whoever changes the levels learns what else to change.
+  config = get("lm_rooms_panoptic", "fsq")
+  config.oracle.model.levels = (5, 5, 5, 5)
+  with pytest.raises(ConfigError, match="dict_size = 240; it must be 625"):
+    make_model("vit", resolve(config).oracle.model, "config.oracle.model")
 
 
 def test_config_arguments():
