@@ -18,7 +18,7 @@ Source: Chang et al., "MaskGIT: Masked Generative Image Transformer".
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -28,7 +28,16 @@ import numpy as np
 from uvim.encoders.image_encoder import Seen
 from uvim.priors import lm, mask_schedules, packed_decoder, sampling
 from uvim.priors.base import Samples
-from uvim.typing import Array, Bool, Float, Int, PyTree, Seeds, Words
+from uvim.typing import (
+  Array,
+  Bool,
+  Float,
+  Int,
+  PRNGKey,
+  PyTree,
+  Seeds,
+  Words,
+)
 
 UNKNOWN = -1
 
@@ -119,7 +128,7 @@ def _sample(model, params, image, seeds_B, given_BL, num_masked_LL, num_iter,
   def run_step(index, state):
     # In the vocabulary, 0 is an unknown word.
     logits_RLV = packed_decoder.read_words(packed, memories, state.known + 1)
-    noise = _draw_noise(keys_R, index, model.seq_len)
+    noise = draw_noise(keys_R, index, model.seq_len)
     drawn_RL = sampling.choose_code(
         logits_RLV, noise.word, temperature=temperature, greedy=greedy,
         top_k=None, top_p=None)
@@ -211,8 +220,8 @@ def _keys(seeds_B, num_samples):
   return keys_BS.reshape(-1)
 
 
-def _draw_noise(keys_R, index, seq_len) -> Noise:
-  """The random numbers of a step."""
+def draw_noise(keys_R: PRNGKey, index: Any, seq_len: int) -> Noise:
+  """The random numbers of step `index`, for each row from its own key."""
   def of_row(key):
     word_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
     word_L = jax.random.uniform(word_key, (seq_len,))

@@ -228,6 +228,15 @@ def test_a_sample_does_not_depend_on_its_batch(tiny, options):
   assert num_codes == (1 if options else 4)
 
 
+def test_every_step_and_row_has_numbers_of_its_own():
+  keys = jax.random.split(jax.random.key(0), 2)
+  steps = [masked_sampling.draw_noise(keys, index, LENGTH) for index in (0, 1)]
+  for name in ("word", "choice"):
+    numbers = np.stack([getattr(noise, name) for noise in steps])
+    assert len(np.unique(numbers)) == numbers.size
+  assert not np.any(steps[0].word == steps[0].choice)
+
+
 def test_options_compile_nothing(tiny):
   draw(tiny, num_iter=3)
   size = masked_sampling._sample._cache_size()
