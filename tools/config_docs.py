@@ -76,7 +76,8 @@ PREDICTIONS = (
     ("`zero_code`", "base model with every code vector zero",
      "base model with every code vector zero"),
     ("`loss`", "task loss with the oracle's code (for `mean`)",
-     "nats and bits per codeword of the oracle's code (for `mean`)"))
+     "nats and bits per codeword of the oracle's code (for `mean`); with "
+     "`style` = `masked` nats per masked word, `masked_nll`"))
 OUTPUT_OPTIONS = {
     "min_fraction": "Instances of at most this share of the pixels become "
                     "void.",
@@ -97,9 +98,11 @@ def page() -> str:
   Raises:
     ConfigError: an option whose meaning this file lacks.
   """
+  from uvim.codes import QUANTIZERS
   from uvim.config import EvalConfig, OracleConfig
   from uvim.encoders.image_encoder import ImageEncoder
   from uvim.models import known_fields
+  from uvim.priors.masked import Masking
   from uvim.store import published
   tables = _top_level_tables()
   tables["eval_block"] = field_table(
@@ -108,8 +111,13 @@ def page() -> str:
       fields_of(OracleConfig).values(), prefix="oracle.")
   tables["stage_i"] = field_table(
       known_fields("vit", {}, "config.model").values(), prefix="model.")
+  for name in ("fsq", "lfq"):
+    tables[name] = field_table(
+        fields_of(QUANTIZERS[name]).values(), prefix="model.")
   tables["stage_ii"] = field_table(
       known_fields("lm", {}, "config.model").values(), prefix="model.")
+  tables["masking"] = field_table(
+      fields_of(Masking).values(), prefix="model.")
   for name in ("mae", "dino"):
     tables[name] = field_table(
         known_fields(name, {}, "config.model").values(), prefix="model.")
