@@ -2,7 +2,8 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (both stages see with the encoder of a configs/mae_rooms.py run); `fsq` (the
-code is one of quantizer FSQ).
+code is one of quantizer FSQ); `masked` (a code takes a few passes in place of
+one for each word, as with MaskGIT).
 """
 
 from configs import common, rooms
@@ -10,7 +11,8 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False, encoder="", fsq=False)
+  args = common.parse_arg(
+      arg, tiny=False, encoder="", fsq=False, masked=False)
   pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle, and the
   # vocabulary is that of the oracle's quantizer.
@@ -19,4 +21,6 @@ def get_config(arg=None):
     rooms.see_with(config, args.encoder)
   rooms.add_stage_ii_evals(
       config, "coco_panoptic", pp.predict, pred_kw=stage_i.PRED_KW)
+  if args.masked:
+    rooms.use_masked_words(config)
   return config

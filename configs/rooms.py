@@ -109,6 +109,19 @@ def use_fsq(config, levels=FSQ_LEVELS):
   config.model.codeword_dim = len(levels)
 
 
+def use_masked_words(config):
+  """Lets a stage II model of `rooms` predict many words at once, as MaskGIT.
+
+  Args:
+    config: of `stage_ii`, with its evaluators.
+  """
+  config.model.update(
+      style="masked", mask_scheduling_method="cosine", min_masking_rate=0.5,
+      label_smoothing=0.1)
+  # Without chance: as at temperature 0, the score must not depend on the seed.
+  config.uvim.pred_kw.update(num_iter=12, choice_temperature=0.0)
+
+
 def see_with(config, workdir):
   """Lets a model of `rooms` see with the encoder of a configs/mae_rooms.py run.
 

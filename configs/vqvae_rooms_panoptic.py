@@ -2,7 +2,8 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (oracle and base model see with the encoder of a configs/mae_rooms.py run);
-`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook).
+`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook); `masked`
+changes stage II alone.
 """
 
 from configs import common, rooms
@@ -26,7 +27,8 @@ def pp_strings(res):
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False, encoder="", fsq=False)
+  args = common.parse_arg(
+      arg, tiny=False, encoder="", fsq=False, masked=False)
   config = rooms.stage_i(
       "panoptic_segmentation", CLASSES, pp_strings(rooms.RES),
       tiny=args.tiny)

@@ -23,6 +23,7 @@ from uvim.config import (
 )
 from uvim.models import make_model
 from uvim.models.guided import GuidedModel
+from uvim.priors.masked import Masking
 from uvim.registry import ConfigError
 
 CONFIGS = {
@@ -33,7 +34,7 @@ CONFIGS = {
     "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq"),
-    "lm_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq"),
+    "lm_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq", "masked"),
     "vqvae_rooms_depth": ("", "tiny"),
     "lm_rooms_depth": ("", "tiny"),
     "vqvae_rooms_colorization": ("", "tiny"),
@@ -251,6 +252,16 @@ def test_the_vocabulary_is_that_of_the_quantizer():
   config.oracle.model.levels = (5, 5, 5, 5)
   with pytest.raises(ConfigError, match="dict_size = 240; it must be 625"):
     make_model("vit", resolve(config).oracle.model, "config.oracle.model")
+
+
+def test_a_masked_prior_is_scored_without_chance():
+  resolved = resolve(get("lm_rooms_panoptic", "masked"))
+  prior = make_model("lm", resolved.model, "config.model")
+  # What the config names is what holds without it.
+  assert prior.masking == Masking()
+  options = get("lm_rooms_panoptic", "masked").uvim.pred_kw
+  assert options.temperature == options.choice_temperature == 0
+  assert set(prior.options) <= set(options)
 
 
 def test_config_arguments():
