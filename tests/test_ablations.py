@@ -367,7 +367,7 @@ def test_random_words_are_even_and_follow_from_the_seed_alone():
     (7, None, ["mask = 7", "0..6"]),
     (-1, None, ["mask = -1"]),
     (True, None, ["mask = True"]),
-    ("zeros", (0, 0, 4, 1), ["mask_region = (0, 0, 4, 1)", "9 of them"]),
+    ("zeros", (0, 0, 4, 1), ["mask_region = (0, 0, 4, 1)", "3 × 3 words"]),
     ("zeros", (2, 0, 1, 1), ["(2, 0, 1, 1)"]),
     ("zeros", (0, 3), ["(0, 3)"])])
 def test_masks_that_do_not_fit_are_named(code_BL, mask, region, words):
@@ -376,7 +376,7 @@ def test_masks_that_do_not_fit_are_named(code_BL, mask, region, words):
   for word in words:
     assert word in str(error.value)
   if region is not None:
-    with pytest.raises(ConfigError, match="8 of them"):
+    with pytest.raises(ConfigError, match="its 8 words lie on none"):
       masking.mask_code(code_BL[:, :8], mask, NUM_WORDS, region=region)
 
 

@@ -56,12 +56,12 @@ def region_mask(
   region = tuple(region)
   grid = grid or grid_of(length)
   if not _is_inside(region, grid):
-    size = f"{length} words on no grid"
+    size = f"its {length} words lie on none"
     if grid is not None:
       size = f"{grid[0]} × {grid[1]} words"
     raise ConfigError(
         f"{where} = {region}; it must be (top, left, bottom, right) on the "
-        f"grid of the code, which has {size}.")
+        f"grid of the code: {size}.")
   top, left, bottom, right = region
   masked = np.zeros(grid, bool)
   masked[top:bottom, left:right] = True
