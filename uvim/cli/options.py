@@ -85,7 +85,8 @@ class _Reader:
       check = option.check
       if check is None or check.fits(value):
         return value
-      rules.append(check.allowed)
+      if check.allowed not in rules:
+        rules.append(check.allowed)
     allowed = " or ".join(rules)
     raise argparse.ArgumentTypeError(
         f"{self._name} = {text}; it must be {allowed}")

@@ -252,7 +252,8 @@ def test_options_come_from_priors_and_tasks():
   """Whatever a prior or a task lists can be said; names stay as they were."""
   sampling = options.sampling_options()
   outputs = options.output_options()
-  assert list(sampling) == ["temperature", "top_k", "top_p"]
+  assert list(sampling) == [
+      "temperature", "top_k", "top_p", "num_iter", "choice_temperature"]
   assert {"min_fraction", "instance_label", "full_luma"} == set(outputs)
   parser = argparse.ArgumentParser()
   options.add_options(parser, "codes", sampling)
