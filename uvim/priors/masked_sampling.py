@@ -99,17 +99,20 @@ def sample(
   greedy = sampling.is_greedy(temperature)
   if greedy:  # It has no use then; a fixed value shares one program.
     temperature = 1.0
-  num_masked_TL = mask_schedules.num_masked(num_iter, model.seq_len, method)
-  # One shape for every number of steps.
-  num_unused = model.seq_len - num_iter
-  num_masked_LL = np.pad(num_masked_TL, ((0, num_unused), (0, 0)))
   if given is None:
     given = np.full((len(seeds_B), model.seq_len), UNKNOWN, np.int32)
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
-      model, params, image, seeds_B, jnp.asarray(given), num_masked_LL,
-      num_iter, temperature, choice_temperature, greedy=greedy,
-      num_samples=num_samples)
+      model, params, image, seeds_B, jnp.asarray(given),
+      _num_masked(num_iter, model.seq_len, method), num_iter, temperature,
+      choice_temperature, greedy=greedy, num_samples=num_samples)
+
+
+def _num_masked(num_iter, seq_len, method):
+  """How many words each step masks, in one shape for every number of steps."""
+  num_masked_TL = mask_schedules.num_masked(num_iter, seq_len, method)
+  num_unused = seq_len - num_iter
+  return np.pad(num_masked_TL, ((0, num_unused), (0, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=0,
@@ -133,6 +136,7 @@ def _sample(model, params, image, seeds_B, given_BL, num_masked_LL, num_iter,
         logits_RLV, noise.word, temperature=temperature, greedy=greedy,
         top_k=None, top_p=None)
     progress = (index + 1) / num_iter
+    # Chance decides less and less, and nothing in the last step.
     weight = choice_temperature * (1 - progress)
     return keep_words(
         state, drawn_RL, word_logprob(logits_RLV, drawn_RL),
