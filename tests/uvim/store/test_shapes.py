@@ -35,3 +35,8 @@ def test_a_plain_model_is_told_by_its_shapes():
 def test_other_models_are_opened_from_their_workdir(changes, what):
   with pytest.raises(ConfigError, match=f"{what}.*from its run's workdir"):
     shapes.stage_ii_fields(shapes_of(**changes))
+
+
+def test_a_code_without_a_codebook_is_opened_from_its_workdir():
+  with pytest.raises(ConfigError, match="no codebook; .* its run's workdir"):
+    shapes.stage_i_fields({"params/decoder_stem/kernel": (3, 16)})
