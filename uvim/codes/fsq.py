@@ -92,8 +92,8 @@ class FSQ(computed.ComputedWords):
     half_width_11E = (levels_11E - 1) * (1 - EPSILON) / 2
     # An even number of integers has 0 not in its middle, but half a step above.
     offset_11E = np.where(levels_11E % 2, 0.0, 0.5)
-    # So that 0 stays about 0. The inverse of tanh was meant (as the authors
-    # say); the published code has tan, and published models need it.
+    # So that 0 stays about 0. The authors meant the inverse of tanh; their code
+    # has tan, and so has this one.
     shift_11E = np.tan(offset_11E / half_width_11E)
     shifted_BLE = x_BLE + np.float32(shift_11E)
     return (jnp.tanh(shifted_BLE) * np.float32(half_width_11E)
