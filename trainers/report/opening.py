@@ -123,7 +123,7 @@ def code_text(family: Family) -> str:
     return ""
   if not spec.is_discrete:
     return f"{spec.length} vectors of {spec.vector_dim} numbers"
-  return f"{spec.length} words from a codebook of {spec.num_words:,}"
+  return f"{spec.length} words, each one of {spec.num_words:,}"
 
 
 def _parameters(config: TrainConfig, inputs: Inputs, params: Any) -> str:

@@ -44,7 +44,7 @@ def test_sizes_data_and_evaluators(inputs):
       "rooms/tiny train, 64 images; 4 steps of 8 are 0.5 epochs")
   assert rows["image"] == "48 × 48 pixels"
   assert rows["labels"] == "48 × 48 pixels, 6 × 6 = 36 tokens of 8 × 8"
-  assert rows["code"] == "36 words from a codebook of 16"
+  assert rows["code"] == "36 words, each one of 16"
   assert rows["parameters"].endswith(" trained, 0 frozen")
   assert "oracle_code every 4 steps on 8 images" in rows["scores"]
   assert len(lines) == 6
@@ -72,6 +72,6 @@ def test_stage_ii_has_patches_of_its_own(tmp_path):
   sample = {"image": np.zeros((2, 16, 16, 3))}
   text = opening.image_text(family, sample)
   assert text == "16 × 16 pixels, 2 × 2 = 4 tokens of 8 × 8"
-  assert opening.code_text(family) == "4 words from a codebook of 8"
+  assert opening.code_text(family) == "4 words, each one of 8"
   # With codes and features from caches no image is read.
   assert opening.image_text(family, {}).startswith("not read")
