@@ -51,7 +51,7 @@ KINDS = (
     Kind("schedules*.npz", optimizer.compare_schedules),
     Kind("panoptic_predict*.npz", measures.compare_panoptic),
     Kind("eval_metrics*.npz", measures.compare_metrics),
-    Kind("param_tree_*.txt", names.compare),
+    Kind("param_tree_stage*.txt", names.compare),
     Kind("enc_*.npz", encoders.compare),
     Kind("real_dinov2_small.npz", encoders.compare_real),
     Kind("position_resize*.npz", positions.compare),
