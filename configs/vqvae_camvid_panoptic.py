@@ -1,8 +1,7 @@
 """Stage I on CamVid's road scenes, panoptic, with a frozen DINOv2-S.
 
-For two cores: 367 training images, labels of 96 × 128 pixels. It is what
-tools.make_config writes, with the settings that did best; docs/encoders.md has
-what they gave.
+For two cores: 367 training images, labels of 96 × 128 pixels. The sizes are
+those of the trials in docs/encoders.md; tools.make_config writes such files.
 
 CamVid has a class for each pixel and no instances, so the task is semantic
 segmentation: each connected region of a class of things is an instance. Make

@@ -86,7 +86,9 @@ def read(path: pathlib.Path) -> Annotations:
   Raises:
     ConfigError: it cannot be read, is not JSON, or lists what is wrong in it.
   """
-  data = _load_lists(path)
+  data = load_lists(path, "panoptic")
+  refuse_other(data, path, key="segmentation", kind="detection",
+               command="detection")
   title = f"--annotations: {str(path)!r}"
   images, problems = schema.read_list(data["images"], ImageEntry, "images")
   annotations, more_problems = schema.read_list(
@@ -106,8 +108,16 @@ def read(path: pathlib.Path) -> Annotations:
   return Annotations(images, annotations, categories, texts)
 
 
-def _load_lists(path: pathlib.Path) -> dict[str, Any]:
-  """The JSON: an object with the three lists."""
+def load_lists(path: pathlib.Path, kind: str) -> dict[str, Any]:
+  """The JSON of a COCO file: an object with three lists.
+
+  Args:
+    path: of the file.
+    kind: what such a file is called, for the message.
+
+  Raises:
+    ConfigError: it cannot be read, or lacks a list.
+  """
   data = files.load_json(path, "--annotations")
   # JSON may also be a list or a number at its top.
   lists = data if isinstance(data, dict) else {}
@@ -115,13 +125,26 @@ def _load_lists(path: pathlib.Path) -> dict[str, Any]:
   if absent:
     raise ConfigError(
         f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
-        f"COCO panoptic file has {', '.join(_LISTS)}.")
-  first = data["annotations"][:1]
-  if first and isinstance(first[0], dict) and "segmentation" in first[0]:
-    raise ConfigError(
-        f"--annotations: {str(path)!r} is a detection file (it has "
-        "'segmentation'); the command `detection` reads it.")
+        f"COCO {kind} file has {', '.join(_LISTS)}.")
   return data
+
+
+def refuse_other(data: Mapping[str, Any], path: pathlib.Path, *, key: str,
+                 kind: str, command: str) -> None:
+  """Raises a ConfigError for a file that another command reads.
+
+  Args:
+    data: of `load_lists`.
+    path: of the file.
+    key: what only the annotations of the other kind have.
+    kind: what the other file is called.
+    command: that reads it.
+  """
+  first = data["annotations"][:1]
+  if first and isinstance(first[0], dict) and key in first[0]:
+    raise ConfigError(
+        f"--annotations: {str(path)!r} is a {kind} file (it has {key!r}); the "
+        f"command `{command}` reads it.")
 
 
 def number_of(image_id: int | str) -> int:

@@ -20,11 +20,10 @@ from tools.prepare import coco_json, polygons
 from tools.prepare.coco_json import ImageEntry
 from tools.prepare.polygons import Rle
 from uvim import categories as categories_lib
-from uvim import files, schema
+from uvim import schema
 from uvim.categories import Category
 from uvim.registry import ConfigError
 
-_LISTS = ("images", "annotations", "categories")
 _SEGMENTATION = ("a list of polygons, or an object with 'size' and 'counts'")
 
 _Pixels = Annotated[int, Meta(ge=1)]
@@ -71,7 +70,9 @@ def read(path: pathlib.Path) -> Annotations:
   Raises:
     ConfigError: it cannot be read, is not JSON, or lists what is wrong in it.
   """
-  data = _load_lists(path)
+  data = coco_json.load_lists(path, "detection")
+  coco_json.refuse_other(
+      data, path, key="segments_info", kind="panoptic", command="coco")
   title = f"--annotations: {str(path)!r}"
   images, problems = schema.read_list(data["images"], ImageEntry, "images")
   objects, more_problems = schema.read_list(
@@ -90,24 +91,6 @@ def read(path: pathlib.Path) -> Annotations:
     problems.append("images is empty.")
   raise_problems(problems, title)
   return Annotations(images, objects, categories, texts)
-
-
-def _load_lists(path: pathlib.Path) -> dict[str, Any]:
-  """The JSON: an object with the three lists."""
-  data = files.load_json(path, "--annotations")
-  # JSON may also be a list or a number at its top.
-  lists = data if isinstance(data, dict) else {}
-  absent = [key for key in _LISTS if not isinstance(lists.get(key), list)]
-  if absent:
-    raise ConfigError(
-        f"--annotations: {str(path)!r} has no list {', '.join(absent)}; a "
-        f"COCO detection file has {', '.join(_LISTS)}.")
-  first = data["annotations"][:1]
-  if first and isinstance(first[0], dict) and "segments_info" in first[0]:
-    raise ConfigError(
-        f"--annotations: {str(path)!r} is a panoptic file (it has "
-        "'segments_info'); the command `coco` reads it.")
-  return data
 
 
 def _read_categories(records: Sequence[Any], used_ids: Sequence[int]
