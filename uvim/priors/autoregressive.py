@@ -16,6 +16,7 @@ from uvim import fields as fields_lib
 from uvim.nn import losses
 from uvim.priors import base, lm_prior, sampling
 from uvim.priors import lm as lm_lib
+from uvim.priors.soft_words import SoftWords
 from uvim.registry import ConfigError
 from uvim.typing import PyTree
 
@@ -25,6 +26,8 @@ def _is_probability(value):
 
 
 _PROBABILITY = fields_lib.Check("a number in (0, 1]", _is_probability)
+# Beyond, a word would have all of the probability, or all words the same.
+_SOFT_TEMPERATURE = fields_lib.optional(fields_lib.number(0.001, 1000))
 
 
 def _option(name: str, default, doc: str, check: fields_lib.Check):
@@ -41,6 +44,13 @@ _OPTIONS = (
     _option("top_p", None,
             "Keeps the fewest likeliest words whose probability reaches this.",
             fields_lib.optional(_PROBABILITY)),
+    _option("soft_words", None,
+            "A temperature: f reads the mean of all words' vectors, weighted "
+            "by their probabilities at it, in place of the word.",
+            _SOFT_TEMPERATURE),
+    _option("soft_inputs", None,
+            "A temperature: the language model reads such a mean of its own "
+            "vectors, in place of the word before.", _SOFT_TEMPERATURE),
 )
 
 
@@ -91,15 +101,19 @@ class AutoregressivePrior(lm_prior.LmPrior):
     return nll_BL1[..., 0]
 
   def sample(
-      self, params, image, seeds_B, *, num_samples=1, given=None, **options):
-    self.check_options(options)
+      self, params, image, seeds_B, *, num_samples=1, given=None,
+      codewords=None, soft_words=None, soft_inputs=None, **options):
+    self.check_options({
+        **options, "soft_words": soft_words, "soft_inputs": soft_inputs})
     self._check_top_k(options.get("top_k"))
+    self._check_reads_words(soft_inputs)
     base.check_num_samples(num_samples)
     self.check_given(given, len(seeds_B))
     ctx = self.see(params, image)
+    soft = SoftWords(soft_words, soft_inputs, codewords)
     return sampling.sample(
         self.lm, lm_prior.lm_params(params), ctx, seeds_B, given=given,
-        num_samples=num_samples, **options)
+        num_samples=num_samples, soft=soft, **options)
 
   def _check_top_k(self, top_k):
     # The options of the class do not know how many words this network has.
@@ -107,6 +121,11 @@ class AutoregressivePrior(lm_prior.LmPrior):
     if top_k is not None and top_k > num_words:
       raise ConfigError(f"top_k = {top_k!r}; must be None or an integer in "
                         f"1..{num_words} (dict_size).")
+
+  def _check_reads_words(self, soft_inputs):
+    if soft_inputs is not None and not self.lm.autoregressive:
+      raise ConfigError(f"soft_inputs = {soft_inputs!r}; a model with "
+                        "autoregressive = False reads no words.")
 
   def log_prob(self, params, image, code):
     variables = {"params": lm_prior.lm_params(params)}

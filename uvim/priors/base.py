@@ -41,9 +41,12 @@ class Samples(flax.struct.PyTreeNode):
       itself: temperature 1, nothing truncated. Their sum over L is the
       log-likelihood of a code, or of drawing its words in the order in which
       they were drawn. None where a prior has no likelihood.
+    vectors: f32 [B, S, L, E], what f reads in place of the code's own vectors;
+      None: it reads those. See `uvim.priors.soft_words`.
   """
   code: Array
   logprob: Array | None
+  vectors: Array | None = None
 
 
 class Prior(abc.ABC):
@@ -141,6 +144,7 @@ class Prior(abc.ABC):
       *,
       num_samples: int = 1,
       given: Array | None = None,
+      codewords: Float[Array, "Q E"] | None = None,
       **options: Any,
   ) -> Samples:
     """Draws codes.
@@ -153,6 +157,8 @@ class Prior(abc.ABC):
       num_samples: S.
       given: words that are fixed, of the shape of a batch of codes; -1 where
         the prior is free. None: it is free everywhere.
+      codewords: the vectors that the words stand for. They are given only with
+        the option `soft_words`, so a prior without it need not know them.
       **options: of `options`.
 
     Raises:

@@ -37,8 +37,8 @@ from uvim.nn.attention import attention
 from uvim.priors.decoder import NORM_EPSILON, Encoded, Places
 from uvim.typing import Array, Float, Int, PyTree
 
-# The next word of every row, and its logits.
-Word = Int[Array, "R"]
+# The next word of every row, or the vector that stands for it; its logits.
+Word = Int[Array, "R"] | Float[Array, "R D"]
 WordLogits = Float[Array, "R V"]
 
 
@@ -163,19 +163,21 @@ def step(
     packed: PyTree,
     memories: list[Memory],
     caches: list[Cache],
-    word_R: Word,
+    word: Word,
     position: Int[Array, ""],
 ) -> tuple[WordLogits, list[Cache]]:
   """Feeds the word at `position` (0 at the start); logits of the next one.
 
   Equals position `position` of `Decoder` given the same words before it. Rows
   of one image lie together: R = B · S, whatever S is. The caches have room for
-  this word.
+  this word. In place of a word, a vector of the size of its embedding may come.
   """
-  place_RD = _place(packed["places"], position, len(word_R))
+  place_RD = _place(packed["places"], position, len(word))
   # The dtype that `pack` was asked for.
   dtype = packed["logits"]["kernel"].dtype
-  embedded_RD = packed["embedding"][word_R]
+  embedded_RD = word
+  if word.ndim == 1:
+    embedded_RD = packed["embedding"][word]
   x_RD = (embedded_RD + place_RD).astype(dtype)
 
   new_caches = []

@@ -32,6 +32,7 @@ from jax import lax
 from uvim.encoders.image_encoder import Seen
 from uvim.priors import packed_decoder
 from uvim.priors.base import Samples
+from uvim.priors.soft_words import SoftWords
 from uvim.typing import Array, Float, Int, PyTree, Seeds, Words
 
 # Below this temperature the likeliest word has all of the probability: two
@@ -59,6 +60,7 @@ def sample(
     top_k: int | None = None,
     top_p: float | None = None,
     given: Words | None = None,
+    soft: SoftWords | None = None,
 ) -> Samples:
   """Draws `num_samples` codes per image.
 
@@ -79,6 +81,7 @@ def sample(
       temperature, after top_k, reaches p.
     given: words that are fixed; -1 where a word is drawn. A word knows the
       given words before it, not those after it.
+    soft: which vectors are means over all words; None: none.
   """
   greedy = is_greedy(temperature)
   if greedy:  # They have no use then; fixed values share one program.
@@ -95,8 +98,9 @@ def sample(
     top_p = _ANY_PROBABILITY if top_p is None else top_p
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
-      model, params, image, seeds_B, given, temperature, top_p,
-      top_k, greedy=greedy, num_samples=num_samples, num_sorted=num_sorted)
+      model, params, image, seeds_B, given, temperature, top_p, top_k,
+      soft or SoftWords(), greedy=greedy, num_samples=num_samples,
+      num_sorted=num_sorted)
 
 
 def is_greedy(temperature: float) -> bool:
@@ -119,7 +123,7 @@ def _sort_size(top_k: int, num_words: int) -> int:
 @functools.partial(jax.jit, static_argnums=0,
                    static_argnames=("greedy", "num_samples", "num_sorted"))
 def _sample(model, params, image, seeds_B, given_BL, temperature, top_p,
-            top_k, *, greedy, num_samples, num_sorted):
+            top_k, soft, *, greedy, num_samples, num_sorted):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image)
   choose = functools.partial(
@@ -137,13 +141,15 @@ def _sample(model, params, image, seeds_B, given_BL, temperature, top_p,
   if given_BL is not None:
     given_LR = jnp.repeat(given_BL.T, num_samples, axis=1)
   draw = _draw_words if model.autoregressive else _draw_at_once
-  code_LR, logprob_LR = draw(
-      model, encoded_BND, uniform_LR, given_LR, choose, num_samples)
+  drawn = draw(
+      model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft)
   num_images = encoded_BND.shape[0]
-  shape_BSL = (num_images, num_samples, model.seq_len)
-  return Samples(
-      code=code_LR.T.reshape(shape_BSL),
-      logprob=logprob_LR.T.reshape(shape_BSL))
+
+  def by_image(x_LR):
+    x_RL = jnp.swapaxes(x_LR, 0, 1)
+    return x_RL.reshape(num_images, num_samples, *x_RL.shape[1:])
+
+  return jax.tree.map(by_image, drawn)
 
 
 def _uniforms(seeds_B, num_samples, seq_len):
@@ -161,8 +167,8 @@ def _uniforms(seeds_B, num_samples, seq_len):
 
 
 def _draw_words(
-    model, encoded_BND, uniform_LR, given_LR, choose, num_samples):
-  """One word after the other; code and log-probability, each [L, R]."""
+    model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft):
+  """One word after the other; the `Samples`, each [L, R] or [L, R, E]."""
   num_images = encoded_BND.shape[0]
   num_rows = num_images * num_samples
   # What every word needs and none changes; computed before the loop.
@@ -170,18 +176,22 @@ def _draw_words(
   memories = packed_decoder.read_image(packed, encoded_BND)
 
   def draw_word(carry, inputs):
-    input_R, caches = carry
+    last_input, caches = carry
     position, uniform_R, given_R = inputs
     logits_RV, caches = packed_decoder.step(
-        packed, memories, caches, input_R, position)
+        packed, memories, caches, last_input, position)
     drawn_R = choose(logits_RV, uniform_R)
     code_R = _keep_given(drawn_R, given_R)
-    next_input_R = code_R + 1
-    logprob_R = _logprob(logits_RV, code_R)
-    return (next_input_R, caches), (code_R, logprob_R)
+    next_input = soft.next_input(
+        packed["embedding"], logits_RV, code_R, given_R)
+    drawn = Samples(
+        code=code_R,
+        logprob=_logprob(logits_RV, code_R),
+        vectors=soft.for_base_model(logits_RV, code_R, given_R))
+    return (next_input, caches), drawn
 
   # Every sequence begins with the start word 0.
-  input_R = jnp.zeros(num_rows, jnp.int32)
+  next_input = soft.first_input(packed["embedding"], num_rows)
   caches = None
   drawn = []
   start = 0
@@ -192,13 +202,11 @@ def _draw_words(
         jnp.arange(start, stop),
         _take_places(uniform_LR, start, stop),
         _take_places(given_LR, start, stop))
-    (input_R, caches), part = lax.scan(draw_word, (input_R, caches), inputs)
+    carry = (next_input, caches)
+    (next_input, caches), part = lax.scan(draw_word, carry, inputs)
     drawn.append(part)
     start = stop
-
-  codes = [code_LR for code_LR, _ in drawn]
-  logprobs = [logprob_LR for _, logprob_LR in drawn]
-  return jnp.concatenate(codes), jnp.concatenate(logprobs)
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
 
 
 def _take_places(x_LR, start, stop):
@@ -227,7 +235,7 @@ def _cache_sizes(seq_len):
 
 
 def _draw_at_once(
-    model, encoded_BND, uniform_LR, given_LR, choose, num_samples):
+    model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft):
   """The ablation without autoregression: one pass gives every word."""
   # Such a model reads no words: any will do.
   num_images = encoded_BND.shape[0]
@@ -237,7 +245,10 @@ def _draw_at_once(
   logits_LRV = jnp.repeat(logits_LBV, num_samples, axis=1)
   drawn_LR = choose(logits_LRV, uniform_LR)
   code_LR = _keep_given(drawn_LR, given_LR)
-  return code_LR, _logprob(logits_LRV, code_LR)
+  return Samples(
+      code=code_LR,
+      logprob=_logprob(logits_LRV, code_LR),
+      vectors=soft.for_base_model(logits_LRV, code_LR, given_LR))
 
 
 def _logprob(logits, code):
