@@ -123,7 +123,7 @@ def set_labels(model, classes):
 
 def stage_i_switches():
   """What the listings leave out of `config.model`, as released (Table 2)."""
-  return dict(code_dropout="random", bottleneck_resize=True,
+  return dict(code_dropout="random", bottleneck="resize",
               code_grid=mlc.config_dict.placeholder(tuple), dict_learning=True,
               dict_splitting=True, commitment_weight=0.0, **speed_switches())
 

@@ -78,10 +78,13 @@ def tiny_shapes(**model):
     (dict(with_encoder_ctx=False), "ctx_enc_embedding/.*", {}),
     (dict(oracle_depth=0), ORACLE.pattern, {}),
     # 2×2 patches, a code of 4 words: learned maps between them.
-    (dict(bottleneck_resize=False), "none", {
+    (dict(bottleneck="linear"), "none", {
         "bottleneck_downsample": (4, 4), "bottleneck_upsample": (4, 4)}),
-    (dict(bottleneck_resize=False, code_len=3), "none", {
+    (dict(bottleneck="linear", code_len=3), "none", {
         "bottleneck_downsample": (4, 3), "bottleneck_upsample": (3, 4)}),
+    (dict(bottleneck="latent", code_len=3), "none", {
+        "latent_tokens": (1, 3, 32),
+        "latent_token_positional_embedding": (1, 3, 32)}),
     (dict(code_dropout="none"), "none", {}),
     (dict(dict_learning=False), "none", {}),
     (dict(dict_splitting=False), "none", {}),
@@ -422,6 +425,23 @@ def test_both_stages_mask_what_they_predict_from(predictors):
   half = stage1(batch, mask="random", mask_region=(0, 0, 1, 2))
   assert (half != by_label).any()
   assert (half != stage1(batch, mask="random")).any()
+
+
+@pytest.mark.parametrize("bottleneck", ["linear", "latent"])
+def test_words_without_a_grid_have_no_region(bottleneck):
+  stage1 = VqvaeFamily(tiny.stage_i_config({"bottleneck": bottleneck}))
+  code_BL = np.zeros((8, 4), np.int32)
+  # Though they are as many as a square has places.
+  with pytest.raises(ConfigError, match=f"mask_region = .*'{bottleneck}'.*no"):
+    stage1.decode({}, code_BL, tiny.batch(), "zeros", (0, 0, 1, 2))
+
+
+def test_a_prior_has_no_grid_where_the_code_has_none():
+  config = tiny.stage_ii_config("none", {"code_grid": (2, 2)})
+  LmFamily(config)
+  config.oracle.model["bottleneck"] = "latent"
+  with pytest.raises(ConfigError, match=r"code_grid = \(2, 2\).*'latent'.*no"):
+    LmFamily(config)
 
 
 def test_a_model_without_a_code_has_nothing_to_mask():

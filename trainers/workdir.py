@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from trainers import cluster
-from uvim import files, finder, lock
+from uvim import files, finder, lock, models
 from uvim.config import RESUME_FREE, TrainConfig
 from uvim.fields import fields_of
 from uvim.registry import ConfigError
@@ -189,10 +189,28 @@ def _identity(values: Mapping[str, Any]) -> dict[str, Any]:
     identity.pop(name, None)
   # See CHECKPOINT_PATHS.
   identity.pop("model_init", None)
+  _complete_model(identity, "config")
   if isinstance(identity.get("oracle"), dict):
     identity["oracle"].pop("model_init", None)
+    _complete_model(identity["oracle"], "config.oracle")
   identity["dataset"] = _named_data(identity.get("dataset"))
   return identity
+
+
+def _complete_model(block: dict[str, Any], where: str) -> None:
+  """Adds fields of the model that are newer than the run; renames old ones.
+
+  Args:
+    block: with a `model` and its `model_name`; is changed.
+    where: its path, for messages.
+  """
+  given = block.get("model")
+  if not isinstance(given, Mapping):
+    return
+  completed = models.complete(
+      block.get("model_name"), given, f"{where}.model")
+  # As JSON has it, which knows no tuples.
+  block["model"] = json.loads(json.dumps(completed, default=list))
 
 
 def _named_data(dataset: Any) -> Any:

@@ -143,6 +143,19 @@ def test_a_field_that_is_newer_than_the_run_has_its_default():
       "config.wd: 0.0 → 0.5"]
 
 
+def test_a_field_of_the_model_that_is_newer_or_renamed():
+  new = tiny.stage_ii_config("none", {"style": "ar"}).to_json()
+  new["oracle"]["model"] |= {"bottleneck": "resize", "code_grid": None}
+  old = tiny.stage_ii_config("none").to_json()
+  old["oracle"]["model"]["bottleneck_resize"] = True
+  assert workdir.config_diff(old, new) == []
+  old["oracle"]["model"]["bottleneck_resize"] = False
+  assert workdir.config_diff(old, new) == [
+      "config.oracle.model.bottleneck: 'linear' → 'resize'"]
+  new["model"]["style"] = "masked"
+  assert "config.model.style: 'ar' → 'masked'" in workdir.config_diff(old, new)
+
+
 def make_folder(path):
   path.mkdir()
   (path / "notes.txt").write_text("mine")

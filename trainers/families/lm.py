@@ -66,6 +66,7 @@ class LmFamily(Family):
     self.prior.check_code(self.oracle.model.spec, "config.model")
     self.predictors = {
         "predict": self.predict,
+    self._check_code_grid()
         "loss": self.eval_loss,
         # The best that a prior could do, and the worst.
         "oracle": self._of_oracle(self.oracle.predict),
@@ -74,6 +75,15 @@ class LmFamily(Family):
 
   @classmethod
   def config_for(cls, config, checkpoint, oracle=None):
+  def _check_code_grid(self):
+    """A prior can be told where the words lie only if they lie somewhere."""
+    code_grid = self.config.model.get("code_grid")
+    if code_grid is not None and self.oracle.model.grid is None:
+      bottleneck = self.oracle.model.vit.bottleneck
+      raise ConfigError(
+          f"config.model.code_grid = {tuple(code_grid)}; it must be None: with "
+          f"bottleneck {bottleneck!r} the oracle's words lie on no grid.")
+
     oracle = oracle or _oracle_of(checkpoint, config)
     oracle_config = dataclasses.replace(config.oracle, model_init=oracle)
     return dataclasses.replace(

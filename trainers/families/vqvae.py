@@ -186,6 +186,7 @@ class VqvaeFamily(Family):
           grid=self.model.grid, seeds_B=seeds_B)
     z_BLE = self.model.embed(variables, code, dropped_BL)
     if ctx is None:
+      self._check_region(mask_region)
       ctx = self.see(variables, batch)
     return self.model.base_model(variables, z_BLE, ctx)
 
@@ -201,6 +202,12 @@ class VqvaeFamily(Family):
     ctx = self.see(variables, batch)
     code = self.encode(variables, batch, ctx)
     logits = self.decode(
+  def _check_region(self, mask_region):
+    if mask_region is not None and self.model.grid is None:
+      raise ConfigError(
+          f"mask_region = {mask_region}; it must be None: with bottleneck "
+          f"{self.model.vit.bottleneck!r} the words lie on no grid.")
+
         variables, code, batch, mask, mask_region, seed, ctx)
     outputs = self.task.outputs(logits, **output_options)
     return {**outputs, CODE: code}

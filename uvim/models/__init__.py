@@ -6,7 +6,7 @@ from typing import Any
 
 from uvim import priors
 from uvim.fields import Field
-from uvim.models import dino, guided, mae
+from uvim.models import bottleneck, dino, guided, mae
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
@@ -66,3 +66,21 @@ def known_fields(
   """
   architecture = lookup(MODELS, name, f"model name in {where}_name")
   return architecture.known_fields(model_fields, where)
+
+
+def complete(
+    name: str,
+    model_fields: ModelFields,
+    where: str,
+) -> dict[str, Any]:
+  """Such a block under today's names, with the default of what it leaves out.
+
+  So blocks of an older version can be compared with those of today. Args and
+  errors are those of `known_fields`.
+  """
+  given = bottleneck.rename(model_fields, where)
+  completed = {}
+  for field in known_fields(name, given, where).values():
+    if not field.is_required:
+      completed[field.name] = field.default
+  return completed | given

@@ -23,6 +23,7 @@ from uvim.codes import QUANTIZERS, dropout
 from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
+from uvim.models import bottleneck as bottleneck_lib
 from uvim.models import vit as vit_lib
 from uvim.models.vit import Labels, Logits, ViT
 from uvim.nn import heads, losses
@@ -288,6 +289,7 @@ def make_guided_model(model_fields: ModelFields, where: str) -> GuidedModel:
     ConfigError: an unknown or missing field, a value that is not allowed, a
       field of another quantizer, sizes that do not fit.
   """
+  model_fields = bottleneck_lib.rename(model_fields, where)
   known = known_fields(model_fields, where)
   _refuse_fields_of_other_quantizers(model_fields, known, where)
   fields_lib.check_fields(known, model_fields, where)
@@ -318,7 +320,12 @@ def known_fields(
   name = _own_value(model_fields, "quantizer")
   quantizer_cls = lookup(QUANTIZERS, name, f"{where}.quantizer")
   quantizer_fields = fields_lib.fields_of(quantizer_cls)
-  return _network_fields() | quantizer_fields | OWN_FIELDS
+  known = _network_fields() | quantizer_fields | OWN_FIELDS
+  # An old config has the old name, and then not the new one.
+  if bottleneck_lib.OLD_NAME in model_fields:
+    del known[bottleneck_lib.NAME]
+    known[bottleneck_lib.OLD_NAME] = bottleneck_lib.OLD_FIELD
+  return known
 
 
 def _network_fields() -> dict[str, fields_lib.Field]:

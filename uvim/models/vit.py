@@ -2,7 +2,7 @@
 
 B batch · N tokens of the patch grid · P pixels in a patch · K classes, bins or
 channels of one output · C channels · D model width · L code length
-E numbers of a code vector
+M tokens that the blocks read · E numbers of a code vector
 
 The oracle reads the label (and the image) and writes L vectors. A quantizer,
 outside of this module, turns them into a code. The base model f reads only the
@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from uvim import fields
-from uvim.codes import masking
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import ImageEncoder, Seen
 from uvim.fields import field
+from uvim.models.bottleneck import BOTTLENECKS, Bottleneck, check_grid
 from uvim.nn import attention, embedding, transformer
 from uvim.nn.embedding import Label
-from uvim.nn.grid import Grid, resize_grid
+from uvim.nn.grid import Grid
 from uvim.registry import ConfigError
 from uvim.typing import Array, CodeVectors, Float, Tokens
 
@@ -63,7 +63,7 @@ class ViT(nn.Module):
       doc="Height and width of a patch; divides `input_size`.",
       source="L1 (16, 16)", check=fields.two_integers())
   code_len: int = field(
-      doc="Words of a guiding code. Under `bottleneck_resize` they lie on a "
+      doc="Words of a guiding code. With bottleneck `resize` they lie on a "
       "grid, see `code_grid`.", source="L1 256", check=fields.integer(1))
   width: int = field(
       doc="Width of both transformers.", source="L1 768",
@@ -94,11 +94,14 @@ class ViT(nn.Module):
   with_decoder_ctx: bool = field(
       True, doc="The base model sees the image.", source="L1 True",
       check=fields.BOOL)
-  bottleneck_resize: bool = field(
-      True, doc="Grid of tokens ↔ code by linear resize; False: by learned "
-      "maps.", source=_RELEASED, check=fields.BOOL)
+  bottleneck: str = field(
+      "resize", doc="From the grid of tokens to the code and back. `resize`: "
+      "the code is a grid, too, resized linearly. `linear`: by learned maps. "
+      "`latent`: by learned tokens beside those of the grid, as in TiTok. The "
+      "last two take any `code_len`.",
+      source=_RELEASED, check=fields.one_of(BOTTLENECKS))
   code_grid: tuple[int, int] | None = field(
-      None, doc="Rows and columns of the code under `bottleneck_resize`; None: "
+      None, doc="Rows and columns of the code with bottleneck `resize`; None: "
       "a square. With the grid of the patches, each patch has its own word.",
       check=fields.optional(fields.two_integers()))
   image_encoder: ImageEncoder | None = field(
@@ -142,9 +145,7 @@ class ViT(nn.Module):
   @property
   def grid_of_code(self) -> Grid | None:
     """Rows and columns of the code; None if its places lie on no grid."""
-    if not self.bottleneck_resize:
-      return None
-    return self.code_grid or masking.grid_of(self.code_len)
+    return self.make_bottleneck().grid
 
   @property
   def num_patches(self) -> int:
@@ -157,6 +158,7 @@ class ViT(nn.Module):
     return self.image_encoder is None or self.image_encoder.beside
 
   def setup(self):
+    self.between = self.make_bottleneck()
     if self.oracle_depth:
       self._setup_oracle()
     self._setup_base_model()
@@ -174,21 +176,13 @@ class ViT(nn.Module):
       self.ctx_enc_projection = self._projection()
     self.pos_embedding_encoder = self._pos_embedding("pos_embedding_encoder")
     self.encoder = self._transformer(self.oracle_depth)
-    if not self.bottleneck_resize:
-      self.bottleneck_downsample = self.param(
-          "bottleneck_downsample",
-          nn.initializers.xavier_uniform(),
-          (self.num_patches, self.code_len))
+    self.oracle_array = self._array(self.between.oracle_array)
     # In float32: rounding would decide between two close codewords.
     self.encoder_head = nn.Dense(self.codeword_dim)
 
   def _setup_base_model(self):
     self.decoder_stem = nn.Dense(self.width, dtype=self.dtype)
-    if not self.bottleneck_resize:
-      self.bottleneck_upsample = self.param(
-          "bottleneck_upsample",
-          nn.initializers.xavier_uniform(),
-          (self.code_len, self.num_patches))
+    self.base_model_array = self._array(self.between.base_model_array)
     if self.with_decoder_ctx and self.sees_pixels:
       self.ctx_dec_embedding = self._patch_embedding()
     if self.with_decoder_ctx and self.image_encoder:
@@ -196,6 +190,24 @@ class ViT(nn.Module):
     self.pos_embedding_decoder = self._pos_embedding("pos_embedding_decoder")
     self.decoder = self._transformer(self.base_model_depth)
     self.heads = {key: self._head(key) for key in self.outputs}
+
+  def _array(self, new):
+    """The array that one way of the bottleneck needs; None if none."""
+    if new is None:
+      return None
+    return self.param(new.name, new.init, new.shape)
+
+  # Not wrapped: a model is asked for its grid outside of flax, too.
+  @nn.nowrap
+  def make_bottleneck(self) -> Bottleneck:
+    """What lies between the tokens of patches and the places of the code."""
+    make = BOTTLENECKS[self.bottleneck]
+    return make(
+        patch_grid=self.grid_size,
+        code_len=self.code_len,
+        code_grid=self.code_grid,
+        width=self.width,
+        dtype=self.dtype)
 
   def _patch_embedding(self):
     return embedding.PatchEmbedding(
@@ -257,8 +269,9 @@ class ViT(nn.Module):
     if self.with_encoder_ctx:
       x_BND = x_BND + self._image_tokens(ctx, "enc")
     x_BND = x_BND + self.pos_embedding_encoder.astype(self.dtype)
-    x_BND = self.encoder(x_BND)
-    x_BLD = self._to_code_len(x_BND)
+    between = self.between
+    x_BMD = self.encoder(between.before_oracle(self.oracle_array, x_BND))
+    x_BLD = between.to_code_len(self.oracle_array, x_BMD)
     return self.encoder_head(x_BLD.astype(jnp.float32))
 
   def decode(self, z_BLE: CodeVectors, ctx: Seen) -> Logits:
@@ -280,12 +293,15 @@ class ViT(nn.Module):
     A loss that applies the heads itself, a few pixels at a time, never holds
     all logits.
     """
+    between = self.between
+    array = self.base_model_array
     x_BLD = self.decoder_stem(z_BLE)
-    x_BND = self._to_grid(x_BLD)
+    x_BND = between.to_grid(array, x_BLD)
     if self.with_decoder_ctx:
       x_BND = x_BND + self._image_tokens(ctx, "dec")
     x_BND = x_BND + self.pos_embedding_decoder.astype(self.dtype)
-    return self.decoder(x_BND)
+    x_BMD = self.decoder(between.before_base_model(array, x_BND, x_BLD))
+    return between.after_base_model(x_BMD)
 
   def _image_tokens(self, ctx, part):
     """What the part `enc` or `dec` sees of the image: a token a patch."""
@@ -302,20 +318,6 @@ class ViT(nn.Module):
       image = image_encoder_lib.image_at(ctx.image, self.input_size)
       x_BND = x_BND + embed(image)
     return x_BND
-
-  def _to_code_len(self, x_BND):
-    """N tokens of the oracle as L, one for each place of the code."""
-    if self.bottleneck_resize:
-      return resize_grid(x_BND, self.grid_size, self.grid_of_code)
-    kernel_NL = self.bottleneck_downsample.astype(self.dtype)
-    return jnp.einsum("bnd,nl->bld", x_BND, kernel_NL)
-
-  def _to_grid(self, x_BLD):
-    """L places of the code as N tokens of the base model."""
-    if self.bottleneck_resize:
-      return resize_grid(x_BLD, self.grid_of_code, self.grid_size)
-    kernel_LN = self.bottleneck_upsample.astype(self.dtype)
-    return jnp.einsum("bld,ln->bnd", x_BLD, kernel_LN)
 
 
 def check_vit(vit: ViT) -> None:
@@ -337,7 +339,7 @@ def check_vit(vit: ViT) -> None:
     raise ConfigError(
         "config.model.image_encoder: nobody sees with it, as with_encoder_ctx "
         "and with_decoder_ctx are False.")
-  _check_code_grid(vit)
+  check_grid(vit.bottleneck, vit.code_len, vit.code_grid)
   patch_pixels = math.prod(patch)
   for group in ("inputs", "outputs"):
     for key, (_, pixels) in getattr(vit, group).items():
@@ -345,20 +347,3 @@ def check_vit(vit: ViT) -> None:
         raise ConfigError(
             f"config.model.{group}.{key} is for patches of {pixels} pixels, "
             f"but patch_size {patch} has {patch_pixels}.")
-
-
-def _check_code_grid(vit):
-  """Whether the words of the code fill its grid."""
-  grid = vit.code_grid
-  if grid is not None and not vit.bottleneck_resize:
-    raise ConfigError(
-        f"config.model.code_grid = {grid}: with bottleneck_resize False the "
-        "words lie on no grid.")
-  if grid is not None and math.prod(grid) != vit.code_len:
-    raise ConfigError(
-        f"config.model.code_grid = {grid} has {math.prod(grid)} places; "
-        f"code_len = {vit.code_len}.")
-  if vit.bottleneck_resize and vit.grid_of_code is None:
-    raise ConfigError(
-        f"config.model.code_len = {vit.code_len}; it must be a square number "
-        "(64, 256, …), or code_grid given, or bottleneck_resize False.")

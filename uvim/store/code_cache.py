@@ -5,13 +5,35 @@ L words; −1 where the example could not be read.
 """
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from uvim import tree
+from uvim import models, tree
 from uvim.config import TrainConfig
 from uvim.store.example_cache import Cache, Header, Stored
 
-CACHE = Cache("codes", "code_cache", checks_rows=False)
+
+class CodeCache(Cache):
+  """A cache that may be older than some fields of its oracle's model."""
+
+  def difference(self, old: Header, new: Header) -> list[str]:
+    return super().difference(_of_today(old), _of_today(new))
+
+
+def _of_today(header: Header) -> Header:
+  """The header with all fields of the oracle's model, under today's names."""
+  oracle = header.get("oracle")
+  if not isinstance(oracle, Mapping) or "model" not in oracle:
+    return header
+  model = models.complete(
+      oracle["model_name"], oracle["model"], "config.oracle.model")
+  # As JSON has it, which knows no tuples.
+  model = json.loads(json.dumps(model, default=list))
+  return {**header, "oracle": {**oracle, "model": model}}
+
+
+CACHE = CodeCache("codes", "code_cache", checks_rows=False)
 
 
 def describe(config: TrainConfig, oracle: Any) -> Header:

@@ -102,12 +102,16 @@ def _refuse_untold(shapes):
 
 def _bottleneck_fields(shapes, code_len):
   """How the grid of tokens becomes a code, and how long that is."""
-  name = "params/bottleneck_upsample"
-  learned = name in shapes
-  if learned:
+  linear = "params/bottleneck_upsample"
+  latent = "params/latent_token_positional_embedding"
+  if linear in shapes:
     # The map is a matrix [L, N].
-    code_len, _ = _shape(shapes, name, 2)
-  return dict(code_len=code_len, bottleneck_resize=not learned)
+    code_len, _ = _shape(shapes, linear, 2)
+    return dict(code_len=code_len, bottleneck="linear")
+  if latent in shapes:
+    _, code_len, _ = _shape(shapes, latent, 3)
+    return dict(code_len=code_len, bottleneck="latent")
+  return dict(code_len=code_len, bottleneck="resize")
 
 
 def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:

@@ -230,7 +230,8 @@ def test_no_tensorflow_is_needed(uvim, photos, monkeypatch):
 
 @pytest.mark.parametrize("changes", [
     {}, {"with_encoder_ctx": False}, {"with_decoder_ctx": False},
-    {"bottleneck_resize": False, "code_len": 3}, {"base_model_depth": 2}])
+    {"bottleneck": "linear", "code_len": 3},
+    {"bottleneck": "latent", "code_len": 3}, {"base_model_depth": 2}])
 def test_fields_are_read_off_the_arrays(changes):
   stage = VqvaeFamily(tiny.stage_i_config(model=changes))
   arrays = {k: tuple(s) for k, (s, _) in checkpoint.array_specs(

@@ -12,8 +12,9 @@ import pytest
 from flax import traverse_util
 
 from uvim.codes import vq
-from uvim.models import make_model, vit
+from uvim.models import make_model
 from uvim.nn import losses
+from uvim.nn.grid import resize_grid
 from uvim.registry import ConfigError
 
 TINY = dict(
@@ -200,12 +201,12 @@ def test_paper_size_parameters_have_the_published_names(fixtures, task):
   assert ours == published
 
 
-@pytest.mark.parametrize("task,resize,expected", (
-    ("panoptic", True, 223_593_984), ("panoptic", False, 224_118_272),
-    ("depth", True, 232_249_600), ("color", True, 132_701_184)))
-def test_paper_size_parameter_counts(task, resize, expected):
+@pytest.mark.parametrize("task,bottleneck,expected", (
+    ("panoptic", "resize", 223_593_984), ("panoptic", "linear", 224_118_272),
+    ("depth", "resize", 232_249_600), ("color", "resize", 132_701_184)))
+def test_paper_size_parameter_counts(task, bottleneck, expected):
   model = make(BASE, inputs=LABELS[task], outputs=LABELS[task],
-               bottleneck_resize=resize)
+               bottleneck=bottleneck)
   assert count(shapes(model)) == expected
 
 
@@ -223,7 +224,7 @@ def test_paper_size_oracle_and_base_model():
 def new_panoptic():
   """A small model with the paper's classes as training starts with it."""
   spec = {"semantics": (134, 16), "instances": (100, 16)}
-  model = make(inputs=spec, outputs=spec, bottleneck_resize=False)
+  model = make(inputs=spec, outputs=spec, bottleneck="linear")
   return model, jax.jit(model.init)(jax.random.key(0))
 
 
@@ -345,17 +346,12 @@ def test_grid_to_code_is_the_antialiased_linear_kernel_row_major():
         weights[row, 2 * row + offset] = weight
   weights /= weights.sum(1, keepdims=True)
   expected = np.einsum("rh,bhwd->brwd", weights, grid)
-  out = vit.resize_grid(jnp.float32(grid.reshape(2, 96, 3)), (8, 12), (4, 12))
+  out = resize_grid(jnp.float32(grid.reshape(2, 96, 3)), (8, 12), (4, 12))
   np.testing.assert_allclose(out, expected.reshape(2, 48, 3), atol=1e-5)
 
 
 @pytest.mark.parametrize("fields,message", (
     (dict(input_size=(16, 10)), r"patch_size = \(4, 4\).*\(16, 10\)"),
-    (dict(code_len=6), "code_len = 6.*square"),
-    (dict(code_len=6, code_grid=(2, 4)),
-     r"code_grid = \(2, 4\) has 8 places; code_len = 6"),
-    (dict(code_len=6, code_grid=(2, 3), bottleneck_resize=False),
-     r"code_grid = \(2, 3\): with bottleneck_resize False"),
     (dict(num_heads=3), "num_heads = 3.*width 16"),
     (dict(width=0), "model.width = 0.*integer ≥ 1"),
     (dict(oracle_depth=-1), "model.oracle_depth = -1"),
@@ -378,14 +374,10 @@ def test_the_words_may_lie_on_the_grid_of_the_patches():
   model = make(input_size=(8, 12), code_len=6, code_grid=(2, 3))
   assert model.grid == (2, 3)
   x_BND = jnp.arange(12.0).reshape(1, 6, 2)
-  network = model.vit
+  between = model.vit.make_bottleneck()
   # Each patch has its own word: nothing is resized.
-  np.testing.assert_array_equal(network._to_code_len(x_BND), x_BND)
-  np.testing.assert_array_equal(network._to_grid(x_BND), x_BND)
-
-
-def test_any_code_length_goes_with_learned_maps():
-  make(code_len=6, bottleneck_resize=False)
+  np.testing.assert_array_equal(between.to_code_len(None, x_BND), x_BND)
+  np.testing.assert_array_equal(between.to_grid(None, x_BND), x_BND)
 
 
 def test_a_config_block_makes_a_model_that_hashes():
