@@ -10,6 +10,9 @@ Then train with the same config, `--config.codes_per_image=4` and
 computed. If this command is stopped, the next call continues where it was. It
 runs in one process, on all of its devices.
 
+With `--config.feature_cache=F`, from tools.cache_features, an oracle that sees
+with that frozen image encoder reads its features there.
+
 L places of a code
 """
 
@@ -27,9 +30,11 @@ import numpy as np
 from tools import cache_writer
 from tools.cache_writer import Layout, Row, Writer
 from uvim.cli import app
+from uvim.encoders import image_encoder
 from uvim.lock import Lock
 from uvim.registry import ConfigError
-from uvim.store import code_cache, example_cache
+from uvim.store import code_cache, example_cache, feature_cache
+from uvim.store.example_cache import Stored
 from uvim.store.start_from import Store
 
 MakeCodes = Callable[..., Iterable[Row]]
@@ -38,8 +43,8 @@ MakeCodes = Callable[..., Iterable[Row]]
 _SAVE_EVERY = 2000
 
 
-def oracle_codes(config, family, oracle: Any, split, *, first: int,
-                 end: int) -> Iterator[Row]:
+def oracle_codes(config, family, oracle: Any, split, features: Stored | None,
+                 *, first: int, end: int) -> Iterator[Row]:
   """Asks the oracle for codes.
 
   Args:
@@ -47,13 +52,26 @@ def oracle_codes(config, family, oracle: Any, split, *, first: int,
     family: of this config.
     oracle: the arrays of its oracle.
     split: the Split of the training examples.
+    features: what the oracle's image encoder would make; None: it runs.
     first, end: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
     int32 [L]; None for an example that could not be read.
   """
+  stage_i = family.oracle
+
+  def encode(oracle, batch):
+    ctx = stage_i.see(oracle, batch, batch.get("features"))
+    return stage_i.encode(oracle, batch, ctx)
+
+  cached = {}
+  unused = ()
+  if features is not None:
+    cached = {"features": features}
+    unused = stage_i.unused_keys
   return cache_writer.compute(
-      family.oracle.encode, oracle, config, split, first=first, end=end)
+      encode, oracle, config, split, first=first, end=end, unused=unused,
+      cached=cached)
 
 
 def write(config, out: str | os.PathLike, *, store: Store | None = None,
@@ -99,7 +117,9 @@ def _write(config, folder: pathlib.Path, store: Store, make_codes: MakeCodes,
       batch_size=config.batch_size,
       save_every=save_every,
       lock=lock)
-  codes_of = functools.partial(make_codes, config, family, oracle, split)
+  features = _open_features(config, family.oracle, oracle)
+  codes_of = functools.partial(
+      make_codes, config, family, oracle, split, features)
   writer.fill(lambda first, end: codes_of(first=first, end=end))
 
 
@@ -114,6 +134,18 @@ def _open_oracle(config, store: Store) -> tuple[Any, Any]:
       config, model_init=None, code_cache=None, feature_cache=None)
   family = make_family(config)
   return family, family.open(store).frozen
+
+
+def _open_features(config, stage_i, oracle: Any) -> Stored | None:
+  """What config.feature_cache holds; None: the oracle does without."""
+  path = config.feature_cache
+  encoder = stage_i.image_encoder
+  if not path or encoder is None:
+    return None
+  features = feature_cache.open_features(
+      path, config, encoder, stage_i.image_key)
+  feature_cache.check_params(path, oracle["params"][image_encoder.NAME])
+  return features
 
 
 def _layout_of(config, family, num_examples: int) -> Layout:

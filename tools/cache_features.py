@@ -102,7 +102,8 @@ def _write(config, folder: pathlib.Path, store: Store,
   from pp import splits
   family, params = _open_encoder(config, store)
   split = splits.open_split(config.dataset, config.train_split, config.data_dir)
-  header = feature_cache.describe(config, family.image_encoder)
+  header = feature_cache.describe(
+      config, family.image_encoder, family.image_key)
   header |= feature_cache.crc32_header(params)
   header[example_cache.DATA] = split.fingerprint(config.pp_train)
   if cache_writer.is_complete(feature_cache.CACHE, folder, header):

@@ -14,7 +14,7 @@ import itertools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import msgspec
@@ -27,7 +27,7 @@ from uvim.cli import app
 from uvim.lock import Lock
 from uvim.registry import ConfigError
 from uvim.store import example_cache
-from uvim.store.example_cache import Cache, Header
+from uvim.store.example_cache import Cache, Header, Stored
 
 Row = np.ndarray | None  # None: an example that could not be read.
 # (first, end) → the rows first, first + 1, …, end - 1. The rows of the first
@@ -251,6 +251,7 @@ def compute(
     first: int,
     end: int,
     unused: tuple[str, ...] = (),
+    cached: Mapping[str, Stored] | None = None,
 ) -> Iterator[Row]:
   """Computes the rows of a cache on all devices of this process.
 
@@ -261,6 +262,7 @@ def compute(
     split: the Split of the training examples.
     first, end: see `MakeRows`.
     unused: keys of a batch that `run` does not need.
+    cached: key of a batch → what another cache holds for it.
 
   Yields:
     One row; None for an example that could not be read.
@@ -275,7 +277,7 @@ def compute(
   from uvim.learn import sharding
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_batch_size(config.batch_size, mesh)
-  batches = _batches_of(config, split, first, end, unused)
+  batches = _batches_of(config, split, first, end, unused, cached)
 
   @jax.jit
   def predict(arrays, batch):
@@ -292,7 +294,7 @@ def compute(
       yield None if prediction is None else prediction["row"]
 
 
-def _batches_of(config, split, first: int, end: int, unused
+def _batches_of(config, split, first: int, end: int, unused, cached
                 ) -> Iterator[Any]:
   """The training batches in which the rows first..end-1 lie."""
   first_step = first // config.batch_size
@@ -306,6 +308,7 @@ def _batches_of(config, split, first: int, end: int, unused
       shuffle=False,
       on_bad_example=config.on_bad_example,
       codes_per_image=config.codes_per_image,
+      cached=cached,
       unused=unused)
   return itertools.islice(endless_batches, end_step - first_step)
 

@@ -21,7 +21,12 @@ from trainers.report.recorder import Recorder
 from uvim import files, tree
 from uvim.config import resolve
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, example_cache, feature_cache
+from uvim.store import (
+  checkpoint,
+  code_cache,
+  example_cache,
+  feature_cache,
+)
 
 ROUNDS, EXAMPLES, SHAPE = 2, 64, (36, 32)
 ARRAY = feature_cache.CACHE.array_file
@@ -130,7 +135,7 @@ def assert_same_training(plain, cached, starts, lacks):
 def test_stage_i_trains_as_without_a_cache(stage_i, cache):
   """In both rounds, and when the first comes again in the third epoch."""
   stored = feature_cache.open_features(
-      str(cache), stage_i, VqvaeFamily(stage_i).image_encoder)
+      str(cache), stage_i, VqvaeFamily(stage_i).image_encoder, "image")
   assert stored.array.shape == (ROUNDS, EXAMPLES, *SHAPE)
   assert stored.array.dtype == np.float16
   assert (stored.array[0] != stored.array[1]).any()
@@ -152,7 +157,9 @@ def test_an_encoder_beside_keeps_its_image(stage_i, cache):
 def stage_ii(weights, rooms_tiny_dir, tmp_path_factory):
   path = tmp_path_factory.mktemp("oracle") / "oracle.npz"
   oracle = resolve(with_encoder(vqvae_rooms_panoptic, weights))
-  tiny.save_stage_i(VqvaeFamily(oracle), path)
+  family = VqvaeFamily(oracle)
+  # As in a real pair, both stages see with one encoder.
+  tiny.save_stage_i(family, path, image_encoder=noise(family, seed=1))
   config = with_encoder(lm_rooms_panoptic, weights, rooms_tiny_dir)
   config.oracle.model_init = str(path)
   return resolve(config)
@@ -167,6 +174,41 @@ def test_stage_ii_reads_codes_and_features(stage_ii, tmp_path):
   assert_same_training(stage_ii, alone, (9,), lacks=[])
   both = dataclasses.replace(alone, code_cache=str(codes))
   assert_same_training(stage_ii, both, (9,), lacks=["image", "labels"])
+
+
+def test_both_stages_read_the_same_features(stage_ii, cache, tmp_path):
+  """Codes and stage II from the features that stage I wrote."""
+  config = dataclasses.replace(
+      stage_ii, pp_train=stage_i_pp(), code_cache=None)
+  slow = cache_codes.write(config, tmp_path / "slow")
+  with_features = with_cache(config, cache)
+  quick = cache_codes.write(with_features, tmp_path / "quick")
+  # Rounding to half precision may change a word here and there.
+  same = read_codes(slow) == read_codes(quick)
+  assert same.mean() > 0.98
+  both = dataclasses.replace(with_features, code_cache=str(quick))
+  opened = tiny.open_family(LmFamily(both))
+  assert sorted(opened.cached) == ["code", "features"]
+
+
+def test_codes_from_features_of_another_encoder_are_refused(
+    stage_ii, cache, tmp_path):
+  wrong = tmp_path / "features"
+  shutil.copytree(cache, wrong)
+  header = json.loads((wrong / example_cache.HEADER).read_text())
+  header["encoder_crc32"] += 1
+  (wrong / example_cache.HEADER).write_text(json.dumps(header))
+  config = dataclasses.replace(stage_ii, pp_train=stage_i_pp())
+  with pytest.raises(ConfigError, match="an encoder with other parameters"):
+    cache_codes.write(with_cache(config, wrong), tmp_path / "codes")
+
+
+def stage_i_pp():
+  return with_encoder(vqvae_rooms_panoptic, "-").pp_train
+
+
+def read_codes(folder):
+  return np.load(folder / code_cache.CACHE.array_file)
 
 
 def test_features_of_another_run_are_refused(stage_i, cache, weights):

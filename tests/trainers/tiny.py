@@ -45,16 +45,18 @@ def stage_ii_config(oracle, model=None, **changes):
       optax_name="scale_by_adafactor"), **changes))
 
 
-def save_stage_i(family, path, seed=3):
+def save_stage_i(family, path, seed=3, **params_parts):
   """Writes a freshly drawn stage I model as .npz.
 
   Its heads are drawn too: with their zeros every code would give one output.
+  `params_parts` replace what was drawn.
   """
   params, extra = jax.jit(family.init)(jax.random.key(seed))
   rng = np.random.default_rng(seed)
   for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
+  params = {**params, **params_parts}
   files.save_npz(path, {"params": params, "state": extra["state"]})
 
 

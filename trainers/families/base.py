@@ -167,7 +167,7 @@ class Family(abc.ABC):
       return {}
     self.check_has_features()
     features = feature_cache.open_features(
-        path, self.config, self.image_encoder)
+        path, self.config, self.image_encoder, self.image_key)
     # A run that is resumed has its encoder in the checkpoint, which comes
     # later: see `check_features`.
     params = feature_cache.encoder_arrays(initial)
@@ -197,9 +197,14 @@ class Family(abc.ABC):
                         "frozen = False; only a frozen encoder has features "
                         "that do not change.")
 
+  @property
+  def image_key(self) -> str:
+    """Which image of a batch the image encoder looks at."""
+    return "image"
+
   def seen_image(self, batch: Mapping[str, Any]) -> Any:
-    """The images [B, H, W, 3] of a batch that the image encoder looks at."""
-    return batch["image"]
+    """That image, [B, H, W, 3]."""
+    return batch[self.image_key]
 
   @property
   def unused_keys(self) -> tuple[str, ...]:
@@ -328,6 +333,21 @@ class Family(abc.ABC):
       if name in options:
         options[name] = dataclasses.replace(options[name], check=check)
     return options
+
+  def check_options(
+      self,
+      predictor: str,
+      given: Mapping[str, Any],
+      where: str,
+  ) -> None:
+    """Raises a ConfigError for options that a predictor does not allow.
+
+    Args:
+      predictor: a key of `predictors`.
+      given: some of its `options`, with values.
+      where: path of the block that holds them.
+    """
+    fields.check_fields(self.options(predictor), given, where)
 
   def _option_checks(self) -> dict[str, fields.Check]:
     """Which values the options that families share may have."""

@@ -23,6 +23,7 @@ from trainers.families.base import (
 )
 from uvim.codes import masking, usage
 from uvim.config import TrainConfig
+from uvim.inference import readings
 from uvim.models import make_model
 from uvim.models.guided import Context, GuidedModel
 from uvim.priors.base import example_seeds
@@ -72,14 +73,16 @@ class VqvaeFamily(Family):
     extra = {}
     if arrays["state"]:
       extra["state"] = arrays["state"]
-    num_words = self.num_words()
-    if num_words is not None:
-      usage_shape = (num_words,)
+    num_entries = self.model.spec.num_entries
+    if num_entries is not None:
+      usage_shape = (num_entries,)
       extra["usage"] = jnp.zeros(usage_shape, jnp.int32)
     return arrays["params"], extra
 
-  def seen_image(self, batch):
-    return self.task.inputs(batch)["ctx"]
+  @property
+  def image_key(self):
+    # In stage II the oracle may have an image of its own size.
+    return "image_ctx" if "image_ctx" in self.config.pp_train else "image"
 
   @property
   def unused_keys(self):
@@ -106,11 +109,9 @@ class VqvaeFamily(Family):
     model = self.model
     quantizer_state = extra.get("state", {})
     arrays = {"params": params, "state": quantizer_state}
-    data = self.task.inputs(batch)
-    labels = data["x"]
-    # From a cache; otherwise the image encoder runs, once for both parts.
-    ctx = Context(data["ctx"], features=batch.get("features"))
-    ctx = model.see(arrays, ctx)
+    labels = self.task.inputs(batch)["x"]
+    # Features of a cache; otherwise the encoder runs, once for both parts.
+    ctx = self.see(arrays, batch, batch.get("features"))
     if not model.has_oracle:
       # The base model alone: no code, and nothing for a codebook to learn.
       z_BLE = model.embed_no_code(arrays, ctx.batch_size)
@@ -146,10 +147,17 @@ class VqvaeFamily(Family):
 
   # ── Predictions ─────────────────────────────────────────────────────────
 
-  def see(self, variables, batch) -> Context:
-    """The batch's images as oracle and base model see them."""
+  def see(self, variables, batch, features=None) -> Context:
+    """The batch's images as oracle and base model see them.
+
+    Args:
+      variables: see `Family.variables`.
+      batch: with images, unless their features are all that is looked at.
+      features: of the image encoder, if it has run.
+    """
     image = self.task.inputs(batch)["ctx"]
-    return self.model.see(variables, image)
+    ctx = Context(image, features=features)
+    return self.model.see(variables, ctx)
 
   def encode(self, variables, batch, ctx=None) -> jax.Array:
     """The guiding codes of the batch's labels, without dropout.
@@ -167,16 +175,18 @@ class VqvaeFamily(Family):
     return coded.code
 
   def decode(self, variables, code, batch, mask=None, mask_region=None,
-             seed=0, ctx=None):
+             seed=0, ctx=None, vectors=None, dropped=None):
     """The base model's logits for the codes and the batch's images.
 
     With a `mask`, for what it leaves of the codes (Fig 10); see
     `uvim.codes.masking.mask_code`. Its random words follow from
     (image/id, seed). `ctx` is what `see` made of the batch; None: it has not
-    run.
+    run. `vectors` [B, L, E], if there are any, are read in place of those of
+    the words, but for places `dropped` [B, L].
     """
-    dropped_BL = None
+    dropped_BL = dropped
     if mask is not None:
+      self._check_region(mask_region)
       # Only random words need an id; a batch without one can be masked too.
       seeds_B = None
       if mask == "random":
@@ -184,11 +194,19 @@ class VqvaeFamily(Family):
       code, dropped_BL = masking.mask_code(
           code, mask, self.num_words(), region=mask_region,
           grid=self.model.grid, seeds_B=seeds_B)
-    z_BLE = self.model.embed(variables, code, dropped_BL)
+      if dropped is not None:
+        dropped_BL = dropped_BL | dropped
+    z_BLE = readings.code_vectors(
+        self.model, variables, code, vectors, dropped_BL)
     if ctx is None:
-      self._check_region(mask_region)
       ctx = self.see(variables, batch)
     return self.model.base_model(variables, z_BLE, ctx)
+
+  def _check_region(self, mask_region):
+    if mask_region is not None and self.model.grid is None:
+      raise ConfigError(
+          f"mask_region = {mask_region}; it must be None: with bottleneck "
+          f"{self.model.vit.bottleneck!r} the words lie on no grid.")
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
               **output_options):
@@ -202,12 +220,6 @@ class VqvaeFamily(Family):
     ctx = self.see(variables, batch)
     code = self.encode(variables, batch, ctx)
     logits = self.decode(
-  def _check_region(self, mask_region):
-    if mask_region is not None and self.model.grid is None:
-      raise ConfigError(
-          f"mask_region = {mask_region}; it must be None: with bottleneck "
-          f"{self.model.vit.bottleneck!r} the words lie on no grid.")
-
         variables, code, batch, mask, mask_region, seed, ctx)
     outputs = self.task.outputs(logits, **output_options)
     return {**outputs, CODE: code}

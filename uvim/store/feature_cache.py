@@ -37,12 +37,14 @@ def encoder_arrays(arrays: Arrays) -> PyTree:
   return tree.unflatten(found) if found else None
 
 
-def describe(config: TrainConfig, encoder: ImageEncoder) -> Header:
+def describe(config: TrainConfig, encoder: ImageEncoder, image_key: str
+             ) -> Header:
   """What the features depend on besides the encoder's parameters.
 
   Args:
     config: with `codes_per_image`.
     encoder: of the config's model.
+    image_key: which image of a batch it looks at: 'image' or 'image_ctx'.
 
   Raises:
     ConfigError: as `Cache.describe`.
@@ -53,9 +55,8 @@ def describe(config: TrainConfig, encoder: ImageEncoder) -> Header:
   block["patch_size"] = encoder.patch
   for name in _OF_NO_ACCOUNT:
     del block[name]
-  # The task may make the image gray, and the stages may see different images.
-  return CACHE.describe(config, {
-      "kind": config.kind, "task": config.task, "encoder": block})
+  # Nothing of the stage: both may read the same features.
+  return CACHE.describe(config, {"image": image_key, "encoder": block})
 
 
 def crc32_header(params: PyTree) -> Header:
@@ -63,8 +64,8 @@ def crc32_header(params: PyTree) -> Header:
   return {_CRC32: tree.fingerprint(params)}
 
 
-def open_features(path: str, config: TrainConfig, encoder: ImageEncoder
-                  ) -> Stored:
+def open_features(path: str, config: TrainConfig, encoder: ImageEncoder,
+                  image_key: str) -> Stored:
   """The features of a cache, float16 [R, N, T, D]; see `Cache.open`.
 
   This does not compare the encoder's parameters: a run that resumes reads them
@@ -73,7 +74,7 @@ def open_features(path: str, config: TrainConfig, encoder: ImageEncoder
   Raises:
     ConfigError: as `Cache.open`.
   """
-  header = describe(config, encoder)
+  header = describe(config, encoder, image_key)
   old = _header_of(path)
   # With the cache's own checksum of the parameters, so that it does not count.
   return CACHE.open(path, {**header, _CRC32: old.get(_CRC32)})
