@@ -15,7 +15,8 @@ from trainers.report import run_page
 from uvim import tree
 from uvim.config import resolve
 from uvim.encoders import image_encoder
-from uvim.models import mae, make_model
+from uvim.encoders.base import POSITIONS
+from uvim.models import mae_network, make_model
 from uvim.registry import ConfigError
 from uvim.store import checkpoint, start_from
 
@@ -48,8 +49,8 @@ def predictions(name, state, batch, **options):
 def test_it_learns_and_leaves_the_waves_alone(trained):
   state, logs = trained
   assert logs[-1]["loss"] < logs[0]["loss"]
-  waves = mae.waves((4, 4), 16)
-  np.testing.assert_array_equal(state.params[mae.POSITIONS], waves)
+  waves = mae_network.waves((4, 4), 16)
+  np.testing.assert_array_equal(state.params[POSITIONS], waves)
 
 
 def test_golden_steps(trained):

@@ -18,7 +18,7 @@ from tools.parity import common, encoders, fixtures
 from tools.parity.common import Quantity
 from tools.parity.fixtures import Fixture
 from uvim import tree
-from uvim.models import mae
+from uvim.models import mae, mae_network
 from uvim.nn.backbones.base import Style
 
 # How the hub names the parts of a block → our names.
@@ -85,7 +85,7 @@ def _read_parameters(fixture: Fixture) -> dict[str, np.ndarray]:
   return safetensors.load_file(fixture.path.with_suffix(".safetensors"))
 
 
-def _make_network(about: Mapping[str, Any]) -> mae.MAE:
+def _make_network(about: Mapping[str, Any]) -> mae_network.MAE:
   """Our network of these sizes."""
   sizes = about["sizes"]
   # One number for a square.
@@ -96,7 +96,7 @@ def _make_network(about: Mapping[str, Any]) -> mae.MAE:
       norm_epsilon=about["eps"],
       num_prefix=1)
 
-  class StyledMAE(mae.MAE):
+  class StyledMAE(mae_network.MAE):
     """With the epsilon of the fixture, which no config can choose."""
 
     @property
@@ -178,7 +178,7 @@ def _compare_positions(file, stored, network) -> Iterator[Quantity]:
   for name in _POSITIONS:
     theirs = stored[name]
     width = theirs.shape[-1]
-    waves_1ND = np.asarray(mae.waves(network.grid_size, width))
+    waves_1ND = np.asarray(mae_network.waves(network.grid_size, width))
     no_position = np.zeros((1, 1, width), np.float32)
     ours = np.concatenate([no_position, waves_1ND], axis=1)
     # The library leaves the decoder's at zero until a checkpoint is loaded.
@@ -193,7 +193,7 @@ def _compare_outputs(file, theirs, network, params, image
   """Mask, order, features and predictions for the fixture's noise."""
   noise_BN = theirs["noise"]
   model = mae.MaskedAutoencoder(network)
-  order = mae.order_patches(noise_BN)
+  order = mae_network.order_patches(noise_BN)
   ours = {
       "mask": model.mask(noise_BN),
       "ids_restore": order.places_BN,
@@ -224,7 +224,7 @@ def _compare_training(file, theirs, network, params, image
       common.below(theirs_of_kind, common.GRADIENTS), network)
   our_grads = tree.flatten(grads)
   # The original has no gradient of its fixed waves.
-  for name in mae.FIXED:
+  for name in mae_network.FIXED:
     del our_grads[name]
   prefixed = {common.GRADIENTS + name: grad
               for name, grad in their_grads.items()}

@@ -19,6 +19,7 @@ from uvim.config import TrainConfig
 from uvim.learn import sharding
 from uvim.models import dino
 from uvim.models.dino import SelfDistillation
+from uvim.nn.grid import grid_of
 from uvim.registry import ConfigError
 
 
@@ -130,8 +131,7 @@ def draw_features(
   """
   batch, height, width, _ = image_shape
   patch_height, patch_width = patch_size
-  num_rows = height // patch_height
-  num_columns = width // patch_width
+  num_rows, num_columns = grid_of((height, width), patch_size)
   features_TD = features_BND.reshape(-1, features_BND.shape[-1])
   centered_TD = features_TD - features_TD.mean(axis=0)
   _, _, directions_DD = np.linalg.svd(centered_TD, full_matrices=False)

@@ -15,7 +15,8 @@ from trainers.families.base import Report, check_size, render_image
 from trainers.families.images import ImagesFamily
 from uvim.config import TrainConfig
 from uvim.learn import sharding
-from uvim.models.mae import FIXED, MaskedAutoencoder
+from uvim.models.mae import MaskedAutoencoder
+from uvim.models.mae_network import FIXED
 from uvim.tasks.base import unpatchify
 
 # The color of masked patches in the panels: the middle of [-1, 1].

@@ -24,10 +24,10 @@ from uvim import fields
 from uvim.encoders import ENCODERS
 from uvim.encoders.base import EncoderSpec
 from uvim.fields import field
-from uvim.nn import attention, backbones, transformer
+from uvim.nn import backbones, transformer
 from uvim.nn.backbones import Backbone
 from uvim.nn.backbones.base import Style
-from uvim.nn.grid import Grid, gather_cells, resize_grid
+from uvim.nn.grid import Grid, gather_cells, grid_of, resize_grid
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, Image, PRNGKey, PyTree
 
@@ -99,15 +99,11 @@ class ImageEncoder:
   beside: bool = field(
       False, doc="True: its features are added to the model's own embedding "
       "of the image; False: they replace it.", check=fields.BOOL)
-  dtype: str = field(
-      "float32", doc="Type of the numbers in its matrix products.",
-      check=fields.one_of(("float32", "bfloat16")))
-  attention: str = field(
-      "chunked", doc="As in the model.",
-      check=fields.one_of(attention.IMPLEMENTATIONS))
-  scan_layers: bool = field(False, doc="As in the model.", check=fields.BOOL)
-  remat: str = field(
-      "none", doc="As in the model.", check=fields.one_of(transformer.REMAT))
+  dtype: str = transformer.dtype_field(
+      "Type of the numbers in its matrix products.")
+  attention: str = transformer.attention_field("As in the model.")
+  scan_layers: bool = transformer.scan_layers_field("As in the model.")
+  remat: str = transformer.remat_field("As in the model.")
 
   @property
   def style(self) -> Style:
@@ -136,9 +132,7 @@ class ImageEncoder:
   @property
   def grid_size(self) -> Grid:
     """Rows and columns of its tokens."""
-    height, width = self.input_size
-    patch_height, patch_width = self.patch
-    return (height // patch_height, width // patch_width)
+    return grid_of(self.input_size, self.patch)
 
   @property
   def features_shape(self) -> tuple[int, int]:

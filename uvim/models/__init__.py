@@ -6,7 +6,10 @@ from typing import Any
 
 from uvim import priors
 from uvim.fields import Field
-from uvim.models import bottleneck, dino, guided, mae
+from uvim.models import bottleneck, guided
+from uvim.models.dino import SelfDistillation
+from uvim.models.images import ImagesModel
+from uvim.models.mae import MaskedAutoencoder
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
@@ -25,18 +28,21 @@ class Architecture:
   known_fields: Callable[[ModelFields, str], KnownFields]
 
 
+def _from_images(model_cls: type[ImagesModel]) -> Architecture:
+  """One that learns from images alone."""
+  return Architecture(model_cls.from_fields, model_cls.known_fields)
+
+
 _GUIDED = Architecture(guided.make_guided_model, guided.known_fields)
 _PRIOR = Architecture(priors.make_prior, priors.known_fields)
-_DINO = Architecture(dino.make_self_distillation, dino.known_fields)
-_MAE = Architecture(mae.make_masked_autoencoder, mae.known_fields)
 # The second name of each is the released code's own.
 MODELS = {
     "vit": _GUIDED,
     "proj.uvim.vit": _GUIDED,
     "lm": _PRIOR,
     "proj.uvim.lm": _PRIOR,
-    "mae": _MAE,
-    "dino": _DINO,
+    "mae": _from_images(MaskedAutoencoder),
+    "dino": _from_images(SelfDistillation),
 }
 
 

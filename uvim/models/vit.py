@@ -25,9 +25,9 @@ from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import ImageEncoder, Seen
 from uvim.fields import field
 from uvim.models.bottleneck import BOTTLENECKS, Bottleneck, check_grid
-from uvim.nn import attention, embedding, transformer
+from uvim.nn import embedding, transformer
 from uvim.nn.embedding import Label
-from uvim.nn.grid import Grid
+from uvim.nn.grid import Grid, grid_of
 from uvim.registry import ConfigError
 from uvim.typing import Array, CodeVectors, Float, Tokens
 
@@ -38,7 +38,6 @@ Labels = Mapping[str, Label]
 LabelShapes = Mapping[str, tuple[int, int]]
 
 _RELEASED = "ours, as released"
-_IN_CHUNKS = "chunked"
 # A mistyped depth would build blocks for ever.
 _DEPTH = fields.integer(0, 1024)
 
@@ -111,21 +110,18 @@ class ViT(nn.Module):
   head_zeroinit: bool = field(
       True, doc="Start from uniform predictions.", source=_RELEASED,
       check=fields.BOOL)
-  dtype: str = field(
-      "float32", doc="Of matrix products: `float32` or `bfloat16`; parameters "
-      "and reductions stay float32.",
-      check=fields.one_of(("float32", "bfloat16")))
-  attention: str = field(
-      _IN_CHUNKS, doc="`chunked`: memory that grows with the tokens, on any "
-      "device; `fused`: cuDNN's kernel for bfloat16 on a GPU, XLA's own "
-      "elsewhere.", check=fields.one_of(attention.IMPLEMENTATIONS))
-  scan_layers: bool = field(
-      False, doc="Blocks run as a scan over their stacked parameters: quicker "
-      "to compile. Names and files do not change.", check=fields.BOOL)
-  remat: str = field(
-      "none", doc="`block`: the backward pass keeps only the input and the "
-      "attended values of each block and computes the rest again; `none`: it "
-      "keeps everything.", check=fields.one_of(transformer.REMAT))
+  dtype: str = transformer.dtype_field(
+      "Of matrix products: `float32` or `bfloat16`; parameters and reductions "
+      "stay float32.")
+  attention: str = transformer.attention_field(
+      "`chunked`: memory that grows with the tokens, on any device; `fused`: "
+      "cuDNN's kernel for bfloat16 on a GPU, XLA's own elsewhere.")
+  scan_layers: bool = transformer.scan_layers_field(
+      "Blocks run as a scan over their stacked parameters: quicker to compile. "
+      "Names and files do not change.")
+  remat: str = transformer.remat_field(
+      "`block`: the backward pass keeps only the input and the attended values "
+      "of each block and computes the rest again; `none`: it keeps everything.")
 
   def __post_init__(self):
     # A model is a static argument of jitted functions, so it must hash.
@@ -136,11 +132,9 @@ class ViT(nn.Module):
     super().__post_init__()
 
   @property
-  def grid_size(self) -> tuple[int, int]:
+  def grid_size(self) -> Grid:
     """Rows and columns of patches."""
-    height, width = self.input_size
-    patch_height, patch_width = self.patch_size
-    return (height // patch_height, width // patch_width)
+    return grid_of(self.input_size, self.patch_size)
 
   @property
   def grid_of_code(self) -> Grid | None:

@@ -11,6 +11,13 @@ from uvim.typing import Array, Float
 Grid = tuple[int, int]
 
 
+def grid_of(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Grid:
+  """The grid of an image's patches; both sizes are height and width."""
+  height, width = image_size
+  patch_height, patch_width = patch_size
+  return (height // patch_height, width // patch_width)
+
+
 def resize_grid(
     x_BND: Float[Array, "B N D"], old: Grid, new: Grid
 ) -> Float[Array, "B M D"]:

@@ -15,12 +15,14 @@ Source: ViT-B/16 as used by the paper for both f and the oracle (section 2.3,
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from uvim import fields
 from uvim.nn import attention, dense
 from uvim.typing import Array, Float
 
@@ -28,6 +30,35 @@ from uvim.typing import Array, Float
 LAYER_NORM_EPSILON = 1e-6
 
 REMAT = ("none", "block")
+
+# ── Config fields that say how blocks are computed ──────────────────────────
+#
+# A config class declares all four. They change no parameter.
+
+
+def dtype_field(doc: str) -> Any:
+  """`dtype`: the type of the numbers in matrix products."""
+  check = fields.one_of(("float32", "bfloat16"))
+  return fields.field("float32", doc=doc, check=check)
+
+
+def attention_field(doc: str) -> Any:
+  """`attention`: its implementation, see `attention.attention`."""
+  check = fields.one_of(attention.IMPLEMENTATIONS)
+  return fields.field("chunked", doc=doc, check=check)
+
+
+def scan_layers_field(doc: str) -> Any:
+  """`scan_layers`: see `run_blocks`."""
+  return fields.field(False, doc=doc, check=fields.BOOL)
+
+
+def remat_field(doc: str) -> Any:
+  """`remat`: see `run_blocks`."""
+  return fields.field("none", doc=doc, check=fields.one_of(REMAT))
+
+
+# ── Blocks ──────────────────────────────────────────────────────────────────
 
 
 def run_blocks(

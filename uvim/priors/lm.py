@@ -22,9 +22,9 @@ from uvim.encoders import ENCODERS
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.fields import field
-from uvim.nn import attention, backbones, positions, transformer
+from uvim.nn import backbones, positions, transformer
 from uvim.nn.backbones import vit
-from uvim.nn.grid import resize_grid
+from uvim.nn.grid import Grid, grid_of, resize_grid
 from uvim.priors import decoder, packed_decoder
 from uvim.registry import ConfigError
 from uvim.typing import Array, Float, PyTree, Tokens, Words
@@ -45,6 +45,7 @@ _PATCHES = fields.Check(
     '{"size": (rows, columns)} with two integers ≥ 1', _is_patch_size)
 _FAMILIES = "`, `".join(ENCODERS)
 _AS_ENCODER = "None: as the encoder."
+_AS_IN_STAGE_I = "As in stage I, for encoder and decoder."
 
 
 class LM(nn.Module):
@@ -92,9 +93,8 @@ class LM(nn.Module):
   autoregressive: bool = field(
       True, doc="False: all words in one pass (the paper's ablation).",
       check=fields.BOOL)
-  dtype: str = field(
-      "float32", doc="As in stage I; logits stay float32.",
-      check=fields.one_of(("float32", "bfloat16")))
+  dtype: str = transformer.dtype_field(
+      "As in stage I; logits stay float32.")
   decoder_layers: int | None = field(
       None, doc=f"Blocks of the decoder. {_AS_ENCODER}",
       check=fields.optional(_LAYERS))
@@ -107,14 +107,9 @@ class LM(nn.Module):
   decoder_emb_dim: int | None = field(
       None, doc=f"Width of the decoder (the paper's text: a ViT-B). "
       f"{_AS_ENCODER}", check=fields.optional(_SIZE))
-  attention: str = field(
-      "chunked", doc="As in stage I, for encoder and decoder.",
-      check=fields.one_of(attention.IMPLEMENTATIONS))
-  scan_layers: bool = field(
-      False, doc="As in stage I, for encoder and decoder.", check=fields.BOOL)
-  remat: str = field(
-      "none", doc="As in stage I, for encoder and decoder.",
-      check=fields.one_of(transformer.REMAT))
+  attention: str = transformer.attention_field(_AS_IN_STAGE_I)
+  scan_layers: bool = transformer.scan_layers_field(_AS_IN_STAGE_I)
+  remat: str = transformer.remat_field(_AS_IN_STAGE_I)
 
   def __post_init__(self):
     # A model is a static argument of the jitted sampler, so it must hash.
@@ -125,11 +120,9 @@ class LM(nn.Module):
     super().__post_init__()
 
   @property
-  def grid_size(self) -> tuple[int, int]:
+  def grid_size(self) -> Grid:
     """Rows and columns of patches."""
-    height, width = self.input_size
-    patch_height, patch_width = self.patches["size"]
-    return (height // patch_height, width // patch_width)
+    return grid_of(self.input_size, self.patches["size"])
 
   def setup(self):
     # None stands for the encoder's size; see the file's docstring.

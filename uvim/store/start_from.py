@@ -13,6 +13,7 @@ from uvim.encoders import ENCODERS, convert
 from uvim.encoders import base as encoders_base
 from uvim.encoders.base import EncoderSpec, Grid
 from uvim.encoders.naming import Naming
+from uvim.nn.grid import grid_of
 from uvim.registry import ConfigError, lookup
 from uvim.store import checkpoint, published
 from uvim.typing import PyTree
@@ -223,9 +224,7 @@ def _own_grid(path: Any, spec: EncoderSpec) -> Grid | None:
       raise ConfigError(f"it was trained with encoder_style {family!r}, not "
                         f"{spec.family!r}: write {spec.option} = {family!r}.")
   try:
-    height, width = model["input_size"]
-    patch_height, patch_width = model["patch_size"]
-    return (height // patch_height, width // patch_width)
+    return grid_of(model["input_size"], model["patch_size"])
   except (KeyError, TypeError, ValueError, ZeroDivisionError):
     # A config that is not ours; its positions must make a square then.
     return None

@@ -8,7 +8,7 @@ import pytest
 
 from uvim import tree
 from uvim.encoders.base import PARTS
-from uvim.models import dino, make_model
+from uvim.models import dino, dino_network, make_model
 from uvim.registry import ConfigError
 
 SIZES = dict(
@@ -126,7 +126,7 @@ def test_a_local_crop_has_the_positions_of_a_smaller_grid():
 
 
 def test_the_head_sees_directions_alone():
-  head = dino.Head(8, 4, 6)
+  head = dino_network.Head(8, 4, 6)
   x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
   params = head.init(jax.random.key(0), x)["params"]
   cosines = head.apply({"params": params}, x)

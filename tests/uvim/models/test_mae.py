@@ -10,7 +10,7 @@ import pytest
 
 from uvim import tree
 from uvim.encoders.base import PARTS
-from uvim.models import mae, make_model
+from uvim.models import mae_network, make_model
 from uvim.registry import ConfigError
 
 SIZES = dict(
@@ -37,7 +37,7 @@ def images(seed=0, batch=2):
 
 def noise(seed=0, batch=2):
   rngs_B = jax.random.split(jax.random.key(seed), batch)
-  return mae.draw_noise(rngs_B, NUM_PATCHES)
+  return mae_network.draw_noise(rngs_B, NUM_PATCHES)
 
 
 def patches_by_hand(image):
@@ -161,7 +161,7 @@ def test_all_parameters_but_the_waves_learn():
   for name, grad in tree.flatten(grads).items():
     # A key's bias shifts all scores of a query alike.
     if not name.endswith("key/bias"):
-      assert (np.abs(grad).max() > 0) == (name not in mae.FIXED), name
+      assert (np.abs(grad).max() > 0) == (name not in mae_network.FIXED), name
 
 
 def test_an_encoder_of_stage_ii_has_the_same_arrays():
@@ -181,7 +181,7 @@ def test_an_encoder_of_stage_ii_has_the_same_arrays():
 
 
 def test_no_position_is_like_another():
-  positions_ND = np.asarray(mae.waves((4, 3), 16))[0]
+  positions_ND = np.asarray(mae_network.waves((4, 3), 16))[0]
   distances = np.abs(positions_ND[:, None] - positions_ND[None]).sum(-1)
   assert distances[~np.eye(12, dtype=bool)].min() > 0.1
   np.testing.assert_allclose(positions_ND[0], [0] * 4 + [1] * 4

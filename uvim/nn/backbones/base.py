@@ -8,6 +8,7 @@ import dataclasses
 import flax.linen as nn
 
 from uvim.nn import transformer
+from uvim.nn.grid import Grid, grid_of
 from uvim.typing import Image, Tokens
 
 
@@ -60,11 +61,9 @@ class Backbone(nn.Module):
   remat: str = "none"
 
   @property
-  def grid_size(self) -> tuple[int, int]:
+  def grid_size(self) -> Grid:
     """Rows and columns of tokens."""
-    height, width = self.input_size
-    patch_height, patch_width = self.patch_size
-    return (height // patch_height, width // patch_width)
+    return grid_of(self.input_size, self.patch_size)
 
   def check(self, where: str) -> None:
     """Checks what only this network wants of the fields, before it is built.
