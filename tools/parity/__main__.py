@@ -35,6 +35,7 @@ from tools.parity import (
   optimizer,
   positions,
   pp,
+  quantizers,
   stage1,
   stage2,
 )
@@ -60,6 +61,7 @@ KINDS = (
     Kind("maskgit*.npz", masked.compare),
     Kind("fsq*.npz", codes.compare_fsq),
     Kind("lfq*.npz", codes.compare_lfq),
+    Kind("vq_losses*.npz", quantizers.compare),
 )
 
 

@@ -37,7 +37,7 @@ _TEMPERATURE = "inv_temperature_"
 _ENTROPY_TOLERANCE = 1e-4
 
 
-def _cases(fixture: Fixture, kind: str) -> Iterator[tuple[str, dict, dict]]:
+def cases(fixture: Fixture, kind: str) -> Iterator[tuple[str, dict, dict]]:
   """Of each case: its name, its arrays, what the index says of it."""
   arrays = fixtures.read_arrays(fixture.path)
   index = json.loads(fixture.path.with_name(_INDEX).read_text())
@@ -50,7 +50,7 @@ def _cases(fixture: Fixture, kind: str) -> Iterator[tuple[str, dict, dict]]:
 
 def compare_fsq(fixture: Fixture) -> Iterator[Quantity]:
   """Every case of FSQ."""
-  for case, theirs, about in _cases(fixture, "fsq"):
+  for case, theirs, about in cases(fixture, "fsq"):
     title = f"{fixture.name}/{case}"
     try:
       quantizer = _make_fsq(about)
@@ -110,7 +110,7 @@ def _gradient_of_vectors(quantizer, theirs) -> jax.Array:
 
 def compare_lfq(fixture: Fixture) -> Iterator[Quantity]:
   """Every case of LFQ and BSQ."""
-  for case, theirs, about in _cases(fixture, "lfq"):
+  for case, theirs, about in cases(fixture, "lfq"):
     quantizer = LFQ(
         dict_size=2 ** about["bits"],
         codeword_dim=about["bits"],

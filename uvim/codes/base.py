@@ -14,7 +14,7 @@ the compiled program own them.
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -50,6 +50,16 @@ class CodeSpec:
   @property
   def is_discrete(self) -> bool:
     return self.num_words is not None
+
+  @property
+  def num_entries(self) -> int | None:
+    """Words of all codebooks, whose use is counted; None without words.
+
+    Each of several words of a place has a codebook of its own.
+    """
+    if not self.is_discrete:
+      return None
+    return self.num_words * self.words_per_place
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -101,7 +111,14 @@ class Quantizer(abc.ABC):
   """Turns the oracle's vectors into a code, and a code into vectors.
 
   Subclasses are frozen dataclasses whose fields are fields of `config.model`.
+
+  Attributes:
+    if_unused: what to do if training leaves most words unused; shown with that
+      alarm.
   """
+
+  if_unused: ClassVar[str] = (
+      "A few images need a few words: lower model.dict_size.")
 
   # What a code of this quantizer looks like.
 
@@ -208,7 +225,10 @@ class Quantizer(abc.ABC):
     return state, {}
 
   def usage(self, stats: PyTree) -> PerWord | None:
-    """How often each word was chosen; None where there are no words."""
+    """How often each entry was chosen; None where there are no words.
+
+    Of `CodeSpec.num_entries` numbers.
+    """
     del stats
     return None
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields
-from uvim.codes import base, computed, vq
+from uvim.codes import base, computed, vectors
 from uvim.typing import CodeVectors, Words
 
 # How far the bounded numbers stay away from the borders of the outer levels.
@@ -57,6 +57,8 @@ class FSQ(computed.ComputedWords):
       "for 2^12, (8, 8, 8, 6, 5) for 2^14, (8, 8, 8, 5, 5, 5) for 2^16.",
       source="FSQ", check=_LEVELS)
 
+  if_unused = "A few images need a few words: give model.levels fewer of them."
+
   def __post_init__(self):
     shown = f"levels = {tuple(self.levels)}"
     computed.check_size("dict_size", self.dict_size, math.prod(self.levels),
@@ -74,7 +76,7 @@ class FSQ(computed.ComputedWords):
     level_BLE = jnp.round(fixed_BLE).astype(jnp.int32) + self._middle_11E
     code_BL = jnp.sum(level_BLE * self._place_values_11E, axis=-1)
     # The gradient sees the bound, but not the rounding.
-    z_BLE = vq.straight_through(
+    z_BLE = vectors.straight_through(
         self.vectors(code_BL), bounded_BLE * self._step_11E)
     return base.Coded(
         z_BLE=z_BLE,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields
-from uvim.codes import base, computed, vq
+from uvim.codes import base, computed, vectors
 from uvim.typing import (
   Array,
   CodeVectors,
@@ -35,8 +35,6 @@ from uvim.typing import (
 GROUP_BITS = 12
 # Probabilities below count as this in a logarithm, as in published code.
 _LEAST_PROBABILITY = 1e-5
-# Likewise, a shorter vector is divided by this length.
-_LEAST_LENGTH = 1e-12
 
 Probabilities = Float[Array, "... J"]
 
@@ -66,6 +64,10 @@ class LFQ(computed.ComputedWords):
       0.0, doc="Weight of the commitment loss.", source="LFQ",
       check=fields.number(0))
 
+  if_unused = (
+      "Raise model.entropy_loss_weight. A few images need a few words: lower "
+      "model.codeword_dim.")
+
   def __post_init__(self):
     computed.check_size("dict_size", self.dict_size, 2 ** self.codeword_dim,
                         f"2 to the power of codeword_dim = {self.codeword_dim}")
@@ -74,13 +76,13 @@ class LFQ(computed.ComputedWords):
     del arrays, rngs_B, step
     x_BLE = x_BLE.astype(jnp.float32)
     if self.spherical:
-      x_BLE = _to_length_1(x_BLE)
+      x_BLE = vectors.to_length_1(x_BLE)
     # The sign of 0 is minus.
     bits_BLE = (x_BLE > 0).astype(jnp.int32)
     place_values_E = 2 ** _exponents(self.codeword_dim)
     code_BL = jnp.sum(bits_BLE * place_values_E[None, None], axis=-1)
-    z_BLE = vq.straight_through(self.vectors(code_BL), x_BLE)
-    commitment_B = vq.commitment_loss(x_BLE, z_BLE)
+    z_BLE = vectors.straight_through(self.vectors(code_BL), x_BLE)
+    commitment_B = vectors.commitment_loss(x_BLE, z_BLE)
     place_entropy_B, batch_entropy = self.entropies(x_BLE)
     entropy_loss_B = place_entropy_B - self.diversity_gamma * batch_entropy
     return base.Coded(
@@ -163,10 +165,3 @@ def _entropy(probabilities: Probabilities) -> Float[Array, "..."]:
   """In nats, over the last axis."""
   logs = jnp.log(jnp.maximum(probabilities, _LEAST_PROBABILITY))
   return -jnp.sum(probabilities * logs, axis=-1)
-
-
-def _to_length_1(x_BLE: CodeVectors) -> CodeVectors:
-  squares_BL1 = jnp.sum(jnp.square(x_BLE), axis=-1, keepdims=True)
-  # The floor comes before the root, which has no gradient at 0.
-  length_BL1 = jnp.sqrt(jnp.maximum(squares_BL1, _LEAST_LENGTH ** 2))
-  return x_BLE / length_BL1

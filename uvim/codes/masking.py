@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields
+from uvim.codes.base import CodeSpec
 from uvim.registry import ConfigError
-from uvim.typing import Bool, Dropped, Seeds, Words
+from uvim.typing import Array, Bool, Dropped, Seeds, Words
 
 # The places of one code, on the host.
 Places = Bool[np.ndarray, "L"]
@@ -115,7 +116,7 @@ def mask_code(
   """A code with something else in a region.
 
   Args:
-    code_BL: the code.
+    code_BL: the code, [B, L]; or [B, L, R], with several words a place.
     mask: what stands in the region: "zeros" for no word, "random" for words
       drawn evenly, an integer for this one word everywhere.
     num_words: Q.
@@ -128,30 +129,45 @@ def mask_code(
   Raises:
     ConfigError: an unknown mask, or a region outside of the grid.
   """
-  _, length = code_BL.shape
+  batch_size, length = code_BL.shape[:2]
   masked_1L = region_mask(length, region, grid=grid)[None]
   check_mask(mask, num_words)
-  nothing_BL = jnp.zeros(code_BL.shape, bool)
+  nothing_BL = jnp.zeros((batch_size, length), bool)
   if mask == "zeros":
     # The words stay as they are; their places count as dropped.
     return code_BL, nothing_BL | masked_1L
   if mask == "random":
-    words_BL = _random_words(seeds_B, length, num_words)
+    words_BL = _random_words(seeds_B, code_BL.shape[1:], num_words)
   else:
     words_BL = jnp.full_like(code_BL, mask)
+  if code_BL.ndim > masked_1L.ndim:
+    # All words of a place are masked.
+    masked_1L = masked_1L[..., None]
   masked_code_BL = jnp.where(masked_1L, words_BL, code_BL)
   return masked_code_BL, nothing_BL
 
 
+def says_nothing(code: Array, spec: CodeSpec) -> Dropped:
+  """Which places of codes lack a word: -1 stands there.
+
+  Args:
+    code: (B, *spec.shape), words.
+    spec: of these codes.
+  """
+  if spec.words_per_place > 1:
+    return jnp.any(code < 0, axis=-1)
+  return code < 0
+
+
 def _random_words(
     seeds_B: Seeds,
-    length: int,
+    shape: tuple[int, ...],
     num_words: int,
 ) -> Words:
-  """Words drawn evenly, for each example from its own seed."""
+  """Words drawn evenly, for each example from its own seed: [B, *shape]."""
   def words_of(seed):
     key = jax.random.key(seed)
     salted_key = jax.random.fold_in(key, _SALT)
-    return jax.random.randint(salted_key, (length,), 0, num_words)
+    return jax.random.randint(salted_key, shape, 0, num_words)
 
   return jax.vmap(words_of)(seeds_B)

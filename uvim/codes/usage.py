@@ -1,11 +1,12 @@
 """How the words of a codebook are used.
 
-L code length · Q number of words
+L code length · R words of a place · Q number of words
 """
 
 import jax
 import jax.numpy as jnp
 
+from uvim.codes.base import CodeSpec
 from uvim.typing import Array, Int, Logs, PerWord, Scalar
 
 # Words of any number of codes.
@@ -19,6 +20,20 @@ def histogram(code: Code, num_words: int) -> PerWord:
   empty_Q = jnp.zeros((num_words,), jnp.float32)
   words = code.reshape(-1)
   return empty_Q.at[words].add(1)
+
+
+def count_entries(code: Code, spec: CodeSpec) -> PerWord:
+  """How often the codes use each entry of each codebook, float32.
+
+  Args:
+    code: (B, *spec.shape), words.
+    spec: of these codes; see `CodeSpec.num_entries`.
+  """
+  if spec.words_per_place > 1:
+    # Word w of the second codebook stands behind all words of the first.
+    depth_R = jnp.arange(spec.words_per_place)
+    code = code + spec.num_words * depth_R[None, None]
+  return histogram(code, spec.num_entries)
 
 
 def perplexity(histogram_Q: PerWord) -> Scalar:

@@ -21,13 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from uvim import fields
-from uvim.codes import base, usage
+from uvim.codes import base, usage, vectors
 from uvim.typing import (
   Array,
   CodeVectors,
   Float,
   Int,
-  PerExample,
   PerWord,
   PRNGKey,
   Words,
@@ -68,6 +67,10 @@ class VQ(base.Quantizer):
       True, doc="While it learns, dead words are replaced by halves of used "
       "ones.", source="ours, as released", check=fields.BOOL)
 
+  if_unused = (
+      "Turn on model.dict_learning and model.dict_splitting. "
+      + base.Quantizer.if_unused)
+
   @property
   def num_words(self) -> int:
     return self.dict_size
@@ -92,7 +95,7 @@ class VQ(base.Quantizer):
     x_BLE = jax.nn.standardize(x_BLE, axis=-1)
     codebook = from_state(arrays.state)
     z_BLE, code_BL = quantize(codebook, x_BLE)
-    commitment_B = commitment_loss(x_BLE, z_BLE)
+    commitment_B = vectors.commitment_loss(x_BLE, z_BLE)
     counts_Q, sums_QE = statistics(x_BLE, code_BL, self.dict_size)
     stats = {"counts": counts_Q}
     if self.dict_learning:
@@ -193,16 +196,8 @@ def lookup(codebook: Codebook, x_BLE: CodeVectors) -> Words:
 
 
 def embed_code(codebook: Codebook, code_BL: Words) -> CodeVectors:
-  """The codewords that a code stands for.
-
-  An index outside 0..Q-1 gives NaN: it must not pass for some other word (a
-  start token turned into code -1 would silently be the last entry).
-  """
-  num_words = codebook.counts.shape[0]
-  # Negative indices would count from the end before the bounds are checked.
-  code_BL = jnp.where(code_BL < 0, num_words, code_BL)
-  words_QE = codewords(codebook)
-  return words_QE.at[code_BL].get(mode="fill", fill_value=jnp.nan)
+  """The codewords that a code stands for; NaN for what is no word."""
+  return vectors.rows_of(codewords(codebook), code_BL)
 
 
 def quantize(
@@ -223,29 +218,7 @@ def quantize(
   code_BL = lookup(codebook, fixed_x_BLE)
   z_BLE = embed_code(codebook, code_BL)
   z_BLE = jax.lax.stop_gradient(z_BLE)
-  # Not x + (z - x): rounding would move the codewords by an ulp of x.
-  return straight_through(z_BLE, x_BLE), code_BL
-
-
-@jax.custom_jvp
-def straight_through(z_BLE: CodeVectors, x_BLE: CodeVectors) -> CodeVectors:
-  """The value of `z_BLE`, whose gradient passes unchanged to `x_BLE`."""
-  del x_BLE
-  return z_BLE
-
-
-@straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
-  z_BLE, _ = primals
-  _, x_tangent_BLE = tangents
-  return z_BLE, x_tangent_BLE
-
-
-def commitment_loss(x_BLE: CodeVectors, z_BLE: CodeVectors) -> PerExample:
-  """Mean squared distance to the codewords; its gradient reaches x only."""
-  z_BLE = jax.lax.stop_gradient(z_BLE)
-  squares_BLE = jnp.square(x_BLE - z_BLE)
-  return jnp.mean(squares_BLE, axis=(1, 2))
+  return vectors.straight_through(z_BLE, x_BLE), code_BL
 
 
 def statistics(

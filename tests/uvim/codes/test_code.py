@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from uvim import files, tree
 from uvim.codes import QUANTIZERS, dropout, masking, usage
 from uvim.codes.base import CodeArrays
 from uvim.registry import ConfigError
@@ -47,13 +48,23 @@ QUANTIZER_FIELDS = {
     "vq": dict(dict_size=8, codeword_dim=6),
     "fsq": dict(dict_size=60, codeword_dim=3, levels=(3, 5, 4)),
     "lfq": dict(dict_size=16, codeword_dim=4, commitment_weight=0.25),
+    "vq_gradient": dict(dict_size=8, codeword_dim=6, use_l2_norm=True,
+                        entropy_loss_weight=0.1),
+    "residual": dict(dict_size=8, codeword_dim=6, num_quantizers=3),
+    "gumbel": dict(dict_size=8, codeword_dim=6),
+    "gaussian": dict(codeword_dim=4, kl_weight=1e-6),
 }
+
+
+def make(name):
+  """(a quantizer, its arrays)."""
+  quantizer = QUANTIZERS[name](**QUANTIZER_FIELDS[name])
+  return quantizer, quantizer.init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_every_quantizer_keeps_the_contract(name):
-  quantizer = QUANTIZERS[name](**QUANTIZER_FIELDS[name])
-  arrays = quantizer.init(jax.random.key(0))
+  quantizer, arrays = make(name)
   assert isinstance(arrays, CodeArrays)
   x_BLE = np.random.default_rng(0).normal(
       size=(4, 3, quantizer.oracle_dim)).astype(np.float32)
@@ -85,13 +96,35 @@ def test_every_quantizer_keeps_the_contract(name):
       code = np.full_like(coded.code, outside)
       assert np.isnan(embed(arrays, code)).all()
       assert np.isfinite(embed(arrays, code, dropped)).all()
-    assert quantizer.usage(coded.stats).shape == (spec.num_words,)
+    counts = quantizer.usage(coded.stats)
+    assert counts.shape == (spec.num_entries,)
+    np.testing.assert_array_equal(
+        counts, usage.count_entries(coded.code, spec))
+    assert counts.sum() == coded.code.size
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_arrays_come_back_from_a_file_and_batches_may_be_empty(name, tmp_path):
+  quantizer, arrays = make(name)
+  path = str(tmp_path / "model.npz")
+  # As in a checkpoint, where a quantizer without arrays has no names.
+  params = {"quantizer": arrays.params, "head": np.zeros(1)}
+  files.save_npz(path, {"params": params, "state": arrays.state})
+  read = tree.unflatten(files.load_npz(path))
+  again = CodeArrays(
+      read["params"].get("quantizer", {}), read.get("state", {}))
+  jax.tree.map(np.testing.assert_array_equal, arrays, again)
+  # Whatever the words of no example are, they have a shape.
+  x_BLE = jnp.zeros((0, 3, quantizer.oracle_dim))
+  empty = jax.eval_shape(quantizer.encode, again, x_BLE)
+  assert empty.z_BLE.shape == (0, 3, quantizer.vector_dim)
+  assert empty.code.shape == (0, *quantizer.spec(3).shape)
+  assert empty.loss_B.shape == (0,)
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_no_quantizer_depends_on_dtype_or_devices(name):
-  quantizer = QUANTIZERS[name](**QUANTIZER_FIELDS[name])
-  arrays = quantizer.init(jax.random.key(0))
+  quantizer, arrays = make(name)
   x_BLE = jax.random.normal(
       jax.random.key(1), (8, 3, quantizer.oracle_dim), jnp.bfloat16)
   encode = jax.jit(quantizer.encode)
@@ -121,6 +154,13 @@ def test_masks():
   again, _ = masking.mask_code(code_BL[1:], "random", 8, seeds_B=seeds[1:])
   np.testing.assert_array_equal(one[1:], again)
   assert one.min() >= 0 and one.max() < 8
+  # Of several words a place, all are masked.
+  several = np.stack([code_BL, code_BL], -1)
+  code, _ = masking.mask_code(several, 3, 8, region=right)
+  masked = np.array([[1, 3, 3, 3], [5, 3, 7, 3]])
+  np.testing.assert_array_equal(code, np.stack([masked, masked], -1))
+  code, dropped = masking.mask_code(several, "random", 8, seeds_B=seeds)
+  assert code.shape == (2, 4, 2) and dropped.shape == (2, 4)
   # The same code as one row of four words.
   _, dropped = masking.mask_code(
       code_BL, "zeros", 8, region=(0, 1, 1, 3), grid=(1, 4))

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from uvim.codes import vq
+from uvim.codes import vectors, vq
 from uvim.codes.vq import Codebook
 
 
@@ -73,7 +73,7 @@ def test_quantize_gives_codewords_and_passes_the_gradient_through():
 
 def test_commitment_pulls_only_the_encoder():
   x_BLE, z_BLE = normal(7, 2, 3, 4), normal(8, 2, 3, 4)
-  loss_B, grads = jax.vjp(vq.commitment_loss, x_BLE, z_BLE)
+  loss_B, grads = jax.vjp(vectors.commitment_loss, x_BLE, z_BLE)
   np.testing.assert_allclose(loss_B, ((x_BLE - z_BLE) ** 2).mean((1, 2)),
                              rtol=1e-6)
   d_x, d_z = grads(jnp.ones(2))
