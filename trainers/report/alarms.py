@@ -75,11 +75,6 @@ def title_of(name: str) -> str:
   return KINDS[name].title if name in KINDS else name.replace("_", " ")
 
 
-def advice_of(name: str) -> str:
-  """What to do about an alarm, by its name; "" where nobody knows."""
-  return KINDS[name].advice if name in KINDS else ""
-
-
 def points_of_run(
     metrics: Mapping[str, list[run_files.Point]],
 ) -> dict[str, list[run_files.Point]]:

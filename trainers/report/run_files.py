@@ -142,6 +142,15 @@ def kind_of(config: dict[str, Any]) -> str:
   return config.get("kind") or kind_of_old_run
 
 
+def quantizer(config: dict[str, Any]) -> str | None:
+  """The quantizer of a stage I run; None: its config has no model."""
+  model = config.get("model")
+  if not model:
+    return None
+  # The config of an older run does not name it.
+  return model.get("quantizer") or "vq"
+
+
 def code_len(config: dict[str, Any]) -> int | None:
   """Places of the code that stage II learns; None if its config has none."""
   oracle = config.get("oracle") or {}
@@ -174,6 +183,7 @@ class _EvaluatorShape(msgspec.Struct):
 
 class _ModelShape(msgspec.Struct):
   dict_size: int | None = None
+  quantizer: str | None = None
 
 
 class _OracleModelShape(msgspec.Struct):

@@ -15,6 +15,7 @@ from trainers.report import (
   plots,
   run_curves,
   run_files,
+  watches,
 )
 from trainers.report.html_page import (
   as_json,
@@ -104,7 +105,8 @@ def _alarms(run: Run) -> list[str]:
     times = [f"{plots.number(value)} at step {step}"
              for step, value in points[-_MAX_TIMES:]]
     sentences = [f"Alarm: {alarms.title_of(name)} ({', '.join(times)}).",
-                 alarms.advice_of(name), "See docs/troubleshooting.md."]
+                 watches.advice_of(name, run.config),
+                 "See docs/troubleshooting.md."]
     text = " ".join(filter(None, sentences))
     parts.append(paragraph(text, "alarm"))
   return parts

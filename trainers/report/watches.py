@@ -14,6 +14,8 @@ from evaluators import HEADLINES
 from trainers.report import pairs, run_files
 from trainers.report.pairs import Pair
 from trainers.report.run_files import WORDS_PER_CODE
+from uvim.codes import QUANTIZERS
+from uvim.codes.base import Quantizer
 
 # The codebook has collapsed if a run uses less than this share of it. A healthy
 # run uses nearly all.
@@ -66,8 +68,8 @@ class Kind(NamedTuple):
 KINDS = {
     "codebook_collapse": Kind(
         "codebook collapse",
-        "Turn on model.dict_learning and model.dict_splitting. A few images "
-        "need a few words: lower model.dict_size."),
+        # Another one where the config names its quantizer.
+        Quantizer.if_unused),
     "oracle_gap": Kind(
         "widening gap",
         "The language model gets worse: overfitting, or too high a learning "
@@ -94,17 +96,35 @@ class Alarm(NamedTuple):
     figure: the number that raised it.
     seen: what the watch saw, as part of a sentence.
     is_first: whether the run has not raised it before.
+    advice: what to do; None: that of its kind.
   """
   name: str
   figure: float
   seen: str
   is_first: bool = True
+  advice: str | None = None
 
   @property
   def message(self) -> str:
     """All of it in one line."""
     kind = KINDS[self.name]
-    return f"{kind.title}: {self.seen}. {kind.advice}"
+    return f"{kind.title}: {self.seen}. {self.advice or kind.advice}"
+
+
+def advice_of(name: str, config: Mapping[str, Any]) -> str:
+  """What to do about an alarm; "" where nobody knows.
+
+  Args:
+    name: its name in the metrics.
+    config: config.json of the run; {}: nobody knows it.
+  """
+  if name not in KINDS:
+    # Another version may have other alarms.
+    return ""
+  quantizer_cls = QUANTIZERS.get(run_files.quantizer(config))
+  if name == "codebook_collapse" and quantizer_cls:
+    return quantizer_cls.if_unused
+  return KINDS[name].advice
 
 
 class Watch(abc.ABC):
@@ -129,7 +149,7 @@ def watches_of(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
   """
   if run_files.kind_of(config) == "lm":
     return _watches_of_lm(config, total_steps)
-  return [CollapseWatch(total_steps), OverfitWatch()]
+  return [CollapseWatch(config, total_steps), OverfitWatch()]
 
 
 def _watches_of_lm(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
@@ -161,8 +181,9 @@ def _watches_of_lm(config: Mapping[str, Any], total_steps: int) -> list[Watch]:
 class CollapseWatch(Watch):
   """Warns when a run uses only a small part of its codebook."""
 
-  def __init__(self, total_steps: int):
+  def __init__(self, config: Mapping[str, Any], total_steps: int):
     """No report yet, of a run of `total_steps`."""
+    self._advice = advice_of("codebook_collapse", config)
     self._first_step = WARM_UP * total_steps
     self._recent = collections.deque(maxlen=RECENT)
 
@@ -176,8 +197,8 @@ class CollapseWatch(Watch):
     has_collapsed = most < MIN_USAGE
     if is_early or not has_collapsed:
       return None
-    return Alarm("codebook_collapse", most, (
-        f"{most:.1%} of all words are in use after {step} steps"))
+    seen = f"{most:.1%} of all words are in use after {step} steps"
+    return Alarm("codebook_collapse", most, seen, advice=self._advice)
 
 
 # ── The language model's code ───────────────────────────────────────────────

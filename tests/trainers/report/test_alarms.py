@@ -79,6 +79,20 @@ def test_collapse_says_how_much_is_used():
   assert "3.1%" in alarm.message and "\n" not in alarm.message
 
 
+@pytest.mark.parametrize("model, advice, is_about_splitting", [
+    ({"dict_size": 8}, "model.dict_splitting", True),
+    ({"quantizer": "fsq"}, "model.levels", False),
+    ({"quantizer": "gumbel"}, "model.kl_weight", False),
+    ({"quantizer": "of tomorrow"}, "model.dict_size", False)])
+def test_the_advice_is_for_the_quantizer(model, advice, is_about_splitting):
+  watch = alarms.Alarms(dict(STAGE_I, model=model), 100)
+  for step in (50, 51, 52):
+    raised = watch.see(step, {"train/code/usage": 0.031})
+  alarm, = raised
+  assert advice in alarm.message
+  assert ("splitting" in alarm.message) == is_about_splitting
+
+
 def score_reports(gaps, sign=-1):
   """Evaluations at steps 100, 200, …: first UViM's line, then the oracle's."""
   oracle = 40.0
