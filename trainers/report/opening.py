@@ -123,7 +123,11 @@ def code_text(family: Family) -> str:
     return ""
   if not spec.is_discrete:
     return f"{spec.length} vectors of {spec.vector_dim} numbers"
-  return f"{spec.length} words, each one of {spec.num_words:,}"
+  num_words = spec.length * spec.words_per_place
+  text = f"{num_words} words, each one of {spec.num_words:,}"
+  if spec.words_per_place > 1:
+    text += f", {spec.words_per_place} at each of {spec.length} places"
+  return text
 
 
 def _parameters(config: TrainConfig, inputs: Inputs, params: Any) -> str:

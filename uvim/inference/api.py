@@ -254,7 +254,8 @@ class UViM:
     Args:
       images: as in `predict`.
       codes: [n, L] or [n, S, L], words 0..Q-1; NO_WORD (-1) for a place that
-        says nothing.
+        says nothing. Where a place has R words, [n, L, R] or [n, S, L, R]; it
+        says nothing if one of them is NO_WORD.
       value_range: as in `predict`.
       **options: of the task, see `predict`.
     """
@@ -271,6 +272,8 @@ class UViM:
       value_range: images_lib.Range | None = None,
   ) -> Float[np.ndarray, "n S L"]:
     """Log-probability (nats) of each word given those before it, of any code.
+
+    Where a place has several words, it is that of all of them.
 
     Raises:
       ConfigError: there is no prior, it has no likelihood, or a code has a
@@ -290,7 +293,7 @@ class UViM:
     if rows[0] is None:
       raise ConfigError("This prior gives no likelihoods.")
     logprobs = np.concatenate(jax.device_get(rows))
-    return logprobs.reshape(codes_nSL.shape)
+    return logprobs.reshape(codes_nSL.shape[:3])
 
   def mask_codes(
       self,
@@ -321,6 +324,8 @@ class UViM:
       replacement = self._random_words(codes, seed)
     else:
       replacement = np.int32(mode)
+    if self.model.spec.words_per_place > 1:
+      return np.where(masked_L[:, None], replacement, codes)
     return np.where(masked_L, replacement, codes)
 
   # ── Checks ──────────────────────────────────────────────────────────────
@@ -336,15 +341,16 @@ class UViM:
 
   def _checked_codes(self, codes, num_images):
     codes = np.asarray(codes)
-    if codes.ndim == 2:
+    shape = self.model.spec.shape
+    if codes.ndim == 1 + len(shape):
       codes = codes[:, None]
-    has_axes = (codes.ndim == 3 and len(codes) == num_images
+    has_axes = (codes.ndim == 2 + len(shape) and len(codes) == num_images
                 and codes.shape[1] > 0)
-    if not has_axes or codes.shape[-1] != self.code_len:
+    if not has_axes or codes.shape[2:] != shape:
+      sizes = ", ".join(map(str, shape))
       raise ConfigError(
           f"Codes of shape {codes.shape} for {num_images} image(s); allowed: "
-          f"[{num_images}, {self.code_len}], [{num_images}, S, "
-          f"{self.code_len}].")
+          f"[{num_images}, {sizes}], [{num_images}, S, {sizes}].")
     are_words = codes.dtype.kind in "iu"
     if are_words and codes.size:
       are_words = NO_WORD <= codes.min() and codes.max() < self.num_words
@@ -447,7 +453,8 @@ class UViM:
     @jax.jit
     def run(arrays, code, context):
       # The words of dropped places do not matter, but must be words.
-      z_BLE = self.model.embed(arrays, jnp.maximum(code, 0), code < 0)
+      dropped_BL = masking.says_nothing(code, self.model.spec)
+      z_BLE = self.model.embed(arrays, jnp.maximum(code, 0), dropped_BL)
       logits = self.model.base_model(arrays, z_BLE, context)
       return self.task.outputs(logits, **dict(output_options))
     return run
@@ -466,11 +473,11 @@ class UViM:
   def _random_words(self, codes, seed) -> AnyCodes:
     """Random words for each code; they follow from the seed and the code."""
     drawn = []
-    codes_NL = codes.reshape(-1, codes.shape[-1]).astype("<i4")
+    codes_NL = codes.reshape(-1, *self.model.spec.shape).astype("<i4")
     for code_L in codes_NL:
       number = zlib.crc32(code_L.tobytes())
       rng = np.random.default_rng([seed, number])
-      words_L = rng.integers(0, self.num_words, len(code_L), np.int32)
+      words_L = rng.integers(0, self.num_words, code_L.shape, np.int32)
       drawn.append(words_L)
     return np.stack(drawn).reshape(codes.shape)
 

@@ -214,7 +214,7 @@ def _rounding(opened: OpenModel, stages: Stages) -> str:
   if spec.num_words is None:
     return "not measured: the code of this model has no words"
   rng = np.random.default_rng(0)
-  code = rng.integers(0, spec.num_words, (1, spec.length), np.int32)
+  code = rng.integers(0, spec.num_words, (1, *spec.shape), np.int32)
   rounded = pack.as_loaded(stages[STAGE_I].arrays)
   text = "for an image and a code of noise, "
   text += _change_of_logits(opened, rounded, code)

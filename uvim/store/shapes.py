@@ -45,8 +45,8 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   _refuse_untold(shapes)
   if kind_of(shapes) == "vqvae" and "state/dictionary" not in shapes:
     raise ConfigError(
-        "No array 'state/dictionary', so this model has no codebook; no array "
-        "tells its quantizer. Open it from its run's workdir.")
+        "No array 'state/dictionary', so the quantizer of this model is not "
+        "vq, and no array tells which it is. Open it from its run's workdir.")
   dict_size, codeword_dim = _shape(shapes, "state/dictionary", 2)
   block = "params/decoder/encoderblock_"
   width, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}", 3)

@@ -38,5 +38,5 @@ def test_other_models_are_opened_from_their_workdir(changes, what):
 
 
 def test_a_code_without_a_codebook_is_opened_from_its_workdir():
-  with pytest.raises(ConfigError, match="no codebook; .* its run's workdir"):
+  with pytest.raises(ConfigError, match="is not vq.* its run's workdir"):
     shapes.stage_i_fields({"params/decoder_stem/kernel": (3, 16)})
