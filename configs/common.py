@@ -135,8 +135,8 @@ def stage_ii_switches():
   learns from data where each word lies.
   """
   size = mlc.config_dict.placeholder
-  return dict(autoregressive=True, backbone="vit", encoder_style="augreg",
-              code_grid=size(tuple),
+  return dict(style="ar", autoregressive=True, backbone="vit",
+              encoder_style="augreg", code_grid=size(tuple),
               decoder_layers=size(int),
               decoder_heads=size(int), decoder_mlp_dim=size(int),
               decoder_emb_dim=size(int), **speed_switches())

@@ -2,8 +2,8 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (both stages see with the encoder of a configs/mae_rooms.py run); `fsq` (the
-code is one of quantizer FSQ); `masked` (a code takes a few passes in place of
-one for each word, as with MaskGIT).
+code is one of quantizer FSQ); `latent` (its words lie on no grid); `masked` (a
+code takes a few passes in place of one for each word, as with MaskGIT).
 """
 
 from configs import common, rooms
@@ -12,7 +12,7 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, tiny=False, encoder="", fsq=False, masked=False)
+      arg, tiny=False, encoder="", fsq=False, latent=False, masked=False)
   pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle, and the
   # vocabulary is that of the oracle's quantizer.

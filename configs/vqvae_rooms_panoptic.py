@@ -2,8 +2,8 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (oracle and base model see with the encoder of a configs/mae_rooms.py run);
-`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook); `masked`
-changes stage II alone.
+`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook); `latent`
+(the words lie on no grid, as in TiTok); `masked` changes stage II alone.
 """
 
 from configs import common, rooms
@@ -28,12 +28,14 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, tiny=False, encoder="", fsq=False, masked=False)
+      arg, tiny=False, encoder="", fsq=False, latent=False, masked=False)
   config = rooms.stage_i(
       "panoptic_segmentation", CLASSES, pp_strings(rooms.RES),
       tiny=args.tiny)
   if args.fsq:
     rooms.use_fsq(config)
+  if args.latent:
+    config.model.bottleneck = "latent"
   if args.encoder:
     rooms.see_with(config, args.encoder)
   rooms.add_stage_i_evals(config, "coco_panoptic", pred_kw=PRED_KW)

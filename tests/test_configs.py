@@ -33,8 +33,9 @@ CONFIGS = {
     "lm_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
     "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
-    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq"),
-    "lm_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq", "masked"),
+    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq", "latent"),
+    "lm_rooms_panoptic": (
+        "", "tiny", "encoder=mae", "fsq", "latent", "masked"),
     "vqvae_rooms_depth": ("", "tiny"),
     "lm_rooms_depth": ("", "tiny"),
     "vqvae_rooms_colorization": ("", "tiny"),

@@ -53,11 +53,13 @@ class Cell:
       `oracle.model.…` as well.
     stage2: further overrides of stage II; None: the cell has no stage II.
     cost: (stage I, stage II) as multiples of the default cell's.
+    sampling: options with which the measure 'sampling' draws codes.
   """
   title: str
   stage1: Overrides = dataclasses.field(default_factory=dict)
   stage2: Overrides | None = dataclasses.field(default_factory=dict)
   cost: tuple[float, float] = (1, 1)
+  sampling: Overrides = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +68,7 @@ class Score:
 
   Attributes:
     title: of the row.
-    stage: the run that has the figure: 1, 2, or 'masking' for what
-      tools.sweeps.masking measures.
+    stage: the run that has the figure: 1, 2, or the measure of the sweep.
     metric: its name in that run's metrics.jsonl. Single batches differ, so of
       a 'train/…' the mean over the last tenth of the run is taken. '{cell}' in
       it stands for the name of the cell.
@@ -159,8 +160,10 @@ class Sweep:
     grid: None: the cells form no grid.
     curves: metric → title; drawn over the steps of stage I for each cell.
       'age' is made of the splits: see tools/sweeps/plot.py.
-    evaluator: of stage II; tools.sweeps.masking masks the codes of its images.
-      "": nothing is masked.
+    evaluator: of stage II, on whose images something is measured. "": nothing
+      is measured besides.
+    measure: what: 'masking' (tools.sweeps.masking: the codes are masked) or
+      'sampling' (tools.sweeps.sampling: score and time of a cell's options).
   """
   title: str
   recipe: Recipe
@@ -171,6 +174,7 @@ class Sweep:
   grid: Grid | None = None
   curves: Mapping[str, str] = dataclasses.field(default_factory=dict)
   evaluator: str = ""
+  measure: str = "masking"
 
 
 # ── What all sweeps share ───────────────────────────────────────────────────

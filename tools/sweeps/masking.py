@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluators import coco_panoptic, common, pq
-from tools.sweeps.runs import MASKING_FILE
+from tools.sweeps import runs
 from uvim import files, resize
 from uvim.cli import app
 from uvim.registry import ConfigError
@@ -272,7 +272,8 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
       out / "masking.png",
       lambda file: Image.fromarray(drawn).save(file, "PNG"))
   # Last: it says that all is there.
-  files.write_json(out / MASKING_FILE, figures, indent=1)
+  files.write_json(
+      runs.measured_file(out, runs.MASKING), figures, indent=1)
 
 
 def _left_half(family: Any) -> Region:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools.sweeps.runs import MASKING, Run
+from tools.sweeps.runs import Run
 from trainers import config_file
 from uvim.config import RESUME_FREE, resolve
 from uvim.registry import ConfigError, unknown
@@ -120,7 +120,8 @@ class _Planner:
     if cell.stage2 is not None:
       runs[2] = self._training(cell, seed, stage1)
       if self.sweep.evaluator:
-        runs[MASKING] = self._masking(runs[2])
+        measure = self.sweep.measure
+        runs[measure] = self._measurement(measure, runs[2], cell)
     return runs
 
   def _training(self, cell: Cell, seed: int, stage1: Run | None) -> Run:
@@ -149,14 +150,20 @@ class _Planner:
         cost=recipe.cost * cell.cost[stage - 1],
         prefixes=tuple(block.prefix for block in config.evals)))
 
-  def _masking(self, stage2: Run) -> Run:
-    name = f"{MASKING}-{stage2.name.removeprefix('stage2-')}"
+  def _measurement(self, measure: str, stage2: Run, cell: Cell) -> Run:
+    """The run of tools.sweeps.MEASURE on a run of stage II."""
+    name = f"{measure}-{stage2.name.removeprefix('stage2-')}"
+    options = []
+    for option, value in cell.sampling.items():
+      name += f"-{option}{value}"
+      options += ["--set", f"{option}={value}"]
     workdir = self.folder / name
-    command = (sys.executable, "-m", "tools.sweeps.masking",
+    command = (sys.executable, "-m", f"tools.sweeps.{measure}",
                "--checkpoint", str(stage2.workdir),
-               "--evaluator", self.sweep.evaluator, "--out", str(workdir))
+               "--evaluator", self.sweep.evaluator, *options,
+               "--out", str(workdir))
     return self._known(
-        Run(name, MASKING, command, workdir, needs=stage2, cost=0))
+        Run(name, measure, command, workdir, needs=stage2, cost=0))
 
   def _known(self, run: Run) -> Run:
     """The run of this name; equal runs of two cells become one."""

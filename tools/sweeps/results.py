@@ -125,8 +125,8 @@ class _Reader:
 
   def value_of(self, run: Run, metric: str) -> float | None:
     """A figure of a run that is done; None if it does not have it."""
-    if run.stage == runs.MASKING:
-      measured = files.read_json(run.workdir / runs.MASKING_FILE) or {}
+    if run.stage in runs.MEASURES:
+      measured = files.read_json(run.measured) or {}
       return measured.get(metric)
     if run.name not in self._lines:
       lines = run_files.read_lines(run.workdir)

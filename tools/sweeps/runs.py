@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from trainers.report import run_files
 
-# The stage of a run that measures masked codes, and the file it leaves.
+# The stages of runs that measure a stage II run: tools.sweeps.NAME is started,
+# and leaves NAME.json.
 MASKING = "masking"
-MASKING_FILE = "masking.json"
+SAMPLING = "sampling"
+MEASURES = (MASKING, SAMPLING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Run:
 
   Attributes:
     name: of its folder; tells the stage and a hash of the config.
-    stage: 1, 2 or MASKING.
+    stage: 1, 2 or one of MEASURES.
     command: what starts it, and what resumes it.
     workdir: its folder.
     needs: the run that must be done before, or None.
@@ -38,6 +40,11 @@ class Run:
   prefixes: tuple[str, ...] = ()
 
   @property
+  def measured(self) -> pathlib.Path:
+    """What a measurement leaves."""
+    return measured_file(self.workdir, self.stage)
+
+  @property
   def log(self) -> pathlib.Path:
     """What the process prints."""
     return self.workdir.parent / f"{self.name}.log"
@@ -46,6 +53,11 @@ class Run:
   def failure(self) -> pathlib.Path:
     """Why it failed the last time; no such file if it did not."""
     return self.workdir.parent / f"{self.name}.failed"
+
+
+def measured_file(folder: pathlib.Path, measure: str) -> pathlib.Path:
+  """Where one of MEASURES leaves its figures."""
+  return folder / f"{measure}.json"
 
 
 class Progress(NamedTuple):
@@ -60,8 +72,8 @@ class Progress(NamedTuple):
 
 def progress_of(run: Run) -> Progress:
   """The steps that were reported; (0, 1) before the run has begun."""
-  if run.stage == MASKING:
-    is_done = (run.workdir / MASKING_FILE).exists()
+  if run.stage in MEASURES:
+    is_done = run.measured.exists()
     return Progress(int(is_done), 1)
   sessions = run_files.read_sessions(run.workdir)
   if not sessions:

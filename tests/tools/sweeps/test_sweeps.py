@@ -16,15 +16,15 @@ from configs.sweeps import recipe
 from tests.trainers import cli
 from tools.sweeps import __main__ as sweep
 from tools.sweeps import figures, jobs, plan, plot, verdicts
-from tools.sweeps.runs import MASKING, is_done, progress_of, reason_of
+from tools.sweeps.runs import MEASURES, is_done, progress_of, reason_of
 from trainers import config_file, main
 from uvim.config import resolve
 from uvim.models import make_model
 from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
-NAMES = ["colour", "depth", "encoders", "fig11", "fig6", "lbg", "masking",
-         "table2", "table3"]
+NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
+         "masking", "priors", "table2", "table3"]
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_every_cell_is_a_model_and_every_score_has_its_evaluator(size):
     data, cells = load(name, size)
     for runs in cells.values():
       for stage, run in runs.items():
-        if stage != MASKING:
+        if stage not in MEASURES:
           config = config_of(run)
           make_model(config.model_name, config.model, "config.model")
     for score in data.scores.values():
@@ -122,6 +122,19 @@ def test_runs_that_are_alike_are_shared():
       for name in ("data_dir", "dataset"))
   assert moved["default", 0][1].name == cells["default", 0][1].name
   assert other["default", 0][2].name != cells["default", 0][2].name
+
+
+def test_ways_to_draw_a_code_share_their_training():
+  data, cells = load("priors", "rooms")
+  runs = plan.unique_runs(cells)
+  assert len(runs) == 1 + 3 + len(data.cells)  # One oracle, three priors.
+  first = cells["masked_2", 0]
+  second = cells["masked_36", 0]
+  assert first[2] is second[2] and first["sampling"] is not second["sampling"]
+  assert config_of(first[2]).model["style"] == "masked"
+  command = " ".join(second["sampling"].command)
+  assert "--set num_iter=36 --set choice_temperature=0.0" in command
+  assert f"--checkpoint {second[2].workdir} --evaluator uvim" in command
 
 
 def test_list_needs_nothing_else(capsys):
