@@ -64,17 +64,15 @@ class LmFamily(Family):
       raise ConfigError("config.oracle.model.oracle_depth = 0: without an "
                         "oracle there is no code to learn.")
     self.prior.check_code(self.oracle.model.spec, "config.model")
+    self._check_code_grid()
     self.predictors = {
         "predict": self.predict,
-    self._check_code_grid()
         "loss": self.eval_loss,
         # The best that a prior could do, and the worst.
         "oracle": self._of_oracle(self.oracle.predict),
         "zero_code": self._of_oracle(self.oracle.predict_zero_code),
     }
 
-  @classmethod
-  def config_for(cls, config, checkpoint, oracle=None):
   def _check_code_grid(self):
     """A prior can be told where the words lie only if they lie somewhere."""
     code_grid = self.config.model.get("code_grid")
@@ -84,6 +82,8 @@ class LmFamily(Family):
           f"config.model.code_grid = {tuple(code_grid)}; it must be None: with "
           f"bottleneck {bottleneck!r} the oracle's words lie on no grid.")
 
+  @classmethod
+  def config_for(cls, config, checkpoint, oracle=None):
     oracle = oracle or _oracle_of(checkpoint, config)
     oracle_config = dataclasses.replace(config.oracle, model_init=oracle)
     return dataclasses.replace(
