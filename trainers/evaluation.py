@@ -294,9 +294,8 @@ def _checked_predict_options(
   where = f"config.{config.name}"
   sharding.check_batch_size(config.batch_size, mesh, what=f"{where}.batch_size")
   lookup(family.predictors, config.pred, f"prediction in {where}.pred")
-  options = family.options(config.pred)
-  fields.check_fields(options, config.pred_kw, f"{where}.pred_kw")
-  return options
+  family.check_options(config.pred, config.pred_kw, f"{where}.pred_kw")
+  return family.options(config.pred)
 
 
 def _eval_batches(split, pp: str, pp_modules, batch_size, on_bad_example):

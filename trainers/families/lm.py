@@ -25,11 +25,13 @@ from trainers.families.base import (
   nested,
 )
 from trainers.families.vqvae import VqvaeFamily
+from uvim import fields
 from uvim.codes import usage
 from uvim.config import TrainConfig
 from uvim.encoders.image_encoder import Context
+from uvim.inference import readings
 from uvim.models import make_model
-from uvim.priors.base import Prior, example_seeds
+from uvim.priors.base import NUM_SAMPLES, Prior, Samples, example_seeds
 from uvim.registry import ConfigError
 from uvim.store import code_cache, open_model, published
 
@@ -101,8 +103,18 @@ class LmFamily(Family):
   def options(self, predictor):
     options = super().options(predictor)
     if predictor == "predict":
-      options |= self.prior.options
+      options |= self.prior.options | readings.OPTIONS
+      options["num_samples"] = fields.Field(
+          "num_samples", 1, "How many samples of each image.",
+          check=NUM_SAMPLES)
     return options
+
+  def check_options(self, predictor, given, where):
+    super().check_options(predictor, given, where)
+    if predictor == "predict":
+      readings.check(given, task=self.task, spec=self.code_spec,
+                     num_samples=given.get("num_samples", 1),
+                     mask=given.get("mask"))
 
   @property
   def code_spec(self):
@@ -113,10 +125,10 @@ class LmFamily(Family):
 
   def init(self, rng):
     extra = {}
-    num_words = self.num_words()
-    if num_words is not None:
+    num_entries = self.oracle.model.spec.num_entries
+    if num_entries is not None:
       # How often training saw each word of the oracle, for the reports.
-      extra["usage"] = jnp.zeros((num_words,), jnp.int32)
+      extra["usage"] = jnp.zeros((num_entries,), jnp.int32)
     return self.prior.init(rng), extra
 
   def open(self, store):
@@ -183,9 +195,9 @@ class LmFamily(Family):
       image = Context(image, features=batch["features"])
     nll_B, logs_B = self.prior.loss(params, image, code, rngs_B)
     stats = None
-    num_words = self.num_words()
-    if num_words is not None:
-      stats = {"counts": usage.histogram(code, num_words)}
+    spec = self.oracle.model.spec
+    if spec.is_discrete:
+      stats = {"counts": usage.count_entries(code, spec)}
     logs = {name: jnp.mean(value_B) for name, value_B in logs_B.items()}
     logs |= label_logs(self.task, batch)
     return jnp.mean(nll_B), Report(logs, stats)
@@ -200,19 +212,26 @@ class LmFamily(Family):
 
   # ── Predictions ─────────────────────────────────────────────────────────
 
-  def sample(self, variables, batch, seed=0, **options) -> jax.Array:
-    """One guiding code per image; depends on (image/id, seed) only."""
+  def draw(self, variables, batch, seed=0, **options) -> Samples:
+    """Guiding codes; those of an image depend on (image/id, seed) only."""
     seeds_B = example_seeds(batch["image/id"], seed)
-    samples = self.prior.sample(
+    options = readings.sampling_options(
+        options, self.oracle.model, variables["frozen"])
+    return self.prior.sample(
         variables["params"], batch["image"], seeds_B, **options)
-    return samples.code[:, 0]
+
+  def sample(self, variables, batch, seed=0, **options) -> jax.Array:
+    """One guiding code per image, see `draw`."""
+    return self.draw(variables, batch, seed, **options).code[:, 0]
 
   def predict(self, variables, batch, mask=None, mask_region=None, seed=0,
-              **options):
+              num_samples=1, drop_below=None, reduce=None, **options):
     """UViM: f(image, LM(image)) (paper, section 2.2), and the code LM(image).
 
-    Options are those of the prior and of the task's outputs. With a `mask`,
-    for what it leaves of the code: see `VqvaeFamily.decode`.
+    Options are those of the prior, of `readings` and of the task's outputs.
+    With a `mask`, for what it leaves of the code: see `VqvaeFamily.decode`. The
+    code is whole, whatever is dropped; of a mean it is that of the first
+    sample.
     """
     sampling = {}
     output_options = {}
@@ -221,11 +240,24 @@ class LmFamily(Family):
         sampling[name] = value
       else:
         output_options[name] = value
-    code = self.sample(variables, batch, seed, **sampling)
-    logits = self.oracle.decode(
-        variables["frozen"], code, batch, mask, mask_region, seed)
-    outputs = self.task.outputs(logits, **output_options)
-    return {**outputs, CODE: code}
+    samples = self.draw(
+        variables, batch, seed, num_samples=num_samples, **sampling)
+    dropped_BSL = readings.unsure_words(samples, drop_below)
+    frozen = variables["frozen"]
+    ctx = self.oracle.see(frozen, batch)
+
+    def outputs_of(sample):
+      code, vectors_BLE, dropped_BL = sample
+      logits = self.oracle.decode(
+          frozen, code, batch, mask, mask_region, seed, ctx, vectors_BLE,
+          dropped_BL)
+      return self.task.outputs(logits, **output_options)
+
+    outputs = readings.outputs_of_each(
+        outputs_of, (samples.code, samples.vectors, dropped_BSL))
+    answer = readings.reduce_samples(
+        self.task, outputs, samples.logprob, reduce)
+    return {**answer.outputs, CODE: readings.chosen_code(samples, answer)}
 
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""

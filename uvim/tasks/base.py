@@ -18,6 +18,7 @@ import numpy as np
 
 from uvim import fields, resize
 from uvim.registry import ConfigError
+from uvim.tasks import agreement as agreement_lib
 from uvim.tasks import output_files
 from uvim.tasks.flaws import ANY, Flaw
 from uvim.tasks.output_files import Path
@@ -211,6 +212,28 @@ class AbstractTask(abc.ABC):
   def output_keys(self) -> tuple[str, ...]:
     """The names in `outputs`."""
     return self.keys
+
+  @property
+  def has_mean(self) -> bool:
+    """Whether several predictions have a mean: classes have none."""
+    return self.num_categories is None
+
+  def mean(self, outputs: Arrays) -> Arrays:
+    """The mean [B,H,W,...] of samples [S,B,H,W,...]; see `has_mean`."""
+    return {key: jnp.mean(samples, axis=0) for key, samples in outputs.items()}
+
+  def agreement(self, first: Arrays, second: Arrays) -> PerExample:
+    """How much two predictions agree, whichever comes first.
+
+    With classes the panoptic quality of one as if the other were the truth;
+    without the mean squared difference, negative.
+    """
+    key = self.output_keys[0]
+    if self.num_categories is not None:
+      return agreement_lib.segment_quality(first[key], second[key])
+    squares = jnp.square(first[key] - second[key])
+    # A mean over all axes but that of the batch.
+    return -jnp.mean(squares.reshape(len(squares), -1), axis=1)
 
   @abc.abstractmethod
   def truth(self, batch: AnyArrays) -> AnyArrays:

@@ -5,6 +5,7 @@ Suffixes: B batch · H W pixels · N patches · P pixels of a patch · K bins.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -143,15 +144,31 @@ class DepthTask(base.AbstractTask):
     loss_B = losses.per_example_mean(loss_BNP)
     return loss_B, {"loss_depth": loss_B}
 
-  def outputs(self, logits):
-    """{'depth': f32 [B,H,W]}: centres of the likeliest bins, in metres."""
-    ids_BNP = jnp.argmax(logits[KEY], axis=-2)
-    ids_BHW = base.unpatchify(ids_BNP, self.input_size, self.patch_size)
+  def outputs(self, logits, *, bins: str = "likeliest"):
+    """{'depth': f32 [B,H,W]} in metres.
+
+    Args:
+      logits: of the bins.
+      bins: which bin counts: 'likeliest', or the 'mean' of all by their
+        probabilities. The mean has the least squared error, and lies between
+        near and far where the model is not sure of an edge.
+    """
+    fields.check_options(self.outputs, bins=bins)
+    if bins == "mean":
+      bins_BNP = _mean_bins(logits[KEY])
+    else:
+      bins_BNP = jnp.argmax(logits[KEY], axis=-2)
+    bins_BHW = base.unpatchify(bins_BNP, self.input_size, self.patch_size)
     # A bin stands for its centre: half a width above its lower end.
     width = self._depth_range / self.num_bins
-    bins_BHW = ids_BHW.astype(jnp.float32)
+    bins_BHW = bins_BHW.astype(jnp.float32)
     centres_BHW = (bins_BHW + 0.5) * width
     return {KEY: self.min_depth + centres_BHW}
+
+  outputs.checks = {"bins": fields.one_of(("likeliest", "mean"))}
+  outputs.docs = {
+      "bins": "Which bin a pixel has: the likeliest, or the mean of all by "
+      "their probabilities, which has the least squared error."}
 
   def truth(self, batch):
     return {KEY: batch["labels"][..., 0]}
@@ -176,6 +193,15 @@ class DepthTask(base.AbstractTask):
       millimetres = np.rint(metres * 1000)
       levels[strip] = np.clip(millimetres, 0, _MAX_UINT16)
     output_files.write_png(path, levels)
+
+
+def _mean_bins(logits_BNKP):
+  """The mean index f32 [B,N,P] of the bins, by their probabilities."""
+  num_bins = logits_BNKP.shape[-2]
+  probability_BNKP = jax.nn.softmax(logits_BNKP.astype(jnp.float32), axis=-2)
+  bins_K = jnp.arange(num_bins, dtype=jnp.float32)
+  return jnp.einsum("bnkp,k->bnp", probability_BNKP, bins_K,
+                    precision=jax.lax.Precision.HIGHEST)
 
 
 def _has_depth(depth: base.AnyArray) -> base.AnyArray:

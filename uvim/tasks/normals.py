@@ -47,10 +47,11 @@ class NormalsTask(base.RealTask):
 
   def outputs(self, logits):
     """{'normals': f32 [B,H,W,3]} of length 1; where logits are 0, zeros."""
-    normals = self.pixels(logits)
-    length = jnp.linalg.norm(normals, axis=-1, keepdims=True)
-    # The limit keeps a zero vector zero instead of NaN.
-    return {self.key: normals / jnp.maximum(length, 1e-9)}
+    return {self.key: _unit(self.pixels(logits))}
+
+  def mean(self, outputs):
+    """The mean direction, of length 1."""
+    return {self.key: _unit(super().mean(outputs)[self.key])}
 
   def render(self, outputs):
     """x, y, z as red, green, blue: what faces us is blue, unknown is black."""
@@ -58,3 +59,10 @@ class NormalsTask(base.RealTask):
     # `to_bytes` would draw the zero vector as grey.
     is_known = normals.any(-1, keepdims=True)
     return np.where(is_known, resize.to_bytes(normals), np.uint8(0))
+
+
+def _unit(vectors):
+  """Vectors of length 1; the zero vector stays."""
+  length = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+  # The limit keeps a zero vector zero instead of NaN.
+  return vectors / jnp.maximum(length, 1e-9)

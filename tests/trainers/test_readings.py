@@ -1,0 +1,119 @@
+"""Readings of an answer, as evaluators score them."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.trainers import tiny
+from tests.uvim.tasks.test_agreement import quality_by_loops
+from trainers.families.base import Compiled
+from trainers.families.lm import LmFamily
+from trainers.families.vqvae import VqvaeFamily
+from uvim.registry import ConfigError
+
+NUM_SAMPLES = 3
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+  path = tmp_path_factory.mktemp("weights") / "one.npz"
+  tiny.save_stage_i(VqvaeFamily(tiny.stage_i_config()), path)
+  return LmFamily(tiny.stage_ii_config(path))
+
+
+@pytest.fixture(scope="module")
+def variables(family):
+  params, _ = jax.eval_shape(family.init, jax.random.key(0))
+  rng = np.random.default_rng(0)
+  # As they are at first, all words would be equally likely.
+  params = jax.tree.map(
+      lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype), params)
+  frozen = tiny.open_family(family).frozen
+  return jax.device_put(family.variables(params, {}, frozen))
+
+
+@pytest.fixture(scope="module")
+def predict(family, variables):
+  """(name, **options) → the prediction of one batch."""
+  compiled = Compiled(family)
+
+  def predict(name="predict", **options):
+    family.check_options(name, options, "config.evals.pred_kw")
+    return jax.device_get(compiled(name, **options)(variables, tiny.batch()))
+
+  return predict
+
+
+def test_words_that_are_dropped_say_nothing(predict):
+  everything = predict(drop_below=0.999)["panoptic"]
+  np.testing.assert_array_equal(everything, predict("zero_code")["panoptic"])
+  got = predict(drop_below=0.0)
+  want = predict()
+  for name in ("panoptic", "code"):
+    np.testing.assert_array_equal(got[name], want[name])
+  some = predict(drop_below=0.25)
+  np.testing.assert_array_equal(some["code"], want["code"])
+  assert (some["panoptic"] != everything).any()
+  assert (some["panoptic"] != want["panoptic"]).any()
+
+
+def test_soft_words_change_what_f_reads_and_not_the_code(predict):
+  hard = predict()
+  soft = predict(soft_words=1.0)
+  np.testing.assert_array_equal(soft["code"], hard["code"])
+  assert (soft["panoptic"] != hard["panoptic"]).any()
+  cold = predict(soft_words=0.001)
+  assert (cold["panoptic"] == hard["panoptic"]).mean() > 0.99
+  # Dropped places say nothing, whether words are soft or not.
+  dropped = predict(soft_words=1.0, drop_below=0.999, mask="zeros")["panoptic"]
+  np.testing.assert_array_equal(dropped, predict("zero_code")["panoptic"])
+
+
+@pytest.fixture(scope="module")
+def samples(family, variables):
+  """The `Samples` of the batch, and f's outputs for each, [S, B, H, W, 2]."""
+  @jax.jit
+  def draw(variables):
+    return family.draw(variables, tiny.batch(), temperature=1.0,
+                       num_samples=NUM_SAMPLES)
+
+  @jax.jit
+  def read(variables, code):
+    logits = family.oracle.decode(variables["frozen"], code, tiny.batch())
+    return family.task.outputs(logits)["panoptic"]
+
+  drawn = draw(variables)
+  outputs = [read(variables, drawn.code[:, s]) for s in range(NUM_SAMPLES)]
+  return jax.device_get(drawn), np.stack(outputs)
+
+
+def test_one_answer_of_several_samples(predict, samples):
+  drawn, outputs = samples
+  likeliest = drawn.logprob.sum(-1).argmax(1)
+  agreeing = []
+  for i in range(len(likeliest)):
+    maps = outputs[:, i]
+    sums = [sum(quality_by_loops(one, other) for other in maps)
+            for one in maps]
+    agreeing.append(int(np.argmax(sums)))
+  chosen = {"likelihood": likeliest, "agreement": agreeing}
+  for name, expected in chosen.items():
+    got = predict(temperature=1.0, num_samples=NUM_SAMPLES, reduce=name)
+    for i, s in enumerate(expected):
+      np.testing.assert_array_equal(got["panoptic"][i], outputs[s][i])
+      np.testing.assert_array_equal(got["code"][i], drawn.code[i, s])
+  assert set(likeliest) != {0} and set(agreeing) != {0}
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (dict(num_samples=4), "num_samples = 4; .*reduce must be one of likelihood"),
+    (dict(num_samples=0, reduce="likelihood"), "num_samples = 0; it must be"),
+    (dict(reduce="mean"), "reduce = 'mean'; classes and instances"),
+    (dict(reduce="best"), "reduce = 'best'; it must be None or one of"),
+    (dict(drop_below=2), "drop_below = 2; it must be None or a number in"),
+    (dict(soft_words=1.0, mask=3), "soft_words = 1.0 with mask = 3; .*'zeros'"),
+    (dict(drop_below=0.1, mask="random"), "drop_below = 0.1 with mask"),
+])
+def test_readings_that_cannot_be(predict, options, message):
+  with pytest.raises(ConfigError, match=message):
+    predict(**options)
