@@ -4,6 +4,7 @@ Every finding follows from the files in the workdir. It says what is seen, and
 what a person can do about it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -122,7 +123,7 @@ def _of_stage_ii(run: Run) -> list[Finding]:
   if lm is None:
     return []
   score = _score_of(run, lm["prefix"])
-  found = _of_temperature(run, lm)
+  found = _of_masked_words(run) + _of_temperature(run, lm)
   oracle = _score_beside(run, lm, pairs.ORACLE)
   without = _score_beside(run, lm, pairs.NO_CODE)
   if oracle is None or without is None:
@@ -160,6 +161,24 @@ def _limit(run: Run, score: _Score, oracle: _Score, without: _Score
   return Finding(
       f"Stage I is the limit ({score.name}: {values}).",
       "Improve stage I: more steps, a longer code, smaller patches.")
+
+
+def _of_masked_words(run: Run) -> list[Finding]:
+  """Whether a masked prior has learned anything that unseen images share."""
+  points = run.metrics.get("val/masked_nll")
+  owner = run.config.get("oracle") or {}
+  num_words = (owner.get("model") or {}).get("dict_size")
+  if not points or not num_words:
+    return []
+  _, nats = points[-1]
+  guess = math.log(num_words)
+  if nats < (1 - _NOTICEABLE) * guess:
+    return []
+  return [Finding(
+      f"The prior guesses: a masked word of an unseen image costs {nats:.3g} "
+      f"nats, an even guess among {num_words} words {guess:.3g}.",
+      "More images or augmentation for stage II, a pretrained encoder, or a "
+      "code that is easier to predict (shorter, fewer words).")]
 
 
 def _of_temperature(run: Run, best: Evaluator) -> list[Finding]:

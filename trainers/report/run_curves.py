@@ -13,18 +13,23 @@ _CODE_TITLES = {
     "splits": "Words replaced in a step",
 }
 # Training metrics that have a plot of their own, by the beginning of the name.
-_PLOTTED = ("train/loss", "train/lr", "train/grad_norm", _CODE)
+_PLOTTED = ("train/loss", "train/lr", "train/grad_norm", "train/masked_nll",
+            _CODE)
 
 
 def curves(run: Run) -> list[str]:
   """SVG plots of losses, scores and the other training metrics."""
   losses = {"training": "train/loss", "unseen": "val/loss"}
   bits = {"unseen": "val/bits_per_codeword"}
+  # Of a masked prior. Unlike its losses, the two can be compared: training
+  # smooths the labels, and an evaluation does not.
+  masked_nll = {"training": "train/masked_nll", "unseen": "val/masked_nll"}
   drawn = [
       _plot(run, "Loss", losses),
       *_score_plots(run),
       *_gap_plots(run),
       _plot(run, "Bits per codeword", bits),
+      _plot(run, "Nats per masked word", masked_nll),
       *_plots_of_loss_parts(run),
       _plot(run, "Learning rate", _learning_rates(run)),
       _plot(run, "Gradient norm", {"norm": "train/grad_norm"}),

@@ -76,6 +76,16 @@ def test_the_best_evaluator_of_uvim_is_judged(tmp_path):
   assert "PQ is 12.7 at temperature 1, 7.4 at 0." in seen(run)
 
 
+@pytest.mark.parametrize("nats,is_guess", [(5.5, True), (4.0, False)])
+def test_a_masked_prior_that_guesses(tmp_path, nats, is_guess):
+  oracle = ORACLE | {"model": ORACLE["model"] | {"dict_size": 256}}
+  run = write_run(tmp_path, {"uvim": 30.0}, oracle=oracle)
+  run.metrics["val/masked_nll"] = [(100, nats)]
+  words = "a masked word of an unseen image costs 5.5 nats, an even guess " \
+      "among 256 words 5.55"
+  assert (words in seen(run)) == is_guess
+
+
 def test_without_the_other_evaluators_it_says_what_to_add(tmp_path):
   run = write_run(tmp_path, {"uvim": 30.0}, evals=EVALS[:1])
   only, = findings.of_run(run)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainers.report import runs
 from tools import report
-from trainers.report import run_files, run_page
+from trainers.report import run_curves, run_files, run_page
 from uvim.cli import app
 
 # A line of the page's text for each of its parts.
@@ -41,6 +41,16 @@ def test_everything_is_there_and_nothing_is_loaded(workdir):
   text = " ".join(reader.words)
   for words in EXPECTED:
     assert words in text, words
+
+
+def test_a_masked_prior_has_one_curve_of_its_words(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps(runs.CONFIG))
+  runs.write_lines(tmp_path, [
+      (10, {"train/masked_nll": 5.0}), (20, {"train/masked_nll": 4.0}),
+      (20, {"val/masked_nll": 4.5, "settings": {}})])
+  plot, = run_curves.curves(run_files.read_run(tmp_path))
+  for words in ("Nats per masked word", "training 4", "unseen 4.5"):
+    assert words in " ".join(runs.PageReader(plot).words), words
 
 
 def test_scores_stand_side_by_side(workdir):
