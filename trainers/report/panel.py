@@ -53,12 +53,23 @@ def draw_panel(columns: Mapping[str, np.ndarray], *, rows: int = 6,
   drawn = sheet.draw_sheet(
       cells, titles=titles, row_names=names, gap=_GAP, margin=_MARGIN,
       title_height=_TITLE_HEIGHT)
-  if legend is not None:
-    # As wide as the panel between its margins.
-    explained = legend(width=drawn.width - 2 * _GAP)
-    if explained is not None:
-      drawn = sheet.draw_sheet([[drawn], [explained]], gap=0, margin=_GAP)
-  return np.asarray(drawn)
+  return np.asarray(add_legend(drawn, legend, _GAP))
+
+
+def add_legend(drawn: Any, legend: Legend | None, margin: int) -> Any:
+  """A PIL image with a legend below it.
+
+  Args:
+    drawn: a PIL image that has this margin at its left and right.
+    legend: see `make_legend`; None: there is nothing to explain.
+    margin: in pixels.
+  """
+  if legend is None:
+    return drawn
+  explained = legend(width=drawn.width - 2 * margin)
+  if explained is None:
+    return drawn
+  return sheet.draw_sheet([[drawn], [explained]], gap=0, margin=margin)
 
 
 def make_legend(task: AbstractTask | None, batch: Mapping[str, Any],

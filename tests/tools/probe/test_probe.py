@@ -5,11 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import lm_rooms_panoptic, vqvae_rooms_depth, vqvae_rooms_panoptic
 from tools.probe import __main__ as command
-from tools.probe import examples, head, rivals
-from uvim import files
+from tools.probe import examples, head, rivals, run
+from uvim import files, palette
 from uvim.categories import Category
 from uvim.config import resolve
 from uvim.encoders import image_encoder
@@ -131,7 +132,7 @@ def config_of(module, rooms_tiny_dir):
 def test_a_split_is_scored_by_the_evaluator_of_the_config(
     module, metric, rooms_tiny_dir, encoder, weights, tmp_path):
   config = config_of(module, rooms_tiny_dir)
-  results, picture = command.probe(
+  results, picture = run.probe(
       config, encoder, str(weights), cells=2, hidden=8, steps=3, mirror=True)
   named = {name.upper(): value for name, value in results["metrics"].items()}
   assert np.isfinite(named[metric])
@@ -143,11 +144,22 @@ def test_a_split_is_scored_by_the_evaluator_of_the_config(
   assert metric in command.report(results).upper()
 
 
+def test_the_colors_of_the_drawing_are_named(rooms_tiny_dir, encoder):
+  config = config_of(vqvae_rooms_panoptic, rooms_tiny_dir)
+  plan = run.make_plan(config, encoder, 2, 0.0)
+  drawn = Image.new("RGB", (200, 50))
+  batch = {"labels": np.zeros((1, 6, 8, 2), np.int32)}
+  explained = np.asarray(run.with_legend(drawn, plan, batch))[50:]
+  colors = set(map(tuple, explained.reshape(-1, 3).tolist()))
+  for number, _ in enumerate(plan.split.categories, 1):
+    assert tuple(palette.class_color(number).tolist()) in colors
+
+
 def test_mirror_images_have_mirrored_labels(
     rooms_tiny_dir, encoder, weights):
   from pp import splits
   config = config_of(vqvae_rooms_panoptic, rooms_tiny_dir)
-  task, rival_of_task = command.make_task_of_head(config, encoder, 2)
+  task, rival_of_task = run.make_task_of_head(config, encoder, 2)
   split = splits.open_split(config.dataset, "validation[:3]", config.data_dir)
   rival = rival_of_task(task, split.categories, 0.0)
   pp = examples.resized(config.pp_eval, encoder.input_size, task.input_size)
@@ -189,6 +201,6 @@ def test_mistakes_are_one_line(argv, message, capsys, tmp_path):
 def test_what_the_probe_cannot_score_is_refused(rooms_tiny_dir):
   config = lm_rooms_panoptic.get_config("tiny")
   with pytest.raises(ConfigError, match="of kind 'lm'; the probe takes one"):
-    command.evaluator_block(resolve(config))
+    run.evaluator_block(resolve(config))
   with pytest.raises(ConfigError, match="semantics and depth alone"):
     rivals.rival_class(NormalsTask)
