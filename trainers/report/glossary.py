@@ -25,6 +25,8 @@ _METRICS = {
     "that one word stands everywhere.",
     "bits_per_codeword": "how unsure the language model is of the next word; "
     "0 is certain, and guessing costs the logarithm of the codebook's size.",
+    "nats_per_code": "how unsure the language model is of a whole code; less "
+    "is better.",
     "masked_nll": "how unsure the model is of a masked word of the code, in "
     "nats; 0 is certain.",
     "loss": "what training makes smaller, here on images that it never saw.",

@@ -1,7 +1,7 @@
 """The paper's prior: an encoder–decoder language model, word by word.
 
-B images · S samples · L code length · V = Q + 1 vocabulary: word 0 starts a
-sequence, word i + 1 is codeword i
+B images · S samples · L code length · R words of a place, mostly 1
+V = Q + 1 vocabulary: word 0 starts a sequence, word i + 1 is codeword i
 
 Source: paper, "Experimental setup for stage II" and "Sampling from LM at test
 time".
@@ -82,9 +82,9 @@ class AutoregressivePrior(lm_prior.LmPrior):
     return jnp.mean(nll_BL, axis=1), {}
 
   def word_nll(self, params: PyTree, image, code):
-    """Negative log-likelihood of each word in nats, f32 [B, L]."""
+    """Negative log-likelihood of each word in nats, f32 [B, L · R]."""
     # Word 0 of the vocabulary starts a sequence.
-    text_BL = code + 1
+    text_BL = self.as_sequence(code) + 1
     ctx = self.see(params, image)
 
     def nll_of(ctx, text_BL):
@@ -100,6 +100,11 @@ class AutoregressivePrior(lm_prior.LmPrior):
         logits_BLV[..., None], text_BL[..., None])
     return nll_BL1[..., 0]
 
+  def metrics(self, nll_B):
+    # Of a whole code: codes of other lengths can be compared by it.
+    nats_B = nll_B * self.lm.seq_len
+    return super().metrics(nll_B) | {"nats_per_code": nats_B}
+
   def sample(
       self, params, image, seeds_B, *, num_samples=1, given=None,
       codewords=None, soft_words=None, soft_inputs=None, **options):
@@ -109,11 +114,14 @@ class AutoregressivePrior(lm_prior.LmPrior):
     self._check_reads_words(soft_inputs)
     base.check_num_samples(num_samples)
     self.check_given(given, len(seeds_B))
+    if given is not None:
+      given = self.as_sequence(given)
     ctx = self.see(params, image)
     soft = SoftWords(soft_words, soft_inputs, codewords)
-    return sampling.sample(
+    samples = sampling.sample(
         self.lm, lm_prior.lm_params(params), ctx, seeds_B, given=given,
         num_samples=num_samples, soft=soft, **options)
+    return self.as_samples(samples)
 
   def _check_top_k(self, top_k):
     # The options of the class do not know how many words this network has.
@@ -130,8 +138,11 @@ class AutoregressivePrior(lm_prior.LmPrior):
   def log_prob(self, params, image, code):
     variables = {"params": lm_prior.lm_params(params)}
     ctx = self.see(params, image)
-    logits_BLV = self.lm.apply(variables, ctx, code + 1)
+    text_BL = self.as_sequence(code) + 1
+    logits_BLV = self.lm.apply(variables, ctx, text_BL)
     logprob_BLV = jax.nn.log_softmax(logits_BLV)
-    word_BL1 = code[..., None] + 1
-    picked_BL1 = jnp.take_along_axis(logprob_BLV, word_BL1, -1)
-    return picked_BL1[..., 0]
+    picked_BL1 = jnp.take_along_axis(logprob_BLV, text_BL[..., None], -1)
+    # One number for each place: what all of its words have together.
+    picked_BLR = picked_BL1.reshape(
+        len(code), -1, self.lm.num_quantizers)
+    return jnp.sum(picked_BLR, axis=-1)

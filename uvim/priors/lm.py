@@ -68,7 +68,11 @@ class LM(nn.Module):
       doc="Height and width of the image it sees, which may be larger than "
       "the label.", source="L2 (512, 512)", check=fields.two_integers())
   seq_len: int = field(
-      doc="The oracle's `code_len`.", source="L2 256", check=_SIZE)
+      doc="The oracle's `code_len`, times `num_quantizers`.",
+      source="L2 256", check=_SIZE)
+  num_quantizers: int = field(
+      1, doc="Words of each place, which follow each other in the sequence: "
+      "the oracle's `num_quantizers`.", check=_SIZE)
   posemb_type: str = field(
       "learn", doc="`learn` or `sincos2d`, for patches and for words.",
       source="L2 `learn`", check=fields.one_of(positions.POSEMBS))
@@ -166,6 +170,11 @@ class LM(nn.Module):
         **self._how())
 
   @nn.nowrap
+  def example_sequence(self) -> Words:
+    """A sequence of the shape that the model reads, of one example."""
+    return jnp.zeros((1, self.seq_len), jnp.int32)
+
+  @nn.nowrap
   def _how(self):
     """How blocks are computed; it changes no parameter."""
     return dict(
@@ -221,7 +230,9 @@ class LM(nn.Module):
     at_places = resize_grid(encoded_BND, self.grid_size, self.code_grid)
     # In float32, as the positions are.
     at_places = self.place_projection(at_places).astype(jnp.float32)
-    return self.decoder_posemb + at_places
+    # All words of a place lie there.
+    at_words = jnp.repeat(at_places, self.num_quantizers, axis=1)
+    return self.decoder_posemb + at_words
 
 
 class _FeatureViT(vit.ViT):
@@ -277,10 +288,15 @@ def check_lm(lm: LM) -> None:
         f"config.model.backbone = {lm.backbone!r}; with an image_encoder it "
         "must be 'vit'.")
   grid = lm.code_grid
-  if grid is not None and math.prod(grid) != lm.seq_len:
+  num_places, num_left = divmod(lm.seq_len, lm.num_quantizers)
+  if num_left:
+    raise ConfigError(
+        f"config.model.num_quantizers = {lm.num_quantizers}; it must divide "
+        f"seq_len = {lm.seq_len}.")
+  if grid is not None and math.prod(grid) != num_places:
     raise ConfigError(
         f"config.model.code_grid = {tuple(grid)} has {math.prod(grid)} places; "
-        f"seq_len = {lm.seq_len}.")
+        f"seq_len = {lm.seq_len} has {num_places}.")
   lm.make_backbone().check(f"config.model.backbone = {lm.backbone!r}")
 
 

@@ -1,7 +1,10 @@
 """What the priors share that are made of the language model.
 
-B images · L code length · V = Q + 1 vocabulary: word 0 is no word of a code,
-word i + 1 is codeword i
+B images · S samples · L places of a code · R words of a place
+V = Q + 1 vocabulary: word 0 is no word of a code, word i + 1 is codeword i
+
+The network reads and predicts sequences. A code of several words a place is
+laid out place by place: first all words of the first place.
 """
 
 import dataclasses
@@ -22,11 +25,17 @@ from uvim.learn import sharding
 from uvim.priors import base
 from uvim.priors import lm as lm_lib
 from uvim.registry import ConfigError
-from uvim.typing import PRNGKey, PyTree, Words
+from uvim.typing import Array, PRNGKey, PyTree, Words
 
 # On a CPU, a batch whose encoder tokens have at least this many numbers is
 # computed in two halves.
 SPLIT_FROM = 2**18
+# What sizes must be, in fields of the oracle.
+_REASONS = {
+    "num_quantizers": "num_quantizers; 1 if it has none",
+    "vocab_size": "dict_size + 1",
+    "seq_len": "code_len, times num_quantizers if it has some",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +71,21 @@ class LmPrior(base.Prior):
     return {"encoder": EncoderSpec(lm.encoder_style, lm.num_heads, grid)}
 
   def check_code(self, spec, where):
-    if not spec.is_discrete or spec.words_per_place != 1:
-      raise ConfigError(f"{where}.style = {self.style!r} predicts one word for "
-                        "each place; the oracle's code is made otherwise.")
-    # One more word than the codebook has: word 0.
-    wanted = {"vocab_size": spec.num_words + 1, "seq_len": spec.length}
+    if not spec.is_discrete:
+      raise ConfigError(f"{where}.style = {self.style!r} predicts words; the "
+                        "oracle's code has none.")
+    wanted = {
+        "num_quantizers": spec.words_per_place,
+        # One more word than the codebook has: word 0.
+        "vocab_size": spec.num_words + 1,
+        "seq_len": spec.length * spec.words_per_place,
+    }
     for name, value in wanted.items():
       found = getattr(self.lm, name)
       if found != value:
         raise ConfigError(
             f"{where}.{name} = {found}, but the oracle's code needs {value} "
-            "(dict_size + 1, code_len).")
+            f"({_REASONS[name]}).")
 
   def init(self, rng):
     params = init_lm(self.lm, rng)
@@ -114,12 +127,30 @@ class LmPrior(base.Prior):
     is_large = num_numbers >= self.split_from
     return is_large and sharding.num_data_devices() == 1
 
+  def as_sequence(self, code: Array) -> Words:
+    """The words of codes [B, L] or [B, L, R], place by place: [B, L · R]."""
+    return code.reshape(len(code), self.lm.seq_len)
+
+  def as_samples(self, samples: base.Samples) -> base.Samples:
+    """Samples of codes from samples of sequences, [B, S, L · R]."""
+    if self.lm.num_quantizers == 1:
+      return samples
+    num_images, num_samples, _ = samples.code.shape
+    shape_BSLR = (num_images, num_samples, -1, self.lm.num_quantizers)
+    logprob_BSLR = samples.logprob.reshape(shape_BSLR)
+    return samples.replace(
+        code=samples.code.reshape(shape_BSLR),
+        logprob=jnp.sum(logprob_BSLR, axis=-1))
+
   def check_given(self, given: Words | None, num_images: int) -> None:
     """Raises a ConfigError for fixed words that no code of this prior has."""
     # Under jit only the shape is known.
     if given is None:
       return
-    wanted = (num_images, self.lm.seq_len)
+    num_quantizers = self.lm.num_quantizers
+    wanted = (num_images, self.lm.seq_len // num_quantizers)
+    if num_quantizers > 1:
+      wanted += (num_quantizers,)
     if np.shape(given) != wanted:
       raise ConfigError(f"given has the shape {np.shape(given)}; must be "
                         f"{wanted}: images, words of a code.")
@@ -134,7 +165,11 @@ class LmPrior(base.Prior):
           f"be integers in 0..{num_words - 1}, or -1 where a word is free.")
 
 
-def make_lm(model_fields: dict[str, Any], where: str) -> lm_lib.LM:
+def make_lm(
+    model_fields: dict[str, Any],
+    where: str,
+    network: type[lm_lib.LM] = lm_lib.LM,
+) -> lm_lib.LM:
   """The network of a block of fields, which have been checked one by one.
 
   Raises:
@@ -144,7 +179,7 @@ def make_lm(model_fields: dict[str, Any], where: str) -> lm_lib.LM:
             for name, value in model_fields.items()}
   values["image_encoder"] = image_encoder_lib.make(
       model_fields.get("image_encoder"), f"{where}.image_encoder")
-  lm = lm_lib.LM(**values)
+  lm = network(**values)
   lm_lib.check_lm(lm)
   return lm
 
@@ -179,5 +214,4 @@ def init_lm(lm: lm_lib.LM, rng: PRNGKey) -> PyTree:
   if lm.image_encoder:
     features_shape = (1, *lm.image_encoder.features_shape)
     ctx = ctx.replace(features=jnp.zeros(features_shape))
-  text_BL = jnp.zeros((1, lm.seq_len), jnp.int32)
-  return lm.init(rng, ctx, text_BL)["params"]
+  return lm.init(rng, ctx, lm.example_sequence())["params"]

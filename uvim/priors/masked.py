@@ -105,6 +105,7 @@ class MaskedPrior(lm_prior.LmPrior):
     it follows from the code: the same in every evaluation and every batch.
     """
     label_smoothing = self.masking.label_smoothing
+    code = self.as_sequence(code)
     if rngs_B is None:
       rngs_B = _keys_of(code)
       label_smoothing = 0.0
@@ -159,11 +160,14 @@ class MaskedPrior(lm_prior.LmPrior):
     self.check_options(options)
     base.check_num_samples(num_samples)
     self.check_given(given, len(seeds_B))
+    if given is not None:
+      given = self.as_sequence(given)
     ctx = self.see(params, image)
-    return masked_sampling.sample(
+    samples = masked_sampling.sample(
         self.lm, lm_prior.lm_params(params), ctx, seeds_B,
         method=self.masking.mask_scheduling_method, given=given,
         num_samples=num_samples, **options)
+    return self.as_samples(samples)
 
 
 def _keys_of(code):
