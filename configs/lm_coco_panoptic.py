@@ -1,13 +1,13 @@
 """Stage II on COCO panoptic: Appendix D, Listing 2, to the letter.
 
-Arguments: `singlehost`, `runlocal`, `split` (as in stage I, see
+Arguments: `singlehost`, `runlocal`, `split`, a quantizer (as in stage I, see
 configs/vqvae_coco_panoptic.py) and `res` (side of the language model's image;
 the paper's best model has 1280).
 """
 
 import ml_collections as mlc
 
-from configs import common
+from configs import common, quantizers
 from configs import vqvae_coco_panoptic as stage_i
 
 LM_MODELS = {
@@ -38,7 +38,7 @@ def pp_strings(res, label_res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, singlehost=False, runlocal=False, res=512,
-                          split="validation")
+                          split="validation", **quantizers.ARGUMENTS)
   config = mlc.ConfigDict()
   pp = pp_strings(args.res, LABEL_RES)
   set_data(config, pp)
@@ -60,9 +60,6 @@ def get_config(arg=None):
   config.model.patches = dict(size=(PATCH_SIZE, PATCH_SIZE))
   config.model.posemb_type = "learn"
   config.model.input_size = (args.res, args.res)
-  # References: they follow what the command line makes of the oracle.
-  config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
-  config.model.seq_len = config.oracle.model.get_ref("code_len")
   config.model.update(common.stage_ii_switches())
   set_optimizer(config)
 
@@ -75,6 +72,8 @@ def get_config(arg=None):
     local = stage_i.LOCAL
     common.run_local_stage_ii(
         config, args.split, local, pp_strings(local.res, local.res))
+  quantizers.use(config.oracle.model, args)
+  quantizers.set_words(config)
   return config
 
 

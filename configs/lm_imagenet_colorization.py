@@ -2,11 +2,11 @@
 
 Like configs/lm_coco_panoptic.py, except for what stands here.
 
-Arguments: `singlehost`, `runlocal`, `split`, `fid`, as in stage I; see
-configs/vqvae_imagenet_colorization.py.
+Arguments: `singlehost`, `runlocal`, `split`, `fid`, a quantizer, as in stage I;
+see configs/vqvae_imagenet_colorization.py.
 """
 
-from configs import common, lm_coco_panoptic
+from configs import common, lm_coco_panoptic, quantizers
 from configs import vqvae_imagenet_colorization as stage_i
 
 LABEL_RES = lm_coco_panoptic.LABEL_RES
@@ -30,7 +30,7 @@ def pp_strings(res, label_res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, singlehost=False, runlocal=False, fid=False,
-                          split="validation")
+                          split="validation", **quantizers.ARGUMENTS)
   config = lm_coco_panoptic.get_config()
   config.dataset = stage_i.DATASET
   config.num_epochs = 50
@@ -50,4 +50,6 @@ def get_config(arg=None):
     common.run_local_stage_ii(
         config, args.split, local, pp_strings(local.res, local.res))
     config.color_val.options.pp_truth = stage_i.truth_string(local.res)
+  quantizers.use(config.oracle.model, args)
+  quantizers.set_words(config)
   return config

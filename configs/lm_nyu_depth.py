@@ -2,11 +2,11 @@
 
 Like configs/lm_coco_panoptic.py, except for what stands here.
 
-Arguments: `singlehost`, `scenes`, `runlocal`, `split`, as in stage I; see
-configs/vqvae_nyu_depth.py.
+Arguments: `singlehost`, `scenes`, `runlocal`, `split`, a quantizer, as in stage
+I; see configs/vqvae_nyu_depth.py.
 """
 
-from configs import common, lm_coco_panoptic
+from configs import common, lm_coco_panoptic, quantizers
 from configs import vqvae_nyu_depth as stage_i
 
 LABEL_RES = lm_coco_panoptic.LABEL_RES
@@ -29,7 +29,7 @@ def pp_strings(res, label_res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, singlehost=False, scenes=False, runlocal=False,
-                          split="validation")
+                          split="validation", **quantizers.ARGUMENTS)
   config = lm_coco_panoptic.get_config()
   stage_i.set_data(config, args.scenes)
   config.num_epochs = 50
@@ -48,4 +48,6 @@ def get_config(arg=None):
     local = stage_i.LOCAL
     common.run_local_stage_ii(
         config, args.split, local, pp_strings(local.res, local.res))
+  quantizers.use(config.oracle.model, args)
+  quantizers.set_words(config)
   return config

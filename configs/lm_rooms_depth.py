@@ -1,6 +1,7 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_depth.py.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests).
+Arguments: `tiny` (a few steps on a few scenes, for tests); a quantizer, as in
+stage I.
 """
 
 from configs import rooms
@@ -9,7 +10,8 @@ from configs import vqvae_rooms_depth as stage_i
 
 def get_config(arg=None):
   pp = stage_i.pp_strings(rooms.RES)
-  # The argument goes to stage I too: a tiny config has a tiny oracle.
+  # The argument goes to stage I too: a tiny config has a tiny oracle, and the
+  # vocabulary is that of the oracle's quantizer.
   config = rooms.stage_ii(stage_i.get_config(arg), pp)
   config.oracle.task_options = stage_i.TASK_OPTIONS
   rooms.add_stage_ii_evals(

@@ -1,18 +1,19 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_panoptic.py.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
-(both stages see with the encoder of a configs/mae_rooms.py run); `fsq` (the
-code is one of quantizer FSQ); `latent` (its words lie on no grid); `masked` (a
-code takes a few passes in place of one for each word, as with MaskGIT).
+(both stages see with the encoder of a configs/mae_rooms.py run); `latent` (the
+words lie on no grid); a quantizer, as in stage I; `masked` (a code takes a few
+passes in place of one for each word, as with MaskGIT).
 """
 
-from configs import common, rooms
+from configs import common, quantizers, rooms
 from configs import vqvae_rooms_panoptic as stage_i
 
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, tiny=False, encoder="", fsq=False, latent=False, masked=False)
+      arg, tiny=False, encoder="", latent=False, masked=False,
+      **quantizers.ARGUMENTS)
   pp = stage_i.pp_strings(rooms.RES)
   # The argument goes to stage I too: a tiny config has a tiny oracle, and the
   # vocabulary is that of the oracle's quantizer.

@@ -1,20 +1,13 @@
 """What the configs of `rooms` share: the recipe of Appendix D for two cores."""
 
-import math
-
 import ml_collections as mlc
 
-from configs import common
+from configs import common, quantizers
 
 # 6 × 6 patches, one for each of the 36 words of the code.
 RES = 48
 PATCH = 8
 TINY = "rooms/tiny"
-# 240 words, about as many as the codebook of VQ has.
-FSQ_LEVELS = (8, 6, 5)
-# Of quantizer VQ alone: no other one has a codebook that learns.
-VQ_FIELDS = ("dict_momentum", "dict_learning", "dict_splitting",
-             "commitment_weight")
 
 
 def stage_i(task, classes, pp, tiny=False):
@@ -82,31 +75,12 @@ def stage_ii(stage_i_config, pp):
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
       patches=dict(size=(PATCH, PATCH)), posemb_type="learn",
       input_size=(RES, RES), **common.stage_ii_switches())
-  # References, which follow an override of the oracle. The vocabulary has one
-  # more: the word 0 starts a text.
-  config.model.vocab_size = config.oracle.model.get_ref("dict_size") + 1
-  config.model.seq_len = config.oracle.model.get_ref("code_len")
+  quantizers.set_words(config)
   set_optimizer(config)
   if is_tiny(config):
     shrink(config)
     config.model.update(num_layers=1, emb_dim=32, mlp_dim=32)
   return config
-
-
-def use_fsq(config, levels=FSQ_LEVELS):
-  """Lets a stage I model of `rooms` write its code with FSQ.
-
-  Args:
-    config: of `stage_i`.
-    levels: how many values each number of a code vector takes.
-  """
-  for name in VQ_FIELDS:
-    del config.model[name]
-  config.model.quantizer = "fsq"
-  config.model.levels = levels
-  # Both follow from `levels`; whoever sets those sets these, too.
-  config.model.dict_size = math.prod(levels)
-  config.model.codeword_dim = len(levels)
 
 
 def use_masked_words(config):

@@ -1,12 +1,14 @@
 """Stage I on COCO panoptic: Appendix D, Listing 1, to the letter.
 
 Arguments: `singlehost` (one host, a tenth of the epochs), `runlocal` (a small
-model that overfits the few images of `split`, on a CPU).
+model that overfits the few images of `split`, on a CPU), a quantizer in place
+of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see
+configs/quantizers.py.
 """
 
 import ml_collections as mlc
 
-from configs import common
+from configs import common, quantizers
 
 RES = 512
 PATCH_SIZE = 16
@@ -34,7 +36,8 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, singlehost=False, runlocal=False, split="validation")
+      arg, singlehost=False, runlocal=False, split="validation",
+      **quantizers.ARGUMENTS)
   config = mlc.ConfigDict()
   config.task = "panoptic_segmentation"
   set_data(config)
@@ -60,6 +63,7 @@ def get_config(arg=None):
     common.single_host(config, num_epochs=100)
   if args.runlocal:
     common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
+  quantizers.use(config.model, args)
   return config
 
 

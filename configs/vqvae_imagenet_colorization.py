@@ -4,10 +4,10 @@ Like configs/vqvae_coco_panoptic.py, except for what stands here.
 
 Arguments: `singlehost` (one host), `runlocal` (a small model that overfits the
 few images of `split`, on a CPU), `fid` (also scores FID-5k; needs the splits
-and the Inception network that docs/data.md tells how to get).
+and the Inception network that docs/data.md tells how to get), a quantizer.
 """
 
-from configs import common, vqvae_coco_panoptic
+from configs import common, quantizers, vqvae_coco_panoptic
 
 DATASET = "imagenet2012"
 CLASSES = {"color": 3}  # R, G, B per pixel.
@@ -36,7 +36,7 @@ def truth_string(res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, singlehost=False, runlocal=False, fid=False,
-                          split="validation")
+                          split="validation", **quantizers.ARGUMENTS)
   config = vqvae_coco_panoptic.get_config()
   config.task = "colorization"
   config.dataset = DATASET
@@ -54,6 +54,7 @@ def get_config(arg=None):
     common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
     # The truth has to have the size of the small prediction.
     config.color_val.options.pp_truth = truth_string(LOCAL.res)
+  quantizers.use(config.model, args)
   return config
 
 

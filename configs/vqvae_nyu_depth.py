@@ -5,10 +5,10 @@ Like configs/vqvae_coco_panoptic.py, except for what stands here.
 Arguments: `singlehost` (one host), `scenes` (holds whole scenes out, as the
 paper does to choose its settings; needs the data set that
 `tools.prepare_data nyu` makes), `runlocal` (a small model that overfits the
-few images of `split`, on a CPU).
+few images of `split`, on a CPU), a quantizer.
 """
 
-from configs import common, vqvae_coco_panoptic
+from configs import common, quantizers, vqvae_coco_panoptic
 
 CLASSES = {"depth": 256}  # Bins of the depth range.
 TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Meters.
@@ -32,7 +32,7 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(arg, singlehost=False, scenes=False, runlocal=False,
-                          split="validation")
+                          split="validation", **quantizers.ARGUMENTS)
   config = vqvae_coco_panoptic.get_config()
   config.task = "depth"
   # The bins of the labels divide this range.
@@ -51,6 +51,7 @@ def get_config(arg=None):
     common.single_host(config, num_epochs=50)
   if args.runlocal:
     common.run_local_stage_i(config, args.split, LOCAL, pp_strings(LOCAL.res))
+  quantizers.use(config.model, args)
   return config
 
 

@@ -1,9 +1,11 @@
 """Stage I on `rooms`, depth in meters.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests).
+Arguments: `tiny` (a few steps on a few scenes, for tests); a quantizer in place
+of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see
+configs/quantizers.py.
 """
 
-from configs import common, rooms
+from configs import common, quantizers, rooms
 
 CLASSES = {"depth": 64}  # Bins of the depth range.
 TASK_OPTIONS = dict(min_depth=0.001, max_depth=10.0)  # Meters.
@@ -25,9 +27,10 @@ def pp_strings(res):
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False)
+  args = common.parse_arg(arg, tiny=False, **quantizers.ARGUMENTS)
   config = rooms.stage_i(
       "depth", CLASSES, pp_strings(rooms.RES), tiny=args.tiny)
+  quantizers.use(config.model, args)
   config.task_options = TASK_OPTIONS
   rooms.add_stage_i_evals(config, "nyu_depth", options=OPTIONS)
   return config

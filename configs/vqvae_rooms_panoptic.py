@@ -2,11 +2,12 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (oracle and base model see with the encoder of a configs/mae_rooms.py run);
-`fsq` (quantizer FSQ with the levels 8, 6, 5 in place of a codebook); `latent`
-(the words lie on no grid, as in TiTok); `masked` changes stage II alone.
+`latent` (the words lie on no grid, as in TiTok); a quantizer in place of `vq`:
+`fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see configs/quantizers.py;
+`masked` changes stage II alone.
 """
 
-from configs import common, rooms
+from configs import common, quantizers, rooms
 
 # 12 categories and void; at most 8 things and 5 kinds of stuff in a scene.
 CLASSES = {"semantics": 12 + 1, "instances": 16}
@@ -28,12 +29,12 @@ def pp_strings(res):
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, tiny=False, encoder="", fsq=False, latent=False, masked=False)
+      arg, tiny=False, encoder="", latent=False, masked=False,
+      **quantizers.ARGUMENTS)
   config = rooms.stage_i(
       "panoptic_segmentation", CLASSES, pp_strings(rooms.RES),
       tiny=args.tiny)
-  if args.fsq:
-    rooms.use_fsq(config)
+  quantizers.use(config.model, args)
   if args.latent:
     config.model.bottleneck = "latent"
   if args.encoder:

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import importlib
 import json
+import math
 import pathlib
 
 import jax
 import pytest
 
-from configs import common
+from configs import common, quantizers
 from pp import builder
 from tests import listings
 from tools import config_docs
@@ -81,7 +82,7 @@ def shapes_of(model):
 def test_every_config_file_is_listed():
   folder = pathlib.Path(__file__).parents[1] / "configs"
   names = {path.stem for path in folder.glob("*.py")}
-  shared = {"__init__", "common", "rooms", "small"}
+  shared = {"__init__", "common", "quantizers", "rooms", "small"}
   assert names - shared == set(CONFIGS)
 
 
@@ -253,6 +254,31 @@ def test_the_vocabulary_is_that_of_the_quantizer():
   config.oracle.model.levels = (5, 5, 5, 5)
   with pytest.raises(ConfigError, match="dict_size = 240; it must be 625"):
     make_model("vit", resolve(config).oracle.model, "config.oracle.model")
+
+
+@pytest.mark.parametrize("task", [
+    "rooms_panoptic", "rooms_depth", "coco_panoptic", "nyu_depth",
+    "imagenet_colorization"])
+@pytest.mark.parametrize("is_small", [False, True])
+def test_stage_ii_fits_every_quantizer_that_configs_name(task, is_small):
+  size = ""
+  if is_small:
+    size = ",tiny" if task.startswith("rooms") else ",runlocal"
+
+  def bits(spec):
+    return spec.words_per_place * math.log2(spec.num_words)
+
+  wanted = bits(model_of(resolve(get(f"vqvae_{task}", size))).spec)
+  for name in quantizers.ARGUMENTS:
+    model = model_of(resolve(get(f"vqvae_{task}", name + size)))
+    config = resolve(get(f"lm_{task}", name + size))
+    model_of(config).check_code(model.spec, "config.model")
+    oracle = make_model("vit", config.oracle.model, "config.oracle.model")
+    assert oracle.quantizer == model.quantizer
+    # As nearly as levels allow.
+    assert bits(model.spec) == pytest.approx(wanted, abs=0.1)
+  with pytest.raises(ValueError, match="fsq, gumbel: a model has one"):
+    get(f"vqvae_{task}", "gumbel,fsq")
 
 
 def test_a_masked_prior_is_scored_without_chance():

@@ -53,12 +53,14 @@ class Cell:
       `oracle.model.…` as well.
     stage2: further overrides of stage II; None: the cell has no stage II.
     cost: (stage I, stage II) as multiples of the default cell's.
+    argument: a further argument of both config files; "": none.
     sampling: options with which the measure 'sampling' draws codes.
   """
   title: str
   stage1: Overrides = dataclasses.field(default_factory=dict)
   stage2: Overrides | None = dataclasses.field(default_factory=dict)
   cost: tuple[float, float] = (1, 1)
+  argument: str = ""
   sampling: Overrides = dataclasses.field(default_factory=dict)
 
 

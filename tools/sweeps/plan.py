@@ -140,11 +140,12 @@ class _Planner:
       overrides["oracle.model_init"] = stage1.workdir
     flags = tuple(f"--config.{name}={value}"
                   for name, value in overrides.items())
-    config = resolve(config_file.load_config(recipe.config, flags))
+    path = _with_argument(recipe.config, cell.argument)
+    config = resolve(config_file.load_config(path, flags))
     name = f"stage{stage}-{_hash_of(config, self.folder)}"
     workdir = self.folder / name
     command = (sys.executable, "-m", f"trainers.{trainer}", "--config",
-               recipe.config, "--workdir", str(workdir), *flags)
+               path, "--workdir", str(workdir), *flags)
     return self._known(Run(
         name, stage, command, workdir, needs=stage1,
         cost=recipe.cost * cell.cost[stage - 1],
@@ -168,6 +169,14 @@ class _Planner:
   def _known(self, run: Run) -> Run:
     """The run of this name; equal runs of two cells become one."""
     return self.known.setdefault(run.name, run)
+
+
+def _with_argument(path: str, argument: str) -> str:
+  """A config file with one more argument behind its colon."""
+  if not argument:
+    return path
+  separator = "," if ":" in path else ":"
+  return f"{path}{separator}{argument}"
 
 
 def overrides_of(cell: Cell, stage: int) -> dict[str, Any]:

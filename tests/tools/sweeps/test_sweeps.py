@@ -24,7 +24,8 @@ from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
-         "masking", "priors", "table2", "table3"]
+         "masking", "priors", "quantizers", "quantizers_depth", "table2",
+         "table3"]
 
 
 @pytest.fixture(autouse=True)
