@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from uvim.fields import Field
-from uvim.priors import autoregressive, masked
+from uvim.priors import autoregressive, givt, masked
 from uvim.priors.base import Prior
 from uvim.registry import lookup
 
@@ -16,13 +16,15 @@ ModelFields = Mapping[str, Any]
 PRIORS = {
     "ar": autoregressive.AutoregressivePrior,
     "masked": masked.MaskedPrior,
+    "givt": givt.GivtPrior,
 }
 # The one field that all priors share: it says whose the others are.
 STYLE = Field(
     name="style",
     default="ar",
     doc="How the words are predicted. `ar`: one after the other, each given "
-    "those before it. `masked`: many at once, each given all that are known.",
+    "those before it. `masked`: many at once, each given all that are known. "
+    "`givt`: as `ar`, but real numbers, for quantizer `gaussian`.",
     source="ours")
 
 

@@ -41,17 +41,23 @@ class DecoderBlock(nn.Module):
     dtype: of the matmuls.
     attention: implementation, see `attention.attention`.
     causal: whether a place reads only itself and the places before it.
+    norm_bias: whether the norms have biases.
   """
   mlp_dim: int
   num_heads: int
   dtype: str = "float32"
   attention: str = "chunked"
   causal: bool = True
+  norm_bias: bool = True
 
   @nn.compact
   def __call__(self, x_BLD: Sequence, encoded_BNM: Encoded) -> Sequence:
     def norm(name):
-      return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name=name)
+      return nn.LayerNorm(
+          epsilon=NORM_EPSILON,
+          dtype=self.dtype,
+          use_bias=self.norm_bias,
+          name=name)
 
     def attention(name):
       return transformer.MultiHeadDotProductAttention(
@@ -150,12 +156,12 @@ class Decoder(nn.Module):
         self.vocab_size,
         kernel_init=nn.initializers.zeros,
         dtype=self.dtype,
-        dot_general=_dot_general_f32,
+        dot_general=dot_general_f32,
         name="LogitsDense")
     return to_logits(last_norm(x_BLD))
 
 
-def _dot_general_f32(*args, preferred_element_type=None, **kwargs):
+def dot_general_f32(*args, preferred_element_type=None, **kwargs):
   """`lax.dot_general` with float32 results, whatever the layer asks for."""
   del preferred_element_type
   return lax.dot_general(*args, preferred_element_type=jnp.float32, **kwargs)

@@ -158,12 +158,12 @@ class Noise(flax.struct.PyTreeNode):
   normal: Array
 
 
-def draw_noise(rng: PRNGKey, size: int) -> Noise:
-  """The random numbers of one vector of `size` numbers."""
+def draw_noise(rng: PRNGKey, shape: tuple[int, ...]) -> Noise:
+  """The random numbers of vectors of this shape, whose last axis is E."""
   component_rng, number_rng = jax.random.split(rng)
   return Noise(
-      uniform=jax.random.uniform(component_rng, (size,)),
-      normal=jax.random.normal(number_rng, (size,)))
+      uniform=jax.random.uniform(component_rng, shape),
+      normal=jax.random.normal(number_rng, shape))
 
 
 class Density(flax.struct.PyTreeNode, abc.ABC):

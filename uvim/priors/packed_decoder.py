@@ -87,7 +87,8 @@ def pack(
   return dict(
       layers=layers,
       norm=params["LayerNorm"],
-      embedding=params["EmbedTargets"]["embedding"],
+      # A model of vectors embeds them itself.
+      embedding=params.get("EmbedTargets", {}).get("embedding"),
       places=places,
       logits=cast(params["LogitsDense"]))
 
@@ -358,7 +359,9 @@ def _norm(params, x_RD):
   # Rounding can make the difference of two large numbers negative.
   variance_R1 = jnp.maximum(mean_square_R1 - jnp.square(mean_R1), 0.0)
   y_RD = (x_RD - mean_R1) * lax.rsqrt(variance_R1 + NORM_EPSILON)
-  y_RD = y_RD * params["scale"][None] + params["bias"][None]
+  y_RD = y_RD * params["scale"][None]
+  if "bias" in params:
+    y_RD = y_RD + params["bias"][None]
   return y_RD.astype(dtype)
 
 

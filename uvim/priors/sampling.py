@@ -195,7 +195,7 @@ def _draw_words(
   caches = None
   drawn = []
   start = 0
-  for stop in _cache_sizes(model.seq_len):
+  for stop in cache_sizes(model.seq_len):
     # A scan of its own for each size of the caches.
     caches = packed_decoder.grow_caches(packed, caches, num_rows, stop)
     inputs = (
@@ -223,7 +223,7 @@ def _keep_given(code, given):
   return jnp.where(given >= 0, given, code)
 
 
-def _cache_sizes(seq_len):
+def cache_sizes(seq_len):
   """The sizes of the caches, ascending; they grow while a code is drawn.
 
   A step takes about as long as reading the caches takes. With four sizes it
