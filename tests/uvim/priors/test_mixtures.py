@@ -88,9 +88,8 @@ def test_what_is_drawn_has_the_density(name):
 
   @jax.jit
   def draw(key):
-    keys = jax.random.split(key, 20_000)
-    noise = jax.vmap(lambda key: mixtures.draw_noise(key, form.out_dim))(keys)
-    each = jnp.broadcast_to(logits[None], (len(keys), *logits.shape))
+    noise = mixtures.draw_noise(key, (20_000, form.out_dim))
+    each = jnp.broadcast_to(logits[None], (20_000, *logits.shape))
     return form.density(each, temp=0.8, temp_probs=1.5).sample(noise)
 
   x = np.asarray(draw(jax.random.key(0)))
