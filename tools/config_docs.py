@@ -111,9 +111,9 @@ def page() -> str:
       fields_of(OracleConfig).values(), prefix="oracle.")
   tables["stage_i"] = field_table(
       known_fields("vit", {}, "config.model").values(), prefix="model.")
-  for name in ("fsq", "lfq"):
+  for name, quantizer_cls in QUANTIZERS.items():
     tables[name] = field_table(
-        fields_of(QUANTIZERS[name]).values(), prefix="model.")
+        fields_of(quantizer_cls).values(), prefix="model.")
   tables["stage_ii"] = field_table(
       known_fields("lm", {}, "config.model").values(), prefix="model.")
   tables["masking"] = field_table(

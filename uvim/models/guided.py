@@ -45,7 +45,8 @@ OWN_FIELDS = {
     "quantizer": fields_lib.Field(
         name="quantizer",
         default="vq",
-        doc="How vectors become words: `vq`, `fsq` or `lfq`.",
+        doc=f"How vectors become words: `{'`, `'.join(QUANTIZERS)}`. See "
+        "[which quantizer](#which-quantizer).",
         source="ours"),
     "code_dropout": fields_lib.Field(
         name="code_dropout",
