@@ -187,8 +187,8 @@ def fold_pixels(
   return new_kernel.astype(np.float32), (bias + shift_D).astype(np.float32)
 
 
-def fold_scales(found: Found) -> None:
-  """Multiplies the scales of each block into the layers that they follow.
+def fold_scales(found: Found) -> dict[str, np.ndarray]:
+  """The arrays, the scales of each block multiplied into the layer before.
 
   Raises:
     ConfigError: a scale without such a layer, or of another width.
@@ -197,18 +197,22 @@ def fold_scales(found: Found) -> None:
       (found.attention_scales, "MultiHeadDotProductAttention_0/out"),
       (found.mlp_scales, "MlpBlock_0/Dense_1"),
   )
+  folded = dict(found.arrays)
   for scales, layer in layers:
     for block, scale_D in scales.items():
       for part in ("kernel", "bias"):
         name = f"{BLOCKS}encoderblock_{block}/{layer}/{part}"
-        if name not in found.arrays:
+        if name not in folded:
           raise ConfigError(
               f"Block {block} has a layer scale but no array for {name!r}.")
-        # The width is the last axis of both.
-        array = found.arrays[name]
-        if scale_D.shape != array.shape[-1:]:
-          raise ConfigError(
-              f"Block {block} has a layer scale of shape "
-              f"{list(scale_D.shape)} for {name!r} of shape "
-              f"{list(array.shape)}.")
-        found.arrays[name] = array * scale_D
+        folded[name] = _scaled(folded[name], scale_D, name, block)
+  return folded
+
+
+def _scaled(array, scale_D, name, block):
+  """The kernel or bias of a layer; the width is the last axis of both."""
+  if scale_D.shape != array.shape[-1:]:
+    raise ConfigError(
+        f"Block {block} has a layer scale of shape {list(scale_D.shape)} for "
+        f"{name!r} of shape {list(array.shape)}.")
+  return array * scale_D

@@ -86,11 +86,15 @@ def to_ours(
   found = naming.read(arrays, spec.num_heads)
   _check_shapes(found)
   family = _check_family(found, spec)
-  notes = []
-  _note_heads(found, spec, notes)
-  ours = _encoder(found, family)
-  _add_positions(ours, found, family, spec, old_grid, notes)
-  notes.append(f"not of use here: {_list(found.left_out)}")
+  encoder = _encoder(found, family)
+  positions_of_grid, notes_on_grid = _positions(found, spec, old_grid)
+  ours = encoder | _prefix(found, family) | positions_of_grid
+  left_out = _list(_left_out(found, family, spec))
+  notes = [
+      *_notes_on_heads(found, spec),
+      *notes_on_grid,
+      f"not of use here: {left_out}",
+  ]
   beginning = PREFIX + spec.below
   return {beginning + name: array for name, array in ours.items()}, notes
 
@@ -144,9 +148,11 @@ def _check_family(found: Found, spec: EncoderSpec) -> Family:
 
 
 def _describe(found: Found) -> str:
-  num_registers = 0 if found.registers is None else found.registers.shape[1]
-  parts = ["a class token" if found.class_token is not None
-           else "no class token"]
+  num_registers = 0
+  if found.registers is not None:
+    num_registers = found.registers.shape[1]
+  has_class_token = found.class_token is not None
+  parts = ["a class token" if has_class_token else "no class token"]
   if found.pixels_are_ours:
     parts = [f"{num_registers} tokens before those of the image"]
   elif num_registers:
@@ -182,36 +188,24 @@ def _list(names: Iterable[str]) -> str:
   return ", ".join(groups)
 
 
-def _note_heads(found: Found, spec: EncoderSpec, notes: list[str]) -> None:
+def _notes_on_heads(found: Found, spec: EncoderSpec) -> list[str]:
   """Warns of an unusual number of heads, which most files do not contain."""
   kernel = found.arrays.get(KERNEL)
   if kernel is None or found.pixels_are_ours:
-    return
+    return []
   width = kernel.shape[-1]
   usual = width // _HEAD_SIZE
-  if width in _STANDARD_WIDTHS and spec.num_heads != usual:
-    notes.append(f"warning: num_heads = {spec.num_heads}, but published ViTs "
-                 f"of width {width} have {usual}")
+  if width not in _STANDARD_WIDTHS or spec.num_heads == usual:
+    return []
+  return [f"warning: num_heads = {spec.num_heads}, but published ViTs of width "
+          f"{width} have {usual}"]
 
 
 def _check_shapes(found: Found) -> None:
   """Refuses arrays that contradict each other, and an MLP of another kind."""
   kernel = found.arrays.get(KERNEL)
   if kernel is not None:
-    if kernel.ndim != 4 or kernel.shape[2] != 3:
-      raise ConfigError(
-          f"Its patch embedding has shape {list(kernel.shape)}; expected "
-          "[height, width, 3, D].")
-    width = kernel.shape[-1]
-    for what, array in (
-        ("class token", found.class_token),
-        ("registers", found.registers),
-        ("position embedding", found.positions),
-        ("bias of the patches", found.arrays.get(BIAS)),
-    ):
-      if array is not None and array.shape[-1:] != (width,):
-        raise ConfigError(f"Its {what} has shape {list(array.shape)}, but the "
-                          f"width of its patch embedding is {width}.")
+    _check_widths(found, kernel)
   mlp = f"{base.BLOCKS}encoderblock_0/MlpBlock_0/Dense_"
   first = found.arrays.get(f"{mlp}0/kernel")
   second = found.arrays.get(f"{mlp}1/kernel")
@@ -221,12 +215,28 @@ def _check_shapes(found: Found) -> None:
                         "DINOv2-giant. It is not supported; take DINOv2-L/14.")
 
 
-def _encoder(found: Found, family: Family) -> dict:
+def _check_widths(found: Found, kernel: np.ndarray) -> None:
+  """Refuses what does not have the width of the patch embedding."""
+  if kernel.ndim != 4 or kernel.shape[2] != 3:
+    raise ConfigError(
+        f"Its patch embedding has shape {list(kernel.shape)}; expected "
+        "[height, width, 3, D].")
+  width = kernel.shape[-1]
+  arrays = {
+      "class token": found.class_token,
+      "registers": found.registers,
+      "position embedding": found.positions,
+      "bias of the patches": found.arrays.get(BIAS),
+  }
+  for what, array in arrays.items():
+    if array is not None and array.shape[-1:] != (width,):
+      raise ConfigError(f"Its {what} has shape {list(array.shape)}, but the "
+                        f"width of its patch embedding is {width}.")
+
+
+def _encoder(found: Found, family: Family) -> dict[str, np.ndarray]:
   """Patches and blocks, below the place where the encoder stands."""
-  if found.class_token is not None and family.drops_class_token:
-    found.left_out.append(found.class_name)
-  base.fold_scales(found)
-  ours = dict(found.arrays)
+  ours = base.fold_scales(found)
   if family.pixels and not found.pixels_are_ours:
     for name in (KERNEL, BIAS):
       if name not in ours:
@@ -236,57 +246,85 @@ def _encoder(found: Found, family: Family) -> dict:
   return ours
 
 
-def _add_positions(ours, found: Found, family, spec, old_grid, notes) -> None:
-  """Adds the positions, and what stands before the tokens of the image."""
-  if found.positions is None:
-    if not found.pixels_are_ours:
-      raise ConfigError("The file has no position embedding. Are its positions "
-                        "rotary, as DINOv3's? That is not supported.")
-    # They may be fixed waves. If the network needs positions, whoever compares
-    # its arrays with these finds that they are missing.
-    if found.registers is not None:
-      ours[CLASS_AND_REGISTERS] = found.registers
-    return
-  of_class_token, grid_1ND = found.split_positions()
-  if found.pixels_are_ours:
-    # The class token of ours holds its position already, so all are the grid's.
-    of_class_token, grid_1ND = None, found.positions
-  if family.style.num_prefix:
-    ours[CLASS_AND_REGISTERS] = _prefix(found, of_class_token)
-  if spec.grid is None:
-    found.left_out.append(found.positions_name)
-  else:
-    ours[POSITIONS] = _fit_positions(
-        grid_1ND, old_grid, spec.grid, found.resize, notes)
+def _prefix(found: Found, family: Family) -> dict[str, np.ndarray]:
+  """What stands before the tokens of the image, if anything does.
 
-
-def _prefix(found: Found, of_class_token) -> np.ndarray:
-  """[1, R, D]: class token with its position, then registers."""
+  It is one array [1, R, D]: class token with its position, then registers.
+  """
+  if not family.style.num_prefix:
+    return {}
   parts = []
   if found.class_token is not None:
     class_token = found.class_token
-    if of_class_token is not None:
-      class_token = class_token + of_class_token
+    position_of_class, _ = _split_positions(found)
+    if position_of_class is not None:
+      class_token = class_token + position_of_class
     parts.append(class_token)
   if found.registers is not None:
     parts.append(found.registers)
-  return np.concatenate(parts, axis=1)
+  if not parts:
+    return {}
+  return {CLASS_AND_REGISTERS: np.concatenate(parts, axis=1)}
 
 
-def _fit_positions(old_1ND, old, new, method, notes) -> np.ndarray:
-  """The file's positions on the grid of the network."""
-  num_tokens = old_1ND.shape[1]
-  if old is None or old[0] * old[1] != num_tokens:
-    if not base.is_square(num_tokens):
-      raise ConfigError(
-          f"A ViT's position embedding of {num_tokens} tokens; expected a "
-          "square grid, with or without a class token.")
-    side = math.isqrt(num_tokens)
-    old = (side, side)
-  if old != new:
-    notes.append(f"position embedding resized from {old[0]}×{old[1]} to "
-                 f"{new[0]}×{new[1]} places ({method})")
-  return positions.resize(old_1ND, old, new, method)
+def _positions(
+    found: Found,
+    spec: EncoderSpec,
+    old_grid: Grid | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+  """(the positions if the network needs them, lines that say what was done)."""
+  if found.positions is None and not found.pixels_are_ours:
+    raise ConfigError("The file has no position embedding. Are its positions "
+                      "rotary, as DINOv3's? That is not supported.")
+  # A file of ours without positions may have fixed waves. If the network needs
+  # positions, whoever compares its arrays with these finds that they are
+  # missing.
+  if found.positions is None or spec.grid is None:
+    return {}, []
+  _, grid_1ND = _split_positions(found)
+  old_grid = _check_grid(grid_1ND.shape[1], old_grid)
+  notes = []
+  if old_grid != spec.grid:
+    notes.append(f"position embedding resized from {_by(old_grid)} to "
+                 f"{_by(spec.grid)} places ({found.resize})")
+  resized = positions.resize(grid_1ND, old_grid, spec.grid, found.resize)
+  return {POSITIONS: resized}, notes
+
+
+def _split_positions(found: Found):
+  """(position of the class token [1, 1, D] or None, the grid's [1, N, D])."""
+  if found.pixels_are_ours:
+    # The class token of ours holds its position already.
+    return None, found.positions
+  return found.split_positions()
+
+
+def _check_grid(num_tokens: int, grid: Grid | None) -> Grid:
+  """The grid of a file's positions; a square unless `grid` fits."""
+  if grid is not None and math.prod(grid) == num_tokens:
+    return grid
+  if not base.is_square(num_tokens):
+    raise ConfigError(
+        f"A ViT's position embedding of {num_tokens} tokens; expected a "
+        "square grid, with or without a class token.")
+  side = math.isqrt(num_tokens)
+  return (side, side)
+
+
+def _by(grid: Grid) -> str:
+  """A grid in words, such as 14×14."""
+  rows, columns = grid
+  return f"{rows}×{columns}"
+
+
+def _left_out(found: Found, family: Family, spec: EncoderSpec) -> list[str]:
+  """The names of the file that the network does not take."""
+  names = list(found.left_out)
+  if found.class_token is not None and family.drops_class_token:
+    names.append(found.class_name)
+  if found.positions is not None and spec.grid is None:
+    names.append(found.positions_name)
+  return names
 
 
 # ── Sizes ───────────────────────────────────────────────────────────────────
@@ -310,12 +348,13 @@ def check_sizes(arrays: Arrays, wanted: Arrays, spec: EncoderSpec) -> None:
     found_size = found_sizes.get(what, wanted_size)
     if found_size != wanted_size:
       differences.append(f"{what} {found_size}, not {wanted_size}")
-  if differences:
-    hint = ""
-    if found_sizes.get("patch") != wanted_sizes.get("patch"):
-      hint = " The image's height and width must be multiples of the patch."
-    raise ConfigError(f"The file's encoder has {', '.join(differences)} as in "
-                      f"the config.{hint}")
+  if not differences:
+    return
+  hint = ""
+  if found_sizes.get("patch") != wanted_sizes.get("patch"):
+    hint = " The image's height and width must be multiples of the patch."
+  raise ConfigError(f"The file's encoder has {', '.join(differences)} as in "
+                    f"the config.{hint}")
 
 
 def _sizes(arrays, spec: EncoderSpec) -> dict[str, Any]:

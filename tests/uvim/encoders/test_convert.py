@@ -202,9 +202,8 @@ def test_half_precision_becomes_float32(read):
 def test_an_unusual_number_of_heads_is_told():
   found = base.Found({base.KERNEL: np.ones((2, 2, 3, 384))}, "bicubic")
   for num_heads, is_told in ((6, False), (12, True)):
-    notes = []
-    convert._note_heads(found, EncoderSpec("dino", num_heads, None), notes)
-    assert bool(notes) == is_told
+    spec = EncoderSpec("dino", num_heads, None)
+    assert bool(convert._notes_on_heads(found, spec)) == is_told
 
 
 def test_programs_of_google_research_name_siglip_like_augreg(read):
