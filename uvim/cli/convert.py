@@ -10,7 +10,8 @@ model card. Every command takes it as --checkpoint, on any machine.
 Without it, the published layout is written. SRC is the workdir of a run, a
 pack, a .npz, an https:// address, or a name such as uvim-panoptic-stage1. DST
 is a new .npz if it ends so, else a new workdir that `config.model_init` and
-`config.oracle.model_init` take. Not a bit of an array changes.
+`config.oracle.model_init` take. Not a bit of an array changes. That of a masked
+prior gets one more array, `state/style_masked`, since no other tells the style.
 
 Optimizer, step and random state are left behind: neither a pack nor a converted
 workdir can be resumed, only started from. Where a run averages its parameters,
@@ -133,6 +134,7 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   # the codebook of such a run silently.
   kind = _kind_of_run(source)
   arrays = published.load_params(source)
+  _mark_style(arrays, source)
   specs = checkpoint.array_specs(arrays)
   if kind is None:
     kind = kind_of_arrays(specs)
@@ -141,6 +143,20 @@ def convert(source: str, target: str) -> tuple[str, dict[str, list]]:
   else:
     _save_new_workdir(target, arrays, source)
   return kind, specs
+
+
+def _mark_style(arrays: dict[str, Any], source: str) -> None:
+  """Adds an array that says how a run's prior predicts, where none does."""
+  import numpy as np
+
+  from uvim.store import open_model, shapes
+  config = open_model.read_config(source)
+  if config.get("kind") != "lm":
+    return
+  style = (config.get("model") or {}).get("style", shapes.STYLE_OF_UNMARKED)
+  if style != shapes.STYLE_OF_UNMARKED:
+    _, _, mark = f"{shapes.STYLE_MARK}{style}".partition("/")
+    arrays.setdefault(files.STATE, {})[mark] = np.ones((), np.int8)
 
 
 def _check_is_new(target: str) -> None:
@@ -215,11 +231,15 @@ def _save_workdir(workdir: str, arrays: Mapping[str, Any],
 
 def describe(kind: str, specs: Mapping[str, list]) -> str:
   """A line per array as name, shape, dtype; then the totals."""
+  from uvim.store import shapes
   lines = []
   num_parameters = 0
   num_state = 0
   for name, (shape, dtype) in specs.items():
     lines.append(f"{name}\t{tuple(shape)}\t{dtype}")
+    if name.startswith(shapes.STYLE_MARK):
+      # Its name says all.
+      continue
     # The codebook's counts and sums are no parameters: no gradient changes
     # them.
     size = math.prod(shape)

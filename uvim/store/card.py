@@ -88,6 +88,7 @@ class Facts:
     input_size: height and width in pixels at which the model sees an image.
     categories: what the classes stand for; () where there are none.
     parameters: stage → how many.
+    style: of the prior, such as "ar" or "masked"; "" where there is none.
     version: of the package that trained it.
     scores: of the run.
     name: of the pack.
@@ -106,6 +107,7 @@ class Facts:
   parameters: Mapping[str, int]
   version: str
   scores: Sequence[Scores]
+  style: str = ""
   name: str = ""
   packed_with: str = ""
   num_bytes: int = 0
@@ -354,6 +356,8 @@ def _table_of_facts(facts: Facts) -> str:
   rows = [["license", facts.license or "not stated"]]
   for stage, count in facts.parameters.items():
     rows.append([f"parameters of {stage}", f"{count:,}"])
+  if facts.style:
+    rows.append(["style of the prior", f"`{facts.style}`"])
   rows.append(["size of the weights", f"{facts.num_bytes / 1e6:.1f} MB"])
   rows.append(["precision", facts.precision])
   if facts.rounding:

@@ -424,7 +424,14 @@ def _prior_fields(path, arrays) -> Mapping[str, Any]:
   config = read_config(path)
   if config:
     return _value(config, "model", path)
-  return shapes.stage_ii_fields(_shapes(arrays))
+  found = _shapes(arrays)
+  model_fields = shapes.stage_ii_fields(found)
+  is_published = os.fspath(path) in published.MODELS
+  if shapes.style_of(found) is None and not is_published:
+    log.warning("%s does not tell the style of its prior; it is opened as %r, "
+                "word by word. A workdir, a pack and what `uvim convert` makes "
+                "of them tell it.", path, shapes.STYLE_OF_UNMARKED)
+  return model_fields
 
 
 def _value(config: Config, name: str, path) -> Any:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from uvim import config as config_lib
-from uvim import files, tree
+from uvim import files, priors, tree
 from uvim.registry import ConfigError
 from uvim.store import card, open_model, pack
 from uvim.store.open_model import STAGE_I, STAGE_II, Config, OpenModel
@@ -184,8 +184,16 @@ def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
       input_size=opened.model.image_size,
       categories=opened.categories,
       parameters=parameters,
+      style=_style_of_prior(config),
       version=outer.version,
       scores=card.read_scores(workdir, config))
+
+
+def _style_of_prior(config: config_lib.TrainConfig) -> str:
+  """How stage II predicts words; "" of stage I."""
+  if config.kind != STAGE_II:
+    return ""
+  return config.model.get(priors.STYLE.name, priors.STYLE.default)
 
 
 def _task_name(task: AbstractTask) -> str:

@@ -10,15 +10,25 @@ L code length · N patches
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from uvim.registry import ConfigError
 from uvim.tasks import task_of_outputs
 
 CODE_LEN = 256  # Of every published model.
+# The beginning of the name of an array that says how a prior predicts, where
+# no other array does: 'state/style_masked'. The published files have none.
+STYLE_MARK = "state/style_"
+STYLE_OF_UNMARKED = "ar"
+# The styles whose parameters have the names and shapes of `ar`.
+_MARKED_STYLES = ("masked",)
 _ATTENTION = "MultiHeadDotProductAttention_0/query/kernel"
 _MLP = "MlpBlock_0/Dense_0/kernel"
+# What reads the code: in stage I the base model, in stage II a prior of
+# vectors.
+_STEM = "params/decoder_stem/kernel"
+_VECTORS = "params/EmbedTargets/kernel"
 
 # Array name ('params/…', 'state/…') → shape.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -27,8 +37,24 @@ Shapes = Mapping[str, tuple[int, ...]]
 def kind_of(shapes: Mapping[str, Any]) -> str:
   """The family of arrays of these names: "vqvae" or "lm"."""
   # Only a base model has a stem that reads codewords.
-  is_stage_i = "params/decoder_stem/kernel" in shapes
+  is_stage_i = _STEM in shapes
   return "vqvae" if is_stage_i else "lm"
+
+
+def style_of(names: Iterable[str]) -> str | None:
+  """The style that arrays of these names are marked with; None: unmarked.
+
+  Raises:
+    ConfigError: a style whose other fields no array tells.
+  """
+  for name in names:
+    if name.startswith(STYLE_MARK):
+      style = name.removeprefix(STYLE_MARK)
+      if style not in _MARKED_STYLES:
+        raise ConfigError(f"A prior of style {style!r}: no array tells its "
+                          "fields. Open it from its run's workdir.")
+      return style
+  return None
 
 
 def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
@@ -43,11 +69,7 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
     ConfigError: an array is missing, or the grid of patches is not a square.
   """
   _refuse_untold(shapes)
-  if kind_of(shapes) == "vqvae" and "state/dictionary" not in shapes:
-    raise ConfigError(
-        "No array 'state/dictionary', so the quantizer of this model is not "
-        "vq, and no array tells which it is. Open it from its run's workdir.")
-  dict_size, codeword_dim = _shape(shapes, "state/dictionary", 2)
+  quantizer = _quantizer_fields(shapes)
   block = "params/decoder/encoderblock_"
   width, heads, _ = _shape(shapes, f"{block}0/{_ATTENTION}", 3)
   _, mlp_dim = _shape(shapes, f"{block}0/{_MLP}", 2)
@@ -61,7 +83,7 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
   num_patches = _shape(shapes, "params/pos_embedding_decoder", 3)[1]
   size = patch * _side(num_patches, "patches")
   return dict(
-      _bottleneck_fields(shapes, code_len),
+      quantizer | _bottleneck_fields(shapes, code_len),
       input_size=(size, size),
       patch_size=(patch, patch),
       width=width,
@@ -69,13 +91,40 @@ def stage_i_fields(shapes: Shapes, code_len: int = CODE_LEN) -> dict[str, Any]:
       base_model_depth=_depth(shapes, block),
       mlp_dim=mlp_dim,
       num_heads=heads,
-      dict_size=dict_size,
-      codeword_dim=codeword_dim,
       # A model without an oracle has no inputs; the config needs some.
       inputs=inputs or outputs,
       outputs=outputs,
       with_encoder_ctx="params/ctx_enc_embedding/kernel" in shapes,
       with_decoder_ctx="params/ctx_dec_embedding/kernel" in shapes)
+
+
+def _quantizer_fields(shapes):
+  """The fields of a codebook, or of a code of real numbers."""
+  if _is_gaussian(shapes):
+    codeword_dim, _ = _shape(shapes, _STEM, 2)
+    # The weight of a loss does not matter once training is over.
+    return dict(quantizer="gaussian", codeword_dim=codeword_dim, kl_weight=0.0)
+  if kind_of(shapes) == "vqvae" and "state/dictionary" not in shapes:
+    raise ConfigError(
+        "No array 'state/dictionary', so the quantizer of this model is not "
+        "vq, and no array tells which it is. Open it from its run's workdir.")
+  dict_size, codeword_dim = _shape(shapes, "state/dictionary", 2)
+  return dict(dict_size=dict_size, codeword_dim=codeword_dim)
+
+
+def _is_gaussian(shapes):
+  """Whether the oracle writes two numbers for each that f reads, and no more.
+
+  No other quantizer without arrays does.
+  """
+  head = "params/encoder_head/kernel"
+  if not {head, _STEM} <= shapes.keys():
+    return False
+  has_arrays = any(name.startswith(("state/", "params/quantizer/"))
+                   for name in shapes)
+  _, num_written = _shape(shapes, head, 2)
+  num_read, _ = _shape(shapes, _STEM, 2)
+  return not has_arrays and num_written == 2 * num_read
 
 
 # (beginning of a name, what such a model has)
@@ -115,7 +164,7 @@ def _bottleneck_fields(shapes, code_len):
 
 
 def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
-  """Constructor fields of `uvim.priors.lm.LM`; arguments as above."""
+  """Fields of a prior, for `uvim.priors.make_prior`; arguments as above."""
   _refuse_untold(shapes)
   rows, columns, _, width = _shape(shapes, "params/EmbedPatches/kernel", 4)
   num_patches = _shape(shapes, "params/pos_embedding_encoder", 3)[1]
@@ -133,17 +182,41 @@ def stage_ii_fields(shapes: Shapes) -> dict[str, Any]:
   # Equal sizes are not said twice, as in the released configs.
   if decoder == encoder:
     decoder = {}
-  vocab_size, _ = _shape(shapes, "params/decoder/EmbedTargets/embedding", 2)
-  _, seq_len, _ = _shape(shapes, "params/pos_embedding_decoder", 3)
+  sequence = _vector_fields if _VECTORS in shapes else _word_fields
   return dict(
-      decoder,
+      decoder | sequence(shapes),
       num_layers=layers,
       num_heads=heads,
       mlp_dim=mlp_dim,
       emb_dim=width,
       patches={"size": (rows, columns)},
-      input_size=(side * rows, side * columns),
+      input_size=(side * rows, side * columns))
+
+
+def _word_fields(shapes):
+  """What a prior of words says of its sequences."""
+  vocab_size, _ = _shape(shapes, "params/decoder/EmbedTargets/embedding", 2)
+  _, seq_len, _ = _shape(shapes, "params/pos_embedding_decoder", 3)
+  return dict(
+      style=style_of(shapes) or STYLE_OF_UNMARKED,
       vocab_size=vocab_size,
+      seq_len=seq_len)
+
+
+def _vector_fields(shapes):
+  """What GIVT says of its sequences."""
+  out_dim, _ = _shape(shapes, _VECTORS, 2)
+  _, seq_len, _ = _shape(shapes, "params/decoder/pos_emb", 3)
+  _, num_logits = _shape(shapes, "params/decoder/LogitsDense/kernel", 2)
+  # The published models have a mixture for each number: its components have a
+  # weight, a mean and a scale each.
+  num_mixtures, rest = divmod(num_logits, 3 * out_dim)
+  if rest:
+    raise ConfigError(
+        f"{num_logits} numbers describe a vector of {out_dim}, and no array "
+        "tells how. Open it from its run's workdir.")
+  return dict(
+      style="givt", out_dim=out_dim, num_mixtures=num_mixtures,
       seq_len=seq_len)
 
 

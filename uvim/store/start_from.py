@@ -15,7 +15,7 @@ from uvim.encoders.base import EncoderSpec, Grid
 from uvim.encoders.naming import Naming
 from uvim.nn.grid import grid_of
 from uvim.registry import ConfigError, lookup
-from uvim.store import checkpoint, published
+from uvim.store import checkpoint, published, shapes
 from uvim.typing import PyTree
 
 WHERE = "config.model_init"
@@ -279,7 +279,7 @@ def _read(
   is_encoder = published.family_of(path) is not None
   if takes_encoder or not is_encoder:
     params = published.load_params(path, kind=kind)
-    loaded = tree.flatten(params)
+    loaded = _unmarked(tree.flatten(params))
     naming = convert.recognise(loaded)
     is_encoder = naming is not None and naming.is_bare
   if is_encoder and not takes_encoder:
@@ -288,6 +288,12 @@ def _read(
         "config.model_init = {'encoder': …} for stage II's own, "
         "{'image_encoder': …} for the block of that name.")
   return loaded
+
+
+def _unmarked(arrays: Arrays) -> Arrays:
+  """Without what only says how a prior predicts: the config says that here."""
+  return {name: array for name, array in arrays.items()
+          if not name.startswith(shapes.STYLE_MARK)}
 
 
 def _fitting(loaded: Arrays, fit: Mapping[str, Any], where: str) -> Arrays:

@@ -134,6 +134,30 @@ def test_a_pack_turns_into_a_file(tmp_path, call):
       checkpoint.load_params(folder))
 
 
+def test_a_masked_prior_stays_one(tmp_path, call, weights, caplog):
+  one, two = weights
+  run = tmp_path / "run"
+  with checkpoint.Checkpointer(run) as checkpointer:
+    checkpointer.save(1, files.load_npz(two), {})
+  config = tiny.stage_ii_config(one, {"style": "masked"})
+  (run / "config.json").write_text(json.dumps(config.to_json()))
+  code, printed, _ = call(run, tmp_path / "two.npz")
+  assert code == 0 and "state/style_masked" in printed
+  assert call(tmp_path / "two.npz", tmp_path / "again")[0] == 0
+  for path in (tmp_path / "two.npz", tmp_path / "again"):
+    assert UViM.from_checkpoint(one, lm=path).prior.style == "masked"
+  assert not caplog.messages
+  # It may also start a run; there the config says the style.
+  other = LmFamily(tiny.stage_ii_config(one))
+  started = Store().read_start(
+      str(tmp_path / "two.npz"), other.wanted_arrays(), kind="lm")
+  assert started.keys() == tree.flatten(files.load_npz(two)).keys()
+  # A file without the mark is taken for the paper's prior, and says so.
+  assert UViM.from_checkpoint(one, lm=two).prior.style == "ar"
+  message, = caplog.messages
+  assert "two.npz does not tell the style" in message and "'ar'" in message
+
+
 @pytest.mark.parametrize("options,words", [
     (["--half"], "--half is an option of packs: add --pack."),
     (["--license=mit"], "--license is an option of packs: add --pack."),

@@ -9,7 +9,7 @@ from uvim.registry import ConfigError
 from uvim.store import shapes
 
 FIELDS = dict(
-    num_layers=2, num_heads=2, mlp_dim=16, emb_dim=8,
+    style="ar", num_layers=2, num_heads=2, mlp_dim=16, emb_dim=8,
     patches={"size": (4, 4)}, vocab_size=10, input_size=(8, 8), seq_len=4)
 
 
@@ -23,6 +23,16 @@ def shapes_of(**changes):
 
 def test_a_plain_model_is_told_by_its_shapes():
   assert shapes.stage_ii_fields(shapes_of()) == FIELDS
+
+
+def test_a_mark_tells_the_style():
+  arrays = shapes_of(style="masked")
+  # Its parameters look like those of the other style.
+  assert arrays == shapes_of()
+  fields = shapes.stage_ii_fields(arrays | {"state/style_masked": ()})
+  assert fields == FIELDS | {"style": "masked"}
+  with pytest.raises(ConfigError, match="style 'other'.*its run's workdir"):
+    shapes.stage_ii_fields(arrays | {"state/style_other": ()})
 
 
 @pytest.mark.parametrize("changes, what", [
