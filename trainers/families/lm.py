@@ -242,6 +242,7 @@ class LmFamily(Family):
         output_options[name] = value
     samples = self.draw(
         variables, batch, seed, num_samples=num_samples, **sampling)
+    samples = readings.samples_to_read(samples, reduce)
     dropped_BSL = readings.unsure_words(samples, drop_below)
     frozen = variables["frozen"]
     ctx = self.oracle.see(frozen, batch)
@@ -255,9 +256,9 @@ class LmFamily(Family):
 
     outputs = readings.outputs_of_each(
         outputs_of, (samples.code, samples.vectors, dropped_BSL))
-    answer = readings.reduce_samples(
-        self.task, outputs, samples.logprob, reduce)
-    return {**answer.outputs, CODE: readings.chosen_code(samples, answer)}
+    answer = readings.reduce_samples(self.task, outputs, reduce)
+    made_of = readings.samples_of(answer, samples)
+    return {**answer.outputs, CODE: made_of.code[:, 0]}
 
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""

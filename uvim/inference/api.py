@@ -13,37 +13,35 @@ and the seed, not from the image's place in a list.
 
 import functools
 import os
-import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields, resize, tasks, tree
-from uvim.codes import masking
+from uvim import fields, resize, tasks
 from uvim.encoders.image_encoder import Context
+from uvim.inference import given_codes, programs, readings
 from uvim.inference import images as images_lib
+from uvim.inference.given_codes import AnyCodes, GivenCodes
 from uvim.inference.prediction import Prediction, put_sample
+from uvim.inference.programs import ModelImage
 from uvim.priors import base as priors_base
+from uvim.priors.base import Samples
 from uvim.registry import ConfigError
 from uvim.store import open_model
-from uvim.typing import Bool, Float, Int
-
-NO_WORD = -1  # In a code: a place that says nothing.
-# Compiled for settings of the outputs; the oldest is forgotten first.
-_MAX_PROGRAMS = 8
+from uvim.typing import Float, Int
 
 Path = str | os.PathLike
 Options = Mapping[str, Any]
-# Codes that a user gives, of each image one or several.
-GivenCodes = Int[Any, "n *S L"]
-# Codes of images, or codes of anything.
+# Codes of images.
 ImageCodes = Int[np.ndarray, "n L"]
-AnyCodes = Int[np.ndarray, "*n L"]
-# An image at the size of a model, as a batch of one.
-ModelImage = Float[np.ndarray, "1 H W 3"]
+
+
+class _Answer(NamedTuple):
+  """What `Prediction` holds of one image."""
+  outputs: dict[str, np.ndarray]
+  samples: Samples
 
 
 class UViM:
@@ -68,10 +66,7 @@ class UViM:
     self.dataset = opened.dataset
     self.categories = opened.categories
     self.preprocessing = opened.preprocessing
-    self._arrays = jax.device_put(opened.arrays)
-    self._prior_params = jax.device_put(opened.prior_params)
-    # Each setting of the outputs, such as min_fraction = 0.013, is a program.
-    self._base_model = functools.lru_cache(_MAX_PROGRAMS)(self._make_base_model)
+    self._programs = programs.Programs(opened)
 
   @classmethod
   def from_checkpoint(
@@ -124,7 +119,7 @@ class UViM:
   @property
   def word_counts(self) -> Float[np.ndarray, "Q"] | None:
     """How often training used each word lately (discounted counts)."""
-    counts_Q = self.model.quantizer.word_counts(self._arrays["state"])
+    counts_Q = self._programs.word_counts()
     if counts_Q is None:
       return None
     return np.asarray(counts_Q)
@@ -137,6 +132,7 @@ class UViM:
       *,
       num_samples: int = 1,
       seed: int = 0,
+      given: Any = None,
       value_range: images_lib.Range | None = None,
       **options: Any,
   ) -> Prediction:
@@ -150,28 +146,62 @@ class UViM:
         `uvim.inference.images.read`.
       num_samples: S, 1 to 10,000.
       seed: 0 to 2³² − 1; a sample follows from it and from the pixels alone.
+      given: words that are fixed, [n, L]; NO_WORD (-1) where the prior is
+        free. None: it is free everywhere.
       value_range: of images that are arrays of floats, such as (0, 1); see
         `uvim.inference.images.read`.
       **options: of the prior (`temperature`: 0 takes the likeliest word each
-        time; `top_k`, `top_p`; see `prior.options`) and of the task
-        (panoptic: min_fraction; colorization: full_luma; see
+        time; `top_k`, `top_p`, `soft_words`; see `prior.options`), of the
+        reading (`drop_below`, `reduce`; see `uvim.inference.readings`) and of
+        the task (panoptic: min_fraction; depth: bins; see
         `task.prediction_options`).
 
     Raises:
       ConfigError: there is no prior, an unknown option or one out of its
         range, or no readable image.
     """
-    self.check_options(num_samples=num_samples, seed=seed, **options)
-    prior = self.prior
-    sampling, task_options = _split_options(options, prior.options)
+    settings = self.check_options(
+        num_samples=num_samples, seed=seed, **options)
+    sampling, others = _split_options(options, self.prior.options)
+    reading, task_options = _split_options(others, readings.OPTIONS)
     originals = images_lib.read_all(images, value_range=value_range)
-    codes_nSL, logprob_nSL = self._sample_all(
-        originals, seed, num_samples, sampling)
-    settings = _defaults(prior.options)
-    settings |= {**sampling, "seed": seed, "num_samples": num_samples}
-    return self._prediction(
-        originals, codes_nSL, task_options, logprob_nSL=logprob_nSL,
-        settings=settings)
+    given_n = self._given_of_each(given, len(originals))
+    if given is not None:
+      settings["given"] = np.asarray(given).tolist()
+    answers = []
+    for original, given_1L in zip(originals, given_n, strict=True):
+      samples = self._sample(original, seed, num_samples, given_1L, sampling)
+      samples = programs.without_unsure_words(
+          samples, reading.get("drop_below"), given_1L)
+      answers.append(self._answer(
+          original, samples, task_options, reading.get("reduce")))
+    return self._prediction(originals, answers, settings)
+
+  def sample(
+      self,
+      images: Any,
+      *,
+      num_samples: int = 1,
+      seed: int = 0,
+      given: Any = None,
+      value_range: images_lib.Range | None = None,
+      **options: Any,
+  ) -> Samples:
+    """The prior's codes and log-probabilities alone, [n, S, L] each.
+
+    Args:
+      images, num_samples, seed, given, value_range: as in `predict`.
+      **options: of the prior.
+    """
+    self._needed_prior().check_options(options)
+    self.check_options(num_samples=num_samples, seed=seed)
+    originals = images_lib.read_all(images, value_range=value_range)
+    given_n = self._given_of_each(given, len(originals))
+    samples = []
+    for original, given_1L in zip(originals, given_n, strict=True):
+      samples.append(
+          self._sample(original, seed, num_samples, given_1L, options))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *samples)
 
   def check_options(
       self,
@@ -186,19 +216,23 @@ class UViM:
       ConfigError: as of `predict`.
     """
     prior = self._needed_prior()
-    sampling, task_options = _split_options(options, prior.options)
+    sampling, others = _split_options(options, prior.options)
+    reading, task_options = _split_options(others, readings.OPTIONS)
     prior.check_options(sampling)
     priors_base.check_num_samples(num_samples)
     priors_base.check_seed(seed)
+    readings.check_options(reading)
     self._check_task_options(task_options)
+    readings.check(options, task=self.task, spec=self.model.spec)
     defaults = _defaults(prior.options)
+    defaults |= _defaults(readings.OPTIONS)
     defaults |= _defaults(self.task.prediction_options())
     return {**defaults, **options, "seed": seed, "num_samples": num_samples}
 
   @functools.cached_property
   def fingerprint(self) -> str:
     """Tells models apart: a checksum of all arrays, and the image resizing."""
-    crc = tree.fingerprint([self._arrays, self._prior_params])
+    crc = self._programs.checksum()
     return f"{crc:08x}, antialias {self.antialias}"
 
   def encode(
@@ -237,7 +271,7 @@ class UViM:
       label = self._label(label, value_range)
       inputs = self.task.inputs({"labels": label[None]})
       context = self._context(original)
-      codes.append(self._oracle(self._arrays, inputs["x"], context))
+      codes.append(self._programs.encode(inputs["x"], context))
     # One transfer at the end: each would wait for the device.
     return np.concatenate(jax.device_get(codes))
 
@@ -261,8 +295,14 @@ class UViM:
     """
     self._check_task_options(options)
     originals = images_lib.read_all(images, value_range=value_range)
-    codes_nSL = self._checked_codes(codes, len(originals))
-    return self._prediction(originals, codes_nSL, options)
+    codes_nSL = given_codes.check_codes(
+        codes, len(originals), self.model.spec)
+    answers = []
+    for original, code_SL in zip(originals, codes_nSL, strict=True):
+      samples = Samples(code=code_SL[None], logprob=None)
+      answers.append(self._answer(original, samples, options))
+    settings = {**_defaults(self.task.prediction_options()), **options}
+    return self._prediction(originals, answers, settings)
 
   def log_prob(
       self,
@@ -281,7 +321,8 @@ class UViM:
     """
     self._needed_prior()
     originals = images_lib.read_all(images, value_range=value_range)
-    codes_nSL = self._checked_codes(codes, len(originals))
+    codes_nSL = given_codes.check_codes(
+        codes, len(originals), self.model.spec)
     if codes_nSL.min() < 0:
       raise ConfigError("A code in which a word is missing has no likelihood.")
     rows = []
@@ -289,7 +330,7 @@ class UViM:
       image = self._prior_image(original)
       for code_L in code_SL:
         code_1L = code_L[None]
-        rows.append(self._score(self._prior_params, image, code_1L))
+        rows.append(self._programs.log_prob(image, code_1L))
     if rows[0] is None:
       raise ConfigError("This prior gives no likelihoods.")
     logprobs = np.concatenate(jax.device_get(rows))
@@ -314,19 +355,8 @@ class UViM:
         evenly, an integer for this one word.
       seed: the random words of a code follow from it and from the code.
     """
-    codes = np.asarray(codes)
     priors_base.check_seed(seed)
-    masked_L = self._region(region)
-    masking.check_mask(mode, self.num_words, where="mode")
-    if mode == "zeros":
-      replacement = NO_WORD
-    elif mode == "random":
-      replacement = self._random_words(codes, seed)
-    else:
-      replacement = np.int32(mode)
-    if self.model.spec.words_per_place > 1:
-      return np.where(masked_L[:, None], replacement, codes)
-    return np.where(masked_L, replacement, codes)
+    return given_codes.mask_codes(codes, region, mode, seed, self.model)
 
   # ── Checks ──────────────────────────────────────────────────────────────
 
@@ -339,40 +369,8 @@ class UViM:
   def _check_task_options(self, options):
     tasks.check_prediction_options(self.task, options)
 
-  def _checked_codes(self, codes, num_images):
-    codes = np.asarray(codes)
-    shape = self.model.spec.shape
-    if codes.ndim == 1 + len(shape):
-      codes = codes[:, None]
-    has_axes = (codes.ndim == 2 + len(shape) and len(codes) == num_images
-                and codes.shape[1] > 0)
-    if not has_axes or codes.shape[2:] != shape:
-      sizes = ", ".join(map(str, shape))
-      raise ConfigError(
-          f"Codes of shape {codes.shape} for {num_images} image(s); allowed: "
-          f"[{num_images}, {sizes}], [{num_images}, S, {sizes}].")
-    are_words = codes.dtype.kind in "iu"
-    if are_words and codes.size:
-      are_words = NO_WORD <= codes.min() and codes.max() < self.num_words
-    if not are_words:
-      raise ConfigError(
-          f"Codes of {codes.dtype} from {codes.min()} to {codes.max()}; "
-          f"allowed: integers in 0..{self.num_words - 1}, and {NO_WORD} for no "
-          "word.")
-    return codes.astype(np.int32)
-
-  def _region(self, region) -> Bool[np.ndarray, "L"]:
-    if region is None:
-      return np.ones(self.code_len, bool)
-    region = np.asarray(region)
-    if region.dtype == bool and region.size == self.code_len:
-      return region.reshape(self.code_len)
-    if self.grid is None:
-      raise ConfigError(
-          f"region = {region.tolist()}; the words of this model lie on no "
-          f"grid: give a bool for each of the {self.code_len} words.")
-    return masking.region_mask(
-        self.code_len, region.tolist(), grid=self.grid, where="region")
+  def _given_of_each(self, given, num_images):
+    return given_codes.check_given(given, num_images, self.model.spec)
 
   # ── Images and labels at the models' sizes ──────────────────────────────
 
@@ -384,7 +382,7 @@ class UViM:
   def _context(self, original) -> Context:
     """What oracle and base model see; the image encoder has run."""
     image = self._to_model(original, self.model.image_size)
-    return self.model.see(self._arrays, image)
+    return self._programs.see(image)
 
   def _prior_image(self, original) -> ModelImage:
     """What the prior sees; it may be larger."""
@@ -397,89 +395,51 @@ class UViM:
     return self.task.label_at(
         label, self.model.vit.input_size, antialias=self.antialias)
 
-  # ── Programs ────────────────────────────────────────────────────────────
+  # ── Answers ─────────────────────────────────────────────────────────────
 
-  def _sample_all(self, originals, seed, num_samples, sampling):
-    """(codes, log-probabilities or None) of every image, each [n, S, L]."""
-    codes = []
-    logprobs = []
-    for original in originals:
-      # A batch of one: what an image gets does not depend on the list.
-      drawn = self._sample(original, seed, num_samples, sampling)
-      codes.append(drawn.code[0])
-      if drawn.logprob is not None:
-        logprobs.append(drawn.logprob[0])
-    logprob_nSL = np.stack(logprobs) if logprobs else None
-    return np.stack(codes), logprob_nSL
-
-  def _sample(self, original, seed, num_samples, sampling):
-    """The prior's `Samples` for one image, on the host."""
+  def _sample(
+      self, original, seed, num_samples, given_1L, sampling) -> Samples:
+    """The prior's samples of one image, on the host."""
     image = self._prior_image(original)
-    # The pixels are the image's id, in one byte order on every machine.
-    pixels = np.ascontiguousarray(image, "<f4")
-    ids = np.array([zlib.crc32(pixels)], np.uint32)
-    seeds = priors_base.example_seeds(ids, seed)
-    drawn = self.prior.sample(
-        self._prior_params, image, seeds, num_samples=num_samples, **sampling)
-    return jax.device_get(drawn)
+    return self._programs.sample(
+        image, seed, num_samples, given_1L, sampling)
 
-  def _prediction(
-      self, originals, codes_nSL, options, *, logprob_nSL=None, settings=None):
-    """The base model's outputs for these codes, at the images' sizes."""
+  def _answer(self, original, samples, options, reduce=None) -> _Answer:
+    """The base model's outputs for samples, at the size of their image."""
     image_options, output_options = _split_options(
         options, self.task.image_options())
-    run = self._base_model(tuple(sorted(output_options.items())))
-    outputs = {key: [] for key in self.output_keys}
-    for original, code_SL in zip(originals, codes_nSL, strict=True):
-      context = self._context(original)
-      samples = {}
-      for s, code_L in enumerate(code_SL):
-        drawn = jax.device_get(run(self._arrays, code_L[None], context))
-        for key in outputs:
-          # Not by a name, which would hold it while the next one is made.
-          samples[key] = put_sample(
-              self.task.to_image_size(drawn[key][0], original, **image_options),
-              samples.get(key), s, len(code_SL))
-      for key, arrays in outputs.items():
-        arrays.append(samples[key])
-    defaults = _defaults(self.task.prediction_options())
-    all_settings = {**(settings or {}), **defaults, **options}
+    samples = readings.samples_to_read(samples, reduce)
+    drawn = self._programs.read(
+        samples, self._context(original), output_options)
+    num_outputs = samples.code.shape[1]
+    if reduce is not None:
+      reduced = self._programs.reduce(drawn, reduce)
+      samples = jax.device_get(readings.samples_of(reduced, samples))
+      drawn = [reduced.outputs]
+      num_outputs = 1
+    outputs = {}
+    for s, of_sample in enumerate(drawn):
+      of_sample = jax.device_get(of_sample)
+      for key in self.output_keys:
+        # Not by a name, which would hold it while the next one is made.
+        outputs[key] = put_sample(
+            self.task.to_image_size(
+                of_sample[key][0], original, **image_options),
+            outputs.get(key), s, num_outputs)
+    return _Answer(outputs, samples)
+
+  def _prediction(self, originals, answers, settings) -> Prediction:
+    outputs = {}
+    for key in self.output_keys:
+      outputs[key] = [answer.outputs[key] for answer in answers]
+    codes = [answer.samples.code[0] for answer in answers]
+    logprobs = [answer.samples.logprob for answer in answers]
+    logprob_nSL = None
+    if logprobs[0] is not None:
+      logprob_nSL = np.concatenate(logprobs)
     return Prediction(
-        self.task, originals, outputs, codes_nSL, logprob_nSL, all_settings,
+        self.task, originals, outputs, np.stack(codes), logprob_nSL, settings,
         self.categories)
-
-  def _make_base_model(self, output_options):
-    """The compiled base model, for these options of the task's outputs."""
-    @jax.jit
-    def run(arrays, code, context):
-      # The words of dropped places do not matter, but must be words.
-      dropped_BL = masking.says_nothing(code, self.model.spec)
-      z_BLE = self.model.embed(arrays, jnp.maximum(code, 0), dropped_BL)
-      logits = self.model.base_model(arrays, z_BLE, context)
-      return self.task.outputs(logits, **dict(output_options))
-    return run
-
-  @functools.cached_property
-  def _oracle(self):
-    @jax.jit
-    def run(arrays, x, context):
-      return self.model.oracle(arrays, x, context).code
-    return run
-
-  @functools.cached_property
-  def _score(self):
-    return jax.jit(self.prior.log_prob)
-
-  def _random_words(self, codes, seed) -> AnyCodes:
-    """Random words for each code; they follow from the seed and the code."""
-    drawn = []
-    codes_NL = codes.reshape(-1, *self.model.spec.shape).astype("<i4")
-    for code_L in codes_NL:
-      number = zlib.crc32(code_L.tobytes())
-      rng = np.random.default_rng([seed, number])
-      words_L = rng.integers(0, self.num_words, code_L.shape, np.int32)
-      drawn.append(words_L)
-    return np.stack(drawn).reshape(codes.shape)
 
 
 def _split_options(options: Options, names) -> tuple[dict, dict]:

@@ -31,8 +31,10 @@ from uvim.typing import Array, Bool, Float, Int, PerExample, PyTree
 Outputs = dict[str, Array]
 OutputsOfEach = dict[str, Array]
 
+LIKELIHOOD = "likelihood"
+AGREEMENT = "agreement"
 MEAN = "mean"
-REDUCTIONS = ("likelihood", "agreement", MEAN)
+REDUCTIONS = (LIKELIHOOD, AGREEMENT, MEAN)
 
 _OPTIONS = (
     fields.Field(
@@ -54,10 +56,15 @@ class Answer(NamedTuple):
 
   Attributes:
     outputs: name → [B, H, W, …].
-    chosen: int [B], which sample it is; None: it is none of them.
+    chosen: int [B], which sample it is; None: it is the mean of all.
   """
   outputs: Outputs
   chosen: Int[Array, "B"] | None
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+  """Raises a ConfigError for a value out of its range; see OPTIONS."""
+  fields.check_fields(OPTIONS, given, "options")
 
 
 def check(
@@ -114,6 +121,32 @@ def sampling_options(
   words_1Q = jnp.arange(model.spec.num_words)[None]
   codewords_1QE = model.embed(arrays, words_1Q)
   return {**options, "codewords": codewords_1QE[0]}
+
+
+def samples_to_read(samples: Samples, reduce: str | None) -> Samples:
+  """The samples that f reads: all, or the likeliest if only it counts.
+
+  Raises:
+    ConfigError: nobody knows the likelihood.
+  """
+  if reduce != LIKELIHOOD:
+    return samples
+  if samples.logprob is None:
+    raise ConfigError("reduce = 'likelihood'; this prior gives no "
+                      "likelihoods.")
+  # Each word is given those before it, so the logarithms add up.
+  log_likelihood_BS = samples.logprob.sum(2)
+  return choose(samples, log_likelihood_BS.argmax(1))
+
+
+def choose(samples: Samples, chosen_B: Int[Array, "B"]) -> Samples:
+  """One sample of each image, as S = 1."""
+  images_B = np.arange(len(samples.code))
+
+  def choose_of(x_BS):
+    return x_BS[images_B, chosen_B][:, None]
+
+  return jax.tree.map(choose_of, samples)
 
 
 def unsure_words(
@@ -183,50 +216,32 @@ def outputs_of_each(
 def reduce_samples(
     task: AbstractTask,
     outputs: OutputsOfEach,
-    logprob_BSL: Float[Array, "B S L"] | None,
     reduce: str | None,
 ) -> Answer:
-  """One answer of all samples.
+  """One answer of all samples that f has read.
 
   Args:
     task: of the outputs.
     outputs: [S, B, H, W, …].
-    logprob_BSL: of the words; needed for "likelihood" alone.
-    reduce: one of REDUCTIONS; None takes the first.
-
-  Raises:
-    ConfigError: nobody knows the likelihood.
+    reduce: one of REDUCTIONS; None: there is one sample.
   """
   if reduce == MEAN:
     return Answer(task.mean(outputs), None)
   num_samples, batch_size = jax.tree.leaves(outputs)[0].shape[:2]
-  chosen_B = jnp.zeros(batch_size, jnp.int32)
-  if reduce == "likelihood":
-    chosen_B = jnp.argmax(_log_likelihood(logprob_BSL), axis=1)
-  elif reduce == "agreement" and num_samples > 1:
-    chosen_B = jnp.argmax(agreement(task, outputs), axis=0)
   if num_samples == 1:
-    # No choice, so nothing to look up.
-    return Answer({key: x[0] for key, x in outputs.items()}, chosen_B)
-  images_B = jnp.arange(batch_size)
+    first = {key: x[0] for key, x in outputs.items()}
+    return Answer(first, jnp.zeros(batch_size, jnp.int32))
+  chosen_B = jnp.argmax(agreement(task, outputs), axis=0)
+  images_B = np.arange(batch_size)
   chosen = {key: x[chosen_B, images_B] for key, x in outputs.items()}
   return Answer(chosen, chosen_B)
 
 
-def _log_likelihood(logprob_BSL) -> Float[Array, "B S"]:
-  if logprob_BSL is None:
-    raise ConfigError("reduce = 'likelihood'; this prior gives no "
-                      "likelihoods.")
-  # Each word is given those before it, so the logarithms add up.
-  return jnp.sum(logprob_BSL, axis=2)
-
-
-def chosen_code(samples: Samples, answer: Answer) -> Array:
-  """The code (B, *CodeSpec.shape) of an answer; of a mean, the first."""
-  num_images, num_samples = samples.code.shape[:2]
-  if answer.chosen is None or num_samples == 1:
-    return samples.code[:, 0]
-  return samples.code[jnp.arange(num_images), answer.chosen]
+def samples_of(answer: Answer, samples: Samples) -> Samples:
+  """What an answer was made of: one sample, or all without a likelihood."""
+  if answer.chosen is None:
+    return samples.replace(logprob=None)
+  return choose(samples, answer.chosen)
 
 
 def agreement(

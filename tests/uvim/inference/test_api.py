@@ -125,8 +125,8 @@ def test_a_prediction_knows_what_its_classes_are(uvim, photos):
 def test_programs_do_not_pile_up(stage_i):
   opened = UViM.from_checkpoint(stage_i[1])
   for number in range(20):
-    opened._base_model((("min_fraction", number / 1000),))
-  assert opened._base_model.cache_info().currsize < 20
+    opened._programs.base_model((("min_fraction", number / 1000),))
+  assert opened._programs.base_model.cache_info().currsize < 20
   # What a program refers to goes with the model.
   alive = weakref.ref(opened)
   del opened
@@ -165,9 +165,61 @@ def test_likelihoods_and_the_best_sample(uvim, photos):
         best.outputs["panoptic"][i][0], got.outputs["panoptic"][i][s])
   assert best.settings == dict(
       temperature=1.0, seed=4, num_samples=3, top_k=None, top_p=None,
+      soft_words=None, soft_inputs=None, drop_below=None, reduce=None,
       rerank=True, min_fraction=0.0, instance_label="logit_sum")
   with pytest.raises(ConfigError, match="no likelihood"):
     uvim.log_prob(photos[0], np.full((1, tiny.LENGTH), -1))
+
+
+def test_one_answer_of_several_samples(uvim, photos):
+  options = dict(temperature=1.0, num_samples=3, seed=4)
+  all_of_them = uvim.predict(photos, **options)
+  got = uvim.predict(photos, reduce="likelihood", **options)
+  best = all_of_them.best()
+  np.testing.assert_array_equal(got.codes, best.codes)
+  np.testing.assert_array_equal(got.logprob, best.logprob)
+  got = uvim.predict(photos, reduce="agreement", **options)
+  assert got.num_samples == 1 and got.settings["reduce"] == "agreement"
+  for i in range(3):
+    s = np.flatnonzero(
+        (all_of_them.codes[i] == got.codes[i, 0]).all(-1))[0]
+    np.testing.assert_array_equal(
+        got.outputs["panoptic"][i][0], all_of_them.outputs["panoptic"][i][s])
+  for options, message in ((dict(reduce="mean"), "instances have no mean"),
+                           (dict(reduce=3), "reduce = 3; it must be None or"),
+                           (dict(drop_below=1), "drop_below = 1; it must be")):
+    with pytest.raises(ConfigError, match=message):
+      uvim.predict(photos, **options)
+
+
+def test_given_words_stay_and_are_never_dropped(uvim, photos):
+  given = np.full((3, tiny.LENGTH), -1)
+  given[:, 1:3] = (5, 2)
+  got = uvim.predict(photos, given=given, temperature=1.0, num_samples=2)
+  assert (got.codes[..., 1:3] == (5, 2)).all()
+  np.testing.assert_array_equal(
+      uvim.sample(photos, given=given, temperature=1.0, num_samples=2).code,
+      got.codes)
+  # This prior has learned nothing: it gives each word an eighth.
+  got = uvim.predict(photos, given=given, drop_below=0.9)
+  np.testing.assert_array_equal(got.codes[:, 0], given)
+  assert got.settings["given"] == given.tolist()
+  # What is recorded is what f has read.
+  np.testing.assert_array_equal(
+      got.outputs["panoptic"][0],
+      uvim.decode(photos[0], got.codes[:1]).outputs["panoptic"][0])
+  with pytest.raises(ConfigError, match="given has 2 codes for each image"):
+    uvim.predict(photos, given=np.zeros((3, 2, 4), int))
+  with pytest.raises(ConfigError, match="Codes of shape"):
+    uvim.sample(photos, given=given[0])
+
+
+def test_soft_words_are_read_in_place_of_the_code(uvim, photos):
+  hard = uvim.predict(photos[0])
+  soft = uvim.predict(photos[0], soft_words=1.0)
+  np.testing.assert_array_equal(soft.codes, hard.codes)
+  assert soft.settings["soft_words"] == 1.0
+  assert (soft.outputs["panoptic"][0] != hard.outputs["panoptic"][0]).any()
 
 
 @pytest.mark.parametrize("mode", ["zeros", 3])

@@ -1,0 +1,161 @@
+"""The compiled programs of a model, for one image at a time.
+
+S samples per image · L code length · H W pixels
+
+An image goes through them as a batch of one, so that what it gets depends on
+no other one.
+"""
+
+import functools
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uvim import tree
+from uvim.codes import masking
+from uvim.encoders.image_encoder import Context
+from uvim.inference import readings
+from uvim.inference.given_codes import NO_WORD
+from uvim.priors import base as priors_base
+from uvim.priors.base import Samples
+from uvim.store import open_model
+from uvim.typing import Array, Float, Int
+
+# Compiled for settings of the outputs; the oldest is forgotten first.
+_MAX_PROGRAMS = 8
+
+# An image at the size of a model, as a batch of one.
+ModelImage = Float[np.ndarray, "1 H W 3"]
+Options = Mapping[str, Any]
+# The words that a user has fixed; None: none.
+Given = Int[np.ndarray, "1 L"] | None
+Outputs = Mapping[str, Array]
+
+
+class Programs:
+  """What runs on the device, with the arrays it needs."""
+
+  def __init__(self, opened: open_model.OpenModel):
+    self._task = opened.task
+    self._model = opened.model
+    self._prior = opened.prior
+    self._arrays = jax.device_put(opened.arrays)
+    self._prior_params = jax.device_put(opened.prior_params)
+    # Each setting of the outputs, such as min_fraction = 0.013, is a program.
+    self.base_model = functools.lru_cache(_MAX_PROGRAMS)(self._make_base_model)
+
+  def checksum(self) -> int:
+    """Of all arrays."""
+    return tree.fingerprint([self._arrays, self._prior_params])
+
+  def word_counts(self) -> Any:
+    """See `Quantizer.word_counts`."""
+    return self._model.quantizer.word_counts(self._arrays["state"])
+
+  def see(self, image: ModelImage) -> Context:
+    """What oracle and base model see; the image encoder has run."""
+    return self._model.see(self._arrays, image)
+
+  def encode(self, labels: Any, context: Context) -> Array:
+    """The oracle's code for labels as the task's `inputs` gives them."""
+    return self._oracle(self._arrays, labels, context)
+
+  def log_prob(self, image: ModelImage, code_1L: Array) -> Array | None:
+    """Log-probabilities [1, L] of a code under the prior."""
+    return self._score(self._prior_params, image, code_1L)
+
+  def sample(
+      self,
+      image: ModelImage,
+      seed: int,
+      num_samples: int,
+      given_1L: Given,
+      options: Options,
+  ) -> Samples:
+    """The prior's samples for an image, on the host.
+
+    Args:
+      image: as the prior sees it.
+      seed: of the run. The pixels decide as well.
+      num_samples: S.
+      given_1L: words that are fixed.
+      options: of the prior.
+    """
+    # The pixels are the image's id, in one byte order on every machine.
+    pixels = np.ascontiguousarray(image, "<f4")
+    ids = np.array([zlib.crc32(pixels)], np.uint32)
+    seeds = priors_base.example_seeds(ids, seed)
+    options = readings.sampling_options(options, self._model, self._arrays)
+    drawn = self._prior.sample(
+        self._prior_params, image, seeds, num_samples=num_samples,
+        given=given_1L, **options)
+    return jax.device_get(drawn)
+
+  def read(
+      self,
+      samples: Samples,
+      context: Context,
+      output_options: Options,
+  ) -> Iterator[Outputs]:
+    """f's outputs for one sample after the other, [1, H, W, …] on the device.
+
+    A place whose word is NO_WORD says nothing.
+    """
+    run = self.base_model(tuple(sorted(output_options.items())))
+    for s in range(samples.code.shape[1]):
+      vectors = samples.vectors
+      if vectors is not None:
+        vectors = vectors[:, s]
+      yield run(self._arrays, samples.code[:, s], vectors, context)
+
+  def reduce(self, outputs: Iterable[Outputs], reduce: str) -> readings.Answer:
+    """One answer of all samples, see `readings.reduce_samples`."""
+    stacked = jax.tree.map(lambda *samples: jnp.stack(samples), *outputs)
+    return self._reduce(stacked, reduce)
+
+  def _make_base_model(self, output_options):
+    """The compiled base model, for these options of the task's outputs."""
+    @jax.jit
+    def run(arrays, code, vectors_BLE, context):
+      # The words of dropped places do not matter, but must be words.
+      dropped_BL = masking.says_nothing(code, self._model.spec)
+      z_BLE = readings.code_vectors(
+          self._model, arrays, jnp.maximum(code, 0), vectors_BLE, dropped_BL)
+      logits = self._model.base_model(arrays, z_BLE, context)
+      return self._task.outputs(logits, **dict(output_options))
+    return run
+
+  @functools.cached_property
+  def _reduce(self):
+    def run(outputs, reduce):
+      return readings.reduce_samples(self._task, outputs, reduce)
+    return jax.jit(run, static_argnames="reduce")
+
+  @functools.cached_property
+  def _oracle(self):
+    @jax.jit
+    def run(arrays, x, context):
+      return self._model.oracle(arrays, x, context).code
+    return run
+
+  @functools.cached_property
+  def _score(self):
+    return jax.jit(self._prior.log_prob)
+
+
+def without_unsure_words(
+    samples: Samples, drop_below: float | None, given_1L: Given,
+) -> Samples:
+  """The samples with NO_WORD where `drop_below` drops a word."""
+  is_unsure_BSL = readings.unsure_words(samples, drop_below, given_1L)
+  if is_unsure_BSL is None:
+    return samples
+  code = samples.code
+  # A place may have several words, which are dropped together.
+  has_one_word = code.ndim == is_unsure_BSL.ndim
+  is_unsure = is_unsure_BSL if has_one_word else is_unsure_BSL[..., None]
+  return samples.replace(code=np.where(is_unsure, NO_WORD, code))
