@@ -16,7 +16,7 @@ WORDS = ("uvim.registry", "uvim.typing", "uvim.tree", "uvim.fields",
          "uvim.files", "uvim.progress", "uvim.categories", "uvim.resize",
          "uvim.pixels", "uvim.finder", "uvim.opener", "uvim.lock",
          "uvim.schema", "uvim.palette")
-PARTS = ("uvim.nn", "uvim.codes", "uvim.learn", "uvim.config")
+PARTS = ("uvim.nn", "uvim.codes", "uvim.learn", "uvim.diffusion", "uvim.config")
 IDEAS = ("uvim.models", "uvim.priors", "uvim.encoders", "uvim.tasks",
          "uvim.store", "uvim.inference")
 FRONTS = ("uvim.explorer", "uvim.cli")

@@ -25,6 +25,7 @@ import numpy as np
 from tools.parity import (
   codes,
   common,
+  diffusion,
   dino,
   encoders,
   fixtures,
@@ -62,6 +63,10 @@ KINDS = (
     Kind("fsq*.npz", codes.compare_fsq),
     Kind("lfq*.npz", codes.compare_lfq),
     Kind("vq_losses*.npz", quantizers.compare),
+    Kind("bits*.json", diffusion.compare_bits),
+    Kind("schedules*.json", diffusion.compare_schedules),
+    Kind("corruption*.json", diffusion.compare_corruption),
+    Kind("steps*.json", diffusion.compare_steps),
 )
 
 

@@ -75,6 +75,9 @@ def find(folder: pathlib.Path, kinds: Sequence[Kind]
                  if path.suffix in _SUFFIXES)
   fixtures = {}
   for path in files:
+    # The json of the same name, which comes first, begins the fixture.
+    if path.suffix == ".npz" and path.with_suffix(".json") in fixtures:
+      continue
     for kind in kinds:
       if fnmatch.fnmatchcase(path.name, kind.pattern):
         fixtures[path] = Fixture(path, kind)
