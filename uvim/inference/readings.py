@@ -172,6 +172,9 @@ def unsure_words(
   is_unsure_BSL = jnp.exp(samples.logprob) < drop_below
   if given is not None:
     is_free_BL = jnp.asarray(given) < 0
+    if is_free_BL.ndim == 3:
+      # A place of several words is free if one of them is.
+      is_free_BL = jnp.any(is_free_BL, axis=-1)
     is_unsure_BSL = is_unsure_BSL & is_free_BL[:, None]
   return is_unsure_BSL
 
