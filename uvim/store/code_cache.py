@@ -1,7 +1,7 @@
 """The oracle's codes on disk, so that stage II need not ask the oracle.
 
 `codes.npy` is int16 or int32 [R, N, L]: R augmentations of N examples, codes of
-L words; −1 where the example could not be read.
+L words, or [R, N, L, words of a place]; −1 where the example could not be read.
 """
 
 import dataclasses
