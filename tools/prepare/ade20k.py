@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Self
 
 from tools.prepare import class_list, mask_files, masks, reader
@@ -33,21 +34,29 @@ def read_classes(options: ClassOptions) -> ClassList:
   """
   text = files.load_text(options.path, class_list.OPTION)
   first_line, *lines = text.splitlines() or [""]
-  if first_line.split("\t")[0].strip() != "Idx":
-    return class_list.read(options)
+  if first_line.split("\t")[0].strip() == "Idx":
+    entries = _read_table(lines, options.path)
+    classes = class_list.from_entries(entries, options)
+  else:
+    classes = class_list.read(options)
+  return dataclasses.replace(classes, data_set="ADE20K")
+
+
+def _read_table(lines: Sequence[str], path: pathlib.Path) -> list[ClassEntry]:
+  """The classes of the lines below the names of the columns."""
+  where = f"{class_list.OPTION}: {str(path)!r}"
   entries = []
   for line in filter(str.strip, lines):
     number, *_, names = line.rstrip().split("\t")
     if not number.strip().isdecimal():
-      raise ConfigError(f"{class_list.OPTION}: {str(options.path)!r}: "
-                        f"{line[:60]!r} does not begin with an id and a tab.")
+      raise ConfigError(
+          f"{where}: {line[:60]!r} does not begin with an id and a tab.")
     entries.append(ClassEntry(names.strip(), int(number)))
   if len(entries) != _NUM_CLASSES:
-    raise ConfigError(
-        f"{class_list.OPTION}: {str(options.path)!r} has {len(entries)} "
-        f"classes; ADE20K has {_NUM_CLASSES}.")
+    raise ConfigError(f"{where} has {len(entries)} classes; ADE20K has "
+                      f"{_NUM_CLASSES}.")
   _shorten(entries)
-  return class_list.from_entries(entries, options)
+  return entries
 
 
 def _shorten(entries: list[ClassEntry]) -> None:
@@ -65,6 +74,7 @@ def _shorten(entries: list[ClassEntry]) -> None:
 class Ade20kReader(MasksReader):
   """ADE20K, as one split."""
 
+  root_option = "--root"
   command = "ade20k"
   summary = "ADE20K of the scene parsing challenge, 150 classes"
 

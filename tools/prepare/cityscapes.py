@@ -42,13 +42,16 @@ def make_classes() -> ClassList:
     categories.append(Category(number, name, True))
   evaluated = {*_STUFF, *_THINGS}
   return ClassList(
-      tuple(categories), frozenset(range(_NUM_IDS)) - evaluated)
+      tuple(categories),
+      frozenset(range(_NUM_IDS)) - evaluated,
+      data_set="Cityscapes")
 
 
 @dataclasses.dataclass
 class CityscapesReader(InstancesReader):
   """Cityscapes, as one split."""
 
+  root_option = "--root"
   command = "cityscapes"
   summary = "Cityscapes: leftImg8bit and gtFine, its 19 evaluated classes"
 

@@ -83,10 +83,28 @@ class ClassList:
     void: ids of pixels without a class.
     id_of_color: R + 256 G + 65536 B → id, classes and void; empty if the list
       has no colors.
+    data_set: whose own classes these are; "": the user has listed them.
   """
   categories: tuple[Category, ...]
   void: frozenset[int] = frozenset()
   id_of_color: Mapping[int, int] = dataclasses.field(default_factory=dict)
+  data_set: str = ""
+
+  @property
+  def name(self) -> str:
+    """What messages call the list."""
+    return self.data_set or OPTION
+
+  def remedy(self, of_own_list: str) -> str:
+    """What to do about masks that do not fit the classes.
+
+    Args:
+      of_own_list: the remedy if the user has listed the classes. Nobody can
+        change those of a data set.
+    """
+    if self.data_set:
+      return f"Take the masks as {self.data_set} has them."
+    return of_own_list
 
   def names_of(self) -> dict[int, str]:
     """Id → name of the class."""

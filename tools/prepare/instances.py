@@ -62,7 +62,8 @@ class InstancesReader(MasksReader):
 
   def match(self) -> list[MaskedImage]:
     folder = mask_files.Folder(
-        self.instances, "--instances", mask_files.INSTANCE_ENDINGS)
+        self.instances, self.option("--instances"),
+        mask_files.INSTANCE_ENDINGS)
     return mask_files.add_instances(super().match(), folder)
 
   def read_maps(self, item: MaskedImage, file: MaskFile) -> Maps:

@@ -34,7 +34,8 @@ def make_classes() -> ClassList:
   categories = []
   for number, name in enumerate(_NAMES):
     categories.append(Category(number, name, name in _THINGS))
-  return ClassList(tuple(categories), frozenset([_VOID]))
+  return ClassList(
+      tuple(categories), frozenset([_VOID]), data_set="KITTI-STEP")
 
 
 @dataclasses.dataclass

@@ -56,10 +56,12 @@ class Folder:
     path: the folder.
     option: that names it, for messages.
     endings: which a mask may have after the name of its image.
+    suffix_option: gives another ending, for messages; "": there is none.
   """
   path: pathlib.Path
   option: str
   endings: Sequence[str]
+  suffix_option: str = ""
 
   def by_key(self) -> dict[str, pathlib.Path]:
     """The files by their path below the folder, without suffix."""
@@ -81,14 +83,20 @@ def check_layout(*folders: pathlib.Path) -> None:
       raise ConfigError(f"--root: there is no folder {str(folder)!r}.")
 
 
-def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
-          ) -> list[MaskedImage]:
+def match(
+    images: pathlib.Path,
+    masks: Folder,
+    *,
+    skips_images: bool = False,
+    images_option: str = "--images",
+) -> list[MaskedImage]:
   """Pairs the images of a folder with the masks of another or the same.
 
   Args:
     images: folder of images.
     masks: folder of masks.
     skips_images: whether images without a mask are left out.
+    images_option: names the folder of images, for messages.
 
   Raises:
     ConfigError: no such folder, nothing in it, an image without a mask or with
@@ -97,7 +105,7 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
   if images.resolve() == masks.path.resolve():
     # The same folder may be given in two spellings.
     masks = dataclasses.replace(masks, path=images)
-  image_paths = _list_images(images, masks)
+  image_paths = _list_images(images, images_option, masks)
   mask_of = masks.by_key()
   items = []
   missing = []
@@ -108,9 +116,7 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
     if not found:
       missing.append(path)
     elif len(found) > 1:
-      names = " and ".join(mask.name for mask in found)
-      ambiguous.append(f"{path} may belong to {names}; choose one by "
-                       "--mask_suffix.")
+      ambiguous.append(_ambiguous(path, found, masks))
     else:
       name = path.relative_to(images).as_posix()
       mask_name = found[0].relative_to(masks.path).as_posix()
@@ -122,13 +128,14 @@ def match(images: pathlib.Path, masks: Folder, *, skips_images: bool = False
   return items
 
 
-def _list_images(images: pathlib.Path, masks: Folder) -> list[pathlib.Path]:
+def _list_images(images: pathlib.Path, option: str, masks: Folder
+                 ) -> list[pathlib.Path]:
   """The images of a folder, without masks that lie in it too."""
-  paths = image_files.list_files(images, "--images")
+  paths = image_files.list_files(images, option)
   if masks.path == images:
     paths = _without_masks(paths, masks)
   if not paths:
-    raise ConfigError(f"--images: no image below {str(images)!r}; looked for "
+    raise ConfigError(f"{option}: no image below {str(images)!r}; looked for "
                       f"{', '.join(image_files.SUFFIXES)}.")
   return paths
 
@@ -174,6 +181,16 @@ def _find(key: str, endings: Sequence[str],
   return found
 
 
+def _ambiguous(path: pathlib.Path, found: Sequence[pathlib.Path],
+               masks: Folder) -> str:
+  """One sentence for an image with several masks."""
+  names = " and ".join(mask.name for mask in found)
+  remedy = "."
+  if masks.suffix_option:
+    remedy = f"; choose one by {masks.suffix_option}."
+  return f"{path} may belong to {names}{remedy}"
+
+
 def _no_mask(missing: Sequence[pathlib.Path], images: pathlib.Path,
              masks: Folder, num_images: int) -> ConfigError:
   """One line for all images without a mask."""
@@ -184,10 +201,12 @@ def _no_mask(missing: Sequence[pathlib.Path], images: pathlib.Path,
   if len(masks.endings) == 1:
     wanted = masks.path / f"{key}{masks.endings[0]}.png"
     also = ""
+  remedy = ""
+  if masks.suffix_option:
+    remedy = f" Another ending: {masks.suffix_option}."
   return ConfigError(
       f"{masks.option}: {len(missing):,} of {num_images:,} images have no "
-      f"mask; the first is {missing[0]}. Looked for {wanted}{also}. Another "
-      "ending: --mask_suffix.")
+      f"mask; the first is {missing[0]}. Looked for {wanted}{also}.{remedy}")
 
 
 def _tell(num_items: int, num_missing: int, num_files: int, option: str

@@ -61,8 +61,11 @@ def as_lines(mistakes: Iterable[Mistake]) -> list[str]:
   return lines
 
 
-def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
+def in_palettes(seen: Sequence[Seen], classes: ClassList) -> list[Mistake]:
   """Palettes that differ, as those that a program makes for each image."""
+  remedy = classes.remedy(
+      "Write 'R G B name' lines in --classes, so that colors count; if the "
+      "index is the class, save the masks in gray.")
   first_of = {}
   mistakes = []
   for mask in seen:
@@ -72,9 +75,7 @@ def in_palettes(seen: Sequence[Seen]) -> list[Mistake]:
       if color != first_color:
         mistakes.append(Mistake(
             mask.path, f"its palette gives {number} the color {color}, that "
-            f"of {first_path.name} the color {first_color}",
-            "Write 'R G B name' lines in --classes, so that colors count; if "
-            "the index is the class, save the masks in gray."))
+            f"of {first_path.name} the color {first_color}", remedy))
         break
   return mistakes
 
@@ -104,30 +105,35 @@ def _explain(mask: Seen, foreign: Sequence[int], all_foreign: set[int],
     classes: the classes.
   """
   ids = sorted(classes.names_of())
-  has = f"has {_shown(foreign)}, but the ids of --classes are {_span(ids)}"
+  has = (f"has {_shown(foreign)}, but the ids of {classes.name} are "
+         f"{_span(ids)}")
   if mask.bits == 16 and max(foreign) > 255:
-    return _explain_16_bits(mask, foreign, ids)
-  if foreign == [255]:
-    return Mistake(
-        mask.path, has, "If 255 is void, add --void 255; if it is a class, "
-        "write '255 name' in --classes.")
-  # Without 255, which is void in most data sets.
-  others = all_foreign - {255}
-  remedy = _if_off_by_one(others, ids)
-  if remedy:
-    return Mistake(mask.path, has, remedy)
-  if mask.palette:
-    return Mistake(
-        mask.path, f"is a palette PNG that {has}",
+    return _explain_16_bits(mask, foreign, classes)
+  off_by_one = _if_off_by_one(all_foreign - {255}, ids)
+  if mask.palette and foreign != [255] and not off_by_one:
+    remedy = classes.remedy(
         "The index is the class there. If colors count, write 'R G B name' "
         "lines in --classes.")
+    return Mistake(mask.path, f"is a palette PNG that {has}", remedy)
+  remedy = classes.remedy(_complete(foreign, all_foreign, ids))
+  return Mistake(mask.path, has, remedy)
+
+
+def _complete(foreign: Sequence[int], all_foreign: set[int],
+              ids: Sequence[int]) -> str:
+  """How to give a list the classes that it lacks; see `_explain`."""
+  if foreign == [255]:
+    return ("If 255 is void, add --void 255; if it is a class, write '255 "
+            "name' in --classes.")
+  # Without 255, which is void in most data sets.
+  others = all_foreign - {255}
+  off_by_one = _if_off_by_one(others, ids)
+  if off_by_one:
+    return off_by_one
+  void = f"add --void {_arguments(others)}."
   if min(others) > ids[-1]:
-    return Mistake(
-        mask.path, has, "The list is too short: name all classes in "
-        f"--classes, or add --void {_arguments(others)}.")
-  return Mistake(
-      mask.path, has,
-      f"Name all classes in --classes, or add --void {_arguments(others)}.")
+    return f"The list is too short: name all classes in --classes, or {void}"
+  return f"Name all classes in --classes, or {void}"
 
 
 def _if_off_by_one(foreign: set[int], ids: Sequence[int]) -> str:
@@ -143,10 +149,11 @@ def _if_off_by_one(foreign: set[int], ids: Sequence[int]) -> str:
 
 
 def _explain_16_bits(mask: Seen, foreign: Sequence[int],
-                     ids: Sequence[int]) -> Mistake:
+                     classes: ClassList) -> Mistake:
   """The mistake behind ids that 8 bits cannot hold."""
+  last_id = max(classes.names_of())
   what = (f"has 16 bits and values up to {max(foreign)}, but the ids of "
-          f"--classes end with {ids[-1]}")
+          f"{classes.name} end with {last_id}")
   if all(number % 257 == 0 for number in mask.ids):
     return Mistake(mask.path, what,
                    "All are multiples of 257: a program stretched 8 bits to "

@@ -116,10 +116,10 @@ def class_ids(file: MaskFile, classes: ClassList) -> np.ndarray:
   if file.mode not in _COLOR:
     raise Mistake(file.path, f"its mode is {file.mode}",
                   "Save masks as PNG of 8 or 16 bits.")
-  return _gray_of_color(file)
+  return _gray_of_color(file, classes)
 
 
-def _gray_of_color(file: MaskFile) -> np.ndarray:
+def _gray_of_color(file: MaskFile, classes: ClassList) -> np.ndarray:
   """Ids that a program wrote into all three channels: int32 [H, W].
 
   Raises:
@@ -131,10 +131,11 @@ def _gray_of_color(file: MaskFile) -> np.ndarray:
   num_colors = len(np.unique(pixels.ids_from_rgb(file.values)))
   if num_colors > _MANY_COLORS:
     raise Mistake(file.path, f"is an image of {num_colors:,} colors",
-                  "That is a photo, not a mask: see --masks.")
-  raise Mistake(file.path, f"is a mask of {num_colors:,} colors, but --classes "
-                "has ids only",
-                "Write 'R G B name' lines in --classes, or give masks of ids.")
+                  "That is a photo, not a mask.")
+  raise Mistake(
+      file.path, f"is a mask of {num_colors:,} colors, but {classes.name} has "
+      "ids only", classes.remedy(
+          "Write 'R G B name' lines in --classes, or give masks of ids."))
 
 
 def _as_colors(file: MaskFile) -> np.ndarray:

@@ -67,6 +67,19 @@ def make_segments(maps: Maps, categories: Sequence[Category], min_area: int
   return ids_HW, segments
 
 
+def classes_without_instances(maps: Maps, categories: Sequence[Category]
+                              ) -> list[str]:
+  """Names of classes of things with pixels that belong to no instance."""
+  if maps.instance_HW is None:
+    return []
+  ids = present_ids(maps.class_HW[maps.instance_HW == 0])
+  names = []
+  for category in categories:
+    if category.isthing and category.id in ids:
+      names.append(category.name)
+  return names
+
+
 def present_ids(class_HW: np.ndarray) -> list[int]:
   """The ids of a map of classes, rising."""
   # Faster than np.unique, which sorts all pixels.

@@ -8,9 +8,10 @@ and `mask_mistakes` for what the messages say.
 import argparse
 import dataclasses
 import functools
+import itertools
 import pathlib
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 from tools import passes
 from tools.prepare import (
@@ -42,16 +43,22 @@ class Look:
     seen: the mask of classes; None if it could not be read.
     mistakes: of the masks.
     problems: of the image, as sentences.
+    crowds: names of classes of things with pixels without an instance.
   """
   seen: Seen | None = None
   mistakes: tuple[Mistake, ...] = ()
   problems: tuple[str, ...] = ()
+  crowds: tuple[str, ...] = ()
 
 
 # Without `frozen`: `classes` is read once, when it is first needed.
 @dataclasses.dataclass
 class MasksReader(reader.FileReader):
   """Images with masks of classes, as one split.
+
+  Set by each class:
+    root_option: the one option that names all folders, for messages; "": each
+      has its own, and `--mask_suffix` names the masks.
 
   Attributes:
     images: folder of images.
@@ -62,6 +69,8 @@ class MasksReader(reader.FileReader):
     mask_suffix: what a mask has after the name of its image; None: one of
       `mask_files.MASK_ENDINGS`.
   """
+  root_option: ClassVar[str] = ""
+
   images: pathlib.Path
   masks: pathlib.Path
   read_classes: Callable[[], ClassList]
@@ -121,8 +130,15 @@ class MasksReader(reader.FileReader):
     endings = mask_files.MASK_ENDINGS
     if self.mask_suffix is not None:
       endings = (self.mask_suffix,)
-    masks = mask_files.Folder(self.masks, "--masks", endings)
-    return mask_files.match(self.images, masks)
+    suffix_option = "" if self.root_option else "--mask_suffix"
+    masks = mask_files.Folder(
+        self.masks, self.option("--masks"), endings, suffix_option)
+    return mask_files.match(
+        self.images, masks, images_option=self.option("--images"))
+
+  def option(self, name: str) -> str:
+    """What names a folder, for messages: this option, or `root_option`."""
+    return self.root_option or name
 
   def check(self, found: Found) -> None:
     """Looks at all images and masks; see `FileReader.check`."""
@@ -133,15 +149,19 @@ class MasksReader(reader.FileReader):
     seen = []
     mistakes = []
     problems = []
+    crowds = []
     for look in looks:
       mistakes += look.mistakes
       problems += look.problems
       if look.seen is not None:
         seen.append(look.seen)
-    mistakes += mask_mistakes.in_palettes(seen)
+      if look.crowds:
+        crowds.append(look.crowds)
+    mistakes += mask_mistakes.in_palettes(seen, self.classes)
     mistakes += mask_mistakes.in_ids(seen, self.classes)
     passes.raise_problems(
-        mask_mistakes.as_lines(mistakes) + problems, "--masks")
+        mask_mistakes.as_lines(mistakes) + problems, self.option("--masks"))
+    _tell_crowds(crowds, len(items))
     if not self.classes.thing_ids():
       print("No class is a thing (see --things), so each class of an image is "
             "one segment")
@@ -161,7 +181,10 @@ class MasksReader(reader.FileReader):
     palette = {} if self.classes.id_of_color else file.colors
     seen = Seen(item.mask, mask_segments.present_ids(maps.class_HW), file.bits,
                 palette)
-    return Look(seen, tuple(self.mistakes_of(item, maps)))
+    crowds = mask_segments.classes_without_instances(
+        maps, self.classes.categories)
+    return Look(
+        seen, tuple(self.mistakes_of(item, maps)), crowds=tuple(crowds))
 
   def read_maps(self, item: MaskedImage, file: MaskFile) -> Maps:
     """What the masks of an image say.
@@ -190,6 +213,21 @@ class MasksReader(reader.FileReader):
     example = panoptic.make_example(
         image, item.name, position, ids_HW, segments)
     return example | {"panoptic_image/filename": item.mask_name}
+
+
+def _tell_crowds(crowds: Sequence[Sequence[str]], num_images: int) -> None:
+  """Says of which images and classes some pixels belong to no instance.
+
+  Args:
+    crowds: the names of such classes, for each image that has any.
+    num_images: all images.
+  """
+  if not crowds:
+    return
+  names = sorted(set(itertools.chain.from_iterable(crowds)))
+  print(f"In {len(crowds):,} of {num_images:,} images, pixels of things belong "
+        f"to no instance ({', '.join(names)}); those of a class become one "
+        "crowd")
 
 
 def _check_size(file: MaskFile, item: MaskedImage, size_HW: tuple[int, int]

@@ -18,6 +18,7 @@ from tests.tools.prepare.raw_masks import (
 )
 from tools.prepare import __main__ as prepare_data
 from tools.prepare import mask_pixels, mask_segments
+from tools.prepare.writer import Found
 from uvim.registry import ConfigError
 
 OPTIONS = {"command": "instances", "things": "cup,box", "min_area": 0}
@@ -91,6 +92,17 @@ def test_things_without_an_id_are_a_crowd(raw):
   instance_HW[instance_HW > 7] = 0
   found = segments_of(make_reader(save_ids(raw, instance_HW)))
   assert found[2:] == [(CUP, 9, True), (CUP, 9, False), (BOX, 4, True)]
+
+
+def test_a_crowd_is_told(raw, capsys):
+  instance_HW = instance_map()
+  for highest, is_told in ((12, False), (7, True)):
+    instance_HW[instance_HW > highest] = 0
+    reader = make_reader(save_ids(raw, instance_HW))
+    reader.check(Found({"train": reader.match()}, features=None))
+    told = capsys.readouterr().out
+    assert ("In 1 of 1 images, pixels of things belong to no instance (box, "
+            "cup); " in told) == is_told
 
 
 def test_ids_may_count_within_each_class(raw):
@@ -169,6 +181,31 @@ def test_kitti_step(tmp_path):
   assert segments_of(reader) == [
       (0, 48, False), (12, 4, False), (13, 9, False), (13, 6, False),
       (13, 3, False)]
+
+
+def test_a_known_data_set_has_no_options_for_classes(tmp_path, capsys):
+  map_HW3 = np.zeros((8, 10, 3), np.uint8)
+  map_HW3[2:, :, 0] = 40
+  mask = tmp_path / "masks/0000/000000.png"
+  raw_files.save(mask, map_HW3)
+  raw_files.save(tmp_path / "images/0000/000000.png", map_HW3)
+  message = raw_files.failure(raw_files.arguments(
+      "kitti_step", tmp_path / "out", images=tmp_path / "images",
+      masks=tmp_path / "masks", split="train"), capsys)
+  assert (f"--masks: {mask}: has class 40, but the ids of KITTI-STEP are 0 to "
+          "18. Take the masks as KITTI-STEP has them.") in message
+
+
+def test_a_known_layout_has_one_folder(tmp_path, capsys):
+  image = tmp_path / "leftImg8bit/train/bonn/bonn_0_1_leftImg8bit.png"
+  raw_files.save(image, raw_files.gradient(8, 10))
+  mask = tmp_path / "gtFine/train/bonn/bonn_0_1_gtFine_labelIds.png"
+  raw_files.save(mask.with_name("other.png"), class_map())
+  message = raw_files.failure(raw_files.arguments(
+      "cityscapes", tmp_path / "out", root=tmp_path, split="train"), capsys)
+  assert message.strip().endswith(
+      f"--root: 1 of 1 images have no mask; the first is {image}. Looked for "
+      f"{mask}.")
 
 
 def ade20k(folder, **options):
