@@ -23,6 +23,8 @@ from uvim.tasks.base import AbstractTask
 
 # Examples of each split that are looked at.
 NUM_SAMPLED = 32
+# What tasks call a map of semantics and instances.
+_SEGMENTS = "panoptic"
 
 log = logging.getLogger(__name__)
 
@@ -124,18 +126,17 @@ def check_things(
   """Warns if most things are smaller than a patch.
 
   Args:
-    task: has the patches; None, or one without instances: nothing to check.
-    batch: 'labels' int [B,H,W,2], semantics and instance, if there are any.
+    task: has the patches; None, or one without segments: nothing to check.
+    batch: 'labels' [B,H,W,C], if there are any.
     categories: of the data set.
     where: data set and split, for messages.
   """
-  has_instances = task is not None and task.num_categories is not None
-  has_instances = has_instances and task.label_channels == 2
-  if not (has_instances and categories and "labels" in batch):
+  has_segments = task is not None and _SEGMENTS in task.output_keys
+  if not (has_segments and categories and "labels" in batch):
     return
   areas = []
-  for labels_HWC in batch["labels"]:
-    areas += _areas_of_things(labels_HWC, categories)
+  for segments_HW2 in np.asarray(task.truth(batch)[_SEGMENTS]):
+    areas += _areas_of_things(segments_HW2, categories)
   height, width = task.patch_size
   num_small = sum(area < height * width for area in areas)
   if num_small > len(areas) / 2:
@@ -145,10 +146,10 @@ def check_things(
           "patches (model.patch_size) or larger labels (model.input_size).")
 
 
-def _areas_of_things(labels_HWC: np.ndarray, categories: Sequence[Any]
+def _areas_of_things(segments_HW2: np.ndarray, categories: Sequence[Any]
                      ) -> list[int]:
-  """The pixels of each thing of an image."""
-  semantics_HW, instances_HW = np.moveaxis(labels_HWC, -1, 0)
+  """The pixels of each thing of an image with its semantics and instances."""
+  semantics_HW, instances_HW = np.moveaxis(segments_HW2, -1, 0)
   # A segment is a pair of class and instance: one number for both.
   stride = int(instances_HW.max()) + 1
   pairs, areas = np.unique(

@@ -107,6 +107,24 @@ def test_things_smaller_than_a_patch(caplog, side, num_warnings):
         "4 × 4 pixels")
 
 
+@pytest.mark.parametrize("side,num_warnings", [(3, 1), (4, 0)])
+def test_regions_of_things_are_measured_too(caplog, side, num_warnings):
+  """Of labels without instances, each region of a class of things is one."""
+  categories = (Category(1, "car", True), Category(2, "sky", False))
+  heads = {"semantics": (3, 16)}
+  sizes = dict(
+      inputs=heads, outputs=heads, input_size=(12, 12), patch_size=(4, 4))
+  task = make_task("semantic_segmentation", sizes, things=(1,))
+  labels = np.full((1, 12, 12, 1), 2, np.int32)
+  labels[:, :side, :side] = 1
+  labels[:, 8:8 + side, 8:8 + side] = 1
+  with caplog.at_level(logging.WARNING):
+    preflight.check_things(task, {"labels": labels}, categories, "mine train")
+  assert len(caplog.messages) == num_warnings
+  for message in caplog.messages:
+    assert message.startswith("mine train: 2 of 2 things in 1 examples")
+
+
 class Split:
   """Examples as evaluators read them."""
   dataset = "mine"
