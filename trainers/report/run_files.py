@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -420,6 +421,7 @@ def note_session(workdir: pathlib.Path, start_step: int,
       "command": " ".join([program, *sys.argv[1:]]),
       "devices": f"{jax.device_count()} × {device_kind}",
       "processes": jax.process_count(),
+      "commit": _commit(),
       "python": platform.python_version(),
       "platform": platform.platform(),
       "versions": _versions(),
@@ -428,6 +430,26 @@ def note_session(workdir: pathlib.Path, start_step: int,
   path = workdir / SESSIONS
   sessions = [*read_sessions(workdir, sets_aside=True), session]
   files.write_json(path, sessions[-_MAX_SESSIONS:], indent=None)
+
+
+def _commit() -> str | None:
+  """The commit of the running code; None: it is in no repository of its own.
+
+  It ends with "-dirty" if files differ from it.
+  """
+  root = pathlib.Path(__file__).resolve().parents[2]
+  # Of a repository further up the code may be a part that is not tracked.
+  if not (root / ".git").exists():
+    return None
+  describe = ["git", "--no-optional-locks", "-C", str(root), "describe",
+              "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+  try:
+    described = subprocess.run(
+        describe, capture_output=True, text=True, check=True, timeout=10)
+  except (OSError, subprocess.SubprocessError):
+    # No git on this machine, or it does not trust the owner of the folder.
+    return None
+  return described.stdout.strip()
 
 
 def note_usage(workdir: pathlib.Path, step: int, usage_Q: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -84,6 +86,16 @@ def test_sessions_say_how_often_it_was_started(tmp_path):
   sessions = json.loads((tmp_path / "sessions.json").read_text())
   assert [session["step"] for session in sessions] == [0, 40]
   assert sessions[0]["versions"]["numpy"] == np.__version__
+
+
+def test_a_session_names_the_commit_of_the_code(tmp_path):
+  runs.make_recorder(tmp_path).close()
+  session, = json.loads((tmp_path / "sessions.json").read_text())
+  root = pathlib.Path(__file__).parents[3]
+  if (root / ".git").exists():
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", session["commit"])
+  else:
+    assert session["commit"] is None
 
 
 def test_progress_is_a_line_of_the_log(tmp_path, capsys):
