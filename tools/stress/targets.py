@@ -164,7 +164,8 @@ class Options(Target):
     self._image = folder / "a.png"
     self._image.write_bytes(encode_image(np.zeros((4, 4, 3), np.uint8), "PNG"))
     self._out = folder / "out"
-    known = {**options.sampling_options(), **options.output_options()}
+    known = {**options.sampling_options(), **options.reading_options(),
+             **options.output_options()}
     self._names = [*known, "seed", "num_samples", "categories", "max_pixels"]
 
   def cases(self) -> st.SearchStrategy[list[str]]:

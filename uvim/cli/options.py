@@ -12,10 +12,12 @@ from typing import Any
 
 from uvim import fields
 from uvim.fields import Field
+from uvim.inference import readings
 from uvim.priors import PRIORS
 from uvim.tasks import TASKS, task_class
 
 # Option → its owner, a prior's style or a task's name → what is known of it.
+# The owner of an option that every model has is "".
 Known = Mapping[str, Mapping[str, Field]]
 
 
@@ -26,6 +28,11 @@ def sampling_options() -> Known:
     for name, option in prior_class.options.items():
       known.setdefault(name, {})[style] = option
   return known
+
+
+def reading_options() -> Known:
+  """The options of reading an answer, which every model has."""
+  return {name: {"": option} for name, option in readings.OPTIONS.items()}
 
 
 def output_options() -> Known:
@@ -111,7 +118,9 @@ def _is_switch(owners: Mapping[str, Field]) -> bool:
 def _help_text(owners: Mapping[str, Field]) -> str:
   texts = []
   for owner, option in owners.items():
-    text = f"{owner}: {option.doc}"
+    text = f"{owner}: {option.doc}" if owner else option.doc
+    if option.check is not None and option.check.names:
+      text += f" One of {', '.join(option.check.names)}."
     # A switch is always off by default, so the text does not say it.
     if option.default is not False:
       text += f" Default: {option.default}."

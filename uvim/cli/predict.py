@@ -23,6 +23,8 @@ from uvim.cli import app
 from uvim.inference import eval_crop, export, images
 from uvim.registry import ConfigError, one_line
 
+# Which of the samples --rerank keeps; the first is the default.
+_RERANKINGS = ("likelihood", "agreement")
 # An image of more would not fit into the memory of most machines.
 _PIXELS = fields.integer(1, 2**31 - 1)
 
@@ -49,10 +51,11 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   # Imported late: priors and tasks import JAX.
   from uvim.cli import options
   sampling = options.sampling_options()
-  outputs = options.output_options()
+  # These are checked by name: a foreign one might pass for one of a task.
+  others = {**options.reading_options(), **options.output_options()}
   parser = _make_parser(program)
   options.add_options(parser, "how codes are drawn", sampling)
-  options.add_options(parser, "what becomes of the outputs", outputs)
+  options.add_options(parser, "how an answer is read", others)
 
   def command(args):
     # Found before the model is loaded, which may take minutes.
@@ -67,10 +70,37 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
     if uvim.prior is not None:
       # Otherwise a foreign option of sampling would pass for one of a task.
       uvim.prior.check_options(drawn_with)
-    changed_with = options.given_options(args, outputs)
-    return _predict(args, uvim, paths, {**drawn_with, **changed_with})
+    read_with = options.given_options(args, others)
+    if args.rerank:
+      read_with["reduce"] = _same_as_rerank(args.rerank, read_with)
+    return _predict(args, uvim, paths, {**drawn_with, **read_with})
 
-  return app.run(parser, command, argv)
+  if argv is None:
+    argv = sys.argv[1:]
+  return app.run(parser, command, _complete_rerank(argv))
+
+
+def _complete_rerank(argv: Sequence[str]) -> list[str]:
+  """The arguments, where --rerank has a value.
+
+  It may stand alone. What follows it is then an image or another option.
+  """
+  completed = []
+  for place, argument in enumerate(argv):
+    following = argv[place + 1] if place + 1 < len(argv) else ""
+    if argument == "--rerank" and following not in _RERANKINGS:
+      argument = f"--rerank={_RERANKINGS[0]}"
+    completed.append(argument)
+  return completed
+
+
+def _same_as_rerank(wanted: str, given: Mapping[str, Any]) -> str:
+  """What --rerank asks for, unless --reduce asks for something else."""
+  other = given.get("reduce", wanted)
+  if other != wanted:
+    raise ConfigError(f"--rerank {wanted} with --reduce {other}; one of them "
+                      "must be left out.")
+  return wanted
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:
@@ -93,8 +123,9 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
       "without --overlay")
   add("--seed", type=int, default=0, help="of the samples; default: 0")
   add("--num_samples", type=int, default=1, help="per image; default: 1")
-  add("--rerank", action="store_true",
-      help="keep only the likeliest of --num_samples samples")
+  add("--rerank", choices=_RERANKINGS, metavar="WHAT",
+      help="the same as --reduce, for one of the samples: likelihood (what "
+      "--rerank alone means) or agreement")
   add("--crop", choices=("none", "eval"), default="none",
       help="which part of an image the model sees and predicts: none cuts "
       "nothing off; eval cuts as the evaluation of its run does; default: none")
@@ -123,8 +154,7 @@ def _predict(args, uvim, paths, options) -> int:
     print(f"warning: {unnamed}", file=sys.stderr)
   problems = predict_files(
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
-      rerank=args.rerank, max_pixels=args.max_pixels, crop=crop,
-      overlay=args.overlay,
+      max_pixels=args.max_pixels, crop=crop, overlay=args.overlay,
       side_by_side=args.side_by_side or not args.overlay,
       settings={"checkpoint": args.checkpoint},
       depends_on={"model": uvim.fingerprint, "categories": categories},
@@ -208,7 +238,7 @@ def choose_categories(path: str | None, uvim: Any
 
 def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
                   categories: Sequence[Category] | None = None,
-                  overwrite: bool = False, rerank: bool = False,
+                  overwrite: bool = False,
                   settings: Mapping[str, Any] | None = None,
                   depends_on: Mapping[str, Any] | None = None,
                   max_pixels: int = opener.MAX_PIXELS, num_samples: int = 1,
@@ -224,7 +254,6 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     paths: images.
     out: folder.
     categories, overwrite: see `export.Writer`.
-    rerank: keeps the likeliest of each image's samples only.
     settings: for predictions.json.
     depends_on: what tells this model from others, as JSON.
     max_pixels: a larger image is refused.
@@ -240,11 +269,9 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
       the folder holds other predictions.
   """
   drawn_with = {**options, "num_samples": num_samples}
-  if rerank:
-    drawn_with["rerank"] = True
   if crop:
     drawn_with["crop"] = str(crop)
-  num_kept = 1 if rerank else num_samples
+  num_kept = 1 if options.get("reduce") else num_samples
   writer = export.Writer(
       out, uvim.task, num_samples=num_kept, categories=categories,
       overwrite=overwrite, overlay=overlay, side_by_side=side_by_side,
@@ -261,7 +288,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
         for name, path in progress.bar(
             todo, total=len(todo), label="Predicting", unit="images"):
           try:
-            _predict_one(uvim, ahead, writer, name, path, rerank=rerank,
+            _predict_one(uvim, ahead, writer, name, path,
                          num_samples=num_samples, **options)
           # One broken image does not end the run.
           except _Problem as error:
@@ -325,7 +352,7 @@ def _read(path: pathlib.Path, max_pixels: int, crop: eval_crop.EvalCrop
   return crop.cut(image, str(path)), stamp
 
 
-def _predict_one(uvim, ahead, writer, name, path, *, rerank, **options):
+def _predict_one(uvim, ahead, writer, name, path, **options):
   """Predicts and writes an image; its arrays are freed at the end."""
   try:
     image, stamp = ahead.take()
@@ -333,8 +360,6 @@ def _predict_one(uvim, ahead, writer, name, path, *, rerank, **options):
     raise _Problem(str(error)) from error
   try:
     prediction = uvim.predict(image, **options)
-    if rerank:
-      prediction = prediction.best()
     writer.add(name, prediction, str(path), stamp=stamp)
   except Exception as error:
     if app.is_out_of_memory(error):

@@ -118,7 +118,8 @@ def test_the_command_as_a_user_meets_it(weights, folder, tmp_path):
   assert summary["settings"] == {
       "checkpoint": str(weights[0]), "temperature": 0.0, "seed": 0,
       "top_k": None, "top_p": None, "num_samples": 1, "min_fraction": 0.0,
-      "instance_label": "logit_sum"}
+      "soft_words": None, "soft_inputs": None, "drop_below": None,
+      "reduce": None, "instance_label": "logit_sum"}
   assert len(summary["images"][0]["codes"][0]) == tiny.LENGTH
 
 
@@ -131,7 +132,10 @@ def test_samples_and_their_best(call, weights, folder, tmp_path):
 
   three = run(tmp_path / "three")
   best = run(tmp_path / "best", "--rerank")
-  assert best["settings"]["rerank"] and not three["settings"].get("rerank")
+  assert best["settings"]["reduce"] == "likelihood"
+  agreed = run(tmp_path / "agreed", "--rerank", "agreement")
+  assert agreed["settings"]["reduce"] == "agreement"
+  assert agreed["images"][0]["codes"][0] in three["images"][0]["codes"]
   assert three["settings"]["min_fraction"] == 0.01
   chances = three["images"][0]["log_likelihood"]
   assert best["images"][0]["log_likelihood"] == [max(chances)]
@@ -139,6 +143,14 @@ def test_samples_and_their_best(call, weights, folder, tmp_path):
   for name in ("panoptic/7.png", "pictures/7.png", "panoptic.json"):
     assert (sample / name).read_bytes() == (
         tmp_path / "best" / name).read_bytes()
+
+
+def test_rerank_may_stand_alone_before_an_image(
+    call, weights, folder, tmp_path, capsys):
+  argv = arguments(weights, tmp_path / "out", folder / "7.png")
+  assert call(["--rerank", *argv]) == 0
+  assert call(["--rerank", *argv, "--reduce", "mean", "--overwrite"]) == 2
+  assert "--rerank likelihood with --reduce mean;" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unasked(call, weights, folder, tmp_path, fails):
