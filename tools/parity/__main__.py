@@ -26,6 +26,7 @@ from tools.parity import (
   codes,
   common,
   diffusion,
+  diffusion_training,
   dino,
   encoders,
   fixtures,
@@ -67,6 +68,10 @@ KINDS = (
     Kind("schedules*.json", diffusion.compare_schedules),
     Kind("corruption*.json", diffusion.compare_corruption),
     Kind("steps*.json", diffusion.compare_steps),
+    Kind("loss*.json", diffusion_training.compare_loss),
+    Kind("postprocess*.json", diffusion_training.compare_postprocess),
+    Kind("preprocess*.json", diffusion_training.compare_preprocess),
+    Kind("optimizer*.json", diffusion_training.compare_optimizer),
 )
 
 

@@ -1,6 +1,6 @@
-"""Fixtures of diffusion over analog bits: all but the network.
+"""Fixtures of diffusion over analog bits: bits, schedules, noise and steps.
 
-B batch · h w pixels of a mask · n bits · C channels · G groups · K classes
+B batch
 """
 
 import dataclasses

@@ -4,7 +4,8 @@
   schedules  how much signal and how much noise there is at a time
   steps      how noise is added, and how one step takes some of it away
   outputs    what the numbers of the network mean, and their loss
-  weights    how much a pixel counts, and random instance ids
+  rows       a loss for a few rows of a mask at a time
+  instances  how much a pixel counts, and random instance ids
 
 Sources: Chen et al., "Analog Bits: Generating Discrete Data using Diffusion
 Models with Self-Conditioning" (arXiv:2208.04202), and Chen et al., "A

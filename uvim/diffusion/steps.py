@@ -83,8 +83,13 @@ def clean_of_noise(noisy: Noisy, noise: Noisy, level: Level) -> Noisy:
   return (noisy - jnp.sqrt(level.noise) * noise) / _root(level.signal)
 
 
+def velocity(clean: Noisy, noise: Noisy, level: Level) -> Noisy:
+  """√γ · ε - √(1 - γ) · x_0, the "v" of Salimans & Ho 2022."""
+  return jnp.sqrt(level.signal) * noise - jnp.sqrt(level.noise) * clean
+
+
 def clean_of_velocity(noisy: Noisy, velocity: Noisy, level: Level) -> Noisy:
-  """x_0 if √γ · ε - √(1 - γ) · x_0 is this "v" of Salimans & Ho 2022."""
+  """x_0 if the velocity is this one."""
   return jnp.sqrt(level.signal) * noisy - jnp.sqrt(level.noise) * velocity
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from uvim.learn import ema
 from uvim.models import crops
 from uvim.models.dino_network import DINO
 from uvim.models.images import ImagesModel
@@ -211,11 +212,7 @@ class SelfDistillation(ImagesModel):
         step,
         first=network.momentum_teacher,
         num_steps=network.momentum_teacher_steps)
-
-    def average(old, new):
-      return old * momentum + new * (1 - momentum)
-
-    return jax.tree.map(average, teacher, student)
+    return ema.move(teacher, student, momentum)
 
   def features(self, params: PyTree, image: Image) -> Tokens:
     """The encoder's tokens [B, N, D] for the patches of whole images."""

@@ -1,4 +1,4 @@
-"""Turns panoptic logits into segments: instances, then a class for each.
+"""Turns panoptic logits, or maps, into segments with a class each.
 
 All pixels of an instance vote for its class. At 512 x 512 pixels and 134
 classes, the logits of one image take 140 MB. So every step below reads them
@@ -82,29 +82,60 @@ def panoptic_from_logits(
   else:
     sum_logits = sum_logits or sum_logits_by_instance
     votes_BIK = sum_logits(semantics, ids_BNP, num_ids=num_ids)
+  num_pixels = math.prod(ids_BNP.shape[1:])
+  max_removed = max_removed_area(min_fraction, num_pixels)
+  return _pairs_by_votes(votes_BIK, ids_BNP, max_removed)
+
+
+panoptic_from_logits.checks = OPTION_CHECKS
+
+
+def panoptic_from_maps(
+    semantics_BNP: PatchIds, ids_BNP: PatchIds, *, num_classes: int,
+    num_ids: int, max_removed: int = 0,
+) -> PatchPairs:
+  """One class for each instance, by majority, then void for small ones.
+
+  For a model that gives integers and no logits.
+
+  Args:
+    semantics_BNP: the class of each pixel, in 0..num_classes-1.
+    ids_BNP: the instance of each pixel, in 0..num_ids-1.
+    num_classes: K, with void.
+    num_ids: I, with 0.
+    max_removed: instances of so many pixels or fewer become void (0, 0).
+
+  Returns:
+    (semantics, instance) per pixel, (0, 0) where the class is void. The lowest
+    class wins ties.
+  """
+  votes_BIK = count_classes(
+      semantics_BNP, ids_BNP, num_classes=num_classes, num_ids=num_ids)
+  pairs = _pairs_by_votes(votes_BIK, ids_BNP, max_removed)
+  is_void = pairs[..., :1] == 0
+  return jnp.where(is_void, 0, pairs)
+
+
+def _pairs_by_votes(votes_BIK, ids_BNP, max_removed: int) -> PatchPairs:
+  """Every pixel gets the pair of its instance."""
   # An instance without a pixel has no votes: it gets class 0, and no pixel
   # reads it.
   label_BI = jnp.argmax(votes_BIK, axis=-1)
   label_BI = label_BI.astype(jnp.int32)
-  pair_BIC = _pairs_of_instances(label_BI, ids_BNP, min_fraction)
-  # Every pixel gets the pair of its instance.
+  pair_BIC = _pairs_of_instances(label_BI, ids_BNP, max_removed)
   batch = len(ids_BNP)
   ids_BX1 = ids_BNP.reshape(batch, -1)[..., None]
   out_BXC = jnp.take_along_axis(pair_BIC, ids_BX1, axis=1)
   return out_BXC.reshape(*ids_BNP.shape, 2)
 
 
-panoptic_from_logits.checks = OPTION_CHECKS
-
-
-def _pairs_of_instances(label_BI, ids_BNP, min_fraction: float):
+def _pairs_of_instances(label_BI, ids_BNP, max_removed: int):
   """int32 [B,I,2]: (semantics, instance), or (0, 0) where it is too small."""
   batch, num_ids = label_BI.shape
   ids_BX = ids_BNP.reshape(batch, -1)
   count = functools.partial(jnp.bincount, length=num_ids)
   area_BI = jax.vmap(count)(ids_BX)
-  num_pixels = ids_BX.shape[1]
-  is_kept_BI = area_BI > max_removed_area(min_fraction, num_pixels)
+  is_kept_BI = area_BI > max_removed
   numbers_I = jnp.arange(num_ids)
   number_BI = jnp.broadcast_to(numbers_I, label_BI.shape)
   pair_BIC = jnp.stack([label_BI, number_BI], axis=-1)
@@ -191,8 +222,17 @@ def argmax_by_groups(logits_BNKP: Array, group: int = _GROUP) -> PatchIds:
 def count_votes(semantics_BNKP: Array, ids_BNP: Array, *, num_ids: int
                 ) -> Votes:
   """How many pixels of each instance prefer each class."""
-  batch, _, num_classes, _ = semantics_BNKP.shape
+  num_classes = semantics_BNKP.shape[2]
   classes_BNP = argmax_classes(semantics_BNKP)
+  return count_classes(
+      classes_BNP, ids_BNP, num_classes=num_classes, num_ids=num_ids)
+
+
+def count_classes(
+    classes_BNP: PatchIds, ids_BNP: PatchIds, *, num_classes: int, num_ids: int
+) -> Votes:
+  """How many pixels of each instance have each class."""
+  batch = len(ids_BNP)
   # One number for each pair of instance and class, so that one count does.
   pair_BNP = ids_BNP * num_classes + classes_BNP
   pair_BX = pair_BNP.reshape(batch, -1)
