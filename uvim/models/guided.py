@@ -102,7 +102,7 @@ class GuidedModel:
   def init(self, rng: PRNGKey) -> PyTree:
     """Fresh arrays, {"params", "state"}; traceable."""
     network_rng, quantizer_rng = jax.random.split(rng)
-    params = init_network(self.vit, network_rng)
+    params = init_network(self.vit, self.spec.vector_dim, network_rng)
     code_arrays = self.quantizer.init(quantizer_rng)
     # Most quantizers have none; a file then has no empty "quantizer".
     if code_arrays.params:
@@ -359,9 +359,9 @@ def _only(values, names):
 
 
 # Jitted for its cache: a run asks for the shapes several times, seconds each.
-@functools.partial(jax.jit, static_argnums=0)
-def init_network(vit: ViT, rng: PRNGKey) -> PyTree:
-  """The parameters (float32) of a new network."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def init_network(vit: ViT, vector_dim: int, rng: PRNGKey) -> PyTree:
+  """The parameters (float32) of a new network; `vector_dim` is E."""
   num_tokens = math.prod(vit.grid_size)
   labels = {}
   for key, (_, num_pixels) in vit.inputs.items():
@@ -370,7 +370,8 @@ def init_network(vit: ViT, rng: PRNGKey) -> PyTree:
   if vit.image_encoder:
     features_shape = (1, *vit.image_encoder.features_shape)
     ctx = ctx.replace(features=jnp.zeros(features_shape))
-  return vit.init(rng, labels, ctx)["params"]
+  z_BLE = jnp.zeros((1, vit.code_len, vector_dim))
+  return vit.init(rng, labels, ctx, z_BLE)["params"]
 
 
 def _network_params(arrays):

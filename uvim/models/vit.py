@@ -16,7 +16,6 @@ import math
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
@@ -237,9 +236,16 @@ class ViT(nn.Module):
         scan_layers=self.scan_layers,
         remat=self.remat)
 
-  def __call__(self, x: Labels | None, ctx: Seen) -> Logits:
-    """Both parts without the quantizer between them: creates all parameters."""
-    z_BLE = self.encode(x, ctx)
+  def __call__(self, x: Labels, ctx: Seen, z_BLE: CodeVectors) -> Logits:
+    """Both parts, without the quantizer between them: creates all parameters.
+
+    Args:
+      x, ctx: as in `encode`.
+      z_BLE: as in `decode`; a quantizer may make vectors of another size than
+        the oracle writes.
+    """
+    if self.oracle_depth:
+      self.encode(x, ctx)
     return self.decode(z_BLE, ctx)
 
   def encode(self, x: Labels, ctx: Seen) -> CodeVectors:
@@ -254,11 +260,6 @@ class ViT(nn.Module):
     Returns:
       float32 vectors, one for each place of the code.
     """
-    if not self.oracle_depth:
-      # Only `__call__` comes here, for the base model's parameters.
-      any_input, *_ = jax.tree.leaves((ctx, x))
-      shape_BLE = (len(any_input), self.code_len, self.codeword_dim)
-      return jnp.zeros(shape_BLE)
     x_BND = sum(embed(x[key]) for key, embed in self.embeddings.items())
     if self.with_encoder_ctx:
       x_BND = x_BND + self._image_tokens(ctx, "enc")
