@@ -1,11 +1,13 @@
 """A page to look at a model's guiding code and to paint over its words.
 
-  uvim explore --checkpoint W [--port 8008]
+  uvim explore [--checkpoint W] [--port 8008]
 
-Serves one page at http://127.0.0.1:8008: drop in an image, see truth (of the
-examples), the oracle's and the prior's predictions, paint over words of the
-code and watch the output change (paper, Fig 10). Only this computer can reach
-it unless --host says otherwise; nothing is written to disk, and the page loads
+W is a run, a pack, a .npz or a name; without one, a small model that comes with
+this package is taken. Serves one page at http://127.0.0.1:8008: drop in an
+image, see truth (of the examples), the oracle's and the prior's predictions,
+paint over words of the code and watch the output change (paper, Fig 10), or fix
+some words and let the prior draw the rest. Only this computer can reach it
+unless --host says otherwise; nothing is written to disk, and the page loads
 nothing from elsewhere.
 """
 
@@ -141,6 +143,10 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
   def command(args):
     _check_installed()
     _check_options(args)
+    if args.checkpoint is None:
+      from uvim.store import published
+      args.checkpoint = published.DEFAULT_PACK
+      print(f"note: {published.DEFAULT_NOTE}", file=sys.stderr)
     # Port first, model second; see `_listen`.
     with _listen(args.host, args.port) as listener:
       session = _make_session(args, load, find_examples)
@@ -158,7 +164,9 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
   from uvim.explorer import server
   parser = app.make_command_parser(program, __doc__)
   add = parser.add_argument
-  add("--checkpoint", required=True, help="a workdir, .npz, address or name")
+  add("--checkpoint",
+      help="a workdir, pack, .npz, address or name; default: a small model "
+      "that comes with the package")
   add("--lm", help="stage II, where --checkpoint is stage I alone")
   add("--host", default="127.0.0.1",
       help="default: %(default)s, this computer alone")

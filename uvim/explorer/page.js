@@ -1,7 +1,11 @@
 "use strict";
 const $ = id => document.getElementById(id);
 // Options with a natural range get a slider, all others a field.
-const SLIDERS = {temperature: {min: 0, max: 2, step: 0.05}};
+const SLIDERS = {temperature: {min: 0, max: 2, step: 0.05},
+  choice_temperature: {min: 0, max: 10, step: 0.5},
+  num_iter: {min: 1, max: 64, step: 1}};
+// What a control is called, if not by the name of its option.
+const TITLES = {num_iter: "passes"};
 // Where a prior lacks one of these, the page says so.
 const USUAL_OPTIONS = ["temperature", "top_k", "top_p"];
 const images = new Map();  // id → {image, truth, oracle, samples}
@@ -103,7 +107,7 @@ function choose(sample) {
   base = sample.code.slice(); code = base.slice(); undo = [];
   kept.forEach(([i, word]) => { code[i] = word; });
   confidence = sample.confidence || null;
-  $("editor").hidden = !info.paintable; showOutput(sample);
+  $("editor").hidden = !!info.unpaintable; showOutput(sample);
   $("likelihood").textContent = bits(sample) || " ";
   drawCards(); drawStrip(); drawGrid(); drawUsage();
   if (kept.some(([i, word]) => word !== base[i])) repaint();
@@ -194,7 +198,7 @@ function shape() {  // Words in a learned bottleneck have no places.
 }
 
 function drawGrid() {
-  if (!code.length || !background.naturalWidth) return;
+  if (info.unpaintable || !code.length || !background.naturalWidth) return;
   const canvas = $("grid"), [rows, columns] = shape();
   const wide = 760, ratio = background.naturalHeight / background.naturalWidth;
   canvas.width = wide;
@@ -313,6 +317,24 @@ $("all").onclick = () => { undo.push(code.slice());
 $("undo").onclick = () => { code = undo.pop() || code; drawGrid(); drawUsage();
   repaint(); };
 $("reset").onclick = () => { locked.clear(); choose(chosen); };
+
+// Painted and fixed words stay; the prior draws the others.
+function givenWords() {
+  return code.map((word, i) =>
+    word >= 0 && (locked.has(i) || word !== base[i]) ? word : -1);
+}
+
+async function follow() {
+  const given = givenWords(), kept = given.filter(word => word >= 0).length;
+  if (!kept) throw Error("Paint or fix words first; the rest follows them.");
+  const title = `${kept} word${kept > 1 ? "s" : ""} fixed`;
+  await predict({given}, title);
+  // So that the next ones follow them, too.
+  given.forEach((word, i) => { if (word >= 0) locked.add(i); });
+  drawGrid();
+}
+
+$("follow").onclick = () => busy($("follow"), follow);
 $("brush").onchange = () => {
   $("word").hidden = $("brush").value !== "word";
   $("source").hidden = $("brush").value !== "copy"; };
@@ -352,6 +374,12 @@ async function upload(file) {
   $("file").value = "";
 }
 
+function sliderOf(option, slider) {
+  // More passes than words are as many as there are words.
+  return option.name === "num_iter"
+    ? {...slider, max: Math.min(slider.max, info.length)} : slider;
+}
+
 function controlOf(option) {
   const slider = SLIDERS[option.name];
   const shown = option.default === null ? "" : option.default;
@@ -361,17 +389,17 @@ function controlOf(option) {
     control = element("select", {}, ...option.choices.map(x => element(
       "option", {value: x, textContent: x})));
   } else if (slider) {
-    control = element("input", {type: "range", ...slider});
+    control = element("input", {type: "range", ...sliderOf(option, slider)});
   } else {
     control = element("input", {type: "number", step: "any",
       placeholder: "off"});
   }
   Object.assign(control, {id: option.name, value: shown, title: hint});
   const value = element(slider ? "output" : "span",
-    {textContent: slider ? shown : ""});
+    {textContent: slider ? control.value : ""});
   if (slider) control.oninput = () => { value.textContent = control.value; };
   return element("label", {className: "row", title: hint},
-    option.name.replaceAll("_", "-"), control, value);
+    TITLES[option.name] || option.name.replaceAll("_", "-"), control, value);
 }
 
 function addControls() {
@@ -392,13 +420,14 @@ function sampling() {  // What the user chose; an empty field is left out.
   return given;
 }
 
-async function predict() {
-  const id = now, given = sampling();
-  const got = await ask("predict", {id, ...given, seed: +$("seed").value || 0,
-    num_samples: +$("num_samples").value});
-  const settings = Object.entries(given).map(
-    ([name, value]) => `${name === "temperature" ? "T" : name} ${value}`)
-    .join(", ");
+// `words`: {given}, the words that stay, or nothing; `title` says so.
+async function predict(words = {}, title = "") {
+  const id = now, options = sampling();
+  const got = await ask("predict", {id, ...options, ...words,
+    seed: +$("seed").value || 0, num_samples: +$("num_samples").value});
+  const settings = [title, ...Object.entries(options).map(([name, value]) =>
+    `${name === "temperature" ? "T" : TITLES[name] || name} ${value}`)]
+    .filter(Boolean).join(", ");
   const least = Math.min(...got.samples.map(s => s.bits));
   got.samples.forEach(s => Object.assign(s, {settings,
     best: got.samples.length > 1 && s.bits === least}));
@@ -419,10 +448,16 @@ $("num_samples").oninput = () => {
 (async () => {
   try {
     info = await ask("info");
-    $("title").textContent = `${info.title} · ${info.task} · ${info.length
-      } words of ${info.words}${info.prior ? "" : " · no prior"}`;
-    if (!info.paintable) $("title").textContent +=
-      " · its code is not one word for each place, so it cannot be painted";
+    const words = info.words === null ? `${info.length} places`
+      : `${info.length} words of ${info.words}`;
+    $("title").textContent = `${info.title} · ${info.task} · ${words}${
+      info.prior ? "" : " · no prior"}`;
+    $("unpaintable").hidden = !info.unpaintable;
+    $("paint_hint").hidden = !!info.unpaintable;
+    $("unpaintable").lastElementChild.textContent = info.unpaintable;
+    $("follow").hidden = !info.given_note;
+    $("given_note").textContent = info.given_note
+      && `Let the rest follow: ${info.given_note}`;
     $("about").textContent = info.grid ? `${info.grid[0]} × ${info.grid[1]
       } words, each of one of ${info.words} kinds` : `${info.length
       } words without a place in the image`;

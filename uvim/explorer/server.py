@@ -4,7 +4,7 @@
   GET  /info          what the model is; see `Session.info`
   POST /images        an uploaded file; gives `Session.describe`
   GET  /images/ID     the same of an image that is there
-  POST /predict       {"id", options}; gives samples
+  POST /predict       {"id", options, maybe "given"}; gives samples
   POST /decode        {"id", "code"}; gives the output for a painted code
 
 Every answer but the page is JSON. A mistake gives {"error": one line}.
@@ -155,8 +155,10 @@ class Endpoints:
     given = await _read_json(request)
     number = _text(given, "id")
     known = ("seed", "num_samples", *self._session.sampling_options)
-    _check_names(given, ("id", *known))
+    _check_names(given, ("id", "given", *known))
     options = {name: given[name] for name in known if name in given}
+    if "given" in given:
+      options["given"] = _code(given, "given")
     samples = await self._compute(self._session.predict, number, **options)
     return {"samples": samples}
 
@@ -164,7 +166,7 @@ class Endpoints:
     given = await _read_json(request)
     number = _text(given, "id")
     _check_names(given, ("id", "code"))
-    code = _code(given)
+    code = _code(given, "code")
     return await self._compute(self._session.decode, number, code)
 
   async def _compute(self, function: Callable[..., Any], *args: Any,
@@ -363,10 +365,10 @@ def _text(given: dict[str, Any], name: str) -> str:
   return value
 
 
-def _code(given: dict[str, Any]) -> list[int]:
-  code = given.get("code")
+def _code(given: dict[str, Any], name: str) -> list[int]:
+  code = given.get(name)
   if not isinstance(code, list) or not all(map(_is_word, code)):
-    raise ConfigError("code must be a list of whole numbers.")
+    raise ConfigError(f"{name} must be a list of whole numbers.")
   return code
 
 

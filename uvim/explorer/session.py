@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from uvim import fields, palette, pixels, resize
+from uvim.codes.base import CodeSpec
 from uvim.inference import images, legend, segments
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
@@ -86,8 +87,7 @@ class Session:
     """What the page needs to know about the model."""
     uvim = self._uvim
     spec = uvim.model.spec
-    # The page paints one word at a time.
-    is_paintable = spec.is_discrete and spec.words_per_place == 1
+    given_note = "" if uvim.prior is None else uvim.prior.given_note
     options = self.sampling_options.values()
     return {
         "title": self._title,
@@ -95,7 +95,8 @@ class Session:
         "grid": uvim.grid,
         "length": spec.length,
         "words": spec.num_words,
-        "paintable": is_paintable,
+        "unpaintable": _why_unpaintable(spec),
+        "given_note": given_note,
         "prior": uvim.prior is not None,
         "options": [_describe_option(option) for option in options],
         "max_samples": MAX_SAMPLES,
@@ -176,15 +177,28 @@ class Session:
     return described
 
   def predict(self, number: str, *, seed: int = 0, num_samples: int = 1,
-              **options: Any) -> list[dict[str, Any]]:
-    """Samples of the prior; options as of `UViM.predict`."""
+              given: Sequence[int] | None = None, **options: Any
+              ) -> list[dict[str, Any]]:
+    """Samples of the prior; options as of `UViM.predict`.
+
+    Args:
+      number: id of the image.
+      seed: of the samples.
+      num_samples: how many.
+      given: for each place a word that stays, or -1; None: -1 everywhere.
+      **options: of the prior and of the task's outputs.
+    """
     _check_option("seed", seed)
     _check_option("num_samples", num_samples)
     entry = self._entry(number)
+    if given is not None:
+      # For each image; here is one.
+      options["given"] = np.array([given])
     prediction = self._uvim.predict(
         [entry.image], seed=seed, num_samples=num_samples, **options)
-    # Not every prior has a likelihood.
-    if prediction.logprob is None:
+    # Not every prior has a likelihood; that of real numbers is a density.
+    is_discrete = self._uvim.model.spec.is_discrete
+    if prediction.logprob is None or not is_discrete:
       return _describe_samples(prediction, [None] * num_samples)
     return _describe_samples(prediction, prediction.logprob[0])
 
@@ -205,8 +219,10 @@ class Session:
 
   def _logprob(self, entry, codes_1L) -> np.ndarray | None:
     """Log-probabilities [L] under the prior, where there are any."""
+    if self._uvim.prior is None or not self._uvim.model.spec.is_discrete:
+      return None
     has_gaps = codes_1L.min() < 0
-    if self._uvim.prior is None or has_gaps:
+    if has_gaps:
       return None
     try:
       logprob_11L = self._uvim.log_prob([entry.image], codes_1L)
@@ -222,6 +238,17 @@ class Session:
     drawings = self.task.render(truth)
     return {"output": _data_url(drawings[0]),
             **_describe_values(self.task, truth, 0)}
+
+
+def _why_unpaintable(spec: CodeSpec) -> str:
+  """Why the page cannot paint such a code; "" if it can."""
+  if not spec.is_discrete:
+    return (f"Each of its {spec.length} places has {spec.vector_dim} real "
+            "numbers and no word, so there is nothing to paint with.")
+  if spec.words_per_place > 1:
+    return (f"Each of its {spec.length} places has {spec.words_per_place} "
+            "words; the page paints one.")
+  return ""
 
 
 def _fingerprint(image_HWC: np.ndarray) -> str:

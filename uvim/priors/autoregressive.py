@@ -67,6 +67,13 @@ class AutoregressivePrior(lm_prior.LmPrior):
       "LM, T = 1, seed 2": {"temperature": 1.0, "seed": 2},
   }
 
+  @property
+  def given_note(self):
+    if not self.lm.autoregressive:
+      return "The words that follow know nothing of the fixed ones."
+    return ("This prior draws word by word: a word knows the fixed ones before "
+            "it, row by row, and not those behind it.")
+
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)

@@ -60,6 +60,8 @@ class Prior(abc.ABC):
     input_size: height and width in pixels of the image it sees.
     image_encoder: what it sees the image with; None: its own layers.
     panel: title → options and seed of the samples that a run's panels show.
+    given_note: what drawn words know of given ones, in a sentence for users;
+      "": it takes no given words.
   """
 
   input_size: tuple[int, int]
@@ -67,6 +69,7 @@ class Prior(abc.ABC):
   options: ClassVar[Mapping[str, fields.Field]] = {}
   panel: ClassVar[Mapping[str, Mapping[str, Any]]] = {
       "LM, seed 0": {"seed": 0}, "LM, seed 1": {"seed": 1}}
+  given_note: str = ""
 
   # How a config describes it, and with which codes it can work.
 

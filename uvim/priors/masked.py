@@ -76,6 +76,10 @@ class MaskedPrior(lm_prior.LmPrior):
       "LM, T = 1, seed 2": {"seed": 2},
   }
 
+  @property
+  def given_note(self):
+    return "Every word that follows knows all the fixed ones."
+
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)

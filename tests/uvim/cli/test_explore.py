@@ -7,6 +7,7 @@ import numpy as np
 
 from uvim.cli import explore
 from uvim.registry import ConfigError
+from uvim.store import published
 
 
 def command_fails(capsys, *argv):
@@ -60,6 +61,20 @@ def test_it_serves_this_computer_alone(weights, load_once, capsys):
   # The installed package reads no data sets, and says who does.
   assert "no examples: " in printed.err
   assert "python -m tools.explorer" in printed.err
+
+
+def test_without_a_checkpoint_it_takes_the_shipped_model(capsys):
+  asked = []
+
+  def load(checkpoint, *, lm=None):
+    asked.append(checkpoint)
+    raise ConfigError("enough")
+
+  assert explore.main(["--port", "0"], load=load) == 2
+  assert asked == [published.DEFAULT_PACK]
+  note, error = capsys.readouterr().err.splitlines()
+  assert note == f"note: {published.DEFAULT_NOTE}"
+  assert error == "error: enough"
 
 
 def test_examples_are_those_that_are_found(weights, load_once, capsys):

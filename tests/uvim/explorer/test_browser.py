@@ -11,7 +11,6 @@ from PIL import Image
 
 from uvim.explorer import server as server_lib
 from uvim.explorer.session import Session
-from uvim.inference.api import UViM
 
 OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-sync",
            "disable-background-networking", "disable-component-update",
@@ -37,11 +36,10 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def address(browser, weights):
+def address(browser, masked):
   """Of a server in a thread of this process."""
   import uvicorn
-  uvim = UViM.from_checkpoint(weights[0], lm=weights[1])
-  session = Session(uvim, "tiny")
+  session = Session(masked, "tiny")
   with socket.create_server(("127.0.0.1", 0)) as sock:
     server = uvicorn.Server(uvicorn.Config(
         server_lib.make_app(session), log_config=None, ws="none"))
@@ -100,6 +98,22 @@ def test_load_upload_predict_paint(browser, address, tmp_path):
   ActionChains(browser).move_to_element(card).perform()
   name = wait(browser, "!tip.hidden && tip.textContent")
   assert name == "void" or name in browser.find_element(By.ID, "legend").text
+  # Two words are painted, and the rest follows in as many passes as asked.
+  browser.execute_script("""
+    document.getElementById('num_iter').value = 2;
+    document.getElementById('brush').value = 'word';
+    document.getElementById('word').value = 5;
+  """)
+  ActionChains(browser).move_to_element_with_offset(
+      grid, -width // 4, -height // 4).click_and_hold().move_by_offset(
+          width // 2, 0).release().perform()
+  browser.find_element(By.ID, "follow").click()
+  wait(browser, "images.get(now).samples[0].settings.startsWith("
+       "'2 words fixed, passes 2') && !document.getElementById('follow')"
+       ".disabled")
+  follows = browser.execute_script("return [code, base, [...locked]]")
+  assert follows[0][:2] == [5, 5] and follows[0] == follows[1]
+  assert follows[2] == [0, 1]
   browser.save_screenshot(str(tmp_path / "page.png"))
   with Image.open(tmp_path / "page.png") as page:
     assert page.size[0] == 1300 and np.asarray(page).std() > 20

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from tests.trainers import tiny
 from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim import fields, palette, pixels
+from uvim.codes.base import CodeSpec
 from uvim.explorer import session
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
@@ -58,9 +59,10 @@ def test_what_an_image_gets(client, uvim):
   info = client.get("/info")
   assert info["words"] == len(info["counts"]) == tiny.WORDS
   assert info["perplexity"] == pytest.approx(tiny.WORDS)  # Untrained: even.
-  assert info["grid"] == [2, 2] and info["paintable"] and info["prior"]
-  assert [option["name"] for option in info["options"]] == [
-      "temperature", "top_k", "top_p"]
+  assert info["grid"] == [2, 2] and info["prior"]
+  assert info["unpaintable"] == "" and "word by word" in info["given_note"]
+  names = [option["name"] for option in info["options"]]
+  assert names == list(uvim.prior.options) and "top_k" in names
   # Nobody knows what the classes of the tiny model are.
   names = [known["name"] for known in info["classes"]]
   assert names == [f"class {c}" for c in range(1, len(names) + 1)]
@@ -82,6 +84,41 @@ def test_a_painted_code_changes_the_output(client, uvim):
     assert ("bits" in got) == (-1 not in code)
     outputs.append(drawn.tobytes())
   assert len(set(outputs)) == 3
+
+
+def test_given_words_stay_and_the_others_are_drawn(masked):
+  client = Client(masked)
+  assert "all the fixed ones" in client.get("/info")["given_note"]
+  x = noise_image()
+  number = client.upload(png(x)).json()["id"]
+  for given in [-1, 6, -1, 1], [-1, 2, -1, 1]:
+    asked = dict(id=number, given=given, num_iter=2, seed=3)
+    sample, = client.post("/predict", asked)["samples"]
+    expected = masked.predict(x, given=[given], num_iter=2, seed=3)
+    assert sample["code"] == expected.codes[0, 0].tolist()
+    assert (sample["code"][1], sample["code"][3]) == (given[1], 1)
+    assert min(sample["code"]) >= 0
+  for given in ([1, 2], [1, 2, 3, 8], "1234", [0.5, -1, -1, -1]):
+    client.refuses("POST", "/predict", json=dict(id=number, given=given))
+
+
+@pytest.mark.parametrize("spec,reason", [
+    (CodeSpec(4, None, 1, 16), "Each of its 4 places has 16 real numbers"),
+    (CodeSpec(4, 8, 2, 16), "Each of its 4 places has 2 words"),
+])
+def test_a_code_that_is_not_one_word_for_each_place(uvim, spec, reason):
+  client = Client(Variant(uvim, model=Variant(uvim.model, spec=spec)))
+  info = client.get("/info")
+  assert info["unpaintable"].startswith(reason)
+  assert info["words"] == spec.num_words
+
+
+def test_a_density_is_no_probability(uvim):
+  spec = CodeSpec(4, None, 1, 16)
+  client = Client(Variant(uvim, model=Variant(uvim.model, spec=spec)))
+  number = client.upload(png(noise_image())).json()["id"]
+  sample, = client.post("/predict", {"id": number})["samples"]
+  assert "bits" not in sample and "confidence" not in sample
 
 
 def test_truth_and_oracle_of_examples(client, uvim):
