@@ -24,8 +24,8 @@ from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
-         "masking", "priors", "quantizers", "quantizers_depth", "table2",
-         "table3"]
+         "masking", "priors", "quantizers", "quantizers_depth",
+         "readings", "table2", "table3"]
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +136,18 @@ def test_ways_to_draw_a_code_share_their_training():
   command = " ".join(second["sampling"].command)
   assert "--set num_iter=36 --set choice_temperature=0.0" in command
   assert f"--checkpoint {second[2].workdir} --evaluator uvim" in command
+
+
+def test_readings_share_their_training():
+  _, cells = load("readings", "rooms")
+  assert len(plan.unique_runs(cells)) == 1 + 2 + 12  # One oracle, two priors.
+  command = " ".join(cells["at_once_soft_mean_of_8", 0]["sampling"].command)
+  assert ("--set soft_words=1.0 --set bins=mean --set temperature=1.0 "
+          "--set num_samples=8 --set reduce=mean") in command
+  for (name, _), runs in cells.items():
+    takes_soft_inputs = "soft_inputs" in " ".join(runs["sampling"].command)
+    assert takes_soft_inputs == (
+        name in ("ar_soft_likeliest", "ar_soft_mean_bin"))
 
 
 def test_list_needs_nothing_else(capsys):
