@@ -11,8 +11,6 @@ from typing import NamedTuple
 # The arguments of a config, for `common.parse_arg`.
 ARGUMENTS = dict(
     fsq=False, lfq=False, vq_gradient=False, residual=False, gumbel=False)
-TEXT = ("`fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel` (another "
-        "quantizer in place of `vq`)")
 # Of quantizer `vq` alone: no other one has a codebook that is counted.
 VQ_FIELDS = ("dict_momentum", "dict_learning", "dict_splitting",
              "commitment_weight")
