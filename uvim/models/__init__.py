@@ -10,6 +10,7 @@ from uvim.models import bottleneck, guided
 from uvim.models.dino import SelfDistillation
 from uvim.models.images import ImagesModel
 from uvim.models.mae import MaskedAutoencoder
+from uvim.models.pix2seq_d import Pix2SeqD
 from uvim.registry import lookup
 
 ModelFields = Mapping[str, Any]
@@ -28,8 +29,8 @@ class Architecture:
   known_fields: Callable[[ModelFields, str], KnownFields]
 
 
-def _from_images(model_cls: type[ImagesModel]) -> Architecture:
-  """One that learns from images alone."""
+def _from_class(model_cls: type[ImagesModel | Pix2SeqD]) -> Architecture:
+  """One whose class reads its own fields."""
   return Architecture(model_cls.from_fields, model_cls.known_fields)
 
 
@@ -41,13 +42,14 @@ MODELS = {
     "proj.uvim.vit": _GUIDED,
     "lm": _PRIOR,
     "proj.uvim.lm": _PRIOR,
-    "mae": _from_images(MaskedAutoencoder),
-    "dino": _from_images(SelfDistillation),
+    "mae": _from_class(MaskedAutoencoder),
+    "dino": _from_class(SelfDistillation),
+    "pix2seq_d": _from_class(Pix2SeqD),
 }
 
 
 def make_model(name: str, model_fields: ModelFields, where: str) -> Any:
-  """Builds a `GuidedModel`, a `Prior` or what learns from images alone.
+  """Builds a `GuidedModel`, a `Prior`, a `Pix2SeqD` or what learns from images.
 
   Args:
     name: a key of MODELS.

@@ -1,0 +1,113 @@
+"""From noise to a mask, in steps; and from frame to frame of a video.
+
+B batch · h w mask pixels · n analog bits of a pixel · F earlier frames
+
+Randomness comes from the seed of an image alone, so what is drawn for it does
+not depend on its batch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from uvim.diffusion import schedules, steps
+from uvim.diffusion.schedules import Level
+from uvim.typing import Array, Float, Int, Seeds
+
+Bits = Float[Array, "B h w n"]
+Labels = Int[Array, "B h w C"]
+
+# (noisy bits, their level of noise) → the bits without noise, in [-b, b].
+Denoise = Callable[[Bits, Level], Bits]
+# Number of a draw, traced → noise from N(0, 1) of the shape of the bits.
+DrawNoise = Callable[[Any], Bits]
+
+
+def generate(
+    denoise: Denoise,
+    draw_noise: DrawNoise,
+    *,
+    num_steps: int,
+    time_difference: float,
+    sampler: str,
+    schedule: str,
+) -> Bits:
+  """The bits that the last of the steps takes for those without noise.
+
+  Args:
+    denoise: the network.
+    draw_noise: draw 0 is where the sampling starts, draw i + 1 that of step i.
+    num_steps: how often the network runs.
+    time_difference: see `steps.times`.
+    sampler: one that `steps.SAMPLER` allows.
+    schedule: one that `schedules.SCHEDULE` allows.
+  """
+  times = steps.times(num_steps, time_difference)
+  levels_now = schedules.level_at(jnp.asarray(times.now), schedule)
+  levels_after = schedules.level_at(jnp.asarray(times.next), schedule)
+
+  def run_step(index, carry):
+    noisy, _ = carry
+    now = _at(levels_now, index)
+    clean = denoise(noisy, now)
+    split = steps.split_by_clean(noisy, clean, now)
+    new_noise = None
+    if steps.needs_noise(sampler):
+      new_noise = draw_noise(index + 1)
+    after = _at(levels_after, index)
+    noisy = steps.step(noisy, split, now, after, new_noise, sampler)
+    return noisy, clean
+
+  start = draw_noise(0)
+  _, clean = jax.lax.fori_loop(
+      0, num_steps, run_step, (start, jnp.zeros_like(start)))
+  return clean
+
+
+def _at(levels: Level, index) -> Level:
+  """The level of one step."""
+  return Level(levels.signal[index], levels.noise[index])
+
+
+def noise_of_seeds(seeds_B: Seeds, shape: Sequence[int]) -> DrawNoise:
+  """Noise that follows from the seed of each example and the draw's number.
+
+  Args:
+    seeds_B: one integer for each example.
+    shape: of the bits of an example, [h, w, n].
+  """
+
+  def draw_noise(draw):
+    def of_seed(seed):
+      key = jax.random.fold_in(jax.random.key(seed), draw)
+      return jax.random.normal(key, tuple(shape))
+
+    return jax.vmap(of_seed)(seeds_B)
+
+  return draw_noise
+
+
+def stream(
+    label_frame: Callable[[int, Any, Labels], Labels],
+    frames: Iterable[Any],
+    void: Labels,
+    frames_before: int,
+) -> Iterator[Labels]:
+  """The labels of a video's frames, each from those of the frames before it.
+
+  Ids so stay with their instances without any matching.
+
+  Args:
+    label_frame: (number of the frame, frame, labels [B, h, w, F · C] of the F
+      frames before it, the earliest first) → labels of the frame.
+    frames: in the order of time.
+    void: zeros, the labels of what was before the first frame.
+    frames_before: F.
+  """
+  before = [void] * frames_before
+  for index, frame in enumerate(frames):
+    labels = label_frame(index, frame, jnp.concatenate(before, axis=-1))
+    before = [*before[1:], labels]
+    yield labels
