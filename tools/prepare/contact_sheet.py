@@ -84,15 +84,10 @@ def _draw_segments(image: Image.Image, example: dict[str, Any],
                    source: Source) -> Image.Image:
   """The segments over a faded image, with outlines and names."""
   tile = _fit(image)
-  ids_HW = pixels.ids_from_rgb(example["panoptic_image"][..., :3])
-  ids_HW = resize.resize_nearest(ids_HW, (tile.height, tile.width))
-  # Numbers 1, 2, … in the order of the objects; 0 is void.
-  numbers_HW = np.zeros(ids_HW.shape, np.int32)
-  objects = example["panoptic_objects"]
-  for number, segment_id in enumerate(objects["id"].tolist(), start=1):
-    numbers_HW[ids_HW == segment_id] = number
+  numbers_HW = _segment_numbers(example, (tile.height, tile.width))
   # Class 1 of a model is label 0 of the data set.
-  classes = [label + 1 for label in objects["label"].tolist()]
+  labels = example["panoptic_objects"]["label"].tolist()
+  classes = [label + 1 for label in labels]
   colors = np.vstack([[palette.VOID], palette.segment_colors(classes)])
   colors_HW3 = colors.astype(np.uint8)[numbers_HW]
   drawn_HW3 = overlay.blend(_fade(tile), colors_HW3)
@@ -108,6 +103,21 @@ def _fade(image: Image.Image) -> np.ndarray:
   gray_HW = np.asarray(image.convert("L"), np.float32)
   faded_HW = np.rint(_FADED * gray_HW).astype(np.uint8)
   return np.repeat(faded_HW[..., None], 3, axis=-1)
+
+
+def _segment_numbers(example: dict[str, Any], size_HW: tuple[int, int]
+                     ) -> np.ndarray:
+  """The segment of each pixel: int32 [H, W].
+
+  They are numbered 1, 2, … in the order of the example's objects; 0 is void.
+  """
+  ids_HW = pixels.ids_from_rgb(example["panoptic_image"][..., :3])
+  ids_HW = resize.resize_nearest(ids_HW, size_HW)
+  numbers_HW = np.zeros(size_HW, np.int32)
+  ids = example["panoptic_objects"]["id"].tolist()
+  for number, segment_id in enumerate(ids, start=1):
+    numbers_HW[ids_HW == segment_id] = number
+  return numbers_HW
 
 
 def _draw_depth(depth_HW: np.ndarray) -> Image.Image:

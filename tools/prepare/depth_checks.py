@@ -41,24 +41,18 @@ def describe(split: str, ranges: Ranges, image_sizes: Collection[Size]) -> str:
     ranges: name of an image → range of its depth map.
     image_sizes: height and width of the images, each once.
   """
-  measured = [range_ for range_ in ranges.values() if range_.num_valid]
-  empty = [name for name, range_ in ranges.items() if not range_.num_valid]
-  num_pixels = sum(range_.num_pixels for range_ in ranges.values())
-  num_valid = sum(range_.num_valid for range_ in measured)
-  num_top = sum(range_.num_top for range_ in ranges.values())
+  measured = []
+  empty = []
+  for name, range_ in ranges.items():
+    if range_.num_valid:
+      measured.append(range_)
+    else:
+      empty.append(name)
   sizes = {range_.size_HW for range_ in ranges.values()}
   parts = [f"{len(ranges):,} of {_readable(sizes)} pixels"]
   if measured:
-    smallest = min(range_.smallest for range_ in measured)
-    largest = max(range_.largest for range_ in measured)
-    median = statistics.median(range_.median for range_ in measured)
-    parts.append(f"{smallest:.4g} to {largest:.4g} m, median {median:.4g} m")
-  unmeasured = (f"{1 - num_valid / num_pixels:.1%} of the pixels without "
-                "measurement")
-  if num_top:
-    unmeasured += (f" ({num_top / num_pixels:.1%} hold the largest number of "
-                   "their type)")
-  parts.append(unmeasured)
+    parts.append(_metres(measured))
+  parts.append(_without_measurement(ranges.values()))
   lines = [f"Depth maps of {split}: {'; '.join(parts)}"]
   if sizes != set(image_sizes):
     lines.append(f"Their images have {_readable(image_sizes)} pixels; training "
@@ -68,9 +62,31 @@ def describe(split: str, ranges: Ranges, image_sizes: Collection[Size]) -> str:
   return "\n".join(lines)
 
 
+def _metres(measured: Collection[Range]) -> str:
+  """The depths of maps that have any."""
+  smallest = min(range_.smallest for range_ in measured)
+  largest = max(range_.largest for range_ in measured)
+  median = statistics.median(range_.median for range_ in measured)
+  return f"{smallest:.4g} to {largest:.4g} m, median {median:.4g} m"
+
+
+def _without_measurement(ranges: Collection[Range]) -> str:
+  """How many pixels of the maps hold no depth."""
+  num_pixels = sum(range_.num_pixels for range_ in ranges)
+  num_valid = sum(range_.num_valid for range_ in ranges)
+  num_top = sum(range_.num_top for range_ in ranges)
+  text = f"{1 - num_valid / num_pixels:.1%} of the pixels without measurement"
+  if num_top:
+    text += (f" ({num_top / num_pixels:.1%} hold the largest number of their "
+             "type)")
+  return text
+
+
 def _readable(sizes: Collection[Size]) -> str:
   """Such as '480x640', or '3 sizes, 240x320 to 480x640'."""
-  texts = ["x".join(map(str, size)) for size in sorted(sizes, key=math.prod)]
+  texts = []
+  for size in sorted(sizes, key=math.prod):
+    texts.append("x".join(map(str, size)))
   if len(texts) == 1:
     return texts[0]
   return f"{len(texts)} sizes, {texts[0]} to {texts[-1]}"

@@ -72,13 +72,12 @@ class FileFolder:
 
   def is_inside(self, name: str) -> bool:
     """Whether a name, as it is written, leads to a place in this folder."""
-    name = os.path.normpath(name)
-    if not os.path.isabs(name):
-      return name.split(os.sep)[0] != os.pardir
+    path = pathlib.Path(os.path.normpath(name))
+    if not path.is_absolute():
+      return path.parts[:1] != (os.pardir,)
     # The folder may be named by a link.
-    folders = (os.path.abspath(self.path), os.path.realpath(self.path))
-    return any(name.startswith(folder.rstrip(os.sep) + os.sep)
-               for folder in folders)
+    folders = {pathlib.Path(os.path.abspath(self.path)), self.path.resolve()}
+    return not folders.isdisjoint(path.parents)
 
 
 def _in_other_spelling(folder: pathlib.Path, name: str) -> str:

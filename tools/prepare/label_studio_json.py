@@ -155,8 +155,12 @@ def _name_in(address: str) -> str:
   parts = urllib.parse.urlsplit(address)
   # Files on the server's own disk: /data/local-files/?d=folder/name.jpg.
   query = urllib.parse.parse_qs(parts.query)
-  path = query["d"][0] if "d" in query else urllib.parse.unquote(parts.path)
-  return path.replace("\\", "/").rpartition("/")[2]
+  if "d" in query:
+    path = query["d"][0]
+  else:
+    path = urllib.parse.unquote(parts.path)
+  *_, name = path.replace("\\", "/").split("/")
+  return name
 
 
 # ── Regions ─────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ import base64
 import collections
 import dataclasses
 import io
+import itertools
 import math
 import pathlib
 from typing import Annotated
@@ -159,10 +160,24 @@ def _draw(shape: Shape, size_HW: tuple[int, int]) -> Rle:
       (left, top), (right, bottom) = shape.points
       sides = (right - left, bottom - top)
       return polygons.from_rectangle((left, top), sides, size_HW)
-    flat = [value for point in shape.points for value in point]
+    flat = list(itertools.chain.from_iterable(shape.points))
     return polygons.from_polygon(flat, size_HW)
   except ConfigError as error:
     raise ConfigError(f"points: {error}") from None
+
+
+def _first_pixel(shape: Shape) -> tuple[int, int]:
+  """Column and row at which the PNG of a mask begins."""
+  if not shape.points:
+    raise ConfigError("points: none; a mask has two corners.")
+  corner = shape.points[0]
+  for value in corner:
+    # It is a whole number that may be written as a fraction.
+    if not value.is_integer() or value < 0:
+      raise ConfigError(f"points[0]: {corner}; a mask begins at a pixel: two "
+                        "whole numbers from 0.")
+  left, top = corner
+  return int(left), int(top)
 
 
 def _draw_mask(shape: Shape, size_HW: tuple[int, int]) -> Rle:
@@ -170,14 +185,7 @@ def _draw_mask(shape: Shape, size_HW: tuple[int, int]) -> Rle:
   png = io.BytesIO(_from_base64(shape.mask, "mask"))
   with opener.open_image(png, "mask", formats=("PNG",)) as image:
     part_HW = np.asarray(image.convert("L")) > 0
-  if not shape.points:
-    raise ConfigError("points: none; a mask has two corners.")
-  corner = shape.points[0]
-  # It is a whole number that may be written as a fraction.
-  if not all(value.is_integer() and value >= 0 for value in corner):
-    raise ConfigError(f"points[0]: {corner}; a mask begins at a pixel: two "
-                      "whole numbers from 0.")
-  left, top = map(int, corner)
+  left, top = _first_pixel(shape)
   bottom = top + part_HW.shape[0]
   right = left + part_HW.shape[1]
   height, width = size_HW

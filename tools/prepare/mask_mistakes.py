@@ -168,15 +168,18 @@ def _shown(ids: Sequence[int]) -> str:
   shown = [str(number) for number in ids[:3]]
   if len(ids) > len(shown):
     shown.append("…")
-  return f"{'class' if len(ids) == 1 else 'classes'} {', '.join(shown)}"
+  noun = "class" if len(ids) == 1 else "classes"
+  return f"{noun} {', '.join(shown)}"
 
 
 def _span(ids: Sequence[int]) -> str:
   """'0 to 10', or '3' for one class."""
-  if len(ids) == 1:
-    return str(ids[0])
-  gaps = "" if ids[-1] - ids[0] == len(ids) - 1 else " with gaps"
-  return f"{ids[0]} to {ids[-1]}{gaps}"
+  first = ids[0]
+  last = ids[-1]
+  if first == last:
+    return str(first)
+  has_gaps = last - first > len(ids) - 1
+  return f"{first} to {last}{' with gaps' if has_gaps else ''}"
 
 
 def _arguments(ids: Iterable[int]) -> str:

@@ -177,11 +177,7 @@ def measure(ids_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """
   # Ids come in long runs. A pass over the runs of all rows is many times
   # faster than one over all pixels for each segment.
-  is_start_HW = np.ones(ids_HW.shape, bool)
-  is_start_HW[:, 1:] = ids_HW[:, 1:] != ids_HW[:, :-1]
-  y_R, x_R = np.nonzero(is_start_HW)
-  start_R = np.flatnonzero(is_start_HW)
-  length_R = np.diff(start_R, append=ids_HW.size)
+  y_R, x_R, length_R = _runs(ids_HW)
   ids_S, place_R = np.unique(ids_HW[y_R, x_R], return_inverse=True)
   num_segments = len(ids_S)
   area_S = np.bincount(place_R, length_R, num_segments)
@@ -193,6 +189,21 @@ def measure(ids_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       [area_S, left_S, top_S, right_S - left_S, bottom_S - top_S], -1)
   is_segment = ids_S > 0
   return ids_S[is_segment], extents_S5[is_segment].astype(np.int32)
+
+
+def _runs(ids_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The runs of equal ids in the rows of a map.
+
+  Returns:
+    (row, first column, number of pixels) of each run, int [R] each.
+  """
+  is_start_HW = np.ones(ids_HW.shape, bool)
+  is_start_HW[:, 1:] = ids_HW[:, 1:] != ids_HW[:, :-1]
+  y_R, x_R = np.nonzero(is_start_HW)
+  start_R = np.flatnonzero(is_start_HW)
+  # Each row begins with a run of its own, so a run ends where the next begins.
+  length_R = np.diff(start_R, append=ids_HW.size)
+  return y_R, x_R, length_R
 
 
 def _extreme_of(extreme: np.ufunc, place_R: np.ndarray, value_R: np.ndarray,

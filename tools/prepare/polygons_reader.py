@@ -102,8 +102,7 @@ class PolygonsReader(reader.FileReader):
 
   def find(self, target: Target) -> Found:
     images = self.read_images()
-    names = {region.name for image in images for region in image.regions}
-    names.discard(None)
+    names = _names_of(images)
     if not names:
       raise ConfigError(f"The annotations of {len(images):,} images hold no "
                         "region; needed: polygons or masks, not boxes alone.")
@@ -128,6 +127,16 @@ class PolygonsReader(reader.FileReader):
         item.regions, self.categories, item.size_HW)
     return panoptic.make_example(
         content, item.file_name, item.number, ids_HW, segments)
+
+
+def _names_of(images: Sequence[AnnotatedImage]) -> set[str]:
+  """The names of all regions; a region may have none."""
+  names = set()
+  for image in images:
+    for region in image.regions:
+      if region.name is not None:
+        names.add(region.name)
+  return names
 
 
 def _file_name_of(image: AnnotatedImage) -> str:
