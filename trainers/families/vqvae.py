@@ -120,7 +120,8 @@ class VqvaeFamily(Family):
       return loss, Report(logs, stats=None)
 
     # y → code → y: the oracle reads the labels that f must then predict.
-    coded = model.oracle(arrays, labels, ctx, rngs_B, step)
+    seen_labels = model.drop_labels(labels, rngs_B)
+    coded = model.oracle(arrays, seen_labels, ctx, rngs_B, step)
     z_BLE = model.drop_for_training(arrays, coded.z_BLE, rngs_B)
     loss, logs = model.loss(arrays, z_BLE, ctx, labels, self.task.loss)
     loss += jnp.mean(coded.loss_B)

@@ -24,6 +24,7 @@ from uvim.codes.base import CodeArrays, Coded, CodeSpec, Quantizer
 from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.models import bottleneck as bottleneck_lib
+from uvim.models import label_dropout as label_dropout_lib
 from uvim.models import vit as vit_lib
 from uvim.models.vit import Labels, Logits, ViT
 from uvim.nn import heads, losses
@@ -54,6 +55,13 @@ OWN_FIELDS = {
         doc="`random`, `ordered` (drops a suffix) or `none`; training only.",
         source="ours, as released",
         check=fields_lib.one_of(dropout.MODES)),
+    "label_dropout": fields_lib.Field(
+        name="label_dropout",
+        default=0.0,
+        doc="The share of the label's patches that the oracle does not see; "
+        "training only.",
+        source="AiT 0.5 for depth",
+        check=fields_lib.number(0, 1.0)),
 }
 # The network gets this one from the quantizer.
 _FROM_QUANTIZER = "codeword_dim"
@@ -67,10 +75,13 @@ class GuidedModel:
     vit: the network of oracle and base model.
     quantizer: turns the oracle's vectors into a code, and back.
     code_dropout: how training drops words; see `uvim.codes.dropout`.
+    label_dropout: share of the label that the oracle does not see in training;
+      see `uvim.models.label_dropout`.
   """
   vit: ViT
   quantizer: Quantizer
   code_dropout: str = "random"
+  label_dropout: float = 0.0
 
   @property
   def spec(self) -> CodeSpec:
@@ -188,6 +199,12 @@ class GuidedModel:
         rngs_B, self.vit.code_len, self.code_dropout)
     return self.drop(arrays, z_BLE, dropped_BL)
 
+  def drop_labels(self, x: Labels, rngs_B: PRNGKey) -> Labels:
+    """What the oracle sees of the labels in training."""
+    if not self.label_dropout:
+      return x
+    return label_dropout_lib.drop_labels(x, rngs_B, self.label_dropout)
+
   def embed_no_code(self, arrays: PyTree, batch_size: int) -> CodeVectors:
     """The vectors of a code that says nothing at all."""
     spec = self.spec
@@ -283,7 +300,7 @@ def make_guided_model(model_fields: ModelFields, where: str) -> GuidedModel:
 
   Args:
     model_fields: such as `config.model`: fields of `ViT`, of the quantizer
-      that `quantizer` names, and `code_dropout`.
+      that `quantizer` names, and those of OWN_FIELDS.
     where: path of that block, for messages.
 
   Raises:
@@ -305,8 +322,10 @@ def make_guided_model(model_fields: ModelFields, where: str) -> GuidedModel:
   network = ViT(**network_fields, codeword_dim=quantizer.oracle_dim)
   vit_lib.check_vit(network)
 
-  code_dropout = _own_value(model_fields, "code_dropout")
-  return GuidedModel(network, quantizer, code_dropout)
+  return GuidedModel(
+      network, quantizer,
+      code_dropout=_own_value(model_fields, "code_dropout"),
+      label_dropout=_own_value(model_fields, "label_dropout"))
 
 
 def known_fields(
