@@ -10,6 +10,7 @@ from tests.trainers import tiny
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim import files, tree
+from uvim.registry import ConfigError
 
 STYLE = {"style": "masked"}
 
@@ -33,6 +34,20 @@ def test_it_starts_from_a_model_of_the_other_style(oracle):
   assert initial.keys() == want.keys()
   for name, value in initial.items():
     np.testing.assert_array_equal(value, want[name])
+
+
+@pytest.mark.parametrize("style,option,words", [
+    ("masked", "top_k", "style 'ar'; this prior has others: num_iter, temp"),
+    ("ar", "num_iter", "style 'masked'; this prior has others: temperature"),
+])
+def test_options_of_the_other_style_are_told_apart(style, option, words):
+  """As after --config.model.style=… of a config with evaluators."""
+  family = LmFamily(tiny.stage_ii_config("none", {"style": style}))
+  where = "config.uvim.pred_kw"
+  with pytest.raises(ConfigError, match=f"{where}.{option} = 4 is.*{words}"):
+    family.check_options("predict", {option: 4, "temperature": 0.0}, where)
+  with pytest.raises(ConfigError, match=f"Unknown key '{where}.heat'"):
+    family.check_options("predict", {"heat": 4}, where)
 
 
 def test_it_learns_is_scored_and_predicts(oracle):

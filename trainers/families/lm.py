@@ -25,7 +25,7 @@ from trainers.families.base import (
   nested,
 )
 from trainers.families.vqvae import VqvaeFamily
-from uvim import fields
+from uvim import fields, priors
 from uvim.codes import usage
 from uvim.config import TrainConfig
 from uvim.encoders.image_encoder import Context
@@ -110,6 +110,9 @@ class LmFamily(Family):
     return options
 
   def check_options(self, predictor, given, where):
+    if predictor == "predict":
+      # Before "unknown": a config whose style was changed has these.
+      priors.refuse_options_of_others(self.prior, given, where)
     super().check_options(predictor, given, where)
     if predictor == "predict":
       readings.check(given, task=self.task, spec=self.code_spec,

@@ -9,7 +9,7 @@ from typing import Any
 from uvim.fields import Field
 from uvim.priors import autoregressive, givt, masked
 from uvim.priors.base import Prior
-from uvim.registry import lookup
+from uvim.registry import ConfigError, lookup
 
 ModelFields = Mapping[str, Any]
 
@@ -50,6 +50,26 @@ def known_fields(model_fields: ModelFields, where: str) -> dict[str, Field]:
   """All fields that such a block may have, by name; see `make_prior`."""
   prior_cls = _prior_class(model_fields, where)
   return prior_cls.known_fields() | {STYLE.name: STYLE}
+
+
+def refuse_options_of_others(
+    prior: Prior, given: Mapping[str, Any], where: str) -> None:
+  """Raises a ConfigError for an option that only priors of other styles have.
+
+  Args:
+    prior: which is to be asked for samples.
+    given: options by name; those of nobody are passed over.
+    where: path of the block that holds them.
+  """
+  for name, value in given.items():
+    if name in prior.options:
+      continue
+    owners = [style for style, other in PRIORS.items() if name in other.options]
+    if owners:
+      known = ", ".join(prior.options) or "none"
+      raise ConfigError(
+          f"{where}.{name} = {value!r} is an option of style {owners[0]!r}; "
+          f"this prior has others: {known}.")
 
 
 def _prior_class(model_fields, where):
