@@ -19,6 +19,7 @@ the average is what is written.
 """
 
 import argparse
+import itertools
 import math
 import os
 import pathlib
@@ -32,9 +33,11 @@ from uvim import files
 from uvim.cli import app
 from uvim.registry import ConfigError
 
-# What the arrays of each kind must have, where only their names tell the kind.
-_SIGNS = {"vqvae": "params/decoder_stem/kernel",
-          "lm": "params/decoder/EmbedTargets/embedding"}
+# The arrays of each kind must have one of these, where only their names tell
+# the kind. A prior reads words or vectors.
+_SIGNS = {"vqvae": ("params/decoder_stem/kernel",),
+          "lm": ("params/decoder/EmbedTargets/embedding",
+                 "params/EmbedTargets/kernel")}
 _TITLES = {"vqvae": "stage I", "lm": "stage II"}
 
 
@@ -149,12 +152,14 @@ def _mark_style(arrays: dict[str, Any], source: str) -> None:
   """Adds an array that says how a run's prior predicts, where none does."""
   import numpy as np
 
+  from uvim import tree
   from uvim.store import open_model, shapes
   config = open_model.read_config(source)
   if config.get("kind") != "lm":
     return
   style = (config.get("model") or {}).get("style", shapes.STYLE_OF_UNMARKED)
-  if style != shapes.STYLE_OF_UNMARKED:
+  told = shapes.style_of(tree.flatten(arrays)) or shapes.STYLE_OF_UNMARKED
+  if style != told:
     _, _, mark = f"{shapes.STYLE_MARK}{style}".partition("/")
     arrays.setdefault(files.STATE, {})[mark] = np.ones((), np.int8)
 
@@ -193,8 +198,8 @@ def kind_of_arrays(specs: Mapping[str, Any]) -> str:
   from uvim.store import shapes
   kind = shapes.kind_of(specs)
   # `kind_of` calls everything stage II that is not stage I. So check.
-  if _SIGNS[kind] not in specs:
-    wanted = " nor ".join(_SIGNS.values())
+  if not any(sign in specs for sign in _SIGNS[kind]):
+    wanted = " nor ".join(itertools.chain(*_SIGNS.values()))
     found = ", ".join(sorted(specs)[:3]) or "nothing"
     raise ConfigError(
         f"No UViM checkpoint: it has neither {wanted}, but {found}.")

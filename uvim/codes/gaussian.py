@@ -27,11 +27,10 @@ class Gaussian(base.Quantizer):
   codeword_dim: int = fields.field(
       doc="Numbers of a code vector; the oracle writes twice as many.",
       source="GIVT 16", check=fields.integer(1))
-  kl_weight: float = fields.field(
-      doc="Weight of the divergence from a standard Gaussian, summed over the "
-      "code. GIVT's `beta` belongs to a loss that is a sum over pixels; this "
-      "one to their mean: it is `beta` divided by the pixels of a label.",
-      source="GIVT 2.5e-4 / 512²", check=fields.number(0))
+  beta: float = fields.field(
+      doc="Weight of the divergence from a standard Gaussian, which is a sum "
+      "over the code; the other loss is a mean over pixels.",
+      source="GIVT 2.5e-4", check=fields.number(0))
 
   @property
   def num_words(self) -> None:
@@ -56,7 +55,7 @@ class Gaussian(base.Quantizer):
     return base.Coded(
         z_BLE=z_BLE,
         code=z_BLE,
-        loss_B=self.kl_weight * kl_B,
+        loss_B=self.beta * kl_B,
         stats={},
         logs={"code/kl": jnp.mean(kl_B)})
 

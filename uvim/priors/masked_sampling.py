@@ -177,14 +177,23 @@ def keep_words(
   logprob_RL = jnp.where(is_unknown_RL, logprob_RL, state.logprob)
   num_masked_R = limit_masked(num_masked_R, is_unknown_RL)
   confidence_RL = confidence(is_unknown_RL, logprob_RL, choice_noise_RL)
-  # By rank and not by a threshold: of two equal ones only one may be masked.
-  order_RL = jnp.argsort(confidence_RL, axis=1)
-  rank_RL = jnp.argsort(order_RL, axis=1)
-  is_masked_RL = is_unknown_RL & (rank_RL < num_masked_R[:, None])
+  is_masked_RL = is_unknown_RL & are_lowest(confidence_RL, num_masked_R)
   return State(
       known=jnp.where(is_masked_RL, UNKNOWN, code_RL),
       code=code_RL,
       logprob=logprob_RL)
+
+
+def are_lowest(
+    values_RL: Float[Array, "R L"], number_R: Int[Array, "R"],
+) -> Bool[Array, "R L"]:
+  """Which values are among the so many lowest of their row.
+
+  By rank and not by a threshold: of two equal ones only one may be among them.
+  """
+  order_RL = jnp.argsort(values_RL, axis=1)
+  rank_RL = jnp.argsort(order_RL, axis=1)
+  return rank_RL < number_R[:, None]
 
 
 def confidence(

@@ -24,7 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from uvim import files, finder, registry
 from uvim import tree as tree_lib
-from uvim.store import alias, digests, pack, safetensors_file
+from uvim.store import alias, digests, givt_files, pack, safetensors_file
 from uvim.typing import PyTree
 
 SUBDIR = "checkpoints"
@@ -422,7 +422,7 @@ def load_params(path: Path) -> dict[str, Any]:
     finder.check_file(given, f"{what} file")
   if is_safetensors:
     return safetensors_file.load(path)
-  return files.load_npz(path)
+  return givt_files.as_ours(files.load_npz(path))
 
 
 def is_workdir(path: Path) -> bool:

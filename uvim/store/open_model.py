@@ -22,7 +22,7 @@ from uvim.models import make_model
 from uvim.models.guided import GuidedModel
 from uvim.priors.base import Prior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, download, pack, published, shapes
+from uvim.store import checkpoint, download, givt_files, pack, published, shapes
 from uvim.tasks import make_task
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
@@ -355,7 +355,7 @@ def _read_arrays(path, kind: str) -> dict[str, Any]:
   if located.endswith(".npz") and "://" not in located:
     # Arrays of something else, maybe gigabytes, are refused by their headers.
     known = files.npz_shapes(located)
-    if known is not None:
+    if known is not None and not givt_files.is_stage_i(known):
       _check_kind(path, known, kind)
       _FIELDS_OF[kind](known)
   arrays = published.load_params(located, kind=kind)

@@ -6,9 +6,9 @@ Wherever a config takes a checkpoint, it takes a name of this table or an
 https:// address too. `uvim.store.download` fetches both, once. What stands on
 the Hugging Face hub may also be called 'hf:OWNER/NAME'; see `uvim.store.hub`.
 
-Sources: the table of the released README for UViM; for AugReg the recommended
-files of "How to train your ViT?" (Steiner et al.), one per size; for the other
-encoders the repositories of their authors or of timm.
+Sources: the tables of the released READMEs for UViM and GIVT; for AugReg the
+recommended files of "How to train your ViT?" (Steiner et al.), one per size;
+for the other encoders the repositories of their authors or of timm.
 """
 
 import os
@@ -48,7 +48,19 @@ def _uvim_models() -> dict[str, str]:
   return models
 
 
-MODELS = _uvim_models()
+def _givt_models() -> dict[str, str]:
+  """The same of GIVT, whose codes are real numbers."""
+  file_stages = {"stage1": "vae", "stage2": "givt"}
+  datasets = {"panoptic": "coco_panoptic", "depth": "nyu_depth"}
+  models = {}
+  for task, dataset in datasets.items():
+    for stage, file_stage in file_stages.items():
+      file = f"{file_stage}_{dataset}_params.npz"
+      models[f"givt-{task}-{stage}"] = f"{HOST}/big_vision/givt/{file}"
+  return models
+
+
+MODELS = _uvim_models() | _givt_models()
 # Size → the augmentation and weight decay that suited it best.
 _RECIPES = {
     "Ti/16": "none-wd_0.03",
@@ -122,8 +134,8 @@ def is_remote(path: str) -> bool:
 
 def is_like_a_name(path: str) -> bool:
   """Whether a path is a name of published weights, if only misspelt."""
-  is_uvim_or_augreg = path.startswith(("uvim-", "howto-"))
-  return is_uvim_or_augreg or bool(_LIKE_A_VIT.fullmatch(path))
+  is_a_family = path.startswith(("uvim-", "givt-", "howto-"))
+  return is_a_family or bool(_LIKE_A_VIT.fullmatch(path))
 
 
 def load_params(

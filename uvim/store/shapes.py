@@ -10,7 +10,7 @@ L code length · N patches
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from uvim.registry import ConfigError
@@ -41,12 +41,14 @@ def kind_of(shapes: Mapping[str, Any]) -> str:
   return "vqvae" if is_stage_i else "lm"
 
 
-def style_of(names: Iterable[str]) -> str | None:
-  """The style that arrays of these names are marked with; None: unmarked.
+def style_of(names: Collection[str]) -> str | None:
+  """The style that the names of arrays tell; None: they tell none.
 
   Raises:
     ConfigError: a style whose other fields no array tells.
   """
+  if _VECTORS in names:
+    return "givt"
   for name in names:
     if name.startswith(STYLE_MARK):
       style = name.removeprefix(STYLE_MARK)
@@ -103,7 +105,7 @@ def _quantizer_fields(shapes):
   if _is_gaussian(shapes):
     codeword_dim, _ = _shape(shapes, _STEM, 2)
     # The weight of a loss does not matter once training is over.
-    return dict(quantizer="gaussian", codeword_dim=codeword_dim, kl_weight=0.0)
+    return dict(quantizer="gaussian", codeword_dim=codeword_dim, beta=0.0)
   if kind_of(shapes) == "vqvae" and "state/dictionary" not in shapes:
     raise ConfigError(
         "No array 'state/dictionary', so the quantizer of this model is not "
@@ -208,16 +210,13 @@ def _vector_fields(shapes):
   out_dim, _ = _shape(shapes, _VECTORS, 2)
   _, seq_len, _ = _shape(shapes, "params/decoder/pos_emb", 3)
   _, num_logits = _shape(shapes, "params/decoder/LogitsDense/kernel", 2)
-  # The published models have a mixture for each number: its components have a
-  # weight, a mean and a scale each.
-  num_mixtures, rest = divmod(num_logits, 3 * out_dim)
-  if rest:
+  # In the published models each number has one Gaussian: a weight, a mean and a
+  # scale. More numbers may mean several things.
+  if num_logits != 3 * out_dim:
     raise ConfigError(
-        f"{num_logits} numbers describe a vector of {out_dim}, and no array "
-        "tells how. Open it from its run's workdir.")
-  return dict(
-      style="givt", out_dim=out_dim, num_mixtures=num_mixtures,
-      seq_len=seq_len)
+        f"{num_logits} numbers describe the density of a vector of {out_dim}, "
+        "and no array tells how. Open it from its run's workdir.")
+  return dict(style="givt", out_dim=out_dim, seq_len=seq_len)
 
 
 def _decoder_fields(shapes):
