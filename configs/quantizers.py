@@ -2,7 +2,7 @@
 
 Without such an argument a config has the quantizer `vq`. The others get about
 as many words a place as its codebook has, and `residual` as many pairs of
-words.
+words. `givt` is a code of real numbers; its stage II is GIVT.
 """
 
 import math
@@ -10,12 +10,17 @@ from typing import NamedTuple
 
 # The arguments of a config, for `common.parse_arg`.
 ARGUMENTS = dict(
-    fsq=False, lfq=False, vq_gradient=False, residual=False, gumbel=False)
+    fsq=False, lfq=False, vq_gradient=False, residual=False, gumbel=False,
+    givt=False)
 # Of quantizer `vq` alone: no other one has a codebook that is counted.
 VQ_FIELDS = ("dict_momentum", "dict_learning", "dict_splitting",
              "commitment_weight")
+# Words of the paper's codebook.
+PAPER_WORDS = 4096
 # Words of a place with quantizer `residual`.
 NUM_QUANTIZERS = 2
+# Of stage II, about words. A model of real numbers has none of these.
+WORD_FIELDS = ("vocab_size", "num_quantizers", "autoregressive", "code_grid")
 # DALL·E's weight, for sums over places and over pixels.
 KL_WEIGHT = 6.6
 
@@ -39,7 +44,7 @@ SIZES = {
     16: Size((4, 4), 2, 1),
     256: Size((8, 6, 5), 2000, 200),
     # NYU depth has 9,294 steps.
-    4096: Size((7, 5, 5, 5, 5), 4000, 400),
+    PAPER_WORDS: Size((7, 5, 5, 5, 5), 4000, 400),
 }
 
 
@@ -74,6 +79,9 @@ def set_words(config):
     config: of stage II, with its oracle.
   """
   oracle = config.oracle.model
+  if oracle.get("quantizer") == "gaussian":
+    _set_vectors(config.model, oracle)
+    return
   # References, which follow an override of the oracle. The vocabulary has one
   # more: the word 0 starts a text.
   words = dict(
@@ -87,6 +95,18 @@ def set_words(config):
     if name in config.model:
       del config.model[name]
     config.model[name] = reference
+
+
+def _set_vectors(model, oracle):
+  """GIVT in place of the language model: one Gaussian for each number."""
+  for name in WORD_FIELDS:
+    if name in model:
+      del model[name]
+  model.update(
+      style="givt", num_mixtures=1, per_channel_mixtures=True,
+      multivariate=False, scale_tol=1e-6, fix_square_plus=True)
+  model.seq_len = oracle.get_ref("code_len")
+  model.out_dim = oracle.get_ref("codeword_dim")
 
 
 # ── Each quantizer ──────────────────────────────────────────────────────────
@@ -133,10 +153,20 @@ def _set_gumbel(model):
       hard=False)
 
 
+def _set_givt(model):
+  model.quantizer = "gaussian"
+  if model.dict_size == PAPER_WORDS:
+    # As published: all that the base model knows is the code.
+    model.update(with_encoder_ctx=False, with_decoder_ctx=False)
+  del model["dict_size"]
+  model.update(codeword_dim=16, beta=2.5e-4, code_dropout="none")
+
+
 _SETTERS = {
     "fsq": _set_fsq,
     "lfq": _set_lfq,
     "vq_gradient": _set_vq_gradient,
     "residual": _set_residual,
     "gumbel": _set_gumbel,
+    "givt": _set_givt,
 }

@@ -182,10 +182,11 @@ def add_stage_ii_evals(config, evaluator, pp_predict, **fields):
             pp=config.pp_eval)
   _add_eval(config, "zero_code", evaluator, fields, pred="zero_code",
             pp=pp_predict)
-  # At temperature 0 the likeliest word is taken, so that the score does not
-  # depend on the seed.
-  sampling = dict(temperature=0.0, seed=0)
-  config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}), **sampling)
+  # At temperature 0 the likeliest word, or vector, is taken, so that the score
+  # does not depend on the seed.
+  temperature = "temp" if config.model.style == "givt" else "temperature"
+  config.uvim.pred_kw = dict(config.uvim.get("pred_kw", {}), seed=0)
+  config.uvim.pred_kw[temperature] = 0.0
 
 
 def _add_eval(config, name, evaluator, fields, *, pred, pp):
