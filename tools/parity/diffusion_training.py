@@ -172,9 +172,10 @@ def _train(theirs, meta) -> dict[str, np.ndarray]:
       schedule["base"] * multiplier(step) for step in range(len(theirs["lr"]))
   ])}
   state = tx.init(params)
+  update = jax.jit(tx.update)
   number = 1
   while grads := _as_kernels(common.below(theirs, f"grad/{number}/")):
-    updates, state = tx.update(grads, state, params)
+    updates, state = update(grads, state, params)
     params = jax.tree.map(np.add, params, updates)
     average = ema.move(average, params, meta["ema_decay"])
     for name in params:
