@@ -301,7 +301,8 @@ $("grid").onpointerup = $("grid").onpointercancel = () => {
 async function repaint() {
   const mine = ++request, id = now;
   try {
-    const got = await ask("decode", {id, code});
+    const got = await ask("decode",
+      {id, code, ...chosenOptions(info.output_options)});
     if (mine !== request || id !== now) return;
     showOutput(got);
     $("likelihood").textContent = bits(got) || "a code with gaps has no " +
@@ -386,8 +387,10 @@ function controlOf(option) {
   const hint = `${option.doc} ${option.allowed}`;
   let control;
   if (option.choices.length) {
-    control = element("select", {}, ...option.choices.map(x => element(
-      "option", {value: x, textContent: x})));
+    const choices = option.choices.map(x => [x, x]);
+    if (option.default === null) choices.unshift(["", "off"]);
+    control = element("select", {}, ...choices.map(([value, textContent]) =>
+      element("option", {value, textContent})));
   } else if (slider) {
     control = element("input", {type: "range", ...sliderOf(option, slider)});
   } else {
@@ -410,9 +413,11 @@ function addControls() {
     ? `This prior has no ${missing.join(", ").replaceAll("_", "-")}.` : "";
 }
 
-function sampling() {  // What the user chose; an empty field is left out.
+// What the user chose; an empty field is left out. `names`: of which options.
+function chosenOptions(names) {
   const given = {};
   for (const option of info.options) {
+    if (names && !names.includes(option.name)) continue;
     const text = $(option.name).value;
     if (text === "") continue;
     given[option.name] = option.choices.length ? text : +text;
@@ -422,7 +427,7 @@ function sampling() {  // What the user chose; an empty field is left out.
 
 // `words`: {given}, the words that stay, or nothing; `title` says so.
 async function predict(words = {}, title = "") {
-  const id = now, options = sampling();
+  const id = now, options = chosenOptions();
   const got = await ask("predict", {id, ...options, ...words,
     seed: +$("seed").value || 0, num_samples: +$("num_samples").value});
   const settings = [title, ...Object.entries(options).map(([name, value]) =>

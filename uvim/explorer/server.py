@@ -5,7 +5,8 @@
   POST /images        an uploaded file; gives `Session.describe`
   GET  /images/ID     the same of an image that is there
   POST /predict       {"id", options, maybe "given"}; gives samples
-  POST /decode        {"id", "code"}; gives the output for a painted code
+  POST /decode        {"id", "code", options of the outputs}; gives the output
+                      for a painted code
 
 Every answer but the page is JSON. A mistake gives {"error": one line}.
 """
@@ -21,7 +22,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from uvim.cli import app
@@ -154,9 +155,9 @@ class Endpoints:
   async def predict(self, request) -> dict[str, Any]:
     given = await _read_json(request)
     number = _text(given, "id")
-    known = ("seed", "num_samples", *self._session.sampling_options)
+    known = ("seed", "num_samples", *self._session.prediction_options)
     _check_names(given, ("id", "given", *known))
-    options = {name: given[name] for name in known if name in given}
+    options = _only(given, known)
     if "given" in given:
       options["given"] = _code(given, "given")
     samples = await self._compute(self._session.predict, number, **options)
@@ -165,9 +166,11 @@ class Endpoints:
   async def decode(self, request) -> dict[str, Any]:
     given = await _read_json(request)
     number = _text(given, "id")
-    _check_names(given, ("id", "code"))
+    known = self._session.output_options
+    _check_names(given, ("id", "code", *known))
     code = _code(given, "code")
-    return await self._compute(self._session.decode, number, code)
+    options = _only(given, known)
+    return await self._compute(self._session.decode, number, code, **options)
 
   async def _compute(self, function: Callable[..., Any], *args: Any,
                      **kwargs: Any) -> Any:
@@ -363,6 +366,10 @@ def _text(given: dict[str, Any], name: str) -> str:
   if not isinstance(value, str):
     raise ConfigError(f"{name} = {value!r}; it must be a text.")
   return value
+
+
+def _only(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+  return {name: given[name] for name in names if name in given}
 
 
 def _code(given: dict[str, Any], name: str) -> list[int]:

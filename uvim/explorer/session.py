@@ -15,7 +15,7 @@ import numpy as np
 
 from uvim import fields, palette, pixels, resize
 from uvim.codes.base import CodeSpec
-from uvim.inference import images, legend, segments
+from uvim.inference import images, legend, readings, segments
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask, Categories
 
@@ -76,19 +76,24 @@ class Session:
     return self._uvim.task
 
   @property
-  def sampling_options(self) -> Mapping[str, fields.Field]:
-    """What the prior can be told; nothing where there is none."""
+  def prediction_options(self) -> Mapping[str, fields.Field]:
+    """What a prediction can be told; nothing where there is no prior."""
     prior = self._uvim.prior
     if prior is None:
       return {}
-    return prior.options
+    return {**prior.options, **readings.OPTIONS, **self.output_options}
+
+  @property
+  def output_options(self) -> Mapping[str, fields.Field]:
+    """Those of them that a painted code is decoded with as well."""
+    return self.task.output_options()
 
   def info(self) -> dict[str, Any]:
     """What the page needs to know about the model."""
     uvim = self._uvim
     spec = uvim.model.spec
     given_note = "" if uvim.prior is None else uvim.prior.given_note
-    options = self.sampling_options.values()
+    options = self.prediction_options.values()
     return {
         "title": self._title,
         "task": "/".join(uvim.task.keys),
@@ -99,6 +104,7 @@ class Session:
         "given_note": given_note,
         "prior": uvim.prior is not None,
         "options": [_describe_option(option) for option in options],
+        "output_options": list(self.output_options),
         "max_samples": MAX_SAMPLES,
         "examples": self._examples,
         "classes": _describe_classes(uvim.task, uvim.categories),
@@ -186,7 +192,7 @@ class Session:
       seed: of the samples.
       num_samples: how many.
       given: for each place a word that stays, or -1; None: -1 everywhere.
-      **options: of the prior and of the task's outputs.
+      **options: some of `prediction_options`.
     """
     _check_option("seed", seed)
     _check_option("num_samples", num_samples)
@@ -199,20 +205,28 @@ class Session:
     # Not every prior has a likelihood; that of real numbers is a density.
     is_discrete = self._uvim.model.spec.is_discrete
     if prediction.logprob is None or not is_discrete:
-      return _describe_samples(prediction, [None] * num_samples)
+      return _describe_samples(prediction, [None] * prediction.num_samples)
     return _describe_samples(prediction, prediction.logprob[0])
 
-  def decode(self, number: str, code: Sequence[int]) -> dict[str, Any]:
-    """The output of the base model for a painted code."""
+  def decode(self, number: str, code: Sequence[int], **options: Any
+             ) -> dict[str, Any]:
+    """The output of the base model for a painted code.
+
+    Args:
+      number: id of the image.
+      code: a word for each place, or -1.
+      **options: some of `output_options`.
+    """
     entry = self._entry(number)
     # The model takes a code for each image; here is one image.
     codes_1L = np.array([code])
-    return self._decoded(entry, codes_1L)
+    return self._decoded(entry, codes_1L, options)
 
-  def _decoded(self, entry, codes_1L) -> dict[str, Any]:
+  def _decoded(self, entry, codes_1L, options=None) -> dict[str, Any]:
     """The output for one code, and how likely the prior finds the code."""
     # First: it checks the code.
-    prediction = self._uvim.decode([entry.image], codes_1L)
+    prediction = self._uvim.decode(
+        [entry.image], codes_1L, **(options or {}))
     logprob_L = self._logprob(entry, codes_1L)
     samples = _describe_samples(prediction, [logprob_L])
     return samples[0]

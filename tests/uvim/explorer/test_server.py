@@ -15,6 +15,7 @@ from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim import fields, palette, pixels
 from uvim.codes.base import CodeSpec
 from uvim.explorer import session
+from uvim.inference import readings
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
 
@@ -62,7 +63,9 @@ def test_what_an_image_gets(client, uvim):
   assert info["grid"] == [2, 2] and info["prior"]
   assert info["unpaintable"] == "" and "word by word" in info["given_note"]
   names = [option["name"] for option in info["options"]]
-  assert names == list(uvim.prior.options) and "top_k" in names
+  assert names == [*uvim.prior.options, *readings.OPTIONS, "min_fraction",
+                   "instance_label"]
+  assert info["output_options"] == ["min_fraction", "instance_label"]
   # Nobody knows what the classes of the tiny model are.
   names = [known["name"] for known in info["classes"]]
   assert names == [f"class {c}" for c in range(1, len(names) + 1)]
@@ -84,6 +87,23 @@ def test_a_painted_code_changes_the_output(client, uvim):
     assert ("bits" in got) == (-1 not in code)
     outputs.append(drawn.tobytes())
   assert len(set(outputs)) == 3
+  # It is read as the prediction was.
+  got = client.post("/decode", {
+      "id": number, "code": [1, 2, 3, 4], "instance_label": "pixel"})
+  np.testing.assert_array_equal(
+      image_of(got["output"]),
+      uvim.decode(x, [[1, 2, 3, 4]], instance_label="pixel").pictures()[0][0])
+
+
+def test_one_answer_of_several_samples(client, uvim):
+  x = noise_image()
+  number = client.upload(png(x)).json()["id"]
+  options = dict(num_samples=3, temperature=1, reduce="agreement")
+  sample, = client.post("/predict", {"id": number, **options})["samples"]
+  expected = uvim.predict(x, **options)
+  np.testing.assert_array_equal(
+      image_of(sample["output"]), expected.pictures()[0][0])
+  assert sample["code"] == expected.codes[0, 0].tolist()
 
 
 def test_given_words_stay_and_the_others_are_drawn(masked):
@@ -189,7 +209,7 @@ def test_a_prior_of_other_options_and_without_likelihood(uvim):
       uvim, prior=Variant(uvim.prior, options={"sharpness": option}),
       predict=predict, log_prob=log_prob, word_counts=None, grid=None))
   info = client.get("/info")
-  assert info["options"] == [{
+  assert info["options"][:1] == [{
       "name": "sharpness", "default": 1.0, "doc": "How sharp.",
       "allowed": "a number ≥ 0", "choices": []}]
   assert info["counts"] is None and info["grid"] is None
