@@ -25,13 +25,13 @@ from trainers.families.base import (
   nested,
 )
 from trainers.families.vqvae import VqvaeFamily
-from uvim import fields, priors
+from uvim import priors
 from uvim.codes import usage
 from uvim.config import TrainConfig
 from uvim.encoders.image_encoder import Context
 from uvim.inference import readings
 from uvim.models import make_model
-from uvim.priors.base import NUM_SAMPLES, Prior, Samples, example_seeds
+from uvim.priors.base import Prior, Samples, example_seeds
 from uvim.registry import ConfigError
 from uvim.store import code_cache, open_model, published
 
@@ -104,9 +104,7 @@ class LmFamily(Family):
     options = super().options(predictor)
     if predictor == "predict":
       options |= self.prior.options | readings.OPTIONS
-      options["num_samples"] = fields.Field(
-          "num_samples", 1, "How many samples of each image.",
-          check=NUM_SAMPLES)
+      options["num_samples"] = readings.NUM_SAMPLES
     return options
 
   def check_options(self, predictor, given, where):
@@ -182,15 +180,28 @@ class LmFamily(Family):
     elif needs_image:
       raise ConfigError("config.pp_train must keep 'image'.")
 
-  def targets(self, frozen, batch) -> jax.Array:
-    """The codes to learn: from a cache, or the oracle's."""
-    if "code" in batch:
-      return batch["code"]
-    return self.oracle.encode(frozen, batch)
+  def targets(self, frozen, batch, rngs_B=None) -> jax.Array:
+    """The codes to learn: from a cache, or the oracle's.
+
+    Args:
+      frozen: the oracle's arrays.
+      batch: with 'code' from a cache, or labels.
+      rngs_B: a key per example in training. Numbers of a code are then drawn,
+        as stage I draws them; words do not depend on chance.
+    """
+    if self.code_spec.is_discrete:
+      if "code" in batch:
+        return batch["code"]
+      return self.oracle.encode(frozen, batch)
+    # Of numbers, a cache has what the oracle wrote.
+    x_BLE = batch.get("code")
+    if x_BLE is None:
+      x_BLE = self.oracle.written(frozen, batch)
+    return self.oracle.model.quantize(frozen, x_BLE, rngs_B).code
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, step
-    code = self.targets(frozen, batch)
+    code = self.targets(frozen, batch, rngs_B)
     code = jax.lax.stop_gradient(code)
     image = batch.get("image")
     if "features" in batch:

@@ -22,6 +22,7 @@ from jax import lax
 from uvim import fields
 from uvim.codes.base import CodeSpec
 from uvim.models.guided import GuidedModel
+from uvim.priors import base as priors_base
 from uvim.priors.base import Samples
 from uvim.registry import ConfigError
 from uvim.tasks.base import AbstractTask
@@ -49,6 +50,11 @@ _OPTIONS = (
         check=fields.optional(fields.one_of(REDUCTIONS))),
 )
 OPTIONS = {option.name: option for option in _OPTIONS}
+# Of evaluators, which read one answer of each image. `UViM.predict` has it too,
+# and may give all samples.
+NUM_SAMPLES = fields.Field(
+    "num_samples", 1, "How many samples of each image; with several, `reduce` "
+    "makes one answer of them.", check=priors_base.NUM_SAMPLES)
 
 
 class Answer(NamedTuple):

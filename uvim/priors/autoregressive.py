@@ -46,7 +46,8 @@ _OPTIONS = (
             fields_lib.optional(_PROBABILITY)),
     _option("soft_words", None,
             "A temperature: f reads the mean of all words' vectors, weighted "
-            "by their probabilities at it, in place of the word.",
+            "by their probabilities at it, in place of the word. What is "
+            "recorded are the words: that code alone gives another output.",
             _SOFT_TEMPERATURE),
     _option("soft_inputs", None,
             "A temperature: the language model reads such a mean of its own "
