@@ -200,16 +200,21 @@ def _task_table() -> str:
 def _prediction_table() -> str:
   """The options in `pred_kw`."""
   from trainers.families.vqvae import VqvaeFamily
+  from uvim.inference import readings
   from uvim.priors import PRIORS
+  from uvim.tasks.depth import DepthTask
   from uvim.tasks.panoptic import PanopticTask
   rows = _option_rows("panoptic output", options_of(PanopticTask.outputs),
                       OUTPUT_OPTIONS)
+  rows += _described_rows("depth output", DepthTask.output_options())
   rows += _option_rows("`predict`, `oracle`", options_of(VqvaeFamily.predict),
                        CODE_OPTIONS)
   for style, prior in PRIORS.items():
     owner = f"stage II `predict`, `style` = `{style}`"
-    meanings = {name: option.doc for name, option in prior.options.items()}
-    rows += _option_rows(owner, prior.options, meanings)
+    rows += _described_rows(owner, prior.options)
+  rows += _described_rows(
+      "stage II `predict`",
+      {"num_samples": readings.NUM_SAMPLES, **readings.OPTIONS})
   return _table(("for", "`pred_kw`", "meaning", "default"), rows)
 
 
@@ -247,6 +252,13 @@ def _optimizer_tables() -> dict[str, str]:
       "scalers": _table(("`optax_name`", "options"), scalers),
       "default_decay": _shown(decay_type.default),
       "periods": _table(("option", "meaning", "default"), periods)}
+
+
+def _described_rows(owner: str, options: Mapping[str, Field]
+                    ) -> list[tuple[str, ...]]:
+  """Rows of options that bring their meanings along."""
+  meanings = {name: option.doc for name, option in options.items()}
+  return _option_rows(owner, options, meanings)
 
 
 def _option_rows(owner: str, options: Mapping[str, Field],
