@@ -4,7 +4,7 @@ import ast
 import pathlib
 import re
 
-from trainers.report import watches
+from trainers.report import alarm_kinds
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -34,7 +34,7 @@ def test_every_message_in_the_table_exists():
 
 def test_every_alarm_has_its_section():
   # tests/trainers/report/test_alarms.py raises each of them.
-  for kind in watches.KINDS.values():
+  for kind in alarm_kinds.KINDS.values():
     assert f"\n### {kind.title}\n" in TEXT
     link = kind.title.replace(" ", "-")
     assert f"[{kind.title}](#{link})" in TEXT.replace("\n", " ")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainers.report import run_files
-from trainers.report.watches import KINDS, Alarm, Values, watches_of
+from trainers.report.alarm_kinds import KINDS, Alarm
+from trainers.report.watches import Values, watches_of
 
 # After an alarm, the same one is held back for this share of the run.
 QUIET = 0.1

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from evaluators import HEADLINES
-from trainers.report import details_file, pairs, plots, run_files, watches
+from trainers.report import (
+  alarm_kinds,
+  details_file,
+  pairs,
+  plots,
+  run_files,
+  watches,
+)
 from trainers.report.run_files import Evaluator, Run
 
 # A score that differs by less than this share of another is as good.
@@ -142,7 +149,7 @@ def _limit(run: Run, score: _Score, oracle: _Score, without: _Score
   if watches.is_below(score.name, score.value, without.value):
     return Finding(
         f"UViM is below no code ({score.name}: {values}). Its codes mislead "
-        "the base model.", watches.KINDS["below_no_code"].advice)
+        "the base model.", alarm_kinds.KINDS["below_no_code"].advice)
   if not _is_better(oracle, without):
     return Finding(
         f"Even the oracle's code is of no use ({score.name}: {values}).",

@@ -16,6 +16,7 @@ from trainers.report.pace import Pass
 from uvim import tree
 from uvim.config import TrainConfig
 from uvim.learn import optim
+from uvim.nn.grid import grid_of
 
 Size = tuple[int, int]
 Batch = Mapping[str, np.ndarray]
@@ -111,10 +112,10 @@ def _pixels(size: Size) -> str:
 
 
 def _grid(size: Size, patch: Size) -> str:
-  rows = size[0] // patch[0]
-  columns = size[1] // patch[1]
-  return (f"{rows} × {columns} = {rows * columns} tokens of {patch[0]} × "
-          f"{patch[1]}")
+  rows, columns = grid_of(size, patch)
+  height, width = patch
+  return (f"{rows} × {columns} = {rows * columns} tokens of {height} × "
+          f"{width}")
 
 
 def code_text(family: Family) -> str:

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 from trainers.report import (
+  alarm_kinds,
   alarms,
   class_tables,
   findings,
@@ -15,7 +16,6 @@ from trainers.report import (
   plots,
   run_curves,
   run_files,
-  watches,
 )
 from trainers.report.html_page import (
   as_json,
@@ -36,6 +36,7 @@ _STAGES = {
     "lm": "Stage II",
     "mae": "MAE",
     "dino": "DINO",
+    "pix2seq_d": "Pix2Seq-D",
 }
 _SIZES = ("width", "emb_dim", "depth", "num_layers", "oracle_depth",
           "base_model_depth", "code_len", "seq_len", "dict_size")
@@ -105,7 +106,7 @@ def _alarms(run: Run) -> list[str]:
     times = [f"{plots.number(value)} at step {step}"
              for step, value in points[-_MAX_TIMES:]]
     sentences = [f"Alarm: {alarms.title_of(name)} ({', '.join(times)}).",
-                 watches.advice_of(name, run.config),
+                 alarm_kinds.advice_of(name, run.config),
                  "See docs/troubleshooting.md."]
     text = " ".join(filter(None, sentences))
     parts.append(paragraph(text, "alarm"))

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 from evaluators import HEADLINES
 from trainers.report import pairs, run_files
+from trainers.report.alarm_kinds import Alarm, advice_of
 from trainers.report.pairs import Pair
 from trainers.report.run_files import WORDS_PER_CODE
-from uvim.codes import QUANTIZERS
-from uvim.codes.base import Quantizer
 
 # The codebook has collapsed if a run uses less than this share of it. A healthy
 # run uses nearly all.
@@ -52,79 +51,6 @@ SMALL_SHARE = 0.1
 LARGE_SHARE = 0.5
 
 Values = Mapping[str, float]
-
-
-class Kind(NamedTuple):
-  """A kind of alarm.
-
-  Attributes:
-    title: its section in docs/troubleshooting.md.
-    advice: what to do.
-  """
-  title: str
-  advice: str
-
-
-KINDS = {
-    "codebook_collapse": Kind(
-        "codebook collapse",
-        # Another one where the config names its quantizer.
-        Quantizer.if_unused),
-    "oracle_gap": Kind(
-        "widening gap",
-        "The language model gets worse: overfitting, or too high a learning "
-        "rate?"),
-    "overfitting": Kind(
-        "overfitting", "More data, more augmentation, or fewer steps?"),
-    "repeated_word": Kind(
-        "repeated word",
-        "Sample at temperature 1; then more augmentation, a pretrained "
-        "encoder, or a code that is easier to predict."),
-    "below_no_code": Kind(
-        "below no code",
-        "Sample at temperature 1, for RMSE and PSNR the mean of several; then "
-        "more augmentation, a pretrained encoder, or a code that is easier to "
-        "predict."),
-}
-
-
-class Alarm(NamedTuple):
-  """A warning.
-
-  Attributes:
-    name: a key of KINDS, and its name in the metrics.
-    figure: the number that raised it.
-    seen: what the watch saw, as part of a sentence.
-    is_first: whether the run has not raised it before.
-    advice: what to do; None: that of its kind.
-  """
-  name: str
-  figure: float
-  seen: str
-  is_first: bool = True
-  advice: str | None = None
-
-  @property
-  def message(self) -> str:
-    """All of it in one line."""
-    kind = KINDS[self.name]
-    return f"{kind.title}: {self.seen}. {self.advice or kind.advice}"
-
-
-def advice_of(name: str, config: Mapping[str, Any]) -> str:
-  """What to do about an alarm; "" where nobody knows.
-
-  Args:
-    name: its name in the metrics.
-    config: config.json of the run; {}: nobody knows it.
-  """
-  if name not in KINDS:
-    # Another version may have other alarms.
-    return ""
-  quantizer_cls = QUANTIZERS.get(run_files.quantizer(config))
-  if name == "codebook_collapse" and quantizer_cls:
-    return quantizer_cls.if_unused
-  return KINDS[name].advice
 
 
 class Watch(abc.ABC):
@@ -211,48 +137,72 @@ class _Score(NamedTuple):
   value: float
 
 
-class GapWatch(Watch):
+class _PairWatch(Watch):
+  """Compares two evaluators whenever both have reported.
+
+  They report one after the other, so the second report of a step counts.
+  """
+
+  def __init__(self, pair: Pair):
+    """No report yet of the two evaluators."""
+    self.pair = pair
+    self._scores: dict[str, _Score] = {}  # Prefix → the newest.
+
+  def see(self, step, values):
+    has_new = False
+    for prefix in self.pair:
+      name = self.score_name(prefix, values)
+      if name is not None:
+        self._scores[prefix] = _Score(step, name, values[prefix + name])
+        has_new = True
+    lm = self._scores.get(self.pair.lm)
+    other = self._scores.get(self.pair.other)
+    has_both = lm is not None and other is not None
+    if not has_new or not has_both or lm.step != other.step:
+      return None
+    return self.compare(lm, other)
+
+  @abc.abstractmethod
+  def score_name(self, prefix: str, values: Values) -> str | None:
+    """Which score of an evaluator is compared; None: it has not reported.
+
+    Args:
+      prefix: of the evaluator; the names of its scores have it in `values`.
+      values: name of a metric → number.
+    """
+
+  @abc.abstractmethod
+  def compare(self, lm: _Score, other: _Score) -> Alarm | None:
+    """The alarm that two scores of one step raise, if any."""
+
+
+class GapWatch(_PairWatch):
   """Warns when the language model's code falls behind the oracle's."""
 
   def __init__(self, pair: Pair):
     """No report yet of the two evaluators."""
-    self._pair = pair
-    self._scores: dict[str, _Score] = {}  # Prefix → the newest.
-    self._smallest = None
+    super().__init__(pair)
+    self._smallest = math.inf
 
-  def see(self, step, values):
-    has_lm = self._note_score(self._pair.lm, step, values)
-    has_oracle = self._note_score(self._pair.other, step, values)
-    if not (has_lm or has_oracle):
-      return None
-    lm = self._scores.get(self._pair.lm)
-    oracle = self._scores.get(self._pair.other)
-    # The two evaluators report one after the other: wait for the second.
-    if lm is None or oracle is None or lm.step != oracle.step:
-      return None
+  def score_name(self, prefix, values):
+    """The evaluator's first score."""
+    for name in values:
+      if name.startswith(prefix) and not name.endswith(WORDS_PER_CODE):
+        return name.removeprefix(prefix)
+    return None
 
+  def compare(self, lm, other):
     # Some scores are better when they fall, so only the distance counts.
-    gap = abs(oracle.value - lm.value)
-    if self._smallest is None:
-      self._smallest = gap
+    gap = abs(other.value - lm.value)
     self._smallest = min(gap, self._smallest)
     is_wider = gap > WIDER * self._smallest
     # The smallest gap may be nearly 0, and then any noise is many times wider.
-    is_noticeable = gap - self._smallest > NOTICEABLE * abs(oracle.value)
+    is_noticeable = gap - self._smallest > NOTICEABLE * abs(other.value)
     if not (is_wider and is_noticeable):
       return None
     return Alarm("oracle_gap", gap, (
-        f"{lm.name} is {lm.value:.4g}, with the oracle's code "
-        f"{oracle.value:.4g}; the smallest gap was {self._smallest:.4g}"))
-
-  def _note_score(self, prefix, step, values) -> bool:
-    """Keeps the evaluator's first score; whether there was one."""
-    for name, value in values.items():
-      is_score = not name.endswith(WORDS_PER_CODE)
-      if name.startswith(prefix) and is_score:
-        self._scores[prefix] = _Score(step, name, value)
-        return True
-    return False
+        f"{self.pair.lm}{lm.name} is {lm.value:.4g}, with the oracle's code "
+        f"{other.value:.4g}; the smallest gap was {self._smallest:.4g}"))
 
 
 def is_below(score: str, value: float, without: float) -> bool:
@@ -278,40 +228,28 @@ def is_below(score: str, value: float, without: float) -> bool:
   return value > allowed
 
 
-class NoCodeWatch(Watch):
+class NoCodeWatch(_PairWatch):
   """Warns when the language model's code is worse than none at all."""
 
   def __init__(self, pair: Pair, total_steps: int):
     """No report yet of the two evaluators, in a run of `total_steps`."""
-    self._pair = pair
+    super().__init__(pair)
     self._first_step = LM_WARM_UP * total_steps
-    self._scores: dict[str, _Score] = {}  # Prefix → the newest.
 
-  def see(self, step, values):
-    has_lm = self._note_score(self._pair.lm, step, values)
-    has_other = self._note_score(self._pair.other, step, values)
-    is_early = step < self._first_step
-    if is_early or not (has_lm or has_other):
-      return None
-    lm = self._scores.get(self._pair.lm)
-    without = self._scores.get(self._pair.other)
-    # The two evaluators report one after the other: wait for the second.
-    if lm is None or without is None or lm.step != without.step:
-      return None
-
-    if not is_below(lm.name, lm.value, without.value):
-      return None
-    return Alarm("below_no_code", lm.value, (
-        f"{self._pair.lm}{lm.name} is {lm.value:.4g}, without any code "
-        f"{without.value:.4g}"))
-
-  def _note_score(self, prefix, step, values) -> bool:
-    """Keeps the evaluator's headline; whether there was one."""
+  def score_name(self, prefix, values):
+    """The evaluator's headline."""
     for name in HEADLINES:
       if prefix + name in values:
-        self._scores[prefix] = _Score(step, name, values[prefix + name])
-        return True
-    return False
+        return name
+    return None
+
+  def compare(self, lm, other):
+    is_early = lm.step < self._first_step
+    if is_early or not is_below(lm.name, lm.value, other.value):
+      return None
+    return Alarm("below_no_code", lm.value, (
+        f"{self.pair.lm}{lm.name} is {lm.value:.4g}, without any code "
+        f"{other.value:.4g}"))
 
 
 class RepeatWatch(Watch):

@@ -7,7 +7,7 @@ import pytest
 
 from evaluators import EVALUATORS, HEADLINES
 from tests.trainers.report import runs
-from trainers.report import alarms, pairs, run_files, watches
+from trainers.report import alarm_kinds, alarms, pairs, run_files, watches
 
 STAGE_I = dict(kind="vqvae", evals=[
     runs.evaluator("oracle_code"),
@@ -349,7 +349,7 @@ def test_every_kind_of_alarm_is_raised_somewhere():
   reports += no_code_reports("PQ", lm=1.0, without=2.0)
   reports += word_reports(1.0, 21.0)
   raised += [name for _, name in alarms_of(reports)]
-  assert set(raised) == set(watches.KINDS)
+  assert set(raised) == set(alarm_kinds.KINDS)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 7])
