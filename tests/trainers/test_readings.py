@@ -106,7 +106,7 @@ def test_one_answer_of_several_samples(predict, samples):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (dict(num_samples=4), "num_samples = 4; .*reduce must be one of likelihood"),
+    (dict(num_samples=4), "num_samples = 4; .*reduce must be one of like"),
     (dict(num_samples=0, reduce="likelihood"), "num_samples = 0; it must be"),
     (dict(reduce="mean"), "reduce = 'mean'; classes and instances"),
     (dict(reduce="best"), "reduce = 'best'; it must be None or one of"),
@@ -117,3 +117,31 @@ def test_one_answer_of_several_samples(predict, samples):
 def test_readings_that_cannot_be(predict, options, message):
   with pytest.raises(ConfigError, match=message):
     predict(**options)
+
+
+def test_panels_show_samples_and_the_answer_that_is_scored(family):
+  asked = []
+
+  class Predict:
+    """Notes what is asked for; every output is void."""
+
+    def __init__(self, **scored):
+      self._scored = scored
+
+    def scored(self, name):
+      return self._scored if name == "predict" else {}
+
+    def __call__(self, name, **options):
+      asked.append((name, options))
+      void = np.zeros((8, 16, 16, 2), np.int32)
+      return lambda variables, batch: {"panoptic": void}
+
+  columns = family.panel(Predict(drop_below=0.4), None, tiny.batch())
+  assert asked[-1] == (
+      "predict", dict(drop_below=0.4, temperature=1.0, seed=2))
+  assert len(asked) == len(columns) - 2
+  scored = dict(num_samples=3, reduce="agreement", temperature=1.0)
+  columns = family.panel(Predict(**scored), None, tiny.batch())
+  assert list(columns)[-1] == "as scored: agreement"
+  assert asked[-1] == ("predict", scored)
+  assert asked[-2][1]["num_samples"] == 1 and asked[-2][1]["reduce"] is None

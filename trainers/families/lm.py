@@ -294,8 +294,13 @@ class LmFamily(Family):
         "oracle's code": output("oracle", batch),
         "no code": output("zero_code", unlabelled),
     }
+    reduce = predict.scored("predict").get("reduce")
+    # A column that is a sample is one, whatever is scored.
+    single = {"num_samples": 1, "reduce": None} if reduce else {}
     for title, options in self.prior.panel.items():
-      outputs[title] = output("predict", unlabelled, **options)
+      outputs[title] = output("predict", unlabelled, **options, **single)
+    if reduce:
+      outputs[f"as scored: {reduce}"] = output("predict", unlabelled)
     return draw_columns(self.task, batch, outputs)
 
 

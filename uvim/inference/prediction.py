@@ -39,10 +39,11 @@ class Prediction:
       them.
     outputs: the task's outputs by name: per image an array [S, H, W, …] of
       its size.
-    codes: the guiding codes behind them, -1 is no word; None where the model
-      has no codes.
+    codes: the guiding codes behind them, -1 is no word; of a mean those of
+      all samples; None where the model has no codes. With `soft_words` in the
+      settings f has read other vectors than those of these words.
     logprob: log-probability of each word in nats; None where the code does
-      not come from a language model.
+      not come from a language model, and of a mean.
     settings: what the samples depend on: temperature, seed, ….
     categories: rows with .id, .name and .isthing: what class 1, 2, … stands
       for; empty where nobody knows, or where the task has no classes.
@@ -77,7 +78,8 @@ class Prediction:
   def log_likelihood(self) -> Float[np.ndarray, "n S"]:
     """The log-likelihood of each whole code, in nats."""
     if self.logprob is None:
-      raise ConfigError("These codes were not written by the language model; "
+      raise ConfigError("These codes were not written by the language model, "
+                        "or the outputs are a mean; "
                         "UViM.log_prob gives the likelihood of any code.")
     # Each word is given those before it, so the logarithms add up.
     return self.logprob.sum(-1)

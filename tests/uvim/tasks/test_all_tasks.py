@@ -159,3 +159,26 @@ def test_an_option_of_a_resize_is_checked():
   with pytest.raises(ConfigError, match="full_luma = 'no'; it must be True"):
     color.to_image_size(np.zeros((4, 4, 3), np.float32),
                         np.zeros((8, 8, 3), np.uint8), full_luma="no")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_agreement_is_highest_with_itself(name):
+  task = make(name)
+  outputs = jax.jit(task.outputs)(logits_of(name, batch=2))
+  other = {key: x[::-1] for key, x in outputs.items()}
+  agree = jax.jit(task.agreement)
+  itself_B = agree(outputs, outputs)
+  assert itself_B.shape == (2,) and (itself_B > agree(outputs, other)).all()
+  np.testing.assert_allclose(
+      agree(outputs, other), agree(other, outputs), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_mean_of_equal_samples_is_one_of_them(name):
+  task = make(name)
+  assert task.has_mean == (task.num_categories is None)
+  if task.has_mean:
+    outputs = task.outputs(logits_of(name))
+    samples = {key: jnp.stack([x, x, x]) for key, x in outputs.items()}
+    for key, mean in task.mean(samples).items():
+      np.testing.assert_allclose(mean, outputs[key], atol=1e-5)

@@ -224,3 +224,15 @@ def test_fields_that_do_not_fit_are_named(change, options, message):
 def test_labels_that_are_no_depths_are_refused(labels, message):
   with pytest.raises(ConfigError, match=message):
     _task().inputs({"labels": labels})
+
+
+def test_the_mean_of_bins_is_that_of_their_centres():
+  task = _task(bins=4, min_depth=1.0, max_depth=9.0)
+  # Centres are 2, 4, 6 and 8 metres.
+  probability_K = np.array([0.1, 0.2, 0.3, 0.4])
+  logits = np.broadcast_to(
+      np.log(probability_K)[None, None, :, None], (1, 4, 4, 16))
+  got = task.outputs({"depth": jnp.asarray(logits)}, bins="mean")["depth"]
+  np.testing.assert_allclose(got, 0.2 + 0.8 + 1.8 + 3.2, rtol=1e-6)
+  with pytest.raises(ConfigError, match="bins = 'middle'; it must be one of"):
+    task.outputs({"depth": jnp.asarray(logits)}, bins="middle")

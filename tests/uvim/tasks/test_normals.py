@@ -82,3 +82,13 @@ def test_pictures():
 def test_what_is_no_normal_is_refused(channels, truth):
   with pytest.raises(ConfigError, match="3.*unit vector"):
     make(channels).inputs({"labels": truth})
+
+
+def test_a_mean_of_directions_has_length_1():
+  task = make()
+  samples = jnp.asarray([directions(0), directions(1)])
+  mean = task.mean({"normals": samples})["normals"]
+  np.testing.assert_allclose(jnp.linalg.norm(mean, axis=-1), 1, atol=1e-5)
+  np.testing.assert_allclose(
+      mean * jnp.linalg.norm(samples.sum(0), axis=-1, keepdims=True),
+      samples.sum(0), atol=1e-5)
