@@ -37,10 +37,11 @@ class Samples(flax.struct.PyTreeNode):
 
   Attributes:
     code: (B, S, *CodeSpec.shape).
-    logprob: f32 [B, S, L], log-probability in nats of each word under the model
-      itself: temperature 1, nothing truncated. Their sum over L is the
-      log-likelihood of a code, or of drawing its words in the order in which
-      they were drawn. None where a prior has no likelihood.
+    logprob: f32 [B, S, L], log-probability in nats of each word, or of all
+      words of a place, under the model itself: temperature 1, nothing
+      truncated. Their sum over L is the log-likelihood of a code, or of
+      drawing its words in the order in which they were drawn. None where a
+      prior has no likelihood.
     vectors: f32 [B, S, L, E], what f reads in place of the code's own vectors;
       None: it reads those. See `uvim.priors.soft_words`.
   """
@@ -119,7 +120,7 @@ class Prior(abc.ABC):
       code: Array,
       rngs_B: PRNGKey | None = None,
   ) -> tuple[PerExample, LogsOfEach]:
-    """Negative log-likelihood of each code, in nats per place of the code.
+    """Negative log-likelihood of each code, in nats per word.
 
     Args:
       params: the parameters.
@@ -175,7 +176,7 @@ class Prior(abc.ABC):
       image: Seen,
       code: Array,
   ) -> Float[Array, "B L"] | None:
-    """Log-probability in nats of each word of any code; None if unknown."""
+    """Log-probability in nats of any code, place by place; None if unknown."""
     del params, image, code
     return None
 
