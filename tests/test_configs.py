@@ -275,6 +275,8 @@ def test_stage_ii_fits_every_quantizer_that_configs_name(task, is_small):
     model_of(config).check_code(model.spec, "config.model")
     oracle = make_model("vit", config.oracle.model, "config.oracle.model")
     assert oracle.quantizer == model.quantizer
+    if not model.spec.is_discrete:
+      continue
     # As nearly as levels allow.
     assert bits(model.spec) == pytest.approx(wanted, abs=0.1)
   with pytest.raises(ValueError, match="fsq, gumbel: a model has one"):

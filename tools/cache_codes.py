@@ -56,13 +56,18 @@ def oracle_codes(config, family, oracle: Any, split, features: Stored | None,
     first, end: numbers of rows; see `cache_writer.MakeRows`.
 
   Yields:
-    int32 [L]; None for an example that could not be read.
+    int32 [L], or of a code without words what the oracle writes, f32
+    [L, numbers]; None for an example that could not be read.
   """
   stage_i = family.oracle
+  encode_with = stage_i.encode
+  if not stage_i.code_spec.is_discrete:
+    # Each training step draws other numbers from it.
+    encode_with = stage_i.written
 
   def encode(oracle, batch):
     ctx = stage_i.see(oracle, batch, batch.get("features"))
-    return stage_i.encode(oracle, batch, ctx)
+    return encode_with(oracle, batch, ctx)
 
   cached = {}
   unused = ()
@@ -149,15 +154,17 @@ def _open_features(config, stage_i, oracle: Any) -> Stored | None:
 
 
 def _layout_of(config, family, num_examples: int) -> Layout:
-  """What `codes.npy` holds; a ConfigError for codes without words."""
-  spec = family.oracle.model.spec
+  """What `codes.npy` holds."""
+  model = family.oracle.model
+  spec = model.spec
+  shape = (config.codes_per_image, num_examples)
   if not spec.is_discrete:
-    raise ConfigError("config.oracle.model.quantizer writes no words; only "
-                      "codes of words can be kept.")
+    row_shape = (spec.length, model.quantizer.oracle_dim)
+    return Layout((*shape, *row_shape), np.dtype(np.float32))
   # Signed, since −1 marks a bad example.
   is_small = spec.num_words < 2**15
   dtype = np.dtype(np.int16 if is_small else np.int32)
-  return Layout((config.codes_per_image, num_examples, *spec.shape), dtype)
+  return Layout((*shape, *spec.shape), dtype)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -353,7 +353,7 @@ class Family(abc.ABC):
     """Which values the options that families share may have."""
     checks = {"seed": fields.SEED}
     num_words = self.num_words()
-    if num_words is not None:
+    if num_words is not None or self.code_spec is not None:
       checks["mask"] = fields.optional(masking.mask_check(num_words))
     return checks
 

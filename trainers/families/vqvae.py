@@ -168,12 +168,16 @@ class VqvaeFamily(Family):
       batch: with labels.
       ctx: what `see` made of it; None: it has not run.
     """
+    x_BLE = self.written(variables, batch, ctx)
+    # Without keys per example: an evaluation must not depend on chance.
+    return self.model.quantize(variables, x_BLE).code
+
+  def written(self, variables, batch, ctx=None) -> jax.Array:
+    """What the oracle writes, before the quantizer; arguments of `encode`."""
     data = self.task.inputs(batch)
     if ctx is None:
       ctx = data["ctx"]
-    # Without keys per example: an evaluation must not depend on chance.
-    coded = self.model.oracle(variables, data["x"], ctx)
-    return coded.code
+    return self.model.written(variables, data["x"], ctx)
 
   def decode(self, variables, code, batch, mask=None, mask_region=None,
              seed=0, ctx=None, vectors=None, dropped=None):

@@ -80,8 +80,12 @@ def _is_inside(region, grid):
   return are_rows and 0 <= left <= right <= num_columns
 
 
-def mask_check(num_words: int) -> fields.Check:
-  """Which masks `mask_code` knows, for a code of Q words."""
+def mask_check(num_words: int | None) -> fields.Check:
+  """Which masks `mask_code` knows, for a code of Q words; None: of numbers."""
+  if num_words is None:
+    return fields.Check("'zeros': this code has no words to put in",
+                        lambda mask: mask == "zeros")
+
   def is_mask(mask):
     # `type`, not `isinstance`: True is an int, but no word.
     is_word = type(mask) is int and 0 <= mask < num_words
@@ -94,7 +98,7 @@ def mask_check(num_words: int) -> fields.Check:
 
 def check_mask(
     mask: str | int,
-    num_words: int,
+    num_words: int | None,
     *,
     where: str = "mask",
 ) -> None:
@@ -107,7 +111,7 @@ def check_mask(
 def mask_code(
     code_BL: Words,
     mask: str | int,
-    num_words: int,
+    num_words: int | None,
     *,
     region: Sequence[int] | None = None,
     grid: tuple[int, int] | None = None,
@@ -119,7 +123,7 @@ def mask_code(
     code_BL: the code, [B, L]; or [B, L, R], with several words a place.
     mask: what stands in the region: "zeros" for no word, "random" for words
       drawn evenly, an integer for this one word everywhere.
-    num_words: Q.
+    num_words: Q; None where the code is made of real numbers.
     region, grid: see `region_mask`.
     seeds_B: one integer per example, from which its random words follow.
 
@@ -148,12 +152,14 @@ def mask_code(
 
 
 def says_nothing(code: Array, spec: CodeSpec) -> Dropped:
-  """Which places of codes lack a word: -1 stands there.
+  """Which places of codes lack a word: -1 stands there, or NaN for a number.
 
   Args:
-    code: (B, *spec.shape), words.
+    code: (B, *spec.shape).
     spec: of these codes.
   """
+  if not spec.is_discrete:
+    return jnp.any(jnp.isnan(code), axis=-1)
   if spec.words_per_place > 1:
     return jnp.any(code < 0, axis=-1)
   return code < 0

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from uvim import fields, resize, tasks
+from uvim.codes import masking
 from uvim.encoders.image_encoder import Context
 from uvim.inference import given_codes, programs, readings
 from uvim.inference import images as images_lib
@@ -323,7 +324,7 @@ class UViM:
     originals = images_lib.read_all(images, value_range=value_range)
     codes_nSL = given_codes.check_codes(
         codes, len(originals), self.model.spec)
-    if codes_nSL.min() < 0:
+    if masking.says_nothing(codes_nSL, self.model.spec).any():
       raise ConfigError("A code in which a word is missing has no likelihood.")
     rows = []
     for original, code_SL in zip(originals, codes_nSL, strict=True):

@@ -2,8 +2,8 @@
 
 n images · S samples per image · L code length
 
-Where a place has several words (`CodeSpec.shape`), each of these shapes has one
-more axis.
+Where a place has several words, or real numbers (`CodeSpec.shape`), each of
+these shapes has one more axis. Of real numbers, NaN stands for NO_WORD.
 """
 
 import zlib
@@ -27,7 +27,7 @@ AnyCodes = Int[np.ndarray, "*n L"]
 
 
 def check_codes(codes: GivenCodes, num_images: int, spec: CodeSpec) -> Codes:
-  """The codes of each image, int32 [n, S, L].
+  """The codes of each image, int32 [n, S, L]; of numbers float32.
 
   Raises:
     ConfigError: another shape, or numbers that are neither words nor NO_WORD.
@@ -43,6 +43,9 @@ def check_codes(codes: GivenCodes, num_images: int, spec: CodeSpec) -> Codes:
     raise ConfigError(
         f"Codes of shape {codes.shape} for {num_images} image(s); allowed: "
         f"[{num_images}, {sizes}], [{num_images}, S, {sizes}].")
+  if not spec.is_discrete:
+    _check_numbers(codes)
+    return codes.astype(np.float32)
   are_words = codes.dtype.kind in "iu"
   if are_words and codes.size:
     are_words = NO_WORD <= codes.min() and codes.max() < spec.num_words
@@ -52,6 +55,13 @@ def check_codes(codes: GivenCodes, num_images: int, spec: CodeSpec) -> Codes:
         f"allowed: integers in 0..{spec.num_words - 1}, and {NO_WORD} for no "
         "word.")
   return codes.astype(np.int32)
+
+
+def _check_numbers(codes: np.ndarray) -> None:
+  """Raises a ConfigError for a code of real numbers that has none."""
+  if codes.dtype.kind != "f" or np.isinf(codes).any():
+    raise ConfigError(f"Codes of {codes.dtype}; allowed: finite floats, and "
+                      "NaN at a place that says nothing.")
 
 
 def check_given(given: Any, num_images: int, spec: CodeSpec) -> Any:
@@ -67,6 +77,9 @@ def check_given(given: Any, num_images: int, spec: CodeSpec) -> Any:
   """
   if given is None:
     return [None] * num_images
+  if not spec.is_discrete:
+    raise ConfigError("given: only words can be given; the codes of this model "
+                      "are made of real numbers.")
   codes_nSL = check_codes(given, num_images, spec)
   if codes_nSL.shape[1] > 1:
     raise ConfigError(f"given has {codes_nSL.shape[1]} codes for each image; "
@@ -86,13 +99,15 @@ def mask_codes(
   codes = np.asarray(codes)
   masked = _region(region, model)
   masking.check_mask(mode, spec.num_words, where="mode")
-  if mode == "zeros":
+  if not spec.is_discrete:
+    replacement = np.float32(np.nan)
+  elif mode == "zeros":
     replacement = NO_WORD
   elif mode == "random":
     replacement = _random_words(codes, seed, spec)
   else:
     replacement = np.int32(mode)
-  if spec.words_per_place > 1:
+  if len(spec.shape) > 1:
     masked = masked[:, None]
   return np.where(masked, replacement, codes)
 

@@ -121,10 +121,13 @@ class Programs:
     """The compiled base model, for these options of the task's outputs."""
     @jax.jit
     def run(arrays, code, vectors_BLE, context):
-      # The words of dropped places do not matter, but must be words.
-      dropped_BL = masking.says_nothing(code, self._model.spec)
+      spec = self._model.spec
+      dropped_BL = masking.says_nothing(code, spec)
+      if spec.is_discrete:
+        # The words of dropped places do not matter, but must be words.
+        code = jnp.maximum(code, 0)
       z_BLE = readings.code_vectors(
-          self._model, arrays, jnp.maximum(code, 0), vectors_BLE, dropped_BL)
+          self._model, arrays, code, vectors_BLE, dropped_BL)
       logits = self._model.base_model(arrays, z_BLE, context)
       return self._task.outputs(logits, **dict(output_options))
     return run

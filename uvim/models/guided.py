@@ -158,11 +158,25 @@ class GuidedModel:
     Raises:
       ConfigError: the model has no oracle.
     """
+    x_BLE = self.written(arrays, x, ctx)
+    return self.quantize(arrays, x_BLE, rngs_B, step)
+
+  def written(self, arrays: PyTree, x: Labels, ctx: Seen) -> CodeVectors:
+    """What the oracle writes of labels, before the quantizer; see `oracle`."""
     if not self.has_oracle:
       raise ConfigError("config.model.oracle_depth = 0: such a model has no "
                         "oracle and no code.")
     ctx = self.see(arrays, ctx)
-    x_BLE = self._apply("encode", arrays, x, ctx)
+    return self._apply("encode", arrays, x, ctx)
+
+  def quantize(
+      self,
+      arrays: PyTree,
+      x_BLE: CodeVectors,
+      rngs_B: PRNGKey | None = None,
+      step: jax.Array | None = None,
+  ) -> Coded:
+    """The code of what the oracle wrote; see `Quantizer.encode`."""
     code_arrays = _code_arrays(arrays)
     return self.quantizer.encode(code_arrays, x_BLE, rngs_B, step)
 

@@ -2,6 +2,8 @@
 
 `codes.npy` is int16 or int32 [R, N, L]: R augmentations of N examples, codes of
 L words, or [R, N, L, words of a place]; −1 where the example could not be read.
+Where a code has no words, it holds what the oracle wrote for it, float32; NaN
+stands for −1.
 """
 
 import dataclasses
