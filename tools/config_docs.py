@@ -118,7 +118,7 @@ def page() -> str:
       known_fields("lm", {}, "config.model").values(), prefix="model.")
   tables["masking"] = field_table(
       fields_of(Masking).values(), prefix="model.")
-  for name in ("mae", "dino"):
+  for name in ("mae", "dino", "pix2seq_d"):
     tables[name] = field_table(
         known_fields(name, {}, "config.model").values(), prefix="model.")
   tables["image_encoder"] = field_table(

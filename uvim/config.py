@@ -36,7 +36,8 @@ RESUME_FREE = frozenset({
     "on_bad_example", "on_other_data", "code_cache", "feature_cache"})
 # The family that trains a model, where a config does not say `kind`.
 KINDS = {"vit": "vqvae", "proj.uvim.vit": "vqvae",
-         "lm": "lm", "proj.uvim.lm": "lm", "mae": "mae", "dino": "dino"}
+         "lm": "lm", "proj.uvim.lm": "lm", "mae": "mae", "dino": "dino",
+         "pix2seq_d": "pix2seq_d"}
 # A field of an evaluator's block that the block does not name → the field of
 # the top level whose value it has.
 FROM_TOP = {"dataset": "dataset", "data_dir": "data_dir",
@@ -101,8 +102,8 @@ class TrainConfig:
   # Task and data.
   kind: str = field(
       "", doc="The family that trains the model: `vqvae` (stage I), `lm` "
-      '(stage II), `mae` or `dino` (an image encoder alone). `""`: the family '
-      "of `model_name`.")
+      '(stage II), `mae` or `dino` (an image encoder alone), `pix2seq_d` (no '
+      'code). `""`: the family of `model_name`.')
   task: str | None = field(
       None, doc="The task of stage I: `panoptic_segmentation`, `depth`, "
       "`colorization` (these also as `proj.uvim.panoptic_task`, …), `normals` "
@@ -177,10 +178,12 @@ class TrainConfig:
   # Model.
   model_name: str = field(
       doc="`proj.uvim.vit` or `vit` (stage I), `proj.uvim.lm` or `lm` (stage "
-      "II), `mae`, `dino`.", source="L1 `proj.uvim.vit`, L2 `proj.uvim.lm`")
+      "II), `mae`, `dino`, `pix2seq_d`.",
+      source="L1 `proj.uvim.vit`, L2 `proj.uvim.lm`")
   model: Mapping[str, Any] = field(
       doc="Fields of that model, see [stage I](#stage-i-model), [stage "
-      "II](#stage-ii-model), [MAE](#mae-model) and [DINO](#dino-model).",
+      "II](#stage-ii-model), [MAE](#mae-model), [DINO](#dino-model) and "
+      "[Pix2Seq-D](#pix2seq-d-model).",
       source="L1, L2")
   model_init: Any = field(
       None, doc="The parameters to start from, see "

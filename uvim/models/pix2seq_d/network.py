@@ -106,6 +106,11 @@ class Network(nn.Module):
   random_ids: bool = field(
       True, doc="Training gives the instances of an image random ids.",
       source=_PUBLISHED, check=fields.BOOL)
+  ema_decay: float = field(
+      0.999, doc="Predictions use a running average of the parameters: this "
+      "share of it stays at a step, at first less.",
+      source="paper 0.999 (images), 0.99 (video)",
+      check=fields.number(0, below=1))
   frames_before: int = field(
       0, doc="Of how many earlier frames of a video the decoder sees the mask.",
       source="paper 0 (images), 2 (video)", check=fields.integer(0, 8))
