@@ -36,6 +36,7 @@ from tools.parity import (
   measures,
   names,
   optimizer,
+  pix2seq_d,
   positions,
   pp,
   quantizers,
@@ -75,6 +76,12 @@ KINDS = (
     Kind("postprocess*.json", diffusion_training.compare_postprocess),
     Kind("preprocess*.json", diffusion_training.compare_preprocess),
     Kind("optimizer*.json", diffusion_training.compare_optimizer),
+    Kind("encoder*.json", pix2seq_d.compare_encoder),
+    Kind("transunet*.json", pix2seq_d.compare_decoder),
+    Kind("model*.json", pix2seq_d.compare_model),
+    Kind("trajectory*.json", pix2seq_d.compare_trajectory),
+    Kind("video*.json", pix2seq_d.compare_video),
+    Kind("param_tree_paper*.txt", pix2seq_d.compare_names),
 )
 
 

@@ -7,7 +7,7 @@ r c rows and columns of the decoder's finest map · C channels
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -22,6 +22,7 @@ from uvim.encoders.image_encoder import Context, ImageEncoder, Seen
 from uvim.models.pix2seq_d import sampling
 from uvim.models.pix2seq_d.checks import check_network
 from uvim.models.pix2seq_d.network import MAPS, Bits, Network, SeenImage
+from uvim.nn import losses
 from uvim.typing import (
   Array,
   Int,
@@ -36,11 +37,11 @@ Labels = Int[Array, "B h w G"]
 LabelsBefore = Int[Array, "B h w F*G"]
 
 
-class Corrupted(NamedTuple):
-  """Masks with noise, and what training draws for them.
+class Drawn(NamedTuple):
+  """Masks, and what training draws by chance for them.
 
   Attributes:
-    labels: class and instance id of each pixel.
+    labels: class and instance id of each pixel; the ids may be drawn.
     time_B: in [0, 1]; 1 is all noise.
     noise: from N(0, 1), of the shape of the bits.
   """
@@ -166,7 +167,7 @@ class Pix2SeqD:
       return output.clean(numbers, noisy_rows, level_of_bits)
 
     features = self._features(params, seen, noisy, signal_B, before)
-    return _map_by_rows(
+    return sampling.map_by_rows(
         denoise_rows, (features, noisy), self._num_chunks(batch_size))
 
   def _features(self, params, seen, noisy, signal_B, before):
@@ -203,7 +204,7 @@ class Pix2SeqD:
       labels: Labels,
       rngs_B: PRNGKey,
       time_B: PerExample | None = None,
-  ) -> Corrupted:
+  ) -> Drawn:
     """What training draws for masks, from a key for each example.
 
     Args:
@@ -222,13 +223,13 @@ class Pix2SeqD:
       ids = instances.shuffle_ids(
           labels[..., 1], keys_B3[:, 2], network.num_ids)
       labels = jnp.stack([labels[..., 0], ids], axis=-1)
-    return Corrupted(labels, time_B, noise)
+    return Drawn(labels, time_B, noise)
 
   def loss(
       self,
       params: PyTree,
       seen: SeenImage,
-      corrupted: Corrupted,
+      drawn: Drawn,
       before: LabelsBefore | None = None,
   ) -> tuple[PerExample, Logs]:
     """The loss of each example, float32, and what else to log of it.
@@ -236,7 +237,7 @@ class Pix2SeqD:
     Args:
       params: of the model.
       seen: from `encode_image`.
-      corrupted: from `draw`.
+      drawn: from `draw`.
       before: as in `denoise`.
 
     Returns:
@@ -244,33 +245,35 @@ class Pix2SeqD:
       sign is right.
     """
     network = self.network
-    level_B = schedules.level_at(corrupted.time_B, network.schedule)
+    level_B = schedules.level_at(drawn.time_B, network.schedule)
     level = _on_maps(level_B)
-    clean = self.encode_labels(corrupted.labels)
-    noisy = steps.corrupt(clean, corrupted.noise, level)
+    clean = self.encode_labels(drawn.labels)
+    noisy = steps.corrupt(clean, drawn.noise, level)
     weight = instances.pixel_weights(
-        corrupted.labels[..., 1], network.num_ids, network.weight_power)
+        drawn.labels[..., 1], network.num_ids, network.weight_power)
     features = self._features(params, seen, noisy, level_B.signal, before)
-    output = network.make_output()
 
     def loss_of_rows(params, arrays):
       features, noisy, clean, noise, weight = arrays
       numbers = self._apply(params, "head", features)
       target = Target(clean, noise, level, weight)
-      predicted = output.clean(numbers, noisy, level)
-      is_right = (predicted > 0) == (clean > 0)
-      axes = (1, 2)
-      loss_BG = jnp.mean(output.loss(numbers, target), axis=axes)
-      right_Bn = jnp.mean(is_right.astype(jnp.float32), axis=axes)
-      return loss_BG, jnp.mean(right_Bn, axis=-1)
+      return self._judge(numbers, noisy, target)
 
-    arrays = (features, noisy, clean, corrupted.noise, weight)
+    arrays = (features, noisy, clean, drawn.noise, weight)
     loss_BG, bit_accuracy_B = rows.mean_by_rows(
         loss_of_rows, params, arrays, self._num_chunks(len(noisy)))
     logs = {"bit_accuracy": bit_accuracy_B}
     for index, name in enumerate(MAPS):
       logs[f"loss_{name}"] = loss_BG[:, index]
     return jnp.mean(loss_BG, axis=-1), logs
+
+  def _judge(self, numbers, noisy, target):
+    """The loss of each map [B, G], and the share of right bits [B]."""
+    output = self.network.make_output()
+    loss_BG = jnp.mean(output.loss(numbers, target), axis=(1, 2))
+    predicted = output.clean(numbers, noisy, target.level)
+    is_right = (predicted > 0) == (target.clean > 0)
+    return loss_BG, losses.per_example_mean(is_right)
 
   # ── Sampling ──────────────────────────────────────────────────────────────
 
@@ -352,23 +355,3 @@ def _on_maps(level: Level) -> Level:
   """Levels [B] with axes for rows, columns and bits."""
   return Level(
       level.signal[:, None, None, None], level.noise[:, None, None, None])
-
-
-def _map_by_rows(
-    function: Callable[[PyTree], Array], arrays: PyTree, chunks: int
-) -> Array:
-  """A function of arrays [B, rows, …], for a few of their rows at a time.
-
-  Only the numbers of these rows then exist at once; see `rows.mean_by_rows`.
-  """
-  if chunks == 1:
-    return function(arrays)
-
-  def split(array):
-    batch_size, num_rows, *rest = array.shape
-    split_array = array.reshape(batch_size, chunks, num_rows // chunks, *rest)
-    return jnp.moveaxis(split_array, 1, 0)
-
-  result = jax.lax.map(function, jax.tree.map(split, arrays))
-  _, batch_size, _, *rest = result.shape
-  return jnp.moveaxis(result, 0, 1).reshape(batch_size, -1, *rest)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from uvim.diffusion import schedules, steps
 from uvim.diffusion.schedules import Level
-from uvim.typing import Array, Float, Int, Seeds
+from uvim.typing import Array, Float, Int, PyTree, Seeds
 
 Bits = Float[Array, "B h w n"]
 Labels = Int[Array, "B h w C"]
@@ -111,3 +111,23 @@ def stream(
     labels = label_frame(index, frame, jnp.concatenate(before, axis=-1))
     before = [*before[1:], labels]
     yield labels
+
+
+def map_by_rows(
+    function: Callable[[PyTree], Array], arrays: PyTree, chunks: int
+) -> Array:
+  """A function of arrays [B, rows, …], for a few of their rows at a time.
+
+  Only the numbers of these rows then exist at once; see `rows.mean_by_rows`.
+  """
+  if chunks == 1:
+    return function(arrays)
+
+  def split(array):
+    batch_size, num_rows, *rest = array.shape
+    split_array = array.reshape(batch_size, chunks, num_rows // chunks, *rest)
+    return jnp.moveaxis(split_array, 1, 0)
+
+  result = jax.lax.map(function, jax.tree.map(split, arrays))
+  _, batch_size, _, *rest = result.shape
+  return jnp.moveaxis(result, 0, 1).reshape(batch_size, -1, *rest)
