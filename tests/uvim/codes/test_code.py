@@ -52,6 +52,7 @@ QUANTIZER_FIELDS = {
                         entropy_loss_weight=0.1),
     "residual": dict(dict_size=8, codeword_dim=6, num_quantizers=3),
     "gumbel": dict(dict_size=8, codeword_dim=6),
+    "gaussian": dict(codeword_dim=4, beta=1e-3),
 }
 
 
