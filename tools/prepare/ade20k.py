@@ -80,8 +80,7 @@ class Ade20kReader(MasksReader):
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", required=True, type=pathlib.Path,
-                        help="folder with images and annotations")
+    reader.add_layout_options(parser, "images and annotations", _FOLDERS)
     parser.add_argument(
         "--classes", type=pathlib.Path, metavar="FILE",
         help=f"list of the 150 classes (default: ROOT/{_LIST_NAME})")
@@ -89,8 +88,6 @@ class Ade20kReader(MasksReader):
                         help="classes whose objects are told apart")
     masks.add_area_option(parser, cls.min_area)
     reader.add_name_option(parser, default="ade20k_panoptic")
-    parser.add_argument("--split", required=True, choices=list(_FOLDERS),
-                        help="split to write")
     reader.FileReader.add_options(parser)
 
   @classmethod

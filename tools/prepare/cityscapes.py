@@ -5,7 +5,6 @@ H W pixels of an image
 
 import argparse
 import dataclasses
-import pathlib
 from typing import Self
 
 from tools.prepare import mask_files, reader
@@ -57,11 +56,8 @@ class CityscapesReader(InstancesReader):
 
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", required=True, type=pathlib.Path,
-                        help="folder with leftImg8bit and gtFine")
+    reader.add_layout_options(parser, "leftImg8bit and gtFine", _FOLDERS)
     reader.add_name_option(parser, default="cityscapes_panoptic")
-    parser.add_argument("--split", required=True, choices=list(_FOLDERS),
-                        help="split to write")
     reader.FileReader.add_options(parser)
 
   @classmethod

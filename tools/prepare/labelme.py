@@ -92,12 +92,7 @@ class LabelmeReader(polygons_labels.LabelsReader):
     if isinstance(source, EmbeddedImage):
       file = source.read_bytes()
     size_HW = image_files.listed_size(file, str(path), upright=self.upright)
-    listed_HW = (content.image_height or size_HW[0],
-                 content.image_width or size_HW[1])
-    if listed_HW != size_HW:
-      raise ConfigError(
-          f"{path}: imageHeight x imageWidth is {listed_HW[0]}x{listed_HW[1]}, "
-          f"but {size_HW[0]}x{size_HW[1]} in its image.")
+    _check_size(content, path, size_HW)
     regions, num_without_area = labelme_json.read_regions(
         content, path, size_HW)
     with_pixels = [region for region in regions if region.has_pixels()]
@@ -116,6 +111,19 @@ class LabelmeReader(polygons_labels.LabelsReader):
     unused = [path for path in there if os.path.realpath(path) not in used]
     tell(len(unused), f"images below {str(folder.path)!r} have no JSON, and "
          "are left out.")
+
+
+def _check_size(content: LabelmeFile, path: pathlib.Path,
+                size_HW: tuple[int, int]) -> None:
+  """Raises a ConfigError if a file lists another size than its image has."""
+  height, width = size_HW
+  # Both are optional.
+  listed_height = content.image_height or height
+  listed_width = content.image_width or width
+  if (listed_height, listed_width) != size_HW:
+    raise ConfigError(
+        f"{path}: imageHeight x imageWidth is {listed_height}x{listed_width}, "
+        f"but {height}x{width} in its image.")
 
 
 def _find_image(content: LabelmeFile, path: pathlib.Path, folder: FileFolder

@@ -22,6 +22,7 @@ on disk. `make_writer` chooses how the splits are written.
 import abc
 import argparse
 import pathlib
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from tools import passes
@@ -171,3 +172,21 @@ def add_split_option(parser: argparse.ArgumentParser) -> None:
   """Adds `--split`, for readers that write one split at a time."""
   parser.add_argument("--split", required=True,
                       help="split to write: train, validation, …")
+
+
+def add_layout_options(
+    parser: argparse.ArgumentParser,
+    root: str,
+    folder_of: Mapping[str, str],
+) -> None:
+  """Adds `--root` and `--split`, for a data set of a known layout.
+
+  Args:
+    parser: of the command.
+    root: what lies in the folder.
+    folder_of: split → the name of its folder.
+  """
+  parser.add_argument("--root", required=True, type=pathlib.Path,
+                      help=f"folder with {root}")
+  parser.add_argument("--split", required=True, choices=list(folder_of),
+                      help="split to write")
