@@ -102,6 +102,13 @@ def _cast(name, text, default):
                      f"{type(default).__name__}.") from e
 
 
+def check_choice(name, value, choices):
+  """Raises a ValueError for an argument that is none of the choices."""
+  if value not in choices:
+    raise ValueError(f"Config argument {name}={value!r} must be one of "
+                     f"{', '.join(choices)}.")
+
+
 # ── Parts of the recipes of Appendix D ──────────────────────────────────────
 
 

@@ -1,8 +1,9 @@
 """Stage II on COCO panoptic: Appendix D, Listing 2, to the letter.
 
 Arguments: `singlehost`, `runlocal`, `split`, a quantizer (as in stage I, see
-configs/vqvae_coco_panoptic.py) and `res` (side of the language model's image;
-the paper's best model has 1280).
+configs/vqvae_coco_panoptic.py), `res` (side of the language model's image; the
+paper's best model has 1280) and `size` (of the language model: a key of
+LM_MODELS; `runlocal` has its own).
 """
 
 import ml_collections as mlc
@@ -10,10 +11,24 @@ import ml_collections as mlc
 from configs import common, quantizers
 from configs import vqvae_coco_panoptic as stage_i
 
+# Encoder and decoder have the same sizes unless `decoder_layers` is given. The
+# last four are the models of Parti (Yu et al. 2022), by its names: what they
+# add is depth in the decoder.
 LM_MODELS = {
     "base": dict(num_layers=12, num_heads=12, mlp_dim=3072, emb_dim=768),
     "large": dict(num_layers=24, num_heads=16, mlp_dim=4096, emb_dim=1024),
+    "350M": dict(num_layers=12, decoder_layers=12, num_heads=16, mlp_dim=4096,
+                 emb_dim=1024),
+    "750M": dict(num_layers=12, decoder_layers=36, num_heads=16, mlp_dim=4096,
+                 emb_dim=1024),
+    "3B": dict(num_layers=12, decoder_layers=36, num_heads=32, mlp_dim=8192,
+               emb_dim=2048),
+    "20B": dict(num_layers=16, decoder_layers=64, num_heads=64, mlp_dim=16384,
+                emb_dim=4096),
 }
+# ViTs of these sizes that were trained on ImageNet-21k. The others start from
+# scratch.
+ENCODERS = {"base": "howto-i21k-B/16", "large": "howto-i21k-L/16"}
 # Oracle and base model see labels and image at this size, whatever `res` is.
 LABEL_RES = stage_i.RES
 PATCH_SIZE = 16
@@ -37,8 +52,10 @@ def pp_strings(res, label_res):
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, singlehost=False, runlocal=False, res=512,
-                          split="validation", **quantizers.ARGUMENTS)
+  args = common.parse_arg(
+      arg, singlehost=False, runlocal=False, res=512, size="large",
+      split="validation", **quantizers.ARGUMENTS)
+  common.check_choice("size", args.size, LM_MODELS)
   config = mlc.ConfigDict()
   pp = pp_strings(args.res, LABEL_RES)
   set_data(config, pp)
@@ -54,14 +71,17 @@ def get_config(arg=None):
   set_oracle(config)
 
   config.model_name = "proj.uvim.lm"
-  # A ViT-L/16 that was trained on ImageNet-21k.
-  config.model_init = {"encoder": "howto-i21k-L/16"}
-  config.model = LM_MODELS["large"]
+  config.model_init = {"encoder": ENCODERS.get(args.size, "")}
+  config.model = mlc.ConfigDict()
   config.model.patches = dict(size=(PATCH_SIZE, PATCH_SIZE))
   config.model.posemb_type = "learn"
   config.model.input_size = (args.res, args.res)
   config.model.update(common.stage_ii_switches())
+  config.model.update(LM_MODELS["large" if args.runlocal else args.size])
   set_optimizer(config)
+  if args.size not in ENCODERS:
+    # Nothing is pretrained: all parts learn at one rate.
+    config.lr_mults = []
 
   common.add_panoptic_evals(config, pp.predict)
 

@@ -176,6 +176,38 @@ def test_parameter_counts(name, arg, count):
   assert sum(x.size for x in jax.tree.leaves(shapes_of(model))) == count
 
 
+# As Parti's table names its models.
+PARTI = {"350M": 350e6, "750M": 750e6, "3B": 3e9, "20B": 20e9}
+
+
+# The other two differ from these in a depth or a width.
+@pytest.mark.parametrize("size", ["350M", "20B"])
+def test_sizes_of_parti_have_the_published_counts(size):
+  config = resolve(get("lm_coco_panoptic", f"size={size}"))
+  shapes = jax.tree.leaves(shapes_of(model_of(config)))
+  count = sum(x.size for x in shapes)
+  assert count == pytest.approx(PARTI[size], rel=0.04)
+  # No pretrained ViT has this depth, so no part learns more slowly.
+  assert config.model_init == {"encoder": ""} and not config.lr_mults
+
+
+def test_blocks_of_all_sizes_of_parti():
+  for size, published in PARTI.items():
+    model = get("lm_coco_panoptic", f"size={size}").model
+    width = model.emb_dim
+    mlp = 2 * width * model.mlp_dim
+    # One attention in a block of the encoder, two in one of the decoder.
+    encoder = model.num_layers * (4 * width**2 + mlp)
+    decoder = model.decoder_layers * (8 * width**2 + mlp)
+    assert encoder + decoder == pytest.approx(published, rel=0.03), size
+    assert width // model.num_heads == 64
+
+
+def test_a_size_that_is_none():
+  with pytest.raises(ValueError, match="size='7B' must be one of base, large"):
+    get("lm_coco_panoptic", "size=7B")
+
+
 @pytest.mark.parametrize("prefix,name", [
     ("panoptic", "vqvae_coco_panoptic"), ("panoptic", "lm_coco_panoptic"),
     ("color", "vqvae_imagenet_colorization"),
