@@ -77,7 +77,8 @@ PREDICTIONS = (
      "base model with every code vector zero"),
     ("`loss`", "task loss with the oracle's code (for `mean`)",
      "nats and bits per codeword of the oracle's code (for `mean`); with "
-     "`style` = `masked` nats per masked word, `masked_nll`"))
+     "`style` = `masked` nats per masked word, `masked_nll`; with `givt` nats "
+     "per number"))
 OUTPUT_OPTIONS = {
     "min_fraction": "Instances of at most this share of the pixels become "
                     "void.",
@@ -103,6 +104,7 @@ def page() -> str:
   from uvim.encoders.image_encoder import ImageEncoder
   from uvim.models import known_fields
   from uvim.priors.masked import Masking
+  from uvim.priors.mixtures import MixtureForm
   from uvim.store import published
   tables = _top_level_tables()
   tables["eval_block"] = field_table(
@@ -118,6 +120,8 @@ def page() -> str:
       known_fields("lm", {}, "config.model").values(), prefix="model.")
   tables["masking"] = field_table(
       fields_of(Masking).values(), prefix="model.")
+  tables["mixtures"] = field_table(
+      fields_of(MixtureForm).values(), prefix="model.")
   for name in ("mae", "dino", "pix2seq_d"):
     tables[name] = field_table(
         known_fields(name, {}, "config.model").values(), prefix="model.")
