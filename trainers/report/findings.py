@@ -334,5 +334,9 @@ def next_step(run: Run) -> str:
   if kind == "lm":
     return ("See predictions for images of your own: python -m tools.predict "
             f"--checkpoint {run.workdir} --out OUT IMAGES.")
+  if kind == "pix2seq_d":
+    return ("Score samples of more steps: python -m tools.evaluate "
+            f"--checkpoint {run.workdir} --evaluator NAME --set num_steps=50 "
+            "--out OUT.json.")
   return ("Train stage I on these features: its model_init may name "
           f"{run.workdir}.")
