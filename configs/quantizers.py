@@ -81,6 +81,7 @@ def set_words(config):
   oracle = config.oracle.model
   if oracle.get("quantizer") == "gaussian":
     _set_vectors(config.model, oracle)
+    _set_search(config, oracle)
     return
   # References, which follow an override of the oracle. The vocabulary has one
   # more: the word 0 starts a text.
@@ -99,7 +100,8 @@ def set_words(config):
 
 def _set_vectors(model, oracle):
   """GIVT in place of the language model: one Gaussian for each number."""
-  for name in WORD_FIELDS:
+  # A new value of an old reference would be one of what it refers to.
+  for name in (*WORD_FIELDS, "seq_len"):
     if name in model:
       del model[name]
   model.update(
@@ -107,6 +109,16 @@ def _set_vectors(model, oracle):
       multivariate=False, scale_tol=1e-6, fix_square_plus=True)
   model.seq_len = oracle.get_ref("code_len")
   model.out_dim = oracle.get_ref("codeword_dim")
+
+
+def _set_search(config, oracle):
+  """Draws codes for the evaluators as GIVT's authors do."""
+  search = dict(temp=0.85, beam_size=4, fan_size=8)
+  if "depth" in oracle.inputs:
+    search = dict(temp=0.9, beam_size=2, fan_size=8)
+  for name, _ in config.get("evals", ()):
+    options = config[name].get("pred_kw", {})
+    config[name].pred_kw = dict(options, **search)
 
 
 # ── Each quantizer ──────────────────────────────────────────────────────────
@@ -159,7 +171,8 @@ def _set_givt(model):
     # As published: all that the base model knows is the code.
     model.update(with_encoder_ctx=False, with_decoder_ctx=False)
   del model["dict_size"]
-  model.update(codeword_dim=16, beta=2.5e-4, code_dropout="none")
+  beta = 2e-4 if "depth" in model.inputs else 2.5e-4
+  model.update(codeword_dim=16, beta=beta, code_dropout="none")
 
 
 _SETTERS = {

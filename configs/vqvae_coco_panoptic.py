@@ -2,8 +2,8 @@
 
 Arguments: `singlehost` (one host, a tenth of the epochs), `runlocal` (a small
 model that overfits the few images of `split`, on a CPU), a quantizer in place
-of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see
-configs/quantizers.py.
+of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or, without words,
+`givt`; see configs/quantizers.py.
 """
 
 import ml_collections as mlc
@@ -55,6 +55,9 @@ def get_config(arg=None):
   set_model(config.model)
   config.model.dict_momentum = 0.995
   set_optimizer(config)
+  if args.givt:
+    # A tenth of the steps warms up.
+    set_givt_recipe(config, num_epochs=500, warmup_steps=5_576)
 
   # The evaluators put `decode` in front by themselves.
   common.add_panoptic_evals(config, config.pp_eval.replace("decode|", ""))
@@ -98,6 +101,16 @@ def set_model(model):
   model.with_decoder_ctx = True
   model.update(common.stage_i_switches())
   common.set_labels(model, CLASSES)
+
+
+def set_givt_recipe(config, num_epochs, warmup_steps):
+  """What GIVT's authors do otherwise where the code has real numbers."""
+  config.num_epochs = num_epochs
+  config.optax_name = "scale_by_adam"
+  config.optax = dict(b2=0.95)
+  config.lr = 1e-3
+  config.wd = 1e-4
+  config.schedule.warmup_steps = warmup_steps
 
 
 def set_optimizer(config):

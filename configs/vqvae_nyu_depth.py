@@ -45,6 +45,9 @@ def get_config(arg=None):
   common.set_labels(config.model, CLASSES)
   config.lr = 1e-3
   config.wd = 1e-5
+  if args.givt:
+    vqvae_coco_panoptic.set_givt_recipe(
+        config, num_epochs=200, warmup_steps=929)
   set_evals(config, pp.eval)
 
   if args.singlehost:

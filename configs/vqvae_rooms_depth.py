@@ -1,8 +1,8 @@
 """Stage I on `rooms`, depth in meters.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); a quantizer in place
-of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see
-configs/quantizers.py.
+of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or, without words,
+`givt`; see configs/quantizers.py.
 """
 
 from configs import common, quantizers, rooms

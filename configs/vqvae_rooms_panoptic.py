@@ -3,7 +3,8 @@
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (oracle and base model see with the encoder of a configs/mae_rooms.py run);
 `latent` (the words lie on no grid, as in TiTok); a quantizer in place of `vq`:
-`fsq`, `lfq`, `vq_gradient`, `residual` or `gumbel`, see configs/quantizers.py;
+`fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or, without words, `givt`; see
+configs/quantizers.py;
 `masked` changes stage II alone.
 """
 
