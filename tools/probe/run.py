@@ -110,11 +110,7 @@ def probe(
   results = {
       "metrics": metrics,
       "seconds": clock.seconds,
-      "train_images": plan.train_split.num_examples,
-      "images": plan.split.num_examples,
-      "dataset": plan.block.dataset,
-      "split": plan.block.split,
-      "evaluator": plan.block.type,
+      **_facts(plan),
       "encoder": {"path": str(path), **dataclasses.asdict(encoder)},
       "head": dataclasses.asdict(trained.settings),
       "cells": cells,
@@ -213,6 +209,17 @@ def _announce_memory(plan: Plan, encoder: ImageEncoder, mirror: bool) -> None:
   num_images = num_train + plan.split.num_examples
   num_bytes = examples.check_memory(num_images, encoder)
   print(f"features of {num_images} images: {num_bytes / 1e6:,.0f} MB of memory")
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+  """What the head learned from, and what it was scored on."""
+  return {
+      "train_images": plan.train_split.num_examples,
+      "images": plan.split.num_examples,
+      "dataset": plan.block.dataset,
+      "split": plan.block.split,
+      "evaluator": plan.block.type,
+  }
 
 
 def _draw(plan: Plan, trained: head.Head, evaluated: examples.Examples) -> Any:

@@ -9,22 +9,17 @@ a report.
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
 import logging
 import os
 import pathlib
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import msgspec
 import numpy as np
 
+from trainers.report import session
 from uvim import fields, files
 
 CONFIG = "config.json"
@@ -32,8 +27,6 @@ METRICS = "metrics.jsonl"
 IMAGES = "pictures"  # The folder.
 SESSIONS = "sessions.json"
 USAGE = "code_usage.json"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
-             "tensorflow-cpu", "tensorflow-datasets")
 _MAX_SESSIONS = 20
 # Before the names of what no evaluator has measured: an alarm's figure, and
 # that an evaluator could not score.
@@ -411,61 +404,14 @@ def _read_usage(workdir: pathlib.Path) -> dict[str, Any]:
 def note_session(workdir: pathlib.Path, start_step: int,
                  total_steps: int) -> None:
   """Adds to sessions.json when, where and with what the run is started."""
-  now = datetime.datetime.now(datetime.UTC)
-  program = os.path.basename(sys.argv[0])
-  device_kind = jax.devices()[0].device_kind
-  session = {
-      "started": now.isoformat(" ", "seconds"),
-      "step": start_step,
-      "total_steps": total_steps,
-      "command": " ".join([program, *sys.argv[1:]]),
-      "devices": f"{jax.device_count()} × {device_kind}",
-      "processes": jax.process_count(),
-      "commit": _commit(),
-      "python": platform.python_version(),
-      "platform": platform.platform(),
-      "versions": _versions(),
-  }
+  started = session.describe(start_step, total_steps)
   # A run may be restarted for weeks: only the newest starts are kept.
   path = workdir / SESSIONS
-  sessions = [*read_sessions(workdir, sets_aside=True), session]
+  sessions = [*read_sessions(workdir, sets_aside=True), started]
   files.write_json(path, sessions[-_MAX_SESSIONS:], indent=None)
-
-
-def _commit() -> str | None:
-  """The commit of the running code; None: it is in no repository of its own.
-
-  It ends with "-dirty" if files differ from it.
-  """
-  root = pathlib.Path(__file__).resolve().parents[2]
-  # Of a repository further up the code may be a part that is not tracked.
-  if not (root / ".git").exists():
-    return None
-  describe = ["git", "--no-optional-locks", "-C", str(root), "describe",
-              "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-  try:
-    described = subprocess.run(
-        describe, capture_output=True, text=True, check=True, timeout=10)
-  except (OSError, subprocess.SubprocessError):
-    # No git on this machine, or it does not trust the owner of the folder.
-    return None
-  return described.stdout.strip()
 
 
 def note_usage(workdir: pathlib.Path, step: int, usage_Q: np.ndarray) -> None:
   """Keeps how often each word was used, for the newest step only."""
   content = {"step": step, "uses": np.asarray(usage_Q).tolist()}
   files.write_json(workdir / USAGE, content, indent=None)
-
-
-def _versions() -> dict[str, str]:
-  """Package → version, of those that are installed."""
-  versions = {}
-  # Names of distributions: several differ from what is imported.
-  for name in _PACKAGES:
-    try:
-      versions[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return versions
-
