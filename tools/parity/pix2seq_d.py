@@ -20,9 +20,9 @@ from tools.parity.common import Quantity, below
 from tools.parity.diffusion import read
 from tools.parity.fixtures import Fixture
 from uvim import tree
-from uvim.diffusion import bits, instances, schedules, steps
+from uvim.diffusion import bits, schedules, steps
 from uvim.models import make_model
-from uvim.models.pix2seq_d import sampling, waves
+from uvim.models.pix2seq_d import sampling, video, waves
 from uvim.models.pix2seq_d.encoder import ResNetTransformer
 from uvim.models.pix2seq_d.model import Drawn, Pix2SeqD
 from uvim.models.pix2seq_d.pyramid import FeaturePyramidMerge
@@ -38,7 +38,12 @@ _INPUTS = 2e-3
 _SHARE_OF_MASK = 1e-3
 
 _TRAINING_MODE = "train/*"
-_SAMPLERS = {"ddim": "ddim", "ddpm": "ddpm", "ddpm@small": "ddpm_small"}
+_SAMPLERS = {
+    "ddim": "ddim",
+    "ddpm": "ddpm",
+    "ddpm@large": "ddpm",
+    "ddpm@small": "ddpm_small",
+}
 
 
 def _match(file, theirs, ours, *, tolerance=_FORWARD, inputs=()):
@@ -124,7 +129,7 @@ def compare_decoder(fixture: Fixture) -> Iterator[Quantity]:
   network = _make_decoder(options)
   prefix = "params/denoiser/"
   params = tree.unflatten(below(theirs, prefix))
-  tokens = theirs.get("encoded")
+  tokens = theirs["encoded"] if options["conditioning"] else None
   cotangent = theirs["cotangent"]
 
   def scalar(params):
@@ -254,8 +259,7 @@ def _losses(model, params, seen, theirs) -> dict[str, jax.Array]:
   loss_B, _ = model.loss(
       params, seen, Drawn(labels, theirs["t"], theirs["noise"]))
   return {
-      "weight": instances.pixel_weights(
-          labels[..., 1], network.num_ids, network.weight_power),
+      "weight": model.pixel_weights(labels),
       "masks": masks,
       "xt": noisy,
       "eval/logits": bits.split_groups(numbers, 2),
@@ -357,7 +361,7 @@ def compare_video(fixture: Fixture) -> Iterator[Quantity]:
 
   frames_TBHWC = np.moveaxis(theirs["frames"], 1, 0)
   void = jnp.zeros((*frames_TBHWC.shape[1:4], len(sizes)), jnp.int32)
-  labels = sampling.stream(label_frame, frames_TBHWC, void, frames_before)
+  labels = video.stream(label_frame, frames_TBHWC, void, frames_before)
   ours["out"] = np.stack(list(labels), axis=1)
   yield from _match(
       fixture.name, theirs, ours, inputs=["frames", "W1", "W2"])

@@ -2,6 +2,7 @@
 
 from uvim.diffusion import bits
 from uvim.models.pix2seq_d.network import MAPS, Network
+from uvim.models.pix2seq_d.resnet import STEMS
 from uvim.registry import ConfigError
 
 
@@ -44,21 +45,32 @@ def _check_divisor(where, name, value, of_name, of_value):
 def _check_image_size(network, where):
   """Checks that the encoder's maps have whole places, and at least two."""
   image_size = tuple(network.input_size)
-  encoder = network.image_encoder
-  if encoder is not None:
-    if tuple(encoder.input_size) != image_size:
-      raise ConfigError(
-          f"{where}.input_size = {image_size}; it must be that of its "
-          f"image_encoder, {tuple(encoder.input_size)}.")
+  if network.image_encoder is not None:
+    _check_image_encoder(network, where)
     return
   rows, columns = network.map_sizes[-1]
-  first_stride = 4 if network.stem == "large" else 2
-  stride = first_stride * 2**(len(network.resnet_blocks) - 1)
+  num_halvings = len(network.resnet_blocks) - 1
+  stride = STEMS[network.stem] * 2**num_halvings
   has_whole_places = image_size == (rows * stride, columns * stride)
   if not has_whole_places or rows * columns < 2:
     raise ConfigError(
         f"{where}.input_size = {image_size}; both numbers must be multiples "
         f"of {stride}, the stride of the ResNet, and one of them larger.")
+
+
+def _check_image_encoder(network, where):
+  """Checks the network that takes the place of the ResNet."""
+  encoder = network.image_encoder
+  image_size = tuple(network.input_size)
+  encoder_size = tuple(encoder.input_size)
+  if encoder_size != image_size:
+    raise ConfigError(
+        f"{where}.input_size = {image_size}; it must be that of its "
+        f"image_encoder, {encoder_size}.")
+  if encoder.beside:
+    raise ConfigError(
+        f"{where}.image_encoder.beside = True; it must be False: there is "
+        "nothing beside which it could stand.")
 
 
 def _check_mask_size(network, where):

@@ -25,6 +25,7 @@ from uvim.models.pix2seq_d.network import MAPS, Bits, Network, SeenImage
 from uvim.nn import losses
 from uvim.typing import (
   Array,
+  Float,
   Int,
   Logs,
   PerExample,
@@ -81,14 +82,13 @@ class Pix2SeqD:
       ConfigError: an unknown or missing field, a value that is not allowed,
         sizes that do not fit.
     """
-    encoder = image_encoder_lib.make(
+    known = cls.known_fields(model_fields, where)
+    fields.check_fields(known, model_fields, where)
+    values = fields.hashable(model_fields)
+    values[image_encoder_lib.NAME] = image_encoder_lib.make(
         model_fields.get(image_encoder_lib.NAME),
         f"{where}.{image_encoder_lib.NAME}")
-    given = dict(model_fields)
-    given.pop(image_encoder_lib.NAME, None)
-    fields.check_fields(
-        cls.known_fields(model_fields, where), given, where)
-    network = Network(image_encoder=encoder, **fields.hashable(given))
+    network = Network(**values)
     check_network(network, where)
     return cls(network)
 
@@ -213,11 +213,13 @@ class Pix2SeqD:
       time_B: times in [0, 1]; None: drawn, too.
     """
     network = self.network
-    shape = (*labels.shape[1:3], network.num_bits)
-    keys_B3 = jax.vmap(lambda rng: jax.random.split(rng, 3))(rngs_B)
+    # One key each for time, noise and ids.
+    split = functools.partial(jax.random.split, num=3)
+    keys_B3 = jax.vmap(split)(rngs_B)
     if time_B is None:
       time_B = jax.vmap(jax.random.uniform)(keys_B3[:, 0])
-    draw_noise = functools.partial(jax.random.normal, shape=shape)
+    draw_noise = functools.partial(
+        jax.random.normal, shape=(*labels.shape[1:3], network.num_bits))
     noise = jax.vmap(draw_noise)(keys_B3[:, 1])
     if network.random_ids:
       ids = instances.shuffle_ids(
@@ -241,16 +243,13 @@ class Pix2SeqD:
       before: as in `denoise`.
 
     Returns:
-      The loss, and by name: the loss of each map, and the share of bits whose
-      sign is right.
+      The loss, and by name the loss of each map and the share of right bits.
     """
-    network = self.network
-    level_B = schedules.level_at(drawn.time_B, network.schedule)
+    level_B = schedules.level_at(drawn.time_B, self.network.schedule)
     level = _on_maps(level_B)
     clean = self.encode_labels(drawn.labels)
     noisy = steps.corrupt(clean, drawn.noise, level)
-    weight = instances.pixel_weights(
-        drawn.labels[..., 1], network.num_ids, network.weight_power)
+    weight = self.pixel_weights(drawn.labels)
     features = self._features(params, seen, noisy, level_B.signal, before)
 
     def loss_of_rows(params, arrays):
@@ -266,6 +265,12 @@ class Pix2SeqD:
     for index, name in enumerate(MAPS):
       logs[f"loss_{name}"] = loss_BG[:, index]
     return jnp.mean(loss_BG, axis=-1), logs
+
+  def pixel_weights(self, labels: Labels) -> Float[Array, "B h w"]:
+    """How much each pixel counts, by the area of its instance."""
+    network = self.network
+    return instances.pixel_weights(
+        labels[..., 1], network.num_ids, network.weight_power)
 
   def _judge(self, numbers, noisy, target):
     """The loss of each map [B, G], and the share of right bits [B]."""

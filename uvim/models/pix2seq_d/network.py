@@ -184,10 +184,9 @@ class Network(nn.Module):
     if self.image_encoder is not None:
       return [self.image_encoder.grid_size]
     sizes = []
-    stride = 4 if self.stem == "large" else 2
-    for _ in self.resnet_blocks:
+    for group in range(len(self.resnet_blocks)):
+      stride = resnet.STEMS[self.stem] * 2**group
       sizes.append(grid_of(self.input_size, (stride, stride)))
-      stride *= 2
     return sizes
 
   @property
@@ -280,10 +279,11 @@ class Network(nn.Module):
       signal_B: γ of each example.
       before: analog bits of the F earlier frames, the earliest first.
     """
-    noisy = space_to_depth(noisy, self.mask_patch).astype(self.dtype)
-    inputs = [noisy, seen.features]
+    inputs = [space_to_depth(noisy, self.mask_patch), seen.features]
     if before is not None:
       inputs.append(space_to_depth(before, self.mask_patch))
+    # Before they are joined: the result is one of the largest arrays.
+    inputs = [part.astype(self.dtype) for part in inputs]
     x = jnp.concatenate(inputs, axis=-1)
     return self.denoiser.features(x, signal_B, seen.tokens)
 

@@ -2,8 +2,9 @@
 
 B batch · H W image pixels · C channels
 
-Stage i of the original has stride 2 on its 3×3 convolution and on its shortcut,
-but for the first. Convolutions have no biases, as a norm follows each.
+Each group of blocks but the first halves the resolution: in its first block,
+the 3×3 convolution and the shortcut have stride 2. Convolutions have no biases,
+as a norm follows each.
 
 Source: He et al., "Deep Residual Learning", in the form of the released code.
 """
@@ -16,7 +17,8 @@ from uvim.models.pix2seq_d.layers import FrozenBatchNorm, GroupNorm, Map
 from uvim.typing import Image
 
 NORMS = {"group": GroupNorm, "frozen_batch": FrozenBatchNorm}
-STEMS = ("large", "small")
+# Name of a stem → its stride.
+STEMS = {"large": 4, "small": 2}
 # A block's output has so many times the channels of its 3×3 convolution.
 _EXPANSION = 4
 
@@ -27,8 +29,8 @@ class ResNet(nn.Module):
   Attributes:
     width: channels behind the stem; 64 in a ResNet-50.
     blocks: how many blocks each group has; (3, 4, 6) in a ResNet-50.
-    stem: "large": 7×7 with stride 2, and a max pool of stride 2. "small": 3×3
-      with stride 2 alone, for small images.
+    stem: "large": 7×7 with stride 2, then a max pool with stride 2. "small":
+      3×3 with stride 2 and no pool, for small images.
     norm: a key of NORMS.
     dtype: of the convolutions.
   """

@@ -1,12 +1,12 @@
-"""From noise to a mask, in steps; and from frame to frame of a video.
+"""From noise to a mask, in steps.
 
-B batch · h w mask pixels · n analog bits of a pixel · F earlier frames
+B batch · h w mask pixels · n analog bits of a pixel
 
 Randomness comes from the seed of an image alone, so what is drawn for it does
 not depend on its batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,9 @@ import jax.numpy as jnp
 
 from uvim.diffusion import schedules, steps
 from uvim.diffusion.schedules import Level
-from uvim.typing import Array, Float, Int, PyTree, Seeds
+from uvim.typing import Array, Float, PyTree, Seeds
 
 Bits = Float[Array, "B h w n"]
-Labels = Int[Array, "B h w C"]
 
 # (noisy bits, their level of noise) → the bits without noise, in [-b, b].
 Denoise = Callable[[Bits, Level], Bits]
@@ -87,30 +86,6 @@ def noise_of_seeds(seeds_B: Seeds, shape: Sequence[int]) -> DrawNoise:
     return jax.vmap(of_seed)(seeds_B)
 
   return draw_noise
-
-
-def stream(
-    label_frame: Callable[[int, Any, Labels], Labels],
-    frames: Iterable[Any],
-    void: Labels,
-    frames_before: int,
-) -> Iterator[Labels]:
-  """The labels of a video's frames, each from those of the frames before it.
-
-  Ids so stay with their instances without any matching.
-
-  Args:
-    label_frame: (number of the frame, frame, labels [B, h, w, F · C] of the F
-      frames before it, the earliest first) → labels of the frame.
-    frames: in the order of time.
-    void: zeros, the labels of what was before the first frame.
-    frames_before: F.
-  """
-  before = [void] * frames_before
-  for index, frame in enumerate(frames):
-    labels = label_frame(index, frame, jnp.concatenate(before, axis=-1))
-    before = [*before[1:], labels]
-    yield labels
 
 
 def map_by_rows(

@@ -25,6 +25,8 @@ from uvim.typing import Array, Float, PerExample, Tokens
 
 TimeEmbedding = Float[Array, "B T"]
 
+# Of all kernels but those of shortcuts.
+_SIDE = 3
 # The time's embedding has so many times the decoder's channels.
 _TIME_WIDTH = 4
 # Of the norms before attention on maps, whatever the channels.
@@ -57,17 +59,15 @@ class ResBlock(nn.Module):
 
   Attributes:
     channels: of the result.
-    side: of the kernels.
     dtype: of the convolutions.
   """
   channels: int
-  side: int = 3
   dtype: str = "float32"
 
   @nn.compact
   def __call__(self, x: Map, time_BT: TimeEmbedding) -> Map:
     make_conv = functools.partial(
-        convolution, self.channels, side=self.side, dtype=self.dtype)
+        convolution, self.channels, side=_SIDE, dtype=self.dtype)
     shortcut = x
     if x.shape[-1] != self.channels:
       project = make_conv(side=1, name="shortcut_layer")
@@ -94,7 +94,6 @@ class _Unit(nn.Module):
     channels: of the maps of this level.
     num_blocks: of the way down; the way up has one more.
     is_last: whether no further level follows in the unit's direction.
-    side: of the kernels.
     attention_rows: maps with so many rows have attention.
     head_size: of that attention; divides `channels`.
     dtype, attention, remat: as in `transformer.Encoder`.
@@ -102,7 +101,6 @@ class _Unit(nn.Module):
   channels: int
   num_blocks: int
   is_last: bool
-  side: int = 3
   attention_rows: tuple[int, ...] = ()
   head_size: int = 64
   dtype: str = "float32"
@@ -114,7 +112,7 @@ class _Unit(nn.Module):
     if self.remat == "block":
       make_block = nn.remat(ResBlock)
     run_block = make_block(
-        self.channels, self.side, self.dtype, name=f"res_block_{index}")
+        self.channels, self.dtype, name=f"res_block_{index}")
     return run_block(x, time_BT)
 
   def _attend(self, index, x, tokens):
@@ -140,8 +138,7 @@ class _Unit(nn.Module):
 
   def _resample(self, x, name, stride=1):
     convolve = convolution(
-        self.channels, side=self.side, stride=stride, dtype=self.dtype,
-        name=name)
+        self.channels, side=_SIDE, stride=stride, dtype=self.dtype, name=name)
     return convolve(x)
 
 
