@@ -8,8 +8,9 @@ W is a run's workdir of either stage, which knows its config; or a .npz or a
 published name, which need --config. --evaluator chooses among the config's
 evaluators (default: all). --set changes them: a field (split, pp, dataset,
 data_dir, batch_size, pred), an option of the prediction (temperature, seed,
-top_k, top_p, min_fraction, mask, …) or of the evaluator (merge_stuff, crop_top,
-…), such as --set temperature=1.0 --set "split='validation[:100]'". What only
+soft_words, drop_below, num_samples, reduce, bins, mask, …) or of the evaluator
+(merge_stuff, crop_top, …), such as --set temperature=1.0 --set
+"split='validation[:100]'". docs/predicting.md says which fit a score. What only
 the workdir names is not used if it could do harm: an address, such as a
 data_dir in gs://; a folder to write to (save_dir); a network (features).
 """
