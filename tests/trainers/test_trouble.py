@@ -45,9 +45,11 @@ class Fails(mean.Mean):
     return super().update(state, prediction, truth)
 
 
-@pytest.fixture(autouse=True)
-def fails(monkeypatch):
-  monkeypatch.setitem(evaluators.EVALUATORS, "fails", f"{HERE}.Fails")
+@pytest.fixture(scope="module", autouse=True)
+def fails():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(evaluators.EVALUATORS, "fails", f"{HERE}.Fails")
+    yield
 
 
 def make_config(data_dir, error, steps=2, eval_steps=2):
@@ -100,29 +102,35 @@ class Killed(BaseException):
   pass
 
 
-def test_the_step_is_saved_before_it_is_scored(rooms_tiny_dir, tmp_path):
+@pytest.fixture(scope="module")
+def whole(rooms_tiny_dir, tmp_path_factory):
+  """(a config that scores after each of two steps, what its run reports)."""
+  config = make_config(rooms_tiny_dir, "", eval_steps=1)
+  workdir = tmp_path_factory.mktemp("whole")
+  loop.train(config, workdir)
+  return config, read_lines(workdir)
+
+
+def test_the_step_is_saved_before_it_is_scored(whole, tmp_path):
   """A kill after the first of two scores: both are there once in the end."""
-  config = make_config(rooms_tiny_dir, "")
-  loop.train(config, tmp_path / "whole")
+  config, lines = whole
 
   class Kills(Recorder):
     def scalars(self, step, values, settings=None):
       super().scalars(step, values, settings)
-      if settings is not None:
+      if settings is not None and step == 2:
         raise Killed
 
   with pytest.raises(Killed):
     loop.train(config, tmp_path / "killed", make_recorder=Kills)
   assert (tmp_path / "killed" / "checkpoints" / "2").is_dir()
   loop.train(config, tmp_path / "killed")
-  assert read_lines(tmp_path / "killed") == read_lines(tmp_path / "whole")
+  assert read_lines(tmp_path / "killed") == lines
 
 
-def test_a_run_asked_to_stop_between_two_scores(
-    rooms_tiny_dir, tmp_path, capsys):
+def test_a_run_asked_to_stop_between_two_scores(whole, tmp_path, capsys):
   """At a step that nothing else saves: each score is there once in the end."""
-  config = make_config(rooms_tiny_dir, "", eval_steps=1)
-  loop.train(config, tmp_path / "whole")
+  config, lines = whole
 
   class Asks(Recorder):
     def scalars(self, step, values, settings=None):
@@ -138,7 +146,7 @@ def test_a_run_asked_to_stop_between_two_scores(
   loop.train(config, stopped)
   # The score that is made again does not count as a line that was lost.
   assert "lines that were there" not in capsys.readouterr().err
-  assert read_lines(stopped) == read_lines(tmp_path / "whole")
+  assert read_lines(stopped) == lines
 
 
 def make_evaluation(error, predict=None):
