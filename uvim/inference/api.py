@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from uvim import fields, resize, tasks
+from uvim import fields, priors, resize, tasks
 from uvim.codes import masking
 from uvim.encoders.image_encoder import Context
 from uvim.inference import given_codes, programs, readings
@@ -217,6 +217,7 @@ class UViM:
       ConfigError: as of `predict`.
     """
     prior = self._needed_prior()
+    priors.refuse_options_of_others(prior, options, "options")
     sampling, others = _split_options(options, prior.options)
     reading, task_options = _split_options(others, readings.OPTIONS)
     prior.check_options(sampling)

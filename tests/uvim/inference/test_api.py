@@ -20,6 +20,7 @@ from uvim.categories import Category
 from uvim.codes import masking
 from uvim.inference.api import UViM
 from uvim.models import make_model
+from uvim.priors.masked import MaskedPrior
 from uvim.registry import ConfigError
 from uvim.store import checkpoint, download, published, shapes
 
@@ -212,6 +213,14 @@ def test_given_words_stay_and_are_never_dropped(uvim, photos):
     uvim.predict(photos, given=np.zeros((3, 2, 4), int))
   with pytest.raises(ConfigError, match="Codes of shape"):
     uvim.sample(photos, given=given[0])
+
+
+def test_options_of_another_prior_are_named(uvim):
+  other = copy.copy(uvim)
+  other.prior = MaskedPrior(uvim.prior.lm)
+  with pytest.raises(
+      ConfigError, match="soft_words = 1.0 is an option of style 'ar'"):
+    other.check_options(soft_words=1.0)
 
 
 def test_soft_words_are_read_in_place_of_the_code(uvim, photos):
