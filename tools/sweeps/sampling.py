@@ -8,8 +8,7 @@ images. --set are options of the prediction, as of tools.evaluate. Writes
 DIR/sampling.json: the evaluator's metrics, and
 
   ms_per_image  milliseconds from image to output, on all devices of this
-                machine, in batches of the evaluator's size; the best of a few
-                batches after the program is compiled.
+                machine, of the fastest batch.
 """
 
 import argparse
@@ -26,29 +25,52 @@ from uvim.cli import app
 from uvim.registry import ConfigError
 
 TIME = "ms_per_image"
-_REPEATS = 5
 
 
-def best_ms_per_image(
-    predict: Callable[[], Any], batch_size: int, *,
-    clock: Callable[[], float] = time.perf_counter) -> float:
-  """Milliseconds of the fastest of a few calls, for each image of a batch.
+class Timed:
+  """Predictions of a `Compiled`, with the time that each batch takes.
 
-  The first call, which compiles, does not count.
-
-  Args:
-    predict: makes one batch of predictions, and returns when it is done.
-    batch_size: images in it.
-    clock: seconds.
+  Attributes:
+    seconds: of each batch; compiling does not count.
   """
-  predict()
-  seconds = []
-  for _ in range(_REPEATS):
-    started = clock()
-    predict()
-    seconds.append(clock() - started)
-  # Whatever else the machine does only adds to a time.
-  return 1000 * min(seconds) / batch_size
+
+  def __init__(self, compiled: Callable[..., Callable], *,
+               clock: Callable[[], float] = time.perf_counter):
+    """Wraps predictions.
+
+    Args:
+      compiled: `trainers.families.base.Compiled`.
+      clock: seconds.
+    """
+    self.seconds: list[float] = []
+    self._compiled = compiled
+    self._clock = clock
+
+  def __call__(self, name: str, **options: Any) -> Callable:
+    """As of `Compiled`."""
+    program = self._compiled(name, **options)
+
+    def predict(variables, batch):
+      if not self.seconds:
+        # The first call compiles.
+        self._run(program, variables, batch)
+      started = self._clock()
+      outputs = self._run(program, variables, batch)
+      self.seconds.append(self._clock() - started)
+      return outputs
+
+    return predict
+
+  def _run(self, program, variables, batch):
+    import jax
+
+    # A program returns before it is done.
+    return jax.block_until_ready(program(variables, batch))
+
+  def ms_per_image(self, batch_size: int) -> float:
+    """Milliseconds per image of the fastest batch."""
+    # Whatever else the machine does only adds to a time.
+    return 1000 * min(self.seconds) / batch_size
 
 
 def run(
@@ -63,48 +85,31 @@ def run(
     ConfigError: no such run or evaluator, a run of another kind, an unknown
       option, or an evaluator that cannot score.
   """
-  from trainers import scoring
+  import jax
+
+  from trainers import evaluation, scoring
+  from trainers.families import open_checkpoint
+  from trainers.families.base import Compiled
+  from uvim.learn import sharding
   config = scoring.config_of(checkpoint)
   block, = scoring.choose(config, [name])
   if config.kind != "lm" or block.pred != "predict":
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
                       "be an evaluator of a stage II run with pred 'predict'.")
-  result, = scoring.score(checkpoint, config, names=[name], changes=changes)
-  if result["problem"]:
-    raise ConfigError(f"{name} could not score: {result['problem']}")
-  figures = {metric.removeprefix(block.prefix): value
-             for metric, value in result["metrics"].items()}
-  figures[TIME] = _time(checkpoint, config, block, changes)
+  family, variables = open_checkpoint(checkpoint, config)
+  block = scoring.changed(block, changes, list(family.options(block.pred)))
+  mesh = sharding.make_mesh((("data", -1),))
+  timed = Timed(Compiled(family))
+  item = evaluation.make_evaluation(
+      block, family, timed, mesh, pp_modules=config.pp_modules)
+  variables = jax.device_put(variables, sharding.replicated(mesh))
+  scores = item.run(variables)
+  if scores.problem:
+    raise ConfigError(f"{name} could not score: {scores.problem}")
+  figures = {**scores.metrics, TIME: timed.ms_per_image(block.batch_size)}
   # Last: it says that all is there.
   files.write_json(
       runs.measured_file(out, runs.SAMPLING), figures, indent=1)
-
-
-def _time(checkpoint, config, block, changes) -> float:
-  """Milliseconds per image of one batch of the evaluator's split."""
-  import jax
-
-  from pp import splits
-  from trainers import evaluation, scoring
-  from trainers.families import open_checkpoint
-  from trainers.families.base import Compiled
-  from uvim.learn import sharding
-  family, variables = open_checkpoint(checkpoint, config)
-  block = scoring.changed(block, changes, family.options(block.pred))
-  split = splits.open_split(block.dataset, block.split, block.data_dir)
-  batches = split.eval_batches(
-      split.make_preprocess(block.pp, config.pp_modules),
-      batch_size=block.batch_size)
-  batch = evaluation.unmasked(next(batches.start()))
-  mesh = sharding.make_mesh((("data", -1),))
-  variables = jax.device_put(variables, sharding.replicated(mesh))
-  batch = sharding.shard_batch(batch, mesh)
-  program = Compiled(family)(block.pred, **block.pred_kw)
-
-  def predict():
-    return jax.block_until_ready(program(variables, batch))
-
-  return best_ms_per_image(predict, block.batch_size)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
