@@ -22,6 +22,7 @@ vector more than a code has and lets it decide which beam is the best.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -99,40 +100,55 @@ def _sample(model, form, params, image, seeds_B, temp, temp_probs, *, greedy,
             num_samples, beam_size, fan_size):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image)
+  keys_P = _keys(seeds_B, num_samples)
+  density_of = functools.partial(form.density, temp=temp, temp_probs=temp_probs)
+
+  def choose(logits_PKV, score_PK, position):
+    """What the searches keep at one place."""
+    if greedy:
+      return _take_mode(density_of(logits_PKV))
+    noise = draw_noise(keys_P, position, (beam_size, fan_size, form.out_dim))
+    return choose_beams(
+        density_of, logits_PKV, score_PK, noise, is_first=position == 0)
+
+  shape_PK = (len(keys_P), beam_size)
+  drawn, score_PK = _draw_vectors(model, form, encoded_BND, choose, shape_PK)
+  code_PLE, logprob_PL = trace_back(*drawn, score_PK)
+  shape_BS = (len(seeds_B), num_samples)
+  return Samples(
+      code=code_PLE.reshape(*shape_BS, *code_PLE.shape[1:]),
+      logprob=logprob_PL.reshape(*shape_BS, -1))
+
+
+def _draw_vectors(model, form, encoded_BND, choose, shape_PK):
+  """Runs the searches: what `trace_back` takes of every place, and the scores.
+
+  Args:
+    model: bound to its parameters.
+    form: of the densities.
+    encoded_BND: the images.
+    choose: (logits_PKV, score_PK, position) → `Chosen`.
+    shape_PK: P and K.
+  """
   # What every place needs and none changes; computed before the loop.
   packed = model.packed_decoder(encoded_BND)
   memories = packed_decoder.read_image(packed, encoded_BND)
-  keys_P = _keys(seeds_B, num_samples)
-  num_searches = len(keys_P)
-  num_rows = num_searches * beam_size
-
-  def choose(logits_RV, score_PK, position):
-    """What the searches keep at one place, and its density under the model."""
-    logits_PKV = logits_RV.reshape(num_searches, beam_size, -1)
-    if greedy:
-      chosen = _take_mode(form, logits_PKV)
-    else:
-      density = functools.partial(
-          form.density, temp=temp, temp_probs=temp_probs)
-      noise = draw_noise(keys_P, position, (beam_size, fan_size, form.out_dim))
-      chosen = choose_beams(
-          density, logits_PKV, score_PK, noise, is_first=position == 0)
-    parents_PKV = _of_beams(logits_PKV, chosen.beam_PK)
-    logprob_PK = form.density(parents_PKV).log_prob_of_place(chosen.z_PKE)
-    return chosen, logprob_PK
+  num_rows = math.prod(shape_PK)
 
   def draw_vector(carry, position):
     input_RD, score_PK, caches = carry
     logits_RV, caches = packed_decoder.step(
         packed, memories, caches, input_RD, position)
-    chosen, logprob_PK = choose(logits_RV, score_PK, position)
+    logits_PKV = logits_RV.reshape(*shape_PK, -1)
+    chosen = choose(logits_PKV, score_PK, position)
+    logprob_PK = _logprob(form, logits_PKV, chosen)
     caches = _caches_of_beams(caches, chosen.beam_PK)
     z_RE = chosen.z_PKE.reshape(num_rows, form.out_dim)
     carry = (model.next_input(z_RE), chosen.score_PK, caches)
     return carry, (chosen.z_PKE, chosen.beam_PK, logprob_PK)
 
   input_RD = model.first_input(num_rows)
-  score_PK = jnp.zeros((num_searches, beam_size))
+  score_PK = jnp.zeros(shape_PK)
   caches = None
   drawn = []
   start = 0
@@ -144,12 +160,14 @@ def _sample(model, form, params, image, seeds_B, temp, temp_probs, *, greedy,
     input_RD, score_PK, caches = carry
     drawn.append(part)
     start = stop
-  drawn = jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
-  code_PLE, logprob_PL = trace_back(*drawn, score_PK)
-  shape_BS = (len(seeds_B), num_samples)
-  return Samples(
-      code=code_PLE.reshape(*shape_BS, *code_PLE.shape[1:]),
-      logprob=logprob_PL.reshape(*shape_BS, -1))
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn), score_PK
+
+
+def _logprob(form, logits_PKV, chosen):
+  """The log-density of what was chosen, under the model itself."""
+  # A beam goes on from another one: that one's numbers describe its vector.
+  parents_PKV = _of_beams(logits_PKV, chosen.beam_PK)
+  return form.density(parents_PKV).log_prob_of_place(chosen.z_PKE)
 
 
 def choose_beams(
@@ -224,9 +242,9 @@ def draw_noise(
   return jax.vmap(of_search)(keys_P)
 
 
-def _take_mode(form, logits_PKV):
+def _take_mode(density):
   """The likeliest vector of the only beam."""
-  z_PKE = form.density(logits_PKV).mode()
+  z_PKE = density.mode()
   beam_PK = jnp.zeros(z_PKE.shape[:2], jnp.int32)
   return Chosen(z_PKE, beam_PK, score_PK=jnp.zeros(beam_PK.shape))
 
