@@ -1,0 +1,81 @@
+"""Pix2Seq-D through the one train loop."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.trainers import tiny
+from trainers.families import make_family
+from uvim.config import resolve
+from uvim.registry import ConfigError
+
+MODEL = dict(
+    input_size=(16, 16), mask_size=(16, 16), num_classes=tiny.CLASSES,
+    num_ids=tiny.INSTANCES, num_bits=6, input_scale=1.0, stem="small",
+    resnet_width=4, resnet_blocks=(1, 1), encoder_dim=8, encoder_depth=1,
+    encoder_mlp_dim=8, encoder_heads=2, mask_patch=2, fuse_dim=8, decoder_dim=4,
+    channel_multipliers=(1, 1), bottom_dim=8, bottom_depth=1, bottom_heads=2,
+    ema_decay=0.5)
+STEPS = 2
+
+
+def family(model=None, **changes):
+  return make_family(resolve(dict(
+      task="panoptic_segmentation", dataset="none", train_split="train",
+      batch_size=8, pp_train="", model_name="pix2seq_d",
+      model=MODEL | (model or {}), lr=0.01, total_steps=20,
+      optax_name="scale_by_adam") | changes))
+
+
+@pytest.fixture(scope="module")
+def trained():
+  return tiny.run(family(), steps=STEPS)
+
+
+def test_a_new_network_guesses_and_then_learns(trained):
+  _, logs = trained
+  # 3 bits for classes, 3 for ids: each softmax has 8 values. The weights of the
+  # pixels have a mean of 1.
+  np.testing.assert_allclose(logs[0]["loss"], np.log(8), rtol=1e-5)
+  np.testing.assert_allclose(
+      logs[1]["loss"],
+      (logs[1]["loss_semantics"] + logs[1]["loss_instances"]) / 2, rtol=1e-5)
+  assert logs[1]["loss"] < logs[0]["loss"]
+
+
+def test_predictions_take_the_average(trained):
+  state, _ = trained
+  assert int(state.extra["state"]["updates"]) == STEPS
+  model = family()
+  variables = tiny.variables(model, state)
+  average = jax.tree.leaves(variables["params"])
+  gaps = [np.abs(one - other).max() for one, other in
+          zip(average, jax.tree.leaves(state.params), strict=True)]
+  # With Adam, each step is as long as the step size.
+  assert 0 < max(gaps) < STEPS * 0.01
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(task="depth"), "config.task = 'depth'; Pix2Seq-D needs"),
+    (dict(task=None), "config.task = None"),
+    (dict(model=dict(num_bits=4)), "config.model.num_bits = 4"),
+])
+def test_a_mistake_is_named(changes, message):
+  with pytest.raises(ConfigError, match=message):
+    family(**changes)
+
+
+def test_batches_are_checked():
+  model = family()
+  batch = tiny.batch()
+  model.check_batch(batch)
+  with pytest.raises(ConfigError, match="keep 'image' and 'labels'"):
+    model.check_batch({"image": batch["image"]})
+  large = np.zeros((8, 24, 16, 3), np.float32)
+  with pytest.raises(ConfigError, match="input_size"):
+    model.check_batch(batch | {"image": large})
+  options = model.options("predict")
+  assert {"num_steps", "time_difference", "sampler", "seed",
+          "min_fraction"} == set(options)
+  with pytest.raises(ConfigError, match="num_steps = 0"):
+    model.check_options("predict", {"num_steps": 0}, "config.x.pred_kw")
