@@ -1,4 +1,4 @@
-"""GIVT's densities, both stages and lists of names, as the original has them."""
+"""GIVT: densities, both stages and lists of names, as the original has them."""
 
 import jax
 import pytest
