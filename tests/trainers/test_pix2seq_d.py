@@ -6,6 +6,7 @@ import pytest
 
 from tests.trainers import tiny
 from trainers.families import make_family
+from trainers.families.base import Compiled
 from uvim.config import resolve
 from uvim.registry import ConfigError
 
@@ -32,6 +33,28 @@ def trained():
   return tiny.run(family(), steps=STEPS)
 
 
+@pytest.fixture(scope="module")
+def predict():
+  """A predictor of parameters of plain noise, whose masks are not all void."""
+  model = family()
+  rng = np.random.default_rng(0)
+  shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
+  noise = jax.tree.map(
+      lambda spec: np.float32(rng.normal(size=spec.shape) / 3), shapes)
+  # Every place must say something else, and say it loudly.
+  head = noise["denoiser"]["conv_out"]
+  head["bias"] = 0 * head["bias"]
+  head["kernel"] = 30 * head["kernel"]
+  variables = model.variables(noise, {}, None)
+  compiled = Compiled(model)
+
+  def run(name, batch, **options):
+    outputs = compiled(name, **options)(variables, batch)
+    return jax.tree.map(np.asarray, outputs)
+
+  return run
+
+
 def test_a_new_network_guesses_and_then_learns(trained):
   _, logs = trained
   # 3 bits for classes, 3 for ids: each softmax has 8 values. The weights of the
@@ -53,6 +76,39 @@ def test_predictions_take_the_average(trained):
           zip(average, jax.tree.leaves(state.params), strict=True)]
   # With Adam, each step is as long as the step size.
   assert 0 < max(gaps) < STEPS * 0.01
+
+
+def test_a_mask_depends_on_its_image_and_seed_alone(predict):
+  batch = tiny.batch()
+  turned = {name: array[::-1] for name, array in batch.items()}
+  options = dict(num_steps=2, min_fraction=0.1)
+  first = predict("predict", batch, seed=0, **options)["panoptic"]
+  again = predict("predict", turned, seed=0, **options)["panoptic"]
+  np.testing.assert_array_equal(again, first[::-1])
+  other = predict("predict", batch, seed=1, **options)["panoptic"]
+  assert (other != first).any()
+  assert first.shape == (8, 16, 16, 2) and first.dtype == np.int32
+  assert first.min() == 0
+  assert first[..., 0].max() < tiny.CLASSES
+  assert first[..., 1].max() < tiny.INSTANCES
+  # No segment has 25 pixels or fewer.
+  for mask in first.reshape(8, -1, 2):
+    _, areas = np.unique(mask[mask[:, 0] > 0], axis=0, return_counts=True)
+    assert (areas > 25).all()
+
+
+def test_a_validation_scores_several_times(predict):
+  batch = tiny.batch()
+  outputs = predict("loss", batch)
+  times = [name for name in outputs if name.startswith("loss_at/")]
+  assert len(times) == 4
+  np.testing.assert_allclose(
+      outputs["loss"], np.mean([outputs[name] for name in times], axis=0),
+      rtol=1e-5)
+  # So a batch may be computed in parts.
+  turned = {name: array[::-1] for name, array in batch.items()}
+  again = predict("loss", turned)
+  np.testing.assert_allclose(again["loss"], outputs["loss"][::-1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("changes, message", [
