@@ -15,13 +15,15 @@ from typing import Any
 
 import yaml
 
-from uvim import fields
+from uvim import fields, files
 from uvim.categories import Category
 from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
 from uvim.store import pack
 
-_METRICS = "metrics.jsonl"  # In the workdir of a run.
+# In the workdir of a run.
+_METRICS = "metrics.jsonl"
+_SESSIONS = "sessions.json"
 # Before names in it that no evaluator has measured.
 _ALARM = "alarm/"
 _FAILED = "failed/"
@@ -90,6 +92,7 @@ class Facts:
     parameters: stage → how many.
     style: of the prior, such as "ar" or "masked"; "" where there is none.
     version: of the package that trained it.
+    commit: of its code; "" where nobody knows.
     scores: of the run.
     name: of the pack.
     packed_with: the program that made the pack.
@@ -108,6 +111,7 @@ class Facts:
   version: str
   scores: Sequence[Scores]
   style: str = ""
+  commit: str = ""
   name: str = ""
   packed_with: str = ""
   num_bytes: int = 0
@@ -149,6 +153,19 @@ def read_scores(workdir: str, config: TrainConfig) -> list[Scores]:
       scores.append(_scores(newest[evaluator.name], evaluator, config.kind))
   # Losses say least to a stranger. `sorted` keeps the order otherwise.
   return sorted(scores, key=lambda scores: scores.measure == "mean")
+
+
+def read_commit(workdir: str) -> str:
+  """The commit of the code that trained a run last; "" where nobody knows.
+
+  Args:
+    workdir: of the run.
+  """
+  path = pathlib.Path(workdir) / _SESSIONS
+  sessions = files.read_json(path, list) or [{}]
+  last = sessions[-1]
+  commit = last.get("commit") if isinstance(last, dict) else None
+  return commit if isinstance(commit, str) else ""
 
 
 def _scores(line: Mapping[str, Any], evaluator: EvalConfig, kind: str
@@ -362,7 +379,10 @@ def _table_of_facts(facts: Facts) -> str:
   rows.append(["precision", facts.precision])
   if facts.rounding:
     rows.append(["what the precision changes", facts.rounding])
-  rows.append(["trained with", f"uvim {facts.version}"])
+  trained_with = f"uvim {facts.version}"
+  if facts.commit:
+    trained_with += f", commit `{facts.commit}`"
+  rows.append(["trained with", trained_with])
   rows.append(["packed with", facts.packed_with])
   return _table(["fact", "value"], rows)
 

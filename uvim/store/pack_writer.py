@@ -186,6 +186,7 @@ def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
       parameters=parameters,
       style=_style_of_prior(config),
       version=outer.version,
+      commit=card.read_commit(workdir),
       scores=card.read_scores(workdir, config))
 
 

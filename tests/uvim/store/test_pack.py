@@ -19,7 +19,7 @@ from uvim import tree
 from uvim.config import from_json
 from uvim.inference.api import UViM
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, hub, open_model, pack, published
+from uvim.store import card, checkpoint, hub, open_model, pack, published
 from uvim.store.pack_writer import write as write_pack
 
 write = functools.partial(write_pack, packed_with="the test")
@@ -81,6 +81,9 @@ def run(tmp_path_factory):
   lines = [json.dumps(line) for line in METRICS]
   # A kill has cut the last line short.
   (two / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 3, "uv']))
+  # It went on with newer code.
+  sessions = [{"commit": "0ld"}, {"commit": "f00d"}]
+  (two / "sessions.json").write_text(json.dumps(sessions))
   return two
 
 
@@ -128,6 +131,14 @@ def test_half_precision_is_loaded_as_float32(packed):
   assert facts.num_bytes == sum(sizes)
   num_parameters = sum(facts.parameters.values())
   assert sum(sizes) < 2.5 * num_parameters + 20_000
+
+
+def test_the_card_names_the_code_that_trained_last(packed, tmp_path):
+  _, text = front_matter(packed[0])
+  assert "| trained with | uvim 7.8, commit `f00d` |" in text
+  assert card.read_commit(tmp_path) == ""
+  (tmp_path / "sessions.json").write_text('["no session"]')
+  assert card.read_commit(tmp_path) == ""
 
 
 def test_the_card_tells_what_half_precision_changes(packed):
