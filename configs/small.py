@@ -95,13 +95,18 @@ def add_stage_i_evals(config, evaluator, pp, **fields):
 
 
 def add_stage_ii_evals(config, evaluator, pp, **fields):
-  """Scores UViM at T = 0 and T = 1, the oracle's code, and no code at all.
+  """Scores UViM, the oracle's code, and no code at all.
+
+  UViM's code is read in three ways: its likeliest words, what f makes of their
+  expected codewords (on few images the better answer), and a sample.
 
   Arguments as of `add_stage_i_evals`.
   """
   config.evals = []
   _add_eval(config, "uvim", evaluator, fields, pred="predict", pp=pp.predict,
             temperature=0.0, seed=0)
+  _add_eval(config, "uvim_soft", evaluator, fields, pred="predict",
+            pp=pp.predict, temperature=0.0, seed=0, soft_words=1.0)
   _add_eval(config, "uvim_sampled", evaluator, fields, pred="predict",
             pp=pp.predict, temperature=1.0, seed=0)
   _add_eval(config, "oracle_code", evaluator, fields, pred="oracle",

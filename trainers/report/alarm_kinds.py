@@ -39,9 +39,9 @@ KINDS = {
         "encoder, or a code that is easier to predict."),
     "below_no_code": Kind(
         "below no code",
-        "Sample at temperature 1, for RMSE and PSNR the mean of several; then "
-        "more augmentation, a pretrained encoder, or a code that is easier to "
-        "predict."),
+        "Read it by soft_words = 1.0, for RMSE and PSNR as the mean of several "
+        "samples; then more augmentation, a pretrained encoder, or a code that "
+        "is easier to predict."),
 }
 
 

@@ -172,7 +172,8 @@ def test_every_gap_has_its_scores(here, name):
   for block in config.evals:
     if block.name.startswith("uvim"):
       temperatures[block.name] = block.pred_kw["temperature"]
-  assert temperatures == {"uvim": 0.0, "uvim_sampled": 1.0}
+  assert temperatures == {
+      "uvim": 0.0, "uvim_soft": 0.0, "uvim_sampled": 1.0}
 
 
 def test_both_stages_take_a_step(here):
