@@ -26,7 +26,7 @@ def test_version(capsys):
     (["version", "now"], "'now'"),
     (["predict", "a.png"], "uvim predict --help"),
     (["convert", "a.npz"], "uvim convert --help"),
-    (["explore"], "uvim explore --help"),
+    (["explore", "now"], "uvim explore --help"),
 ])
 def test_mistakes(capsys, argv, words):
   assert uvim_command.main(argv) == 2
