@@ -103,7 +103,11 @@ def _find_owner(path: pathlib.Path,
 
 
 def _is_part(path: pathlib.Path, fixture: Fixture) -> bool:
-  if fixture.path.suffix != ".json" or path.suffix != ".npz":
+  suffixes = (fixture.path.suffix, path.suffix)
+  if suffixes == (".npz", ".json"):
+    # What the arrays of a fixture without parts are.
+    return path.stem == fixture.name
+  if suffixes != (".json", ".npz"):
     return False
   return (path.stem == fixture.name
           or path.stem.startswith(f"{fixture.name}_"))

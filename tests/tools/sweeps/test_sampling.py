@@ -22,5 +22,5 @@ def test_the_fastest_batch_counts_and_not_what_compiles():
   for batch in (1, 2, 3):
     outputs = predict(10, batch)
     assert outputs == {"code": batch + 10, "name": "predict", "num_iter": 3}
-  assert timed.seconds == [3.0, 0.25, 4.0]
+  assert timed.seconds == pytest.approx([3.0, 0.25, 4.0])
   assert timed.ms_per_image(10) == pytest.approx(25)
