@@ -1,6 +1,7 @@
 """Stage II on COCO panoptic: Appendix D, Listing 2, to the letter.
 
-Arguments: `singlehost`, `runlocal`, `split`, a quantizer (as in stage I, see
+Arguments: `singlehost`, `runlocal`, `split`, the quantizer of stage I (`fsq`,
+`lfq`, `vq_gradient`, `residual`, `gumbel` or `givt`, see
 configs/vqvae_coco_panoptic.py), `res` (side of the language model's image; the
 paper's best model has 1280) and `size` (of the language model: a key of
 LM_MODELS; `runlocal` has its own).

@@ -2,8 +2,9 @@
 
 Like configs/lm_coco_panoptic.py, except for what stands here.
 
-Arguments: `singlehost`, `scenes`, `runlocal`, `split`, a quantizer, as in stage
-I; see configs/vqvae_nyu_depth.py.
+Arguments: `singlehost`, `scenes`, `runlocal`, `split`, and the quantizer of
+stage I: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or `givt`; see
+configs/vqvae_nyu_depth.py.
 """
 
 from configs import common, lm_coco_panoptic, quantizers

@@ -1,7 +1,8 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_depth.py.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests); a quantizer, as in
-stage I.
+Arguments: `tiny` (a few steps on a few scenes, for tests), and the
+quantizer of stage I: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or
+`givt`.
 """
 
 from configs import rooms

@@ -2,8 +2,9 @@
 
 Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
 (both stages see with the encoder of a configs/mae_rooms.py run); `latent` (the
-words lie on no grid); a quantizer, as in stage I; `masked` (a code takes a few
-passes in place of one for each word, as with MaskGIT).
+words lie on no grid); the quantizer of stage I (`fsq`, `lfq`, `vq_gradient`,
+`residual`, `gumbel` or `givt`); `masked` (a code takes a few passes in place of
+one for each word, as with MaskGIT).
 """
 
 from configs import common, quantizers, rooms

@@ -4,7 +4,9 @@ Like configs/vqvae_coco_panoptic.py, except for what stands here.
 
 Arguments: `singlehost` (one host), `runlocal` (a small model that overfits the
 few images of `split`, on a CPU), `fid` (also scores FID-5k; needs the splits
-and the Inception network that docs/data.md tells how to get), a quantizer.
+and the Inception network that docs/data.md tells how to get), and a
+quantizer in place of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel`
+or, without words, `givt`; see configs/quantizers.py.
 """
 
 from configs import common, quantizers, vqvae_coco_panoptic

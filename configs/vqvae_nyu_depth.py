@@ -5,7 +5,9 @@ Like configs/vqvae_coco_panoptic.py, except for what stands here.
 Arguments: `singlehost` (one host), `scenes` (holds whole scenes out, as the
 paper does to choose its settings; needs the data set that
 `tools.prepare_data nyu` makes), `runlocal` (a small model that overfits the
-few images of `split`, on a CPU), a quantizer.
+few images of `split`, on a CPU), and a quantizer in place of `vq`: `fsq`,
+`lfq`, `vq_gradient`, `residual`, `gumbel` or, without words, `givt`; see
+configs/quantizers.py.
 """
 
 from configs import common, quantizers, vqvae_coco_panoptic
