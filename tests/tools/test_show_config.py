@@ -56,7 +56,6 @@ def test_each_value_says_where_it_comes_from(shown):
   # Fields of the models that nobody names, and an evaluator that two fields
   # mean.
   assert fields["model.style"] == ("config file", "'ar'")
-  assert fields["model.encoder_style"] == ("default", "'augreg'")
   assert fields["oracle.model.head_zeroinit"] == ("default", "True")
   assert fields["val.pred"] == ("default", "'loss'")
 
