@@ -111,7 +111,7 @@ def test_scores_carry_their_settings(folders):
   made = evaluation.make_evaluation(
       block, family, Compiled(family), sharding.make_mesh(stage_config.mesh))
   assert made.settings == {
-      "temperature": 0.0, "seed": 0, "min_fraction": 0.001,
+      "temperature": 0.0, "seed": 0, "num_samples": 1, "min_fraction": 0.001,
       "instance_label": "logit_sum", "merge_stuff": False, "official": False}
 
 
