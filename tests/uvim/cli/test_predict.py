@@ -265,8 +265,9 @@ def test_options_come_from_priors_and_tasks():
   sampling = options.sampling_options()
   outputs = options.output_options()
   assert list(sampling) == [
-      "temperature", "top_k", "top_p", "num_iter", "choice_temperature"]
-  assert {"min_fraction", "instance_label", "full_luma"} == set(outputs)
+      "temperature", "top_k", "top_p", "soft_words", "soft_inputs", "num_iter",
+      "choice_temperature", "temp", "temp_probs", "beam_size", "fan_size"]
+  assert {"min_fraction", "instance_label", "full_luma", "bins"} == set(outputs)
   parser = argparse.ArgumentParser()
   options.add_options(parser, "codes", sampling)
   options.add_options(parser, "outputs", outputs)
