@@ -236,3 +236,29 @@ class Quantizer(abc.ABC):
     """How often training used each word lately; None if nobody counts."""
     del state
     return None
+
+
+class WordQuantizer(Quantizer):
+  """A quantizer whose words stand for vectors.
+
+  Subclasses are dataclasses with at least these fields. The oracle writes
+  vectors of the same size, unless they say otherwise.
+
+  Attributes:
+    dict_size: Q.
+    codeword_dim: E.
+  """
+  dict_size: int
+  codeword_dim: int
+
+  @property
+  def num_words(self) -> int:
+    return self.dict_size
+
+  @property
+  def oracle_dim(self) -> int:
+    return self.codeword_dim
+
+  @property
+  def vector_dim(self) -> int:
+    return self.codeword_dim

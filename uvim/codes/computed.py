@@ -18,30 +18,12 @@ from uvim.typing import CodeVectors, Words
 MAX_WORDS = 2 ** 24
 
 
-class ComputedWords(base.Quantizer):
+class ComputedWords(base.WordQuantizer):
   """A quantizer without a codebook. "No word" is the zero vector.
 
-  Subclasses are dataclasses with at least these fields. Both follow from other
-  fields; a config gives them because stage II and reports read them there.
-
-  Attributes:
-    dict_size: Q.
-    codeword_dim: E, of the oracle's vectors and of the code vectors.
+  `dict_size` and `codeword_dim` follow from other fields. A config gives them
+  because stage II and reports read them there.
   """
-  dict_size: int
-  codeword_dim: int
-
-  @property
-  def num_words(self) -> int:
-    return self.dict_size
-
-  @property
-  def oracle_dim(self) -> int:
-    return self.codeword_dim
-
-  @property
-  def vector_dim(self) -> int:
-    return self.codeword_dim
 
   @abc.abstractmethod
   def vectors(self, code_BL: Words) -> CodeVectors:

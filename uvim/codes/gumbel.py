@@ -30,7 +30,7 @@ Scores = Float[Array, "B L Q"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Gumbel(base.Quantizer):
+class Gumbel(base.WordQuantizer):
   """A relaxed choice among the words of a codebook, trained by gradient."""
   dict_size: int = fields.field(
       doc="Words in the codebook. The oracle writes as many numbers for each "
@@ -63,16 +63,8 @@ class Gumbel(base.Quantizer):
       + base.Quantizer.if_unused)
 
   @property
-  def num_words(self) -> int:
-    return self.dict_size
-
-  @property
   def oracle_dim(self) -> int:
     return self.dict_size
-
-  @property
-  def vector_dim(self) -> int:
-    return self.codeword_dim
 
   def init(self, rng):
     shape_QE = (self.dict_size, self.codeword_dim)

@@ -30,7 +30,7 @@ _MAX_QUANTIZERS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Residual(base.Quantizer):
+class Residual(base.WordQuantizer):
   """R codebooks that get a gradient; a place has a word from each."""
   dict_size: int = fields.field(
       doc="Words in each codebook.", check=fields.integer(1))
@@ -45,20 +45,8 @@ class Residual(base.Quantizer):
       source="as `vq_gradient`", check=fields.number(0))
 
   @property
-  def num_words(self) -> int:
-    return self.dict_size
-
-  @property
   def words_per_place(self) -> int:
     return self.num_quantizers
-
-  @property
-  def oracle_dim(self) -> int:
-    return self.codeword_dim
-
-  @property
-  def vector_dim(self) -> int:
-    return self.codeword_dim
 
   def init(self, rng):
     codebooks = []

@@ -46,7 +46,7 @@ FORGOTTEN = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class VQ(base.Quantizer):
+class VQ(base.WordQuantizer):
   """A codebook of unit vectors; each place takes the nearest one."""
   dict_size: int = fields.field(
       doc="Words in the codebook.", source="L1 4096",
@@ -70,18 +70,6 @@ class VQ(base.Quantizer):
   if_unused = (
       "Turn on model.dict_learning and model.dict_splitting. "
       + base.Quantizer.if_unused)
-
-  @property
-  def num_words(self) -> int:
-    return self.dict_size
-
-  @property
-  def oracle_dim(self) -> int:
-    return self.codeword_dim
-
-  @property
-  def vector_dim(self) -> int:
-    return self.codeword_dim
 
   def init(self, rng):
     codebook = init_codebook(rng, self.dict_size, self.codeword_dim)

@@ -28,7 +28,7 @@ _LEAST_PROBABILITY = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class VQGradient(base.Quantizer):
+class VQGradient(base.WordQuantizer):
   """A codebook that gets a gradient; each place takes the nearest row."""
   dict_size: int = fields.field(
       doc="Words in the codebook.", source="MaskGIT 1024",
@@ -55,18 +55,6 @@ class VQGradient(base.Quantizer):
   if_unused = (
       "Set model.use_l2_norm with a small model.codeword_dim, or raise "
       "model.entropy_loss_weight. " + base.Quantizer.if_unused)
-
-  @property
-  def num_words(self) -> int:
-    return self.dict_size
-
-  @property
-  def oracle_dim(self) -> int:
-    return self.codeword_dim
-
-  @property
-  def vector_dim(self) -> int:
-    return self.codeword_dim
 
   def init(self, rng):
     codebook_QE = vectors.init_rows(rng, self.dict_size, self.codeword_dim)

@@ -22,26 +22,37 @@ def segment_quality(first: Maps, second: Maps) -> PerExample:
 
 
 def _quality(first_HWC, second_HWC):
-  first_XC = first_HWC.reshape(-1, first_HWC.shape[-1])
-  second_XC = second_HWC.reshape(-1, second_HWC.shape[-1])
+  num_channels = first_HWC.shape[-1]
+  first_XC = first_HWC.reshape(-1, num_channels)
+  second_XC = second_HWC.reshape(-1, num_channels)
   # Of the segments to which a pixel belongs: their areas, and what they share.
-  first_X = _count_alike(first_XC)
-  second_X = _count_alike(second_XC)
-  shared_X = _count_alike(jnp.concatenate([first_XC, second_XC], axis=1))
-  iou_X = shared_X / (first_X + second_X - shared_X)
+  first_area_X = _count_alike(first_XC)
+  second_area_X = _count_alike(second_XC)
+  both_XC = jnp.concatenate([first_XC, second_XC], axis=1)
+  shared_X = _count_alike(both_XC)
+  union_X = first_area_X + second_area_X - shared_X
+  iou_X = shared_X / union_X
 
-  is_first_X = first_XC[:, 0] > 0
-  is_second_X = second_XC[:, 0] > 0
-  has_one_class_X = is_first_X & (first_XC[:, 0] == second_XC[:, 0])
+  first_class_X = first_XC[:, 0]
+  second_class_X = second_XC[:, 0]
+  is_first_X = first_class_X > 0
+  is_second_X = second_class_X > 0
+  has_one_class_X = is_first_X & (first_class_X == second_class_X)
   is_match_X = has_one_class_X & (iou_X > 0.5)
-  # Each segment counts once: its pixels count 1 / area each.
-  sum_of_ious = jnp.sum(jnp.where(is_match_X, iou_X / shared_X, 0))
-  num_first = jnp.sum(jnp.where(is_first_X, 1 / first_X, 0))
-  num_second = jnp.sum(jnp.where(is_second_X, 1 / second_X, 0))
+  sum_of_ious = _sum_over_regions(iou_X, is_match_X, shared_X)
+  num_first = _sum_over_regions(1, is_first_X, first_area_X)
+  num_second = _sum_over_regions(1, is_second_X, second_area_X)
   num_segments = (num_first + num_second) / 2
   is_void = num_segments == 0
   quality = sum_of_ious / jnp.where(is_void, 1, num_segments)
   return jnp.where(is_void, 1, quality)
+
+
+def _sum_over_regions(value, is_counted_X, area_X) -> Float[Array, ""]:
+  """The sum of a value over regions; each pixel knows those of its region."""
+  # A region of many pixels counts once.
+  value_per_pixel_X = value / area_X
+  return jnp.sum(jnp.where(is_counted_X, value_per_pixel_X, 0))
 
 
 def _count_alike(rows_XC: Int[Array, "X C"]) -> Float[Array, "X"]:
