@@ -116,9 +116,9 @@ class Pix2SeqDFamily(Family):
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, frozen, step
-    corrupted = self.model.draw(self._labels(batch), rngs_B)
+    drawn, before = self._draw(batch, rngs_B)
     seen = self.model.encode_image(params, self._image(batch))
-    loss_B, logs_B = self.model.loss(params, seen, corrupted)
+    loss_B, logs_B = self.model.loss(params, seen, drawn, before)
     logs = jax.tree.map(jnp.mean, logs_B)
     logs = logs | label_logs(self.task, batch)
     return jnp.mean(loss_B), Report(logs, stats=None)
@@ -137,12 +137,16 @@ class Pix2SeqDFamily(Family):
     """The images of a batch, or their features from a cache."""
     return Context(batch.get("image"), features=batch.get("features"))
 
-  def _labels(self, batch) -> jax.Array:
+  def _draw(self, batch, rngs_B, time_B=None):
+    """What training draws for a batch, and the masks of the frames before."""
+    labels = self._known_labels(batch["labels"])
+    return self.model.draw(labels, rngs_B, time_B), None
+
+  def _known_labels(self, labels) -> jax.Array:
     """The labels, with void where the model has no such class or id.
 
     The model has no pixels without a label: void is an answer like any other.
     """
-    labels = batch["labels"]
     sizes = np.array(self.model.network.sizes)[None, None, None]
     is_known = (labels >= 0) & (labels < sizes)
     is_known = jnp.all(is_known, axis=-1, keepdims=True)
@@ -163,15 +167,7 @@ class Pix2SeqDFamily(Family):
         num_steps=num_steps,
         time_difference=time_difference,
         sampler=sampler)
-    num_classes, num_ids = self.model.network.sizes
-    num_pixels = math.prod(labels.shape[1:3])
-    panoptic = panoptic_from_maps(
-        labels[..., 0],
-        labels[..., 1],
-        num_classes=num_classes,
-        num_ids=num_ids,
-        max_removed=max_removed_area(min_fraction, num_pixels))
-    return {"panoptic": panoptic}
+    return {"panoptic": self._vote(labels, min_fraction)}
 
   predict.checks = {
       **Pix2SeqD.generate.checks,
@@ -186,21 +182,31 @@ class Pix2SeqDFamily(Family):
       "min_fraction": "Drops segments under this share of the image.",
   }
 
+  def _vote(self, labels, min_fraction) -> jax.Array:
+    """One class for each instance of masks; small ones become void."""
+    num_classes, num_ids = self.model.network.sizes
+    num_pixels = math.prod(labels.shape[1:3])
+    return panoptic_from_maps(
+        labels[..., 0],
+        labels[..., 1],
+        num_classes=num_classes,
+        num_ids=num_ids,
+        max_removed=max_removed_area(min_fraction, num_pixels))
+
   def eval_loss(self, variables, batch, seed=0):
     """The loss of each example, a mean over EVAL_TIMES.
 
     Its noise and its ids follow from (image/id, seed).
     """
     params = variables["params"]
-    labels = self._labels(batch)
     seeds_B = example_seeds(batch["image/id"], seed)
     rngs_B = jax.vmap(jax.random.key)(seeds_B)
     seen = self.model.encode_image(params, self._image(batch))
 
     def at_time(time):
-      time_B = jnp.full(len(labels), time)
-      corrupted = self.model.draw(labels, rngs_B, time_B)
-      return self.model.loss(params, seen, corrupted)
+      time_B = jnp.full(len(seeds_B), time)
+      drawn, before = self._draw(batch, rngs_B, time_B)
+      return self.model.loss(params, seen, drawn, before)
 
     losses_TB, logs_TB = jax.lax.map(at_time, jnp.array(EVAL_TIMES))
     # With so much noise that nothing is left to see, a high loss is no fault.
