@@ -114,6 +114,10 @@ class Network(nn.Module):
   frames_before: int = field(
       0, doc="Of how many earlier frames of a video the decoder sees the mask.",
       source="paper 0 (images), 2 (video)", check=fields.integer(0, 8))
+  frame_dropout: float = field(
+      0.2, doc="Training shows void in place of the mask of an earlier frame "
+      "with this probability.", source="0.2 (video), as released",
+      check=fields.number(0, below=1))
   image_encoder: ImageEncoder | None = field(
       None, doc="A pretrained network that sees the image in place of ResNet "
       "and transformer, see [image encoder](#image-encoder).",
