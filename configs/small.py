@@ -107,6 +107,8 @@ def add_stage_ii_evals(config, evaluator, pp, **fields):
             temperature=0.0, seed=0)
   _add_eval(config, "uvim_soft", evaluator, fields, pred="predict",
             pp=pp.predict, temperature=0.0, seed=0, soft_words=1.0)
+  # No other prior has soft words, and an override may choose another.
+  config.uvim_soft.only_style = "ar"
   _add_eval(config, "uvim_sampled", evaluator, fields, pred="predict",
             pp=pp.predict, temperature=1.0, seed=0)
   _add_eval(config, "oracle_code", evaluator, fields, pred="oracle",

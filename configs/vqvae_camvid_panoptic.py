@@ -29,6 +29,7 @@ PATCH = 8
 # A word for each patch. A code of fewer words than patches has to be resized,
 # and then its words say less about their own place.
 CODE_GRID = (12, 16)
+ENCODER = "dinov2-S/14"
 # 24 × 32 patches of 14 pixels: four for each of the model's 12 × 16 tokens.
 ENCODER_SIZE = (336, 448)
 EVALUATOR = "coco_panoptic"
@@ -38,36 +39,44 @@ SCORE = dict(split="validation", pred_kw=dict(min_fraction=0.0005))
 LOAD = 'decode|coco_panoptic|concat(["semantics"], "labels")|'
 
 
-def image_size(args):
-  """Height and width of the image that a model sees."""
-  return LABEL_SIZE if args.encoder == small.NO_ENCODER else ENCODER_SIZE
+def image_size(encoder):
+  """Height and width of the image that a model with an encoder sees."""
+  return LABEL_SIZE if encoder == small.NO_ENCODER else ENCODER_SIZE
 
 
-def pp_strings(size):
-  """Preprocessing with images of a size."""
+def pp_strings(size, ctx_size=None):
+  """Preprocessing with images of a size.
+
+  Args:
+    size: height and width of `image`.
+    ctx_size: of `image_ctx`, which stage I sees in stage II; None: it sees
+      `image` too.
+  """
   # A third of the image at least: a crop still shows a street.
   crop = ('inception_box(area=(0.35, 1.0), aspect=(1.1, 1.6))|'
           'crop_box(key="image")|crop_box(key="labels")|')
   image = f'resize({size}, antialias=True)|value_range(-1, 1)|'
-  labels = (f'resize({LABEL_SIZE}, key="labels", method="nearest")|'
-            'keep("image","labels")')
+  kept = '"image"'
+  if ctx_size is not None:
+    # First: the other `resize` replaces `image`.
+    ctx = (f'resize({ctx_size}, inkey="image", outkey="image_ctx", '
+           'antialias=True)|value_range(-1, 1, key="image_ctx")|')
+    image = ctx + image
+    kept += ',"image_ctx"'
+  labels = f'resize({LABEL_SIZE}, key="labels", method="nearest")|'
+  keep_all = f'keep({kept},"labels")'
   return common.Preprocessing(
-      train=LOAD + common.FLIP + crop + image + labels,
-      eval=LOAD + image + labels,
-      predict=f'decode|{image}keep("image")')
-
-
-def parse(arg):
-  """Reads the arguments, which are those of both stages."""
-  return common.parse_arg(arg, encoder="dinov2-S/14")
+      train=LOAD + common.FLIP + crop + image + labels + keep_all,
+      eval=LOAD + image + labels + keep_all,
+      predict=f'decode|{image}keep({kept})')
 
 
 def get_config(arg=None):
-  args = parse(arg)
+  args = common.parse_arg(arg, encoder=ENCODER)
   config = mlc.ConfigDict()
   config.task = "semantic_segmentation"
   config.task_options = dict(things=THINGS)
-  pp = pp_strings(image_size(args))
+  pp = pp_strings(image_size(args.encoder))
   small.set_data(config, pp, **DATA)
   config.batch_size = 8
   config.total_steps = 4000
