@@ -7,7 +7,7 @@ r c rows and columns of the decoder's finest map · C channels
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -33,6 +33,9 @@ from uvim.typing import (
   PyTree,
   Seeds,
 )
+
+# Mixed into the keys of the examples, because `Pix2SeqD.draw` uses them, too.
+_DROPOUT_SALT = 0x64726f70
 
 Labels = Int[Array, "B h w G"]
 LabelsBefore = Int[Array, "B h w F*G"]
@@ -118,10 +121,25 @@ class Pix2SeqD:
     """Runs the image encoder, if there is one and it has not run."""
     return image_encoder_lib.see(self.image_encoder, params, image)
 
-  def encode_image(self, params: PyTree, image: Seen) -> SeenImage:
-    """What the decoder sees of images in [-1, 1], the same at every step."""
+  def encode_image(
+      self,
+      params: PyTree,
+      image: Seen,
+      rngs_B: PRNGKey | None = None,
+  ) -> SeenImage:
+    """What the decoder sees of images in [-1, 1], the same at every step.
+
+    Args:
+      params: of the model.
+      image: in [-1, 1].
+      rngs_B: in training, a key for each example, those of `draw`; None:
+        nothing is dropped.
+    """
     context = self.see(params, image)
-    return self._apply(params, "encode", context)
+    if rngs_B is not None:
+      mix = functools.partial(jax.random.fold_in, data=_DROPOUT_SALT)
+      rngs_B = jax.vmap(mix)(rngs_B)
+    return self._apply(params, "encode", context, rngs_B)
 
   def encode_labels(self, labels: Labels) -> Bits:
     """Analog bits [B, h, w, n] of masks."""
@@ -308,20 +326,56 @@ class Pix2SeqD:
     Raises:
       ConfigError: an option that is not allowed.
     """
-    options = {
-        "num_steps": num_steps,
-        "time_difference": time_difference,
-        "sampler": sampler,
-    }
-    fields.check_options(self.generate, **options)
-    frozen = tuple(sorted(options.items()))
-    return _generate(self, params, image, seeds_B, before, frozen)
+    options = _frozen_options(num_steps, time_difference, sampler)
+    return _generate(self, params, image, seeds_B, before, options)
 
   generate.checks = {
       "num_steps": fields.integer(1, 10_000),
       "time_difference": fields.number(0),
       "sampler": steps.SAMPLER,
   }
+
+  def generate_steps(
+      self,
+      params: PyTree,
+      image: Seen,
+      seeds_B: Seeds,
+      kept: Sequence[int],
+      *,
+      before: LabelsBefore | None = None,
+      num_steps: int = 20,
+      time_difference: float = 1.0,
+      sampler: str = "ddim",
+  ) -> sampling.Steps:
+    """The masks of some steps of `generate`, int32 [K, B, h, w, 2] each.
+
+    Args:
+      params, image, seeds_B, before: as in `generate`.
+      kept: numbers of the steps, rising, from 1 to `num_steps`.
+      num_steps, time_difference, sampler: as in `generate`.
+
+    Returns:
+      The masks that the network was given, and those that it made of them. The
+      last one that it makes is what `generate` gives.
+
+    Raises:
+      ConfigError: an option that is not allowed.
+    """
+    options = _frozen_options(num_steps, time_difference, sampler)
+    kept = jnp.asarray(sampling.check_kept(kept, num_steps))
+    return _generate_steps(
+        self, params, image, seeds_B, before, kept, options)
+
+
+def _frozen_options(num_steps, time_difference, sampler):
+  """The options of `generate`, checked and hashable."""
+  options = {
+      "num_steps": num_steps,
+      "time_difference": time_difference,
+      "sampler": sampler,
+  }
+  fields.check_options(Pix2SeqD.generate, **options)
+  return tuple(sorted(options.items()))
 
 
 # Jitted for its cache: a run asks for the shapes several times, seconds each.
@@ -342,6 +396,22 @@ def _init(network, rng):
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def _generate(model, params, image, seeds_B, before, options):
+  denoise, draw_noise = _start(model, params, image, seeds_B, before)
+  analog = sampling.generate(
+      denoise, draw_noise, schedule=model.network.schedule, **dict(options))
+  return model.decode_bits(analog)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _generate_steps(model, params, image, seeds_B, before, kept, options):
+  denoise, draw_noise = _start(model, params, image, seeds_B, before)
+  return sampling.generate_steps(
+      denoise, draw_noise, kept, model.decode_bits,
+      schedule=model.network.schedule, **dict(options))
+
+
+def _start(model, params, image, seeds_B, before):
+  """The network that has seen the images, and the noise of their seeds."""
   network = model.network
   # Outside of the loop: it does not depend on the mask.
   seen = model.encode_image(params, image)
@@ -351,9 +421,7 @@ def _generate(model, params, image, seeds_B, before, options):
 
   draw_noise = sampling.noise_of_seeds(
       seeds_B, (*network.mask_size, network.num_bits))
-  analog = sampling.generate(
-      denoise, draw_noise, schedule=network.schedule, **dict(options))
-  return model.decode_bits(analog)
+  return denoise, draw_noise
 
 
 def _on_maps(level: Level) -> Level:

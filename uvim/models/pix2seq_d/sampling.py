@@ -7,14 +7,16 @@ not depend on its batch.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from uvim import fields
 from uvim.diffusion import schedules, steps
 from uvim.diffusion.schedules import Level
-from uvim.typing import Array, Float, PyTree, Seeds
+from uvim.registry import ConfigError
+from uvim.typing import Array, Float, Int, PyTree, Seeds
 
 Bits = Float[Array, "B h w n"]
 
@@ -22,6 +24,22 @@ Bits = Float[Array, "B h w n"]
 Denoise = Callable[[Bits, Level], Bits]
 # Number of a draw, traced → noise from N(0, 1) of the shape of the bits.
 DrawNoise = Callable[[Any], Bits]
+
+
+# (number of a step from 0, traced, and the noisy bits that it starts with) →
+# the noisy bits after it, and those that it takes for the bits without noise.
+RunStep = Callable[[Any, Bits], tuple[Bits, Bits]]
+
+
+class Steps(NamedTuple):
+  """What some steps of a sampling saw and said; [K, …], a row for each step.
+
+  Attributes:
+    noisy: what the network was given.
+    clean: what it takes for that without noise.
+  """
+  noisy: Array
+  clean: Array
 
 
 def generate(
@@ -43,12 +61,84 @@ def generate(
     sampler: one that `steps.SAMPLER` allows.
     schedule: one that `schedules.SCHEDULE` allows.
   """
+  run_step = make_step(
+      denoise, draw_noise, num_steps=num_steps,
+      time_difference=time_difference, sampler=sampler, schedule=schedule)
+
+  def go_on(index, carry):
+    noisy, _ = carry
+    return run_step(index, noisy)
+
+  start = draw_noise(0)
+  _, clean = jax.lax.fori_loop(
+      0, num_steps, go_on, (start, jnp.zeros_like(start)))
+  return clean
+
+
+def generate_steps(
+    denoise: Denoise,
+    draw_noise: DrawNoise,
+    kept: Int[Array, "K"],
+    read: Callable[[Bits], Array],
+    **options: Any,
+) -> Steps:
+  """What some of the steps of `generate` saw and said.
+
+  Args:
+    denoise, draw_noise: as in `generate`.
+    kept: numbers of the steps, rising, from 1 to `num_steps`.
+    read: what is kept of bits.
+    **options: all others of `generate`.
+  """
+  run_step = make_step(denoise, draw_noise, **options)
+
+  def go_on(index, carry):
+    _, noisy, _ = carry
+    return (noisy, *run_step(index, noisy))
+
+  def go_to(carry, number):
+    num_done, before, noisy, clean = carry
+    before, noisy, clean = jax.lax.fori_loop(
+        num_done, number, go_on, (before, noisy, clean))
+    seen = Steps(read(before), read(clean))
+    return (number, before, noisy, clean), seen
+
+  start = draw_noise(0)
+  none_yet = jnp.zeros_like(start)
+  num_done = jnp.zeros((), kept.dtype)
+  _, seen = jax.lax.scan(go_to, (num_done, none_yet, start, none_yet), kept)
+  return seen
+
+
+def check_kept(kept: Sequence[int], num_steps: int) -> tuple[int, ...]:
+  """Numbers of steps, as a tuple.
+
+  Raises:
+    ConfigError: none, or they do not rise from 1 to `num_steps`.
+  """
+  kept = tuple(kept)
+  are_numbers = bool(kept) and all(map(fields.integer(1, num_steps).fits, kept))
+  if not are_numbers or sorted(set(kept)) != list(kept):
+    raise ConfigError(f"steps = {list(kept)}; they must be numbers that rise, "
+                      f"each from 1 to num_steps = {num_steps}.")
+  return kept
+
+
+def make_step(
+    denoise: Denoise,
+    draw_noise: DrawNoise,
+    *,
+    num_steps: int,
+    time_difference: float,
+    sampler: str,
+    schedule: str,
+) -> RunStep:
+  """One step of `generate`, whose arguments these are."""
   times = steps.times(num_steps, time_difference)
   levels_now = schedules.level_at(jnp.asarray(times.now), schedule)
   levels_after = schedules.level_at(jnp.asarray(times.next), schedule)
 
-  def run_step(index, carry):
-    noisy, _ = carry
+  def run_step(index, noisy):
     now = _at(levels_now, index)
     clean = denoise(noisy, now)
     split = steps.split_by_clean(noisy, clean, now)
@@ -59,10 +149,7 @@ def generate(
     noisy = steps.step(noisy, split, now, after, new_noise, sampler)
     return noisy, clean
 
-  start = draw_noise(0)
-  _, clean = jax.lax.fori_loop(
-      0, num_steps, run_step, (start, jnp.zeros_like(start)))
-  return clean
+  return run_step
 
 
 def _at(levels: Level, index) -> Level:

@@ -6,6 +6,7 @@ import pytest
 
 from uvim.diffusion import bits
 from uvim.models.pix2seq_d import sampling, video
+from uvim.registry import ConfigError
 
 SCALE = 0.1
 SIZES = (134, 101)
@@ -42,6 +43,33 @@ def test_the_last_of_more_steps_sees_less_noise():
   few = generate(say_deviation, num_steps=2, time_difference=0.0)
   many = generate(say_deviation, num_steps=8, time_difference=0.0)
   assert float(many.max()) < float(few.max()) < 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_kept_steps_are_those_of_the_sampling(sampler):
+  def denoise(noisy, level):
+    # What it says differs from step to step and from pixel to pixel.
+    return jnp.tanh(noisy) * level.noise
+
+  def generate_steps(kept):
+    return sampling.generate_steps(
+        denoise, noise(), jnp.array(kept), lambda analog: analog, num_steps=4,
+        time_difference=1.0, sampler=sampler, schedule="cosine")
+
+  every = generate_steps([1, 2, 3, 4])
+  seen = generate_steps([2, 4])
+  np.testing.assert_array_equal(every.noisy[0], noise()(0))
+  np.testing.assert_array_equal(seen.noisy, every.noisy[1::2])
+  np.testing.assert_array_equal(seen.clean, every.clean[1::2])
+  assert not np.array_equal(every.clean[0], every.clean[1])
+  last = generate(denoise, num_steps=4, sampler=sampler)
+  np.testing.assert_array_equal(every.clean[-1], last)
+
+
+@pytest.mark.parametrize("kept", [[], [0, 1], [2, 5], [2, 1], [1, 1], [True]])
+def test_only_steps_that_there_are_can_be_kept(kept):
+  with pytest.raises(ConfigError, match="from 1 to num_steps = 4"):
+    sampling.check_kept(kept, 4)
 
 
 def test_noise_has_the_deviation_one_whatever_the_bits_are():
