@@ -334,22 +334,68 @@ def test_halves_of_a_batch_have_their_own_features(tmp_path):
   np.testing.assert_allclose(halves, whole, rtol=1e-5)
 
 
-def test_both_stages_may_have_one(tmp_path):
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+  """(stage II, its parameters, the oracle's arrays), with one encoder."""
+  path = tmp_path_factory.mktemp("pair") / "stage_i.npz"
   oracle = stage_i()
-  tiny.save_stage_i(oracle, tmp_path / "stage_i.npz")
-  config = tiny.stage_ii_config(
-      tmp_path / "stage_i.npz", model={"image_encoder": ENCODER})
-  with_encoder = {**config.oracle.model, "image_encoder": ENCODER}
+  oracle_params, _ = drawn(oracle, seed=1)
+  encoder = oracle_params["image_encoder"]
+  tiny.save_stage_i(oracle, path, image_encoder=encoder)
+  config = tiny.stage_ii_config(path, model={"image_encoder": ENCODER})
+  of_oracle = {**config.oracle.model, "image_encoder": ENCODER}
   config = dataclasses.replace(config, oracle=dataclasses.replace(
-      config.oracle, model=with_encoder))
+      config.oracle, model=of_oracle))
   family = LmFamily(config)
-  frozen = tiny.open_family(family).frozen
-  params, extra = drawn(family)
+  params, _ = drawn(family)
+  params["image_encoder"] = encoder
+  return family, params, tiny.open_family(family).frozen
+
+
+def encoder_runs(predict, variables, data):
+  """How often a prediction runs an image encoder."""
+  return str(jax.make_jaxpr(predict)(variables, data)).count("name=_features")
+
+
+def test_both_stages_see_an_image_once(pair):
+  """Where their encoders are the same; the results are the same bits."""
+  family, params, frozen = pair
   data = batch()
   family.check_batch(data)
-  outputs = jax.jit(family.predict)(
-      family.variables(params, extra, frozen), data)
-  assert outputs["panoptic"].shape[:3] == (8, 16, 16)
+  shared = family.variables(params, {}, frozen)
+  separate = {**shared, "params": params}
+  for predict in (family.predict, family.eval_loss):
+    assert encoder_runs(predict, separate, data) == 2
+    assert encoder_runs(predict, shared, data) == 1
+    program = jax.jit(predict)
+    expected = program(separate, data)
+    for name, value in program(shared, data).items():
+      np.testing.assert_array_equal(value, expected[name], err_msg=name)
+  assert encoder_runs(family.predictors["oracle"], shared, data) == 1
+
+
+def test_an_oracle_with_an_image_of_its_own_sees_that(pair):
+  family, params, frozen = pair
+  data = {**batch(0), "image_ctx": batch(1)["image"]}
+  shared = family.variables(params, {}, frozen)
+  separate = {**shared, "params": params}
+  assert encoder_runs(family.eval_loss, shared, data) == 2
+  program = jax.jit(family.eval_loss)
+  np.testing.assert_array_equal(
+      program(shared, data)["loss"], program(separate, data)["loss"])
+
+
+@pytest.mark.parametrize("encoder", [{}, dict(dtype="bfloat16")])
+def test_other_encoders_see_for_themselves(pair, encoder):
+  """Another network, and the same one with one other number."""
+  family, params, frozen = pair
+  model = {**family.config.model, "image_encoder": {**ENCODER, **encoder}}
+  family = LmFamily(dataclasses.replace(family.config, model=model))
+  if not encoder:
+    params = jax.tree.map(np.array, params)
+    params["image_encoder"]["encoder_prefix"][0, 0, -1] += 1e-6
+  variables = family.variables(params, {}, frozen)
+  assert encoder_runs(family.eval_loss, variables, batch()) == 2
 
 
 @pytest.mark.parametrize("model,message", [

@@ -28,12 +28,14 @@ from trainers.families.vqvae import VqvaeFamily
 from uvim import priors
 from uvim.codes import usage
 from uvim.config import TrainConfig
-from uvim.encoders.image_encoder import Context
+from uvim.encoders import image_encoder as image_encoder_lib
+from uvim.encoders.image_encoder import Context, Seen
 from uvim.inference import readings
 from uvim.models import make_model
 from uvim.priors.base import Prior, Samples, example_seeds
 from uvim.registry import ConfigError
 from uvim.store import code_cache, open_model, published
+from uvim.typing import PyTree
 
 
 class LmFamily(Family):
@@ -180,7 +182,7 @@ class LmFamily(Family):
     elif needs_image:
       raise ConfigError("config.pp_train must keep 'image'.")
 
-  def targets(self, frozen, batch, rngs_B=None) -> jax.Array:
+  def targets(self, frozen, batch, rngs_B=None, ctx=None) -> jax.Array:
     """The codes to learn: from a cache, or the oracle's.
 
     Args:
@@ -188,15 +190,16 @@ class LmFamily(Family):
       batch: with 'code' from a cache, or labels.
       rngs_B: a key per example in training. Numbers of a code are then drawn,
         as stage I draws them; words do not depend on chance.
+      ctx: what `VqvaeFamily.see` made of the batch; None: it has not run.
     """
     if self.code_spec.is_discrete:
       if "code" in batch:
         return batch["code"]
-      return self.oracle.encode(frozen, batch)
+      return self.oracle.encode(frozen, batch, ctx)
     # Of numbers, a cache has what the oracle wrote.
     x_BLE = batch.get("code")
     if x_BLE is None:
-      x_BLE = self.oracle.written(frozen, batch)
+      x_BLE = self.oracle.written(frozen, batch, ctx)
     return self.oracle.model.quantize(frozen, x_BLE, rngs_B).code
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
@@ -226,13 +229,60 @@ class LmFamily(Family):
 
   # ── Predictions ─────────────────────────────────────────────────────────
 
-  def draw(self, variables, batch, seed=0, **options) -> Samples:
-    """Guiding codes; those of an image depend on (image/id, seed) only."""
+  def variables(self, params, extra, frozen):
+    """As `Family.variables`, with an encoder that both stages share only once.
+
+    Where the prior's frozen encoder is that of the oracle, number by number,
+    the prior's parameters lack it.
+    """
+    variables = super().variables(params, extra, frozen)
+    if self._shares_encoder(variables["params"], frozen):
+      own_params = dict(variables["params"])
+      del own_params[image_encoder_lib.NAME]
+      variables["params"] = own_params
+    return variables
+
+  def _shares_encoder(self, params, frozen) -> bool:
+    encoder = self.image_encoder
+    if encoder is None or not encoder.frozen:
+      return False
+    if not encoder.is_like(self.oracle.image_encoder):
+      return False
+    return image_encoder_lib.same_params(
+        params[image_encoder_lib.NAME],
+        frozen["params"][image_encoder_lib.NAME])
+
+  def _of_prior(self, variables, batch, ctx) -> tuple[PyTree, Seen]:
+    """(the prior's parameters, what it sees).
+
+    Args:
+      variables: see `variables`.
+      batch: with its image.
+      ctx: what `VqvaeFamily.see` made of the batch; None: it has not run.
+    """
+    params = variables["params"]
+    image = batch["image"]
+    is_whole = image_encoder_lib.NAME in params
+    if self.image_encoder is None or is_whole:
+      return params, image
+    shared = variables["frozen"]["params"][image_encoder_lib.NAME]
+    params = {**params, image_encoder_lib.NAME: shared}
+    # The oracle may have an image of its own, 'image_ctx'.
+    if ctx is not None and ctx.image is image:
+      # The encoder need not run again.
+      return params, ctx
+    return params, image
+
+  def draw(self, variables, batch, seed=0, ctx=None, **options) -> Samples:
+    """Guiding codes; those of an image depend on (image/id, seed) only.
+
+    `ctx` as in `targets`.
+    """
     seeds_B = example_seeds(batch["image/id"], seed)
     options = readings.sampling_options(
         options, self.oracle.model, variables["frozen"])
-    return self.prior.sample(
-        variables["params"], batch["image"], seeds_B, **options)
+    params, image = self._of_prior(variables, batch, ctx)
+    return self.prior.sample(params, image, seeds_B, **options)
 
   def sample(self, variables, batch, seed=0, **options) -> jax.Array:
     """One guiding code per image, see `draw`."""
@@ -254,12 +304,12 @@ class LmFamily(Family):
         sampling[name] = value
       else:
         output_options[name] = value
-    samples = self.draw(
-        variables, batch, seed, num_samples=num_samples, **sampling)
-    samples = readings.samples_to_read(samples, reduce)
-    dropped_BSL = readings.unsure_words(samples, drop_below)
     frozen = variables["frozen"]
     ctx = self.oracle.see(frozen, batch)
+    samples = self.draw(
+        variables, batch, seed, ctx, num_samples=num_samples, **sampling)
+    samples = readings.samples_to_read(samples, reduce)
+    dropped_BSL = readings.unsure_words(samples, drop_below)
 
     def outputs_of(sample):
       code, vectors_BLE, dropped_BL = sample
@@ -276,9 +326,11 @@ class LmFamily(Family):
 
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""
-    code = self.targets(variables["frozen"], batch)
-    nll_B, logs_B = self.prior.loss(
-        variables["params"], batch["image"], code)
+    frozen = variables["frozen"]
+    ctx = self.oracle.see(frozen, batch)
+    code = self.targets(frozen, batch, ctx=ctx)
+    params, image = self._of_prior(variables, batch, ctx)
+    nll_B, logs_B = self.prior.loss(params, image, code)
     metrics_B = self.prior.metrics(nll_B)
     return {"loss": nll_B, **metrics_B, **logs_B}
 

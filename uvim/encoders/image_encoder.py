@@ -149,6 +149,14 @@ class ImageEncoder:
         below=f"{NAME}/",
         option=f"config.model.{NAME}.family")
 
+  def is_like(self, other: "ImageEncoder | None") -> bool:
+    """Whether it sees what another does, given the same parameters."""
+    if other is None:
+      return False
+    # How it is trained and what stands beside it do not change what it sees.
+    changes = {"frozen": self.frozen, "beside": self.beside}
+    return self == dataclasses.replace(other, **changes)
+
   def make_network(self) -> Backbone:
     """The network, whose parameters are those under "image_encoder"."""
     make_backbone = backbones.BACKBONES[self.backbone]
@@ -234,6 +242,23 @@ def see(encoder: ImageEncoder | None, params: PyTree, ctx: Seen) -> Context:
     return ctx
   features = encoder.features(params[NAME], ctx.image)
   return ctx.replace(features=features)
+
+
+def same_params(one: PyTree, other: PyTree) -> bool:
+  """Whether two encoders that are alike have the same parameters.
+
+  Args:
+    one: arrays of the one; all processes must call.
+    other: of the other, with the same names and shapes.
+  """
+  return bool(_same_params(one, other))
+
+
+# On the devices, where large encoders lie; parts of one may lie on several.
+@jax.jit
+def _same_params(one, other):
+  same_arrays = jax.tree.map(jnp.array_equal, one, other)
+  return jnp.all(jnp.stack(jax.tree.leaves(same_arrays)))
 
 
 def image_at(image: Image, size: tuple[int, int]) -> Image:
