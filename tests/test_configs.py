@@ -14,6 +14,8 @@ from configs import common, quantizers
 from pp import builder
 from tests import listings
 from tools import config_docs
+from trainers import config_file
+from trainers.families.lm import LmFamily
 from uvim import fields
 from uvim.config import (
   EvalConfig,
@@ -398,6 +400,18 @@ def test_wrong_values_are_named(change, message):
   config.update(change)
   with pytest.raises(ConfigError, match=message):
     resolve(config)
+
+
+@pytest.mark.parametrize("style,is_scored", [("ar", True), ("masked", False)])
+def test_soft_words_are_scored_where_there_are_any(style, is_scored):
+  path = pathlib.Path(__file__).parents[1] / "configs/lm_camvid_panoptic.py"
+  config = resolve(config_file.load_config(
+      f"{path}:encoder=none", [f"--config.model.style={style}"]))
+  names = [block.name for block in config.evals]
+  assert ("uvim_soft" in names) == is_scored
+  family = LmFamily(config)
+  for block in config.evals:
+    family.check_options(block.pred, block.pred_kw, block.name)
 
 
 @pytest.mark.parametrize("config_class",

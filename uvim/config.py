@@ -93,6 +93,9 @@ class EvalConfig:
   options: Mapping[str, Any] = field(
       factory=dict, doc="The evaluator's own options, see "
       "[below](#evaluators-and-their-options).")
+  only_style: str = field(
+      "", doc="The evaluator is left out unless `model.style` has this value. "
+      '`""`: it never is.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -304,7 +307,9 @@ def resolve(config) -> TrainConfig:
 
   evals = []
   for entry, block in zip(entries, blocks, strict=True):
-    evals.append(_resolve_eval(entry, block, top))
+    evaluator = _resolve_eval(entry, block, top)
+    if evaluator.only_style in ("", top.model.get("style")):
+      evals.append(evaluator)
   if _implies_validation_loss(top, entries):
     evals.insert(0, _validation_loss(top))
   resolved = dataclasses.replace(top, evals=tuple(evals))
