@@ -44,6 +44,11 @@ _TITLES = {"vqvae": "stage I", "lm": "stage II"}
 def main(argv: Sequence[str] | None = None, *,
          program: str = "uvim convert") -> int:
   """The command; returns the exit code."""
+  return app.run(make_parser(program), _command, argv)
+
+
+def make_parser(program: str = "uvim convert") -> argparse.ArgumentParser:
+  """The options of the command."""
   parser = app.make_command_parser(program, __doc__)
   parser.add_argument("source", metavar="SRC")
   parser.add_argument("target", metavar="DST")
@@ -54,7 +59,7 @@ def main(argv: Sequence[str] | None = None, *,
   parser.add_argument("--license", metavar="ID",
                       help="pack: for its card, such as cc-by-4.0; default: "
                       "the card names none")
-  return app.run(parser, _command, argv)
+  return parser
 
 
 def _command(args: argparse.Namespace) -> None:

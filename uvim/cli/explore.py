@@ -1,14 +1,16 @@
-"""A page to look at a model's guiding code and to paint over its words.
+"""A page to look at what a model predicts, and how.
 
   uvim explore [--checkpoint W] [--port 8008]
+  uvim explore --checkpoint PIX2SEQ_D [--beside UVIM]
 
 W is a run, a pack, a .npz or a name; without one, a small model that comes with
-this package is taken. Serves one page at http://127.0.0.1:8008: drop in an
-image, see truth (of the examples), the oracle's and the prior's predictions,
-paint over words of the code and watch the output change (paper, Fig 10), or fix
-some words and let the prior draw the rest. Only this computer can reach it
-unless --host says otherwise; nothing is written to disk, and the page loads
-nothing from elsewhere.
+this package is taken. Serves one page at http://127.0.0.1:8008. Of a UViM: drop
+in an image, see truth (of the examples), the oracle's and the prior's
+predictions, paint over words of the code and watch the output change (paper,
+Fig 10), or fix some words and let the prior draw the rest. Of a Pix2Seq-D:
+watch the mask come out of noise, step by step, maybe beside a UViM's answer.
+Only this computer can reach it unless --host says otherwise; nothing is written
+to disk, and the page loads nothing from elsewhere.
 """
 
 import argparse
@@ -157,10 +159,11 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim explore",
       except KeyboardInterrupt:  # How a user ends it.
         pass
 
-  return app.run(_make_parser(program), command, argv)
+  return app.run(make_parser(program), command, argv)
 
 
-def _make_parser(program: str) -> argparse.ArgumentParser:
+def make_parser(program: str = "uvim explore") -> argparse.ArgumentParser:
+  """The options of the command."""
   from uvim.explorer import server
   parser = app.make_command_parser(program, __doc__)
   add = parser.add_argument
@@ -168,6 +171,9 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
       help="a workdir, pack, .npz, address or name; default: a small model "
       "that comes with the package")
   add("--lm", help="stage II, where --checkpoint is stage I alone")
+  add("--beside", metavar="UVIM",
+      help="where --checkpoint is a Pix2Seq-D: a UViM of the same classes, "
+      "whose answer is shown too")
   add("--host", default="127.0.0.1",
       help="default: %(default)s, this computer alone")
   add("--port", type=int, default=DEFAULT_PORT,
@@ -219,9 +225,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
-  from uvim.explorer.session import Session
-  uvim = load(args.checkpoint, lm=args.lm)
-  session = Session(uvim, str(args.checkpoint))
+  session = _open_session(args, load)
   if args.examples <= 0:
     return session
   try:
@@ -234,6 +238,26 @@ def _make_session(args, load: Loader, find_examples: ExampleFinder) -> Any:
     one_line = " ".join(str(error).split())
     print(f"no examples: {one_line}", file=sys.stderr)
   return session
+
+
+def _open_session(args, load: Loader) -> Any:
+  """The session of --checkpoint's kind of model, without images.
+
+  Raises:
+    ConfigError: as of `load`; no UViM of the same classes as --beside.
+  """
+  from uvim.explorer.film import FilmSession
+  from uvim.explorer.session import Session
+  title = str(args.checkpoint)
+  predictor = load(args.checkpoint, lm=args.lm)
+  if predictor.kind == "pix2seq_d":
+    beside = None if args.beside is None else load(args.beside)
+    return FilmSession(predictor, title, beside=beside,
+                       beside_title=args.beside or "")
+  if args.beside is not None:
+    raise ConfigError(f"--beside {args.beside}: only a run of Pix2Seq-D can "
+                      f"have a UViM beside it, and {title} is none.")
+  return Session(predictor, title)
 
 
 def _make_application(args, session: Any) -> Any:

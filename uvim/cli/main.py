@@ -9,12 +9,13 @@ from uvim.cli import app
 from uvim.registry import unknown
 
 # Subcommand → what it does. Each but `version` is a module of this package
-# with a function `main(argv) -> exit code`.
+# with the functions `main(argv) -> exit code` and `make_parser()`.
 COMMANDS = {
     "predict": "predicts images and writes the predictions",
     "explore": "a page to look at a model's guiding code",
     "convert": "turns a run into a pack to share, or into a .npz and back",
     "push": "uploads a pack to the Hugging Face hub",
+    "completion": "prints what lets a shell complete these commands",
     "version": "says which version this is",
 }
 
@@ -35,7 +36,7 @@ def _make_parser():
   lines = ["UViM: predict images, look into the guiding code, share models.",
            ""]
   for name, meaning in COMMANDS.items():
-    lines.append(f"  uvim {name:9} {meaning}")
+    lines.append(f"  uvim {name:10} {meaning}")
   lines += ["", "uvim COMMAND --help lists the options of a command."]
   parser = app.make_command_parser("uvim", "\n".join(lines))
   parser.add_argument("command", metavar="COMMAND",

@@ -12,21 +12,23 @@ from typing import Any
 
 from uvim import fields
 from uvim.fields import Field
-from uvim.inference import readings
+from uvim.inference import pix2seq_d, readings
 from uvim.priors import PRIORS
 from uvim.tasks import TASKS, task_class
 
-# Option → its owner, a prior's style or a task's name → what is known of it.
-# The owner of an option that every model has is "".
+# Option → its owner, a prior's style, a task's name or "pix2seq_d" → what is
+# known of it. The owner of an option that every model has is "".
 Known = Mapping[str, Mapping[str, Field]]
 
 
 def sampling_options() -> Known:
-  """The options of all priors."""
+  """The options of all priors, and of Pix2Seq-D."""
   known = {}
   for style, prior_class in PRIORS.items():
     for name, option in prior_class.options.items():
       known.setdefault(name, {})[style] = option
+  for name, option in pix2seq_d.SAMPLING_OPTIONS.items():
+    known.setdefault(name, {})[pix2seq_d.Pix2SeqDPredictor.kind] = option
   return known
 
 
@@ -48,6 +50,11 @@ def output_options() -> Known:
     for name, option in cls.prediction_options().items():
       known.setdefault(name, {})[task_name] = option
   return known
+
+
+def answer_options() -> Known:
+  """The options of everything that comes after the codes are drawn."""
+  return {**reading_options(), **output_options()}
 
 
 def add_options(parser: argparse.ArgumentParser, title: str,
@@ -77,11 +84,16 @@ def given_options(args: argparse.Namespace, known: Known) -> dict[str, Any]:
 
 
 class _Reader:
-  """Reads the value of an option; argparse calls it."""
+  """Reads the value of an option; argparse calls it.
+
+  Attributes:
+    names: the values that have a name, of all owners.
+  """
 
   def __init__(self, name: str, owners: Mapping[str, Field]):
     self._name = name
     self._owners = owners
+    self.names = _names_of(owners)
 
   def __call__(self, text: str) -> Any:
     # Several priors or tasks may share a name. A value that suits one of them
@@ -109,6 +121,15 @@ def _parse(text: str, option: Field) -> Any:
   if isinstance(option.default, float) and fields.is_integer(value):
     return float(value)
   return value
+
+
+def _names_of(owners: Mapping[str, Field]) -> list[str]:
+  names = []
+  for option in owners.values():
+    if option.check is not None:
+      names += option.check.names
+  # Each once, in their order.
+  return list(dict.fromkeys(names))
 
 
 def _is_switch(owners: Mapping[str, Field]) -> bool:

@@ -2,8 +2,9 @@
 
   uvim predict --checkpoint W --out DIR image.jpg folder/ …
 
-W is a run's workdir, a pack, a .npz (with --lm) or a published name such as
-uvim-panoptic; without it, a small model that comes with the package. DIR gets
+W is a run's workdir (of UViM or Pix2Seq-D), a pack, a .npz (with --lm) or a
+published name such as uvim-panoptic; without it, a small model that comes with
+the package. DIR gets
 images to look at, the predictions themselves (panoptic: COCO's JSON and PNGs;
 depth: 16-bit PNGs in millimetres; colorization: RGB PNGs) and predictions.json
 with the codes and settings; see uvim/inference/export.py. Needs no TensorFlow.
@@ -28,15 +29,15 @@ _RERANKINGS = ("likelihood", "agreement")
 # An image of more would not fit into the memory of most machines.
 _PIXELS = fields.integer(1, 2**31 - 1)
 
-# (checkpoint, lm=stage II or None) → `uvim.inference.api.UViM`.
+# (checkpoint, lm=stage II or None) → `uvim.inference.predictor.Predictor`.
 Loader = Callable[..., Any]
 
 
 def load_model(checkpoint: str, *, lm: str | None = None) -> Any:
   """Opens a checkpoint for inference."""
   # Imported late: `uvim --help` need not wait for JAX.
-  from uvim.inference.api import UViM
-  return UViM.from_checkpoint(checkpoint, lm=lm)
+  from uvim.inference.opening import open_predictor
+  return open_predictor(checkpoint, lm=lm)
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
@@ -52,10 +53,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   from uvim.cli import options
   sampling = options.sampling_options()
   # These are checked by name: a foreign one might pass for one of a task.
-  others = {**options.reading_options(), **options.output_options()}
-  parser = _make_parser(program)
-  options.add_options(parser, "how codes are drawn", sampling)
-  options.add_options(parser, "how an answer is read", others)
+  others = options.answer_options()
 
   def command(args):
     # Found before the model is loaded, which may take minutes.
@@ -67,9 +65,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
       print(f"note: {published.DEFAULT_NOTE}", file=sys.stderr)
     uvim = load(args.checkpoint, lm=args.lm)
     drawn_with = options.given_options(args, sampling)
-    if uvim.prior is not None:
-      # Otherwise a foreign option of sampling would pass for one of a task.
-      uvim.prior.check_options(drawn_with)
+    # Otherwise a foreign option of sampling would pass for one of a task.
+    uvim.check_sampling(drawn_with)
     read_with = options.given_options(args, others)
     if args.rerank:
       read_with["reduce"] = _same_as_rerank(args.rerank, read_with)
@@ -77,7 +74,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
 
   if argv is None:
     argv = sys.argv[1:]
-  return app.run(parser, command, _complete_rerank(argv))
+  return app.run(make_parser(program), command, _complete_rerank(argv))
 
 
 def _complete_rerank(argv: Sequence[str]) -> list[str]:
@@ -103,9 +100,19 @@ def _same_as_rerank(wanted: str, given: Mapping[str, Any]) -> str:
   return wanted
 
 
-def _make_parser(program: str) -> argparse.ArgumentParser:
+def make_parser(program: str = "uvim predict") -> argparse.ArgumentParser:
+  """The options of the command."""
+  from uvim.cli import options
   parser = app.make_command_parser(program, __doc__)
-  add = parser.add_argument
+  _add_arguments(parser.add_argument)
+  options.add_options(
+      parser, "how codes are drawn", options.sampling_options())
+  options.add_options(
+      parser, "how an answer is read", options.answer_options())
+  return parser
+
+
+def _add_arguments(add: Callable[..., Any]) -> None:
   add("images", nargs="+", metavar="IMAGE", help="files and folders")
   add("--checkpoint",
       help="a workdir, pack, .npz, address or name; default: a small model "
@@ -136,7 +143,6 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
       help="panoptic: JSON with COCO's list of categories, such as the "
       "annotations of a data set; default: those of the data set that the "
       "model learned from")
-  return parser
 
 
 def _predict(args, uvim, paths, options) -> int:
@@ -250,7 +256,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
   What an earlier process did with the same model and settings stays.
 
   Args:
-    uvim: `uvim.inference.api.UViM`.
+    uvim: `uvim.inference.predictor.Predictor`.
     paths: images.
     out: folder.
     categories, overwrite: see `export.Writer`.
@@ -259,7 +265,7 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     max_pixels: a larger image is refused.
     crop: what is cut off every image.
     overlay, side_by_side: see `export.Writer`.
-    num_samples, **options: of `UViM.predict`.
+    num_samples, **options: of `Predictor.predict`.
 
   Returns:
     A line for each image that could not be predicted; the others are done.

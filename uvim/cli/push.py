@@ -24,12 +24,6 @@ def main(argv: Sequence[str] | None = None, *,
     argv: the arguments; None: those of the process.
     client: `uvim.store.hub.Client`; None: the package huggingface_hub.
   """
-  parser = app.make_command_parser("uvim push", __doc__)
-  parser.add_argument("pack", metavar="PACK")
-  parser.add_argument("repository", metavar="OWNER/NAME")
-  parser.add_argument("--private", action="store_true",
-                      help="a new repository is for its owner's eyes alone")
-
   def command(args: argparse.Namespace) -> None:
     # Imported late: a typo on the command line need not wait for JAX.
     from uvim.store import hub
@@ -37,7 +31,17 @@ def main(argv: Sequence[str] | None = None, *,
                          client=client)
     print(f"pushed; open it as --checkpoint {name}")
 
-  return app.run(parser, command, argv)
+  return app.run(make_parser(), command, argv)
+
+
+def make_parser() -> argparse.ArgumentParser:
+  """The options of the command."""
+  parser = app.make_command_parser("uvim push", __doc__)
+  parser.add_argument("pack", metavar="PACK")
+  parser.add_argument("repository", metavar="OWNER/NAME")
+  parser.add_argument("--private", action="store_true",
+                      help="a new repository is for its owner's eyes alone")
+  return parser
 
 
 if __name__ == "__main__":
