@@ -117,7 +117,7 @@ class Pix2SeqDFamily(Family):
   def loss(self, params, extra, frozen, batch, rngs_B, step):
     del extra, frozen, step
     drawn, before = self._draw(batch, rngs_B)
-    seen = self.model.encode_image(params, self._image(batch))
+    seen = self.model.encode_image(params, self._image(batch), rngs_B)
     loss_B, logs_B = self.model.loss(params, seen, drawn, before)
     logs = jax.tree.map(jnp.mean, logs_B)
     logs = logs | label_logs(self.task, batch)

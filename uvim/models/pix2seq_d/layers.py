@@ -15,9 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from uvim.models.pix2seq_d import dropout
 from uvim.nn import attention, dense
 from uvim.nn.transformer import GELUS, LAYER_NORM_EPSILON
-from uvim.typing import Array, Float, Tokens
+from uvim.typing import Array, Float, PRNGKey, Tokens
 
 Map = Float[Array, "B H W C"]
 
@@ -181,22 +182,36 @@ class Mlp(nn.Module):
   Attributes:
     mlp_dim: F.
     dtype: of the matrix products.
+    dropout: share of the F numbers that training drops behind the GELU.
   """
   mlp_dim: int
   dtype: str = "float32"
+  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x_BND: Tokens) -> Tokens:
-    return _FeedForward(self.mlp_dim, self.dtype, name="ffn")(x_BND)
+  def __call__(
+      self,
+      x_BND: Tokens,
+      rngs_B: PRNGKey | None = None,
+  ) -> Tokens:
+    """What the block adds to `x_BND`.
+
+    Args:
+      x_BND: tokens.
+      rngs_B: a key for each example, for dropout; None: nothing is dropped.
+    """
+    run = _FeedForward(self.mlp_dim, self.dtype, self.dropout, name="ffn")
+    return run(x_BND, rngs_B)
 
 
 # A module of its own for its place in the names: mlp/ffn/dense1/kernel.
 class _FeedForward(nn.Module):
   mlp_dim: int
   dtype: str
+  dropout: float
 
   @nn.compact
-  def __call__(self, x_BND):
+  def __call__(self, x_BND, rngs_B):
     width = x_BND.shape[-1]
     make_dense = functools.partial(
         nn.Dense,
@@ -207,4 +222,5 @@ class _FeedForward(nn.Module):
     x_BNF = make_dense(self.mlp_dim, name="dense1")(x_BND)
     # The backward pass computes it again, as in `transformer.MlpBlock`.
     gelu = jax.checkpoint(GELUS["erf"])
-    return make_dense(width, name="dense2")(gelu(x_BNF))
+    x_BNF = dropout.drop_numbers(gelu(x_BNF), self.dropout, rngs_B)
+    return make_dense(width, name="dense2")(x_BNF)

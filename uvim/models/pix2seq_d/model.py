@@ -136,10 +136,11 @@ class Pix2SeqD:
         nothing is dropped.
     """
     context = self.see(params, image)
-    if rngs_B is not None:
+    dropout_rngs_B = None
+    if rngs_B is not None and self.network.encoder_dropout:
       mix = functools.partial(jax.random.fold_in, data=_DROPOUT_SALT)
-      rngs_B = jax.vmap(mix)(rngs_B)
-    return self._apply(params, "encode", context, rngs_B)
+      dropout_rngs_B = jax.vmap(mix)(rngs_B)
+    return self._apply(params, "encode", context, dropout_rngs_B)
 
   def encode_labels(self, labels: Labels) -> Bits:
     """Analog bits [B, h, w, n] of masks."""

@@ -32,7 +32,7 @@ from uvim.models.pix2seq_d.transunet import (
 )
 from uvim.nn import transformer
 from uvim.nn.grid import Grid, grid_of
-from uvim.typing import Array, Float, PerExample, Tokens
+from uvim.typing import Array, Float, PerExample, PRNGKey, Tokens
 
 Bits = Float[Array, "B h w n"]
 Numbers = Float[Array, "B h w k"]
@@ -146,6 +146,10 @@ class Network(nn.Module):
   encoder_heads: int = field(
       16, doc="Its attention heads; divides `encoder_dim`.",
       source="paper 16", check=_SIZE)
+  encoder_dropout: float = field(
+      0.0, doc="In training, the share of numbers dropped behind the ResNet "
+      "and in the MLPs, and of the blocks' branches (stochastic depth).",
+      source="paper 0.1, as released", check=fields.number(0, below=1))
   fuse_dim: int = field(
       256, doc="Channels of the image's features where the decoder's finest "
       "map is finer than all of the encoder's.", source="paper 256",
@@ -225,6 +229,7 @@ class Network(nn.Module):
           depth=self.encoder_depth,
           mlp_dim=self.encoder_mlp_dim,
           num_heads=self.encoder_heads,
+          dropout=self.encoder_dropout,
           **style)
     self.encoder_fuse = FeaturePyramidMerge(
         self.fuse_dim, self.grid_size, self.dtype)
@@ -250,17 +255,23 @@ class Network(nn.Module):
     features = self.features(self.encode(image), noisy, signal_B, before)
     return self.head(features)
 
-  def encode(self, image: Seen) -> SeenImage:
+  def encode(
+      self,
+      image: Seen,
+      rngs_B: PRNGKey | None = None,
+  ) -> SeenImage:
     """What the decoder sees of an image; it does not depend on the mask.
 
     Args:
       image: [B, H, W, 3] in [-1, 1]; with an image encoder, a Context with the
         features of it.
+      rngs_B: a key for each example, for the dropout of training; None: nothing
+        is dropped.
     """
     context = as_context(image)
     if self.image_encoder is None:
       # The original's images are in [0, 1].
-      encoded = self.rest((context.image + 1) / 2)
+      encoded = self.rest((context.image + 1) / 2, rngs_B)
     else:
       tokens = context.features.astype(self.dtype)
       grid = self.image_encoder.grid_size
