@@ -52,5 +52,13 @@ def rooms_tiny_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def pix2seq_d_run(tmp_path_factory):
+  """(workdir of a run of Pix2Seq-D, its family, its state beside params)."""
+  from tests.trainers import tiny_pix2seq_d
+  workdir = tmp_path_factory.mktemp("pix2seq_d") / "run"
+  return workdir, *tiny_pix2seq_d.save_run(workdir)
+
+
+@pytest.fixture(scope="session")
 def fixtures(shared):
   return shared / "fixtures"

@@ -323,6 +323,16 @@ class Family(abc.ABC):
   ) -> dict[str, np.ndarray]:
     """Title → uint8 images [B, H, W, 3] of a few examples."""
 
+  def compile(self, predictor: str, function: Callable) -> Callable:
+    """The compiled function (variables, batch, seed=…) → dict of [B, …].
+
+    Args:
+      predictor: a key of `predictors`.
+      function: that predictor with its options, but for the seed.
+    """
+    del predictor
+    return jax.jit(function)
+
   def options(self, predictor: str) -> dict[str, fields.Field]:
     """The options of a predictor, those of the task's outputs included."""
     function = lookup(self.predictors, predictor, "prediction")
@@ -358,6 +368,11 @@ class Family(abc.ABC):
     return checks
 
   @property
+  def label_text(self) -> str:
+    """What the model makes of a label, for people; "": tokens of patches."""
+    return ""
+
+  @property
   def code_spec(self) -> CodeSpec | None:
     """What its codes look like; None: it has none."""
     return None
@@ -391,7 +406,7 @@ class Compiled:
     if program_key not in self._programs:
       predictor = self._family.predictors[name]
       function = functools.partial(predictor, **options)
-      self._programs[program_key] = jax.jit(function)
+      self._programs[program_key] = self._family.compile(name, function)
     return functools.partial(self._programs[program_key], **traced)
 
   def scored(self, name: str) -> dict[str, Any]:

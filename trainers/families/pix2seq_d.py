@@ -9,8 +9,6 @@ learns which mask it was. Predictions take a running average of the parameters,
 `extra["ema"]`.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,12 +30,8 @@ from uvim.priors.base import example_seeds
 from uvim.registry import ConfigError
 from uvim.tasks import make_task, task_class
 from uvim.tasks.base import AbstractTask
-from uvim.tasks.instances import (
-  OPTION_CHECKS,
-  max_removed_area,
-  panoptic_from_maps,
-)
-from uvim.tasks.panoptic import KEYS, PanopticTask
+from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_labels
+from uvim.tasks.panoptic import PanopticTask, fields_of_pixels
 
 # The times at which a validation scores each mask. At times drawn by chance the
 # loss would differ more from one validation to the next than by training.
@@ -67,7 +61,11 @@ class Pix2SeqDFamily(Family):
     self.model = make_model(config.model_name, config.model, "config.model")
     self.image_encoder = self.model.image_encoder
     self.task = self._make_task()
-    self.predictors = {"predict": self.predict, "loss": self.eval_loss}
+    self.predictors = {
+        "predict": self.predict,
+        "steps": self.predict_steps,
+        "loss": self.eval_loss,
+    }
 
   def _make_task(self) -> AbstractTask:
     """The task, whose patches are single pixels of the mask."""
@@ -76,16 +74,8 @@ class Pix2SeqDFamily(Family):
       raise ConfigError(f"config.task = {name!r}; Pix2Seq-D needs "
                         "'panoptic_segmentation'.")
     network = self.model.network
-    pixels = {}
-    for key, size in zip(KEYS, network.sizes, strict=True):
-      pixels[key] = (size, 1)
-    task_fields = {
-        "inputs": pixels,
-        "outputs": pixels,
-        "input_size": network.mask_size,
-        "patch_size": (1, 1),
-    }
-    return make_task(name, task_fields, **self.config.task_options)
+    pixels = fields_of_pixels(network.sizes, network.mask_size)
+    return make_task(name, pixels, **self.config.task_options)
 
   def init(self, rng):
     params = self.model.init(rng)
@@ -111,6 +101,13 @@ class Pix2SeqDFamily(Family):
     if "image" in batch:
       check_size(batch["image"], self.model.image_size, "image",
                  self.image_size_field)
+
+  @property
+  def label_text(self):
+    network = self.model.network
+    num_classes, num_ids = network.sizes
+    return (f"{network.num_bits} bits each, for {num_classes} classes and "
+            f"{num_ids} ids, void included")
 
   # ── Training ────────────────────────────────────────────────────────────
 
@@ -142,6 +139,11 @@ class Pix2SeqDFamily(Family):
     labels = self._known_labels(batch["labels"])
     return self.model.draw(labels, rngs_B, time_B), None
 
+  def _before(self, batch) -> jax.Array | None:
+    """The masks of the frames before that a prediction sees."""
+    del batch
+    return None
+
   def _known_labels(self, labels) -> jax.Array:
     """The labels, with void where the model has no such class or id.
 
@@ -164,6 +166,7 @@ class Pix2SeqDFamily(Family):
         variables["params"],
         self._image(batch),
         example_seeds(batch["image/id"], seed),
+        before=self._before(batch),
         num_steps=num_steps,
         time_difference=time_difference,
         sampler=sampler)
@@ -174,24 +177,45 @@ class Pix2SeqDFamily(Family):
       "min_fraction": OPTION_CHECKS["min_fraction"],
   }
   predict.docs = {
-      "num_steps": "How often the network sees the mask.",
-      "time_difference": "By how many steps each leads further than the time "
-      "that the network is told next.",
-      "sampler": "`ddim` adds no noise; `ddpm` and `ddpm_small` do.",
+      **Pix2SeqD.generate.docs,
       "seed": "With the image's id, the seed of its sample.",
       "min_fraction": "Drops segments under this share of the image.",
   }
 
+  def predict_steps(self, variables, batch, num_steps=20, time_difference=1.0,
+                    sampler="ddim", seed=0, min_fraction=0.0):
+    """`predict`, and what it would say after some of its steps.
+
+    Returns:
+      'panoptic' as in `predict`, and 'steps', int32 [B, K, H, W, 2]: the masks
+      after each of `strip_of(num_steps)`.
+    """
+    masks = self.model.generate_steps(
+        variables["params"],
+        self._image(batch),
+        example_seeds(batch["image/id"], seed),
+        strip_of(num_steps),
+        before=self._before(batch),
+        num_steps=num_steps,
+        time_difference=time_difference,
+        sampler=sampler)
+
+    def vote(labels):
+      return self._vote(labels, min_fraction)
+
+    panoptic_KBHWC = jax.lax.map(vote, masks.clean)
+    return {
+        "panoptic": panoptic_KBHWC[-1],
+        "steps": jnp.swapaxes(panoptic_KBHWC, 0, 1),
+    }
+
+  predict_steps.checks = predict.checks
+  predict_steps.docs = predict.docs
+
   def _vote(self, labels, min_fraction) -> jax.Array:
     """One class for each instance of masks; small ones become void."""
-    num_classes, num_ids = self.model.network.sizes
-    num_pixels = math.prod(labels.shape[1:3])
-    return panoptic_from_maps(
-        labels[..., 0],
-        labels[..., 1],
-        num_classes=num_classes,
-        num_ids=num_ids,
-        max_removed=max_removed_area(min_fraction, num_pixels))
+    return panoptic_from_labels(
+        labels, sizes=self.model.network.sizes, min_fraction=min_fraction)
 
   def eval_loss(self, variables, batch, seed=0):
     """The loss of each example, a mean over EVAL_TIMES.
@@ -220,13 +244,18 @@ class Pix2SeqDFamily(Family):
     scored = predict.scored("predict")
     num_steps = scored.get(
         "num_steps", fields.options_of(self.predict)["num_steps"].default)
-    options_of = {
-        "1 step": {"num_steps": 1},
-        f"{num_steps} steps": {},
-        "another seed": {"seed": scored.get("seed", 0) + 1},
-    }
+    options = {**scored, "num_steps": num_steps, "seed": 0}
+    drawn = predict("steps", **options)(variables, batch)
+    other = predict("steps", **{**options, "seed": 1})(variables, batch)
     outputs = {}
-    for title, changes in options_of.items():
-      program = predict("predict", **{**scored, "seed": 0, **changes})
-      outputs[title] = program(variables, batch)
+    for place, number in enumerate(strip_of(num_steps)):
+      of_step = drawn["steps"][:, place]
+      outputs[f"step {number} of {num_steps}"] = {"panoptic": of_step}
+    outputs["another seed"] = {"panoptic": other["panoptic"]}
     return draw_columns(self.task, batch, outputs)
+
+
+def strip_of(num_steps: int) -> list[int]:
+  """The numbers of at most four steps that a strip shows, the last included."""
+  parts = {1, num_steps // 4, num_steps // 2, num_steps}
+  return sorted(parts - {0})

@@ -11,62 +11,56 @@ alone. The random numbers of a sample follow from the pixels that the prior sees
 and the seed, not from the image's place in a list.
 """
 
-import functools
-import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from uvim import fields, priors, resize, tasks
+from uvim import priors, tasks
 from uvim.codes import masking
 from uvim.encoders.image_encoder import Context
 from uvim.inference import given_codes, programs, readings
 from uvim.inference import images as images_lib
 from uvim.inference.given_codes import AnyCodes, GivenCodes
-from uvim.inference.prediction import Prediction, put_sample
-from uvim.inference.programs import ModelImage
+from uvim.inference.prediction import Prediction
+from uvim.inference.predictor import (
+  ModelImage,
+  Options,
+  OutputsOfImage,
+  Path,
+  Predictor,
+  defaults_of,
+  split_options,
+)
 from uvim.priors import base as priors_base
 from uvim.priors.base import Samples
 from uvim.registry import ConfigError
 from uvim.store import open_model
 from uvim.typing import Float, Int
 
-Path = str | os.PathLike
-Options = Mapping[str, Any]
 # Codes of images.
 ImageCodes = Int[np.ndarray, "n L"]
 
 
 class _Answer(NamedTuple):
   """What `Prediction` holds of one image."""
-  outputs: dict[str, np.ndarray]
+  outputs: OutputsOfImage
   samples: Samples
 
 
-class UViM:
+class UViM(Predictor):
   """A trained base model with its oracle and, if there is one, its prior.
 
   Attributes:
-    task: turns logits into outputs, and outputs into images.
     model: oracle, quantizer and base model.
     prior: predicts the code from the image, or None.
-    antialias: whether images are resized with antialias.
-    dataset: what the run learned from; "" where nobody knows.
-    categories: rows with .id, .name and .isthing: what class 1, 2, … stands
-      for; () where nobody knows, or where the task has no classes.
-    preprocessing: of the run's evaluation, see `uvim.inference.eval_crop`.
   """
 
+  kind = "uvim"
+
   def __init__(self, opened: open_model.OpenModel):
-    self.task = opened.task
-    self.model = opened.model
+    super().__init__(opened)
     self.prior = opened.prior
-    self.antialias = opened.antialias
-    self.dataset = opened.dataset
-    self.categories = opened.categories
-    self.preprocessing = opened.preprocessing
     self._programs = programs.Programs(opened)
 
   @classmethod
@@ -111,11 +105,6 @@ class UViM:
   def num_words(self) -> int:
     """Q, words that a place can have."""
     return self.model.spec.num_words
-
-  @property
-  def output_keys(self) -> tuple[str, ...]:
-    """The names in `Prediction.outputs`."""
-    return self.task.output_keys
 
   @property
   def word_counts(self) -> Float[np.ndarray, "Q"] | None:
@@ -163,8 +152,8 @@ class UViM:
     """
     settings = self.check_options(
         num_samples=num_samples, seed=seed, **options)
-    sampling, others = _split_options(options, self.prior.options)
-    reading, task_options = _split_options(others, readings.OPTIONS)
+    sampling, others = split_options(options, self.prior.options)
+    reading, task_options = split_options(others, readings.OPTIONS)
     originals = images_lib.read_all(images, value_range=value_range)
     given_n = self._given_of_each(given, len(originals))
     if given is not None:
@@ -176,7 +165,7 @@ class UViM:
           samples, reading.get("drop_below"), given_1L)
       answers.append(self._answer(
           original, samples, task_options, reading.get("reduce")))
-    return self._prediction(originals, answers, settings)
+    return self._prediction_of(originals, answers, settings)
 
   def sample(
       self,
@@ -218,24 +207,23 @@ class UViM:
     """
     prior = self._needed_prior()
     priors.refuse_options_of_others(prior, options, "options")
-    sampling, others = _split_options(options, prior.options)
-    reading, task_options = _split_options(others, readings.OPTIONS)
+    sampling, others = split_options(options, prior.options)
+    reading, task_options = split_options(others, readings.OPTIONS)
     prior.check_options(sampling)
     priors_base.check_num_samples(num_samples)
     priors_base.check_seed(seed)
     readings.check_options(reading)
     self._check_task_options(task_options)
     readings.check(options, task=self.task, spec=self.model.spec)
-    defaults = _defaults(prior.options)
-    defaults |= _defaults(readings.OPTIONS)
-    defaults |= _defaults(self.task.prediction_options())
+    defaults = defaults_of(prior.options)
+    defaults |= defaults_of(readings.OPTIONS)
+    defaults |= defaults_of(self.task.prediction_options())
     return {**defaults, **options, "seed": seed, "num_samples": num_samples}
 
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    """Tells models apart: a checksum of all arrays, and the image resizing."""
-    crc = self._programs.checksum()
-    return f"{crc:08x}, antialias {self.antialias}"
+  def check_sampling(self, options: Options) -> None:
+    """Raises a ConfigError unless these are options of the prior, if any."""
+    if self.prior is not None:
+      self.prior.check_options(options)
 
   def encode(
       self,
@@ -303,8 +291,8 @@ class UViM:
     for original, code_SL in zip(originals, codes_nSL, strict=True):
       samples = Samples(code=code_SL[None], logprob=None)
       answers.append(self._answer(original, samples, options))
-    settings = {**_defaults(self.task.prediction_options()), **options}
-    return self._prediction(originals, answers, settings)
+    settings = {**defaults_of(self.task.prediction_options()), **options}
+    return self._prediction_of(originals, answers, settings)
 
   def log_prob(
       self,
@@ -362,6 +350,9 @@ class UViM:
 
   # ── Checks ──────────────────────────────────────────────────────────────
 
+  def _checksum(self) -> int:
+    return self._programs.checksum()
+
   def _needed_prior(self) -> priors_base.Prior:
     if self.prior is None:
       raise ConfigError("This checkpoint has no language model; encode a label "
@@ -375,11 +366,6 @@ class UViM:
     return given_codes.check_given(given, num_images, self.model.spec)
 
   # ── Images and labels at the models' sizes ──────────────────────────────
-
-  def _to_model(self, original, size):
-    image = resize.to_model(
-        original, size, antialias=self.antialias, grey=self.task.sees_grey)
-    return image[None]
 
   def _context(self, original) -> Context:
     """What oracle and base model see; the image encoder has run."""
@@ -408,7 +394,7 @@ class UViM:
 
   def _answer(self, original, samples, options, reduce=None) -> _Answer:
     """The base model's outputs for samples, at the size of their image."""
-    image_options, output_options = _split_options(
+    image_options, output_options = split_options(
         options, self.task.image_options())
     samples = readings.samples_to_read(samples, reduce)
     drawn = self._programs.read(
@@ -419,45 +405,19 @@ class UViM:
       samples = jax.device_get(readings.samples_of(reduced, samples))
       drawn = [reduced.outputs]
       num_outputs = 1
-    outputs = {}
-    for s, of_sample in enumerate(drawn):
-      of_sample = jax.device_get(of_sample)
-      for key in self.output_keys:
-        # Not by a name, which would hold it while the next one is made.
-        outputs[key] = put_sample(
-            self.task.to_image_size(
-                of_sample[key][0], original, **image_options),
-            outputs.get(key), s, num_outputs)
+    outputs = self._at_image_size(
+        drawn, num_outputs, original, image_options)
     return _Answer(outputs, samples)
 
-  def _prediction(self, originals, answers, settings) -> Prediction:
-    outputs = {}
-    for key in self.output_keys:
-      outputs[key] = [answer.outputs[key] for answer in answers]
+  def _prediction_of(self, originals, answers, settings) -> Prediction:
     codes = [answer.samples.code[0] for answer in answers]
     logprobs = [answer.samples.logprob for answer in answers]
     logprob_nSL = None
     if logprobs[0] is not None:
       logprob_nSL = np.concatenate(logprobs)
-    return Prediction(
-        self.task, originals, outputs, np.stack(codes), logprob_nSL, settings,
-        self.categories)
-
-
-def _split_options(options: Options, names) -> tuple[dict, dict]:
-  """The options of these names, and the others."""
-  named = {}
-  others = {}
-  for name, value in options.items():
-    if name in names:
-      named[name] = value
-    else:
-      others[name] = value
-  return named, others
-
-
-def _defaults(known: Mapping[str, fields.Field]) -> dict[str, Any]:
-  return {name: option.default for name, option in known.items()}
+    return self._prediction(
+        originals, [answer.outputs for answer in answers], settings,
+        codes=np.stack(codes), logprob=logprob_nSL)
 
 
 def _is_one_label(labels: Any) -> bool:

@@ -7,8 +7,7 @@ no other one.
 """
 
 import functools
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -20,20 +19,21 @@ from uvim.codes import masking
 from uvim.encoders.image_encoder import Context
 from uvim.inference import readings
 from uvim.inference.given_codes import NO_WORD
-from uvim.priors import base as priors_base
+from uvim.inference.predictor import (
+  ModelImage,
+  Options,
+  Outputs,
+  seed_of_image,
+)
 from uvim.priors.base import Samples
 from uvim.store import open_model
-from uvim.typing import Array, Float, Int
+from uvim.typing import Array, Int
 
 # Compiled for settings of the outputs; the oldest is forgotten first.
 _MAX_PROGRAMS = 8
 
-# An image at the size of a model, as a batch of one.
-ModelImage = Float[np.ndarray, "1 H W 3"]
-Options = Mapping[str, Any]
 # The words that a user has fixed; None: none.
 Given = Int[np.ndarray, "1 L"] | None
-Outputs = Mapping[str, Array]
 
 
 class Programs:
@@ -85,10 +85,7 @@ class Programs:
       given_1L: words that are fixed.
       options: of the prior.
     """
-    # The pixels are the image's id, in one byte order on every machine.
-    pixels = np.ascontiguousarray(image, "<f4")
-    ids = np.array([zlib.crc32(pixels)], np.uint32)
-    seeds = priors_base.example_seeds(ids, seed)
+    seeds = seed_of_image(image, seed)
     options = readings.sampling_options(options, self._model, self._arrays)
     drawn = self._prior.sample(
         self._prior_params, image, seeds, num_samples=num_samples,

@@ -97,7 +97,7 @@ def open_model(
   _check_same_task(path, task, lm, config)
 
   model = make_model("vit", model_fields, "the checkpoint's model")
-  _check_arrays(path, arrays, model.init)
+  check_arrays(path, arrays, model.init)
   task_options = task_options or known_options
   made_task = make_task(task, model_fields, **task_options)
   dataset = config.get("dataset", "")
@@ -105,10 +105,10 @@ def open_model(
       task=made_task,
       model=model,
       arrays=arrays,
-      antialias=_resizes_with_antialias(config),
+      antialias=resizes_with_antialias(config),
       dataset=dataset,
       preprocessing=config.get("pp_eval") or "",
-      categories=_categories(path, made_task.num_categories, dataset))
+      categories=categories_of(path, made_task.num_categories, dataset))
   if not lm:
     return opened
   return _with_prior(opened, lm, prior_fields, prior_arrays)
@@ -117,7 +117,7 @@ def open_model(
 def _with_prior(opened, lm, prior_fields, prior_arrays) -> OpenModel:
   """Stage I together with the stage II that `lm` names, if they fit."""
   prior = make_model("lm", prior_fields, "the checkpoint's language model")
-  _check_arrays(lm, prior_arrays, lambda rng: {"params": prior.init(rng)})
+  check_arrays(lm, prior_arrays, lambda rng: {"params": prior.init(rng)})
   prior.check_code(opened.model.spec, "the checkpoint's language model")
   meta = read_meta(lm)
   if meta:
@@ -315,13 +315,13 @@ def _plain_task(name: str) -> str:
   return name.removesuffix("_segmentation")
 
 
-def _resizes_with_antialias(config) -> bool:
+def resizes_with_antialias(config) -> bool:
   """Whether the evaluated images are resized with antialias."""
   pp = config.get("pp_eval") or config.get("pp_train") or ""
   return bool(re.search(r"resize\([^)]*antialias\s*=\s*True", pp))
 
 
-def _categories(path, num_classes: int | None, dataset: str) -> Categories:
+def categories_of(path, num_classes: int | None, dataset: str) -> Categories:
   """What the classes of a model stand for; () where nobody knows.
 
   These are the categories of the data set that the run learned from. Weights
@@ -380,7 +380,7 @@ def _check_kind(path, arrays: Mapping[str, Any], kind: str) -> None:
 _FIELDS_OF = {STAGE_I: shapes.stage_i_fields, STAGE_II: shapes.stage_ii_fields}
 
 
-def _check_arrays(path, arrays: PyTree, init: Callable) -> None:
+def check_arrays(path, arrays: PyTree, init: Callable) -> None:
   """Raises a ConfigError unless a model can compute with these arrays.
 
   Arrays that nobody needs do not matter, nor does the width of the numbers. A
@@ -412,8 +412,8 @@ def _stage_i_fields(path, arrays, code_len):
   """(model fields, task name, task options) of a stage I checkpoint."""
   config = read_config(path)
   if config:
-    model_fields = _value(config, "model", path)
-    task = _value(config, "task", path)
+    model_fields = value_of(config, "model", path)
+    task = value_of(config, "task", path)
     return model_fields, task, config.get("task_options", {})
   model_fields = shapes.stage_i_fields(_shapes(arrays), code_len)
   return model_fields, shapes.task_name(model_fields), {}
@@ -423,7 +423,7 @@ def _prior_fields(path, arrays) -> Mapping[str, Any]:
   """The model fields of a stage II checkpoint."""
   config = read_config(path)
   if config:
-    return _value(config, "model", path)
+    return value_of(config, "model", path)
   found = _shapes(arrays)
   model_fields = shapes.stage_ii_fields(found)
   is_published = os.fspath(path) in published.MODELS
@@ -434,7 +434,7 @@ def _prior_fields(path, arrays) -> Mapping[str, Any]:
   return model_fields
 
 
-def _value(config: Config, name: str, path) -> Any:
+def value_of(config: Config, name: str, path) -> Any:
   """A value that every run of the kind has."""
   if config.get(name) is None:
     raise ConfigError(f"{path} does not tell config.{name}.")

@@ -189,6 +189,14 @@ class AbstractTask(abc.ABC):
     del labels
     return []
 
+  def field_of(self, key: str) -> str:
+    """Which field of a config says how many values a quantity has.
+
+    Args:
+      key: of `keys`.
+    """
+    return f"model.outputs[{key!r}]"
+
   @abc.abstractmethod
   def loss(self, logits: Arrays, x: AnyArrays) -> tuple[PerExample, Logs]:
     """Per-example loss and its named parts, from logits [B,N,K,P].

@@ -116,6 +116,24 @@ def panoptic_from_maps(
   return jnp.where(is_void, 0, pairs)
 
 
+def panoptic_from_labels(
+    labels: Int[Array, "B H W C"], *, sizes: tuple[int, int],
+    min_fraction: float = 0.0,
+) -> Int[Array, "B H W C"]:
+  """`panoptic_from_maps` of a class and an id for each pixel of an image.
+
+  Args:
+    labels: (semantics, instance).
+    sizes: how many classes there are, with void, and how many ids, with 0.
+    min_fraction: see `panoptic_from_logits`.
+  """
+  num_classes, num_ids = sizes
+  num_pixels = math.prod(labels.shape[1:3])
+  return panoptic_from_maps(
+      labels[..., 0], labels[..., 1], num_classes=num_classes, num_ids=num_ids,
+      max_removed=max_removed_area(min_fraction, num_pixels))
+
+
 def _pairs_by_votes(votes_BIK, ids_BNP, max_removed: int) -> PatchPairs:
   """Every pixel gets the pair of its instance."""
   # An instance without a pixel has no votes: it gets class 0, and no pixel

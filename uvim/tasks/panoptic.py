@@ -8,6 +8,8 @@ Suffixes: B batch · H W pixels · C channels (semantics, instance) · N patches
 · P pixels of a patch · S segments of one image.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,6 +24,27 @@ from uvim.typing import Int
 LabelOfImage = Int[np.ndarray, "H W C"]
 
 KEYS = ("semantics", "instances")
+# How a model without patches calls its numbers of classes and of ids.
+_FIELDS_OF_PIXELS = {
+    "semantics": "model.num_classes", "instances": "model.num_ids"}
+
+
+def fields_of_pixels(
+    sizes: tuple[int, int], mask_size: tuple[int, int]
+) -> dict[str, Any]:
+  """The fields for `make_task` of a model without patches.
+
+  Args:
+    sizes: how many classes it has, with void, and how many ids, with 0.
+    mask_size: height and width of its masks.
+  """
+  spec = {key: (size, 1) for key, size in zip(KEYS, sizes, strict=True)}
+  return {
+      "inputs": spec,
+      "outputs": spec,
+      "input_size": mask_size,
+      "patch_size": (1, 1),
+  }
 
 
 class PanopticTask(base.AbstractTask):
@@ -72,13 +95,19 @@ class PanopticTask(base.AbstractTask):
     is_over_BHW = instances_BHW >= num_instances
     return [
         Flaw("beyond", is_beyond_BHW.any((1, 2)), "class ids", semantics_BHW,
-             f"model.outputs['semantics'] has 1..{last_class}, and 0 is void. "
-             "A pixel that must not count has an id below 0.", ANY),
+             f"{self.field_of('semantics')} has 1..{last_class}, and 0 is "
+             "void. A pixel that must not count has an id below 0.", ANY),
         Flaw("unlabelled", ~is_class_BHW.any((1, 2)), "class ids",
              semantics_BHW, f"a labelled pixel has one of 1..{last_class}."),
         Flaw("too_many", is_over_BHW.any((1, 2)), "instance ids",
-             instances_BHW, "model.outputs['instances'] has "
+             instances_BHW, f"{self.field_of('instances')} has "
              f"0..{num_instances - 1}. Pixels beyond count for nothing.")]
+
+  def field_of(self, key):
+    if tuple(self.patch_size) == (1, 1):
+      # Only Pix2Seq-D has no larger patches.
+      return _FIELDS_OF_PIXELS[key]
+    return super().field_of(key)
 
   def _num_ids(self, key: str) -> int:
     """How many ids both the oracle and the base model have."""

@@ -157,7 +157,7 @@ def known_categories(workdir, rows, num_classes, dataset="mine"):
   with checkpoint.Checkpointer(workdir) as checkpointer:
     meta = {"config": {"kind": "vqvae"}, "categories": rows}
     checkpointer.save(1, {"params": {"x": np.zeros(1)}}, meta)
-  return open_model._categories(workdir, num_classes, dataset)
+  return open_model.categories_of(workdir, num_classes, dataset)
 
 
 def test_a_run_knows_its_classes(tmp_path):
@@ -165,14 +165,14 @@ def test_a_run_knows_its_classes(tmp_path):
   assert [tuple(category) for category in known] == list(map(tuple, ROWS))
   assert known[1].name == "sky" and not known[1].isthing
   # Of other classes, or of none.
-  assert open_model._categories(tmp_path, 4, "mine") == ()
-  assert open_model._categories(tmp_path, None, "mine") == ()
+  assert open_model.categories_of(tmp_path, 4, "mine") == ()
+  assert open_model.categories_of(tmp_path, None, "mine") == ()
 
 
 def test_bare_weights_have_the_classes_of_coco():
-  assert open_model._categories("a.npz", 133, "")[132].id == 200
-  assert open_model._categories("a.npz", 12, "") == ()
-  assert open_model._categories("a.npz", 133, "mine") == ()
+  assert open_model.categories_of("a.npz", 133, "")[132].id == 200
+  assert open_model.categories_of("a.npz", 12, "") == ()
+  assert open_model.categories_of("a.npz", 133, "mine") == ()
 
 
 @pytest.mark.parametrize("rows", [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from uvim import tasks
+from uvim.tasks.panoptic import fields_of_pixels
 
 SIZE = (8, 8)
 CLASSES = 5
@@ -102,6 +103,15 @@ def test_a_message_tells_what_was_found_where_and_what_is_allowed():
       "not count has an id below 0.")
   flaw = flaw_of(make("depth"), depth(*[np.nan] * 5), "unlabelled")
   assert "image/id 0, 1, 2, …)" in flaw.describe(np.arange(5))
+
+
+def test_a_model_without_patches_has_other_fields():
+  sizes = fields_of_pixels((CLASSES, INSTANCES), (1, 1))
+  task = tasks.make_task("panoptic_segmentation", sizes)
+  labels = panoptic((255, 9))[:, :1, :1]
+  for name, field in (("beyond", "model.num_classes has 1..4"),
+                      ("too_many", "model.num_ids has 0..3")):
+    assert field in flaw_of(task, labels, name).describe(np.arange(1))
 
 
 @pytest.mark.parametrize("name, flaw, labels, is_refused", [

@@ -335,6 +335,12 @@ class Pix2SeqD:
       "time_difference": fields.number(0),
       "sampler": steps.SAMPLER,
   }
+  generate.docs = {
+      "num_steps": "How often the network sees the mask.",
+      "time_difference": "By how many steps each leads further than the time "
+      "that the network is told next.",
+      "sampler": "`ddim` adds no noise; `ddpm` and `ddpm_small` do.",
+  }
 
   def generate_steps(
       self,

@@ -1,0 +1,257 @@
+"""Pix2Seq-D for inference: from noise to the mask of an image, in steps.
+
+  model = Pix2SeqDPredictor.from_checkpoint("workdirs/pix2seq_d_rooms")
+  prediction = model.predict("photo.jpg", num_steps=20, num_samples=4)
+  prediction.plot().save("look.png")
+  steps = model.predict_steps("photo.jpg", num_steps=20)
+  steps[0].estimate.plot().save("after_one_step.png")
+
+It has no guiding code and no likelihood: `Prediction.codes` and `logprob` are
+None. Samples of an image differ in their noise alone.
+
+n images · S samples per image · H W pixels of an image · h w pixels of a mask
+K steps
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from uvim import fields, tree
+from uvim.inference import images as images_lib
+from uvim.inference.prediction import Prediction
+from uvim.inference.predictor import (
+  ModelImage,
+  Options,
+  Outputs,
+  OutputsOfImage,
+  Path,
+  Predictor,
+  defaults_of,
+  seed_of_image,
+  split_options,
+)
+from uvim.models.pix2seq_d import Pix2SeqD
+from uvim.priors import base as priors_base
+from uvim.registry import ConfigError
+from uvim.store.open_model import OpenModel
+from uvim.store.open_pix2seq_d import open_pix2seq_d
+from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_labels
+from uvim.typing import Array, Int, Seeds
+
+Masks = Int[Array, "B h w 2"]
+
+_MIN_FRACTION = fields.Field(
+    "min_fraction", 0.0, "Drops segments under this share of the image.",
+    check=OPTION_CHECKS["min_fraction"])
+_GENERATE = fields.options_of(Pix2SeqD.generate)
+# How samples are drawn, by name.
+SAMPLING_OPTIONS = {
+    name: _GENERATE[name]
+    for name in ("num_steps", "time_difference", "sampler")}
+
+
+class Step(NamedTuple):
+  """One step of a sampling, as predictions of one image and one sample.
+
+  Attributes:
+    number: k, from 1 to num_steps.
+    noisy: the mask that the network was given, noise at first.
+    estimate: the mask that it makes of it; of the last step the answer.
+  """
+  number: int
+  noisy: Prediction
+  estimate: Prediction
+
+
+class Pix2SeqDPredictor(Predictor):
+  """A trained Pix2Seq-D.
+
+  Attributes:
+    model: network and sampling.
+    options: of `predict`, by name, with defaults and ranges.
+  """
+
+  kind = "pix2seq_d"
+  options = {**SAMPLING_OPTIONS, _MIN_FRACTION.name: _MIN_FRACTION}
+
+  def __init__(self, opened: OpenModel):
+    super().__init__(opened)
+    self._params = jax.device_put(opened.arrays["params"])
+
+  @classmethod
+  def from_checkpoint(cls, path: Path) -> "Pix2SeqDPredictor":
+    """Loads a model.
+
+    Args:
+      path: the workdir of a run of Pix2Seq-D, whose averaged parameters are
+        taken; a pack of one; 'hf:OWNER/NAME' for a pack of the hub.
+
+    Raises:
+      ConfigError: nothing there, or no run of Pix2Seq-D.
+    """
+    return cls(open_pix2seq_d(path))
+
+  def predict(
+      self,
+      images: Any,
+      *,
+      num_samples: int = 1,
+      seed: int = 0,
+      value_range: images_lib.Range | None = None,
+      **options: Any,
+  ) -> Prediction:
+    """The masks that images end at, from noise.
+
+    An image of any size and aspect is resized to the model's, as in training;
+    the masks are resized back to the nearest pixel.
+
+    Args:
+      images: one image or several: paths, PIL images, arrays; see
+        `uvim.inference.images.read`.
+      num_samples: S, 1 to 10,000.
+      seed: 0 to 2³² − 1; a sample follows from it and from the pixels alone.
+      value_range: of images that are arrays of floats, such as (0, 1); see
+        `uvim.inference.images.read`.
+      **options: `num_steps`, `time_difference`, `sampler`, `min_fraction`; see
+        `options`.
+
+    Raises:
+      ConfigError: an unknown option or one out of its range, or no readable
+        image.
+    """
+    settings = self.check_options(
+        num_samples=num_samples, seed=seed, **options)
+    sampling, _ = split_options(settings, SAMPLING_OPTIONS)
+    originals = images_lib.read_all(images, value_range=value_range)
+    outputs_of_each = []
+    for original in originals:
+      image = self._to_model(original, self.model.image_size)
+      drawn = self._draw(image, seed, num_samples, sampling)
+      segmented = self._segment_each(drawn, settings["min_fraction"])
+      outputs_of_each.append(
+          self._at_image_size(segmented, num_samples, original, {}))
+    return self._prediction(originals, outputs_of_each, settings)
+
+  def predict_steps(
+      self,
+      image: Any,
+      *,
+      steps: Sequence[int] | None = None,
+      seed: int = 0,
+      value_range: images_lib.Range | None = None,
+      **options: Any,
+  ) -> list[Step]:
+    """How the mask of an image comes about, a film of it.
+
+    The last estimate is what `predict` answers with the same options.
+
+    Args:
+      image: one image, as in `predict`.
+      steps: the numbers of those to keep, rising, from 1 to num_steps; None:
+        all. Each takes 16 bytes for each pixel of the image.
+      seed, value_range, **options: as in `predict`.
+
+    Raises:
+      ConfigError: as of `predict`; several images; steps that there are not.
+    """
+    settings = self.check_options(seed=seed, **options)
+    sampling, _ = split_options(settings, SAMPLING_OPTIONS)
+    if steps is None:
+      steps = range(1, settings["num_steps"] + 1)
+    originals = images_lib.read_all(image, value_range=value_range)
+    if len(originals) != 1:
+      raise ConfigError(f"{len(originals)} images; the steps of one are shown.")
+    original = originals[0]
+    image = self._to_model(original, self.model.image_size)
+    first_seed = _sample_seeds(image, seed, 1)
+    masks = jax.device_get(self.model.generate_steps(
+        self._params, image, first_seed, steps, **sampling))
+    found = []
+    for place, number in enumerate(steps):
+      noisy = _without_void_ids(masks.noisy[place])
+      clean = masks.clean[place]
+      estimate = self._segment(clean, settings["min_fraction"])
+      of_step = {**settings, "step": int(number)}
+      found.append(Step(
+          int(number),
+          self._one_prediction(original, {"panoptic": noisy}, of_step),
+          self._one_prediction(original, estimate, of_step)))
+    return found
+
+  def check_options(
+      self,
+      *,
+      num_samples: int = 1,
+      seed: int = 0,
+      **options: Any,
+  ) -> dict[str, Any]:
+    """All that `predict` would do with these options, defaults included.
+
+    Raises:
+      ConfigError: as of `predict`.
+    """
+    self.check_sampling(options)
+    priors_base.check_num_samples(num_samples)
+    priors_base.check_seed(seed)
+    return {**defaults_of(self.options), **options, "seed": seed,
+            "num_samples": num_samples}
+
+  def check_sampling(self, options: Options) -> None:
+    """Raises a ConfigError for an unknown option or a value out of range."""
+    for name, value in options.items():
+      if name not in self.options:
+        known = ", ".join(self.options)
+        raise ConfigError(f"{name} = {value!r}; Pix2Seq-D has no such option. "
+                          f"It has: {known}.")
+    fields.check_fields(self.options, options, "options")
+
+  def _checksum(self) -> int:
+    return tree.fingerprint(self._params)
+
+  # ── One image ───────────────────────────────────────────────────────────
+
+  def _draw(self, image: ModelImage, seed: int, num_samples: int,
+            sampling: Options) -> Iterator[Masks]:
+    """The masks of one sample after the other, [1, h, w, 2]."""
+    # One by one: a step of all samples would not fit into the memory.
+    for sample_seed in _sample_seeds(image, seed, num_samples):
+      yield self.model.generate(
+          self._params, image, sample_seed[None], **sampling)
+
+  def _segment_each(self, masks: Iterator[Masks], min_fraction: float
+                    ) -> Iterator[Outputs]:
+    for mask in masks:
+      yield self._segment(mask, min_fraction)
+
+  def _segment(self, mask: Masks, min_fraction: float) -> Outputs:
+    """One class for each instance, by majority; small ones become void."""
+    panoptic = _panoptic_from_labels(
+        mask, sizes=self.model.network.sizes, min_fraction=min_fraction)
+    return {"panoptic": panoptic}
+
+  def _one_prediction(self, original: np.ndarray, outputs: Outputs,
+                     settings: Options) -> Prediction:
+    """A prediction of one image and one sample."""
+    of_image: OutputsOfImage = self._at_image_size([outputs], 1, original, {})
+    return self._prediction([original], [of_image], settings)
+
+
+_panoptic_from_labels = functools.partial(
+    jax.jit, static_argnames=("sizes", "min_fraction"))(panoptic_from_labels)
+
+
+def _sample_seeds(image: ModelImage, seed: int, num_samples: int) -> Seeds:
+  """A seed [S] for each sample of an image; the first do not depend on S."""
+  of_image = seed_of_image(image, seed)
+  return priors_base.example_seeds(jnp.arange(num_samples), of_image[0])
+
+
+def _without_void_ids(mask: Int[np.ndarray, "B h w 2"]) -> np.ndarray:
+  """The mask with the id 0 where the class is void."""
+  is_void = mask[..., :1] == 0
+  return np.where(is_void, 0, mask)
