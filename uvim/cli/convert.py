@@ -3,8 +3,8 @@
   uvim convert SRC DST --pack [--half] [--license cc-by-4.0]
   uvim convert SRC DST
 
-With --pack, SRC is the workdir of a run, best of stage II, whose stage I comes
-along. DST becomes a folder with weights, config, names of the classes and a
+With --pack, SRC is the workdir of a run: of stage II, whose stage I comes
+along, of stage I, or of Pix2Seq-D. DST becomes a folder with weights, config, names of the classes and a
 model card. Every command takes it as --checkpoint, on any machine.
 
 Without it, the published layout is written. SRC is the workdir of a run, a
@@ -260,6 +260,6 @@ def describe(kind: str, specs: Mapping[str, list]) -> str:
   title = _TITLES.get(kind, kind)
   total = f"{title}: {len(specs)} arrays, {num_parameters:,} parameters"
   if num_state:
-    total += f", {num_state:,} numbers of the quantizer's state"
+    total += f", {num_state:,} numbers of its state"
   lines.append(total)
   return "\n".join(lines)

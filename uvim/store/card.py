@@ -6,27 +6,16 @@ said, such as a license, is left out.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from uvim import fields, files
 from uvim.categories import Category
-from uvim.config import EvalConfig, TrainConfig
 from uvim.registry import ConfigError
-from uvim.store import pack
-
-# In the workdir of a run.
-_METRICS = "metrics.jsonl"
-_SESSIONS = "sessions.json"
-# Before names in it that no evaluator has measured.
-_ALARM = "alarm/"
-_FAILED = "failed/"
+from uvim.store.run_scores import OF_PREDICTIONS, Scores
 
 # How the hub calls a task; what it has no word for is left out.
 _HUB_TASKS = {
@@ -40,42 +29,39 @@ _HUB_TASKS = {
 _DATA_SETS = {
     "rooms": "indoor scenes that a program draws, no photographs",
 }
-_BY_PRIOR = ("The language model writes the code from the image. This is what "
-             "a prediction is worth.")
-_BY_ORACLE = ("The oracle, which sees the truth, writes the code. This is no "
-              "prediction, but what the code can carry.")
-_BY_NOBODY = "There is no code. This is what the base model can do without."
-# Kind of the run → predictor → what its scores mean.
-_MEANINGS = {
-    "lm": {"predict": _BY_PRIOR, "oracle": _BY_ORACLE, "zero_code": _BY_NOBODY},
-    "vqvae": {"predict": _BY_ORACLE, "zero_code": _BY_NOBODY},
-}
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """What an evaluator of a run has measured last.
+class _Kind(NamedTuple):
+  """How a card speaks of a kind of run.
 
   Attributes:
-    name: of the evaluator, such as "uvim".
-    measure: its type, such as "coco_panoptic".
-    dataset: what it was measured on.
-    split: of the data set.
-    meaning: what made the predictions; "" for a loss.
-    step: training steps done.
-    values: name → number.
-    settings: all that the values depend on beside the model.
-    alarms: what the run has warned of at this evaluation.
+    system: what the method is called.
+    parts: what a pack of it has.
+    ability: what it can do, a sentence.
+    predicts: whether it can predict an image on its own.
+    module: where the class is that opens it.
+    opener: that class.
   """
-  name: str
-  measure: str
-  dataset: str
-  split: str
-  meaning: str
-  step: int
-  values: Mapping[str, float]
-  settings: Mapping[str, Any]
-  alarms: Sequence[str] = ()
+  system: str
+  parts: str
+  ability: str
+  predicts: bool = True
+  module: str = "uvim.inference.api"
+  opener: str = "UViM"
+
+
+_PREDICTS = "It predicts any image, of any size."
+_KINDS = {
+    "lm": _Kind("UViM", "oracle, base model and language model", _PREDICTS),
+    "vqvae": _Kind(
+        "UViM", "oracle and base model, but no language model",
+        "It has no language model: it draws what a code says, but cannot "
+        "predict an image on its own.", predicts=False),
+    "pix2seq_d": _Kind(
+        "Pix2Seq-D", "one network, which takes the noise out of a mask in "
+        "steps", _PREDICTS, module="uvim.inference.pix2seq_d",
+        opener="Pix2SeqDPredictor"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +69,7 @@ class Facts:
   """What a card says.
 
   Attributes:
-    kind: of the run, "lm" or "vqvae".
+    kind: of the run, a key of _KINDS.
     task: its name.
     dataset: what the run learned from; "" where nobody knows.
     split: of the data set.
@@ -130,99 +116,6 @@ def check_license(license_id: str | None) -> None:
         "letters, such as apache-2.0, cc-by-4.0 or other.")
 
 
-# ── What a run has measured ─────────────────────────────────────────────────
-
-
-def read_scores(workdir: str, config: TrainConfig) -> list[Scores]:
-  """The last scores of each evaluator, in the order of the config; losses last.
-
-  Args:
-    workdir: of the run; whatever is no file of scores is left out.
-    config: of the run.
-  """
-  newest = {}
-  for line in _lines(pathlib.Path(workdir) / _METRICS):
-    # Only the lines of evaluators have settings.
-    is_of_evaluator = isinstance(line.get("settings"), dict)
-    evaluator = _evaluator_of(line, config.evals)
-    if is_of_evaluator and evaluator and isinstance(line.get("step"), int):
-      newest[evaluator.name] = line
-  scores = []
-  for evaluator in config.evals:
-    if evaluator.name in newest:
-      scores.append(_scores(newest[evaluator.name], evaluator, config.kind))
-  # Losses say least to a stranger. `sorted` keeps the order otherwise.
-  return sorted(scores, key=lambda scores: scores.measure == "mean")
-
-
-def read_commit(workdir: str) -> str:
-  """The commit of the code that trained a run last; "" where nobody knows.
-
-  Args:
-    workdir: of the run.
-  """
-  path = pathlib.Path(workdir) / _SESSIONS
-  sessions = files.read_json(path, list) or [{}]
-  last = sessions[-1]
-  commit = last.get("commit") if isinstance(last, dict) else None
-  return commit if isinstance(commit, str) else ""
-
-
-def _scores(line: Mapping[str, Any], evaluator: EvalConfig, kind: str
-            ) -> Scores:
-  values = {}
-  alarms = []
-  for name, value in line.items():
-    if name.startswith(_ALARM):
-      alarms.append(name.removeprefix(_ALARM).replace("_", " "))
-    elif name.startswith(evaluator.prefix) and _is_metric(name, value):
-      values[name.removeprefix(evaluator.prefix)] = value
-  meanings = _MEANINGS.get(kind, {})
-  return Scores(
-      name=evaluator.name, measure=evaluator.type, dataset=evaluator.dataset,
-      split=evaluator.split, meaning=meanings.get(evaluator.pred, ""),
-      step=line["step"], values=values,
-      settings=pack.without_places(line["settings"]), alarms=tuple(alarms))
-
-
-def _is_metric(name: str, value: Any) -> bool:
-  """Whether an entry of a line is what an evaluator has measured."""
-  is_other = name in ("step", "settings") or name.startswith((_ALARM, _FAILED))
-  return isinstance(value, fields.REALS) and not is_other
-
-
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The objects of a file with one a line; damaged lines are left out."""
-  try:
-    texts = path.read_bytes().splitlines()
-  except OSError:
-    return []
-  lines = []
-  for text in texts:
-    try:
-      content = json.loads(text)
-    except (ValueError, RecursionError):
-      continue
-    if isinstance(content, dict):
-      lines.append(content)
-  return lines
-
-
-def _evaluator_of(line: Mapping[str, Any], evaluators: Sequence[EvalConfig]
-                  ) -> EvalConfig | None:
-  """Who has measured a line; None: no evaluator."""
-  metrics = [name for name, value in line.items() if _is_metric(name, value)]
-  found = None
-  for evaluator in evaluators:
-    prefix = evaluator.prefix
-    fits = all(name.startswith(prefix) for name in metrics)
-    # If "val/" and "val/fid/" both fit, it is the longer one's.
-    is_longer = found is None or len(prefix) > len(found.prefix)
-    if metrics and fits and is_longer:
-      found = evaluator
-  return found
-
-
 # ── The text ────────────────────────────────────────────────────────────────
 
 
@@ -259,7 +152,7 @@ def _front_matter(facts: Facts) -> str:
   # The hub compares these numbers with those of other models. So only those of
   # predictions stand here: the oracle has seen the truth.
   results = [_result(scores, facts.task, hub_task) for scores in facts.scores
-             if scores.meaning == _BY_PRIOR]
+             if scores.meaning in OF_PREDICTIONS]
   if results:
     content["model-index"] = [{"name": facts.name, "results": results}]
   text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True,
@@ -291,27 +184,20 @@ def _title(task: str) -> str:
 
 
 def _introduction(facts: Facts) -> str:
-  stages = "oracle, base model and language model"
-  if facts.kind != "lm":
-    stages = "oracle and base model, but no language model"
+  kind = _KINDS[facts.kind]
   learned = "an unknown data set"
   if facts.dataset:
     learned = f"the data set `{facts.dataset}` (split `{facts.split}`)"
   about = _DATA_SETS.get(facts.dataset.partition("/")[0])
   if about:
     learned += f": {about}"
-  return (f"A UViM model of the task *{_title(facts.task).lower()}*: {stages}. "
-          f"It learned from {learned}.")
+  return (f"A {kind.system} model of the task *{_title(facts.task).lower()}*: "
+          f"{kind.parts}. It learned from {learned}.")
 
 
 def _limits(facts: Facts) -> str:
   height, width = facts.input_size
-  points = []
-  if facts.kind == "lm":
-    points.append("It predicts any image, of any size.")
-  else:
-    points.append("It has no language model: it draws what a code says, but "
-                  "cannot predict an image on its own.")
+  points = [_KINDS[facts.kind].ability]
   points.append(f"It sees each image at {height} × {width} pixels; smaller "
                 "things are lost.")
   if facts.categories:
@@ -326,13 +212,14 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
   name = facts.name
+  kind = _KINDS[facts.kind]
   lines = [f"`{name}` stands for the path of this folder.", "",
-           "```python", "from uvim.inference.api import UViM", "",
-           f'model = UViM.from_checkpoint("{name}")']
-  if facts.kind == "lm":
+           "```python", f"from {kind.module} import {kind.opener}", "",
+           f'model = {kind.opener}.from_checkpoint("{name}")']
+  if kind.predicts:
     lines.append('model.predict("image.jpg").save("OUT")')
   lines.append("```")
-  if facts.kind == "lm":
+  if kind.predicts:
     lines += ["", "or", "", "```",
               f"uvim predict --checkpoint {name} --out OUT image.jpg", "```"]
   return "\n".join(lines)

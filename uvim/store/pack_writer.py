@@ -13,22 +13,26 @@ import numpy as np
 
 from uvim import config as config_lib
 from uvim import files, priors, tree
+from uvim.diffusion import schedules
 from uvim.registry import ConfigError
-from uvim.store import card, open_model, pack
+from uvim.store import card, open_model, pack, run_scores
 from uvim.store.open_model import STAGE_I, STAGE_II, Config, OpenModel
+from uvim.store.open_pix2seq_d import PIX2SEQ_D, open_pix2seq_d
 from uvim.tasks import TASKS, task_class
 from uvim.tasks.base import AbstractTask
 from uvim.typing import PyTree
 
-_TITLES = {STAGE_I: "stage I", STAGE_II: "stage II"}
+_TITLES = {
+    STAGE_I: "stage I", STAGE_II: "stage II", PIX2SEQ_D: "the network"}
 
 
 class Stage(NamedTuple):
-  """One stage of a pack.
+  """One stage of a pack; Pix2Seq-D has a single one.
 
   Attributes:
     config: of its run, without places of this machine.
-    arrays: {"params", and of stage I "state"}, as they are written.
+    arrays: {"params", and of stage I "state"}, as they are written. Where a
+      run averages its parameters, the average.
     version: of the package that trained it; "" where nobody knows.
   """
   config: Config
@@ -45,7 +49,8 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
   """Makes a pack.
 
   Args:
-    workdir: of a run of stage II, whose stage I comes along; or of stage I.
+    workdir: of a run of stage II, whose stage I comes along; of stage I; or of
+      Pix2Seq-D.
     target: the folder to be made; must not exist.
     packed_with: the program that makes it, for the card.
     half: writes parameters as float16. They are loaded as float32.
@@ -61,7 +66,9 @@ def write(workdir: str, target: str, *, packed_with: str, half: bool = False,
   card.check_license(license_id)
   _check_target(target)
   config = _config_of(workdir)
-  opened = open_model.open_model(workdir)
+  is_pix2seq_d = config["kind"] == PIX2SEQ_D
+  open_run = open_pix2seq_d if is_pix2seq_d else open_model.open_model
+  opened = open_run(workdir)
   stages = _stages(workdir, config, opened)
   rounding = ""
   if half:
@@ -101,14 +108,15 @@ def _config_of(workdir: str) -> Config:
   config = open_model.read_config(workdir)
   if config.get("kind") not in _TITLES:
     raise ConfigError(f"SRC = {workdir!r}; a pack is made of the workdir of a "
-                      "run of stage I or II.")
+                      "run of stage I or II, or of Pix2Seq-D.")
   return config
 
 
 def _stages(workdir: str, config: Config, opened: OpenModel) -> Stages:
   """What is written of a run."""
-  if config["kind"] == STAGE_I:
-    return {STAGE_I: _stage(workdir, config, opened.arrays)}
+  kind = config["kind"]
+  if kind != STAGE_II:
+    return {kind: _stage(workdir, config, opened.arrays)}
   oracle = open_model.oracle_path(workdir, config)
   oracle_config = open_model.read_config(oracle)
   if not oracle_config:
@@ -145,13 +153,13 @@ def _config_of_oracle(config: Config) -> Config:
 
 def _write_stages(folder: pathlib.Path, stages: Stages,
                   opened: OpenModel) -> None:
-  stage_i = stages[STAGE_I]
   write_stage = functools.partial(
       pack.write_stage, categories=opened.categories)
   if STAGE_II not in stages:
-    write_stage(folder, stage_i.config, stage_i.arrays,
-                version=stage_i.version)
+    stage, = stages.values()
+    write_stage(folder, stage.config, stage.arrays, version=stage.version)
     return
+  stage_i = stages[STAGE_I]
   write_stage(folder / pack.STAGE_I, stage_i.config, stage_i.arrays,
               version=stage_i.version)
   stage_ii = stages[STAGE_II]
@@ -171,7 +179,8 @@ def _weight_bytes(folder: pathlib.Path) -> int:
 
 def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
   """What the run tells; the rest is left empty."""
-  outer = stages.get(STAGE_II, stages[STAGE_I])
+  # Stage II comes after stage I; any other run has one stage.
+  outer = list(stages.values())[-1]
   config = config_lib.from_json(outer.config)
   parameters = {}
   for kind, stage in stages.items():
@@ -186,8 +195,8 @@ def _facts(workdir: str, stages: Stages, opened: OpenModel) -> card.Facts:
       parameters=parameters,
       style=_style_of_prior(config),
       version=outer.version,
-      commit=card.read_commit(workdir),
-      scores=card.read_scores(workdir, config))
+      commit=run_scores.read_commit(workdir),
+      scores=run_scores.read_scores(workdir, config))
 
 
 def _style_of_prior(config: config_lib.TrainConfig) -> str:
@@ -213,12 +222,15 @@ def _num_parameters(arrays: PyTree) -> int:
 
 
 def _rounding(opened: OpenModel, stages: Stages) -> str:
-  """How much the outputs move, for an image and a code of noise.
+  """How much the outputs move, for an image of noise.
 
   Args:
     opened: the model in full precision.
     stages: in half precision.
   """
+  if PIX2SEQ_D in stages:
+    rounded = pack.as_loaded(stages[PIX2SEQ_D].arrays)
+    return _change_of_bits(opened, rounded)
   spec = opened.model.spec
   if spec.num_words is None:
     return "not measured: the code of this model has no words"
@@ -260,6 +272,29 @@ def _change_of_likelihoods(opened: OpenModel, rounded: PyTree, code: np.ndarray
   half = log_prob(rounded[files.PARAMS], image, code)
   change = _largest_difference(full, half)
   return f", log-probabilities of words by at most {change:.2g} nats"
+
+
+def _change_of_bits(opened: OpenModel, rounded: PyTree) -> str:
+  """How much the bits of a mask move that has as much noise as signal."""
+  model = opened.model
+  network = model.network
+  image = _noise_image(network.input_size)
+  rng = np.random.default_rng(0)
+  shape = (1, *network.mask_size, network.num_bits)
+  noisy = rng.normal(size=shape).astype(np.float32)
+  level = schedules.level_at(np.float32(0.5), network.schedule)
+
+  @jax.jit
+  def bits(params):
+    seen = model.encode_image(params, image)
+    return model.denoise(params, seen, noisy, level)
+
+  full = bits(opened.arrays[files.PARAMS])
+  half = bits(rounded[files.PARAMS])
+  change = _largest_difference(full, half)
+  return (f"for an image and a mask of noise, the bits of a step move by at "
+          f"most {change:.2g} (they lie between -{network.input_scale:g} and "
+          f"{network.input_scale:g})")
 
 
 def _noise_image(size: tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from uvim.categories import Category
 from uvim.cli import convert, options, predict
 from uvim.inference import export, naming
 from uvim.inference.api import UViM
+from uvim.inference.opening import open_predictor
 from uvim.inference.prediction import Prediction
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
@@ -266,7 +268,8 @@ def test_options_come_from_priors_and_tasks():
   outputs = options.output_options()
   assert list(sampling) == [
       "temperature", "top_k", "top_p", "soft_words", "soft_inputs", "num_iter",
-      "choice_temperature", "temp", "temp_probs", "beam_size", "fan_size"]
+      "choice_temperature", "temp", "temp_probs", "beam_size", "fan_size",
+      "num_steps", "time_difference", "sampler"]
   assert {"min_fraction", "instance_label", "full_luma", "bins"} == set(outputs)
   parser = argparse.ArgumentParser()
   options.add_options(parser, "codes", sampling)
@@ -279,6 +282,32 @@ def test_options_come_from_priors_and_tasks():
   given = options.given_options(args, outputs)
   assert given == {"full_luma": True, "instance_label": "majority"}
   assert "Default: 0.0" in parser.format_help()
+
+
+def test_a_run_of_pix2seq_d(pix2seq_d_run, folder, tmp_path, capsys):
+  load = functools.cache(open_predictor)
+  argv = ["--checkpoint", str(pix2seq_d_run[0]), "--num_steps=2", "--out",
+          str(tmp_path / "out"), str(folder / "7.png")]
+  assert predict.main(argv, load=load) == 0
+  summary = json.loads((tmp_path / "out/predictions.json").read_text())
+  assert summary["settings"]["num_steps"] == 2
+  assert summary["settings"]["sampler"] == "ddim"
+  assert read(tmp_path / "out/panoptic/7.png").shape == (20, 31, 3)
+  capsys.readouterr()
+  for extra, words in (
+      ("--temperature=1", "temperature = 1.0; Pix2Seq-D has no such option"),
+      ("--reduce=agreement", "reduce = 'agreement'; Pix2Seq-D has no such"),
+      ("--instance_label=pixel", "It has: num_steps, time_difference, sampler"),
+      ("--time_difference=-1", "time_difference = -1"),
+      ("--lm=two.npz", "lm = 'two.npz' with")):
+    assert predict.main([*argv, extra], load=load) == 2
+    error, = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert words in error
+
+
+def test_steps_are_an_option_of_pix2seq_d_alone(fails, folder):
+  assert "num_steps = 3; this prior has no such option" in (
+      fails(folder, num_steps=3))
 
 
 def test_a_full_disk(fails, folder, monkeypatch, tmp_path):

@@ -18,8 +18,16 @@ from trainers.families.vqvae import VqvaeFamily
 from uvim import tree
 from uvim.config import from_json
 from uvim.inference.api import UViM
+from uvim.inference.opening import open_predictor
 from uvim.registry import ConfigError
-from uvim.store import card, checkpoint, hub, open_model, pack, published
+from uvim.store import (
+  checkpoint,
+  hub,
+  open_model,
+  pack,
+  published,
+  run_scores,
+)
 from uvim.store.pack_writer import write as write_pack
 
 write = functools.partial(write_pack, packed_with="the test")
@@ -136,9 +144,9 @@ def test_half_precision_is_loaded_as_float32(packed):
 def test_the_card_names_the_code_that_trained_last(packed, tmp_path):
   _, text = front_matter(packed[0])
   assert "| trained with | uvim 7.8, commit `f00d` |" in text
-  assert card.read_commit(tmp_path) == ""
+  assert run_scores.read_commit(tmp_path) == ""
   (tmp_path / "sessions.json").write_text('["no session"]')
-  assert card.read_commit(tmp_path) == ""
+  assert run_scores.read_commit(tmp_path) == ""
 
 
 def test_the_card_tells_what_half_precision_changes(packed):
@@ -244,6 +252,26 @@ def test_a_pack_of_stage_i_alone(run, tmp_path):
   assert UViM.from_checkpoint(folder).prior is None
   head, text = front_matter(folder)
   assert "model-index" not in head and "no language model" in text
+
+
+def test_a_pack_of_pix2seq_d_has_the_averaged_parameters(
+    pix2seq_d_run, tmp_path):
+  workdir, _, extra = pix2seq_d_run
+  folder = tmp_path / "half"
+  facts = write(str(workdir), str(folder), half=True)
+  assert list(facts.parameters) == ["the network"]
+  model = open_predictor(folder)
+  assert model.predict(IMAGE, num_steps=2).outputs["panoptic"][0].any()
+  found = tree.flatten(checkpoint.load_params(folder)["params"])
+  for name, array in tree.flatten(extra["ema"]).items():
+    np.testing.assert_allclose(found[name], array, rtol=2**-11, atol=1e-7)
+  # It stands for a workdir.
+  config = from_json(open_model.read_config(folder))
+  families.open_checkpoint(str(folder), config)
+  _, text = front_matter(folder)
+  assert "A Pix2Seq-D model of the task *panoptic segmentation*" in text
+  assert 'Pix2SeqDPredictor.from_checkpoint("half")' in text
+  assert "the bits of a step move by at most" in text
 
 
 def test_what_makes_no_pack(run, packed, tmp_path):
