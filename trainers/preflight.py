@@ -25,6 +25,7 @@ from uvim.tasks.base import AbstractTask
 NUM_SAMPLED = 32
 # What tasks call a map of semantics and instances.
 _SEGMENTS = "panoptic"
+_CLASSES = "semantics"
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,13 @@ def check_classes(task: AbstractTask | None, split: Any) -> None:
   if num_classes is None or not num_categories:
     return
   if num_classes != num_categories:
+    field = task.field_of(_CLASSES)
+    # The oracle of a UViM model sees the classes, too.
+    inputs = field.replace("outputs", "inputs")
+    too = "" if inputs == field else f", and {inputs} too"
     raise ConfigError(
-        f"{_name_of(split)} has {num_categories} categories, but "
-        f"model.outputs['semantics'] is for {num_classes} and void; it must "
-        f"have {num_categories} + 1, and model.inputs['semantics'] too.")
+        f"{_name_of(split)} has {num_categories} categories, but {field} is "
+        f"for {num_classes} and void; it must have {num_categories} + 1{too}.")
 
 
 def check_labels(

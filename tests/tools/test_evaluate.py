@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from configs import vqvae_rooms_panoptic
 from tests.tools.conftest import save_noise
-from tests.trainers import tiny
+from tests.trainers import tiny, tiny_pix2seq_d
 from tools import evaluate
 from tools.prepare import __main__ as prepare_data
 from trainers import config_file, scoring
@@ -225,3 +226,31 @@ def test_bare_arrays_need_a_config(run, capsys):
   assert evaluate.main(["--checkpoint", str(run / "one.npz"), "--out",
                         "f.json"]) == 2
   assert "name the config with --config" in capsys.readouterr().err
+
+
+# ── Pix2Seq-D ────────────────────────────────────────────────────────────────
+
+
+def test_evaluators_of_a_run_of_pix2seq_d(rooms_tiny_dir, tmp_path, capsys):
+  pp = vqvae_rooms_panoptic.pp_strings(16)
+  block = dict(log_steps=1, split="validation[:8]", pp=pp.predict)
+  workdir = tmp_path / "run"
+  model = tiny_pix2seq_d.MODEL | dict(num_classes=13, num_ids=16, num_bits=8)
+  tiny_pix2seq_d.save_run(
+      workdir, model=model, dataset="rooms/tiny", data_dir=str(rooms_tiny_dir),
+      evals=[("steps_20", "coco_panoptic"), ("val", "mean")],
+      steps_20=dict(block, pred_kw=dict(num_steps=20)),
+      val=dict(block, pp=pp.eval, pred="loss"))
+  out = tmp_path / "scores.json"
+  argv = ["--checkpoint", str(workdir), "--out", str(out)]
+  assert evaluate.main([*argv, "--evaluator", "steps_20", "--set",
+                        "num_steps=2", "--set", "seed=3"]) == 0
+  scored, = json.loads(out.read_text())["evaluations"]
+  assert scored["settings"]["num_steps"] == 2
+  assert scored["settings"]["seed"] == 3
+  assert "steps_20/PQ" in scored["metrics"]
+  assert evaluate.main([*argv, "--evaluator", "val", "--overwrite"]) == 0
+  scored, = json.loads(out.read_text())["evaluations"]
+  assert scored["metrics"]["val/loss"] > 0
+  assert evaluate.main([*argv, "--overwrite", "--set", "sampler=ddmi"]) == 2
+  assert "must be one of ddim, ddpm" in capsys.readouterr().err

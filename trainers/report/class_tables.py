@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainers.report import details_file, findings
+from trainers.report import details_file, headlines
 from trainers.report.html_page import (
   figure,
   folded,
@@ -17,7 +17,7 @@ _HEADER = ("category", "PQ", "SQ", "RQ", "found", "false")
 
 def parts(run: Run) -> list[str]:
   """HTML: the details of the main evaluator; those of others folded away."""
-  main = findings.main_evaluator(run)
+  main = headlines.main_evaluator(run)
   shown = []
   others = []
   for evaluator in run.evaluators:

@@ -6,21 +6,27 @@ what a person can do about it.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from evaluators import HEADLINES
 from trainers.report import (
   alarm_kinds,
   details_file,
   pairs,
-  plots,
   run_files,
+  step_findings,
   watches,
+)
+from trainers.report.headlines import (
+  NOTICEABLE,
+  Finding,
+  Score,
+  is_better,
+  main_evaluator,
+  same_measure,
+  score_of,
 )
 from trainers.report.run_files import Evaluator, Run
 
-# A score that differs by less than this share of another is as good.
-_NOTICEABLE = 0.02
 # UViM that comes so much of the way from no code to the oracle's code is not
 # what limits the score.
 _MOST_OF_THE_WAY = 0.6
@@ -29,73 +35,22 @@ _WHOLE = 1.3
 # Things with a smaller share of the PQ of stuff are hardly found.
 _HARDLY = 0.2
 _MAX_NAMES = 8
-
-
-class Finding(NamedTuple):
-  """A sentence about a run.
-
-  Attributes:
-    seen: what the scores say.
-    advice: what to do; may be empty.
-  """
-  seen: str
-  advice: str = ""
-
-
-class _Score(NamedTuple):
-  """The newest value of an evaluator's main score."""
-  name: str
-  value: float
-
-  def __str__(self):
-    return plots.number(self.value)
+PIX2SEQ_D = "pix2seq_d"
 
 
 def of_run(run: Run) -> list[Finding]:
   """What to say of a run, the most important first."""
-  if run_files.kind_of(run.config) == "lm":
+  kind = run_files.kind_of(run.config)
+  if kind == "lm":
     found = _of_stage_ii(run)
+  elif kind == PIX2SEQ_D:
+    found = step_findings.of_run(run)
   else:
     found = _of_stage_i(run)
   evaluator = main_evaluator(run)
   if evaluator is not None:
     found += _of_details(run, evaluator)
   return found
-
-
-def main_evaluator(run: Run) -> Evaluator | None:
-  """The evaluator by which a person judges the run; None: there is none.
-
-  In stage II it is the best of those that score the language model's code.
-  """
-  best = None
-  best_score = None
-  for evaluator in run.evaluators:
-    score = _score_of(run, evaluator["prefix"])
-    if evaluator["pred"] != pairs.LM or score is None:
-      continue
-    is_better = best_score is None or _is_better(score, best_score)
-    if is_better:
-      best = evaluator
-      best_score = score
-  return best
-
-
-def _is_better(score: _Score, other: _Score) -> bool:
-  if score.name != other.name:
-    return False
-  if HEADLINES[score.name]:
-    return score.value > other.value
-  return score.value < other.value
-
-
-def _score_of(run: Run, prefix: str) -> _Score | None:
-  for name in HEADLINES:
-    points = run.metrics.get(prefix + name)
-    if points:
-      _, value = points[-1]
-      return _Score(name, value)
-  return None
 
 
 # ── Which stage limits the score ────────────────────────────────────────────
@@ -106,15 +61,15 @@ def _of_stage_i(run: Run) -> list[Finding]:
   for evaluator in run.evaluators:
     if evaluator["pred"] != pairs.NO_CODE:
       continue
-    other = _same_measure(run, evaluator, pairs.LM)
-    without = _score_of(run, evaluator["prefix"])
-    score = other and _score_of(run, other["prefix"])
+    other = same_measure(run, evaluator, pairs.LM)
+    without = score_of(run, evaluator["prefix"])
+    score = other and score_of(run, other["prefix"])
     if not (score and without):
       continue
     both = f"{score.name} is {score} with the oracle's code, {without} without"
     distance = abs(score.value - without.value)
-    is_as_good = distance < _NOTICEABLE * abs(without.value)
-    if is_as_good or _is_better(without, score):
+    is_as_good = distance < NOTICEABLE * abs(without.value)
+    if is_as_good or is_better(without, score):
       return [Finding(
           f"The code is of no use yet: {both}.",
           "Train longer, and see that the codebook is in use (below).")]
@@ -129,7 +84,7 @@ def _of_stage_ii(run: Run) -> list[Finding]:
   lm = main_evaluator(run)
   if lm is None:
     return []
-  score = _score_of(run, lm["prefix"])
+  score = score_of(run, lm["prefix"])
   found = _of_masked_words(run) + _of_temperature(run, lm)
   oracle = _score_beside(run, lm, pairs.ORACLE)
   without = _score_beside(run, lm, pairs.NO_CODE)
@@ -142,7 +97,7 @@ def _of_stage_ii(run: Run) -> list[Finding]:
   return [_limit(run, score, oracle, without), *found]
 
 
-def _limit(run: Run, score: _Score, oracle: _Score, without: _Score
+def _limit(run: Run, score: Score, oracle: Score, without: Score
            ) -> Finding:
   """UViM between no code and the oracle's code."""
   values = f"no code {without}, UViM {score}, the oracle's code {oracle}"
@@ -150,11 +105,11 @@ def _limit(run: Run, score: _Score, oracle: _Score, without: _Score
     return Finding(
         f"UViM is below no code ({score.name}: {values}). Its codes mislead "
         "the base model.", alarm_kinds.KINDS["below_no_code"].advice)
-  if not _is_better(oracle, without):
+  if not is_better(oracle, without):
     return Finding(
         f"Even the oracle's code is of no use ({score.name}: {values}).",
         "Go back to stage I: train it longer, or change its code.")
-  if not _is_better(score, without):
+  if not is_better(score, without):
     return Finding(
         f"UViM is no better than no code ({score.name}: {values}). One answer "
         "that fits may err more, pixel by pixel, than the mean of all that "
@@ -179,7 +134,7 @@ def _of_masked_words(run: Run) -> list[Finding]:
     return []
   _, nats = points[-1]
   guess = math.log(num_words)
-  if nats < (1 - _NOTICEABLE) * guess:
+  if nats < (1 - NOTICEABLE) * guess:
     return []
   return [Finding(
       f"The prior guesses: a masked word of an unseen image costs {nats:.3g} "
@@ -191,11 +146,11 @@ def _of_masked_words(run: Run) -> list[Finding]:
 def _of_temperature(run: Run, best: Evaluator) -> list[Finding]:
   """Whether sampling beats the likeliest words."""
   for evaluator in run.evaluators:
-    other = _score_of(run, evaluator["prefix"])
+    other = score_of(run, evaluator["prefix"])
     is_other = evaluator["name"] != best["name"]
     if not is_other or not other or evaluator["pred"] != pairs.LM:
       continue
-    score = _score_of(run, best["prefix"])
+    score = score_of(run, best["prefix"])
     hot = _temperature(run, best, score)
     cold = _temperature(run, evaluator, other)
     is_sampled = hot is not None and cold == 0 and hot > 0
@@ -207,24 +162,15 @@ def _of_temperature(run: Run, best: Evaluator) -> list[Finding]:
   return []
 
 
-def _temperature(run: Run, evaluator: Evaluator, score: _Score
+def _temperature(run: Run, evaluator: Evaluator, score: Score
                  ) -> float | None:
   settings = run.settings.get(evaluator["prefix"] + score.name, {})
   return settings.get("temperature")
 
 
-def _same_measure(run: Run, evaluator: Evaluator, pred: str
-                  ) -> Evaluator | None:
-  """The evaluator that differs from another in its prediction alone."""
-  for other in run.evaluators:
-    if other["pred"] == pred and pairs.can_compare(evaluator, other):
-      return other
-  return None
-
-
-def _score_beside(run: Run, evaluator: Evaluator, pred: str) -> _Score | None:
-  other = _same_measure(run, evaluator, pred)
-  return _score_of(run, other["prefix"]) if other else None
+def _score_beside(run: Run, evaluator: Evaluator, pred: str) -> Score | None:
+  other = same_measure(run, evaluator, pred)
+  return score_of(run, other["prefix"]) if other else None
 
 
 # ── What stands behind a PQ ─────────────────────────────────────────────────
@@ -237,7 +183,7 @@ def _of_details(run: Run, evaluator: Evaluator) -> list[Finding]:
   if not evaluator["options"].get("merge_stuff"):
     found += _split_stuff(categories)
   found += _small_things(run, details.get("thing_share"))
-  found += _missed_things(categories)
+  found += _missed_things(run, categories)
   found += _never_found(categories)
   return found
 
@@ -279,15 +225,18 @@ def _patch_share(config: Mapping[str, Any]) -> float | None:
   return 100 * patch[0] * patch[1] / (image[0] * image[1])
 
 
-def _missed_things(categories) -> list[Finding]:
+def _missed_things(run: Run, categories) -> list[Finding]:
   """Whether things are hardly found where stuff is."""
   things = _mean_pq(categories, lambda row: row["isthing"])
   stuff = _mean_pq(categories, lambda row: not row["isthing"])
   if things is None or stuff is None or things >= _HARDLY * stuff:
     return []
+  remedy = "smaller patches"
+  if run_files.kind_of(run.config) == PIX2SEQ_D:
+    remedy = "a larger mask (model.mask_size)"
   return [Finding(
       f"Things are hardly found: PQ {things:.3g}, stuff {stuff:.3g}.",
-      "Small things need smaller patches, rare ones more images. A lower "
+      f"Small things need {remedy}, rare ones more images. A lower "
       "pred_kw.min_fraction drops fewer.")]
 
 
@@ -331,12 +280,8 @@ def next_step(run: Run) -> str:
   if kind == "vqvae":
     return ("Train stage II: python -m trainers.lm --config CONFIG "
             f"--config.oracle.model_init={run.workdir} --workdir OTHER.")
-  if kind == "lm":
+  if kind in ("lm", PIX2SEQ_D):
     return ("See predictions for images of your own: python -m tools.predict "
             f"--checkpoint {run.workdir} --out OUT IMAGES.")
-  if kind == "pix2seq_d":
-    return ("Score samples of more steps: python -m tools.evaluate "
-            f"--checkpoint {run.workdir} --evaluator NAME --set num_steps=50 "
-            "--out OUT.json.")
   return ("Train stage I on these features: its model_init may name "
           f"{run.workdir}.")

@@ -30,6 +30,11 @@ _METRICS = {
     "masked_nll": "how unsure the model is of a masked word of the code, in "
     "nats; 0 is certain.",
     "loss": "what training makes smaller, here on images that it never saw.",
+    "loss_semantics": "the part of the loss that comes from the classes.",
+    "loss_instances": "the part of the loss that comes from the ids of the "
+    "instances.",
+    "bit_accuracy": "share of the bits of a mask with noise that the network "
+    "gets right; guessing has a half.",
 }
 _PREDICTIONS_OF_STAGE_I = {
     pairs.LM: "the code comes from the oracle, which sees the truth: no model "
@@ -46,9 +51,15 @@ _PREDICTIONS_OF_STAGE_II = {
     pairs.NO_CODE: "no code (all zeros): what is left if it says nothing.",
     "loss": "the training loss on unseen images.",
 }
+_PREDICTIONS_OF_PIX2SEQ_D = {
+    pairs.LM: "the network takes the noise out of a mask, step by step, and "
+    "sees the image alone. This is what predictions will be like.",
+    "loss": "the training loss on unseen images.",
+}
 _PREDICTIONS = {
     "vqvae": _PREDICTIONS_OF_STAGE_I,
     "lm": _PREDICTIONS_OF_STAGE_II,
+    "pix2seq_d": _PREDICTIONS_OF_PIX2SEQ_D,
 }
 
 
@@ -65,4 +76,7 @@ def of_run(run: Run) -> list[tuple[str, str]]:
     elif name.endswith(("_things", "_stuff")):
       rows["… _things, _stuff"] = ("the same over countable categories, such "
                                    "as cars, and over the others.")
+    elif name.startswith("loss_at/"):
+      rows["loss_at/…"] = ("the loss at one time of the noise: near 1 all is "
+                           "noise, and ids cannot be known.")
   return list(rows.items())

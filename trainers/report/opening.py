@@ -51,7 +51,7 @@ def describe(
   rows = {
       "data": _data(config, inputs),
       "image": image_text(inputs.family, sample),
-      "labels": _labels(inputs.family, sample),
+      "labels": label_text(inputs.family, sample),
       "code": code_text(inputs.family),
       "parameters": _parameters(config, inputs, params),
       "scores": _scores(inputs),
@@ -98,13 +98,14 @@ def image_text(family: Family, sample: Batch) -> str:
   return _pixels(size)
 
 
-def _labels(family: Family, sample: Batch) -> str:
-  """The size of the labels, and the patches that the model makes of them."""
+def label_text(family: Family, sample: Batch) -> str:
+  """The size of the labels, and what the model makes of them."""
   task = family.task
   if task is None or "labels" not in sample:
     return ""
   size = tuple(sample["labels"].shape[1:3])
-  return f"{_pixels(size)}, {_grid(size, task.patch_size)}"
+  made = family.label_text or _grid(size, task.patch_size)
+  return f"{_pixels(size)}, {made}"
 
 
 def _pixels(size: Size) -> str:

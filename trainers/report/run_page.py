@@ -39,7 +39,8 @@ _STAGES = {
     "pix2seq_d": "Pix2Seq-D",
 }
 _SIZES = ("width", "emb_dim", "depth", "num_layers", "oracle_depth",
-          "base_model_depth", "code_len", "seq_len", "dict_size")
+          "base_model_depth", "code_len", "seq_len", "dict_size", "mask_size",
+          "num_bits", "input_scale", "encoder_dim", "decoder_dim")
 _MAX_TIMES = 5  # How often an alarm is quoted.
 _MAX_EARLIER = 4  # Panels before the newest.
 _RECENT = 10  # Reports.

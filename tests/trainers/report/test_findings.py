@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from tests.trainers.report import runs
-from trainers.report import details_file, findings, run_files, run_page
+from trainers.report import (
+  details_file,
+  findings,
+  headlines,
+  run_files,
+  run_page,
+)
 
 
 def row(name, **changes):
@@ -71,9 +77,34 @@ def test_an_answer_worse_than_the_mean_by_its_nature(tmp_path):
 def test_the_best_evaluator_of_uvim_is_judged(tmp_path):
   scores = {"uvim": 7.4, "sampled": 12.7, "oracle_code": 37.7, "zero_code": 9.6}
   run = write_run(tmp_path, scores)
-  assert findings.main_evaluator(run)["name"] == "sampled"
+  assert headlines.main_evaluator(run)["name"] == "sampled"
   assert "the bottleneck (PQ: no code 9.6, UViM 12.7" in seen(run)
   assert "PQ is 12.7 at temperature 1, 7.4 at 0." in seen(run)
+
+
+@pytest.mark.parametrize("scores, words, advice", [
+    ((30.0, 35.0, 40.0), "More steps are better: PQ is 30 at 1, 35 at 5, 40 at "
+     "20.", "--evaluator steps_20 --set num_steps=50"),
+    ((30.0, 40.0, 39.9), "5 steps are enough: PQ is 30 at 1, 40 at 5, 39.9 at ",
+     "Predict with --num_steps 5."),
+    ((0.0, 0.0, 0.0), "No segment is found yet.", "train/loss_instances")])
+def test_how_many_steps_pix2seq_d_needs(tmp_path, scores, words, advice):
+  numbers = (20, 1, 5)
+  evals = [runs.evaluator(f"steps_{number}") for number in numbers]
+  fields = dict(kind="pix2seq_d", dataset="rooms", oracle=None, evals=evals,
+                task="panoptic_segmentation", model=dict(mask_size=[48, 48]))
+  (tmp_path / "config.json").write_text(json.dumps(fields))
+  score_of = dict(zip(sorted(numbers), scores, strict=True))
+  runs.write_lines(tmp_path, [
+      (100, {f"steps_{number}/PQ": score_of[number],
+             "settings": {"num_steps": number}}) for number in numbers])
+  run = run_files.read_run(tmp_path)
+  finding, = findings.of_run(run)
+  assert finding.seen.startswith(words) and advice in finding.advice
+  assert findings.next_step(run).startswith("See predictions for images")
+  page = "".join(run_page.body(run))
+  assert "Pix2Seq-D: panoptic segmentation" in page
+  assert "takes the noise out of a mask" in page
 
 
 @pytest.mark.parametrize("nats,is_guess", [(5.5, True), (4.0, False)])

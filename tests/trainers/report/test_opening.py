@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from configs import vqvae_rooms_panoptic
-from tests.trainers import tiny
+from tests.trainers import tiny, tiny_pix2seq_d
 from trainers import inputs as inputs_lib
 from trainers.families.lm import LmFamily
+from trainers.families.pix2seq_d import Pix2SeqDFamily
 from trainers.families.vqvae import VqvaeFamily
 from trainers.report import opening
 from uvim.config import resolve
@@ -62,6 +63,16 @@ def test_frozen_parameters_are_counted_apart(inputs):
   config = dataclasses.replace(config, schedule=schedule)
   lines = opening.describe(config, opened, params, {})
   assert f"{num_head:,} trained, {total - num_head:,} frozen" in "".join(lines)
+
+
+def test_a_system_without_a_code_has_no_words_of_codes():
+  family = Pix2SeqDFamily(tiny_pix2seq_d.config())
+  sample = {"image": np.zeros((2, 16, 16, 3)),
+            "labels": np.zeros((2, 16, 16, 2), np.int32)}
+  assert opening.image_text(family, sample) == "16 × 16 pixels"
+  assert opening.label_text(family, sample) == (
+      "16 × 16 pixels, 6 bits each, for 5 classes and 4 ids, void included")
+  assert opening.code_text(family) == ""
 
 
 def test_stage_ii_has_patches_of_its_own(tmp_path):
