@@ -18,6 +18,8 @@ except the builder. They build on each other in this order:
   shade      how much light each hit sends to the camera
   segments   which thing or stuff each pixel shows; ids and objects
   render     all of it: (seed, index) → image, segments, objects, depth
+  motion     how camera and things of a clip move
+  clips      (seed, index, frame) → image, segments, objects
   worker     encoded scenes, from processes of their own
   builder    the TFDS data set `rooms`
 

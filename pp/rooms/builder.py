@@ -7,6 +7,7 @@ scenes hold several things of one category in one color that overlap.
 
 import contextlib
 import dataclasses
+import functools
 import io
 import pathlib
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
+from pp import clip_records
 from pp.builder import first_line
 from pp.example_writer import ExampleWriter
 from pp.rooms import worker
@@ -32,11 +34,19 @@ VERSION = "1.1.0"
 
 # Split → stream of scenes. Streams never share a scene, whatever the sizes.
 SEEDS = {"train": 0, "holdout": 1, "validation": 2}
+CLIP_SEEDS = {"train": 3, "holdout": 4, "validation": 5}
 # Config → split → number of scenes.
-SIZES = {
+STILL_SIZES = {
     "default": {"train": 8192, "holdout": 512, "validation": 512},
     "tiny": {"train": 64, "holdout": 16, "validation": 16},
 }
+# The same of clips, each of NUM_FRAMES frames.
+CLIP_SIZES = {
+    "clips": {"train": 512, "holdout": 16, "validation": 32},
+    "clips_tiny": {"train": 2, "holdout": 1, "validation": 1},
+}
+SIZES = STILL_SIZES | CLIP_SIZES
+_MAX_FRAMES = 1000  # Of a clip, for the numbers of its images.
 _INFO_FILE = "dataset_info.json"
 
 
@@ -47,13 +57,29 @@ class RoomsConfig(tfds.core.BuilderConfig):
   Attributes:
     sizes: split → number of scenes.
     scenes: (seed, number) → what `worker.scenes` yields.
+    is_clips: whether each scene is a clip, and each example one of its frames.
   """
   sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
   scenes: Callable = worker.scenes
+  is_clips: bool = False
+
+
+def _make_configs():
+  configs = []
+  for name, sizes in STILL_SIZES.items():
+    configs.append(RoomsConfig(name=name, sizes=sizes))
+  render_clips = functools.partial(worker.scenes, kind="clip")
+  for name, sizes in CLIP_SIZES.items():
+    configs.append(RoomsConfig(
+        name=name, sizes=sizes, scenes=render_clips, is_clips=True))
+  return configs
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """TFDS builder of `rooms`; config 'tiny' is the start of 'default'."""
+  """TFDS builder of `rooms`.
+
+  Config 'tiny' is the start of 'default', and 'clips_tiny' that of 'clips'.
+  """
 
   name = "rooms"
   VERSION = tfds.core.Version(VERSION)
@@ -61,11 +87,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       "1.0.0": "First scenes.",
       "1.1.0": "Larger things, for images of 48 pixels.",
   }
-  BUILDER_CONFIGS = [
-      RoomsConfig(name=name, sizes=sizes) for name, sizes in SIZES.items()]
+  BUILDER_CONFIGS = _make_configs()
 
   def _info(self):
-    features = _make_features()
+    features = _make_features(self.builder_config.is_clips)
     # The workers encode. TFDS would do it object by object in this process, and
     # most of the time of writing would go there.
     features.encode_example = lambda example: example
@@ -73,22 +98,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         builder=self,
         description=__doc__,
         features=features,
-        # Record i of a split is scene i of its stream.
+        # Record i of a split is scene i of its stream. Frames of clips are in
+        # the order of time.
         disable_shuffling=True)
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing to download.
     generators = {}
     for split, num in self.builder_config.sizes.items():
-      generators[split] = self._generate_examples(split, num)
+      if self.builder_config.is_clips:
+        generators[split] = self._generate_frames(split, num)
+      else:
+        generators[split] = self._generate_examples(split, num)
     return generators
 
   def _generate_examples(self, split, num):
     seed = SEEDS[split]
-    scenes = self.builder_config.scenes(seed, num)
-    scenes = progress.bar(
-        scenes, total=num, label=f"rooms {split}", unit="scenes")
-    for index, scene in scenes:
+    for index, scene in self._scenes(split, seed, num):
       number = image_id(seed, index)
       yield index, {
           **scene,
@@ -97,12 +123,33 @@ class Builder(tfds.core.GeneratorBasedBuilder):
           "panoptic_image/filename": f"{number:012d}.png",
       }
 
+  def _generate_frames(self, split, num):
+    key = 0
+    for _, frames in self._scenes(split, CLIP_SEEDS[split], num):
+      for fields in frames:
+        clip = fields["clip/id"]
+        frame = fields["clip/frame"]
+        name = f"{clip:08d}/{frame:05d}"
+        yield key, {
+            **fields,
+            "image/id": clip * _MAX_FRAMES + frame,
+            "image/filename": f"{name}.jpg",
+            "panoptic_image/filename": f"{name}.png",
+        }
+        key += 1
+
+  def _scenes(self, split, seed, num):
+    """What `worker.scenes` yields, with a progress bar."""
+    scenes = self.builder_config.scenes(seed, num)
+    return progress.bar(
+        scenes, total=num, label=f"rooms {split}", unit="scenes")
+
   def _example_writer(self):
     return ExampleWriter(self.info.file_format)
 
 
-def _make_features():
-  """Those of coco/2017_panoptic, and depth."""
+def _make_features(is_clips):
+  """Those of coco/2017_panoptic, and depth or the frames before."""
   label_names = [name for _, name, _ in CATEGORIES]
   objects = tfds.features.Sequence({
       "id": np.int64,
@@ -111,6 +158,12 @@ def _make_features():
       "label": tfds.features.ClassLabel(names=label_names),
       "is_crowd": np.bool_,
   })
+  more = {}
+  if is_clips:
+    more = clip_records.make_features(label_names)
+  else:
+    more["depth"] = tfds.features.Tensor(
+        shape=(None, None, 1), dtype=np.float32, encoding="zlib")
   return tfds.features.FeaturesDict({
       "image": tfds.features.Image(encoding_format="jpeg"),
       "image/filename": tfds.features.Text(),
@@ -118,8 +171,7 @@ def _make_features():
       "panoptic_image": tfds.features.Image(encoding_format="png"),
       "panoptic_image/filename": tfds.features.Text(),
       "panoptic_objects": objects,
-      "depth": tfds.features.Tensor(
-          shape=(None, None, 1), dtype=np.float32, encoding="zlib"),
+      **more,
   })
 
 

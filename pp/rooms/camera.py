@@ -37,6 +37,27 @@ def make_camera(height, width, focal, eye, yaw, pitch):
   )
 
 
+def move_camera(camera, way, yaw, pitch):
+  """The Camera after a move.
+
+  Args:
+    camera: a Camera.
+    way: [3], how far the eye goes.
+    yaw: by how much it turns.
+    pitch: likewise.
+  """
+  old_yaw = np.arctan2(camera.sin_yaw, camera.cos_yaw)
+  old_pitch = np.arctan2(camera.sin_pitch, camera.cos_pitch)
+  return make_camera(
+      camera.height,
+      camera.width,
+      camera.focal,
+      camera.eye + way,
+      old_yaw + yaw,
+      old_pitch + pitch,
+  )
+
+
 def to_camera(camera, x, y, z):
   """Changes room coordinates to camera coordinates.
 

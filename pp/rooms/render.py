@@ -122,13 +122,31 @@ def _measured_depth(rng, depth_HW, window_HW):
   return measured_HW * ~gap_HW
 
 
-def _keep_memory():
+def keep_memory():
   """Keeps glibc from handing memory back to the system after each scene.
 
   It stops doing so once a block as large as this was freed. The page faults of
   getting the memory again would cost a tenth of all rendering.
   """
   np.empty(3 << 20, np.uint8)
+
+
+def render_scene(scene):
+  """Renders a Scene without the flaws of sensors and annotators.
+
+  Returns:
+    The image, uint8 [H, W, 3]; the number of the segment of each pixel, int
+    [H, W], see `segments`; depth, float32 [H, W].
+  """
+  shape = (scene.camera.height, scene.camera.width)
+  prepared = prepare(scene)
+  hits = trace_pixels(prepared)
+  samples_3L1 = scene.lamp.samples_3L[:, :, None]
+  color_3N = np.minimum(shade(prepared, hits, samples_3L1), 1)
+  _refine(prepared, hits, color_3N)
+  number_HW = segment_numbers(scene, hits).reshape(shape)
+  depth_HW = hits.depth_N.reshape(shape)
+  return _to_image(color_3N, *shape), number_HW, depth_HW
 
 
 def render(seed, index, height=None, width=None):
@@ -147,24 +165,16 @@ def render(seed, index, height=None, width=None):
     is_crowd (False); `depth` float32 [H, W], metres along the optical axis,
     0 = hole.
   """
-  _keep_memory()
+  keep_memory()
   rng = make_rng(seed, index)
   scene = draw_scene(rng, height, width)
-  shape = (scene.camera.height, scene.camera.width)
-  prepared = prepare(scene)
-
-  hits = trace_pixels(prepared)
-  samples_3L1 = scene.lamp.samples_3L[:, :, None]
-  color_3N = np.minimum(shade(prepared, hits, samples_3L1), 1)
-  _refine(prepared, hits, color_3N)
-
-  number_HW = segment_numbers(scene, hits).reshape(shape)
+  image, number_HW, depth_HW = render_scene(scene)
   window_HW = is_window(number_HW)  # Before rims become void.
   thing_labels = [thing.label for thing in scene.things]
   segments, objects = label_segments(rng, number_HW, thing_labels)
   return {
-      "image": _to_image(color_3N, *shape),
+      "image": image,
       "segments": segments,
       "objects": objects,
-      "depth": _measured_depth(rng, hits.depth_N.reshape(shape), window_HW),
+      "depth": _measured_depth(rng, depth_HW, window_HW),
   }

@@ -98,7 +98,7 @@ def _make_rims_void(rng, number_HW):
     number_HW[is_rim] = _VOID
 
 
-def _draw_ids(rng):
+def draw_ids(rng):
   """An id for each number: random, and often above 255, as in COCO."""
   ids = rng.choice(_NUM_IDS, _NUMBERS, replace=False) + 1
   # Brings 1..2^24 to 1..2^24 - 1: 0 is void, and 2^24 needs a fourth byte.
@@ -132,8 +132,21 @@ def label_segments(rng, number_HW, thing_labels):
     Ids int32 [H, W], 0 = void, and the list of objects; see `render.render`.
   """
   _make_rims_void(rng, number_HW)
+  return describe(number_HW, draw_ids(rng), thing_labels)
+
+
+def describe(number_HW, ids, thing_labels):
+  """Describes the segments of a map.
+
+  Args:
+    number_HW: numbers of segments, int.
+    ids: the id of each number.
+    thing_labels: labels of the things of the scene.
+
+  Returns:
+    As `label_segments`. Segments of a few pixels are void and no objects.
+  """
   area = _count_pixels(number_HW)
-  ids = _draw_ids(rng)
   id_of_number = np.zeros(_NUMBERS, np.int32)
   objects = []
   is_visible = area[:_VOID] >= MIN_VISIBLE * number_HW.size

@@ -1,7 +1,8 @@
 """Renders and encodes scenes in processes of their own, without TensorFlow.
 
-`python -m pp.rooms.worker SEED START STOP STEP` writes the scenes of
+`python -m pp.rooms.worker KIND SEED START STOP STEP` writes the scenes of
 `range(START, STOP, STEP)` to its standard output, pickled one after another.
+KIND is a key of RENDERERS: a still image, or a clip.
 The processes are plain subprocesses and not `multiprocessing`: a spawned pool
 would import the main module of the caller again in each worker, and with it
 TensorFlow, JAX, and scripts without a main guard.
@@ -20,6 +21,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from pp import clip_records
+from pp.rooms.clips import clip_id, render_clip
 from pp.rooms.render import render
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -32,6 +35,12 @@ def _encode_image(array, **options):
   file = io.BytesIO()
   Image.fromarray(array).save(file, **options)
   return file.getvalue()
+
+
+def _encode_color(image):
+  """A JPEG file: it decodes twice as fast as PNG."""
+  # Chroma subsampling would smear the colors of things this small.
+  return _encode_image(image, format="jpeg", quality=95, subsampling=0)
 
 
 def _encode_objects(objects, shape):
@@ -67,14 +76,10 @@ def encode(scene):
   # The first three bytes of each little-endian id.
   id_bytes = segments.astype("<i4")[..., None].view(np.uint8)
   id_colors = np.ascontiguousarray(id_bytes[..., :3])
-  # JPEG decodes twice as fast as PNG. Chroma subsampling would smear the colors
-  # of things this small.
-  image = _encode_image(
-      scene["image"], format="jpeg", quality=95, subsampling=0)
   panoptic_image = _encode_image(
       id_colors, format="png", compress_level=_ZLIB_LEVEL)
   return {
-      "image": image,
+      "image": _encode_color(scene["image"]),
       "panoptic_image": panoptic_image,
       "panoptic_objects": _encode_objects(scene["objects"], segments.shape),
       "depth": {
@@ -84,7 +89,37 @@ def encode(scene):
   }
 
 
-def _start_worker(seed, start, stop, step):
+def _encode_still(seed, index):
+  """A scene as `encode` returns it."""
+  return encode(render(seed, index))
+
+
+def _encode_clip(seed, index):
+  """The frames of a clip, a list of dicts as TFDS stores them."""
+  number = clip_id(seed, index)
+  maps = []
+  encoded = []
+  for frame, scene in enumerate(render_clip(seed, index)):
+    segments = scene["segments"]
+    objects = scene["objects"]
+    label_of_id = {item["id"]: item["label"] for item in objects}
+    current = clip_records.encode_map(segments, label_of_id, _ZLIB_LEVEL)
+    void = clip_records.encode_map(0 * segments, {}, _ZLIB_LEVEL)
+    encoded.append({
+        "image": _encode_color(scene["image"]),
+        "panoptic_image": current.png,
+        "panoptic_objects": _encode_objects(objects, segments.shape),
+        **clip_records.frame_fields(number, frame, current, maps, void),
+    })
+    maps.append(current)
+  return encoded
+
+
+# Kind of data set → (seed, index) → what is written for a scene.
+RENDERERS = {"still": _encode_still, "clip": _encode_clip}
+
+
+def _start_worker(kind, seed, start, stop, step):
   """Starts a process that writes scenes to a pipe."""
   environment = dict(os.environ)
   search_path = [str(_ROOT)]
@@ -93,27 +128,28 @@ def _start_worker(seed, start, stop, step):
   environment["PYTHONPATH"] = os.pathsep.join(search_path)
   environment["OMP_NUM_THREADS"] = "1"
   numbers = [str(number) for number in (seed, start, stop, step)]
-  command = [sys.executable, "-m", "pp.rooms.worker", *numbers]
+  command = [sys.executable, "-m", "pp.rooms.worker", kind, *numbers]
   # In a session of its own: Ctrl-C is for the caller, which ends the workers.
   return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment,
                           start_new_session=True)
 
 
-def _render_here(seed, num):
+def _render_here(kind, seed, num):
   for index in range(num):
-    yield index, encode(render(seed, index))
+    yield index, RENDERERS[kind](seed, index)
 
 
-def scenes(seed, num, *, processes=None):
+def scenes(seed, num, *, kind="still", processes=None):
   """Renders and encodes scenes 0..num-1 of stream `seed`, in order.
 
   Args:
     seed: the stream.
     num: how many scenes.
+    kind: a key of RENDERERS.
     processes: number of workers; None: one per core; 0: render right here.
 
   Yields:
-    (index, scene as `encode` returns it).
+    (index, what the renderer of this kind returns).
 
   Raises:
     RuntimeError: when a worker dies; its own message is on standard error.
@@ -122,12 +158,12 @@ def scenes(seed, num, *, processes=None):
     processes = os.cpu_count()
   processes = min(processes, num)
   if processes == 0:
-    yield from _render_here(seed, num)
+    yield from _render_here(kind, seed, num)
     return
   with contextlib.ExitStack() as stack:
     workers = []
     for first in range(processes):
-      worker = _start_worker(seed, first, num, processes)
+      worker = _start_worker(kind, seed, first, num, processes)
       stack.enter_context(worker)
       # The caller may stop half-way. A worker with a full pipe would then block
       # forever, and so would waiting for it.
@@ -147,9 +183,10 @@ def scenes(seed, num, *, processes=None):
 def main():
   # If the caller is killed, nobody reads the pipe: then it ends in silence.
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-  seed, start, stop, step = [int(number) for number in sys.argv[1:]]
+  kind, *numbers = sys.argv[1:]
+  seed, start, stop, step = [int(number) for number in numbers]
   for index in range(start, stop, step):
-    pickle.dump(encode(render(seed, index)), sys.stdout.buffer)
+    pickle.dump(RENDERERS[kind](seed, index), sys.stdout.buffer)
   sys.stdout.buffer.flush()
 
 

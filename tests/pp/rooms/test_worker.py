@@ -32,7 +32,8 @@ def test_other_processes_render_the_same_bytes():
 
 
 def test_the_command_writes_pickled_scenes():
-  command = [sys.executable, "-m", "pp.rooms.worker", "1", "2", "5", "2"]
+  command = [sys.executable, "-m", "pp.rooms.worker", "still", "1", "2",
+             "5", "2"]
   done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE)
   file = io.BytesIO(done.stdout)
   for index in (2, 4):
