@@ -5,17 +5,14 @@ gaps: 1..90 are things, 92..200 are stuff. `categories[label].id` is the id
 that COCO's files and its metric use.
 
 Layer 0: no imports but the standard library, msgspec, the registry, files and
-schema.
+schema. Only what reads a list needs msgspec, and so imports schema itself.
 """
 
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-import msgspec
-from msgspec import Meta
-
-from uvim import files, schema
+from uvim import files
 from uvim.registry import ConfigError
 
 FILE_NAME = "categories.json"
@@ -80,18 +77,18 @@ def _parse_list(text: str, *, isthing: bool) -> list[Category]:
   return categories
 
 
-# TFDS keeps names in a text, one a line, and strips them.
-_Name = Annotated[str, Meta(
-    pattern=r"\A(?!\s)[^\x00-\x1f\x7f\ud800-\udfff]+(?<!\s)\Z",
-    description="a text of one line that neither begins nor ends with a "
-    "space")]
+def _entry_type() -> type:
+  """The class of an entry of COCO's list of categories, for `schema`."""
+  from msgspec import Meta, defstruct
 
-
-class _Entry(msgspec.Struct, frozen=True):
-  """An entry of COCO's list of categories."""
-  id: schema.ID
-  name: _Name
-  isthing: schema.FLAG
+  from uvim import schema
+  # TFDS keeps names in a text, one a line, and strips them.
+  name = Annotated[str, Meta(
+      pattern=r"\A(?!\s)[^\x00-\x1f\x7f\ud800-\udfff]+(?<!\s)\Z",
+      description="a text of one line that neither begins nor ends with a "
+      "space")]
+  fields = [("id", schema.ID), ("name", name), ("isthing", schema.FLAG)]
+  return defstruct("Entry", fields, frozen=True)
 
 
 def read_records(records: Sequence[Any]
@@ -105,7 +102,8 @@ def read_records(records: Sequence[Any]
     (the categories, the problems as sentences): a key is absent or its value
     not allowed, an id or a name repeats, or the list is empty.
   """
-  entries, problems = schema.read_list(records, _Entry, _LIST)
+  from uvim import schema
+  entries, problems = schema.read_list(records, _entry_type(), _LIST)
   if problems:
     return (), problems
   if not entries:
@@ -129,6 +127,7 @@ def from_records(records: Any, where: str) -> tuple[Category, ...]:
   Raises:
     ConfigError: names the first problem and counts the others.
   """
+  from uvim import schema
   if not isinstance(records, list):
     raise ConfigError(
         f"{where}: {_LIST} is {schema.shown(records)}; allowed: a list of "

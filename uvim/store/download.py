@@ -23,8 +23,6 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 
-import safetensors
-
 from uvim import files, progress
 from uvim.lock import Lock
 from uvim.registry import ConfigError
@@ -182,6 +180,7 @@ def _is_npz(path: pathlib.Path) -> bool:
 
 def _is_safetensors(path: pathlib.Path) -> bool:
   """Whether a file begins as such a file does; reads nothing of its arrays."""
+  import safetensors
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       return bool(list(file.keys()))

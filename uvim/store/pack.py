@@ -18,7 +18,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from etils import epath
-from safetensors import numpy as safetensors_numpy
 
 from uvim import categories as categories_lib
 from uvim import files, tree
@@ -124,6 +123,7 @@ def write_stage(folder: Path, config: Mapping[str, Any], arrays: PyTree, *,
     categories: what the classes stand for; () where nobody knows.
     oracle_crc32: of stage II: `tree.fingerprint` of stage I as it is loaded.
   """
+  from safetensors import numpy as safetensors_numpy
   folder = epath.Path(os.fspath(folder))
   notes = {_VERSION: version}
   if oracle_crc32 is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 from etils import epath
 
 from uvim import files
@@ -46,6 +45,8 @@ def load(path: str | os.PathLike) -> dict[str, Any]:
   Raises:
     ConfigError: not readable, or arrays of anything but finite numbers.
   """
+  # Not at the top: who trains from arrays need not have the library.
+  import safetensors
   path = epath.Path(os.fspath(path))
   try:
     content = path.read_bytes()
