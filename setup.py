@@ -44,7 +44,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["uvim", "uvim.*"]),
     package_data={
         "uvim": ["packs/*/*", "packs/*/*/*"],
-        "uvim.explorer": ["page.html", "page.css", "page.js"],
+        "uvim.explorer": ["*.html", "*.css", "*.js"],
     },
     entry_points={"console_scripts": ["uvim = uvim.cli.main:main"]},
     install_requires=requirements["base"],

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from uvim.explorer import server
-from uvim.explorer import session as session_lib
+from uvim.explorer.session import Session
 
 
 def noise_image(height=20, width=31, seed=0):
@@ -34,10 +34,14 @@ class Variant:
 
 
 class Client:
-  """Requests to an app of its own."""
+  """Requests to an app of its own.
 
-  def __init__(self, uvim, **kwargs):
-    self.session = session_lib.Session(uvim, "tiny")
+  Attributes:
+    session: what the app serves.
+  """
+
+  def __init__(self, uvim, *, make_session=Session, **kwargs):
+    self.session = make_session(uvim, "tiny")
     self.app = server.make_app(self.session, **kwargs)
 
   def reply(self, method, path, **kwargs):

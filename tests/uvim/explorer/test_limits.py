@@ -15,7 +15,8 @@ import pytest
 from tests.trainers import tiny
 from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim.cli import explore
-from uvim.explorer import session as session_lib
+from uvim.explorer import gallery
+from uvim.explorer.session import Session
 from uvim.registry import ConfigError
 
 
@@ -217,11 +218,11 @@ def test_memory_is_that_of_one_request_and_of_one_drawing(uvim):
 
 
 def test_old_images_are_forgotten_but_not_the_examples(uvim):
-  session = session_lib.Session(uvim, "tiny")
+  session = Session(uvim, "tiny")
   first = session.add_example(noise_image(2, 2, 0), None)
   numbers = [session.add_entry(noise_image(2, 2, seed))
-             for seed in range(1, session_lib.MAX_IMAGES + 9)]
-  assert len(session) == session_lib.MAX_IMAGES
+             for seed in range(1, gallery.MAX_IMAGES + 9)]
+  assert len(session) == gallery.MAX_IMAGES
   assert first in session and numbers[-1] in session
   with pytest.raises(ConfigError, match="not here any more"):
     session.describe(numbers[0])

@@ -14,7 +14,7 @@ from tests.trainers import tiny
 from tests.uvim.explorer.client import Client, Variant, noise_image, png
 from uvim import fields, palette, pixels
 from uvim.codes.base import CodeSpec
-from uvim.explorer import session
+from uvim.explorer import describe
 from uvim.inference import readings
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
@@ -60,7 +60,7 @@ def test_what_an_image_gets(client, uvim):
   info = client.get("/info")
   assert info["words"] == len(info["counts"]) == tiny.WORDS
   assert info["perplexity"] == pytest.approx(tiny.WORDS)  # Untrained: even.
-  assert info["grid"] == [2, 2] and info["prior"]
+  assert info["grid"] == [2, 2] and info["predicts"]
   assert info["unpaintable"] == "" and "word by word" in info["given_note"]
   names = [option["name"] for option in info["options"]]
   assert names == [*uvim.prior.options, *readings.OPTIONS, "min_fraction",
@@ -170,11 +170,11 @@ def test_depth_is_told_in_thousandths_of_a_metre():
   spec = {"depth": (4, 16)}
   task = make_task("depth", dict(
       inputs=spec, outputs=spec, input_size=(8, 8), patch_size=(4, 4)))
-  scale = session._describe_scale(task)
+  scale = describe.describe_scale(task)
   assert (scale["lowest"], scale["highest"], scale["unit"]) == (0.001, 10, "m")
   assert image_of(scale["bar"]).shape == (1, 256, 3)
   depth = np.array([[[0, 1.2344], [np.nan, np.inf]], [[9, 9], [9, 9]]])
-  described = session._describe_values(task, {"depth": depth}, 0)
+  described = describe.describe_output(task, {"depth": depth})
   np.testing.assert_array_equal(
       pixels.ids_from_rgb(image_of(described["values"])), [[0, 1234], [0, 0]])
 
@@ -185,7 +185,7 @@ def test_depth_is_told_in_thousandths_of_a_metre():
 def test_a_model_without_a_prior(uvim):
   client = Client(Variant(uvim, prior=None))
   info = client.get("/info")
-  assert not info["prior"] and info["options"] == []
+  assert not info["predicts"] and info["options"] == []
   number = client.upload(png(noise_image())).json()["id"]
   got = client.post("/decode", {"id": number, "code": [1, 2, 3, 4]})
   assert "bits" not in got
