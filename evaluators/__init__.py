@@ -14,6 +14,7 @@ EVALUATORS = {
     "proj.uvim.coco_panoptic": "evaluators.coco_panoptic.CocoPanoptic",
     "coltran_fid": "evaluators.coltran_fid.ColtranFid",
     "proj.uvim.coltran_fid": "evaluators.coltran_fid.ColtranFid",
+    "davis": "evaluators.davis.Davis",
     "mean": "evaluators.mean.Mean",
     "proj.uvim.compute_mean": "evaluators.mean.Mean",
     "normals": "evaluators.normals.Normals",
@@ -21,6 +22,7 @@ EVALUATORS = {
     "proj.uvim.nyu_depth": "evaluators.nyu_depth.NyuDepth",
     "psnr": "evaluators.psnr.Psnr",
     "proj.uvim.psnr": "evaluators.psnr.Psnr",
+    "stq": "evaluators.stq.Stq",
     "save_predictions": "evaluators.save_predictions.SavePredictions",
     "proj.uvim.save_predictions": "evaluators.save_predictions.SavePredictions",
 }
@@ -28,6 +30,8 @@ EVALUATORS = {
 # The score that an evaluator is judged by → whether more of it is better.
 HEADLINES = {
     "PQ": True,
+    "JF": True,
+    "STQ": True,
     "RMSE": False,
     "PSNR": True,
     "FID": False,

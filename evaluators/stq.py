@@ -1,0 +1,206 @@
+"""Segmentation and tracking quality, the measure of KITTI-STEP.
+
+Weber et al. 2021, arXiv:2102.11859. STQ is the geometric mean of two measures:
+
+* SQ, segmentation quality: the mean IoU of the classes, over all pixels of all
+  clips. It knows no instances.
+* AQ, association quality: how well the tracks of predicted things, each through
+  its whole clip, cover those of true things, whatever their classes.
+
+The numbers equal those of the released code (deeplab2).
+
+Suffixes: H W pixels · V classes, void included.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evaluators import base, clips
+from evaluators.clips import TrueFrame
+from uvim.registry import ConfigError
+
+# A track is a class and an id: `class * _STRIDE + id`.
+_STRIDE = 2**32
+
+# Track → pixels; or (true track, predicted track) → pixels in common.
+Areas = collections.Counter
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClipCounts:
+  """Numbers of pixels in some frames of one clip; those of others add up.
+
+  Attributes:
+    confusion_VV: by true and by predicted class.
+    true_areas: of each true track.
+    predicted_areas: of each predicted track, outside of crowds.
+    shared_areas: of each pair of tracks.
+  """
+  confusion_VV: np.ndarray
+  true_areas: Areas
+  predicted_areas: Areas
+  shared_areas: Areas
+
+  def __add__(self, other: "ClipCounts") -> "ClipCounts":
+    return ClipCounts(
+        self.confusion_VV + other.confusion_VV,
+        self.true_areas + other.true_areas,
+        self.predicted_areas + other.predicted_areas,
+        self.shared_areas + other.shared_areas)
+
+
+State = Mapping[int, ClipCounts]  # Of each clip.
+
+
+class Stq(base.Evaluator):
+  """STQ, AQ and SQ in percent."""
+
+  def __init__(self, split: Any):
+    """Reads no example.
+
+    Args:
+      split: see `base.Evaluator`. It has `.categories`, and its examples are
+        frames of clips.
+
+    Raises:
+      ConfigError: a data set without categories.
+    """
+    super().__init__(split)
+    self._is_thing_V = clips.is_thing_table(split, "stq")
+
+  def read_truth(self, index: int) -> dict[str, Any]:
+    example = self.split.example(index)
+    frame = clips.true_frame(example, "stq")
+    return {"image/id": int(example["image/id"]), "frame": frame}
+
+  def initial(self) -> State:
+    return {}
+
+  def update(
+      self,
+      state: State,
+      prediction: base.Prediction,
+      truth: base.Truth,
+  ) -> State:
+    """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
+    true: TrueFrame = truth["frame"]
+    semantics_HW, instances_HW = clips.predicted_maps(
+        prediction, true.semantics_HW.shape, len(self._is_thing_V))
+    counts = count_frame(true, semantics_HW, instances_HW, self._is_thing_V)
+    return self.merge(state, {true.clip_id: counts})
+
+  def merge(self, first: State, second: State) -> State:
+    merged = dict(first)
+    for clip_id, counts in second.items():
+      if clip_id in merged:
+        counts = merged[clip_id] + counts
+      merged[clip_id] = counts
+    return merged
+
+  def result(self, state: State) -> dict[str, float]:
+    confusion_VV = sum(counts.confusion_VV for counts in state.values())
+    # Also where no frame was seen, and the sum is the number 0.
+    if not np.any(confusion_VV):
+      raise ConfigError("stq: no pixel of the truth has a class, so there is "
+                        "nothing to measure.")
+    sq = segmentation_quality(confusion_VV)
+    aq = association_quality(state)
+    return {
+        "STQ": 100 * float(np.sqrt(aq * sq)),
+        "AQ": 100 * aq,
+        "SQ": 100 * sq,
+    }
+
+
+def count_frame(
+    true: TrueFrame,
+    semantics_HW: np.ndarray,
+    instances_HW: np.ndarray,
+    is_thing_V: np.ndarray,
+) -> ClipCounts:
+  """The counts of one frame.
+
+  Args:
+    true: its truth.
+    semantics_HW: predicted classes, ints in 0..V-1.
+    instances_HW: predicted instances.
+    is_thing_V: which classes are things.
+  """
+  num_classes = len(is_thing_V)
+  is_true_thing_HW = is_thing_V[true.semantics_HW]
+  # Nobody knows the tracks in a crowd of things.
+  is_told_apart_HW = ~(true.is_crowd_HW & is_true_thing_HW)
+  is_true_thing_HW = is_true_thing_HW & is_told_apart_HW
+  is_predicted_thing_HW = is_thing_V[semantics_HW] & is_told_apart_HW
+  true_HW = _tracks(true.semantics_HW, true.instances_HW)
+  predicted_HW = _tracks(semantics_HW, instances_HW)
+  is_both_HW = is_true_thing_HW & is_predicted_thing_HW
+  return ClipCounts(
+      confusion_VV=_confusion(true.semantics_HW, semantics_HW, num_classes),
+      true_areas=_count(true_HW[is_true_thing_HW]),
+      predicted_areas=_count(predicted_HW[is_predicted_thing_HW]),
+      shared_areas=_count_pairs(true_HW[is_both_HW], predicted_HW[is_both_HW]))
+
+
+def _tracks(semantics_HW: np.ndarray, instances_HW: np.ndarray) -> np.ndarray:
+  """The track of each pixel, int64."""
+  return semantics_HW.astype(np.int64) * _STRIDE + instances_HW
+
+
+def _confusion(true_HW: np.ndarray, predicted_HW: np.ndarray, num_classes: int
+               ) -> np.ndarray:
+  """Pixels by true and by predicted class, int64 [V,V]; none of true void."""
+  pairs_HW = true_HW * num_classes + predicted_HW
+  counts = np.bincount(pairs_HW.ravel(), minlength=num_classes**2)
+  confusion_VV = counts.reshape(num_classes, num_classes)
+  confusion_VV[0] = 0
+  return confusion_VV
+
+
+def _count(tracks: np.ndarray) -> Areas:
+  different, areas = np.unique(tracks, return_counts=True)
+  return Areas(dict(zip(different.tolist(), areas.tolist(), strict=True)))
+
+
+def _count_pairs(true: np.ndarray, predicted: np.ndarray) -> Areas:
+  """Counts equal pairs of the tracks of the same pixels."""
+  true_tracks, true_places = np.unique(true, return_inverse=True)
+  predicted_tracks, predicted_places = np.unique(
+      predicted, return_inverse=True)
+  # One number for each pair: numpy finds equal numbers faster than rows.
+  num_predicted = max(1, len(predicted_tracks))
+  pairs, areas = np.unique(
+      true_places * num_predicted + predicted_places, return_counts=True)
+  shared = Areas()
+  for pair, area in zip(pairs.tolist(), areas.tolist(), strict=True):
+    true_place, predicted_place = divmod(pair, num_predicted)
+    key = (int(true_tracks[true_place]), int(predicted_tracks[predicted_place]))
+    shared[key] = area
+  return shared
+
+
+def segmentation_quality(confusion_VV: np.ndarray) -> float:
+  """Mean IoU of the classes that occur; see `ClipCounts`."""
+  hits_V = confusion_VV.diagonal()
+  unions_V = confusion_VV.sum(0) + confusion_VV.sum(1) - hits_V
+  # As in the released code, void counts as a class of IoU 0 where it is
+  # predicted on pixels of a class.
+  is_there_V = unions_V > 0
+  return float(np.mean(hits_V[is_there_V] / unions_V[is_there_V]))
+
+
+def association_quality(state: State) -> float:
+  """Mean over the true tracks of all clips; 0 if there is none."""
+  total = 0.0
+  num_tracks = 0
+  for counts in state.values():
+    num_tracks += len(counts.true_areas)
+    for (true, predicted), shared in counts.shared_areas.items():
+      true_area = counts.true_areas[true]
+      union = true_area + counts.predicted_areas[predicted] - shared
+      total += shared * (shared / union) / true_area
+  return total / max(1, num_tracks)
