@@ -173,6 +173,7 @@ def report(compiled, arguments: Arguments, seconds: float) -> None:
   state = arguments.state
   _print_size("parameters", bytes_per_device(state.params))
   _print_size("optimizer", bytes_per_device(state.opt_state))
+  _print_size("average", bytes_per_device(state.extra.get("ema", {})))
   _print_size("codebook", bytes_per_device(state.extra.get("state", {})))
   _print_size("frozen oracle", bytes_per_device(arguments.frozen))
   _print_size("batch", bytes_per_device(arguments.batch))
