@@ -4,8 +4,9 @@
   uvim convert SRC DST
 
 With --pack, SRC is the workdir of a run: of stage II, whose stage I comes
-along, of stage I, or of Pix2Seq-D. DST becomes a folder with weights, config, names of the classes and a
-model card. Every command takes it as --checkpoint, on any machine.
+along, of stage I, or of Pix2Seq-D. DST becomes a folder with weights, config,
+names of the classes and a model card. Every command takes it as --checkpoint,
+on any machine.
 
 Without it, the published layout is written. SRC is the workdir of a run, a
 pack, a .npz, an https:// address, or a name such as uvim-panoptic-stage1. DST
@@ -38,7 +39,7 @@ from uvim.registry import ConfigError
 _SIGNS = {"vqvae": ("params/decoder_stem/kernel",),
           "lm": ("params/decoder/EmbedTargets/embedding",
                  "params/EmbedTargets/kernel")}
-_TITLES = {"vqvae": "stage I", "lm": "stage II"}
+_TITLES = {"vqvae": "stage I", "lm": "stage II", "pix2seq_d": "Pix2Seq-D"}
 
 
 def main(argv: Sequence[str] | None = None, *,

@@ -36,6 +36,7 @@ from uvim.inference.predictor import (
   split_options,
 )
 from uvim.models.pix2seq_d import Pix2SeqD
+from uvim.models.pix2seq_d.sampling import Steps, check_kept
 from uvim.priors import base as priors_base
 from uvim.registry import ConfigError
 from uvim.store.open_model import OpenModel
@@ -126,12 +127,12 @@ class Pix2SeqDPredictor(Predictor):
     """
     settings = self.check_options(
         num_samples=num_samples, seed=seed, **options)
-    sampling, _ = split_options(settings, SAMPLING_OPTIONS)
+    drawn_with, _ = split_options(settings, SAMPLING_OPTIONS)
     originals = images_lib.read_all(images, value_range=value_range)
     outputs_of_each = []
     for original in originals:
       image = self._to_model(original, self.model.image_size)
-      drawn = self._draw(image, seed, num_samples, sampling)
+      drawn = self._draw(image, seed, num_samples, drawn_with)
       segmented = self._segment_each(drawn, settings["min_fraction"])
       outputs_of_each.append(
           self._at_image_size(segmented, num_samples, original, {}))
@@ -160,27 +161,25 @@ class Pix2SeqDPredictor(Predictor):
       ConfigError: as of `predict`; several images; steps that there are not.
     """
     settings = self.check_options(seed=seed, **options)
-    sampling, _ = split_options(settings, SAMPLING_OPTIONS)
-    if steps is None:
-      steps = range(1, settings["num_steps"] + 1)
+    num_steps = settings["num_steps"]
+    kept = steps
+    if kept is None:
+      kept = range(1, num_steps + 1)
+    kept = check_kept(kept, num_steps)
     originals = images_lib.read_all(image, value_range=value_range)
     if len(originals) != 1:
       raise ConfigError(f"{len(originals)} images; the steps of one are shown.")
     original = originals[0]
-    image = self._to_model(original, self.model.image_size)
-    first_seed = _sample_seeds(image, seed, 1)
-    masks = jax.device_get(self.model.generate_steps(
-        self._params, image, first_seed, steps, **sampling))
+    masks = self._draw_steps(original, kept, seed, settings)
     found = []
-    for place, number in enumerate(steps):
-      noisy = _without_void_ids(masks.noisy[place])
-      clean = masks.clean[place]
-      estimate = self._segment(clean, settings["min_fraction"])
-      of_step = {**settings, "step": int(number)}
+    for place, number in enumerate(kept):
+      noisy = {"panoptic": _without_void_ids(masks.noisy[place])}
+      estimate = self._segment(masks.clean[place], settings["min_fraction"])
+      of_step = {**settings, "step": number}
       found.append(Step(
-          int(number),
-          self._one_prediction(original, {"panoptic": noisy}, of_step),
-          self._one_prediction(original, estimate, of_step)))
+          number,
+          self._predict_one(original, noisy, of_step),
+          self._predict_one(original, estimate, of_step)))
     return found
 
   def check_options(
@@ -216,12 +215,22 @@ class Pix2SeqDPredictor(Predictor):
   # ── One image ───────────────────────────────────────────────────────────
 
   def _draw(self, image: ModelImage, seed: int, num_samples: int,
-            sampling: Options) -> Iterator[Masks]:
+            drawn_with: Options) -> Iterator[Masks]:
     """The masks of one sample after the other, [1, h, w, 2]."""
     # One by one: a step of all samples would not fit into the memory.
     for sample_seed in _sample_seeds(image, seed, num_samples):
       yield self.model.generate(
-          self._params, image, sample_seed[None], **sampling)
+          self._params, image, sample_seed[None], **drawn_with)
+
+  def _draw_steps(self, original: np.ndarray, kept: Sequence[int], seed: int,
+                  settings: Options) -> Steps:
+    """What some steps of the first sample saw and said, [K, 1, h, w, 2]."""
+    drawn_with, _ = split_options(settings, SAMPLING_OPTIONS)
+    image = self._to_model(original, self.model.image_size)
+    first_seed = _sample_seeds(image, seed, 1)
+    masks = self.model.generate_steps(
+        self._params, image, first_seed, kept, **drawn_with)
+    return jax.device_get(masks)
 
   def _segment_each(self, masks: Iterator[Masks], min_fraction: float
                     ) -> Iterator[Outputs]:
@@ -234,8 +243,8 @@ class Pix2SeqDPredictor(Predictor):
         mask, sizes=self.model.network.sizes, min_fraction=min_fraction)
     return {"panoptic": panoptic}
 
-  def _one_prediction(self, original: np.ndarray, outputs: Outputs,
-                     settings: Options) -> Prediction:
+  def _predict_one(self, original: np.ndarray, outputs: Outputs,
+                   settings: Options) -> Prediction:
     """A prediction of one image and one sample."""
     of_image: OutputsOfImage = self._at_image_size([outputs], 1, original, {})
     return self._prediction([original], [of_image], settings)

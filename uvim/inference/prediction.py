@@ -1,4 +1,4 @@
-"""What UViM sees in some images; shows it, ranks it and saves it.
+"""What a model sees in some images; shows it, ranks it and saves it.
 
 n images · S samples per image · L code length · H W pixels of an image
 """
@@ -31,7 +31,7 @@ _MAX_SIZES = 4  # Of images that `repr` lists.
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Prediction:
-  """What UViM sees in n images.
+  """What a model sees in n images.
 
   Attributes:
     task: draws the outputs.
@@ -77,6 +77,9 @@ class Prediction:
   @property
   def log_likelihood(self) -> Float[np.ndarray, "n S"]:
     """The log-likelihood of each whole code, in nats."""
+    if self.codes is None:
+      raise ConfigError("This model has no code, so nothing tells how likely "
+                        "its samples are.")
     if self.logprob is None:
       raise ConfigError("These codes were not written by the language model, "
                         "or the outputs are a mean; "

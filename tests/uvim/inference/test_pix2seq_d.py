@@ -99,7 +99,7 @@ def test_a_prediction_is_drawn_and_saved_as_one_of_uvim(model, tmp_path):
   assert summary["settings"]["num_steps"] == 2
   assert "codes" not in json.dumps(summary)
   assert (tmp_path / "sample1" / "panoptic" / "a.png").exists()
-  with pytest.raises(ConfigError, match="not written by the language model"):
+  with pytest.raises(ConfigError, match="no code, so nothing tells"):
     prediction.best()
 
 

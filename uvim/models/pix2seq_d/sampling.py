@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from uvim import fields
 from uvim.diffusion import schedules, steps
@@ -116,7 +117,8 @@ def check_kept(kept: Sequence[int], num_steps: int) -> tuple[int, ...]:
   Raises:
     ConfigError: none, or they do not rise from 1 to `num_steps`.
   """
-  kept = tuple(kept)
+  # Plain numbers: an array has some of numpy's.
+  kept = tuple(np.ravel(kept).tolist())
   are_numbers = bool(kept) and all(map(fields.integer(1, num_steps).fits, kept))
   if not are_numbers or sorted(set(kept)) != list(kept):
     raise ConfigError(f"steps = {list(kept)}; they must be numbers that rise, "
