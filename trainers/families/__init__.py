@@ -3,7 +3,7 @@
 A new family is one file with one class and one line in `FAMILIES`.
 """
 
-from trainers.families import dino, lm, mae, pix2seq_d, vqvae
+from trainers.families import dino, lm, mae, pix2seq_d_video, vqvae
 from trainers.families.base import Family, nested
 from uvim import tree
 from uvim.config import TrainConfig
@@ -17,7 +17,7 @@ FAMILIES = {
     "lm": lm.LmFamily,
     "mae": mae.MaeFamily,
     "dino": dino.DinoFamily,
-    "pix2seq_d": pix2seq_d.Pix2SeqDFamily,
+    "pix2seq_d": pix2seq_d_video.Pix2SeqDVideoFamily,
 }
 
 
