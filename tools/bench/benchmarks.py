@@ -1,6 +1,7 @@
 """The benchmarks by name. What one needs is imported when it runs."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 from tools.bench.rows import Row
@@ -8,7 +9,8 @@ from tools.bench.sizes import Size
 
 
 # A function for each, so that one benchmark does not import what another needs:
-# C4 takes TensorFlow, the training steps take JAX.
+# C4 takes TensorFlow, the training steps take JAX. Those of C4 and growth list
+# their parts, see `Benchmark.make_parts`.
 def _c1(size):
   from tools.bench import training_steps
   return training_steps.stage_i_step(size)
@@ -25,8 +27,13 @@ def _c3(size):
 
 
 def _c4(size):
+  return [functools.partial(_segments, "C4", size, num_segments)
+          for num_segments in size.segments]
+
+
+def _segments(name, size, num_segments):
   from tools.bench import preprocessing
-  return preprocessing.preprocessing(size)
+  yield preprocessing.preprocess_segments(name, size, num_segments)
 
 
 def _c5(size):
@@ -50,8 +57,20 @@ def _c8(size):
 
 
 def _growth(size):
+  parts = [functools.partial(_growth_of_programs, size)]
+  for num_segments in size.growth_segments:
+    parts.append(functools.partial(
+        _segments, "growth segments", size, num_segments))
+  return parts
+
+
+def _growth_of_programs(size):
   from tools.bench import growth
   return growth.growth(size)
+
+
+# Makes some rows of a benchmark.
+Part = Callable[[], Iterator[Row]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +78,33 @@ class Benchmark:
   """What runs under one name.
 
   Attributes:
-    measure: makes the rows.
-    on_gpu: whether it is for a machine with a GPU and without TensorFlow.
+    make_parts: what runs in a process of its own each. Where the memory of the
+      process is measured, that is each row: a row would else reuse memory that
+      the row before has freed.
     compares_memory: whether scratch memory is its result. Both sides are then
       compiled with the scheduler that saves memory.
     is_timed: whether its time matters; if not, it may share the machine.
   """
-  measure: Callable[[Size], Iterator[Row]]
-  on_gpu: bool = True
+  make_parts: Callable[[Size], list[Part]]
   compares_memory: bool = False
   is_timed: bool = True
 
 
+def _whole(measure: Callable[[Size], Iterator[Row]]):
+  """The parts of a benchmark that runs in one process."""
+  return lambda size: [functools.partial(measure, size)]
+
+
 # Those that are timed run in this order; the others come last.
 BENCHMARKS = {
-    "C1": Benchmark(_c1),
-    "C2": Benchmark(_c2),
-    "C3": Benchmark(_c3),
-    "C4": Benchmark(_c4, on_gpu=False),
-    "C5": Benchmark(_c5),
-    "C6": Benchmark(_c6, on_gpu=False),
+    "C1": Benchmark(_whole(_c1)),
+    "C2": Benchmark(_whole(_c2)),
+    "C3": Benchmark(_whole(_c3)),
+    "C4": Benchmark(_c4),
+    "C5": Benchmark(_whole(_c5)),
+    "C6": Benchmark(_whole(_c6)),
     # These two are compiled and never run.
-    "C7": Benchmark(_c7, compares_memory=True, is_timed=False),
-    "C8": Benchmark(_c8, compares_memory=True, is_timed=False),
-    "growth": Benchmark(_growth, on_gpu=False, compares_memory=True),
+    "C7": Benchmark(_whole(_c7), compares_memory=True, is_timed=False),
+    "C8": Benchmark(_whole(_c8), compares_memory=True, is_timed=False),
+    "growth": Benchmark(_growth, compares_memory=True),
 }

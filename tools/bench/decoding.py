@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tools.bench import measure, naive_models, noise, rows
+from tools.bench import floors, flops, measure, naive_models, noise, rows
 from tools.bench.measure import Run, require, say
 from tools.bench.rows import Row
 from tools.bench.sizes import Size
@@ -44,11 +44,12 @@ def decoding(size: Size) -> Iterator[Row]:
   naive = _compile(naive_sample, params, image, what="C3 naive")
   code_BL = np.asarray(ours())
   _require_same("C3", code_BL, np.asarray(naive()))
-  peak_flops = measure.peak_flops(size.dtype, size.ceiling)
+  peak_flops = measure.peak_flops(size.ceiling)
   times = measure.alternate(ours, naive, repeats=size.repeats)
   row = rows.timed_row("C3", times, items=code_BL.size, unit="tokens/s")
   rows.add_programs(row, ours.program, naive.program)
   rows.add_ceiling(row, peak_flops)
+  rows.add_floor(row, _least_seconds(prior.lm, params, image, peak_flops))
   yield row
   yield _uncached(size, prior.lm, params, image, ours, code_BL)
 
@@ -56,6 +57,20 @@ def decoding(size: Size) -> Iterator[Row]:
 def _compile(function, *arguments, what) -> Run:
   program = measure.compile_program(function, *arguments, what=what)
   return Run(program, arguments)
+
+
+def _least_seconds(network, params, image, peak_flops):
+  """The encoder at the ceiling, and every word at the rate of reading."""
+
+  def encode(params, image):
+    return network.apply({"params": params}, image, method="encode")
+
+  traced = jax.jit(encode).trace(params, image)
+  encoder_seconds = flops.count(traced.jaxpr) / peak_flops
+  word_bytes = floors.bytes_per_word(network, params, len(image))
+  word_seconds = word_bytes / measure.read_rate(word_bytes)
+  say(f"C3: {word_bytes / 1e6:.1f} MB a word")
+  return encoder_seconds + network.seq_len * word_seconds
 
 
 def _require_same(name, ours, naive):

@@ -8,6 +8,8 @@ traced program is walked here, by one rule for both sides:
 * elementwise arithmetic, a reduction and a scattered addition cost one per
   element;
 * the body of a scan counts as often as it runs;
+* cuDNN's attention, which shows no products, costs two products of queries
+  with keys, and its gradient four; what it computes twice is its own affair;
 * what is only moved (gather, transpose, cast) is free.
 
 On a program without loops this agrees with the compiler to a few per cent.
@@ -22,6 +24,12 @@ import jax.numpy as jnp
 _ELEMENTWISE = frozenset("""
     abs add add_any cos cumsum div erf exp exp2 integer_pow log log1p logistic
     max min mul neg pow rsqrt select_n sin sqrt square sub tanh""".split())
+# Products that cuDNN's attention stands for, by the primitive's name. Those of
+# a gradient: of the weights, and of queries, keys and values.
+_ATTENTION_PRODUCTS = {
+    "dot_product_attention_fwd_wrapper": 2,
+    "dot_product_attention_bwd_wrapper": 4,
+}
 
 
 def count(jaxpr: Any, platform: str = "cpu") -> float:
@@ -49,6 +57,8 @@ def _count_equation(equation, platform) -> float:
     return _count_product(equation)
   if name == "conv_general_dilated":
     return _count_convolution(equation)
+  if name in _ATTENTION_PRODUCTS:
+    return _ATTENTION_PRODUCTS[name] * _count_scores(equation)
   # The inner programs of a reduction and of a scattered addition combine two
   # numbers; the operands tell the cost.
   if name.startswith(("reduce", "arg")):
@@ -103,6 +113,13 @@ def _count_product(equation) -> float:
   # A multiplication and an addition for each term of each sum.
   num_summed = math.prod(shape[axis] for axis in contracted_axes)
   return 2 * num_outputs * num_summed
+
+
+def _count_scores(equation) -> float:
+  """2 B T A H S, of queries [B, T, A, H] with keys [B, S, A, H]."""
+  queries, keys = equation.invars[:2]
+  _, num_keys, _, _ = keys.aval.shape
+  return 2 * math.prod(queries.aval.shape) * num_keys
 
 
 def _count_convolution(equation) -> float:

@@ -1,4 +1,4 @@
-"""How memory and time grow with tokens, codebook and segments.
+"""How memory and time grow with tokens and codebook.
 
 B batch · L code length · E codeword size · T vectors · Q codebook size
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from tools.bench import measure, naive_models, preprocessing, rows
+from tools.bench import measure, naive_models, rows
 from tools.bench.measure import Program, Run, require
 from tools.bench.rows import Row
 from tools.bench.sizes import LEAN_II, Size
@@ -21,14 +21,11 @@ _MOMENTUM = 0.995
 
 
 def growth(size: Size) -> Iterator[Row]:
-  """A row for each number of tokens, words and segments."""
+  """A row for each number of tokens and words."""
   for num_tokens in size.growth_tokens:
     yield _encoder_memory(size, num_tokens)
   for num_words in size.growth_words:
     yield _quantizer_step(size, num_words)
-  for num_segments in size.growth_segments:
-    yield preprocessing.preprocess_segments(
-        "growth segments", size, num_segments)
 
 
 def _encoder_memory(size: Size, num_tokens: int) -> Row:

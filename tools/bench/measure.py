@@ -1,10 +1,12 @@
 """What every benchmark needs: programs, two sides in turn, memory, a ceiling.
 
 A machine that does other things slows down by the second. So our code and the
-naive one run in turns, and what is compared is their ratio. The ceiling, a
-plain matrix product, is measured in the same process.
+naive one run in turns, and what is compared is their ratio. What the machine
+can do at best, a plain matrix product and plain reading, is measured in the
+same process.
 """
 
+import concurrent.futures
 import dataclasses
 import os
 import sys
@@ -170,18 +172,16 @@ def alternate(*sides: Callable[[], Any], repeats: int,
   return times
 
 
-def peak_flops(dtype: str = "float32", size: int = 2048,
-               repeats: int = 5) -> float:
-  """The machine's best operations per second at a product of square matrices.
+def peak_flops(size: int = 2048, repeats: int = 5) -> float:
+  """The machine's best operations per second at a product of float32 matrices.
 
   Args:
-    dtype: of the matrices.
     size: their side.
     repeats: runs, of which the best counts.
   """
   import jax
   import jax.numpy as jnp
-  matrix = jnp.ones((size, size), dtype)
+  matrix = jnp.ones((size, size), jnp.float32)
   multiply = jax.jit(jnp.matmul)
 
   def run():
@@ -190,6 +190,27 @@ def peak_flops(dtype: str = "float32", size: int = 2048,
   times, = alternate(run, repeats=repeats)
   # The best run, because a ceiling is what the machine can do at all.
   return 2 * size**3 / min(times.wall)
+
+
+def read_rate(num_bytes: float, repeats: int = 10) -> float:
+  """Bytes per second that all cores together read, again and again.
+
+  Args:
+    num_bytes: of what is read. What fits into a cache is read faster.
+    repeats: runs, of which the best counts.
+  """
+  num_parts = num_cores()
+  part_size = int(num_bytes) // num_parts // 4
+  parts = [np.ones(part_size, np.int32) for _ in range(num_parts)]
+  with concurrent.futures.ThreadPoolExecutor(num_parts) as pool:
+
+    def run():
+      # The largest number: nothing that reads all of an array does less.
+      list(pool.map(np.max, parts))
+
+    times, = alternate(run, repeats=repeats)
+  total_bytes = sum(part.nbytes for part in parts)
+  return total_bytes / min(times.wall)
 
 
 def num_cores() -> int:

@@ -164,11 +164,11 @@ def coco_panoptic(data: dict[str, Any]) -> dict[str, Any]:
   id_S = tf.cast(objects["id"], tf.int32)
   label_S = tf.cast(objects["label"], tf.int32)
   # S maps of the whole image: clear, but it is what costs memory.
-  masks_SHW = tf.cast(ids_HW[None] == id_S[:, None, None], tf.int32)
+  masks_SHW = ids_HW[None] == id_S[:, None, None]
 
   def fill(value_S):
     """The map that has this value in each segment, [H, W, 1]."""
-    filled_SHW = masks_SHW * value_S[:, None, None]
+    filled_SHW = tf.where(masks_SHW, value_S[:, None, None], 0)
     return tf.reduce_sum(filled_SHW, axis=0)[..., None]
 
   # 0 is void in both maps.
@@ -182,10 +182,10 @@ def make_canonical(data: dict[str, Any]) -> dict[str, Any]:
   ids_HW = data["labels"][..., -1]
   ids_V = tf.unique(tf.reshape(ids_HW, [-1])).y
   ids_V = tf.boolean_mask(ids_V, ids_V > 0)
-  masks_VHW = tf.cast(ids_HW[None] == ids_V[:, None, None], tf.float32)
-  order_V = _order_of_segments(masks_VHW)
+  masks_VHW = ids_HW[None] == ids_V[:, None, None]
+  order_V = _order_of_segments(tf.cast(masks_VHW, tf.float32))
   rank_V = tf.math.invert_permutation(order_V) + 1
-  new_VHW = tf.cast(masks_VHW, tf.int32) * rank_V[:, None, None]
+  new_VHW = tf.where(masks_VHW, rank_V[:, None, None], 0)
   # Void keeps its id, which is not above 0.
   new_HW = tf.reduce_sum(new_VHW, axis=0) + tf.where(ids_HW > 0, 0, ids_HW)
   others = data["labels"][..., :-1]

@@ -58,7 +58,7 @@ def panoptic_outputs(
   times = measure.alternate(ours, naive, repeats=size.repeats)
   row = rows.timed_row("C5", times, items=batch_size, unit="images/s")
   rows.add_programs(row, ours.program, naive.program)
-  rows.add_ceiling(row, measure.peak_flops(size.dtype, size.ceiling))
+  rows.add_ceiling(row, measure.peak_flops(size.ceiling))
   yield row
 
 

@@ -6,7 +6,7 @@ H W image pixels · S segments
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,8 @@ _NUM_IMAGES = 8
 _MAX_BATCH = 8
 
 
-def preprocessing(size: Size) -> Iterator[Row]:
-  """A row for each number of segments."""
-  for num_segments in size.segments:
-    yield preprocess_segments("C4", size, num_segments)
-
-
 def preprocess_segments(name: str, size: Size, num_segments: int) -> Row:
-  """Images per second, memory and CPU time.
+  """Images per second, memory and CPU time; in a process of its own.
 
   Args:
     name: of the row, but for the number of segments.

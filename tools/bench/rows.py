@@ -21,6 +21,8 @@ class Row:
     temp_bytes_naive: the same of the naive side.
     flops_ours: operations of one run of ours, see tools/bench/flops.py.
     flops_naive: of one run of the naive side.
+    times_floor: how many times as long as the least that this machine needs
+      ours takes; see `add_floor`.
     details: further figures by name, for the printed report only.
   """
   name: str
@@ -32,6 +34,7 @@ class Row:
   temp_bytes_naive: float | None = None
   flops_ours: float | None = None
   flops_naive: float | None = None
+  times_floor: float | None = None
   details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
@@ -83,6 +86,18 @@ def add_programs(row: Row, ours: Program, naive: Program) -> None:
   row.temp_bytes_naive = naive.temp_bytes
   row.flops_ours = ours.flops
   row.flops_naive = naive.flops
+
+
+def add_floor(row: Row, seconds: float) -> None:
+  """Enters the least that this machine needs for the work.
+
+  Args:
+    row: a timed row.
+    seconds: of one run in which nothing but arithmetic or reading takes time,
+      at the rates that were measured in the same process.
+  """
+  row.times_floor = row.details["seconds_ours"] / seconds
+  row.details["seconds_floor"] = seconds
 
 
 def add_ceiling(row: Row, peak_flops: float) -> None:

@@ -1,4 +1,4 @@
-"""The sizes of the benchmarks: on a CPU, on an accelerator, and tiny ones.
+"""The sizes of the benchmarks on a CPU, and tiny ones.
 
 Sources: Appendix D of the paper (`PAPER_I`, `PAPER_II`); the small models are
 those that the original was measured with on two cores (docs/performance.md).
@@ -104,8 +104,7 @@ class Size:
     growth_vectors: (number, size) of the quantizer's input.
     repeats: runs of each side.
     tolerance: relative, of a training step's loss and update.
-    dtype: of the ceiling's matrices.
-    ceiling: side of these matrices.
+    ceiling: side of the matrices whose product is the ceiling.
   """
   stage_i: Fields
   stage_ii: Fields
@@ -129,7 +128,6 @@ class Size:
   repeats: int
   ceiling: int
   tolerance: float = 1e-2
-  dtype: str = "float32"
   optimizer: Fields = dataclasses.field(default_factory=lambda: OPTIMIZER)
 
 
@@ -158,24 +156,6 @@ CPU = Size(
     ceiling=2048,
 )
 
-# The paper's models themselves, in bfloat16, run and not only compiled.
-_HALF_I = PAPER_I | dict(dtype="bfloat16")
-_HALF_II = PAPER_II | dict(dtype="bfloat16")
-GPU = dataclasses.replace(
-    CPU,
-    stage_i=_HALF_I,
-    stage_ii=_HALF_II,
-    decoder=_HALF_II,
-    paper_i=_HALF_I,
-    paper_ii=_HALF_II,
-    batch_i=8,
-    batch_decode=64,
-    repeats=10,
-    ceiling=8192,
-    tolerance=0.1,
-    dtype="bfloat16",
-)
-
 # For tests and --quick: everything runs, nothing is measured.
 TINY = Size(
     stage_i=TINY_I,
@@ -201,4 +181,4 @@ TINY = Size(
     ceiling=64,
 )
 
-SIZES = {"cpu": CPU, "gpu": GPU, "tiny": TINY}
+SIZES = {"cpu": CPU, "tiny": TINY}

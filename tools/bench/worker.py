@@ -1,6 +1,8 @@
-"""Runs one benchmark in a process of its own: python -m tools.bench starts it.
+"""Runs a part of a benchmark in a process of its own, for tools.bench.
 
-  python -m tools.bench.worker NAME SIZE FILE
+  python -m tools.bench.worker NAME PART SIZE FILE
+
+PART is its number: 0, 1, … in the order of `Benchmark.make_parts`.
 
 Writes the rows to FILE as JSON, progress to the error stream.
 """
@@ -20,16 +22,18 @@ EXIT_DISAGREE = 1
 def main(argv=None) -> int:
   parser = app.make_parser("tools.bench.worker", __doc__)
   parser.add_argument("name", metavar="NAME", choices=tuple(BENCHMARKS))
+  parser.add_argument("part", metavar="PART", type=int)
   parser.add_argument("size", metavar="SIZE", choices=tuple(SIZES))
   parser.add_argument("file", metavar="FILE")
   return app.run(parser, _run, argv)
 
 
 def _run(args) -> int:
-  benchmark = BENCHMARKS[args.name]
+  parts = BENCHMARKS[args.name].make_parts(SIZES[args.size])
+  make_rows = parts[args.part]
   try:
     # All rows first. A file that is there is complete.
-    rows = list(benchmark.measure(SIZES[args.size]))
+    rows = list(make_rows())
   except measure.Disagree as error:
     measure.say(f"the two sides disagree: {error}")
     return EXIT_DISAGREE
