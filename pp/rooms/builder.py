@@ -21,6 +21,7 @@ from pp import clip_records
 from pp.builder import first_line
 from pp.example_writer import ExampleWriter
 from pp.rooms import worker
+from pp.rooms.clips import NUM_FRAMES
 from pp.rooms.render import render
 from pp.rooms.scene import image_id
 from pp.rooms.things import CATEGORIES
@@ -88,6 +89,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       "1.1.0": "Larger things, for images of 48 pixels.",
   }
   BUILDER_CONFIGS = _make_configs()
+
+  @property
+  def num_examples(self):
+    """How many examples all splits have together."""
+    num_scenes = sum(self.builder_config.sizes.values())
+    if self.builder_config.is_clips:
+      return NUM_FRAMES * num_scenes
+    return num_scenes
 
   def _info(self):
     features = _make_features(self.builder_config.is_clips)

@@ -11,7 +11,7 @@ r"""Makes TFDS data sets, which the configs can name, of raw files.
       [--unit mm] [--max_depth METRES] --name myrooms --split train
   python -m tools.prepare_data images --images DIR --name myphotos \
       --split train [--list FILE]
-  python -m tools.prepare_data rooms [--data_dir DIR]
+  python -m tools.prepare_data rooms [--name rooms/clips] [--data_dir DIR]
 
 All files are checked first, and one message names all problems. With
 --checksums FILE they are also compared with a list as md5sum or sha256sum
@@ -35,6 +35,9 @@ split `holdout`. The name of all training frames together is `train+holdout`.
 masks, instances: images with PNGs of classes and, if there are any, of
 instances. cityscapes, kitti_step, ade20k: the same, as these are distributed.
 
+davis, kitti_step_clips: clips, whose frames stay in order. An object keeps its
+id in all frames of its clip.
+
 detection, labelme, label_studio: polygons and other shapes in annotation files.
 
 rgbd: images with depth maps, named as in 7-Scenes, ScanNet, TUM RGB-D or in
@@ -57,10 +60,11 @@ from tools.prepare import checksums
 from tools.prepare.ade20k import Ade20kReader
 from tools.prepare.cityscapes import CityscapesReader
 from tools.prepare.coco import CocoReader
+from tools.prepare.davis import DavisReader
 from tools.prepare.detection import DetectionReader
 from tools.prepare.images import ImagesReader
 from tools.prepare.instances import InstancesReader
-from tools.prepare.kitti_step import KittiStepReader
+from tools.prepare.kitti_step import KittiStepClipsReader, KittiStepReader
 from tools.prepare.label_studio import LabelStudioReader
 from tools.prepare.labelme import LabelmeReader
 from tools.prepare.masks import MasksReader
@@ -76,8 +80,9 @@ READERS: dict[str, type[Reader]] = {
     reader.command: reader
     for reader in (CocoReader, DetectionReader, LabelmeReader,
                    LabelStudioReader, MasksReader, InstancesReader,
-                   CityscapesReader, KittiStepReader, Ade20kReader, NyuReader,
-                   RgbdReader, ImagesReader, RoomsReader)}
+                   CityscapesReader, KittiStepReader, Ade20kReader,
+                   DavisReader, KittiStepClipsReader, NyuReader, RgbdReader,
+                   ImagesReader, RoomsReader)}
 
 
 def make_parser() -> argparse.ArgumentParser:

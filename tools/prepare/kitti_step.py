@@ -1,4 +1,4 @@
-"""The reader of KITTI-STEP: images of KITTI's tracking data, panoptic maps.
+"""The readers of KITTI-STEP: images of KITTI's tracking data, panoptic maps.
 
 H W pixels of an image
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from tools.prepare import mask_files, reader
 from tools.prepare.class_list import ClassList
+from tools.prepare.clips import ClipsReader
 from tools.prepare.mask_files import Folder, MaskedImage
 from tools.prepare.mask_mistakes import Mistake
 from tools.prepare.mask_pixels import MaskFile
@@ -40,7 +41,7 @@ def make_classes() -> ClassList:
 
 @dataclasses.dataclass
 class KittiStepReader(MasksReader):
-  """KITTI-STEP, as one split."""
+  """KITTI-STEP as still images, as one split."""
 
   command = "kitti_step"
   summary = "KITTI-STEP: images of KITTI and its panoptic maps"
@@ -55,7 +56,7 @@ class KittiStepReader(MasksReader):
         "--masks", required=True, type=pathlib.Path,
         help="folder with a folder of maps for each sequence, such as "
         "panoptic_maps/train")
-    reader.add_name_option(parser, default="kitti_step")
+    reader.add_name_option(parser, default=cls.command)
     reader.add_split_option(parser)
     reader.FileReader.add_options(parser)
 
@@ -77,3 +78,11 @@ class KittiStepReader(MasksReader):
     red_HW, green_HW, blue_HW = np.moveaxis(file.values.astype(np.int32), -1, 0)
     # Instances count within each class; 0 is none.
     return Maps(class_HW=red_HW, instance_HW=256 * green_HW + blue_HW)
+
+
+# What a mask is comes from the one, what becomes of clips from the other.
+class KittiStepClipsReader(ClipsReader, KittiStepReader):
+  """KITTI-STEP as clips, as one split."""
+
+  command = "kitti_step_clips"
+  summary = "KITTI-STEP as clips: frames in order, tracks keep their ids"

@@ -9,9 +9,8 @@ from typing import Self
 from tools.prepare import reader, tfds_folder
 from tools.prepare.writer import Target
 
-_NAME = "rooms"
-_CONFIG = "default"
-_NUM_BYTES = 140e6  # About the size of all splits together.
+# Name → about the size of all splits together, in bytes.
+_NUM_BYTES = {"rooms": 140e6, "rooms/clips": 160e6}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +28,10 @@ class RoomsReader(reader.Reader):
   @classmethod
   def add_options(cls, parser: argparse.ArgumentParser) -> None:
     # The options that every command has, with the only values that fit here.
-    parser.set_defaults(name=_NAME, overwrite=False, checksums=None)
+    parser.set_defaults(overwrite=False, checksums=None)
+    parser.add_argument(
+        "--name", choices=list(_NUM_BYTES), default="rooms",
+        help="still images or clips (default: %(default)s)")
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
@@ -40,11 +42,13 @@ class RoomsReader(reader.Reader):
 
   def prepare(self, target: Target) -> list[str]:
     from pp.rooms import builder
-    tfds_builder = builder.Builder(data_dir=target.data_dir)
+    _, _, config = target.name.partition("/")
+    config = config or "default"
+    tfds_builder = builder.Builder(config=config, data_dir=target.data_dir)
     if not tfds_builder.is_prepared():
       # The check is for new data only: what is there needs no space.
-      num_examples = sum(builder.SIZES[_CONFIG].values())
-      tfds_folder.check_space(target.data_dir, num_examples, _NUM_BYTES,
-                              free_bytes=self.free_bytes)
-    builder.build(target.data_dir, _CONFIG)
+      tfds_folder.check_space(
+          target.data_dir, tfds_builder.num_examples, _NUM_BYTES[target.name],
+          free_bytes=self.free_bytes)
+    builder.build(target.data_dir, config)
     return ["validation"]
