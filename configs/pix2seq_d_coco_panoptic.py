@@ -72,7 +72,8 @@ def get_config(arg=None):
   config.model = dict(
       input_size=(res, res), mask_size=(res // 2, res // 2),
       num_classes=NUM_CLASSES, num_ids=NUM_IDS, input_scale=0.1,
-      weight_power=0.2, random_ids=True, ema_decay=0.999, encoder_dropout=0.1,
+      coding="binary", output="softmax", schedule="cosine", weight_power=0.2,
+      random_ids=True, ema_decay=0.999, encoder_dropout=0.1,
       **common.speed_switches())
   config.optax_name = "scale_by_adam"
   config.optax = dict(b2=0.999)

@@ -33,6 +33,8 @@ def get_config(arg=None):
       # Not the paper's 0.1: what can still be read in noise depends on b² times
       # the pixels of an instance, and here it has a hundredth of them.
       input_scale=1.0,
+      # The paper's, named for the sweeps.
+      coding="binary", output="softmax", schedule="cosine", weight_power=0.2,
       # 24 x 24, 12 x 12 and 6 x 6 places in both networks.
       stem="small", resnet_width=32, resnet_blocks=(1, 1, 1),
       encoder_dim=128, encoder_depth=3, encoder_mlp_dim=384, encoder_heads=4,

@@ -31,15 +31,15 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """The shipped pair of configs that a sweep varies.
+  """The shipped configs that a sweep varies: a pair, or one.
 
   Attributes:
-    stage1: oracle and base model.
-    stage2: the language model.
+    stage1: oracle and base model, or a model that is trained at once.
+    stage2: the language model; None: there is one training.
     unit: of the costs.
   """
   stage1: Stage
-  stage2: Stage
+  stage2: Stage | None
   unit: str
 
 
@@ -162,8 +162,8 @@ class Sweep:
     grid: None: the cells form no grid.
     curves: metric → title; drawn over the steps of stage I for each cell.
       'age' is made of the splits: see tools/sweeps/plot.py.
-    evaluator: of stage II, on whose images something is measured. "": nothing
-      is measured besides.
+    evaluator: of the last training, on whose images something is measured. "":
+      nothing is measured besides.
     measure: what: 'masking' (tools.sweeps.masking: the codes are masked) or
       'sampling' (tools.sweeps.sampling: score and time of a cell's options).
   """
@@ -200,6 +200,14 @@ COSTS = {
 }
 FULL_STEPS = {"panoptic": (111_515, 44_606), "depth": (9_294, 4_647),
               "colorization": (124_714, 124_714)}
+# Of Pix2Seq-D, which has one training: (cost, unit). How long the paper's took
+# is not known.
+P2S_COSTS = {
+    "full": (800, "epochs"),
+    "rooms": (20, "minutes (two cores for each job)"),
+    "tiny": (0.5, "minutes (a core for each job)"),
+}
+P2S_ROOMS_STEPS = 4000
 DATA = {"panoptic": "coco", "depth": "nyu", "colorization": "imagenet"}
 
 
@@ -226,6 +234,42 @@ def recipe_of(size, task, argument=""):
       Stage(config_of("vqvae", size, task, argument), overrides1, cost1),
       Stage(config_of("lm", size, task, argument), overrides2, cost2),
       unit)
+
+
+def pix2seq_d(size):
+  """The recipe of Pix2Seq-D for panoptic segmentation."""
+  cost, unit = P2S_COSTS[size]
+  overrides = {}
+  if size == "rooms":
+    overrides = rooms_overrides(P2S_ROOMS_STEPS)
+  config = config_of("pix2seq_d", size, "panoptic", "")
+  return Recipe(Stage(config, overrides, cost), None, unit)
+
+
+def pix2seq_d_cell(title, changes=None, sampling=None):
+  """A cell of that recipe.
+
+  Args:
+    title: of its column.
+    changes: overrides of the config.
+    sampling: see `Cell`.
+  """
+  return Cell(title, stage1=changes or {}, stage2=None, cost=(1, 0),
+              sampling=sampling or {})
+
+
+def pix2seq_d_score(size, title, name, published=None):
+  """The score of masks on unseen images.
+
+  Args:
+    size: one of SIZES.
+    title: of the row.
+    name: of the figure, such as 'PQ'.
+    published: cell → the published figure.
+  """
+  prefixes = {"full": "coco_panoptic_holdout", "rooms": "steps_20",
+              "tiny": "steps_2"}
+  return Score(title, 1, f"{prefixes[size]}/{name}", published or {})
 
 
 def config_of(trainer, size, task, argument):

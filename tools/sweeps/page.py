@@ -20,7 +20,6 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
     results: what it found.
     command: what made the page.
   """
-  config1, config2 = results.configs
   parts = [
       f"# {results.title}",
       f"    {command}",
@@ -31,7 +30,7 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
       "## Effects",
       _effects(results),
       "## Cells",
-      f"Stage I: `{config1}`, stage II: `{config2}`, with:",
+      _configs(results),
       _cells(results)]
   missing = _missing_runs(results) + _missing_figures(results)
   if missing:
@@ -86,8 +85,20 @@ def _effects(results: Results) -> str:
   return _table(["effect", "ours", "published", "verdict"], rows)
 
 
+def _configs(results: Results) -> str:
+  """What the cells change."""
+  if len(results.configs) == 1:
+    return f"`{results.configs[0]}`, with:"
+  config1, config2 = results.configs
+  return f"Stage I: `{config1}`, stage II: `{config2}`, with:"
+
+
 def _cells(results: Results) -> str:
   rows = []
+  if len(results.configs) == 1:
+    for cell in results.cells.values():
+      rows.append([cell.title, _overrides(cell.overrides["stage I"])])
+    return _table(["cell", "overrides"], rows)
   for cell in results.cells.values():
     rows.append([cell.title, _overrides(cell.overrides["stage I"]),
                  _overrides(cell.overrides["stage II"])])

@@ -115,24 +115,23 @@ class _Planner:
 
   def runs_of(self, cell: Cell, seed: int) -> CellRuns:
     """The runs of a cell, by stage."""
-    stage1 = self._training(cell, seed, None)
-    runs = {1: stage1}
+    last_stage = 1 if self.sweep.recipe.stage2 is None else 2
+    runs = {1: self._training(cell, seed, None)}
     if cell.stage2 is not None:
-      runs[2] = self._training(cell, seed, stage1)
-      if self.sweep.evaluator:
-        measure = self.sweep.measure
-        runs[measure] = self._measurement(measure, runs[2], cell)
+      runs[2] = self._training(cell, seed, runs[1])
+    # A cell without its last stage has nothing to measure.
+    if self.sweep.evaluator and last_stage in runs:
+      measure = self.sweep.measure
+      runs[measure] = self._measurement(measure, runs[last_stage], cell)
     return runs
 
   def _training(self, cell: Cell, seed: int, stage1: Run | None) -> Run:
     """Stage I, or stage II on the code of the run `stage1`."""
     if stage1 is None:
       stage = 1
-      trainer = "vqvae"
       recipe = self.sweep.recipe.stage1
     else:
       stage = 2
-      trainer = "lm"
       recipe = self.sweep.recipe.stage2
     overrides = {**recipe.overrides, "seed": seed, **self.data,
                  **overrides_of(cell, stage)}
@@ -144,27 +143,28 @@ class _Planner:
     config = resolve(config_file.load_config(path, flags))
     name = f"stage{stage}-{_hash_of(config, self.folder)}"
     workdir = self.folder / name
-    command = (sys.executable, "-m", f"trainers.{trainer}", "--config",
+    command = (sys.executable, "-m", f"trainers.{config.kind}", "--config",
                path, "--workdir", str(workdir), *flags)
     return self._known(Run(
         name, stage, command, workdir, needs=stage1,
         cost=recipe.cost * cell.cost[stage - 1],
         prefixes=tuple(block.prefix for block in config.evals)))
 
-  def _measurement(self, measure: str, stage2: Run, cell: Cell) -> Run:
-    """The run of tools.sweeps.MEASURE on a run of stage II."""
-    name = f"{measure}-{stage2.name.removeprefix('stage2-')}"
+  def _measurement(self, measure: str, training: Run, cell: Cell) -> Run:
+    """The run of tools.sweeps.MEASURE on the last training of a cell."""
+    hash_of_training = training.name.removeprefix(f"stage{training.stage}-")
+    name = f"{measure}-{hash_of_training}"
     options = []
     for option, value in cell.sampling.items():
       name += f"-{option}{value}"
       options += ["--set", f"{option}={value}"]
     workdir = self.folder / name
     command = (sys.executable, "-m", f"tools.sweeps.{measure}",
-               "--checkpoint", str(stage2.workdir),
+               "--checkpoint", str(training.workdir),
                "--evaluator", self.sweep.evaluator, *options,
                "--out", str(workdir))
     return self._known(
-        Run(name, measure, command, workdir, needs=stage2, cost=0))
+        Run(name, measure, command, workdir, needs=training, cost=0))
 
   def _known(self, run: Run) -> Run:
     """The run of this name; equal runs of two cells become one."""

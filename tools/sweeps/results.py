@@ -44,13 +44,13 @@ class Results:
 
   Attributes:
     title: of the sweep.
-    configs: of stage I and stage II.
+    configs: of stage I and stage II, or that of the one training.
     cells: by name.
     scores: score → cell → figure.
     checks: a verdict for each effect.
   """
   title: str
-  configs: tuple[str, str]
+  configs: tuple[str, ...]
   cells: Mapping[str, CellReport]
   scores: Mapping[str, Mapping[str, Figure]]
   checks: list[Verdict]
@@ -70,10 +70,11 @@ def collect(sweep: Sweep, cells: Cells) -> Results:
     scores[score_name] = by_cell
   reports = {name: _report_of(cell, plan.by_seed(cells, name))
              for name, cell in sweep.cells.items()}
-  recipe = sweep.recipe
+  stages = [sweep.recipe.stage1, sweep.recipe.stage2]
+  configs = tuple(stage.config for stage in stages if stage is not None)
   return Results(
-      sweep.title, (recipe.stage1.config, recipe.stage2.config), reports,
-      scores, verdicts.judge_all(sweep, scores))
+      sweep.title, configs, reports, scores,
+      verdicts.judge_all(sweep, scores))
 
 
 def _report_of(cell: Cell, runs_by_seed: Mapping[int, plan.CellRuns]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from trainers.report import run_files
 
-# The stages of runs that measure a stage II run: tools.sweeps.NAME is started,
-# and leaves NAME.json.
+# The stages of runs that measure the last training of a cell:
+# tools.sweeps.NAME is started, and leaves NAME.json.
 MASKING = "masking"
 SAMPLING = "sampling"
 MEASURES = (MASKING, SAMPLING)

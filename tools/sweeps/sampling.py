@@ -1,10 +1,10 @@
-"""How well and how fast a prior draws codes with certain options.
+"""How well and how fast a model predicts with certain options.
 
   python -m tools.sweeps.sampling --checkpoint W --evaluator NAME
     [--set num_iter=4 …] --out DIR
 
-W is the workdir of a stage II run, NAME one of its evaluators, which says the
-images. --set are options of the prediction, as of tools.evaluate. Writes
+W is the workdir of a run, NAME one of its evaluators, which says the images.
+--set are options of the prediction, as of tools.evaluate. Writes
 DIR/sampling.json: the evaluator's metrics, and
 
   ms_per_image  milliseconds from image to output, on all devices of this
@@ -82,7 +82,7 @@ def run(
   """What the command does; see the file's docstring.
 
   Raises:
-    ConfigError: no such run or evaluator, a run of another kind, an unknown
+    ConfigError: no such run or evaluator, one of another prediction, an unknown
       option, or an evaluator that cannot score.
   """
   import jax
@@ -93,9 +93,9 @@ def run(
   from uvim.learn import sharding
   config = scoring.config_of(checkpoint)
   block, = scoring.choose(config, [name])
-  if config.kind != "lm" or block.pred != "predict":
+  if block.pred != "predict":
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
-                      "be an evaluator of a stage II run with pred 'predict'.")
+                      f"have pred 'predict', not {block.pred!r}.")
   family, variables = open_checkpoint(checkpoint, config)
   block = scoring.changed(block, changes, list(family.options(block.pred)))
   mesh = sharding.make_mesh((("data", -1),))
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """The command; returns the exit code."""
   parser = app.make_parser("tools.sweeps.sampling", __doc__)
   add = parser.add_argument
-  add("--checkpoint", required=True, help="workdir of a stage II run")
+  add("--checkpoint", required=True, help="workdir of a run")
   add("--evaluator", required=True, help="one of its evaluators")
   add("--set", dest="changes", action="append", default=[],
       metavar="KEY=VALUE")

@@ -15,7 +15,7 @@ from PIL import Image
 from configs.sweeps import recipe
 from tests.trainers import cli
 from tools.sweeps import __main__ as sweep
-from tools.sweeps import figures, jobs, plan, plot, verdicts
+from tools.sweeps import figures, jobs, page, plan, plot, results, verdicts
 from tools.sweeps.runs import MEASURES, is_done, progress_of, reason_of
 from trainers import config_file, main
 from uvim.config import resolve
@@ -24,7 +24,8 @@ from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
 NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
-         "masking", "priors", "quantizers", "quantizers_depth",
+         "masking", "p2s_encoding", "p2s_loss", "p2s_scale", "p2s_schedule",
+         "p2s_steps", "p2s_weight", "priors", "quantizers", "quantizers_depth",
          "readings", "table2", "table3"]
 
 
@@ -69,6 +70,13 @@ def test_published_figures():
   assert published("colour", "stage2")["default"] == 16.99
   assert published("lbg", "usage") == {"with": 99, "without": 0.78}
   assert published("lbg", "stage2") == {"with": 0.468, "without": 0.490}
+  assert list(published("p2s_scale", "quality").values()) == [
+      40.8, 43.9, 38.7, 21.3]
+  assert list(published("p2s_loss", "quality").values()) == [41.9, 43.9]
+  assert list(published("p2s_weight", "quality").values()) == [
+      40.4, 43.9, 43.7, 41.3]
+  assert list(published("p2s_steps", "quality").values()) == [
+      47.5, 49.4, 50.3, 50.2]
   grid = plan.load_sweep("fig6", "full").grid
   assert (*grid.rows, *grid.columns) == (64, 256, 1024, 1024, 4096, 16384)
 
@@ -85,7 +93,7 @@ def test_every_cell_is_a_model_and_every_score_has_its_evaluator(size):
           make_model(config.model_name, config.model, "config.model")
     for score in data.scores.values():
       if score.stage in (1, 2) and not score.metric.startswith("train/"):
-        run = next(x for x in cells.values() if 2 in x)[score.stage]
+        run = next(x for x in cells.values() if score.stage in x)[score.stage]
         assert score.metric.startswith(run.prefixes), (name, score)
     for comparison in data.comparisons:
       for entry in (comparison.left, comparison.right):
@@ -136,6 +144,24 @@ def test_ways_to_draw_a_code_share_their_training():
   command = " ".join(second["sampling"].command)
   assert "--set num_iter=36 --set choice_temperature=0.0" in command
   assert f"--checkpoint {second[2].workdir} --evaluator uvim" in command
+
+
+def test_a_model_with_one_training_is_measured_after_it():
+  data, cells = load("p2s_steps", "rooms")
+  assert len(plan.unique_runs(cells)) == 1 + len(data.cells)
+  runs = cells["steps_50_td_2", 0]
+  assert set(runs) == {1, "sampling"}
+  training = runs[1].command
+  assert training[2] == "trainers.pix2seq_d"
+  assert training[4] == "configs/pix2seq_d_rooms_panoptic.py"
+  command = " ".join(runs["sampling"].command)
+  assert "--set num_steps=50 --set time_difference=2.0" in command
+  assert f"--checkpoint {runs[1].workdir} --evaluator steps_20" in command
+  # The page names one config, and one column of overrides.
+  found = results.collect(data, cells)
+  text = page.page_of("p2s_steps", data, found, command="x")
+  assert "`configs/pix2seq_d_rooms_panoptic.py`, with:" in text
+  assert "| cell | overrides |" in text and "stage II" not in text
 
 
 def test_readings_share_their_training():
