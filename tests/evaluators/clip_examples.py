@@ -59,20 +59,6 @@ def score(name, examples, predictions):
   return base.score(evaluator, [predicted(*maps) for maps in predictions])
 
 
-def check_merge(name, examples, predictions):
-  """Frames that are scored in two parts give what they give together."""
-  evaluator = evaluators.make_evaluator(name, make_split(examples))
-  parts = [evaluator.initial(), evaluator.initial()]
-  for number, maps in enumerate(predictions):
-    part = number % 2
-    parts[part] = evaluator.update(
-        parts[part], predicted(*maps), evaluator.read_truth(number))
-  merged = evaluator.result(evaluator.merge(*parts))
-  together = score(name, examples, predictions)
-  for metric, value in together.items():
-    np.testing.assert_allclose(merged[metric], value, rtol=1e-12)
-
-
 def random_clips(seed, num_clips=2, num_frames=4, size=(12, 15)):
   """Blocks that wander, with void and a crowd, and disturbed predictions.
 

@@ -20,12 +20,14 @@ CASES = {
     "coco_panoptic": ({}, ["panoptic"]),
     "coltran_fid": ({"reference_split": "reference", "features": "quadrants"},
                     ["color"]),
+    "davis": ({}, ["panoptic"]),
     "mean": ({}, ["loss", "nll"]),
     "normals": ({"pp_truth": 'keep("normals")|copy("normals", "labels")'},
                 ["normals"]),
     "nyu_depth": ({"crop": "none"}, ["depth"]),
     "psnr": ({"pp_truth": TRUTH}, ["color"]),
     "save_predictions": ({"save_dir": "{folder}"}, ["depth", "loss"]),
+    "stq": ({}, ["panoptic"]),
 }
 CASE_OF_CLASS = {evaluators.EVALUATORS[name]: case
                  for name, case in CASES.items()}
@@ -49,6 +51,7 @@ class ToySplit:
     image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
     return {
         "image/id": index + 100,
+        "clip/id": np.int64(index // 4),
         "file_name": f"{self.split}{index}".encode(),
         "image": tf.io.encode_png(image).numpy(),
         "depth": rng.uniform(1, 9, SIZE).astype(np.float32),

@@ -8,7 +8,6 @@ import pytest
 from evaluators import davis
 from tests.evaluators.clip_examples import (
   THINGS,
-  check_merge,
   frame,
   random_clips,
   score,
@@ -170,7 +169,6 @@ def test_equals_the_definition():
   assert got["JF"] == pytest.approx((region + contour) / 2)
   found = 100 * np.mean(expected > 0.5, (0, 1))
   assert (got["J_recall"], got["F_recall"]) == pytest.approx(tuple(found))
-  check_merge("davis", examples, predictions)
 
 
 def test_an_object_without_a_proposal_scores_nothing():

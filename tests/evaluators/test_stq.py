@@ -5,7 +5,6 @@ import pytest
 
 from tests.evaluators.clip_examples import (
   THINGS,
-  check_merge,
   frame,
   random_clips,
   score,
@@ -116,7 +115,6 @@ def test_equals_the_definition(seed):
   assert got["AQ"] == pytest.approx(
       100 * slow_association(examples, predictions))
   assert got["STQ"] == pytest.approx(np.sqrt(got["AQ"] * got["SQ"]))
-  check_merge("stq", examples, predictions)
 
 
 def test_stills_and_predictions_out_of_range_are_refused():
