@@ -53,6 +53,7 @@ setuptools.setup(
         "explorer": requirements["explorer"],
         "exr": requirements["exr"],
         "hub": requirements["hub"],
+        "video": requirements["video"],
         "docs": requirements["docs"],
         "dev": requirements["dev"],
         # To watch a run. Both are optional, and no requirements of ours.

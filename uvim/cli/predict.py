@@ -8,6 +8,9 @@ the package. DIR gets
 images to look at, the predictions themselves (panoptic: COCO's JSON and PNGs;
 depth: 16-bit PNGs in millimetres; colorization: RGB PNGs) and predictions.json
 with the codes and settings; see uvim/inference/export.py. Needs no TensorFlow.
+
+A film, or a folder with --video, is predicted frame by frame: see
+uvim predict --video --help.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from typing import Any
 from uvim import categories as categories_lib
 from uvim import fields, lock, opener, progress
 from uvim.categories import Category
-from uvim.cli import app
+from uvim.cli import app, predict_video
 from uvim.inference import eval_crop, export, images
 from uvim.registry import ConfigError, one_line
 
@@ -49,6 +52,10 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
     program: what the user typed to start it.
     load: opens a checkpoint.
   """
+  if argv is None:
+    argv = sys.argv[1:]
+  if predict_video.is_for_video(argv):
+    return predict_video.main(argv, program=program)
   # Imported late: priors and tasks import JAX.
   from uvim.cli import options
   sampling = options.sampling_options()
@@ -72,8 +79,6 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
       read_with["reduce"] = _same_as_rerank(args.rerank, read_with)
     return _predict(args, uvim, paths, {**drawn_with, **read_with})
 
-  if argv is None:
-    argv = sys.argv[1:]
   return app.run(make_parser(program), command, _complete_rerank(argv))
 
 

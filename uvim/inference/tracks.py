@@ -1,0 +1,148 @@
+"""The instances of a video: a number, a color and a class for each.
+
+The number is the id that the model gives. Whatever has the same id in several
+frames is a track, and has one color in all of them.
+
+H W pixels of a frame
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from uvim import palette, resize
+from uvim.inference import overlay, segments
+from uvim.tasks.base import Categories
+from uvim.typing import Int
+
+# The masks are PNGs of 8 bits with a palette.
+NUM_IDS = 256
+_OUTLINE = 255
+
+
+@dataclasses.dataclass
+class Track:
+  """An instance, as far as it is known.
+
+  Attributes:
+    id: 1, 2, …
+    first_class: its class where it appeared, which gives it its color.
+    first_frame, last_frame: numbers of frames.
+    frames_of_class: class → in how many frames it had it.
+  """
+  id: int
+  first_class: int
+  first_frame: int
+  last_frame: int
+  frames_of_class: collections.Counter
+
+  @property
+  def class_id(self) -> int:
+    """The class that it has in most frames."""
+    (class_id, _), = self.frames_of_class.most_common(1)
+    return class_id
+
+
+class Tracks:
+  """The tracks of a video, which grow frame by frame."""
+
+  def __init__(self, categories: Categories = None):
+    """Args: categories: names of the classes; None: they have numbers."""
+    self._categories = categories
+    # In the order in which they appeared.
+    self._tracks: dict[int, Track] = {}
+
+  def add(self, number: int, panoptic: Int[np.ndarray, "H W 2"]) -> None:
+    """Takes the next frame.
+
+    Args:
+      number: of the frame.
+      panoptic: class and id of each pixel; 0 is void.
+    """
+    for class_id, track_id in _pairs(panoptic):
+      track = self._tracks.get(track_id)
+      if track is None:
+        track = Track(
+            track_id, class_id, number, number, collections.Counter())
+        self._tracks[track_id] = track
+      track.last_frame = number
+      track.frames_of_class[class_id] += 1
+
+  def colors(self) -> np.ndarray:
+    """uint8 [NUM_IDS, 3]: the color of each id, black for void."""
+    colors = np.zeros((NUM_IDS, 3), np.uint8)
+    classes = [track.first_class for track in self._tracks.values()]
+    # A track that comes later does not change those before it.
+    colors[list(self._tracks)] = palette.segment_colors(classes)
+    return colors
+
+  def names(self) -> list[str]:
+    """What stands on track 1, 2, … in a drawing."""
+    names = [""] * max(self._tracks, default=0)
+    for track in self._tracks.values():
+      name = segments.class_name(track.first_class, self._categories)
+      names[track.id - 1] = f"{name} {track.id}"
+    return names
+
+  def records(self) -> list[dict[str, Any]]:
+    """What tracks.json says of each."""
+    colors = self.colors()
+    records = []
+    for track in self._tracks.values():
+      records.append({
+          "id": track.id,
+          "class_id": track.class_id,
+          "class": segments.class_name(track.class_id, self._categories),
+          "color": colors[track.id].tolist(),
+          "first_frame": track.first_frame,
+          "last_frame": track.last_frame,
+          "num_frames": track.frames_of_class.total(),
+      })
+    return records
+
+
+def _pairs(panoptic: Int[np.ndarray, "H W 2"]) -> Sequence[tuple[int, int]]:
+  """The (class, id) of each segment of a frame, by id."""
+  classes = panoptic[..., 0].reshape(-1)
+  ids = panoptic[..., 1].reshape(-1)
+  num_classes = int(classes.max()) + 1
+  # One number for each pair, so that one count finds all.
+  counts = np.bincount(ids * num_classes + classes)
+  pairs = []
+  for number in np.flatnonzero(counts).tolist():
+    track_id, class_id = divmod(number, num_classes)
+    if track_id and class_id:
+      pairs.append((class_id, track_id))
+  return pairs
+
+
+def draw_frame(frame_HWC: np.ndarray, panoptic: Int[np.ndarray, "H W 2"],
+               tracks: Tracks) -> np.ndarray:
+  """A frame with its tracks over it, outlined and named, uint8 [., ., 3].
+
+  Args:
+    frame_HWC: uint8.
+    panoptic: class and id of each pixel; `tracks` knows it already.
+    tracks: of the video.
+  """
+  from PIL import Image
+  size = overlay.drawing_size(frame_HWC.shape[:2])
+  photo = overlay.fit_photo(frame_HWC, size)
+  ids = resize.resize_nearest(panoptic[..., 1], size)
+  drawn = overlay.blend(photo, tracks.colors()[ids])
+  drawn[overlay.find_borders(ids)] = _OUTLINE
+  image = Image.fromarray(drawn)
+  overlay.write_names(image, ids, tracks.names())
+  return np.asarray(image)
+
+
+def make_mask(panoptic: Int[np.ndarray, "H W 2"], tracks: Tracks) -> Any:
+  """A PIL image of 8 bits: the id of each pixel, with a palette of colors."""
+  from PIL import Image
+  ids = np.ascontiguousarray(panoptic[..., 1], np.uint8)
+  mask = Image.fromarray(ids)
+  mask.putpalette(tracks.colors().tobytes())
+  return mask
