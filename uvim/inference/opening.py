@@ -28,18 +28,19 @@ def open_predictor(
     ConfigError: as of the two classes; something of UViM's alone with a run of
       Pix2Seq-D.
   """
-  if kind_of(path) != PIX2SEQ_D:
-    return UViM.from_checkpoint(
-        path, lm=lm, code_len=code_len, task_options=task_options)
-  _refuse(path, lm=lm, code_len=code_len, task_options=task_options)
-  return Pix2SeqDPredictor.from_checkpoint(path)
-
-
-def kind_of(path: Path) -> str | None:
-  """The kind that a workdir or a pack names; None for anything else."""
-  if open_model.is_name(path):
-    return None
+  # Once: a pack of the hub would be asked for anew.
   located = published.locate_pack(finder.expand(path))
+  if _kind_of(located) != PIX2SEQ_D:
+    return UViM.from_checkpoint(
+        located, lm=lm, code_len=code_len, task_options=task_options)
+  _refuse(path, lm=lm, code_len=code_len, task_options=task_options)
+  return Pix2SeqDPredictor.from_checkpoint(located)
+
+
+def _kind_of(located: Path) -> str | None:
+  """The kind that a workdir or a pack names; None for anything else."""
+  if open_model.is_name(located):
+    return None
   return open_model.read_config(located).get("kind")
 
 

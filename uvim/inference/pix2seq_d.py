@@ -3,8 +3,8 @@
   model = Pix2SeqDPredictor.from_checkpoint("workdirs/pix2seq_d_rooms")
   prediction = model.predict("photo.jpg", num_steps=20, num_samples=4)
   prediction.plot().save("look.png")
-  steps = model.predict_steps("photo.jpg", num_steps=20)
-  steps[0].estimate.plot().save("after_one_step.png")
+  steps = model.predict_steps("photo.jpg", num_steps=20, steps=[1, 5, 10, 20])
+  draw_strip(steps).save("strip.png")
 
 It has no guiding code and no likelihood: `Prediction.codes` and `logprob` are
 None. Samples of an image differ in their noise alone.
@@ -23,7 +23,8 @@ import numpy as np
 
 from uvim import fields, tree
 from uvim.inference import images as images_lib
-from uvim.inference.prediction import Prediction
+from uvim.inference import sheet
+from uvim.inference.prediction import Prediction, to_height
 from uvim.inference.predictor import (
   ModelImage,
   Options,
@@ -67,6 +68,25 @@ class Step(NamedTuple):
   number: int
   noisy: Prediction
   estimate: Prediction
+
+
+def draw_strip(steps: Sequence[Step], height: int = 128):
+  """A PIL image: a column for each step, what it was given above what it made.
+
+  Args:
+    steps: from `Pix2SeqDPredictor.predict_steps`.
+    height: of each mask, in pixels.
+  """
+  titles = [f"step {step.number}" for step in steps]
+  given = [_draw_mask(step.noisy, height) for step in steps]
+  made = [_draw_mask(step.estimate, height) for step in steps]
+  return sheet.draw_sheet(
+      [given, made], titles=[titles], row_names=["given", "made"])
+
+
+def _draw_mask(prediction: Prediction, height: int):
+  """A PIL image of the one mask of a prediction."""
+  return to_height(prediction.pictures()[0][0], height)
 
 
 class Pix2SeqDPredictor(Predictor):

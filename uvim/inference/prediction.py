@@ -193,10 +193,10 @@ class Prediction:
     """
     rows = []
     for i, photo in enumerate(self.photos):
-      row = [_to_height(resize.to_bytes(photo), height)]
+      row = [to_height(resize.to_bytes(photo), height)]
       if plain:
         drawings = self.one(i).pictures()[0]
-        row += [_to_height(drawing, height) for drawing in drawings]
+        row += [to_height(drawing, height) for drawing in drawings]
       else:
         row += self._named_drawings(i, row[0].size)
       rows.append(row)
@@ -299,7 +299,7 @@ def _choose(values_nSL, best_n):
   return chosen_nL[:, None]
 
 
-def _to_height(image_HWC: np.ndarray, height: int):
+def to_height(image_HWC: np.ndarray, height: int):
   """A PIL image of this height, its aspect kept unless it is very wide."""
   from PIL import Image
   old_height, old_width = image_HWC.shape[:2]

@@ -10,7 +10,7 @@ import pytest
 from uvim.inference import predictor as predictor_lib
 from uvim.inference.api import UViM
 from uvim.inference.opening import open_predictor
-from uvim.inference.pix2seq_d import Pix2SeqDPredictor
+from uvim.inference.pix2seq_d import Pix2SeqDPredictor, draw_strip
 from uvim.priors.base import example_seeds
 from uvim.registry import ConfigError
 from uvim.store import published
@@ -82,6 +82,9 @@ def test_a_film_ends_at_the_answer(model):
   assert not np.array_equal(mask_of(film[1].noisy), noise)
   drawn = film[0].estimate.pictures()[0]
   assert drawn.shape == (1, 20, 31, 3) and drawn.dtype == np.uint8
+  strip = draw_strip(film, height=40)
+  # Two masks of 62 × 40 pixels beside each other, two below each other.
+  assert strip.width > 2 * 62 and 2 * 40 < strip.height < 3 * 40
   last, = model.predict_steps(image, steps=[2], seed=4, **STEPS)
   np.testing.assert_array_equal(mask_of(last.noisy), mask_of(film[1].noisy))
   np.testing.assert_array_equal(mask_of(last.estimate), mask_of(answer))
