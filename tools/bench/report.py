@@ -204,7 +204,7 @@ def _figure(value, scale, digits):
 def _floor(row: Row) -> str:
   if row.times_floor is None:
     return NOTHING
-  return f"{row.details['seconds_floor']:.2g} ({row.times_floor:.1f}×)"
+  return f"{row.details['seconds_floor']:.2g} ({row.times_floor:.2f}×)"
 
 
 def _ceiling(row: Row) -> str:

@@ -252,7 +252,7 @@ def test_the_floor_stands_beside_ours():
   row = timed_row("C3", [fast, slow], items=6, unit="tokens/s")
   add_floor(row, 0.5)
   assert row.times_floor == pytest.approx(1.2)
-  assert "| 0.5 (1.2×) |" in report.markdown([row])
+  assert "| 0.5 (1.20×) |" in report.markdown([row])
   assert "≥ 4× or ≤ 1.3 × floor: met" in report.markdown([row])
 
 
