@@ -62,6 +62,17 @@ def test_ids_are_exchanged_and_weights_follow_them():
       instances.pixel_weights(before, NUM_IDS, 0.2))
 
 
+def test_which_id_an_instance_had_says_nothing_about_its_new_one():
+  count = 3000
+  first = np.array([[[1, 2, 3]]] * count, np.int32)
+  exchanged = np.array([[[3, 1, 2]]] * count, np.int32)
+  for before in (first, exchanged):
+    after = np.asarray(instances.shuffle_ids(before, rngs(range(count)), 4))
+    orders, counts = np.unique(after[:, 0], axis=0, return_counts=True)
+    assert len(orders) == 6
+    np.testing.assert_allclose(counts / count, 1 / 6, atol=0.03)
+
+
 def test_random_ids_depend_on_the_key_alone():
   same = jnp.asarray(np.repeat(ids()[:1], 3, axis=0))
   shuffled = instances.shuffle_ids(same, rngs([7, 8, 7]), NUM_IDS)
