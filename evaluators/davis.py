@@ -17,6 +17,7 @@ Suffixes: H W pixels · G true objects · P proposals · T frames.
 
 import collections
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,14 +96,13 @@ class Davis(base.Evaluator):
     true: TrueFrame = truth["frame"]
     semantics_HW, instances_HW = clips.predicted_maps(
         prediction, true.semantics_HW.shape, len(self._is_thing_V))
-    is_proposal_HW = self._is_thing_V[semantics_HW]
-    # Ids from 1: a thing may have the instance id 0.
-    proposals_HW = np.where(is_proposal_HW, instances_HW + 1, 0)
-    is_object_HW = self._is_thing_V[true.semantics_HW]
-    objects_HW = np.where(is_object_HW, true.instances_HW, 0)
     is_scored_HW = (true.semantics_HW > 0) & ~true.is_crowd_HW
-    counts = count_frame(
-        true.clip_id, objects_HW * is_scored_HW, proposals_HW * is_scored_HW)
+    is_object_HW = self._is_thing_V[true.semantics_HW] & is_scored_HW
+    is_proposal_HW = self._is_thing_V[semantics_HW] & is_scored_HW
+    objects_HW = np.where(is_object_HW, true.instances_HW, 0)
+    # Ids from 1: a predicted thing may have the instance id 0.
+    proposals_HW = np.where(is_proposal_HW, instances_HW + 1, 0)
+    counts = count_frame(true.clip_id, objects_HW, proposals_HW)
     return (*state, counts)
 
   def merge(self, first: State, second: State) -> State:
@@ -112,33 +112,29 @@ class Davis(base.Evaluator):
     frames_of_clip = collections.defaultdict(list)
     for frame in state:
       frames_of_clip[frame.clip_id].append(frame)
-    region = []
-    contour = []
+    # Of the objects of all clips, in percent.
+    percents = {"J_mean": [], "J_recall": [], "F_mean": [], "F_recall": []}
     for frames in frames_of_clip.values():
       qualities = match(frames)
-      region.append(_mean_and_recall(qualities.region_GT))
-      contour.append(_mean_and_recall(qualities.contour_GT))
-    num_objects = sum(len(of_clip) for of_clip in region)
-    if not num_objects:
+      percents["J_mean"] += _means(qualities.region_GT)
+      percents["J_recall"] += _means(qualities.region_GT > _FOUND)
+      percents["F_mean"] += _means(qualities.contour_GT)
+      percents["F_recall"] += _means(qualities.contour_GT > _FOUND)
+    if not percents["J_mean"]:
       raise ConfigError(f"davis: none of {len(state)} frames has an object, so "
                         "there is nothing to measure.")
+    metrics = {}
     # All objects count alike, whatever the lengths of their clips.
-    region_mean, region_recall = np.concatenate(region).mean(0).tolist()
-    contour_mean, contour_recall = np.concatenate(contour).mean(0).tolist()
-    return {
-        "JF": 100 * (region_mean + contour_mean) / 2,
-        "J_mean": 100 * region_mean,
-        "J_recall": 100 * region_recall,
-        "F_mean": 100 * contour_mean,
-        "F_recall": 100 * contour_recall,
-    }
+    for name, values in percents.items():
+      metrics[name] = float(np.mean(values))
+    metrics["JF"] = (metrics["J_mean"] + metrics["F_mean"]) / 2
+    return metrics
 
 
-def _mean_and_recall(quality_GT: np.ndarray) -> np.ndarray:
-  """Mean over the frames, and the share of frames where it is high: [G, 2]."""
-  mean_G = quality_GT.mean(1)
-  recall_G = (quality_GT > _FOUND).mean(1)
-  return np.stack([mean_G, recall_G], -1)
+def _means(quality_GT: np.ndarray) -> list[float]:
+  """The mean over the frames for each object, in percent."""
+  mean_G = 100 * quality_GT.mean(1)
+  return mean_G.tolist()
 
 
 # ── One frame ─────────────────────────────────────────────────────────────
@@ -174,18 +170,23 @@ def _masks(ids_HW: np.ndarray) -> tuple[list[int], np.ndarray]:
   """The ids but for 0, and the mask of each: bool [ids, pixels]."""
   ids = np.unique(ids_HW)
   ids = ids[ids != 0]
-  return ids.tolist(), ids[:, None] == ids_HW.ravel()
+  mask_KN = ids[:, None] == ids_HW.ravel()
+  return ids.tolist(), mask_KN
 
 
 def _count_both(mask_KN: np.ndarray, contour_KN: np.ndarray) -> np.ndarray:
   """Pixels of each mask and of its contour, [2, K]."""
-  return np.stack([mask_KN.sum(1), contour_KN.sum(1)])
+  area_K = mask_KN.sum(1)
+  length_K = contour_KN.sum(1)
+  return np.stack([area_K, length_K])
 
 
 def _count_shared(one: np.ndarray, other: np.ndarray) -> np.ndarray:
   """Pixels that masks [G, pixels] and [P, pixels] have in common: [G, P]."""
   # A product of floats is fast, and exact up to 2**53 pixels.
-  return one.astype(np.float64) @ other.T.astype(np.float64)
+  one = one.astype(np.float64)
+  other = other.astype(np.float64)
+  return one @ other.T
 
 
 def _contours(mask_KN: np.ndarray, shape: tuple[int, int]
@@ -209,12 +210,14 @@ def contour(mask_HW: np.ndarray) -> np.ndarray:
 
   A border of the image is no contour.
   """
+  # A pixel at the border is its own neighbor beyond it.
   padded = np.pad(mask_HW, ((0, 1), (0, 1)), mode="edge")
-  contour_HW = np.zeros_like(mask_HW)
-  for below, right in ((0, 1), (1, 0), (1, 1)):
-    height, width = mask_HW.shape
-    neighbor_HW = padded[below:below + height, right:right + width]
-    contour_HW |= mask_HW != neighbor_HW
+  below_HW = padded[1:, :-1]
+  right_HW = padded[:-1, 1:]
+  both_ways_HW = padded[1:, 1:]
+  contour_HW = mask_HW != below_HW
+  contour_HW |= mask_HW != right_HW
+  contour_HW |= mask_HW != both_ways_HW
   return contour_HW
 
 
@@ -227,9 +230,8 @@ def match(frames: list[FrameCounts]) -> Qualities:
   Args:
     frames: the counts of all frames of the clip.
   """
-  objects = sorted({number for frame in frames for number in frame.objects})
-  proposals = sorted(
-      {number for frame in frames for number in frame.proposals})
+  objects = _all_ids(frame.objects for frame in frames)
+  proposals = _all_ids(frame.proposals for frame in frames)
   regions = []
   contours = []
   for frame in frames:
@@ -238,11 +240,17 @@ def match(frames: list[FrameCounts]) -> Qualities:
     contours.append(contour_accuracy(counts))
   region_TGP = np.stack(regions)
   contour_TGP = np.stack(contours)
-  mean_GP = (region_TGP.mean(0) + contour_TGP.mean(0)) / 2
+  both_TGP = (region_TGP + contour_TGP) / 2
+  mean_GP = both_TGP.mean(0)
   object_G, proposal_G = optimize.linear_sum_assignment(-mean_GP)
   return Qualities(
       region_TGP[:, object_G, proposal_G].T,
       contour_TGP[:, object_G, proposal_G].T)
+
+
+def _all_ids(ids_of_frames: Iterable[list[int]]) -> list[int]:
+  """The ids that occur in any frame, in rising order."""
+  return sorted(set().union(*ids_of_frames))
 
 
 def _of_clip(frame: FrameCounts, objects: list[int], proposals: list[int]
@@ -276,8 +284,8 @@ def region_similarity(counts: FrameCounts) -> np.ndarray:
   object_area_G, _ = counts.of_objects_2G
   proposal_area_P, _ = counts.of_proposals_2P
   shared_GP, _, _ = counts.of_pairs_3GP
-  union_GP = object_area_G[:, None] + proposal_area_P[None] - shared_GP
-  return np.where(union_GP > 0, shared_GP / np.maximum(union_GP, 1), 1)
+  sum_GP = object_area_G[:, None] + proposal_area_P[None]
+  return _share(shared_GP, sum_GP - shared_GP)
 
 
 def contour_accuracy(counts: FrameCounts) -> np.ndarray:
@@ -287,11 +295,13 @@ def contour_accuracy(counts: FrameCounts) -> np.ndarray:
   _, object_near_GP, proposal_near_GP = counts.of_pairs_3GP
   recall_GP = _share(object_near_GP, object_contour_G[:, None])
   precision_GP = _share(proposal_near_GP, proposal_contour_P[None])
-  both_GP = precision_GP + recall_GP
-  product_GP = precision_GP * recall_GP
-  return np.where(both_GP > 0, 2 * product_GP / np.maximum(both_GP, 1e-15), 0)
+  twice_product_GP = 2 * precision_GP * recall_GP
+  sum_GP = precision_GP + recall_GP
+  # Where both are 0, so is their harmonic mean.
+  return twice_product_GP / np.where(sum_GP > 0, sum_GP, 1)
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-  """The quotient; 1 of nothing, since nothing is wrong there."""
-  return np.where(whole > 0, part / np.maximum(whole, 1), 1)
+  """The quotient of counts; 1 of nothing, since nothing is wrong there."""
+  quotient = part / np.maximum(whole, 1)
+  return np.where(whole > 0, quotient, 1)

@@ -163,34 +163,43 @@ def _confusion(true_HW: np.ndarray, predicted_HW: np.ndarray, num_classes: int
 
 def _count(tracks: np.ndarray) -> Areas:
   different, areas = np.unique(tracks, return_counts=True)
-  return Areas(dict(zip(different.tolist(), areas.tolist(), strict=True)))
+  pairs = zip(different.tolist(), areas.tolist(), strict=True)
+  return Areas(dict(pairs))
 
 
 def _count_pairs(true: np.ndarray, predicted: np.ndarray) -> Areas:
-  """Counts equal pairs of the tracks of the same pixels."""
+  """Counts equal pairs.
+
+  Args:
+    true: the true tracks of some pixels.
+    predicted: the predicted tracks of the same pixels.
+  """
   true_tracks, true_places = np.unique(true, return_inverse=True)
   predicted_tracks, predicted_places = np.unique(
       predicted, return_inverse=True)
-  # One number for each pair: numpy finds equal numbers faster than rows.
-  num_predicted = max(1, len(predicted_tracks))
-  pairs, areas = np.unique(
-      true_places * num_predicted + predicted_places, return_counts=True)
+  shape = (len(true_tracks), len(predicted_tracks))
+  areas = np.zeros(shape, np.int64)
+  np.add.at(areas, (true_places, predicted_places), 1)
   shared = Areas()
-  for pair, area in zip(pairs.tolist(), areas.tolist(), strict=True):
-    true_place, predicted_place = divmod(pair, num_predicted)
-    key = (int(true_tracks[true_place]), int(predicted_tracks[predicted_place]))
-    shared[key] = area
+  for true_place, predicted_place in np.argwhere(areas):
+    area = areas[true_place, predicted_place]
+    true_track = true_tracks[true_place]
+    predicted_track = predicted_tracks[predicted_place]
+    shared[int(true_track), int(predicted_track)] = int(area)
   return shared
 
 
 def segmentation_quality(confusion_VV: np.ndarray) -> float:
   """Mean IoU of the classes that occur; see `ClipCounts`."""
   hits_V = confusion_VV.diagonal()
-  unions_V = confusion_VV.sum(0) + confusion_VV.sum(1) - hits_V
+  true_V = confusion_VV.sum(1)
+  predicted_V = confusion_VV.sum(0)
+  union_V = true_V + predicted_V - hits_V
   # As in the released code, void counts as a class of IoU 0 where it is
   # predicted on pixels of a class.
-  is_there_V = unions_V > 0
-  return float(np.mean(hits_V[is_there_V] / unions_V[is_there_V]))
+  is_there_V = union_V > 0
+  iou = hits_V[is_there_V] / union_V[is_there_V]
+  return float(iou.mean())
 
 
 def association_quality(state: State) -> float:
@@ -201,6 +210,8 @@ def association_quality(state: State) -> float:
     num_tracks += len(counts.true_areas)
     for (true, predicted), shared in counts.shared_areas.items():
       true_area = counts.true_areas[true]
-      union = true_area + counts.predicted_areas[predicted] - shared
-      total += shared * (shared / union) / true_area
+      predicted_area = counts.predicted_areas[predicted]
+      iou = shared / (true_area + predicted_area - shared)
+      # Each predicted track counts by its share of the true one.
+      total += iou * shared / true_area
   return total / max(1, num_tracks)

@@ -90,8 +90,9 @@ def frame_fields(clip_id: int, frame: int, current: PanopticMap,
     before: the maps of all frames before it that are at hand, the latest last.
     void: stands for frames that there are not; of the same size.
   """
+  # The first frames have none or few before them.
   padded = [*[void] * FRAMES_BEFORE, *before]
-  latest_first = padded[:-FRAMES_BEFORE - 1:-1]
+  latest_first = reversed(padded[-FRAMES_BEFORE:])
   fields = {"clip/id": clip_id, "clip/frame": frame}
   label_of_id = dict(current.label_of_id)
   for key, panoptic_map in zip(MAP_KEYS, latest_first, strict=True):

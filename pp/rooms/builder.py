@@ -133,19 +133,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       }
 
   def _generate_frames(self, split, num):
-    key = 0
-    for _, frames in self._scenes(split, CLIP_SEEDS[split], num):
+    seed = CLIP_SEEDS[split]
+    for index, frames in self._scenes(split, seed, num):
       for fields in frames:
         clip = fields["clip/id"]
         frame = fields["clip/frame"]
         name = f"{clip:08d}/{frame:05d}"
+        # In rising order, since keys are sorted.
+        key = index * NUM_FRAMES + frame
         yield key, {
             **fields,
             "image/id": clip * _MAX_FRAMES + frame,
             "image/filename": f"{name}.jpg",
             "panoptic_image/filename": f"{name}.png",
         }
-        key += 1
 
   def _scenes(self, split, seed, num):
     """What `worker.scenes` yields, with a progress bar."""

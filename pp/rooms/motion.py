@@ -93,19 +93,26 @@ def _draw_thing_motion(rng, thing, is_free):
   reaches = rng.uniform(*_REACHES, _TRIES)
   turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
   period = rng.uniform(*_PERIODS)
-  if wants_to_move and thing.label != CLUTTER:
-    for angle, reach in zip(angles, reaches, strict=True):
-      direction = np.float32([np.cos(angle), 0, np.sin(angle)])
-      way = np.float32(reach) * direction
-      if is_free(_path(thing.origin, way)):
-        return ThingMotion(way, turn, period)
-  return ThingMotion(np.zeros(3, np.float32), 0.0, period)
+  still = ThingMotion(np.zeros(3, np.float32), 0.0, period)
+  if thing.label == CLUTTER or not wants_to_move:
+    return still
+  for angle, reach in zip(angles, reaches, strict=True):
+    direction = np.float32([np.cos(angle), 0, np.sin(angle)])
+    way = np.float32(reach) * direction
+    path = _path(thing.origin, way)
+    if is_free(path):
+      return ThingMotion(way, turn, period)
+  return still
 
 
 def _path(start, way):
   """Points x, z from a start to its far point: float [P, 2]."""
   shares = np.linspace(0, 1, _NUM_POINTS)
-  return start[::2] + shares[:, None] * way[::2]
+  start_x, _, start_z = start
+  way_x, _, way_z = way
+  x = start_x + shares * way_x
+  z = start_z + shares * way_z
+  return np.stack([x, z], -1)
 
 
 def _make_test(scene, number, paths, camera_path):
@@ -116,8 +123,7 @@ def _make_test(scene, number, paths, camera_path):
   """
   radius = footprint(scene.things[number])
   room_width, _, room_depth = scene.room
-  low = np.array([radius, radius])
-  high = np.array([room_width - radius, room_depth - radius])
+  far_corner = np.array([room_width, room_depth])
   obstacles = [(camera_path, radius + _CAMERA_DISTANCE)]
   for other, path in enumerate(paths):
     if other != number:
@@ -125,7 +131,8 @@ def _make_test(scene, number, paths, camera_path):
       obstacles.append((path, distance))
 
   def is_free(path):
-    if np.any(path < low) or np.any(path > high):
+    to_wall = np.minimum(path, far_corner - path)
+    if to_wall.min() < radius:
       return False
     for points, distance in obstacles:
       if _least_distance(path, points) < distance:
@@ -138,7 +145,8 @@ def _make_test(scene, number, paths, camera_path):
 def _least_distance(path, other):
   """Between any point of one path and any of another."""
   between = path[:, None] - other[None]
-  return np.hypot(between[..., 0], between[..., 1]).min()
+  distances = np.linalg.norm(between, axis=-1)
+  return distances.min()
 
 
 def _to_and_fro(frame, period):

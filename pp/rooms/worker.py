@@ -104,7 +104,8 @@ def _encode_clip(seed, index):
     objects = scene["objects"]
     label_of_id = {item["id"]: item["label"] for item in objects}
     current = clip_records.encode_map(segments, label_of_id, _ZLIB_LEVEL)
-    void = clip_records.encode_map(0 * segments, {}, _ZLIB_LEVEL)
+    void = clip_records.encode_map(
+        np.zeros_like(segments), {}, _ZLIB_LEVEL)
     encoded.append({
         "image": _encode_color(scene["image"]),
         "panoptic_image": current.png,

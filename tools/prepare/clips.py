@@ -65,15 +65,19 @@ class ClipsReader(MasksReader):
     image = image_files.encoded(item.image, upright=False)
     example = panoptic.make_example(
         image, item.name, position, ids_HW, segments)
+    example["panoptic_image/filename"] = item.mask_name
     before = []
     for earlier in item.before:
-      before.append(_encode(*self._segments(earlier)))
+      earlier_ids_HW, earlier_segments = self._segments(earlier)
+      before.append(_encode(earlier_ids_HW, earlier_segments))
+    current = _encode(ids_HW, segments)
+    void = _encode(np.zeros_like(ids_HW), [])
     fields = clip_records.frame_fields(
-        item.clip, item.frame, _encode(ids_HW, segments), before,
-        void=_encode(np.zeros_like(ids_HW), []))
-    return example | fields | {"panoptic_image/filename": item.mask_name}
+        item.clip, item.frame, current, before, void)
+    return example | fields
 
   def _segments(self, item: MaskedImage) -> tuple[np.ndarray, list[Segment]]:
+    """The map of ids of one frame, and its segments."""
     maps = self.read_maps(item, mask_pixels.read_file(item.mask))
     return make_segments(maps, self.classes.categories)
 
