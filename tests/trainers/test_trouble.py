@@ -1,4 +1,7 @@
-"""Evaluators that fail: the run goes on, and says so."""
+"""Evaluators that fail: the run goes on, and says so.
+
+The model is one that compiles in no time: what fails here is not its fault.
+"""
 
 import errno
 import json
@@ -13,7 +16,8 @@ import pytest
 import evaluators
 from configs import vqvae_rooms_panoptic
 from evaluators import mean
-from trainers import evaluation, loop, preemption, scoring, trouble
+from tests.test_seams import MeanColorFamily
+from trainers import evaluation, families, loop, preemption, scoring, trouble
 from trainers.report.recorder import Recorder
 from uvim.cli import app
 from uvim.config import resolve
@@ -49,6 +53,7 @@ class Fails(mean.Mean):
 def fails():
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(evaluators.EVALUATORS, "fails", f"{HERE}.Fails")
+    patch.setitem(families.FAMILIES, "mean_color", MeanColorFamily)
     yield
 
 
@@ -56,6 +61,7 @@ def make_config(data_dir, error, steps=2, eval_steps=2):
   """Evaluators `broken` and, after it, `sound`."""
   config = vqvae_rooms_panoptic.get_config("tiny")
   config.unlock()
+  config.kind = "mean_color"
   config.data_dir = str(data_dir)
   config.total_steps = config.checkpoint_steps = steps
   config.log_training_steps = 1
