@@ -52,6 +52,7 @@ CONFIGS = {
     "mae_rooms": ("", "tiny"),
     "dino_rooms": ("", "tiny"),
     "pix2seq_d_rooms_panoptic": ("", "tiny"),
+    "pix2seq_d_rooms_video": ("", "tiny"),
     "pix2seq_d_coco_panoptic": ("", "highres", "runlocal", "tiny"),
 }
 # Examples of the train splits.
