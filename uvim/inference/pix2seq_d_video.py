@@ -11,21 +11,25 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from uvim import fields
 from uvim.inference.films import Frame
-from uvim.inference.pix2seq_d import Masks, Pix2SeqDPredictor
+from uvim.inference.pix2seq_d import (
+  SAMPLING_OPTIONS,
+  Masks,
+  Pix2SeqDPredictor,
+)
 from uvim.inference.predictor import ModelImage, Options, split_options
 from uvim.models.pix2seq_d import Pix2SeqD, video
 from uvim.priors import base as priors_base
-from uvim.typing import Int
+from uvim.typing import Int, Seeds
 
 _LATER_STEPS = fields.Field(
     "later_steps", video.LATER_STEPS, "How often the network sees the mask of "
     "a frame that is not the first.",
     check=Pix2SeqD.generate.checks["num_steps"])
+_DRAWN_WITH = (_LATER_STEPS.name, *SAMPLING_OPTIONS)
 
 
 class VideoPredictor(Pix2SeqDPredictor):
@@ -54,8 +58,8 @@ class VideoPredictor(Pix2SeqDPredictor):
     """Yields class and id of each pixel of each frame; 0 is void.
 
     The mask of a frame follows from the frames up to it, `clip_id`, `seed` and
-    the options alone. With 'image/id's of a data set as `clip_id`, it is that
-    of an evaluation.
+    the options alone. With the clip/id of a data set its noise is that of an
+    evaluation.
 
     Args:
       frames: in the order of time.
@@ -69,9 +73,8 @@ class VideoPredictor(Pix2SeqDPredictor):
       ConfigError: an unknown option or one out of its range.
     """
     settings = self.check_options(seed=seed, **options)
-    settings.pop("num_samples")
-    settings.pop("seed")
-    min_fraction = settings.pop("min_fraction")
+    drawn_with, others = split_options(settings, _DRAWN_WITH)
+    min_fraction = others["min_fraction"]
     seeds_1 = priors_base.example_seeds(np.array([clip_id]), seed)
     # Each frame waits here until its mask is made.
     waiting = []
@@ -84,23 +87,23 @@ class VideoPredictor(Pix2SeqDPredictor):
     draw = self._draw_in_turn
     if alone or not self.sees_earlier_frames:
       draw = self._draw_alone
-    for mask in draw(images(), seeds_1, settings):
+    for mask in draw(images(), seeds_1, drawn_with):
       outputs = jax.device_get(self._segment(mask, min_fraction))
       panoptic = outputs["panoptic"][0]
       yield self.task.to_image_size(panoptic, waiting.pop(0))
 
   def _draw_in_turn(
-      self, images: Iterator[ModelImage], seeds_1, settings: Options
+      self, images: Iterator[ModelImage], seeds_1: Seeds, drawn_with: Options
   ) -> Iterator[Masks]:
     """Each mask from those before it."""
     return video.generate(
-        self.model, self._params, images, seeds_1, **settings)
+        self.model, self._params, images, seeds_1, **drawn_with)
 
   def _draw_alone(
-      self, images: Iterator[ModelImage], seeds_1, settings: Options
+      self, images: Iterator[ModelImage], seeds_1: Seeds, drawn_with: Options
   ) -> Iterator[Masks]:
-    """Each mask from its image, with all steps."""
-    _, settings = split_options(settings, [_LATER_STEPS.name])
+    """Each mask from its image, with as many steps as the first frame has."""
+    sampling, _ = split_options(drawn_with, SAMPLING_OPTIONS)
     for number, image in enumerate(images):
-      seed = video.seeds_of_frames(seeds_1, jnp.uint32(number))
-      yield self.model.generate(self._params, image, seed, **settings)
+      seed_1 = video.seeds_of_frames(seeds_1, number)
+      yield self.model.generate(self._params, image, seed_1, **sampling)

@@ -42,15 +42,15 @@ class Track:
   @property
   def class_id(self) -> int:
     """The class that it has in most frames."""
-    (class_id, _), = self.frames_of_class.most_common(1)
-    return class_id
+    counts = self.frames_of_class
+    return max(counts, key=counts.__getitem__)
 
 
 class Tracks:
   """The tracks of a video, which grow frame by frame."""
 
   def __init__(self, categories: Categories = None):
-    """Args: categories: names of the classes; None: they have numbers."""
+    # Names of the classes; None: they have numbers.
     self._categories = categories
     # In the order in which they appeared.
     self._tracks: dict[int, Track] = {}
@@ -121,12 +121,15 @@ def _pairs(panoptic: Int[np.ndarray, "H W 2"]) -> Sequence[tuple[int, int]]:
 
 def draw_frame(frame_HWC: np.ndarray, panoptic: Int[np.ndarray, "H W 2"],
                tracks: Tracks) -> np.ndarray:
-  """A frame with its tracks over it, outlined and named, uint8 [., ., 3].
+  """A frame with its tracks over it, outlined and named.
 
   Args:
     frame_HWC: uint8.
     panoptic: class and id of each pixel; `tracks` knows it already.
     tracks: of the video.
+
+  Returns:
+    uint8 of the size that `overlay.drawing_size` gives.
   """
   from PIL import Image
   size = overlay.drawing_size(frame_HWC.shape[:2])
