@@ -116,10 +116,12 @@ def test_records_are_the_frames_in_order(source):
   assert len(image_ids) == 4
 
 
-def test_the_named_configs_render_clips():
+def test_the_named_configs_render_clips(tmp_path):
   configs = rooms.Builder.BUILDER_CONFIGS
   of_clips = {config.name for config in configs if config.is_clips}
   assert of_clips == set(rooms.CLIP_SIZES) == {"clips", "clips_tiny"}
+  tiny = rooms.Builder(config="clips_tiny", data_dir=tmp_path)
+  assert tiny.num_examples == 4 * clips.NUM_FRAMES
   # No clip starts with a scene of the stills.
   assert not set(rooms.CLIP_SEEDS.values()) & set(rooms.SEEDS.values())
 
