@@ -1,11 +1,14 @@
-"""Runs with an image encoder: trained, resumed, opened from their workdirs."""
+"""Runs with an image encoder: trained, and opened from their workdirs.
+
+That they go on where they stopped: tests/tools/test_cache_features.py.
+"""
 
 import jax
 import numpy as np
 import pytest
 
 from configs import lm_rooms_panoptic
-from tests.test_seams import an_image, stage_i, train_and_resume
+from tests.test_seams import an_image, stage_i
 from trainers import loop
 from uvim import files, tree
 from uvim.config import resolve
@@ -73,11 +76,11 @@ def same_arrays(found, wanted):
     np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_both_stages_train_resume_and_predict(
+def test_both_stages_train_and_predict(
     rooms_tiny_dir, tmp_path, encoder_file):
   path, params = encoder_file
   first = stage_i_config(rooms_tiny_dir, path)
-  metrics = train_and_resume(first, tmp_path / "stage1")
+  metrics = loop.train(resolve(first), tmp_path / "stage1")
   assert np.isfinite(metrics["score/loss"])
   saved = checkpoint.load_params(tmp_path / "stage1")
   same_arrays(saved["params"]["image_encoder"], params)

@@ -85,14 +85,20 @@ def batches(config, family, opened, start=0):
       cached=opened.cached, unused=family.unused_keys)
 
 
-def loss_and_gradient(family, opened, params, extra, batch):
-  batch = {key: value for key, value in batch.items() if key != "image/id"}
+def loss_and_gradient(family, opened, extra):
+  """The function (parameters, batch) → both, which is compiled once."""
   rngs_B = step.example_rngs(jax.random.key(1), 8)
 
-  def loss(params):
+  def loss(params, batch):
     return family.loss(params, extra, opened.frozen, batch, rngs_B, 0)[0]
 
-  return jax.jit(jax.value_and_grad(loss))(params)
+  compiled = jax.jit(jax.value_and_grad(loss))
+
+  def of_batch(params, batch):
+    batch = {key: value for key, value in batch.items() if key != "image/id"}
+    return compiled(params, batch)
+
+  return of_batch
 
 
 def start(family, opened):
@@ -112,6 +118,8 @@ def assert_same_training(plain, cached, starts, lacks):
   opened = tiny.open_family(family)
   cached_opened = tiny.open_family(cached_family)
   params, extra = start(family, opened)
+  of_asked = loss_and_gradient(family, opened, extra)
+  of_read = loss_and_gradient(cached_family, cached_opened, extra)
   for first in starts:
     asked, = itertools.islice(batches(plain, family, opened, first), 1)
     read, = itertools.islice(
@@ -119,9 +127,8 @@ def assert_same_training(plain, cached, starts, lacks):
     cached_family.check_batch(read)
     assert read["features"].dtype == np.float16
     assert set(asked) - set(read) == set(lacks)
-    expected = loss_and_gradient(family, opened, params, extra, asked)
-    got = loss_and_gradient(
-        cached_family, cached_opened, params, extra, read)
+    expected = of_asked(params, asked)
+    got = of_read(params, read)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-3)
     assert not any(map(np.any, jax.tree.leaves(got[1]["image_encoder"])))
     sizes = jax.tree.map(lambda g: np.abs(g).max(), expected[1])

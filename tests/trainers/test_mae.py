@@ -60,12 +60,9 @@ def test_golden_steps(trained):
     np.testing.assert_allclose(found["grad_norm"], norm, rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes,where", [
-    ({}, dict(mesh=[("data", 1)])),
-    (dict(grad_accum_steps=2), dict(mesh=[("data", 4)])),
-])
-def test_parts_and_devices_change_nothing(trained, changes, where):
-  _, logs = tiny.run(family(**changes), steps=STEPS, **where)
+def test_parts_and_devices_change_nothing(trained):
+  model = family(grad_accum_steps=2)
+  _, logs = tiny.run(model, steps=STEPS, mesh=[("data", 4)])
   for ours, theirs in zip(logs, trained[1], strict=True):
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-4)
 

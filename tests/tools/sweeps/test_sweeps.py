@@ -1,6 +1,7 @@
 """Sweeps: their data, their runs, and what is made of them."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -42,7 +43,13 @@ def load(name, size):
 
 def config_of(run):
   """The config that a training of a sweep runs with."""
-  return resolve(config_file.load_config(run.command[4], run.command[7:]))
+  return _resolved(run.command[4], tuple(run.command[7:]))
+
+
+# Many cells share a run.
+@functools.cache
+def _resolved(config, overrides):
+  return resolve(config_file.load_config(config, overrides))
 
 
 # ── The data ────────────────────────────────────────────────────────────────
