@@ -230,10 +230,10 @@ class LmFamily(Family):
   # ── Predictions ─────────────────────────────────────────────────────────
 
   def variables(self, params, extra, frozen):
-    """As `Family.variables`, with an encoder that both stages share only once.
+    """As `Family.variables`; an encoder that both stages share is there once.
 
     Where the prior's frozen encoder is that of the oracle, number by number,
-    the prior's parameters lack it.
+    the prior's parameters lack it. `_of_prior` gives it back.
     """
     variables = super().variables(params, extra, frozen)
     if self._shares_encoder(variables["params"], frozen):

@@ -4,9 +4,10 @@
   uvim completion zsh > ~/.zfunc/_uvim
   uvim completion fish > ~/.config/fish/completions/uvim.fish
 
-Then open a new shell. For zsh, put `fpath+=~/.zfunc` before `compinit` in your
-~/.zshrc. The script stands alone: nothing of `uvim` runs while you type. After
-an update of `uvim`, print it again.
+Make the folder if it is not there, and open a new shell afterwards. For zsh,
+put `fpath+=~/.zfunc` before `compinit` in ~/.zshrc. The script stands alone:
+nothing of `uvim` runs while you type. After an update of `uvim`, print it
+again.
 """
 
 import argparse
