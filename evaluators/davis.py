@@ -9,7 +9,7 @@ count. For each object and each proposal there are two numbers a frame:
   on the contours. A pixel is right if the other contour is near.
 
 Each object of a clip gets a proposal of its own, so that the mean of J and F
-over all frames is as high as it can be. Pixels of no class, and crowds, are left
+over all frames is as high as it can be. Pixels of no class and crowds are left
 out. The benchmark refuses more than 20 proposals a clip; here they are allowed.
 
 Suffixes: H W pixels · G true objects · P proposals · T frames.
