@@ -7,6 +7,7 @@ let timer = null;  // While the film runs.
 
 function begin() {
   $("title").textContent = `${info.title} · ${info.task} · Pix2Seq-D`;
+  $("predictor").textContent = "Sampling";
   $("hint").textContent = "Choose a sample to see its film.";
 }
 
@@ -29,14 +30,16 @@ function drawAll() { drawCards(); drawFilmstrip(); drawFrame(); }
 function drawCards() {
   const x = images.get(now), cards = firstCards(x);
   for (const sample of x.samples)
-    cards.push(card(`seed ${sample.seed}`, sample.answer.output, {
-      note: sample.settings, output: sample.answer,
+    cards.push(card(`Pix2Seq-D, seed ${sample.seed}`, sample.answer.output, {
+      note: steps(sample.num_steps), output: sample.answer,
       choose: () => choose(sample), on: sample === film}));
   if (x.beside) cards.push(card("UViM", x.beside.output, {
     note: info.beside, output: x.beside}));
   $("cards").replaceChildren(...cards);
   drawLegend([x.truth, x.beside, ...x.samples.map(s => s.answer)]);
 }
+
+const steps = count => count === 1 ? "1 step" : `${count} steps`;
 
 // ── The film ─────────────────────────────────────────────────────────────
 

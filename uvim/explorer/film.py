@@ -69,7 +69,6 @@ class FilmSession(Gallery):
     predictor = self._predictor
     options = self.prediction_options.values()
     return {
-        "kind": predictor.kind,
         "title": self._title,
         "task": "/".join(predictor.task.keys),
         "predicts": True,
@@ -133,6 +132,7 @@ class FilmSession(Gallery):
 
 def _check_beside(predictor: Pix2SeqDPredictor, beside: UViM, title: str
                   ) -> None:
+  """Raises a ConfigError unless both answers can be compared."""
   if beside.kind != "uvim":
     raise ConfigError(f"{title} is no UViM.")
   if beside.prior is None:

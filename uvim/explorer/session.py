@@ -56,7 +56,6 @@ class Session(Gallery):
     given_note = "" if uvim.prior is None else uvim.prior.given_note
     options = self.prediction_options.values()
     return {
-        "kind": uvim.kind,
         "title": self._title,
         "task": "/".join(uvim.task.keys),
         "grid": uvim.grid,
