@@ -9,8 +9,7 @@ from tools.bench.sizes import Size
 
 
 # A function for each, so that one benchmark does not import what another needs:
-# C4 takes TensorFlow, the training steps take JAX. Those of C4 and growth list
-# their parts, see `Benchmark.make_parts`.
+# C4 takes TensorFlow, the training steps take JAX.
 def _c1(size):
   from tools.bench import training_steps
   return training_steps.stage_i_step(size)
@@ -26,12 +25,15 @@ def _c3(size):
   return decoding.decoding(size)
 
 
-def _c4(size):
-  return [functools.partial(_segments, "C4", size, num_segments)
-          for num_segments in size.segments]
+def _c4_parts(size):
+  """A part for each number of segments."""
+  parts = []
+  for num_segments in size.segments:
+    parts.append(functools.partial(_c4, "C4", size, num_segments))
+  return parts
 
 
-def _segments(name, size, num_segments):
+def _c4(name, size, num_segments):
   from tools.bench import preprocessing
   yield preprocessing.preprocess_segments(name, size, num_segments)
 
@@ -56,15 +58,16 @@ def _c8(size):
   return training_steps.paper_stage_ii_step(size)
 
 
-def _growth(size):
-  parts = [functools.partial(_growth_of_programs, size)]
+def _growth_parts(size):
+  """Tokens and codebook together; then a part for each number of segments."""
+  parts = [functools.partial(_growth, size)]
   for num_segments in size.growth_segments:
     parts.append(functools.partial(
-        _segments, "growth segments", size, num_segments))
+        _c4, "growth segments", size, num_segments))
   return parts
 
 
-def _growth_of_programs(size):
+def _growth(size):
   from tools.bench import growth
   return growth.growth(size)
 
@@ -100,11 +103,11 @@ BENCHMARKS = {
     "C1": Benchmark(_whole(_c1)),
     "C2": Benchmark(_whole(_c2)),
     "C3": Benchmark(_whole(_c3)),
-    "C4": Benchmark(_c4),
+    "C4": Benchmark(_c4_parts),
     "C5": Benchmark(_whole(_c5)),
     "C6": Benchmark(_whole(_c6)),
     # These two are compiled and never run.
     "C7": Benchmark(_whole(_c7), compares_memory=True, is_timed=False),
     "C8": Benchmark(_whole(_c8), compares_memory=True, is_timed=False),
-    "growth": Benchmark(_growth, compares_memory=True),
+    "growth": Benchmark(_growth_parts, compares_memory=True),
 }

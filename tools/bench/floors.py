@@ -3,6 +3,8 @@
 B images · N tokens of an image · D width
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -25,8 +27,8 @@ def bytes_per_word(network: LM, params: PyTree, batch_size: int) -> float:
 
   def prepare(params):
     bound = network.bind({"params": params})
-    encoded_BND = jnp.zeros(
-        (batch_size, _num_tokens(network), network.emb_dim), network.dtype)
+    shape_BND = (batch_size, math.prod(network.grid_size), network.emb_dim)
+    encoded_BND = jnp.zeros(shape_BND, network.dtype)
     packed = bound.packed_decoder(encoded_BND)
     memories = packed_decoder.read_image(packed, encoded_BND)
     caches = packed_decoder.grow_caches(packed, None, batch_size, 1)
@@ -45,10 +47,8 @@ def bytes_per_word(network: LM, params: PyTree, batch_size: int) -> float:
   return num_bytes + mean_words * _num_bytes(caches_of_one)
 
 
-def _num_tokens(network):
-  rows, columns = network.grid_size
-  return rows * columns
-
-
 def _num_bytes(arrays):
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arrays))
+  num_bytes = 0
+  for array in jax.tree.leaves(arrays):
+    num_bytes += array.size * array.dtype.itemsize
+  return num_bytes

@@ -13,58 +13,18 @@ The exit status is 1 if a part failed.
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from tools.bench.gpu.lines import Lines
 from uvim.cli import app
 from uvim.registry import ConfigError, unknown
 
 EXIT_FAILED = 1
 
 _SECONDS = 450
-# Digits of a figure that mean something.
-_DIGITS = 4
-
-
-class Report:
-  """Writes lines of JSON.
-
-  Attributes:
-    part: what is being measured; in every line.
-    num_failed: parts that failed so far.
-  """
-
-  def __init__(self):
-    self.part = "start"
-    self.num_failed = 0
-    self._start = time.perf_counter()
-
-  def seconds(self) -> float:
-    """Since the beginning."""
-    return time.perf_counter() - self._start
-
-  def write(self, line: Mapping[str, Any]) -> None:
-    """Writes a line, whole and at once."""
-    head = {"part": self.part, "at_s": self.seconds()}
-    text = json.dumps(_rounded({**head, **line}))
-    # In one piece: another thread may write the last line.
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _rounded(value):
-  """Figures with few digits, in lists and dicts too."""
-  if isinstance(value, float):
-    return float(f"{value:.{_DIGITS}g}")
-  if isinstance(value, Mapping):
-    return {key: _rounded(entry) for key, entry in value.items()}
-  return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,73 +42,48 @@ def _measure(args: argparse.Namespace) -> int:
   """Runs the parts; returns the exit status."""
   if not args.seconds > 0:
     raise ConfigError(f"--seconds {args.seconds:g}: must be above 0.")
-  report = Report()
-  # Not at the top: what is wrong with the options is told before JAX starts.
-  import jax
-
-  from tools.bench.gpu.parts import make_parts
+  lines = Lines()
+  # Not at the top: it brings JAX, for which --help need not wait.
+  from tools.bench.gpu import parts as parts_lib
   from tools.bench.gpu.setting import PAPER, TINY
   setting = TINY if args.tiny else PAPER
-  parts = make_parts(setting)
+  parts = parts_lib.make_parts(setting)
   for name in args.parts:
     if name not in parts:
       raise unknown("part", name, list(parts))
-  platform = jax.default_backend()
-  if platform != "gpu" and not args.tiny:
-    raise ConfigError(f"JAX found no GPU, only {platform!r}; --tiny runs "
-                      "there.")
+  if args.parts:
+    # In the order of importance, whatever the order of the arguments.
+    parts = {name: parts[name] for name in parts if name in args.parts}
+  if not args.tiny:
+    _require_gpu()
 
-  alarm = threading.Timer(
-      args.seconds - report.seconds(), _stop, [report])
+  seconds_left = args.seconds - lines.seconds()
+  alarm = threading.Timer(seconds_left, _stop, [lines])
   # It must not keep the process alive when all parts are done.
   alarm.daemon = True
   alarm.start()
-  wanted = {}
-  for name, part in parts.items():
-    if not args.parts or name in args.parts:
-      wanted[name] = part
-  _run(wanted, setting, report)
+  parts_lib.run(parts, setting, lines)
   alarm.cancel()
-  return EXIT_FAILED if report.num_failed else app.EXIT_DONE
+  return _exit_status(lines)
 
 
-def _stop(report):
+def _require_gpu():
+  import jax
+  platform = jax.default_backend()
+  if platform != "gpu":
+    raise ConfigError(f"JAX found no GPU, only {platform!r}; --tiny runs "
+                      "there.")
+
+
+def _stop(lines: Lines) -> None:
   """Ends the process from another thread, whatever it is doing."""
-  report.write({"stopped": "the time is over"})
-  # The compiler can be interrupted by nothing else.
-  os._exit(EXIT_FAILED if report.num_failed else app.EXIT_DONE)
+  lines.write({"stopped": "the time is over", "left_out": lines.waiting})
+  # Nothing else interrupts the compiler.
+  os._exit(_exit_status(lines))
 
 
-def _run(parts, setting, report):
-  """Measures the ceilings and runs the parts."""
-  from tools.bench.gpu import machine
-  from tools.bench.gpu.setting import Ceilings
-  # Filled by the first measurement. If it fails, the others lack the shares.
-  ceilings = Ceilings()
-
-  def measure_ceilings():
-    nonlocal ceilings
-    ceilings, line = machine.measure_ceilings(setting)
-    yield line
-
-  run_part("ceilings", measure_ceilings, report)
-  for name, part in parts.items():
-    run_part(name, lambda part=part: part(setting, ceilings), report)
-  report.part = "end"
-  report.write({"failed": report.num_failed})
-
-
-def run_part(name: str, part: Callable[[], Any], report: Report) -> None:
-  """Writes the lines of a part; whatever it raises ends it alone."""
-  report.part = name
-  try:
-    for line in part():
-      report.write(line)
-  except Exception as error:
-    report.num_failed += 1
-    reason = str(error).partition("\n")[0]
-    report.write({"failed": f"{type(error).__name__}: {reason[:300]}"})
-    traceback.print_exc(limit=4)
+def _exit_status(lines: Lines) -> int:
+  return EXIT_FAILED if lines.num_failed else app.EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ def _draw(seed, shape, dtype=jnp.bfloat16):
   return jax.random.normal(jax.random.key(seed), shape, dtype)
 
 
+def _draw_ids(seed, shape, num_classes):
+  return jax.random.randint(jax.random.key(seed), shape, 0, num_classes)
+
+
 # ── Attention ───────────────────────────────────────────────────────────────
 
 
@@ -53,14 +57,14 @@ def attention(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
 
 
 def _uses_of_attention(setting):
-  width = setting.stage_i["width"]
-  heads_i = setting.stage_i["num_heads"]
   num_tokens = setting.num_tokens
   length = setting.stage_ii["seq_len"]
+  heads_i = setting.stage_i["num_heads"]
+  size_i = setting.stage_i["width"] // heads_i
   heads_ii = setting.stage_ii["num_heads"]
   size_ii = setting.stage_ii["emb_dim"] // heads_ii
   return (
-      _Attention("stage I", num_tokens, num_tokens, heads_i, width // heads_i),
+      _Attention("stage I", num_tokens, num_tokens, heads_i, size_i),
       _Attention("words", length, length, heads_ii, size_ii, causal=True),
       _Attention("words to image", length, num_tokens, heads_ii, size_ii),
   )
@@ -68,8 +72,10 @@ def _uses_of_attention(setting):
 
 def _compare_attention(setting, use):
   batch = setting.kernel_batch
-  key_shape = (batch, use.num_keys, use.num_heads, use.head_size)
-  q_BTAH = _draw(0, (batch, use.num_queries, use.num_heads, use.head_size))
+  shape_of_heads = (use.num_heads, use.head_size)
+  key_shape = (batch, use.num_keys, *shape_of_heads)
+  query_shape = (batch, use.num_queries, *shape_of_heads)
+  q_BTAH = _draw(0, query_shape)
   k_BSAH = _draw(1, key_shape)
   v_BSAH = _draw(2, key_shape)
   line = {"shape": use.name, "batch": batch}
@@ -96,8 +102,7 @@ def label_embedding(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
   for name, shape in setting.stage_i["inputs"].items():
     num_classes, num_pixels = shape
     kernel_KPD = _draw(0, (*shape, width), jnp.float32)
-    ids_TP = jax.random.randint(
-        jax.random.key(1), (num_tokens, num_pixels), 0, num_classes)
+    ids_TP = _draw_ids(1, (num_tokens, num_pixels), num_classes)
     line = {"labels": name, "classes": num_classes, "tokens": num_tokens}
     results = {}
     ways = {"model": embedding.embed_ids, "products": _embed_by_products}
@@ -142,13 +147,13 @@ def loss_chunks(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
   x_BND = _draw(0, (batch, setting.num_tokens, model["width"]))
   params = {}
   labels = {}
-  for seed, (name, shape) in enumerate(model["outputs"].items()):
+  for name, shape in model["outputs"].items():
     num_classes, num_pixels = shape
-    kernel_DKP = _draw(seed, (model["width"], *shape), jnp.float32)
+    kernel_DKP = _draw(1, (model["width"], *shape), jnp.float32)
+    # Small, so that no logit is far from the others.
     params[name] = {"kernel": kernel_DKP / 100, "bias": jnp.zeros(shape)}
-    labels[name] = jax.random.randint(
-        jax.random.key(seed), (batch, setting.num_tokens, num_pixels), 0,
-        num_classes)
+    label_shape = (batch, setting.num_tokens, num_pixels)
+    labels[name] = _draw_ids(2, label_shape, num_classes)
 
   num_tokens = batch * setting.num_tokens
   for max_logits in (None, *_MORE_LOGITS):
@@ -214,6 +219,10 @@ def _time_with_gradient(function, arguments, repeats, num_learned):
 
 def _largest_difference(arrays, others):
   """The largest relative difference between arrays and their counterparts."""
-  return max(measure.relative_error(array.astype(jnp.float32),
-                                    other.astype(jnp.float32))
-             for array, other in zip(arrays, others, strict=True))
+  differences = []
+  for array, other in zip(arrays, others, strict=True):
+    # numpy's own functions know no bfloat16.
+    array = array.astype(jnp.float32)
+    other = other.astype(jnp.float32)
+    differences.append(measure.relative_error(array, other))
+  return max(differences)

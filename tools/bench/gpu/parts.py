@@ -1,9 +1,10 @@
 """The measurements on a GPU, the most important one first."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from tools.bench.gpu import decoding, kernels, machine, training
+from tools.bench.gpu.lines import Lines
 from tools.bench.gpu.setting import Ceilings, Line, Setting
 
 Part = Callable[[Setting, Ceilings], Iterator[Line]]
@@ -49,3 +50,28 @@ def make_parts(setting: Setting) -> dict[str, Part]:
       "stage_i_many": stage_i(many),
       "stage_ii_many": stage_ii(many, remat="block"),
   }
+
+
+def run(parts: Mapping[str, Part], setting: Setting, lines: Lines) -> None:
+  """Measures the ceilings, and then the parts against them.
+
+  Args:
+    parts: some of `make_parts`.
+    setting: of the measurements.
+    lines: where the results go.
+  """
+  lines.waiting = list(parts)
+  # The first measurement gives them. If it fails, the others lack the shares.
+  ceilings = Ceilings()
+
+  def measure_ceilings():
+    nonlocal ceilings
+    ceilings, line = machine.measure_ceilings(setting)
+    yield line
+
+  lines.run_part("ceilings", measure_ceilings)
+  for name, part in parts.items():
+    lines.waiting.remove(name)
+    lines.run_part(name, functools.partial(part, setting, ceilings))
+  lines.part = "end"
+  lines.write({"num_failed": lines.num_failed})

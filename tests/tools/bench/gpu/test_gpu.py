@@ -20,7 +20,8 @@ from tools.bench.gpu import (
   machine,
   trace_reader,
 )
-from tools.bench.gpu.parts import make_parts
+from tools.bench.gpu.lines import Lines
+from tools.bench.gpu.parts import make_parts, run
 from tools.bench.gpu.setting import PAPER, TINY, Ceilings, share
 from uvim.nn import embedding
 
@@ -74,14 +75,14 @@ def test_mistakes_are_one_line(argv, words, capsys):
 
 
 def test_lines_are_written_as_they_come_and_a_failure_ends_its_part(capsys):
-  report = gpu_bench.Report()
+  lines = Lines()
 
   def part():
     yield {"ms": 1.23456, "more": {"s": 0.000123456}, "of_peak": None}
     raise ValueError("no room\nand more")
 
-  gpu_bench.run_part("first", part, report)
-  gpu_bench.run_part("second", lambda: [{"batch": 2}], report)
+  lines.run_part("first", part)
+  lines.run_part("second", lambda: [{"batch": 2}])
   first, failed, second = lines_of(capsys.readouterr().out)
   assert first.pop("at_s") >= 0
   assert first == {"part": "first", "ms": 1.235, "more": {"s": 0.0001235},
@@ -89,7 +90,26 @@ def test_lines_are_written_as_they_come_and_a_failure_ends_its_part(capsys):
   assert failed["part"] == "first"
   assert failed["failed"] == "ValueError: no room"
   assert second["part"] == "second" and second["batch"] == 2
-  assert report.num_failed == 1
+  assert lines.num_failed == 1
+
+
+def test_parts_follow_the_ceilings_that_they_are_held_against(capsys):
+  setting = TINY
+  lines = Lines()
+  seen = []
+
+  def part(setting_of_part, ceilings):
+    assert setting_of_part is setting
+    seen.append(ceilings)
+    # Only what has not begun is waiting.
+    yield {"waiting": list(lines.waiting)}
+
+  run({"a": part, "b": part}, setting, lines)
+  ceilings, a, b, end = lines_of(capsys.readouterr().out)
+  assert ceilings["part"] == "ceilings" and ceilings["tflop_s"] > 0
+  assert a["waiting"] == ["b"] and b["waiting"] == []
+  assert end["part"] == "end" and end["num_failed"] == 0
+  assert seen[0].flops == pytest.approx(ceilings["tflop_s"] * 1e12, rel=1e-3)
 
 
 def test_it_ends_in_time_whatever_it_does():
@@ -100,7 +120,7 @@ def test_it_ends_in_time_whatever_it_does():
                         text=True, check=False)
   assert done.returncode == 0, done.stderr
   last = lines_of(done.stdout)[-1]
-  assert last["stopped"]
+  assert last["stopped"] and last["left_out"] in ([], ["host"])
 
 
 def test_the_most_important_parts_come_first():
@@ -111,11 +131,8 @@ def test_the_most_important_parts_come_first():
   assert all(32 <= size <= 128 for size in PAPER.batch_sizes)
 
 
-def test_the_machine_is_measured():
-  ceilings, line = machine.measure_ceilings(TINY)
-  assert ceilings.flops > 0 and ceilings.bandwidth > 0
-  assert line["tflop_s"] == ceilings.flops / 1e12
-  host, = machine.host_to_device(TINY, ceilings)
+def test_a_batch_is_brought_to_the_device():
+  host, = machine.host_to_device(TINY, Ceilings())
   # 32 · 32 pixels with three floats and two integers of 4 bytes each.
   assert host["mb_per_image"] == pytest.approx(32 * 32 * 5 * 4 / 1e6)
   assert share(3.0, None) is None and share(3.0, 2.0) == 1.5
