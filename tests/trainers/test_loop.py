@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from configs import lm_rooms_panoptic
+from tests.test_seams import MeanColorFamily
 from tests.trainers import cli
 from tests.uvim.test_lock import on_another_machine
 from tools.stress.drill import read_arrays
 from trainers import evaluation, families, loop, preemption, scoring
 from trainers.families.base import Compiled
 from trainers.families.lm import LmFamily
-from trainers.families.vqvae import VqvaeFamily
 from trainers.report.recorder import Recorder
 from uvim import files, tree
 from uvim.cli import app
@@ -33,6 +33,15 @@ from uvim.store import checkpoint, open_model
 from uvim.store.start_from import Store
 
 STEPS = 8
+# Of a run whose model is one color: where it does not matter what is trained.
+# It compiles in no time.
+COLOR = """
+config.kind = "mean_color"
+del config.zero_code
+config.evals = [("score", "mean")]
+config.score = dict(split="validation[:8]", pp=config.pp_eval, pred="loss",
+                    log_steps=4)
+"""
 
 
 def read_lines(workdir):
@@ -40,10 +49,10 @@ def read_lines(workdir):
   return [json.loads(line) for line in text.splitlines()]
 
 
-def assert_same_run(workdir, whole):
-  """Parameters, optimizer, dictionary, key, usage; every reported line."""
+def assert_same_run(workdir, whole, extra="usage"):
+  """Parameters, optimizer, key, what else is kept; every reported line."""
   got, want = read_arrays(workdir, STEPS), read_arrays(whole, STEPS)
-  for part in ("params", "opt_state", "rng", "usage", "step"):
+  for part in ("params", "opt_state", "rng", extra, "step"):
     assert any(part in name for name in want), part
   assert got.keys() == want.keys()
   for name, value in want.items():
@@ -282,8 +291,32 @@ def test_a_workdir_in_use_is_refused_before_anything_is_written(
       p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
 
 
-def test_a_run_that_lost_its_workdir_saves_nothing(folders, capsys):
-  workdir = folders.folder / "lost"
+class Colors:
+  """Runs whose model is one color."""
+
+  def __init__(self, folder, data_dir):
+    self.folder, self.data_dir = folder, data_dir
+    self.whole = folder / "whole"
+
+  def run(self, workdir, kind="mean_color", services=None, **fields):
+    config = cli.write_config(
+        self.folder, "vqvae", COLOR.replace("mean_color", kind))
+    return cli.call(kind, config, workdir, services=services,
+                    data_dir=self.data_dir, **fields)
+
+
+@pytest.fixture(scope="module")
+def colors(tmp_path_factory, rooms_tiny_dir):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(families.FAMILIES, "mean_color", MeanColorFamily)
+    patch.setitem(families.FAMILIES, "diverging", Diverging)
+    colors = Colors(tmp_path_factory.mktemp("colors"), rooms_tiny_dir)
+    assert colors.run(colors.whole) == 0
+    yield colors
+
+
+def test_a_run_that_lost_its_workdir_saves_nothing(colors, capsys):
+  workdir = colors.folder / "lost"
 
   class LosesTheLock(Recorder):
     def scalars(self, step, values, settings=None):
@@ -291,15 +324,15 @@ def test_a_run_that_lost_its_workdir_saves_nothing(folders, capsys):
       if step == 3:
         (workdir / "run.lock").unlink()
 
-  code = folders.run("vqvae", workdir, make_recorder=LosesTheLock)
+  code = colors.run(workdir, services={"make_recorder": LosesTheLock})
   assert code == app.EXIT_BAD_INPUT
   assert "this process lost its lock" in capsys.readouterr().err
   assert os.listdir(workdir / "checkpoints") == ["2"]
 
 
-def test_a_preempted_run_saves_and_goes_on(folders, capsys):
+def test_a_preempted_run_saves_and_goes_on(colors, capsys):
   """SIGTERM in an evaluation, then in a step between two checkpoints."""
-  workdir = folders.folder / "preempted"
+  workdir = colors.folder / "preempted"
 
   class AsksAtStep4(Recorder):
     def scalars(self, step, values, settings=None):
@@ -309,7 +342,7 @@ def test_a_preempted_run_saves_and_goes_on(folders, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
   def run():
-    return folders.run("vqvae", workdir, make_recorder=AsksAtStep4)
+    return colors.run(workdir, services={"make_recorder": AsksAtStep4})
 
   before = signal.getsignal(signal.SIGTERM)
   asks = ["before the evaluation, whose first batch sees it"]
@@ -322,7 +355,7 @@ def test_a_preempted_run_saves_and_goes_on(folders, capsys):
   assert "stopped after step 5 of 8" in capsys.readouterr().err
   assert run() == 0
   assert "resumed at step 5, 8 steps" in capsys.readouterr().err
-  assert_same_run(workdir, folders.whole["vqvae"])
+  assert_same_run(workdir, colors.whole, extra="ema")
 
 
 @pytest.fixture
@@ -359,8 +392,8 @@ def test_a_finished_run_does_nothing_more(folders, capsys):
   assert (whole / "metrics.jsonl").read_text() == before
 
 
-class Diverging(VqvaeFamily):
-  """Stage I whose third step is not finite."""
+class Diverging(MeanColorFamily):
+  """Its third step is not finite."""
   kind = "diverging"
 
   def loss(self, params, extra, frozen, batch, rngs_B, step):
@@ -368,15 +401,10 @@ class Diverging(VqvaeFamily):
     return jnp.where(step == 2, jnp.nan, 1) * loss, told
 
 
-def test_divergence_stops_and_keeps_the_last_good(
-    folders, monkeypatch, capsys):
-  monkeypatch.setitem(families.FAMILIES, "diverging", Diverging)
-  (folders.folder / "diverging").mkdir()
-  config = cli.write_config(folders.folder / "diverging", "vqvae",
-                            'config.kind = "diverging"')
-  workdir = folders.folder / "diverged"
-  run = functools.partial(cli.call, "diverging", config, workdir,
-                          *folders.overrides("vqvae"), checkpoint_steps=1)
+def test_divergence_stops_and_keeps_the_last_good(colors, capsys):
+  workdir = colors.folder / "diverged"
+  run = functools.partial(
+      colors.run, workdir, "diverging", checkpoint_steps=1)
   assert run() == app.EXIT_DIVERGED
   error = capsys.readouterr().err
   assert "The loss is nan at step 3" in error
