@@ -38,7 +38,8 @@ from uvim.registry import ConfigError
 # the kind. A prior reads words or vectors.
 _SIGNS = {"vqvae": ("params/decoder_stem/kernel",),
           "lm": ("params/decoder/EmbedTargets/embedding",
-                 "params/EmbedTargets/kernel")}
+                 "params/EmbedTargets/kernel"),
+          "pix2seq_d": ("params/denoiser/conv_in/kernel",)}
 _TITLES = {"vqvae": "stage I", "lm": "stage II", "pix2seq_d": "Pix2Seq-D"}
 
 

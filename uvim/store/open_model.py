@@ -369,6 +369,10 @@ def _read_arrays(path, kind: str) -> dict[str, Any]:
 def _check_kind(path, arrays: Mapping[str, Any], kind: str) -> None:
   """Raises a ConfigError if arrays of these names are of another kind."""
   found = shapes.kind_of(arrays)
+  if found not in _FIELDS_OF:
+    raise ConfigError(
+        f"{path} is a checkpoint of {found}, and no array tells all fields of "
+        "its model. Open the workdir of its run, or a pack.")
   if found != kind:
     stages = {STAGE_I: 1, STAGE_II: 2}
     raise ConfigError(

@@ -29,13 +29,17 @@ _MLP = "MlpBlock_0/Dense_0/kernel"
 # vectors.
 _STEM = "params/decoder_stem/kernel"
 _VECTORS = "params/EmbedTargets/kernel"
+# What takes the noise out of a mask, in Pix2Seq-D.
+_DENOISER = "params/denoiser/"
 
 # Array name ('params/…', 'state/…') → shape.
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def kind_of(shapes: Mapping[str, Any]) -> str:
-  """The family of arrays of these names: "vqvae" or "lm"."""
+  """The family of arrays of these names: "vqvae", "lm" or "pix2seq_d"."""
+  if any(name.startswith(_DENOISER) for name in shapes):
+    return "pix2seq_d"
   # Only a base model has a stem that reads codewords.
   is_stage_i = _STEM in shapes
   return "vqvae" if is_stage_i else "lm"

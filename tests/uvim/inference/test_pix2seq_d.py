@@ -3,10 +3,10 @@
 import json
 import zlib
 
-import jax
 import numpy as np
 import pytest
 
+from uvim.cli import convert
 from uvim.inference import predictor as predictor_lib
 from uvim.inference.api import UViM
 from uvim.inference.opening import open_predictor
@@ -41,14 +41,13 @@ def test_it_predicts_what_the_averaged_parameters_say(model, pix2seq_d_run):
   # A sample has its number for an id, below the seed of its image.
   pixels = np.ascontiguousarray(seen, "<f4")
   of_image = example_seeds(np.uint32([zlib.crc32(pixels)]), 7)[0]
-  batch = {"image": np.repeat(seen, 2, axis=0), "image/id": np.uint32([0, 1])}
   variables = {"params": extra["ema"]}
-  predict = jax.jit(lambda batch, seed: family.predict(
-      variables, batch, seed=seed, **STEPS))
-  expected = predict(batch, of_image)["panoptic"]
-  np.testing.assert_array_equal(
-      prediction.outputs["panoptic"][0], expected)
-  assert len(np.unique(expected[..., 1])) > 1
+  for sample in (0, 1):
+    batch = {"image": seen, "image/id": np.uint32([sample])}
+    expected = family.predict(variables, batch, seed=of_image, **STEPS)
+    mask = mask_of(prediction, sample=sample)
+    np.testing.assert_array_equal(mask, expected["panoptic"][0])
+    assert len(np.unique(mask[..., 1])) > 1
   assert prediction.codes is None and prediction.logprob is None
 
 
@@ -140,3 +139,11 @@ def test_the_kind_of_the_run_decides_what_is_opened(model, pix2seq_d_run):
     Pix2SeqDPredictor.from_checkpoint(packed)
   with pytest.raises(ConfigError, match="no run's workdir and no pack"):
     Pix2SeqDPredictor.from_checkpoint(workdir / "config.json")
+
+
+def test_bare_arrays_do_not_tell_the_network(pix2seq_d_run, tmp_path):
+  path = str(tmp_path / "bare.npz")
+  kind, specs = convert.convert(str(pix2seq_d_run[0]), path)
+  assert kind == convert.kind_of_arrays(specs) == "pix2seq_d"
+  with pytest.raises(ConfigError, match="of pix2seq_d, and no array tells"):
+    open_predictor(path)
