@@ -84,7 +84,7 @@ class Tracks:
     names = [""] * max(self._tracks, default=0)
     for track in self._tracks.values():
       name = segments.class_name(track.first_class, self._categories)
-      names[track.id - 1] = f"{name} {track.id}"
+      names[track.id - 1] = f"{name} #{track.id}"
     return names
 
   def records(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def test_a_track_keeps_its_color_whatever_comes_and_goes():
   assert len(np.unique(late[[0, 2, 4, 9]], axis=0)) == 4
   # Void has no track, whatever its id.
   assert not late[5].any()
-  assert found.names() == ["", "cup 2", "", "cup 4"] + [""] * 4 + ["sea 9"]
+  assert found.names() == ["", "cup #2", "", "cup #4"] + [""] * 4 + ["sea #9"]
 
 
 def test_what_is_told_of_a_track():
