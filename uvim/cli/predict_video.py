@@ -16,6 +16,7 @@ one color in all of them. Films need the package av: pip install 'uvim[video]'.
 import argparse
 import dataclasses
 import fractions
+import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ FILM = "overlay.mp4"
 MASKS = "masks"
 LIST = "tracks.json"
 _PIXELS = fields.integer(1, 2**31 - 1)
-_RATE = fields.number(0, below=1000)
+_RATE = fields.number(0.01, below=1000)
 
 # Checkpoint → `uvim.inference.pix2seq_d_video.VideoPredictor`.
 Loader = Callable[[str], Any]
@@ -135,6 +136,7 @@ def _predict(args: argparse.Namespace, load: Loader, options: dict) -> None:
   model = load(args.checkpoint)
   settings = model.check_options(seed=args.seed, **options)
   settings.pop("num_samples")
+  _check_num_ids(model.model.network.num_ids)
   job = _Job(film, model, out, args.max_pixels, args.alone, settings)
   if not args.alone and not model.sees_earlier_frames:
     print("note: this model has learned from images alone, so ids do not stay "
@@ -147,7 +149,7 @@ def _predict(args: argparse.Namespace, load: Loader, options: dict) -> None:
 
 
 def _check_number(option: str, value: float, check: fields.Check) -> None:
-  if not check.fits(value) or not value:
+  if not check.fits(value):
     raise ConfigError(f"{option} = {value}; it must be {check.allowed}.")
 
 
@@ -160,6 +162,13 @@ def _check_out(out: pathlib.Path, film: films.Film) -> None:
   if film.path.resolve() in (out.resolve(), *out.resolve().parents):
     raise ConfigError(f"--out {out}: lies in the folder of the frames. Choose "
                       "another folder.")
+
+
+def _check_num_ids(num_ids: int) -> None:
+  from uvim.inference import tracks
+  if num_ids > tracks.NUM_IDS:
+    raise ConfigError(f"The model has {num_ids} ids; the masks of a film hold "
+                      f"{tracks.NUM_IDS}.")
 
 
 @dataclasses.dataclass
@@ -184,10 +193,6 @@ class _Job:
   def run(self) -> tuple[int, int]:
     """Writes all files; returns how many frames and tracks there were."""
     from uvim.inference import tracks
-    num_ids = self.model.model.network.num_ids
-    if num_ids > tracks.NUM_IDS:
-      raise ConfigError(f"The model has {num_ids} ids; the masks of a film "
-                        f"hold {tracks.NUM_IDS}.")
     found = tracks.Tracks(self.model.categories or None)
     names = []
     films.write_film(
@@ -205,15 +210,17 @@ class _Job:
   def _draw_frames(self, found, names: list[str]) -> Iterator[Any]:
     """The frames of the overlay; writes the mask of each on its way."""
     from uvim.inference import tracks
-    kept = []
+    # One frame at a time waits for its mask.
+    to_predict, to_draw = itertools.tee(
+        films.read_frames(self.film, max_pixels=self.max_pixels))
     masks = self.model.predict_video(
-        self._read_frames(kept), alone=self.alone, **self.settings)
+        to_predict, alone=self.alone, **self.settings)
     # Of a film, nobody knows how many there are.
     known_names = list(self.film.images or ())
-    total = len(known_names) or None
     shown = progress.bar(
-        masks, total=total, label="Predicting", unit="frames")
-    for number, panoptic in enumerate(shown):
+        zip(to_draw, masks, strict=True), total=len(known_names) or None,
+        label="Predicting", unit="frames")
+    for number, (frame, panoptic) in enumerate(shown):
       found.add(number, panoptic)
       name = f"{number:06d}"
       if known_names:
@@ -223,13 +230,7 @@ class _Job:
       files.replace_file(
           self.out / MASKS / f"{name}.png",
           lambda file, mask=mask: mask.save(file, "PNG"))
-      yield tracks.draw_frame(kept.pop(0), panoptic, found)
-
-  def _read_frames(self, kept: list) -> Iterator[Any]:
-    """The frames; each is kept until its mask has come."""
-    for frame in films.read_frames(self.film, max_pixels=self.max_pixels):
-      kept.append(frame)
-      yield frame
+      yield tracks.draw_frame(frame, panoptic, found)
 
 
 if __name__ == "__main__":

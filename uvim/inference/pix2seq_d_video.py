@@ -7,6 +7,7 @@
 H W pixels of a frame · h w pixels of a mask
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -76,21 +77,21 @@ class VideoPredictor(Pix2SeqDPredictor):
     drawn_with, others = split_options(settings, _DRAWN_WITH)
     min_fraction = others["min_fraction"]
     seeds_1 = priors_base.example_seeds(np.array([clip_id]), seed)
-    # Each frame waits here until its mask is made.
-    waiting = []
-
-    def images() -> Iterator[ModelImage]:
-      for frame in frames:
-        waiting.append(frame)
-        yield self._to_model(frame, self.model.image_size)
-
+    # One frame at a time waits for its mask.
+    to_predict, originals = itertools.tee(frames)
     draw = self._draw_in_turn
     if alone or not self.sees_earlier_frames:
       draw = self._draw_alone
-    for mask in draw(images(), seeds_1, drawn_with):
+    masks = draw(self._images(to_predict), seeds_1, drawn_with)
+    for original, mask in zip(originals, masks, strict=True):
       outputs = jax.device_get(self._segment(mask, min_fraction))
       panoptic = outputs["panoptic"][0]
-      yield self.task.to_image_size(panoptic, waiting.pop(0))
+      yield self.task.to_image_size(panoptic, original)
+
+  def _images(self, frames: Iterable[Frame]) -> Iterator[ModelImage]:
+    """The frames at the size of the model."""
+    for frame in frames:
+      yield self._to_model(frame, self.model.image_size)
 
   def _draw_in_turn(
       self, images: Iterator[ModelImage], seeds_1: Seeds, drawn_with: Options
