@@ -20,6 +20,7 @@ from uvim.categories import Category
 from uvim.config import TrainConfig
 from uvim.models import make_model
 from uvim.models.guided import GuidedModel
+from uvim.models.pix2seq_d import Pix2SeqD
 from uvim.priors.base import Prior
 from uvim.registry import ConfigError
 from uvim.store import checkpoint, download, givt_files, pack, published, shapes
@@ -47,8 +48,8 @@ class OpenModel:
 
   Attributes:
     task: turns logits into outputs, and outputs into images.
-    model: oracle, quantizer and base model.
-    arrays: theirs, {"params", "state"}.
+    model: oracle, quantizer and base model; or a Pix2Seq-D.
+    arrays: of the model, {"params", "state"}.
     prior: predicts the code from the image, or None.
     prior_params: its parameters, or None.
     antialias: whether the run's images were resized with antialias.
@@ -59,7 +60,7 @@ class OpenModel:
       nobody knows.
   """
   task: AbstractTask
-  model: GuidedModel
+  model: GuidedModel | Pix2SeqD
   arrays: PyTree
   prior: Prior | None = None
   prior_params: PyTree = None
