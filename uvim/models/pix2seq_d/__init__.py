@@ -4,7 +4,8 @@
   units, transunet          the mask decoder
   layers, waves             what these are made of
   network, checks           all of it as one network, and its fields
-  sampling, model, video    steps from noise to a mask; loss
+  sampling, model           steps from noise to a mask; loss
+  video, video_training     masks from those of the frames before
 """
 
 from uvim.models.pix2seq_d.model import Pix2SeqD
