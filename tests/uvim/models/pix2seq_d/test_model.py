@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from uvim import tree
+from uvim.learn import sharding
 from uvim.models import make_model
 from uvim.models.pix2seq_d import video, waves
 from uvim.registry import ConfigError
@@ -72,6 +74,20 @@ def test_a_mask_depends_on_its_image_its_seed_and_the_options_alone():
   np.testing.assert_array_equal(other_seed[1], masks[1])
 
 
+def test_a_mask_does_not_depend_on_the_devices():
+  model, params = fresh()
+  params = decided(params)
+  seeds_B = np.array([5, 6])
+  alone = model.generate(params, images(2), seeds_B, num_steps=2)
+  mesh = sharding.make_mesh([("data", 2)])
+  split = sharding.batch_sharding(mesh)
+  shared = model.generate(
+      jax.device_put(params, sharding.replicated(mesh)),
+      jax.device_put(images(2), split), jax.device_put(seeds_B, split),
+      num_steps=2)
+  np.testing.assert_array_equal(shared, alone)
+
+
 def test_unknown_samplers_and_numbers_of_steps_are_refused():
   model, params = fresh()
   for options, name in (({"num_steps": 0}, "num_steps"),
@@ -112,6 +128,29 @@ def test_what_is_drawn_for_an_example_depends_on_its_key_alone():
   np.testing.assert_array_equal(kept.labels, labels)
 
 
+def test_dropout_takes_from_an_example_by_its_key_alone():
+  whole, params = fresh()
+  model = make(encoder_dropout=0.5)
+  image = images(3)
+
+  def encode(seeds, model=model):
+    rngs_B = jax.vmap(jax.random.key)(jnp.array(seeds))
+    return model.encode_image(params, image, rngs_B).tokens
+
+  encode_jitted = jax.jit(encode)
+  tokens = encode_jitted([1, 2, 3])
+  again = encode_jitted([7, 2, 8])
+  np.testing.assert_array_equal(again[1], tokens[1])
+  assert np.abs(again[0] - tokens[0]).max() > 1e-3
+
+  def draws(model):
+    program = jax.make_jaxpr(functools.partial(encode, model=model))
+    return "random_bits" in str(program([1, 2, 3]))
+
+  assert draws(model)
+  assert not draws(whole)
+
+
 # ── Sizes ───────────────────────────────────────────────────────────────────
 
 
@@ -132,6 +171,28 @@ def test_the_published_model_has_its_number_of_parameters():
     parts[part] = parts.get(part, 0) + count
   assert parts == {
       "rest": 46_898_752, "encoder_fuse": 4_003_840, "denoiser": 43_589_888}
+
+
+def test_training_never_holds_all_scores_of_a_mask():
+  fields = PAPER | {"scan_layers": True, "encoder_dropout": 0.1}
+  model = make_model("pix2seq_d", fields, "config.model")
+  num_classes = model.network.num_numbers // 2
+  assert math.log(num_classes) == pytest.approx(5.5452, abs=1e-4)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+
+  def loss(params, image, labels):
+    rngs_B = jax.random.split(jax.random.key(0), 1)
+    seen = model.encode_image(params, image, rngs_B)
+    loss_B, _ = model.loss(params, seen, model.draw(labels, rngs_B))
+    return jnp.mean(loss_B)
+
+  image = jax.ShapeDtypeStruct((1, 1024, 1024, 3), jnp.float32)
+  labels = jax.ShapeDtypeStruct((1, 512, 512, 2), jnp.int32)
+  program = jax.make_jaxpr(jax.value_and_grad(loss))(params, image, labels)
+  shapes = re.findall(r"f32\[([\d,]+)\]", str(program))
+  largest = max(math.prod(map(int, shape.split(","))) for shape in shapes)
+  # The largest is the widest map of the decoder. All scores would be larger.
+  assert largest == 512 * 512 * (256 + 128) < 512 * 512 * 2 * num_classes
 
 
 def test_video_adds_channels_to_the_first_layer_alone():
