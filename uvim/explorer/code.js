@@ -1,7 +1,7 @@
 // ══ The page of a UViM: predictions, and a code to paint over ═════════════
 
 // Where a prior lacks one of these, the page says so.
-const USUAL_OPTIONS = ["temperature", "top_k", "top_p"];
+const USUAL_OPTIONS = ["temperature", "top-k", "top-p", "drop-below"];
 let chosen;  // The sample on which the code is based.
 let code = [], base = [], confidence = null, undo = [], locked = new Set();
 let background = new Image(), request = 0;
@@ -22,10 +22,10 @@ function begin() {
   $("about").textContent = info.grid ? `${info.grid[0]} × ${info.grid[1]
     } words, each of one of ${info.words} kinds` : `${info.length
     } words without a place in the image`;
-  const known = info.options.map(option => option.name);
+  const known = info.options.map(option => titleOf(option.name));
   const missing = USUAL_OPTIONS.filter(name => !known.includes(name));
   $("missing").textContent = missing.length
-    ? `This prior has no ${missing.join(", ").replaceAll("_", "-")}.` : "";
+    ? `This prior has no ${missing.join(", ")}.` : "";
   $("codebook").hidden = !info.counts;
   $("word").max = info.words - 1;
   $("brush").onchange(); drawUsage();

@@ -5,12 +5,14 @@
 const $ = id => document.getElementById(id);
 // Options with a natural range get a slider, all others a field.
 const SLIDERS = {temperature: {min: 0, max: 2, step: 0.05},
+  temp: {min: 0, max: 2, step: 0.05},
   choice_temperature: {min: 0, max: 10, step: 0.5},
   num_iter: {min: 1, max: 64, step: 1},
   num_steps: {min: 1, max: 100, step: 1},
   time_difference: {min: 0, max: 4, step: 0.25}};
 // What a control is called, if not by the name of its option.
-const TITLES = {num_iter: "passes", num_steps: "steps"};
+const TITLES = {num_iter: "passes", num_steps: "steps", temp: "temperature"};
+const titleOf = name => TITLES[name] || name.replaceAll("_", "-");
 const images = new Map();  // id → {image, truth, samples, …}
 let info, now;
 
@@ -195,7 +197,7 @@ function controlOf(option) {
     {textContent: slider ? control.value : ""});
   if (slider) control.oninput = () => { value.textContent = control.value; };
   return element("label", {className: "row", title: hint},
-    TITLES[option.name] || option.name.replaceAll("_", "-"), control, value);
+    titleOf(option.name), control, value);
 }
 
 // What the user chose; an empty field is left out. `names`: of which options.
@@ -211,9 +213,9 @@ function chosenOptions(names) {
 }
 
 function settingsOf(options) {
+  const short = name => titleOf(name).replace(/^temperature$/, "T");
   return Object.entries(options).map(([name, value]) =>
-    `${name === "temperature" ? "T" : TITLES[name] || name.replaceAll("_", "-")
-      } ${value}`).join(", ");
+    `${short(name)} ${value}`).join(", ");
 }
 
 $("predict").onclick = () => busy($("predict"), () => predict());

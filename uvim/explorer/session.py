@@ -42,7 +42,11 @@ class Session(Gallery):
     prior = self._predictor.prior
     if prior is None:
       return {}
-    return {**prior.options, **readings.OPTIONS, **self.output_options}
+    reading = dict(readings.OPTIONS)
+    if not self._predictor.model.spec.is_discrete:
+      # It drops words, and numbers are none.
+      del reading["drop_below"]
+    return {**prior.options, **reading, **self.output_options}
 
   @property
   def output_options(self) -> Mapping[str, fields.Field]:

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 
 from uvim.cli import explore
+from uvim.inference import opening
 from uvim.registry import ConfigError
 from uvim.store import published
 
@@ -113,6 +114,30 @@ def test_examples_that_cannot_be_read_end_nothing(weights, load_once, capsys):
 
   serve(weights, load_once, find_examples=find)
   assert "no examples: 'image'" in capsys.readouterr().err
+
+
+def test_a_pix2seq_d_may_have_a_uvim_beside_it(
+    weights, pix2seq_d_run, load_once):
+  run = str(pix2seq_d_run[0])
+  pack = str(weights[0])
+
+  def load(path, *, lm=None):
+    if path == run:
+      return opening.open_predictor(run, lm=lm)
+    return load_once(pack, lm=weights[1])
+
+  server = Server()
+  argv = ["--checkpoint", run, "--beside", pack, "--port", "0"]
+  assert explore.main(argv, load=load, serve=server) == 0
+  assert "/beside" in [route.path for route in server.application.routes]
+
+
+def test_a_uvim_has_nothing_beside_it(weights, load_once, capsys):
+  argv = ["--checkpoint", str(weights[0]), "--port", "0", "--beside", "other"]
+  assert explore.main(argv, load=load_once) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: --beside other: only a run of Pix2Seq-D")
+  assert error.count("\n") == 1
 
 
 def test_the_user_may_end_it(weights, load_once):

@@ -1,5 +1,7 @@
-"""The explorer's page in a real browser: load, upload, predict, paint."""
+"""The explorer's pages in a real browser: load, upload, predict, paint, play.
+"""
 
+import contextlib
 import shutil
 import socket
 import threading
@@ -10,11 +12,14 @@ import pytest
 from PIL import Image
 
 from uvim.explorer import server as server_lib
+from uvim.explorer.film import FilmSession
 from uvim.explorer.session import Session
+from uvim.inference.opening import open_predictor
 
 OPTIONS = ("headless=new", "no-sandbox", "disable-gpu", "disable-sync",
            "disable-background-networking", "disable-component-update",
            "disable-dev-shm-usage", "window-size=1300,1200")
+PHONE = 390  # Pixels that a phone is wide.
 WAIT = 120  # Seconds; a busy machine is slow.
 
 
@@ -35,11 +40,10 @@ def browser():
   driver.quit()
 
 
-@pytest.fixture(scope="module")
-def address(browser, masked):
-  """Of a server in a thread of this process."""
+@contextlib.contextmanager
+def serve(session):
+  """The address of a server in a thread of this process."""
   import uvicorn
-  session = Session(masked, "tiny")
   with socket.create_server(("127.0.0.1", 0)) as sock:
     server = uvicorn.Server(uvicorn.Config(
         server_lib.make_app(session), log_config=None, ws="none"))
@@ -48,6 +52,19 @@ def address(browser, masked):
     yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def address(browser, masked):
+  with serve(Session(masked, "tiny")) as address:
+    yield address
+
+
+@pytest.fixture(scope="module")
+def film_address(browser, pix2seq_d_run):
+  model = open_predictor(pix2seq_d_run[0])
+  with serve(FilmSession(model, "tiny")) as address:
+    yield address
 
 
 def wait(browser, condition):
@@ -118,4 +135,42 @@ def test_load_upload_predict_paint(browser, address, tmp_path):
   with Image.open(tmp_path / "page.png") as page:
     assert page.size[0] == 1300 and np.asarray(page).std() > 20
   # No error in its console: nothing that the policy of the page blocks.
+  assert browser.get_log("browser") == []
+
+
+def test_a_film_on_a_phone(browser, film_address, tmp_path):
+  from selenium.webdriver.common.by import By
+  Image.new("RGB", (16, 16), "teal").save(tmp_path / "image.png")
+  screen = {"width": PHONE, "height": 844, "deviceScaleFactor": 1,
+            "mobile": True}
+  browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+  browser.get(film_address)
+  wait(browser, "document.body.dataset.ready === 'yes'")
+  browser.execute_script("document.getElementById('num_steps').value = 2;"
+                         "document.getElementById('num_samples').value = 2;")
+  browser.find_element(By.ID, "file").send_keys(str(tmp_path / "image.png"))
+  # The image and two samples. The film runs by itself and ends.
+  wait(browser, "document.querySelectorAll('#cards figure').length === 3 && "
+       "!document.getElementById('predict').disabled && timer === null")
+  step = browser.find_element(By.ID, "step")
+  assert step.text == "step 2 of 2"
+  answer = browser.execute_script("return film.frames[1].estimate.output")
+  shown = browser.find_element(By.ID, "estimate")
+  assert shown.get_attribute("src") == answer
+  # A click on the film strip shows its step.
+  browser.find_elements(By.CSS_SELECTOR, "#filmstrip button")[0].click()
+  assert step.text == "step 1 of 2"
+  # Played again, it goes on to the end, and the button pauses it.
+  play = browser.find_element(By.ID, "play")
+  browser.execute_script("arguments[0].click()", play)
+  assert play.text == "pause"
+  wait(browser, "timer === null && place === 1")
+  # Another sample has a film of its own.
+  browser.find_elements(By.CSS_SELECTOR, "#cards figure[tabindex]")[1].click()
+  assert browser.execute_script("return film.seed") == 1
+  widths = browser.execute_script(
+      "const root = document.documentElement;"
+      "return [root.scrollWidth, root.clientWidth]")
+  assert widths == [PHONE, PHONE]
+  browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
   assert browser.get_log("browser") == []

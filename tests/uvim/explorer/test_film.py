@@ -54,7 +54,7 @@ def test_a_film_shows_the_masks_of_each_step(model):
 def test_what_the_page_knows(model):
   client = make_client(model)
   info = client.get("/info")
-  assert info["kind"] == "pix2seq_d" and info["beside"] == ""
+  assert info["predicts"] and info["beside"] == ""
   names = [option["name"] for option in info["options"]]
   assert names == ["num_steps", "time_difference", "sampler", "min_fraction"]
   assert "ddim" in info["options"][2]["choices"]

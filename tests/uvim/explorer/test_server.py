@@ -139,6 +139,9 @@ def test_a_density_is_no_probability(uvim):
   number = client.upload(png(noise_image())).json()["id"]
   sample, = client.post("/predict", {"id": number})["samples"]
   assert "bits" not in sample and "confidence" not in sample
+  # Nor can words be dropped.
+  names = [option["name"] for option in client.get("/info")["options"]]
+  assert "drop_below" not in names and "reduce" in names
 
 
 def test_truth_and_oracle_of_examples(client, uvim):
