@@ -51,6 +51,7 @@ EVALUATOR_OPTIONS = {
                        "released.",
         "input_tensor": "Input of a frozen graph.",
         "output_tensor": "Output of a frozen graph."},
+    "davis": {},
     "mean": {},
     "normals": {"pp_truth": "Preprocessing that makes the true `labels`."},
     "nyu_depth": {
@@ -62,6 +63,7 @@ EVALUATOR_OPTIONS = {
     "psnr": {
         "pp_truth": "Preprocessing that makes the true `labels`. Required."},
     "save_predictions": {"save_dir": "Where to write. Required."},
+    "stq": {},
 }
 # Arguments that only a caller from Python can give.
 PYTHON_OPTIONS = ("extractor", "open_split")
