@@ -105,10 +105,11 @@ async function predict() {
     const got = await ask("predict", {id: x.id, ...options, seed});
     samples.push({...got, seed, settings: settingsOf(options)});
     x.samples = samples;
-    x.chosen = x.chosen && samples.includes(x.chosen) ? x.chosen : samples[0];
+    // Somebody may have chosen another sample, or image, by now.
+    if (!samples.includes(x.chosen)) x.chosen = samples[0];
     if (x.id !== now) continue;
-    if (i) drawCards();
-    else { choose(samples[0]); playUnlessStill(); }
+    if (i === 0) { choose(samples[0]); playUnlessStill(); }
+    else drawCards();
   }
   if (!info.beside || x.beside) return;
   x.beside = await ask("beside", {id: x.id});
