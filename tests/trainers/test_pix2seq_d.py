@@ -1,5 +1,8 @@
 """Pix2Seq-D through the one train loop."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ import pytest
 from tests.trainers import tiny
 from trainers.families import make_family
 from trainers.families.base import Compiled
+from trainers.step import make_init, make_train_step
 from uvim.config import resolve
 from uvim.registry import ConfigError
+from uvim.store import checkpoint
 
 MODEL = dict(
     input_size=(16, 16), mask_size=(16, 16), num_classes=tiny.CLASSES,
@@ -18,6 +23,8 @@ MODEL = dict(
     channel_multipliers=(1, 1), bottom_dim=8, bottom_depth=1, bottom_heads=2,
     ema_decay=0.5)
 STEPS = 2
+# Loss and norm of the gradient of the first steps.
+GOLDEN = [[2.079441, 0.139912], [2.063295, 0.137604]]
 
 
 def family(model=None, **changes):
@@ -66,6 +73,13 @@ def test_a_new_network_guesses_and_then_learns(trained):
   assert logs[1]["loss"] < logs[0]["loss"]
 
 
+def test_golden_steps(trained):
+  _, logs = trained
+  for found, (loss, norm) in zip(logs, GOLDEN, strict=True):
+    np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(found["grad_norm"], norm, rtol=1e-3)
+
+
 def test_predictions_take_the_average(trained):
   state, _ = trained
   assert int(state.extra["state"]["updates"]) == STEPS
@@ -76,6 +90,61 @@ def test_predictions_take_the_average(trained):
           zip(average, jax.tree.leaves(state.params), strict=True)]
   # With Adam, each step is as long as the step size.
   assert 0 < max(gaps) < STEPS * 0.01
+
+
+class Steps(NamedTuple):
+  """A run on one device, step by step."""
+  run: Callable
+  states: list
+  logs: list
+
+
+@pytest.fixture(scope="module")
+def in_parts():
+  """Two steps in two parts each, and one whose image is not finite."""
+  model = family(grad_accum_steps=2, skip_bad_steps=1)
+  init, tx, _ = make_init(model, model.config, model.config.total_steps)
+  run = jax.jit(make_train_step(model, tx, epoch_steps=2))
+  batches = [tiny.batch(step) for step in range(STEPS + 1)]
+  batches[STEPS]["image"][3, 0, 0] = np.inf
+  state = jax.jit(init)(jax.random.PRNGKey(0))
+  states = []
+  logs = []
+  for batch in batches:
+    state, log = run(state, None, batch)
+    states.append(state)
+    logs.append(log)
+  return Steps(run, states, logs)
+
+
+def assert_equal(state, other):
+  jax.tree.map(np.testing.assert_array_equal, state, other)
+
+
+def test_neither_parts_nor_devices_change_a_step(trained, in_parts):
+  _, whole_logs = trained
+  for ours, theirs in zip(in_parts.logs[:STEPS], whole_logs, strict=True):
+    for name in ("loss", "loss_instances", "grad_norm"):
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3)
+
+
+def test_a_bad_step_leaves_the_average(in_parts):
+  assert [int(log["bad"]) for log in in_parts.logs] == [0, 0, 1]
+  *_, before, after = in_parts.states
+  assert int(after.step) == STEPS + 1
+  assert_equal(after.replace(step=before.step), before)
+
+
+def test_the_average_survives_a_checkpoint(in_parts, tmp_path):
+  first, second, _ = in_parts.states
+  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save(1, first, {})
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=leaf.sharding), first)
+    restored, _ = checkpointer.restore_latest(shapes)
+  resumed, _ = in_parts.run(restored, None, tiny.batch(1))
+  assert_equal(resumed, second)
 
 
 def test_a_mask_depends_on_its_image_and_seed_alone(predict):
