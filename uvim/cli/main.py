@@ -12,7 +12,7 @@ from uvim.registry import unknown
 # with the functions `main(argv) -> exit code` and `make_parser()`.
 COMMANDS = {
     "predict": "predicts images and writes the predictions",
-    "explore": "a page to look at a model's guiding code",
+    "explore": "a page to look at what a model predicts, and how",
     "convert": "turns a run into a pack to share, or into a .npz and back",
     "push": "uploads a pack to the Hugging Face hub",
     "completion": "prints what lets a shell complete these commands",
