@@ -15,7 +15,10 @@ SHARED = ROOT.parent / "shared"
 # (The older emitters of kernels take half the time of the newer.)
 os.environ["XLA_FLAGS"] = " ".join([
     "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")])
+    "--xla_cpu_use_fusion_emitters=false",
+    # Programs are small, and tests fill all cores already.
+    "--xla_cpu_parallel_codegen_split_count=1",
+    os.environ.get("XLA_FLAGS", "")])
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR",
                       str(ROOT / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
