@@ -196,11 +196,14 @@ def _order_of_segments(masks_VHW):
   """By the row of their centers; where that is equal, by the column."""
   import tensorflow as tf
   _, height, width = tf.unstack(tf.shape(masks_VHW))
-  row_1H1 = tf.cast(tf.range(height), tf.float32)[None, :, None]
-  column_11W = tf.cast(tf.range(width), tf.float32)[None, None]
-  area_V = tf.reduce_sum(masks_VHW, axis=(1, 2))
-  y_V = tf.reduce_sum(masks_VHW * row_1H1, axis=(1, 2)) / area_V
-  x_V = tf.reduce_sum(masks_VHW * column_11W, axis=(1, 2)) / area_V
+  row_1H = tf.cast(tf.range(height), tf.float32)[None]
+  column_1W = tf.cast(tf.range(width), tf.float32)[None]
+  # Pixels of a segment in each row, and in each column.
+  in_row_VH = tf.reduce_sum(masks_VHW, axis=2)
+  in_column_VW = tf.reduce_sum(masks_VHW, axis=1)
+  area_V = tf.reduce_sum(in_row_VH, axis=1)
+  y_V = tf.reduce_sum(in_row_VH * row_1H, axis=1) / area_V
+  x_V = tf.reduce_sum(in_column_VW * column_1W, axis=1) / area_V
   # Both sorts are stable: equal rows keep the order of their columns.
   by_column_V = tf.argsort(x_V, stable=True)
   by_row_V = tf.argsort(tf.gather(y_V, by_column_V), stable=True)
