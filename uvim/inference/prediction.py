@@ -77,7 +77,7 @@ class Prediction:
   @property
   def log_likelihood(self) -> Float[np.ndarray, "n S"]:
     """The log-likelihood of each whole code, in nats."""
-    if self.codes is None:
+    if self.logprob is None and self.codes is None:
       raise ConfigError("This model has no code, so nothing tells how likely "
                         "its samples are.")
     if self.logprob is None:

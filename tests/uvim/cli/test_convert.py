@@ -79,7 +79,7 @@ def test_a_converted_workdir_is_an_oracle_and_a_start(tmp_path, call, stage_i):
   assert code == 0
   assert "\nparams/encoder/encoder_norm/bias\t(32,)\tfloat32\n" in printed
   total = sum(x.size for k, x in arrays.items() if k.startswith("params/"))
-  assert f"{total:,} parameters, 72 numbers of the quantizer's" in printed
+  assert f"{total:,} parameters, 72 numbers of its state" in printed
   start = VqvaeFamily(tiny.stage_i_config(model_init=str(workdir)))
   assert bits(start.open(Store()).initial) == bits(arrays)
   oracle = tiny.open_family(LmFamily(tiny.stage_ii_config(workdir))).frozen

@@ -86,7 +86,7 @@ def test_a_model_without_codes(tmp_path):
   assert prediction.num_samples == 2
   assert prediction.one(1).codes is None
   assert prediction.one(1).photos[0].shape == (6, 3, 3)
-  with pytest.raises(ConfigError, match="not written by the language model"):
+  with pytest.raises(ConfigError, match="This model has no code"):
     prediction.best()
   prediction.save(tmp_path)
   summary = json.loads((tmp_path / "predictions.json").read_text())
