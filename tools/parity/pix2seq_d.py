@@ -272,7 +272,7 @@ def _masks(case, model, params, seen, theirs) -> dict[str, jax.Array]:
   num_steps, time_difference = case.removeprefix("infer/").split("_")
 
   def generate(params, seen, start):
-    def denoise(noisy, level):
+    def denoise(noisy, level, _):
       return model.denoise(params, seen, noisy, level)
 
     return sampling.generate(
@@ -321,7 +321,7 @@ def _trajectory(case, scale, stub, noise) -> dict[str, np.ndarray]:
   inputs = []
   gammas = []
 
-  def denoise(noisy, level):
+  def denoise(noisy, level, _):
     inputs.append(noisy)
     gammas.append(level.signal)
     of_gamma = (stub["v"] * level.signal)[None, None, None]

@@ -25,6 +25,7 @@ from uvim.models.pix2seq_d.network import MAPS, Bits, Network, SeenImage
 from uvim.nn import losses
 from uvim.typing import (
   Array,
+  Bool,
   Float,
   Int,
   Logs,
@@ -36,6 +37,7 @@ from uvim.typing import (
 
 # Mixed into the keys of the examples, because `Pix2SeqD.draw` uses them, too.
 _DROPOUT_SALT = 0x64726f70
+_ESTIMATE_SALT = 0x65737469
 
 Labels = Int[Array, "B h w G"]
 LabelsBefore = Int[Array, "B h w F*G"]
@@ -48,10 +50,13 @@ class Drawn(NamedTuple):
     labels: class and instance id of each pixel; the ids may be drawn.
     time_B: in [0, 1]; 1 is all noise.
     noise: from N(0, 1), of the shape of the bits.
+    sees_estimate_B: whether the decoder sees a first try of its own; None: a
+      model without self-conditioning.
   """
   labels: Labels
   time_B: PerExample
   noise: Bits
+  sees_estimate_B: Bool[Array, "B"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +168,7 @@ class Pix2SeqD:
       noisy: Bits,
       level: Level,
       before: LabelsBefore | None = None,
+      estimate: Bits | None = None,
   ) -> Bits:
     """The bits without noise, as the network expects them, in [-b, b].
 
@@ -173,6 +179,8 @@ class Pix2SeqD:
       level: of each example, [B], or one for all, [].
       before: labels of the frames before; None: void. Only for a model with
         `frames_before`.
+      estimate: what the step before took for them; None: nothing, as at the
+        first step. A model without self-conditioning does not look at it.
     """
     batch_size = len(noisy)
     signal_B = jnp.broadcast_to(level.signal, (batch_size,))
@@ -185,12 +193,17 @@ class Pix2SeqD:
       numbers = self._apply(params, "head", features)
       return output.clean(numbers, noisy_rows, level_of_bits)
 
-    features = self._features(params, seen, noisy, signal_B, before)
+    features = self._features(
+        params, seen, noisy, signal_B, before, estimate)
     return sampling.map_by_rows(
         denoise_rows, (features, noisy), self._num_chunks(batch_size))
 
-  def _features(self, params, seen, noisy, signal_B, before):
+  def _features(self, params, seen, noisy, signal_B, before, estimate):
     """The decoder without its last layer, [B, r, c, C]."""
+    if not self.network.self_condition:
+      estimate = None
+    elif estimate is None:
+      estimate = jnp.zeros_like(noisy)
     analog_before = None
     num_frames = self.network.frames_before
     if num_frames:
@@ -202,7 +215,7 @@ class Pix2SeqD:
           before, num_frames * network.num_bits, network.input_scale,
           network.coding)
     return self._apply(
-        params, "features", seen, noisy, signal_B, analog_before)
+        params, "features", seen, noisy, signal_B, analog_before, estimate)
 
   def _num_chunks(self, batch_size):
     """In how many chunks the rows of the decoder's finest map are taken."""
@@ -244,7 +257,16 @@ class Pix2SeqD:
       ids = instances.shuffle_ids(
           labels[..., 1], keys_B3[:, 2], network.num_ids)
       labels = jnp.stack([labels[..., 0], ids], axis=-1)
-    return Drawn(labels, time_B, noise)
+    return Drawn(labels, time_B, noise, self._draw_sees_estimate(rngs_B))
+
+  def _draw_sees_estimate(self, rngs_B):
+    """Whether each example sees a first try; None without self-conditioning."""
+    probability = self.network.self_condition
+    if not probability:
+      return None
+    mix = functools.partial(jax.random.fold_in, data=_ESTIMATE_SALT)
+    draw = functools.partial(jax.random.bernoulli, p=probability)
+    return jax.vmap(draw)(jax.vmap(mix)(rngs_B))
 
   def loss(
       self,
@@ -269,7 +291,15 @@ class Pix2SeqD:
     clean = self.encode_labels(drawn.labels)
     noisy = steps.corrupt(clean, drawn.noise, level)
     weight = self.pixel_weights(drawn.labels)
-    features = self._features(params, seen, noisy, level_B.signal, before)
+    estimate = None
+    if drawn.sees_estimate_B is not None:
+      # Nothing is learned through it: it is an input like any other.
+      first_try = jax.lax.stop_gradient(
+          self.denoise(params, seen, noisy, level_B, before))
+      sees_estimate = drawn.sees_estimate_B[:, None, None, None]
+      estimate = jnp.where(sees_estimate, first_try, 0)
+    features = self._features(
+        params, seen, noisy, level_B.signal, before, estimate)
 
     def loss_of_rows(params, arrays):
       features, noisy, clean, noise, weight = arrays
@@ -397,7 +427,9 @@ def _init(network, rng):
   before = None
   if network.frames_before:
     before = jnp.concatenate([noisy] * network.frames_before, axis=-1)
-  variables = network.init(rng, image, noisy, jnp.zeros(1), before)
+  estimate = noisy if network.self_condition else None
+  variables = network.init(
+      rng, image, noisy, jnp.zeros(1), before, estimate)
   return variables["params"]
 
 
@@ -423,8 +455,8 @@ def _start(model, params, image, seeds_B, before):
   # Outside of the loop: it does not depend on the mask.
   seen = model.encode_image(params, image)
 
-  def denoise(noisy, level):
-    return model.denoise(params, seen, noisy, level, before)
+  def denoise(noisy, level, estimate):
+    return model.denoise(params, seen, noisy, level, before, estimate)
 
   draw_noise = sampling.noise_of_seeds(
       seeds_B, (*network.mask_size, network.num_bits))

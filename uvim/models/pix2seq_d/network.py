@@ -118,6 +118,12 @@ class Network(nn.Module):
       0.2, doc="Training shows void in place of the mask of an earlier frame "
       "with this probability.", source="0.2 (video), as released",
       check=fields.number(0, below=1))
+  self_condition: float = field(
+      0.0, doc="The decoder also sees what the step before took for the mask "
+      "(self-conditioning). In training it sees a first try of its own with "
+      "this probability; 0 leaves the input out.",
+      source="paper 0; Bit Diffusion (arXiv:2208.04202) 0.5",
+      check=fields.number(0, 1))
   image_encoder: ImageEncoder | None = field(
       None, doc="A pretrained network that sees the image in place of ResNet "
       "and transformer, see [image encoder](#image-encoder).",
@@ -250,9 +256,11 @@ class Network(nn.Module):
       noisy: Bits,
       signal_B: PerExample,
       before: Float[Array, "B h w F*n"] | None = None,
+      estimate: Bits | None = None,
   ) -> Numbers:
     """All parts in turn: creates all parameters."""
-    features = self.features(self.encode(image), noisy, signal_B, before)
+    features = self.features(
+        self.encode(image), noisy, signal_B, before, estimate)
     return self.head(features)
 
   def encode(
@@ -285,6 +293,7 @@ class Network(nn.Module):
       noisy: Bits,
       signal_B: PerExample,
       before: Float[Array, "B h w F*n"] | None = None,
+      estimate: Bits | None = None,
   ) -> Map:
     """The decoder without its last layer, [B, r, c, C].
 
@@ -293,10 +302,12 @@ class Network(nn.Module):
       noisy: analog bits with noise.
       signal_B: γ of each example.
       before: analog bits of the F earlier frames, the earliest first.
+      estimate: analog bits that the step before took for the mask.
     """
     inputs = [space_to_depth(noisy, self.mask_patch), seen.features]
-    if before is not None:
-      inputs.append(space_to_depth(before, self.mask_patch))
+    for analog in (before, estimate):
+      if analog is not None:
+        inputs.append(space_to_depth(analog, self.mask_patch))
     # Before they are joined: the result is one of the largest arrays.
     inputs = [part.astype(self.dtype) for part in inputs]
     x = jnp.concatenate(inputs, axis=-1)

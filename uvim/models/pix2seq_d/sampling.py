@@ -21,15 +21,17 @@ from uvim.typing import Array, Float, Int, PyTree, Seeds
 
 Bits = Float[Array, "B h w n"]
 
-# (noisy bits, their level of noise) → the bits without noise, in [-b, b].
-Denoise = Callable[[Bits, Level], Bits]
+# (noisy bits, their level of noise, what the step before gave or zeros) → the
+# bits without noise, in [-b, b].
+Denoise = Callable[[Bits, Level, Bits], Bits]
 # Number of a draw, traced → noise from N(0, 1) of the shape of the bits.
 DrawNoise = Callable[[Any], Bits]
 
 
-# (number of a step from 0, traced, and the noisy bits that it starts with) →
-# the noisy bits after it, and those that it takes for the bits without noise.
-RunStep = Callable[[Any, Bits], tuple[Bits, Bits]]
+# (number of a step from 0, traced, the noisy bits that it starts with, and what
+# the step before took for the bits without noise) → the noisy bits after it,
+# and what it takes for the bits without noise.
+RunStep = Callable[[Any, Bits, Bits], tuple[Bits, Bits]]
 
 
 class Steps(NamedTuple):
@@ -67,8 +69,8 @@ def generate(
       time_difference=time_difference, sampler=sampler, schedule=schedule)
 
   def go_on(index, carry):
-    noisy, _ = carry
-    return run_step(index, noisy)
+    noisy, clean = carry
+    return run_step(index, noisy, clean)
 
   start = draw_noise(0)
   _, clean = jax.lax.fori_loop(
@@ -94,8 +96,8 @@ def generate_steps(
   run_step = make_step(denoise, draw_noise, **options)
 
   def go_on(index, carry):
-    _, noisy, _ = carry
-    return (noisy, *run_step(index, noisy))
+    _, noisy, clean = carry
+    return (noisy, *run_step(index, noisy, clean))
 
   def go_to(carry, number):
     num_done, before, noisy, clean = carry
@@ -140,9 +142,9 @@ def make_step(
   levels_now = schedules.level_at(jnp.asarray(times.now), schedule)
   levels_after = schedules.level_at(jnp.asarray(times.next), schedule)
 
-  def run_step(index, noisy):
+  def run_step(index, noisy, clean_before):
     now = _at(levels_now, index)
-    clean = denoise(noisy, now)
+    clean = denoise(noisy, now, clean_before)
     split = steps.split_by_clean(noisy, clean, now)
     new_noise = None
     if steps.needs_noise(sampler):

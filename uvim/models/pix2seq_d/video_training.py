@@ -52,7 +52,8 @@ def draw(
   *earlier, last = jnp.split(drawn.labels, len(frames), axis=1)
   noise = jnp.split(drawn.noise, len(frames), axis=1)[-1]
   shown = _hide_some(earlier, rngs_B, model.network.frame_dropout)
-  return Drawn(last, drawn.time_B, noise), jnp.concatenate(shown, axis=-1)
+  drawn = drawn._replace(labels=last, noise=noise)
+  return drawn, jnp.concatenate(shown, axis=-1)
 
 
 def _split_frames(before: LabelsBefore) -> list[Labels]:

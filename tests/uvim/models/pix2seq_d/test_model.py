@@ -116,7 +116,7 @@ def test_an_untrained_network_finds_all_bit_patterns_alike():
 
 
 def test_what_is_drawn_for_an_example_depends_on_its_key_alone():
-  model = make()
+  model = make(self_condition=0.5)
   labels = jnp.asarray(np.random.default_rng(1).integers(0, 13, (3, 4, 8, 2)))
   rngs_B = jax.random.split(jax.random.key(1), 3)
   drawn = model.draw(labels, rngs_B)
@@ -126,6 +126,26 @@ def test_what_is_drawn_for_an_example_depends_on_its_key_alone():
   assert not np.array_equal(drawn.labels[..., 1], labels[..., 1])
   kept = make(random_ids=False).draw(labels, rngs_B)
   np.testing.assert_array_equal(kept.labels, labels)
+
+
+def test_self_conditioning_shows_some_examples_a_first_try():
+  model, params = fresh(self_condition=0.5)
+  params = decided(params)
+  rngs_B = jax.random.split(jax.random.key(1), 2)
+  drawn = model.draw(jnp.ones((2, 4, 8, 2), jnp.int32), rngs_B)
+
+  @jax.jit
+  def loss(sees_estimate_B):
+    seen = model.encode_image(params, images(2))
+    loss_B, _ = model.loss(
+        params, seen, drawn._replace(sees_estimate_B=sees_estimate_B))
+    return loss_B
+
+  without = loss(jnp.array([False, False]))
+  with_first_try = loss(jnp.array([True, True]))
+  assert np.all(without != with_first_try)
+  np.testing.assert_array_equal(
+      loss(jnp.array([True, False])), [with_first_try[0], without[1]])
 
 
 def test_dropout_takes_from_an_example_by_its_key_alone():
@@ -195,13 +215,15 @@ def test_training_never_holds_all_scores_of_a_mask():
   assert largest == 512 * 512 * (256 + 128) < 512 * 512 * 2 * num_classes
 
 
-def test_video_adds_channels_to_the_first_layer_alone():
+@pytest.mark.parametrize("changes,num_inputs", [
+    ({"frames_before": 2}, 2 * 16), ({"self_condition": 0.5}, 16)])
+def test_other_masks_add_channels_to_the_first_layer_alone(changes, num_inputs):
   counts = count_arrays(make())
-  of_video = count_arrays(make(frames_before=2))
-  differing = [name for name in counts if counts[name] != of_video[name]]
+  of_other = count_arrays(make(**changes))
+  differing = [name for name in counts if counts[name] != of_other[name]]
   assert differing == ["denoiser/conv_in/kernel"]
-  added = of_video[differing[0]] - counts[differing[0]]
-  assert added == 2 * 16 * 8
+  added = of_other[differing[0]] - counts[differing[0]]
+  assert added == num_inputs * 8
 
 
 def test_how_blocks_are_computed_changes_no_parameter():

@@ -32,12 +32,12 @@ def generate(denoise, draw_noise=None, **changes):
 ])
 def test_who_knows_the_mask_ends_at_it(changes):
   analog = bits.encode_map(LABELS, 16, SCALE)
-  result = generate(lambda noisy, level: analog, **changes)
+  result = generate(lambda noisy, level, before: analog, **changes)
   np.testing.assert_array_equal(bits.decode_map(result, SIZES), LABELS)
 
 
 def test_the_last_of_more_steps_sees_less_noise():
-  def say_deviation(noisy, level):
+  def say_deviation(noisy, level, before):
     return jnp.full_like(noisy, jnp.sqrt(level.noise))
 
   few = generate(say_deviation, num_steps=2, time_difference=0.0)
@@ -45,9 +45,17 @@ def test_the_last_of_more_steps_sees_less_noise():
   assert float(many.max()) < float(few.max()) < 1
 
 
+def test_a_step_sees_what_the_one_before_took_for_the_mask():
+  def count(noisy, level, before):
+    return before + 1
+
+  result = generate(count, num_steps=3)
+  np.testing.assert_array_equal(result, np.full_like(result, 3))
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_kept_steps_are_those_of_the_sampling(sampler):
-  def denoise(noisy, level):
+  def denoise(noisy, level, before):
     # What it says differs from step to step and from pixel to pixel.
     return jnp.tanh(noisy) * level.noise
 
