@@ -47,10 +47,11 @@ class ClipCounts:
 
   def __add__(self, other: "ClipCounts") -> "ClipCounts":
     return ClipCounts(
-        self.confusion_VV + other.confusion_VV,
-        self.true_areas + other.true_areas,
-        self.predicted_areas + other.predicted_areas,
-        self.shared_areas + other.shared_areas)
+        confusion_VV=self.confusion_VV + other.confusion_VV,
+        true_areas=self.true_areas + other.true_areas,
+        predicted_areas=self.predicted_areas + other.predicted_areas,
+        shared_areas=self.shared_areas + other.shared_areas,
+    )
 
 
 State = Mapping[int, ClipCounts]  # Of each clip.
@@ -74,8 +75,9 @@ class Stq(base.Evaluator):
 
   def read_truth(self, index: int) -> dict[str, Any]:
     example = self.split.example(index)
+    image_id = int(example["image/id"])
     frame = clips.true_frame(example, "stq")
-    return {"image/id": int(example["image/id"]), "frame": frame}
+    return {"image/id": image_id, "frame": frame}
 
   def initial(self) -> State:
     return {}
@@ -89,9 +91,18 @@ class Stq(base.Evaluator):
     """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
     true: TrueFrame = truth["frame"]
     semantics_HW, instances_HW = clips.predicted_maps(
-        prediction, true.semantics_HW.shape, len(self._is_thing_V))
-    counts = count_frame(true, semantics_HW, instances_HW, self._is_thing_V)
-    return self.merge(state, {true.clip_id: counts})
+        prediction,
+        size=true.semantics_HW.shape,
+        num_classes=len(self._is_thing_V),
+    )
+    counts = count_frame(
+        true,
+        semantics_HW=semantics_HW,
+        instances_HW=instances_HW,
+        is_thing_V=self._is_thing_V,
+    )
+    of_frame = {true.clip_id: counts}
+    return self.merge(state, of_frame)
 
   def merge(self, first: State, second: State) -> State:
     merged = dict(first)
@@ -105,12 +116,14 @@ class Stq(base.Evaluator):
     confusion_VV = sum(counts.confusion_VV for counts in state.values())
     # Also where no frame was seen, and the sum is the number 0.
     if not np.any(confusion_VV):
-      raise ConfigError("stq: no pixel of the truth has a class, so there is "
-                        "nothing to measure.")
+      raise ConfigError(
+          "stq: no pixel of the truth has a class, so there is nothing to "
+          "measure.")
     sq = segmentation_quality(confusion_VV)
     aq = association_quality(state)
+    stq = float(np.sqrt(aq * sq))
     return {
-        "STQ": 100 * float(np.sqrt(aq * sq)),
+        "STQ": 100 * stq,
         "AQ": 100 * aq,
         "SQ": 100 * sq,
     }
@@ -130,45 +143,66 @@ def count_frame(
     instances_HW: predicted instances.
     is_thing_V: which classes are things.
   """
-  num_classes = len(is_thing_V)
   is_true_thing_HW = is_thing_V[true.semantics_HW]
+  is_predicted_thing_HW = is_thing_V[semantics_HW]
   # Nobody knows the tracks in a crowd of things.
   is_told_apart_HW = ~(true.is_crowd_HW & is_true_thing_HW)
   is_true_thing_HW = is_true_thing_HW & is_told_apart_HW
-  is_predicted_thing_HW = is_thing_V[semantics_HW] & is_told_apart_HW
+  is_predicted_thing_HW = is_predicted_thing_HW & is_told_apart_HW
+  is_both_HW = is_true_thing_HW & is_predicted_thing_HW
   true_HW = _tracks(true.semantics_HW, true.instances_HW)
   predicted_HW = _tracks(semantics_HW, instances_HW)
-  is_both_HW = is_true_thing_HW & is_predicted_thing_HW
+  confusion_VV = _confusion(
+      true.semantics_HW,
+      predicted_HW=semantics_HW,
+      num_classes=len(is_thing_V),
+  )
+  shared_areas = _count_pairs(
+      true=true_HW[is_both_HW],
+      predicted=predicted_HW[is_both_HW],
+  )
   return ClipCounts(
-      confusion_VV=_confusion(true.semantics_HW, semantics_HW, num_classes),
+      confusion_VV=confusion_VV,
       true_areas=_count(true_HW[is_true_thing_HW]),
       predicted_areas=_count(predicted_HW[is_predicted_thing_HW]),
-      shared_areas=_count_pairs(true_HW[is_both_HW], predicted_HW[is_both_HW]))
+      shared_areas=shared_areas,
+  )
 
 
-def _tracks(semantics_HW: np.ndarray, instances_HW: np.ndarray) -> np.ndarray:
+def _tracks(
+    semantics_HW: np.ndarray,
+    instances_HW: np.ndarray,
+) -> np.ndarray:
   """The track of each pixel, int64."""
-  return semantics_HW.astype(np.int64) * _STRIDE + instances_HW
+  classes_HW = semantics_HW.astype(np.int64)
+  return classes_HW * _STRIDE + instances_HW
 
 
-def _confusion(true_HW: np.ndarray, predicted_HW: np.ndarray, num_classes: int
-               ) -> np.ndarray:
+def _confusion(
+    true_HW: np.ndarray,
+    predicted_HW: np.ndarray,
+    num_classes: int,
+) -> np.ndarray:
   """Pixels by true and by predicted class, int64 [V,V]; none of true void."""
+  # One number for each pair of classes.
   pairs_HW = true_HW * num_classes + predicted_HW
-  counts = np.bincount(pairs_HW.ravel(), minlength=num_classes**2)
+  pairs = pairs_HW.ravel()
+  num_pairs = num_classes**2
+  counts = np.bincount(pairs, minlength=num_pairs)
   confusion_VV = counts.reshape(num_classes, num_classes)
   confusion_VV[0] = 0
   return confusion_VV
 
 
 def _count(tracks: np.ndarray) -> Areas:
+  """Pixels of each track, in rising order."""
   different, areas = np.unique(tracks, return_counts=True)
   pairs = zip(different.tolist(), areas.tolist(), strict=True)
   return Areas(dict(pairs))
 
 
 def _count_pairs(true: np.ndarray, predicted: np.ndarray) -> Areas:
-  """Counts equal pairs.
+  """Counts equal pairs, in rising order.
 
   Args:
     true: the true tracks of some pixels.
@@ -177,15 +211,15 @@ def _count_pairs(true: np.ndarray, predicted: np.ndarray) -> Areas:
   true_tracks, true_places = np.unique(true, return_inverse=True)
   predicted_tracks, predicted_places = np.unique(
       predicted, return_inverse=True)
-  shape = (len(true_tracks), len(predicted_tracks))
-  areas = np.zeros(shape, np.int64)
-  np.add.at(areas, (true_places, predicted_places), 1)
+  num_predicted = len(predicted_tracks)
+  # One number for each pair of places.
+  pairs = true_places * num_predicted + predicted_places
   shared = Areas()
-  for true_place, predicted_place in np.argwhere(areas):
-    area = areas[true_place, predicted_place]
-    true_track = true_tracks[true_place]
-    predicted_track = predicted_tracks[predicted_place]
-    shared[int(true_track), int(predicted_track)] = int(area)
+  for pair, area in _count(pairs).items():
+    true_place, predicted_place = divmod(pair, num_predicted)
+    true_track = int(true_tracks[true_place])
+    predicted_track = int(predicted_tracks[predicted_place])
+    shared[true_track, predicted_track] = area
   return shared
 
 
@@ -198,7 +232,9 @@ def segmentation_quality(confusion_VV: np.ndarray) -> float:
   # As in the released code, void counts as a class of IoU 0 where it is
   # predicted on pixels of a class.
   is_there_V = union_V > 0
-  iou = hits_V[is_there_V] / union_V[is_there_V]
+  hits = hits_V[is_there_V]
+  union = union_V[is_there_V]
+  iou = hits / union
   return float(iou.mean())
 
 
@@ -211,7 +247,8 @@ def association_quality(state: State) -> float:
     for (true, predicted), shared in counts.shared_areas.items():
       true_area = counts.true_areas[true]
       predicted_area = counts.predicted_areas[predicted]
-      iou = shared / (true_area + predicted_area - shared)
+      union = true_area + predicted_area - shared
+      iou = shared / union
       # Each predicted track counts by its share of the true one.
       total += iou * shared / true_area
   return total / max(1, num_tracks)
