@@ -24,10 +24,9 @@ from PIL import Image
 
 from uvim import pixels
 
-FRAMES_BEFORE = 2
-
 # Of the maps of the frames before, the latest first.
-MAP_KEYS = tuple(f"clip/image_{back}" for back in range(1, FRAMES_BEFORE + 1))
+MAP_KEYS = ("clip/image_1", "clip/image_2")
+FRAMES_BEFORE = len(MAP_KEYS)
 
 
 class PanopticMap(NamedTuple):
@@ -41,8 +40,11 @@ class PanopticMap(NamedTuple):
   label_of_id: dict[int, int]
 
 
-def encode_map(ids_HW: np.ndarray, label_of_id: dict[int, int],
-               compress_level: int = 6) -> PanopticMap:
+def encode_map(
+    ids_HW: np.ndarray,
+    label_of_id: dict[int, int],
+    compress_level: int = 6,
+) -> PanopticMap:
   """The PanopticMap of a map of ids.
 
   Args:
@@ -50,10 +52,14 @@ def encode_map(ids_HW: np.ndarray, label_of_id: dict[int, int],
     label_of_id: id → label of each object.
     compress_level: of zlib, 0 to 9.
   """
+  colors = pixels.rgb_from_ids(ids_HW)
+  image = Image.fromarray(colors)
   file = io.BytesIO()
-  colors = Image.fromarray(pixels.rgb_from_ids(ids_HW))
-  colors.save(file, format="png", compress_level=compress_level)
-  return PanopticMap(file.getvalue(), label_of_id)
+  image.save(file, format="png", compress_level=compress_level)
+  return PanopticMap(
+      png=file.getvalue(),
+      label_of_id=label_of_id,
+  )
 
 
 def make_features(label_names: Sequence[str]) -> dict[str, Any]:
@@ -78,9 +84,13 @@ def make_features(label_names: Sequence[str]) -> dict[str, Any]:
   return features
 
 
-def frame_fields(clip_id: int, frame: int, current: PanopticMap,
-                 before: Sequence[PanopticMap], void: PanopticMap
-                 ) -> dict[str, Any]:
+def frame_fields(
+    clip_id: int,
+    frame: int,
+    current: PanopticMap,
+    before: Sequence[PanopticMap],
+    void: PanopticMap,
+) -> dict[str, Any]:
   """The values of the features.
 
   Args:
@@ -91,9 +101,14 @@ def frame_fields(clip_id: int, frame: int, current: PanopticMap,
     void: stands for frames that there are not; of the same size.
   """
   # The first frames have none or few before them.
-  padded = [*[void] * FRAMES_BEFORE, *before]
-  latest_first = reversed(padded[-FRAMES_BEFORE:])
-  fields = {"clip/id": clip_id, "clip/frame": frame}
+  padding = FRAMES_BEFORE * [void]
+  padded = [*padding, *before]
+  latest_last = padded[-FRAMES_BEFORE:]
+  latest_first = reversed(latest_last)
+  fields = {
+      "clip/id": clip_id,
+      "clip/frame": frame,
+  }
   label_of_id = dict(current.label_of_id)
   for key, panoptic_map in zip(MAP_KEYS, latest_first, strict=True):
     fields[key] = panoptic_map.png

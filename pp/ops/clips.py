@@ -31,6 +31,7 @@ def clip_panoptic():
     objects = get(data, "clip/objects")
 
     def labels_of(key):
+      """The two channels of one map, int32 [H, W, 1] each."""
       channels = read_map({
           "panoptic_image": get(data, key),
           "panoptic_objects": objects,
@@ -41,8 +42,9 @@ def clip_panoptic():
     # The earliest first, as the model takes them.
     for key in reversed(MAP_KEYS):
       labels_before += labels_of(key)
+    labels = labels_of("panoptic_image")
     out = dict(data)
-    out["labels"] = tf.concat(labels_of("panoptic_image"), -1)
+    out["labels"] = tf.concat(labels, -1)
     out["labels_before"] = tf.concat(labels_before, -1)
     for key in _NUMBERS:
       out[key] = tf.cast(get(data, key), tf.int32)

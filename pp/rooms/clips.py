@@ -43,7 +43,8 @@ def draw_clip(seed, index, height=None, width=None):
   rng = make_rng(seed, index)
   scene = draw_scene(rng, height, width)
   motion = draw_motion(rng, scene)
-  return Clip(scene, motion, draw_ids(rng))
+  ids = draw_ids(rng)
+  return Clip(scene, motion, ids)
 
 
 def frame_of(clip, frame):
@@ -61,7 +62,11 @@ def frame_of(clip, frame):
   image, number_HW, _ = render_scene(scene)
   thing_labels = [thing.label for thing in scene.things]
   segments, objects = describe(number_HW, clip.ids, thing_labels)
-  return {"image": image, "segments": segments, "objects": objects}
+  return {
+      "image": image,
+      "segments": segments,
+      "objects": objects,
+  }
 
 
 def render_frame(seed, index, frame, height=None, width=None):

@@ -23,9 +23,17 @@ _MAX_TURN = 0.1  # Of a thing, from a frame to the next.
 _CAMERA_DISTANCE = 1.0  # From the camera to the rim of a thing.
 _NUM_POINTS = 9  # That stand for a path.
 
-# Sideways, up, forward; yaw; pitch.
-_CAMERA_LOW = (-0.5, -0.1, 0.0, -0.3, -0.07)
-_CAMERA_HIGH = (0.5, 0.1, 0.3, 0.3, 0.07)
+# Between these, the camera goes and turns up to its far point.
+_CAMERA_LOW = (
+    -0.5, -0.1, 0.0,  # Sideways, up, forward.
+    -0.3,  # Yaw.
+    -0.07,  # Pitch.
+)
+_CAMERA_HIGH = (
+    0.5, 0.1, 0.3,
+    0.3,
+    0.07,
+)
 
 
 class CameraMotion(NamedTuple):
@@ -58,19 +66,26 @@ def draw_motion(rng, scene):
   """
   camera = _draw_camera_motion(rng)
   camera_path = _path(scene.camera.eye, camera.way)
-  # At first, the path of a thing is where it stands.
-  paths = [thing.origin[None, ::2] for thing in scene.things]
+  # At first, the path of a thing is the one point where it stands.
+  paths = []
+  for thing in scene.things:
+    place_xz = thing.origin[::2]
+    paths.append(place_xz[None])
   motions = []
   for number, thing in enumerate(scene.things):
     is_free = _make_test(scene, number, paths, camera_path)
     motion = _draw_thing_motion(rng, thing, is_free)
     paths[number] = _path(thing.origin, motion.way)
     motions.append(motion)
-  return Motion(camera, motions)
+  return Motion(
+      camera=camera,
+      things=motions,
+  )
 
 
 def _draw_camera_motion(rng):
-  *way, yaw, pitch = draw_between(rng, _CAMERA_LOW, _CAMERA_HIGH)
+  drawn = draw_between(rng, _CAMERA_LOW, _CAMERA_HIGH)
+  *way, yaw, pitch = drawn
   return CameraMotion(
       way=np.float32(way),
       yaw=yaw,
@@ -89,30 +104,40 @@ def _draw_thing_motion(rng, thing, is_free):
   """
   # As many random numbers for each thing, whatever becomes of it.
   wants_to_move = rng.random() < _MOVING_SHARE
-  angles = rng.uniform(0, 2 * np.pi, _TRIES)
+  full_turn = 2 * np.pi
+  angles = rng.uniform(0, full_turn, _TRIES)
   reaches = rng.uniform(*_REACHES, _TRIES)
   turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
   period = rng.uniform(*_PERIODS)
-  still = ThingMotion(np.zeros(3, np.float32), 0.0, period)
-  if thing.label == CLUTTER or not wants_to_move:
+  still = ThingMotion(
+      way=np.zeros(3, np.float32),
+      turn=0.0,
+      period=period,
+  )
+  if not wants_to_move or thing.label == CLUTTER:
     return still
   for angle, reach in zip(angles, reaches, strict=True):
-    direction = np.float32([np.cos(angle), 0, np.sin(angle)])
-    way = np.float32(reach) * direction
+    way = _way(angle, reach)
     path = _path(thing.origin, way)
     if is_free(path):
       return ThingMotion(way, turn, period)
   return still
 
 
+def _way(angle, reach):
+  """float32 [3], so far over the floor in a direction."""
+  x = np.cos(angle)
+  z = np.sin(angle)
+  direction = np.float32([x, 0, z])
+  return np.float32(reach) * direction
+
+
 def _path(start, way):
   """Points x, z from a start to its far point: float [P, 2]."""
+  start_xz = start[::2]
+  way_xz = way[::2]
   shares = np.linspace(0, 1, _NUM_POINTS)
-  start_x, _, start_z = start
-  way_x, _, way_z = way
-  x = start_x + shares * way_x
-  z = start_z + shares * way_z
-  return np.stack([x, z], -1)
+  return start_xz + np.outer(shares, way_xz)
 
 
 def _make_test(scene, number, paths, camera_path):
@@ -124,14 +149,20 @@ def _make_test(scene, number, paths, camera_path):
   radius = footprint(scene.things[number])
   room_width, _, room_depth = scene.room
   far_corner = np.array([room_width, room_depth])
-  obstacles = [(camera_path, radius + _CAMERA_DISTANCE)]
+  camera_distance = radius + _CAMERA_DISTANCE
+  # Each is a path, and how far from it the thing must stay.
+  obstacles = [(camera_path, camera_distance)]
   for other, path in enumerate(paths):
-    if other != number:
-      distance = radius + footprint(scene.things[other])
-      obstacles.append((path, distance))
+    if other == number:
+      continue
+    other_radius = footprint(scene.things[other])
+    distance = radius + other_radius
+    obstacles.append((path, distance))
 
   def is_free(path):
-    to_wall = np.minimum(path, far_corner - path)
+    # From each point to the nearer of two walls, for both pairs of walls.
+    to_far_walls = far_corner - path
+    to_wall = np.minimum(path, to_far_walls)
     if to_wall.min() < radius:
       return False
     for points, distance in obstacles:
@@ -144,15 +175,10 @@ def _make_test(scene, number, paths, camera_path):
 
 def _least_distance(path, other):
   """Between any point of one path and any of another."""
-  between = path[:, None] - other[None]
+  # Each point of the path with each of the other.
+  between = path[:, None] - other
   distances = np.linalg.norm(between, axis=-1)
   return distances.min()
-
-
-def _to_and_fro(frame, period):
-  """The share of its way that something has gone: 0 to 1 and back."""
-  share = (frame / period) % 1
-  return 1 - abs(1 - 2 * share)
 
 
 def move(scene, motion, frame):
@@ -163,16 +189,37 @@ def move(scene, motion, frame):
     motion: its Motion.
     frame: the number, an int ≥ 0.
   """
-  share = _to_and_fro(frame, motion.camera.period)
-  camera = move_camera(
-      scene.camera,
-      np.float32(share) * motion.camera.way,
-      yaw=share * motion.camera.yaw,
-      pitch=share * motion.camera.pitch)
+  camera = _move_camera(scene.camera, motion.camera, frame)
   things = []
   for thing, thing_motion in zip(scene.things, motion.things, strict=True):
-    share = _to_and_fro(frame, thing_motion.period)
-    things.append(thing._replace(
-        origin=thing.origin + np.float32(share) * thing_motion.way,
-        yaw=thing.yaw + frame * thing_motion.turn))
+    moved = _move_thing(thing, thing_motion, frame)
+    things.append(moved)
   return scene._replace(camera=camera, things=things)
+
+
+def _move_camera(camera, motion, frame):
+  share = _to_and_fro(frame, motion.period)
+  return move_camera(
+      camera,
+      way=np.float32(share) * motion.way,
+      yaw=share * motion.yaw,
+      pitch=share * motion.pitch,
+  )
+
+
+def _move_thing(thing, motion, frame):
+  share = _to_and_fro(frame, motion.period)
+  way = np.float32(share) * motion.way
+  # A thing turns on and on; only its way leads back.
+  turn = frame * motion.turn
+  return thing._replace(
+      origin=thing.origin + way,
+      yaw=thing.yaw + turn,
+  )
+
+
+def _to_and_fro(frame, period):
+  """The share of its way that something has gone: 0 to 1 and back."""
+  share_of_period = (frame / period) % 1
+  to_far_point = abs(1 - 2 * share_of_period)
+  return 1 - to_far_point
