@@ -10,7 +10,7 @@ frames as images, in the order of their names.
 
 DIR gets overlay.mp4, to look at; masks/NAME.png, the id of each pixel as 8 bits
 with a palette, as DAVIS has it; and tracks.json, what each id is. A track has
-one color in all of them. Films need the package av: pip install 'uvim[video]'.
+one color in all of them. Films need the package av: pip install '.[video]'.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Reads the frames of a film or of a folder, and writes films.
 
-Films need the package `av`: pip install 'uvim[video]'. Only a few containers
+Films need the package `av`: pip install '.[video]'. Only a few containers
 are ever tried, each by its own reader: others, such as playlists, may name
 further files and addresses.
 
@@ -64,7 +64,7 @@ def import_av() -> Any:
   try:
     import av
   except ImportError:
-    raise ConfigError("Films need the package av: pip install 'uvim[video]', "
+    raise ConfigError("Films need the package av: pip install '.[video]', "
                       "or pip install av.") from None
   av.logging.set_level(None)
   return av
