@@ -24,8 +24,12 @@ from uvim.registry import ConfigError, one_line
 Frame = np.ndarray
 # Ending of a film → the reader of its container.
 READERS = {
-    ".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".mkv": "matroska",
-    ".webm": "matroska", ".avi": "avi",
+    ".mp4": "mov",
+    ".m4v": "mov",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "matroska",
+    ".avi": "avi",
 }
 # Frames a second of a folder, which does not tell.
 FOLDER_RATE = 10
@@ -52,7 +56,12 @@ class Film(NamedTuple):
 
 def is_film(path: str | os.PathLike) -> bool:
   """Whether the name is that of a film."""
-  return pathlib.Path(path).suffix.lower() in READERS
+  return _ending(path) in READERS
+
+
+def _ending(path: str | os.PathLike) -> str:
+  path = pathlib.Path(path)
+  return path.suffix.lower()
 
 
 def import_av() -> Any:
@@ -64,8 +73,9 @@ def import_av() -> Any:
   try:
     import av
   except ImportError:
-    raise ConfigError("Films need the package av: pip install '.[video]', "
-                      "or pip install av.") from None
+    raise ConfigError(
+        "Films need the package av: pip install '.[video]', or pip install "
+        "av.") from None
   av.logging.set_level(None)
   return av
 
@@ -84,19 +94,23 @@ def open_film(path: str | os.PathLike, *, max_pixels: int) -> Film:
   Raises:
     ConfigError: nothing there, no film, no images, or images of two sizes.
   """
-  path = pathlib.Path(finder.expand(path))
+  expanded = finder.expand(path)
+  path = pathlib.Path(expanded)
   if path.is_dir():
     return _open_folder(path, max_pixels)
   finder.check_file(path, "film or folder")
   if not is_film(path):
-    raise ConfigError(f"{path}: is no film; allowed: {', '.join(READERS)}, or "
-                      "a folder of images.")
+    allowed = ", ".join(READERS)
+    raise ConfigError(
+        f"{path}: is no film; allowed: {allowed}, or a folder of images.")
   with _container(path) as container:
     stream = _stream_of(container, path, max_pixels)
     rate = stream.average_rate
-  if not rate or not 0 < rate <= _MAX_RATE:
-    raise ConfigError(f"{path}: has {rate} frames a second; it must be a "
-                      f"number > 0 and ≤ {_MAX_RATE}.")
+  # None: the film does not tell.
+  if rate is None or not 0 < rate <= _MAX_RATE:
+    raise ConfigError(
+        f"{path}: has {rate} frames a second; it must be a number > 0 and "
+        f"≤ {_MAX_RATE}.")
   return Film(path, fractions.Fraction(rate))
 
 
@@ -104,32 +118,58 @@ def _open_folder(folder: pathlib.Path, max_pixels: int) -> Film:
   paths = finder.find_files(folder, images.SUFFIXES)
   if not paths:
     raise ConfigError(f"{folder}: holds no images.")
-  paths.sort(key=lambda path: _name_and_numbers(path.relative_to(folder)))
+
+  def order(path: pathlib.Path) -> list[str | int]:
+    return _name_and_numbers(path.relative_to(folder))
+
+  paths.sort(key=order)
   first_size = None
-  found = {}
+  path_of_name = {}
   for path in paths:
-    with opener.open_image(path, str(path), max_pixels=max_pixels) as image:
-      size = image.size
+    size = _read_size(path, max_pixels)
     first_size = first_size or size
     if size != first_size:
       raise ConfigError(
-          f"{path}: is {size[0]}×{size[1]} pixels; all frames must be "
-          f"{first_size[0]}×{first_size[1]} as {paths[0].name}.")
-    name = path.relative_to(folder).with_suffix("").as_posix()
-    name = name.replace("/", "_")
-    if name in found:
-      raise ConfigError(f"{path}: another frame has the name {name!r}, too; "
-                        "each must have its own, whatever the ending.")
-    found[name] = path
-  return Film(folder, fractions.Fraction(FOLDER_RATE), found)
+          f"{path}: is {_size_text(size)} pixels; all frames must be "
+          f"{_size_text(first_size)} as {paths[0].name}.")
+    name = _frame_name(path.relative_to(folder))
+    if name in path_of_name:
+      raise ConfigError(
+          f"{path}: another frame has the name {name!r}, too; each must have "
+          "its own, whatever the ending.")
+    path_of_name[name] = path
+  return Film(
+      path=folder,
+      rate=fractions.Fraction(FOLDER_RATE),
+      images=path_of_name,
+  )
 
 
 def _name_and_numbers(path: pathlib.PurePath) -> list[str | int]:
   """A name to sort by: its numbers count as numbers."""
   parts = re.split(r"([0-9]+)", path.as_posix())
   # Every second part is a number.
-  return [int(part) if place % 2 else part
-          for place, part in enumerate(parts)]
+  numbers = [int(part) for part in parts[1::2]]
+  parts[1::2] = numbers
+  return parts
+
+
+def _frame_name(path: pathlib.PurePath) -> str:
+  """a/b.png → a_b."""
+  without_ending = path.with_suffix("")
+  return without_ending.as_posix().replace("/", "_")
+
+
+def _read_size(path: pathlib.Path, max_pixels: int) -> tuple[int, int]:
+  """Width and height of an image."""
+  name = str(path)
+  with opener.open_image(path, name, max_pixels=max_pixels) as image:
+    return image.size
+
+
+def _size_text(size: tuple[int, int]) -> str:
+  width, height = size
+  return f"{width}×{height}"
 
 
 def read_frames(film: Film, *, max_pixels: int) -> Iterator[Frame]:
@@ -154,25 +194,35 @@ def _read_film(path: pathlib.Path, max_pixels: int) -> Iterator[Frame]:
     number = 0
     try:
       for frame in container.decode(stream):
-        if (frame.width, frame.height) != (stream.width, stream.height):
-          raise ConfigError(f"{path}: frame {number} has another size than "
-                            "those before it.")
-        array_HWC = frame.to_ndarray(format="rgb24")
-        # A phone stores a film as its chip lies, and how it was held.
-        quarter_turns = round(frame.rotation / 90)
-        yield np.ascontiguousarray(np.rot90(array_HWC, quarter_turns))
+        size = (frame.width, frame.height)
+        if size != (stream.width, stream.height):
+          raise ConfigError(
+              f"{path}: frame {number} has another size than those before it.")
+        yield _upright(frame)
         number += 1
     except av.error.FFmpegError as error:
-      raise ConfigError(f"{path}: frame {number} cannot be read: "
-                        f"{_reason(error)}.") from error
+      raise ConfigError(
+          f"{path}: frame {number} cannot be read: "
+          f"{_reason(error)}.") from error
   if not number:
     raise ConfigError(f"{path}: holds no frame.")
 
 
+def _upright(frame: Any) -> Frame:
+  """The pixels of a frame of `av`, as the camera was held."""
+  stored_HWC = frame.to_ndarray(format="rgb24")
+  # A phone stores a film as its chip lies, and how it was held.
+  quarter_turns = round(frame.rotation / 90)
+  upright_HWC = np.rot90(stored_HWC, quarter_turns)
+  return np.ascontiguousarray(upright_HWC)
+
+
 def _container(path: pathlib.Path) -> Any:
+  """A film, opened by the reader of its ending."""
   av = import_av()
+  reader = READERS[_ending(path)]
   try:
-    return av.open(str(path), format=READERS[path.suffix.lower()])
+    return av.open(str(path), format=reader)
   except (av.error.FFmpegError, OSError) as error:
     raise ConfigError(
         f"{path}: cannot be read as a film: {_reason(error)}.") from error
@@ -183,17 +233,20 @@ def _stream_of(container: Any, path: pathlib.Path, max_pixels: int) -> Any:
   if not container.streams.video:
     raise ConfigError(f"{path}: holds no frames.")
   stream = container.streams.video[0]
+  size = (stream.width, stream.height)
   num_pixels = stream.width * stream.height
   if num_pixels > max_pixels:
     raise ConfigError(
-        f"{path}: frames of {stream.width}×{stream.height} = {num_pixels:,} "
-        f"pixels are more than {max_pixels:,}; make it smaller.")
+        f"{path}: frames of {_size_text(size)} = {num_pixels:,} pixels are "
+        f"more than {max_pixels:,}; make it smaller.")
   return stream
 
 
 def _reason(error: Exception) -> str:
-  text = getattr(error, "strerror", None) or str(error)
-  return one_line(text).rstrip(".")
+  """What an error says, for the middle of a line."""
+  text = getattr(error, "strerror", None)
+  line = one_line(text or str(error))
+  return line.rstrip(".")
 
 
 # ── Writing ─────────────────────────────────────────────────────────────────
@@ -219,22 +272,47 @@ def write_film(
   files.replace_file(path, write)
 
 
-def _encode(file: BinaryIO, frames: Iterable[Frame], rate) -> None:
+def _encode(
+    file: BinaryIO,
+    frames: Iterable[Frame],
+    rate: fractions.Fraction,
+) -> None:
   import av
   with av.open(file, "w", format="mp4") as container:
     stream = None
     for frame_HWC in frames:
-      height = frame_HWC.shape[0] // 2 * 2
-      width = frame_HWC.shape[1] // 2 * 2
+      even_HWC = _crop_to_even(frame_HWC)
       if stream is None:
-        stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": _CRF})
-        stream.height = height
-        stream.width = width
-        stream.pix_fmt = _PIXELS_OF_FILMS
-      even_HWC = np.ascontiguousarray(frame_HWC[:height, :width])
+        height, width, _ = even_HWC.shape
+        stream = _add_stream(container, rate, height, width)
       frame = av.VideoFrame.from_ndarray(even_HWC, format="rgb24")
-      container.mux(stream.encode(frame))
+      packets = stream.encode(frame)
+      container.mux(packets)
     if stream is not None:
       # What the encoder still holds back.
-      container.mux(stream.encode(None))
+      last_packets = stream.encode(None)
+      container.mux(last_packets)
+
+
+def _crop_to_even(frame_HWC: Frame) -> Frame:
+  """Leaves an odd last row or column out."""
+  height, width, _ = frame_HWC.shape
+  even_height = height - height % 2
+  even_width = width - width % 2
+  even_HWC = frame_HWC[:even_height, :even_width]
+  return np.ascontiguousarray(even_HWC)
+
+
+def _add_stream(
+    container: Any,
+    rate: fractions.Fraction,
+    height: int,
+    width: int,
+) -> Any:
+  """The stream of a new film that frames go to."""
+  options = {"crf": _CRF}
+  stream = container.add_stream("libx264", rate=rate, options=options)
+  stream.height = height
+  stream.width = width
+  stream.pix_fmt = _PIXELS_OF_FILMS
+  return stream
