@@ -66,7 +66,12 @@ class Tracks:
       track = self._tracks.get(track_id)
       if track is None:
         track = Track(
-            track_id, class_id, number, number, collections.Counter())
+            id=track_id,
+            first_class=class_id,
+            first_frame=number,
+            last_frame=number,
+            frames_of_class=collections.Counter(),
+        )
         self._tracks[track_id] = track
       track.last_frame = number
       track.frames_of_class[class_id] += 1
@@ -74,17 +79,22 @@ class Tracks:
   def colors(self) -> np.ndarray:
     """uint8 [NUM_IDS, 3]: the color of each id, black for void."""
     colors = np.zeros((NUM_IDS, 3), np.uint8)
-    classes = [track.first_class for track in self._tracks.values()]
+    tracks = self._tracks.values()
+    ids = list(self._tracks)
+    classes = [track.first_class for track in tracks]
     # A track that comes later does not change those before it.
-    colors[list(self._tracks)] = palette.segment_colors(classes)
+    colors[ids] = palette.segment_colors(classes)
     return colors
 
   def names(self) -> list[str]:
     """What stands on track 1, 2, … in a drawing."""
-    names = [""] * max(self._tracks, default=0)
+    highest_id = max(self._tracks, default=0)
+    # Ids that no track has stay nameless.
+    names = [""] * highest_id
     for track in self._tracks.values():
-      name = segments.class_name(track.first_class, self._categories)
-      names[track.id - 1] = f"{name} #{track.id}"
+      name = self._class_name(track.first_class)
+      place = track.id - 1
+      names[place] = f"{name} #{track.id}"
     return names
 
   def records(self) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ class Tracks:
       records.append({
           "id": track.id,
           "class_id": track.class_id,
-          "class": segments.class_name(track.class_id, self._categories),
+          "class": self._class_name(track.class_id),
           "color": colors[track.id].tolist(),
           "first_frame": track.first_frame,
           "last_frame": track.last_frame,
@@ -103,14 +113,21 @@ class Tracks:
       })
     return records
 
+  def _class_name(self, class_id: int) -> str:
+    return segments.class_name(class_id, self._categories)
 
-def _pairs(panoptic: Int[np.ndarray, "H W 2"]) -> Sequence[tuple[int, int]]:
+
+def _pairs(
+    panoptic: Int[np.ndarray, "H W 2"],
+) -> Sequence[tuple[int, int]]:
   """The (class, id) of each segment of a frame, by id."""
-  classes = panoptic[..., 0].reshape(-1)
-  ids = panoptic[..., 1].reshape(-1)
-  num_classes = int(classes.max()) + 1
+  classes_HW = panoptic[..., 0]
+  ids_HW = panoptic[..., 1]
+  highest_class = int(classes_HW.max())
+  num_classes = highest_class + 1
   # One number for each pair, so that one count finds all.
-  counts = np.bincount(ids * num_classes + classes)
+  numbers_HW = ids_HW * num_classes + classes_HW
+  counts = np.bincount(numbers_HW.ravel())
   pairs = []
   for number in np.flatnonzero(counts).tolist():
     track_id, class_id = divmod(number, num_classes)
@@ -119,8 +136,11 @@ def _pairs(panoptic: Int[np.ndarray, "H W 2"]) -> Sequence[tuple[int, int]]:
   return pairs
 
 
-def draw_frame(frame_HWC: np.ndarray, panoptic: Int[np.ndarray, "H W 2"],
-               tracks: Tracks) -> np.ndarray:
+def draw_frame(
+    frame_HWC: np.ndarray,
+    panoptic: Int[np.ndarray, "H W 2"],
+    tracks: Tracks,
+) -> np.ndarray:
   """A frame with its tracks over it, outlined and named.
 
   Args:
@@ -132,20 +152,28 @@ def draw_frame(frame_HWC: np.ndarray, panoptic: Int[np.ndarray, "H W 2"],
     uint8 of the size that `overlay.drawing_size` gives.
   """
   from PIL import Image
-  size = overlay.drawing_size(frame_HWC.shape[:2])
+  height, width, _ = frame_HWC.shape
+  size = overlay.drawing_size((height, width))
   photo = overlay.fit_photo(frame_HWC, size)
   ids = resize.resize_nearest(panoptic[..., 1], size)
-  drawn = overlay.blend(photo, tracks.colors()[ids])
-  drawn[overlay.find_borders(ids)] = _OUTLINE
+  color_of_id = tracks.colors()
+  drawn = overlay.blend(photo, color_of_id[ids])
+  is_border = overlay.find_borders(ids)
+  drawn[is_border] = _OUTLINE
   image = Image.fromarray(drawn)
-  overlay.write_names(image, ids, tracks.names())
+  names = tracks.names()
+  overlay.write_names(image, ids, names)
   return np.asarray(image)
 
 
-def make_mask(panoptic: Int[np.ndarray, "H W 2"], tracks: Tracks) -> Any:
+def make_mask(
+    panoptic: Int[np.ndarray, "H W 2"],
+    tracks: Tracks,
+) -> Any:
   """A PIL image of 8 bits: the id of each pixel, with a palette of colors."""
   from PIL import Image
-  ids = np.ascontiguousarray(panoptic[..., 1], np.uint8)
-  mask = Image.fromarray(ids)
-  mask.putpalette(tracks.colors().tobytes())
+  ids_HW = panoptic[..., 1]
+  mask = Image.fromarray(ids_HW.astype(np.uint8))
+  color_of_id = tracks.colors()
+  mask.putpalette(color_of_id.tobytes())
   return mask
