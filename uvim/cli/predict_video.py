@@ -20,7 +20,7 @@ import itertools
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from uvim import fields, files, lock, opener, progress
 from uvim.cli import app
@@ -56,17 +56,22 @@ def is_for_video(argv: Sequence[str]) -> bool:
   except argparse.ArgumentError:
     # The parser of the command says what is wrong.
     return False
-  if args.video or any(map(films.is_film, args.paths)):
+  names_film = any(map(films.is_film, args.paths))
+  if args.video or names_film:
     return True
-  names_folder = any(pathlib.Path(path).is_dir() for path in args.paths)
+  paths = map(pathlib.Path, args.paths)
+  names_folder = any(path.is_dir() for path in paths)
   return names_folder and _sees_earlier_frames(args.checkpoint)
 
 
 def _sees_earlier_frames(checkpoint: str) -> bool:
   """Whether the config of a run or a pack says so."""
-  config = files.read_json(pathlib.Path(checkpoint) / "config.json") or {}
+  path = pathlib.Path(checkpoint) / "config.json"
+  config = files.read_json(path) or {}
   model = config.get("model")
-  return isinstance(model, dict) and bool(model.get("frames_before"))
+  if not isinstance(model, dict):
+    return False
+  return bool(model.get("frames_before"))
 
 
 def load_model(checkpoint: str) -> Any:
@@ -76,8 +81,12 @@ def load_model(checkpoint: str) -> Any:
   return VideoPredictor.from_checkpoint(checkpoint)
 
 
-def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
-         load: Loader = load_model) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    program: str = "uvim predict",
+    load: Loader = load_model,
+) -> int:
   """The command; returns the exit code.
 
   Args:
@@ -95,7 +104,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   options.add_options(parser, "how masks are drawn", known)
 
   def command(args):
-    _predict(args, load, options.given_options(args, known))
+    given = options.given_options(args, known)
+    _predict(args, load, given)
 
   return app.run(parser, command, argv)
 
@@ -122,33 +132,60 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
   return parser
 
 
-def _predict(args: argparse.Namespace, load: Loader, options: dict) -> None:
+def _predict(
+    args: argparse.Namespace,
+    load: Loader,
+    options: dict[str, Any],
+) -> None:
   """Checks all there is to check, predicts, and says what it did."""
   _check_number("--max_pixels", args.max_pixels, _PIXELS)
   _check_number("--rate", args.rate, _RATE)
   films.import_av()
-  film = films.open_film(args.video, max_pixels=args.max_pixels)
-  if film.images is not None:
-    rate = fractions.Fraction(args.rate).limit_denominator(1000)
-    film = film._replace(rate=rate)
+  film = _open_film(args)
   out = pathlib.Path(args.out)
   _check_out(out, film)
   model = load(args.checkpoint)
   settings = model.check_options(seed=args.seed, **options)
+  # A video gets one sample.
   settings.pop("num_samples")
-  _check_num_ids(model.model.network.num_ids)
-  job = _Job(film, model, out, args.max_pixels, args.alone, settings)
+  network = model.model.network
+  _check_num_ids(network.num_ids)
+  job = _Job(
+      film=film,
+      model=model,
+      out=out,
+      max_pixels=args.max_pixels,
+      alone=args.alone,
+      settings=settings,
+  )
   if not args.alone and not model.sees_earlier_frames:
-    print("note: this model has learned from images alone, so ids do not stay "
-          "from frame to frame", file=sys.stderr)
+    print(
+        "note: this model has learned from images alone, so ids do not stay "
+        "from frame to frame",
+        file=sys.stderr,
+    )
   with lock.Lock(out / ".predict.lock", f"--out {args.out}"):
     (out / MASKS).mkdir(exist_ok=True)
     num_frames, num_tracks = job.run()
-  print(f"{num_frames} frames predicted, {num_tracks} ids, in "
-        f"{one_line(args.out)}")
+  where = one_line(args.out)
+  print(f"{num_frames} frames predicted, {num_tracks} ids, in {where}")
 
 
-def _check_number(option: str, value: float, check: fields.Check) -> None:
+def _open_film(args: argparse.Namespace) -> films.Film:
+  film = films.open_film(args.video, max_pixels=args.max_pixels)
+  if film.images is None:
+    return film
+  # A folder does not tell how fast it is.
+  rate = fractions.Fraction(args.rate)
+  short_rate = rate.limit_denominator(1000)
+  return film._replace(rate=short_rate)
+
+
+def _check_number(
+    option: str,
+    value: float,
+    check: fields.Check,
+) -> None:
   if not check.fits(value):
     raise ConfigError(f"{option} = {value}; it must be {check.allowed}.")
 
@@ -157,18 +194,22 @@ def _check_out(out: pathlib.Path, film: films.Film) -> None:
   """Raises a ConfigError if something there would be lost or mixed up."""
   for name in (FILM, MASKS, LIST):
     if (out / name).exists():
-      raise ConfigError(f"--out {out}: holds {name} already. Choose another "
-                        "folder.")
-  if film.path.resolve() in (out.resolve(), *out.resolve().parents):
-    raise ConfigError(f"--out {out}: lies in the folder of the frames. Choose "
-                      "another folder.")
+      raise ConfigError(
+          f"--out {out}: holds {name} already. Choose another folder.")
+  film_path = film.path.resolve()
+  full_out = out.resolve()
+  if full_out.is_relative_to(film_path):
+    raise ConfigError(
+        f"--out {out}: lies in the folder of the frames. Choose another "
+        "folder.")
 
 
 def _check_num_ids(num_ids: int) -> None:
   from uvim.inference import tracks
   if num_ids > tracks.NUM_IDS:
-    raise ConfigError(f"The model has {num_ids} ids; the masks of a film hold "
-                      f"{tracks.NUM_IDS}.")
+    raise ConfigError(
+        f"The model has {num_ids} ids; the masks of a film hold "
+        f"{tracks.NUM_IDS}.")
 
 
 @dataclasses.dataclass
@@ -194,43 +235,65 @@ class _Job:
     """Writes all files; returns how many frames and tracks there were."""
     from uvim.inference import tracks
     found = tracks.Tracks(self.model.categories or None)
+    # Filled as frames are drawn.
     names = []
-    films.write_film(
-        self.out / FILM, self._draw_frames(found, names), self.film.rate)
+    drawn = self._draw_frames(found, names)
+    films.write_film(self.out / FILM, drawn, self.film.rate)
+    records = found.records()
     files.write_json(self.out / LIST, {
         "video": str(self.film.path),
         "model": self.model.fingerprint,
         "settings": {**self.settings, "alone": self.alone},
         "rate": float(self.film.rate),
         "frames": names,
-        "tracks": found.records(),
+        "tracks": records,
     })
-    return len(names), len(found.records())
+    return len(names), len(records)
 
-  def _draw_frames(self, found, names: list[str]) -> Iterator[Any]:
-    """The frames of the overlay; writes the mask of each on its way."""
+  def _draw_frames(self, found: Any, names: list[str]) -> Iterator[Any]:
+    """Yields the frames of the overlay; writes the mask of each on its way.
+
+    Args:
+      found: `uvim.inference.tracks.Tracks`, to which the tracks are added.
+      names: to which the names of the frames are added.
+    """
     from uvim.inference import tracks
-    # One frame at a time waits for its mask.
-    to_predict, to_draw = itertools.tee(
-        films.read_frames(self.film, max_pixels=self.max_pixels))
-    masks = self.model.predict_video(
-        to_predict, alone=self.alone, **self.settings)
-    # Of a film, nobody knows how many there are.
+    # A film does not tell how many frames it has.
     known_names = list(self.film.images or ())
-    shown = progress.bar(
-        zip(to_draw, masks, strict=True), total=len(known_names) or None,
-        label="Predicting", unit="frames")
-    for number, (frame, panoptic) in enumerate(shown):
+    pairs = progress.bar(
+        self._predict_frames(),
+        total=len(known_names) or None,
+        label="Predicting",
+        unit="frames",
+    )
+    for number, (frame, panoptic) in enumerate(pairs):
       found.add(number, panoptic)
       name = f"{number:06d}"
       if known_names:
         name = known_names[number]
       names.append(name)
       mask = tracks.make_mask(panoptic, found)
-      files.replace_file(
-          self.out / MASKS / f"{name}.png",
-          lambda file, mask=mask: mask.save(file, "PNG"))
+      self._write_mask(name, mask)
       yield tracks.draw_frame(frame, panoptic, found)
+
+  def _predict_frames(self) -> Iterator[tuple[Any, Any]]:
+    """Each frame with its classes and ids."""
+    frames = films.read_frames(self.film, max_pixels=self.max_pixels)
+    # One frame at a time waits for its mask.
+    to_predict, to_draw = itertools.tee(frames)
+    masks = self.model.predict_video(
+        to_predict,
+        alone=self.alone,
+        **self.settings,
+    )
+    return zip(to_draw, masks, strict=True)
+
+  def _write_mask(self, name: str, mask: Any) -> None:
+    def write(file: BinaryIO) -> None:
+      mask.save(file, "PNG")
+
+    path = self.out / MASKS / f"{name}.png"
+    files.replace_file(path, write)
 
 
 if __name__ == "__main__":
