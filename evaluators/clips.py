@@ -8,7 +8,7 @@ is counted alone, and the counts of a clip are added up at the end.
 Suffixes: H W pixels · V classes, void included.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -102,3 +102,39 @@ def predicted_maps(
         f"classes reach {highest}; allowed: 0 or more, and classes up to "
         f"{num_classes - 1}.")
   return semantics_HW, instances_HW
+
+
+class ClipEvaluator(base.Evaluator):
+  """An evaluator of clips, frame by frame.
+
+  Attributes:
+    name: of the evaluator, for messages.
+    is_thing_V: bool, which classes are things.
+  """
+  name: ClassVar[str]
+
+  def __init__(self, split: Any):
+    """Reads no example.
+
+    Args:
+      split: see `base.Evaluator`. It has `.categories`, and its examples are
+        frames of clips.
+
+    Raises:
+      ConfigError: a data set without categories.
+    """
+    super().__init__(split)
+    self.is_thing_V = is_thing_table(split, self.name)
+
+  def read_truth(self, index: int) -> dict[str, Any]:
+    example = self.split.example(index)
+    image_id = int(example["image/id"])
+    frame = true_frame(example, self.name)
+    return {"image/id": image_id, "frame": frame}
+
+  def _maps(
+      self, prediction: base.Prediction, true: TrueFrame
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Semantics and instances of a prediction, of the size of the truth."""
+    size = true.semantics_HW.shape
+    return predicted_maps(prediction, size, num_classes=len(self.is_thing_V))

@@ -18,7 +18,7 @@ Suffixes: H W pixels · G true objects · P proposals · K of either · T frames
 import collections
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, optimize
@@ -62,27 +62,10 @@ class Qualities(NamedTuple):
 State = tuple[FrameCounts, ...]
 
 
-class Davis(base.Evaluator):
+class Davis(clips.ClipEvaluator):
   """Mean and recall of J and F, and JF, the mean of both means, in percent."""
 
-  def __init__(self, split: Any):
-    """Reads no example.
-
-    Args:
-      split: see `base.Evaluator`. It has `.categories`, and its examples are
-        frames of clips.
-
-    Raises:
-      ConfigError: a data set without categories.
-    """
-    super().__init__(split)
-    self._is_thing_V = clips.is_thing_table(split, "davis")
-
-  def read_truth(self, index: int) -> dict[str, Any]:
-    example = self.split.example(index)
-    image_id = int(example["image/id"])
-    frame = clips.true_frame(example, "davis")
-    return {"image/id": image_id, "frame": frame}
+  name = "davis"
 
   def initial(self) -> State:
     return ()
@@ -95,15 +78,11 @@ class Davis(base.Evaluator):
   ) -> State:
     """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
     true: TrueFrame = truth["frame"]
-    semantics_HW, instances_HW = clips.predicted_maps(
-        prediction,
-        size=true.semantics_HW.shape,
-        num_classes=len(self._is_thing_V),
-    )
+    semantics_HW, instances_HW = self._maps(prediction, true)
     has_class_HW = true.semantics_HW > 0
     is_scored_HW = has_class_HW & ~true.is_crowd_HW
-    is_true_thing_HW = self._is_thing_V[true.semantics_HW]
-    is_predicted_thing_HW = self._is_thing_V[semantics_HW]
+    is_true_thing_HW = self.is_thing_V[true.semantics_HW]
+    is_predicted_thing_HW = self.is_thing_V[semantics_HW]
     is_object_HW = is_true_thing_HW & is_scored_HW
     is_proposal_HW = is_predicted_thing_HW & is_scored_HW
     # Ids from 1: a predicted thing may have the instance id 0.

@@ -15,7 +15,6 @@ Suffixes: H W pixels · V classes, void included.
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -57,27 +56,10 @@ class ClipCounts:
 State = Mapping[int, ClipCounts]  # Of each clip.
 
 
-class Stq(base.Evaluator):
+class Stq(clips.ClipEvaluator):
   """STQ, AQ and SQ in percent."""
 
-  def __init__(self, split: Any):
-    """Reads no example.
-
-    Args:
-      split: see `base.Evaluator`. It has `.categories`, and its examples are
-        frames of clips.
-
-    Raises:
-      ConfigError: a data set without categories.
-    """
-    super().__init__(split)
-    self._is_thing_V = clips.is_thing_table(split, "stq")
-
-  def read_truth(self, index: int) -> dict[str, Any]:
-    example = self.split.example(index)
-    image_id = int(example["image/id"])
-    frame = clips.true_frame(example, "stq")
-    return {"image/id": image_id, "frame": frame}
+  name = "stq"
 
   def initial(self) -> State:
     return {}
@@ -90,16 +72,12 @@ class Stq(base.Evaluator):
   ) -> State:
     """`prediction` has 'panoptic' int [h,w,2]; it is resized to the truth."""
     true: TrueFrame = truth["frame"]
-    semantics_HW, instances_HW = clips.predicted_maps(
-        prediction,
-        size=true.semantics_HW.shape,
-        num_classes=len(self._is_thing_V),
-    )
+    semantics_HW, instances_HW = self._maps(prediction, true)
     counts = count_frame(
         true,
         semantics_HW=semantics_HW,
         instances_HW=instances_HW,
-        is_thing_V=self._is_thing_V,
+        is_thing_V=self.is_thing_V,
     )
     of_frame = {true.clip_id: counts}
     return self.merge(state, of_frame)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.trainers import tiny
+from tests.trainers import tiny, tiny_pix2seq_d
 from tests.trainers.test_pix2seq_d import family
 from trainers.families.base import Compiled
 from uvim import files, tree
@@ -28,13 +28,8 @@ def video_family(**changes):
 
 def noisy_params(model):
   """Parameters whose masks are not all void, as in test_pix2seq_d."""
-  rng = np.random.default_rng(0)
   shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
-  noise = jax.tree.map(
-      lambda spec: np.float32(rng.normal(size=spec.shape) / 3), shapes)
-  head = noise["denoiser"]["conv_out"]
-  head["bias"] = 0 * head["bias"]
-  head["kernel"] = 30 * head["kernel"]
+  noise = tiny_pix2seq_d.noise(shapes, 0)
   # What was before is the same at many places. The image must outweigh it.
   first = noise["denoiser"]["conv_in"]
   first["bias"] = 0 * first["bias"]
