@@ -1,7 +1,8 @@
 """Pix2Seq-D on `rooms`, panoptic segmentation, for two cores.
 
 A rival of UViM: one model, which takes the noise out of a mask in a number of
-steps. It reads the data of configs/vqvae_rooms_panoptic.py.
+steps. It reads the data of configs/vqvae_rooms_panoptic.py. It has not been
+trained to the end; docs/training.md says how far it came.
 
 Arguments: `tiny` (a few steps on a few scenes, for tests).
 """
