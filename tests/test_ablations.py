@@ -19,7 +19,7 @@ import pytest
 
 from configs import lm_coco_panoptic, vqvae_coco_panoptic
 from tests.trainers import tiny
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from trainers.step import example_rngs

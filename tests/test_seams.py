@@ -15,7 +15,8 @@ import pytest
 
 from configs import lm_rooms_panoptic, vqvae_rooms_panoptic
 from trainers import families, loop, scoring
-from trainers.families.base import Family, Report, draw_columns
+from trainers.families.base import Family, Report
+from trainers.families.drawing import draw_columns
 from trainers.families.vqvae import VqvaeFamily
 from uvim import fields, files, tasks
 from uvim.codes import QUANTIZERS, usage

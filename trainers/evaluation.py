@@ -13,7 +13,8 @@ from jax.experimental import multihost_utils
 
 import evaluators
 from evaluators import base, common
-from trainers.families.base import CODE, Compiled, Family
+from trainers.families.base import CODE, Family
+from trainers.families.compiled import Compiled
 from trainers.report import run_files
 from trainers.trouble import Trouble
 from uvim import fields, progress

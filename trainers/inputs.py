@@ -17,7 +17,8 @@ import optax
 import uvim
 from trainers import evaluation, workdir
 from trainers.families import make_family
-from trainers.families.base import Compiled, Family, Opened
+from trainers.families.base import Family, Opened
+from trainers.families.compiled import Compiled
 from trainers.report import panel
 from trainers.step import make_init, make_train_step
 from uvim import tree

@@ -19,7 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from trainers import cluster, evaluation, preemption, preflight
-from trainers.families.base import Compiled, Family
+from trainers.families.base import Family
+from trainers.families.compiled import Compiled
 from trainers.inputs import Inputs, first_state, open_run, parts_of_run
 from trainers.report import opening, pace, panel, recorder, run_files
 from trainers.workdir import (

@@ -11,7 +11,8 @@ import jax
 from evaluators import evaluator_class
 from trainers import evaluation, preflight
 from trainers.families import open_checkpoint
-from trainers.families.base import Compiled, Family
+from trainers.families.base import Family
+from trainers.families.compiled import Compiled
 from uvim.config import EvalConfig, TrainConfig, from_json
 from uvim.fields import check_value, fields_of
 from uvim.learn import sharding

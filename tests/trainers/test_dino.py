@@ -10,7 +10,7 @@ from configs import dino_rooms
 from tests.trainers import tiny
 from trainers import loop
 from trainers.families import make_family, open_checkpoint
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from uvim import tree
 from uvim.config import resolve
 from uvim.registry import ConfigError

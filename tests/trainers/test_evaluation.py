@@ -11,7 +11,8 @@ from configs import vqvae_rooms_panoptic
 from evaluators import mean
 from pp import splits
 from trainers import evaluation
-from trainers.families.base import Compiled, Family
+from trainers.families.base import Family
+from trainers.families.compiled import Compiled
 from uvim.cli import app
 from uvim.config import EvalConfig, resolve
 from uvim.learn import sharding

@@ -20,7 +20,7 @@ from tests.trainers import cli
 from tests.uvim.test_lock import on_another_machine
 from tools.stress.drill import read_arrays
 from trainers import evaluation, families, loop, preemption, scoring
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.families.lm import LmFamily
 from trainers.report.recorder import Recorder
 from uvim import files, tree

@@ -10,7 +10,7 @@ from configs import mae_rooms
 from tests.trainers import tiny
 from trainers import loop
 from trainers.families import make_family
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.report import run_page
 from uvim import tree
 from uvim.config import resolve

@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers import tiny, tiny_pix2seq_d
 from trainers.families import make_family
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.step import make_init, make_train_step
 from uvim.config import resolve
 from uvim.registry import ConfigError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.trainers import tiny, tiny_pix2seq_d
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.families.pix2seq_d import Pix2SeqDFamily, strip_of
 
 OPTIONS = dict(num_steps=2, min_fraction=0.1)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainers import tiny, tiny_pix2seq_d
 from tests.trainers.test_pix2seq_d import family
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from uvim import files, tree
 from uvim.models.pix2seq_d import video, video_training
 from uvim.priors.base import example_seeds

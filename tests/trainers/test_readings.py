@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainers import tiny
 from tests.uvim.tasks.test_agreement import quality_by_loops
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim.registry import ConfigError

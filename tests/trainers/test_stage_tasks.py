@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers import tiny
 from trainers.families import vqvae
-from trainers.families.base import draw_columns, render_image
+from trainers.families.drawing import draw_columns, render_image
 
 BINS = 6
 SPECS = {"depth": {"depth": (BINS, 64)}, "colorization": {"color": (3, 64)}}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers import tiny
 from trainers import step
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
 from uvim import files, tree

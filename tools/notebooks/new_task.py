@@ -217,7 +217,7 @@ for step in range(1, STEPS + 1):
 # for stage II to learn. Columns: image, truth, the oracle's code, no code.
 
 # %%
-from trainers.families.base import draw_columns
+from trainers.families.drawing import draw_columns
 from uvim.inference import sheet
 
 variables = family.variables(state.params, state.extra, None)

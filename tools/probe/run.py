@@ -12,7 +12,7 @@ import numpy as np
 
 from pp import splits
 from tools.probe import examples, head, rivals, scoring
-from trainers.families.base import render_image
+from trainers.families.drawing import render_image
 from trainers.report import panel
 from uvim.encoders.image_encoder import ImageEncoder
 from uvim.inference import sheet

@@ -10,7 +10,6 @@ class and one line in `trainers/families/__init__.py`.
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -317,11 +316,18 @@ class Family(abc.ABC):
   @abc.abstractmethod
   def panel(
       self,
-      predict: "Compiled",
+      predict: Callable[..., Callable],
       variables: Variables,
       batch: Batch,
   ) -> dict[str, np.ndarray]:
-    """Title → uint8 images [B, H, W, 3] of a few examples."""
+    """Title → uint8 images [B, H, W, 3] of a few examples.
+
+    Args:
+      predict: (name, **options) → that predictor, compiled. It is a
+        `Compiled`, which knows too with which options it is scored.
+      variables: what predictors take.
+      batch: the examples.
+    """
 
   def compile(self, predictor: str, function: Callable) -> Callable:
     """The compiled function (variables, batch, seed=…) → dict of [B, …].
@@ -382,44 +388,6 @@ class Family(abc.ABC):
     return None
 
 
-class Compiled:
-  """The predictors of a family, each compiled once for its options."""
-
-  def __init__(self, family: Family):
-    self._family = family
-    self._programs: dict[Any, Callable] = {}
-
-  def __call__(self, name: str, **options: Any) -> Callable:
-    """The compiled function (variables, batch) → dict of [B, …].
-
-    Args:
-      name: a key of `Family.predictors`.
-      **options: Python values that are built into the program; but for
-        `seed`, which is passed to it: another seed is no other program.
-    """
-    traced = {}
-    if "seed" in options:
-      traced["seed"] = np.uint32(options.pop("seed"))
-    # A key of the dict must hash, and must not depend on the order.
-    static = [(key, fields.hashable(value)) for key, value in options.items()]
-    program_key = (name, tuple(sorted(static)))
-    if program_key not in self._programs:
-      predictor = self._family.predictors[name]
-      function = functools.partial(predictor, **options)
-      self._programs[program_key] = self._family.compile(name, function)
-    return functools.partial(self._programs[program_key], **traced)
-
-  def scored(self, name: str) -> dict[str, Any]:
-    """The options of the first evaluator of this predictor.
-
-    For panels: they then show what is scored, and compile nothing new.
-    """
-    for block in self._family.config.evals:
-      if block.pred == name:
-        return dict(block.pred_kw)
-    return {}
-
-
 def label_logs(task: AbstractTask, batch: Batch) -> Logs:
   """'labels/FLAW' → the share of examples whose labels have that flaw."""
   logs = {}
@@ -428,32 +396,6 @@ def label_logs(task: AbstractTask, batch: Batch) -> Logs:
     for flaw in task.label_flaws(batch["labels"]):
       logs[f"labels/{flaw.name}"] = jnp.mean(flaw.is_bad_B)
   return logs
-
-
-def draw_columns(
-    task: AbstractTask,
-    batch: Mapping[str, jax.Array],
-    outputs: Mapping[str, Batch],
-) -> dict[str, np.ndarray]:
-  """The columns of a panel: image, truth, and every output by its title."""
-  batch = sharding.gather_to_host(batch)
-  # The image at label size, where the prior sees one of another size.
-  image_key = "image_ctx" if "image_ctx" in batch else "image"
-  columns = {
-      "image": render_image(batch[image_key]),
-      "truth": task.render(task.truth(batch)),
-  }
-  # One by one: a tree of them would come back in alphabetical order.
-  for title, output in outputs.items():
-    output = sharding.gather_to_host(output)
-    columns[title] = task.render(output)
-  return columns
-
-
-def render_image(image_BHWC: np.ndarray) -> np.ndarray:
-  """Images in [−1, 1] as uint8."""
-  scaled_BHWC = np.asarray(image_BHWC) * 127.5 + 127.5
-  return np.uint8(np.clip(scaled_BHWC, 0, 255))
 
 
 def check_size(

@@ -13,7 +13,8 @@ it by `config.model_init = {"encoder": W}`.
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import Report, render_image
+from trainers.families.base import Report
+from trainers.families.drawing import render_image
 from trainers.families.images import ImagesFamily
 from uvim.config import TrainConfig
 from uvim.learn import sharding

@@ -20,10 +20,10 @@ from trainers.families.base import (
   Opened,
   Report,
   check_size,
-  draw_columns,
   label_logs,
   nested,
 )
+from trainers.families.drawing import draw_columns
 from trainers.families.vqvae import VqvaeFamily
 from uvim import priors
 from uvim.codes import usage

@@ -11,7 +11,8 @@ Its encoder is the image encoder of stage II. A later run starts from it by
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import Report, check_size, render_image
+from trainers.families.base import Report, check_size
+from trainers.families.drawing import render_image
 from trainers.families.images import ImagesFamily
 from uvim.config import TrainConfig
 from uvim.learn import sharding

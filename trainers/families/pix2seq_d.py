@@ -13,13 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import (
-  Family,
-  Report,
-  check_size,
-  draw_columns,
-  label_logs,
-)
+from trainers.families.base import Family, Report, check_size, label_logs
+from trainers.families.drawing import draw_columns
 from uvim import fields
 from uvim.config import TrainConfig
 from uvim.encoders.image_encoder import Context

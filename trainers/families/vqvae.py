@@ -13,14 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainers.families.base import (
-  CODE,
-  Family,
-  Report,
-  check_size,
-  draw_columns,
-  label_logs,
-)
+from trainers.families.base import CODE, Family, Report, check_size, label_logs
+from trainers.families.drawing import draw_columns
 from uvim.codes import masking, usage
 from uvim.config import TrainConfig
 from uvim.inference import readings

@@ -6,7 +6,7 @@ from tests.trainers import tiny
 from tools.sweeps import masking
 from tools.sweeps.masking import Masking
 from trainers.families import open_checkpoint
-from trainers.families.base import Compiled
+from trainers.families.compiled import Compiled
 from uvim.categories import Category
 
 
