@@ -89,7 +89,7 @@ def run(
 
   from trainers import evaluation, scoring
   from trainers.families import open_checkpoint
-  from trainers.families.base import Compiled
+  from trainers.families.compiled import Compiled
   from uvim.learn import sharding
   config = scoring.config_of(checkpoint)
   block, = scoring.choose(config, [name])
