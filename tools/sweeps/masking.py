@@ -31,6 +31,8 @@ from uvim.registry import ConfigError
 
 # (top, left, bottom, right) in words, the last two exclusive.
 Region = tuple[int, int, int, int]
+# Rows and columns of words.
+Grid = tuple[int, int]
 
 # Cell of the sweep → mask, as `uvim.codes.masking.mask_code` takes it.
 MASKS = {"none": None, "zeros": "zeros", "random": "random", "word": 0}
@@ -172,7 +174,7 @@ def quality_of_part(truth: coco_panoptic.Truth, panoptic: np.ndarray,
 
 
 def draw(family: Any, variables: Any, batch: Mapping[str, np.ndarray],
-         pred_kw: Mapping[str, Any], side: int) -> np.ndarray:
+         pred_kw: Mapping[str, Any], grid: Grid) -> np.ndarray:
   """uint8 [height, width, 3]: a column for each size of the masked square.
 
   Args:
@@ -180,32 +182,44 @@ def draw(family: Any, variables: Any, batch: Mapping[str, np.ndarray],
     variables: the family's.
     batch: numpy arrays; the first examples are drawn.
     pred_kw: see `make_predict`.
-    side: words along a side of the code.
+    grid: of the words.
   """
   from trainers import evaluation
-  from trainers.families.base import render_image
+  from trainers.families.drawing import render_image
   from trainers.report import panel
-  sizes = {round(side * step / (_NUM_SIZES - 1)) for step in range(_NUM_SIZES)}
+  sizes = _sizes_of_squares(grid)
   maskings = {}
   for size in sizes:
+    square = (0, 0, size, size)
     for name in _TITLES:
-      maskings[_key(size, name)] = Masking(MASKS[name], (0, 0, size, size))
+      maskings[_key(size, name)] = Masking(MASKS[name], square)
   batch = evaluation.unmasked(batch)
   predicted = make_predict(family, pred_kw, maskings)(variables, batch)
 
   # As large as the labels, where there are two images.
   image_key = "image_ctx" if "image_ctx" in batch else "image"
   image_BHWC = render_image(batch[image_key])[:_NUM_IMAGES]
+  num_rows, num_columns = grid
   columns = {}
-  for size in sorted(sizes):
-    drawn = [_blacken(image_BHWC, size, side)]
+  for size in sizes:
+    drawn = [_blacken(image_BHWC, size, grid)]
     for name in _TITLES:
       panoptic = np.asarray(predicted[_key(size, name)])
       drawn.append(family.task.render({"panoptic": panoptic}))
-    title = f"{size} x {size} of {side} x {side}"
+    title = f"{size} x {size} of {num_rows} x {num_columns}"
     columns[title] = _interleave(drawn)
   row_names = ["image", *_TITLES.values()] * _NUM_IMAGES
   return panel.draw_panel(columns, rows=len(row_names), names=row_names)
+
+
+def _sizes_of_squares(grid: Grid) -> list[int]:
+  """Words along the side of each square, from none to all that fit."""
+  largest = min(grid)
+  sizes = set()
+  for step in range(_NUM_SIZES):
+    share = step / (_NUM_SIZES - 1)
+    sizes.add(round(largest * share))
+  return sorted(sizes)
 
 
 def _key(size: int, name: str) -> str:
@@ -213,11 +227,14 @@ def _key(size: int, name: str) -> str:
   return f"{size} {name}"
 
 
-def _blacken(image_BHWC: np.ndarray, size: int, side: int) -> np.ndarray:
-  """Images with a black square of `size` of `side` words at the upper left."""
+def _blacken(image_BHWC: np.ndarray, size: int, grid: Grid) -> np.ndarray:
+  """Images, black where the upper left square of `size` words lies."""
   _, height, width, _ = image_BHWC.shape
+  num_rows, num_columns = grid
+  bottom = height * size // num_rows
+  right = width * size // num_columns
   shown_BHWC = image_BHWC.copy()
-  shown_BHWC[:, :height * size // side, :width * size // side] = 0
+  shown_BHWC[:, :bottom, :right] = 0
   return shown_BHWC
 
 
@@ -239,51 +256,63 @@ def run(checkpoint: str, name: str, out: pathlib.Path) -> None:
   Raises:
     ConfigError: no such run or evaluator, a run of another task or kind.
   """
-  import jax
   from PIL import Image
 
   from pp import splits
   from trainers import scoring
   from trainers.families import open_checkpoint
-  from uvim.learn import sharding
   config = scoring.config_of(checkpoint)
   block, = scoring.choose(config, [name])
   if block.type != "coco_panoptic" or config.kind != "lm":
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
                       "be a coco_panoptic evaluator of a stage II run.")
   family, variables = open_checkpoint(checkpoint, config)
-  left_half = _left_half(family)
+  grid = _grid_of(family)
+  num_rows, num_columns = grid
+  half = num_columns // 2
+  maskings = {}
+  for mask_name, mask in MASKS.items():
+    maskings[mask_name] = Masking(mask, (0, 0, num_rows, half))
   split = splits.open_split(block.dataset, block.split, block.data_dir)
-  batches = split.eval_batches(
-      split.make_preprocess(block.pp, config.pp_modules),
-      batch_size=block.batch_size)
-  mesh = sharding.make_mesh((("data", -1),))
-  variables = jax.device_put(variables, sharding.replicated(mesh))
+  preprocess = split.make_preprocess(block.pp, config.pp_modules)
+  batches = split.eval_batches(preprocess, batch_size=block.batch_size)
+  predict = make_predict(family, block.pred_kw, maskings)
+  predictions = _predict_all(predict, variables, batches)
+  figures = measure(predictions, split, half / num_columns)
+  first_batch = next(batches.start())
+  drawn = draw(family, variables, first_batch, block.pred_kw, grid)
 
-  maskings = {mask_name: Masking(mask, left_half)
-              for mask_name, mask in MASKS.items()}
-  predictions = common.predict_all(
-      make_predict(family, block.pred_kw, maskings), variables,
-      batches.start(), put=lambda batch: sharding.shard_batch(batch, mesh))
-  figures = measure(predictions, split, (side // 2) / side)
-  drawn = draw(
-      family, variables, next(batches.start()), block.pred_kw, side)
-  files.replace_file(
-      out / "masking.png",
-      lambda file: Image.fromarray(drawn).save(file, "PNG"))
+  def write_png(file):
+    Image.fromarray(drawn).save(file, "PNG")
+
+  files.replace_file(out / "masking.png", write_png)
   # Last: it says that all is there.
-  files.write_json(
-      runs.measured_file(out, runs.MASKING), figures, indent=1)
+  figures_path = runs.measured_file(out, runs.MASKING)
+  files.write_json(figures_path, figures, indent=1)
 
 
-def _left_half(family: Any) -> Region:
-  """The left half of the code's grid."""
+def _grid_of(family: Any) -> Grid:
+  """The grid of the code's words."""
   grid = family.oracle.model.grid
   if grid is None:
     raise ConfigError("config.oracle.model: the words of this code lie on no "
                       "grid; only a grid has a left half.")
-  num_rows, num_columns = grid
-  return (0, 0, num_rows, num_columns // 2)
+  return grid
+
+
+def _predict_all(predict: Any, variables: Any, batches: Any
+                 ) -> Iterator[Mapping[str, Any]]:
+  """The predictions for each example, made on all devices."""
+  import jax
+
+  from uvim.learn import sharding
+  mesh = sharding.make_mesh((("data", -1),))
+  variables = jax.device_put(variables, sharding.replicated(mesh))
+
+  def put(batch):
+    return sharding.shard_batch(batch, mesh)
+
+  return common.predict_all(predict, variables, batches.start(), put=put)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

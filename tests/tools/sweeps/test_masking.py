@@ -57,3 +57,13 @@ def test_all_masks_are_of_one_code(weights):
   zero_code = Compiled(family)("zero_code")(variables, batch)
   np.testing.assert_array_equal(found["zeros"], zero_code["panoptic"])
   assert (found["zeros"] != found["none"]).any()
+
+
+def test_squares_fit_a_grid_that_is_no_square():
+  sizes = masking._sizes_of_squares((2, 4))
+  assert sizes[0] == 0 and sizes[-1] == 2
+  image = np.full((1, 8, 8, 3), 9, np.uint8)
+  shown = masking._blacken(image, 1, (2, 4))
+  # A word of this grid is 4 pixels high and 2 wide.
+  assert (shown[:, :4, :2] == 0).all()
+  assert (shown == 0).sum() == 4 * 2 * 3
