@@ -26,13 +26,13 @@ MAX_DIFFERENT = 0.125
 def decoding(size: Size) -> Iterator[Row]:
   """Words per second of greedy sampling, all images of a batch."""
   prior = make_model("lm", size.decoder, "decoder")
+  batch_size = size.batch_decode
   # Shapes suffice: the parameters are noise, the same for both sides.
   shapes = jax.eval_shape(prior.init, jax.random.key(0))
   params = jax.device_put(noise.draw_params(shapes))
   rng = np.random.default_rng(0)
-  image = jnp.asarray(
-      noise.draw_image(rng, prior.input_size, size.batch_decode))
-  seeds_B = jnp.zeros(size.batch_decode, jnp.uint32)
+  image = jnp.asarray(noise.draw_image(rng, prior.input_size, batch_size))
+  seeds_B = jnp.zeros(batch_size, jnp.uint32)
 
   def sample(params, image):
     return prior.sample(params, image, seeds_B).code[:, 0]
@@ -43,13 +43,15 @@ def decoding(size: Size) -> Iterator[Row]:
   ours = _compile(sample, params, image, what="C3 ours")
   naive = _compile(naive_sample, params, image, what="C3 naive")
   code_BL = np.asarray(ours())
-  _require_same("C3", code_BL, np.asarray(naive()))
+  naive_code_BL = np.asarray(naive())
+  _require_same("C3", code_BL, naive_code_BL)
   peak_flops = measure.peak_flops(size.ceiling)
   times = measure.alternate(ours, naive, repeats=size.repeats)
   row = rows.timed_row("C3", times, items=code_BL.size, unit="tokens/s")
   rows.add_programs(row, ours.program, naive.program)
   rows.add_ceiling(row, peak_flops)
-  rows.add_floor(row, _least_seconds(prior.lm, params, image, peak_flops))
+  least_seconds = _least_seconds(prior.lm, params, image, peak_flops)
+  rows.add_floor(row, least_seconds)
   yield row
   yield _uncached(size, prior.lm, params, image, ours, code_BL)
 
@@ -66,19 +68,22 @@ def _least_seconds(network, params, image, peak_flops):
     return network.apply({"params": params}, image, method="encode")
 
   traced = jax.jit(encode).trace(params, image)
-  encoder_seconds = flops.count(traced.jaxpr) / peak_flops
+  encoder_flops = flops.count(traced.jaxpr)
+  encoder_seconds = encoder_flops / peak_flops
+  # All that a word makes the processor read.
   word_bytes = floors.bytes_per_word(network, params, len(image))
-  word_seconds = word_bytes / measure.read_rate(word_bytes)
   say(f"C3: {word_bytes / 1e6:.1f} MB a word")
+  word_seconds = word_bytes / measure.read_rate(word_bytes)
   return encoder_seconds + network.seq_len * word_seconds
 
 
 def _require_same(name, ours, naive):
   """Raises Disagree if too many words differ."""
   different = float(np.mean(ours != naive))
-  require(different <= MAX_DIFFERENT, f"{name}: {different:.1%} of the words "
-          "differ.")
-  say(f"{name}: {1 - different:.1%} of {ours.size} words agree")
+  require(different <= MAX_DIFFERENT,
+          f"{name}: {different:.1%} of the words differ.")
+  agreeing = 1 - different
+  say(f"{name}: {agreeing:.1%} of {ours.size} words agree")
 
 
 def _uncached(size: Size, network, params, image, ours: Run,
@@ -97,24 +102,25 @@ def _uncached(size: Size, network, params, image, ours: Run,
     return naive_models.next_word(
         network, params, encoded_BND, text_BL, position)
 
+  name = "C3 uncached"
   encoded_BND = jax.jit(encode)(params, image)
   # In a text the words are one higher, because 0 is the start word.
   text_BL = jnp.asarray(code_BL + 1)
+  first_place = jnp.int32(0)
   program = measure.compile_program(
-      next_word, params, encoded_BND, text_BL, jnp.int32(0),
-      what="C3 uncached")
+      next_word, params, encoded_BND, text_BL, first_place, what=name)
   num_words = min(UNCACHED_WORDS, network.seq_len)
   # Each word is drawn after our words, so one tie does not spread.
   first_words = functools.partial(
       _first_words, program, num_words, params, encoded_BND, text_BL)
-  naive_BL = np.stack(first_words(), axis=1)
-  _require_same("C3 uncached", code_BL[:, :num_words] + 1, naive_BL)
-  times = measure.alternate(
-      ours, first_words, repeats=min(3, size.repeats))
-  row = rows.timed_row(
-      "C3 uncached", times, items=code_BL.size, unit="tokens/s")
+  naive_text_BL = np.stack(first_words(), axis=1)
+  _require_same(name, text_BL[:, :num_words], naive_text_BL)
+  repeats = min(3, size.repeats)
+  times = measure.alternate(ours, first_words, repeats=repeats)
+  row = rows.timed_row(name, times, items=code_BL.size, unit="tokens/s")
   # The naive side made `num_words` words of each image, not all.
-  row.naive = naive_BL.size / times[1].median
+  naive_seconds = times[1].median
+  row.naive = naive_text_BL.size / naive_seconds
   row.ratio = row.ours / row.naive
   row.temp_bytes_naive = program.temp_bytes
   # A whole code takes one call for each word.

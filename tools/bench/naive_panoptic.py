@@ -4,7 +4,7 @@ With a mask per segment, or a loop over segments, as the definitions read. That
 is what tools.bench compares with, so nothing of the project is used here.
 
 B batch · N patches · P pixels in a patch · K classes · I instance ids
-H W image pixels · S segments · V distinct ids
+H W image pixels · S segments · V distinct ids · X rows or columns
 """
 
 import dataclasses
@@ -59,9 +59,13 @@ class _Counts:
   def quality(self, category_id: int) -> float | None:
     """PQ of a category; None if no image has it."""
     # PQ is summed IoU / (matches + ½ extra + ½ missed).
-    weight = (self.matches[category_id] + 0.5 * self.extra[category_id]
-              + 0.5 * self.missed[category_id])
-    return self.iou[category_id] / weight if weight else None
+    matches = self.matches[category_id]
+    extra = self.extra[category_id]
+    missed = self.missed[category_id]
+    weight = matches + 0.5 * extra + 0.5 * missed
+    if weight == 0:
+      return None
+    return self.iou[category_id] / weight
 
 
 def panoptic_quality(images: Iterable[Any],
@@ -96,36 +100,49 @@ def _mean_quality(counts, categories):
 
 def _count_image(counts, truth_HW, truth_segments, pred_HW, pred_segments):
   """Adds an image to the counts."""
-  truth_category = {s["id"]: s["category_id"] for s in truth_segments}
-  pred_category = {s["id"]: s["category_id"] for s in pred_segments}
+  truth_category = _category_by_id(truth_segments)
+  pred_category = _category_by_id(pred_segments)
   truth_area = _areas(truth_HW)
   pred_area = _areas(pred_HW)
   common_area = _common_areas(truth_HW, pred_HW)
-  matched_truth = set()
-  matched_pred = set()
-  for (truth, pred), area in common_area.items():
+
+  def void_area(pred):
+    """Pixels of a prediction where the truth is void."""
+    return common_area.get((0, pred), 0)
+
+  unmatched_truth = set(truth_category)
+  unmatched_pred = set(pred_category)
+  for (truth, pred), shared in common_area.items():
     if truth not in truth_category or pred not in pred_category:
       continue
     category = truth_category[truth]
     if pred_category[pred] != category:
       continue
+    union = truth_area[truth] + pred_area[pred] - shared
     # What lies on void pixels does not count against a prediction.
-    void = common_area.get((0, pred), 0)
-    iou = area / (truth_area[truth] + pred_area[pred] - area - void)
+    iou = shared / (union - void_area(pred))
     # At most one segment can overlap by more than half.
     if iou > 0.5:
       counts.iou[category] += iou
       counts.matches[category] += 1
-      matched_truth.add(truth)
-      matched_pred.add(pred)
-  # What is left on either side has no partner.
-  for truth in truth_category.keys() - matched_truth:
+      unmatched_truth.remove(truth)
+      unmatched_pred.remove(pred)
+
+  for truth in unmatched_truth:
     counts.missed[truth_category[truth]] += 1
-  for pred in pred_category.keys() - matched_pred:
-    void = common_area.get((0, pred), 0)
+  for pred in unmatched_pred:
     # A segment that lies mostly on void is no mistake.
-    if void / pred_area[pred] <= 0.5:
+    void_share = void_area(pred) / pred_area[pred]
+    if void_share <= 0.5:
       counts.extra[pred_category[pred]] += 1
+
+
+def _category_by_id(segments) -> dict[int, int]:
+  """Id of a segment → id of its category."""
+  categories = {}
+  for segment in segments:
+    categories[segment["id"]] = segment["category_id"]
+  return categories
 
 
 def _areas(ids_HW) -> dict[int, int]:
@@ -137,18 +154,22 @@ def _areas(ids_HW) -> dict[int, int]:
 def _common_areas(truth_HW, pred_HW) -> dict[tuple[int, int], int]:
   """(id of the truth, id of the prediction) → pixels that have both."""
   # Both ids fit into one number, so that one `unique` counts all pairs.
-  pairs_HW = truth_HW.astype(np.uint64) * _NUM_IDS + pred_HW.astype(np.uint64)
+  truth_HW = truth_HW.astype(np.uint64)
+  pred_HW = pred_HW.astype(np.uint64)
+  pairs_HW = truth_HW * _NUM_IDS + pred_HW
   common = {}
   for pair, area in _areas(pairs_HW).items():
-    common[divmod(pair, _NUM_IDS)] = area
+    truth, pred = divmod(pair, _NUM_IDS)
+    common[truth, pred] = area
   return common
 
 
 def read_ids(path: pathlib.Path) -> np.ndarray:
   """The ids of a panoptic PNG, uint32 [H, W]."""
   from PIL import Image
-  rgb = np.asarray(Image.open(path), np.uint32)
-  return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+  rgb_HWC = np.asarray(Image.open(path), np.uint32)
+  red_HW, green_HW, blue_HW = np.moveaxis(rgb_HWC, -1, 0)
+  return red_HW + 256 * green_HW + 65536 * blue_HW
 
 
 # ── Preprocessing ───────────────────────────────────────────────────────────
@@ -164,12 +185,15 @@ def coco_panoptic(data: dict[str, Any]) -> dict[str, Any]:
   id_S = tf.cast(objects["id"], tf.int32)
   label_S = tf.cast(objects["label"], tf.int32)
   # S maps of the whole image: clear, but it is what costs memory.
-  masks_SHW = ids_HW[None] == id_S[:, None, None]
+  id_S11 = id_S[:, None, None]
+  masks_SHW = ids_HW[None] == id_S11
 
   def fill(value_S):
     """The map that has this value in each segment, [H, W, 1]."""
-    filled_SHW = tf.where(masks_SHW, value_S[:, None, None], 0)
-    return tf.reduce_sum(filled_SHW, axis=0)[..., None]
+    value_S11 = value_S[:, None, None]
+    filled_SHW = tf.where(masks_SHW, value_S11, 0)
+    filled_HW = tf.reduce_sum(filled_SHW, axis=0)
+    return filled_HW[..., None]
 
   # 0 is void in both maps.
   place_S = tf.range(1, tf.size(id_S) + 1)
@@ -182,29 +206,40 @@ def make_canonical(data: dict[str, Any]) -> dict[str, Any]:
   ids_HW = data["labels"][..., -1]
   ids_V = tf.unique(tf.reshape(ids_HW, [-1])).y
   ids_V = tf.boolean_mask(ids_V, ids_V > 0)
-  masks_VHW = ids_HW[None] == ids_V[:, None, None]
+  ids_V11 = ids_V[:, None, None]
+  masks_VHW = ids_HW[None] == ids_V11
   order_V = _order_of_segments(tf.cast(masks_VHW, tf.float32))
-  rank_V = tf.math.invert_permutation(order_V) + 1
-  new_VHW = tf.where(masks_VHW, rank_V[:, None, None], 0)
+  # The new id of a segment is its place in the order, from 1.
+  new_id_V = tf.math.invert_permutation(order_V) + 1
+  new_id_V11 = new_id_V[:, None, None]
+  segments_VHW = tf.where(masks_VHW, new_id_V11, 0)
+  segments_HW = tf.reduce_sum(segments_VHW, axis=0)
   # Void keeps its id, which is not above 0.
-  new_HW = tf.reduce_sum(new_VHW, axis=0) + tf.where(ids_HW > 0, 0, ids_HW)
+  void_HW = tf.where(ids_HW > 0, 0, ids_HW)
+  new_ids_HW = segments_HW + void_HW
   others = data["labels"][..., :-1]
-  return {**data, "labels": tf.concat([others, new_HW[..., None]], axis=-1)}
+  labels = tf.concat([others, new_ids_HW[..., None]], axis=-1)
+  return {**data, "labels": labels}
 
 
 def _order_of_segments(masks_VHW):
   """By the row of their centers; where that is equal, by the column."""
   import tensorflow as tf
-  _, height, width = tf.unstack(tf.shape(masks_VHW))
-  row_1H = tf.cast(tf.range(height), tf.float32)[None]
-  column_1W = tf.cast(tf.range(width), tf.float32)[None]
   # Pixels of a segment in each row, and in each column.
   in_row_VH = tf.reduce_sum(masks_VHW, axis=2)
   in_column_VW = tf.reduce_sum(masks_VHW, axis=1)
-  area_V = tf.reduce_sum(in_row_VH, axis=1)
-  y_V = tf.reduce_sum(in_row_VH * row_1H, axis=1) / area_V
-  x_V = tf.reduce_sum(in_column_VW * column_1W, axis=1) / area_V
+  y_V = _mean_place(in_row_VH)
+  x_V = _mean_place(in_column_VW)
   # Both sorts are stable: equal rows keep the order of their columns.
   by_column_V = tf.argsort(x_V, stable=True)
   by_row_V = tf.argsort(tf.gather(y_V, by_column_V), stable=True)
   return tf.gather(by_column_V, by_row_V)
+
+
+def _mean_place(counts_VX):
+  """The mean of 0, 1, …, X - 1, each weighted by its count, float32 [V]."""
+  import tensorflow as tf
+  num_places = tf.shape(counts_VX)[1]
+  place_X = tf.cast(tf.range(num_places), tf.float32)
+  sum_V = tf.reduce_sum(counts_VX * place_X[None], axis=1)
+  return sum_V / tf.reduce_sum(counts_VX, axis=1)

@@ -26,7 +26,8 @@ Compile = Callable[..., Program]
 
 
 def stage_i_step(
-    size: Size, compile_program: Compile = measure.compile_program
+    size: Size,
+    compile_program: Compile = measure.compile_program,
 ) -> Iterator[Row]:
   """C1: a training step of stage I."""
   problem = training_problems.stage_i(
@@ -126,13 +127,14 @@ class Stepper:
     # Copied: what is donated must not be the host's own memory.
     self.state = jax.tree.map(jnp.array, state)
     self.logs = None
-    self._data = (frozen, batch)
+    self._frozen = frozen
+    self._batch = batch
 
   def __call__(self) -> None:
     # The program overwrites the state that it is given (donation), so the new
     # one takes its place.
-    self.state, self.logs = jax.block_until_ready(
-        self.program.call(self.state, *self._data))
+    results = self.program.call(self.state, self._frozen, self._batch)
+    self.state, self.logs = jax.block_until_ready(results)
 
 
 def _timed(name: str, problem: Problem, batch: Mapping[str, Any], size: Size,
@@ -208,37 +210,39 @@ def compare(name: str, start: Any, ours: tuple[Any, dict[str, Any]],
   """
   state, logs = ours
   naive_state, naive_logs = naive
-  differences = {}
+  updates = _updates(start, state)
+  naive_updates = _updates(start, naive_state)
   # Each difference by name, so that a message can tell the worst.
+  differences = {}
   for key in ("loss", "grad_norm"):
     differences[key] = measure.relative_error(logs[key], naive_logs[key])
-  changes = _changes(start, state)
-  naive_changes = _changes(start, naive_state)
-  for key, change in changes.items():
-    differences[key] = measure.relative_error(change, naive_changes[key])
+  for key, update in updates.items():
+    differences[key] = measure.relative_error(update, naive_updates[key])
 
   worst_key = max(differences, key=differences.get)
   worst = differences[worst_key]
   require(worst < tolerance,
           f"{name}: {worst_key} differs by {worst:.2g} of its size.")
-  say(f"{name}: loss {float(logs['loss']):.6f} and {len(changes)} updates "
-      f"agree; largest relative difference {worst:.1e} ({worst_key})")
+  loss = float(logs["loss"])
+  say(f"{name}: loss {loss:.6f} and {len(updates)} updates agree; "
+      f"largest relative difference {worst:.1e} ({worst_key})")
 
 
-def _changes(start, state) -> dict[str, np.ndarray]:
+def _updates(start, state) -> dict[str, np.ndarray]:
   """What a step added to each array, by name."""
   before = _learned_arrays(start)
-  changes = {}
+  updates = {}
   for key, array in _learned_arrays(state).items():
     if not key.endswith("key/bias"):
-      changes[key] = np.asarray(array) - np.asarray(before[key])
-  return changes
+      updates[key] = np.asarray(array) - np.asarray(before[key])
+  return updates
 
 
-def _learned_arrays(state):
-  """The parameters, and what the quantizer learns."""
+def _learned_arrays(state) -> dict[str, Any]:
+  """The parameters, and what the quantizer learns, by name."""
+  learned_by_quantizer = state.extra.get("state", {})
   return tree.flatten(
-      {"params": state.params, "state": state.extra.get("state", {})})
+      {"params": state.params, "state": learned_by_quantizer})
 
 
 # ── Steps that are only compiled ────────────────────────────────────────────
@@ -275,16 +279,17 @@ def _compiled(name: str, problem: Problem,
         what=f"{name} {what}", donate=(0,), to_run=False)
 
   def compile_naive(part, parts):
-    problem = make_naive(part, parts)
-    return compile_step(problem.naive, problem,
-                        f"naive, {part}/{parts} of the layers")
+    shallow = make_naive(part, parts)
+    share = f"naive, {part}/{parts} of the layers"
+    return compile_step(shallow.naive, shallow, share)
 
   # Ours scans over its layers, so that all of them compile quickly.
   ours = compile_step(problem.ours, problem, "ours")
   # As many shares as divide every depth into whole layers.
   depths = [model[key] for key in _DEPTHS if key in model]
-  return rows.memory_row(
-      name, ours, _extrapolate_layers(compile_naive, math.gcd(*depths)))
+  parts = math.gcd(*depths)
+  naive = _extrapolate_layers(compile_naive, parts)
+  return rows.memory_row(name, ours, naive)
 
 
 def _extrapolate_layers(compile_naive: Callable[[int, int], Program],

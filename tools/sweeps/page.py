@@ -1,5 +1,6 @@
 """The page of a sweep in Markdown, in the layout of the paper."""
 
+import collections
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from tools.sweeps import figures
 from tools.sweeps.figures import Figure
 from tools.sweeps.plan import Sweep
-from tools.sweeps.results import Results
+from tools.sweeps.results import CellReport, Results
 
 
 def page_of(name: str, sweep: Sweep, results: Results, *,
@@ -20,12 +21,15 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
     results: what it found.
     command: what made the page.
   """
-  parts = [
+  if sweep.grid:
+    tables = _grids(sweep, results)
+  else:
+    tables = [_rows(sweep, results)]
+  paragraphs = [
       f"# {results.title}",
       f"    {command}",
-      "Ours is the mean ± standard deviation over seeds."]
-  parts += _grids(sweep, results) if sweep.grid else [_rows(sweep, results)]
-  parts += [
+      "Ours is the mean ± standard deviation over seeds.",
+      *tables,
       f"![{name}]({name}.png)",
       "## Effects",
       _effects(results),
@@ -35,8 +39,8 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
   missing = _missing_runs(results) + _missing_figures(results)
   if missing:
     items = [f"* {line}" for line in missing]
-    parts += ["## Not there", "\n".join(items)]
-  return "\n\n".join(parts) + "\n"
+    paragraphs += ["## Not there", "\n".join(items)]
+  return "\n\n".join(paragraphs) + "\n"
 
 
 def _rows(sweep: Sweep, results: Results) -> str:
@@ -44,11 +48,12 @@ def _rows(sweep: Sweep, results: Results) -> str:
   rows = []
   for name, score in sweep.scores.items():
     found = list(results.scores[name].values())
-    rows.append([score.title, *(figures.text_of(figure) for figure in found)])
+    ours = [figures.text_of(figure) for figure in found]
+    rows.append([score.title, *ours])
     if score.published:
       note = "" if score.is_comparable else ", another measure"
-      rows.append([f"published{note}",
-                   *(figures.published_text(figure) for figure in found)])
+      published = [figures.published_text(figure) for figure in found]
+      rows.append([f"published{note}", *published])
   titles = [cell.title for cell in sweep.cells.values()]
   return _table(["", *titles], rows)
 
@@ -59,16 +64,18 @@ def _grids(sweep: Sweep, results: Results) -> list[str]:
   corner = grid.down
   if grid.across:
     corner += f" ↓, {grid.across} →"
-  head = [corner, *(str(title) for title in grid.columns)]
-  parts = []
+  columns = [str(title) for title in grid.columns]
+  paragraphs = []
   for name, score in sweep.scores.items():
-    rows = []
     found = figures.rows_of(sweep, results.scores[name])
+    rows = []
     for title, row in zip(grid.rows, found, strict=True):
-      rows.append([str(title), *(_with_published(figure) for figure in row)])
+      texts = [_with_published(figure) for figure in row]
+      rows.append([str(title), *texts])
     note = " (published in brackets)" if score.published else ""
-    parts += [f"**{score.title}**{note}", _table(head, rows)]
-  return parts
+    heading = f"**{score.title}**{note}"
+    paragraphs += [heading, _table([corner, *columns], rows)]
+  return paragraphs
 
 
 def _with_published(figure: Figure) -> str:
@@ -94,15 +101,17 @@ def _configs(results: Results) -> str:
 
 
 def _cells(results: Results) -> str:
-  rows = []
+  """A row for each cell: what it changes in each stage."""
+  stages = ["stage I", "stage II"]
+  head = ["cell", *stages]
   if len(results.configs) == 1:
-    for cell in results.cells.values():
-      rows.append([cell.title, _overrides(cell.overrides["stage I"])])
-    return _table(["cell", "overrides"], rows)
+    stages = ["stage I"]
+    head = ["cell", "overrides"]
+  rows = []
   for cell in results.cells.values():
-    rows.append([cell.title, _overrides(cell.overrides["stage I"]),
-                 _overrides(cell.overrides["stage II"])])
-  return _table(["cell", "stage I", "stage II"], rows)
+    changes = [_overrides(cell.overrides[stage]) for stage in stages]
+    rows.append([cell.title, *changes])
+  return _table(head, rows)
 
 
 def _overrides(values: Mapping[str, Any] | None) -> str:
@@ -114,15 +123,25 @@ def _overrides(values: Mapping[str, Any] | None) -> str:
 
 def _missing_runs(results: Results) -> list[str]:
   """Runs that are not done, once each, with the cells that need them."""
-  titles_of = {}
+  titles_by_run = collections.defaultdict(list)
   for cell in results.cells.values():
-    for seed, by_stage in cell.runs.items():
-      for run in by_stage.values():
-        if run.reason:
-          name = pathlib.Path(run.workdir).name
-          line = f"{name} (seed {seed}): {run.reason}"
-          titles_of.setdefault(line, []).append(cell.title)
-  return [f"{', '.join(titles)}: {line}" for line, titles in titles_of.items()]
+    for run in _unfinished(cell):
+      titles_by_run[run].append(cell.title)
+  lines = []
+  for run, titles in titles_by_run.items():
+    lines.append(f"{', '.join(titles)}: {run}")
+  return lines
+
+
+def _unfinished(cell: CellReport) -> list[str]:
+  """A text for each run of a cell that is not done, with the reason."""
+  texts = []
+  for seed, by_stage in cell.runs.items():
+    for run in by_stage.values():
+      if run.reason:
+        name = pathlib.Path(run.workdir).name
+        texts.append(f"{name} (seed {seed}): {run.reason}")
+  return texts
 
 
 def _missing_figures(results: Results) -> list[str]:
@@ -136,7 +155,10 @@ def _missing_figures(results: Results) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+  """A table in Markdown."""
+  rule = ["---"] * len(head)
   lines = []
-  for row in [head, ["---"] * len(head), *rows]:
-    lines.append(f"| {' | '.join(row)} |")
+  for row in [head, rule, *rows]:
+    line = " | ".join(row)
+    lines.append(f"| {line} |")
   return "\n".join(lines)

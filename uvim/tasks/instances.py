@@ -53,9 +53,9 @@ def panoptic_from_logits(
   Args:
     semantics: class logits.
     instances: instance-id logits.
-    min_fraction: instances must cover more than this fraction of the image;
-      the others become void (0, 0). The paper says 0.001, the released code's
-      default is 0. A static number.
+    min_fraction: static; instances must cover more than this fraction of the
+      image, the others become void (0, 0). The paper says 0.001, the released
+      code's default is 0.
     instance_label: 'logit_sum' sums the class logits over the instance
       (released code), 'majority' counts the per-pixel classes (paper), 'pixel'
       leaves each pixel its own class, so that a wrong instance spoils no class.
@@ -68,22 +68,19 @@ def panoptic_from_logits(
     (semantics, instance) per pixel. An instance whose class is 0 is void. The
     instance id 0 is an instance like any other: it is the class that decides.
   """
-  fields.check_options(
-      panoptic_from_logits, min_fraction=min_fraction,
-      instance_label=instance_label)
-  num_ids = instances.shape[-2]
+  fields.check_options(panoptic_from_logits, min_fraction=min_fraction,
+                       instance_label=instance_label)
   ids_BNP = argmax_classes(instances)
+  num_ids = instances.shape[-2]
+  num_pixels = math.prod(ids_BNP.shape[1:])
+  max_removed = max_removed_area(min_fraction, num_pixels)
   if instance_label == "pixel":
-    num_classes = semantics.shape[-2]
-    return _pairs_of_pixels(
-        argmax_classes(semantics), ids_BNP, num_classes, num_ids, min_fraction)
+    return _pairs_of_pixels(semantics, ids_BNP, num_ids, max_removed)
   if instance_label == "majority":
     votes_BIK = count_votes(semantics, ids_BNP, num_ids=num_ids)
   else:
     sum_logits = sum_logits or sum_logits_by_instance
     votes_BIK = sum_logits(semantics, ids_BNP, num_ids=num_ids)
-  num_pixels = math.prod(ids_BNP.shape[1:])
-  max_removed = max_removed_area(min_fraction, num_pixels)
   return _pairs_by_votes(votes_BIK, ids_BNP, max_removed)
 
 
@@ -153,31 +150,37 @@ def _pairs_of_instances(label_BI, ids_BNP, max_removed: int):
   ids_BX = ids_BNP.reshape(batch, -1)
   count = functools.partial(jnp.bincount, length=num_ids)
   area_BI = jax.vmap(count)(ids_BX)
-  is_kept_BI = area_BI > max_removed
+  is_large_BI = area_BI > max_removed
   numbers_I = jnp.arange(num_ids)
   number_BI = jnp.broadcast_to(numbers_I, label_BI.shape)
   pair_BIC = jnp.stack([label_BI, number_BI], axis=-1)
-  is_kept_BI1 = is_kept_BI[..., None]
+  is_kept_BI1 = is_large_BI[..., None]
   return jnp.where(is_kept_BI1, pair_BIC, 0)
 
 
 def _pairs_of_pixels(
-    classes_BNP, ids_BNP, num_classes: int, num_ids: int, min_fraction: float
+    semantics_BNKP, ids_BNP, num_ids: int, max_removed: int
 ) -> PatchPairs:
   """(semantics, instance) of each pixel, or (0, 0) in a segment too small.
 
   A segment is here all pixels of one class and one instance.
   """
+  classes_BNP = argmax_classes(semantics_BNKP)
+  num_classes = semantics_BNKP.shape[-2]
+  # A number for each pair of class and instance.
   segments_BNP = classes_BNP * num_ids + ids_BNP
   segments_BX = segments_BNP.reshape(len(ids_BNP), -1)
-  count = functools.partial(jnp.bincount, length=num_classes * num_ids)
+  num_pairs = num_classes * num_ids
+  count = functools.partial(jnp.bincount, length=num_pairs)
   area_BS = jax.vmap(count)(segments_BX)
+  # For each pixel the area of its segment.
   area_BX = jnp.take_along_axis(area_BS, segments_BX, axis=1)
-  num_pixels = segments_BX.shape[1]
-  is_kept_BX = area_BX > max_removed_area(min_fraction, num_pixels)
-  is_kept_BNP = is_kept_BX.reshape(ids_BNP.shape) & (classes_BNP > 0)
+  area_BNP = area_BX.reshape(ids_BNP.shape)
+  is_large_BNP = area_BNP > max_removed
+  is_kept_BNP = is_large_BNP & (classes_BNP > 0)
   pair_BNPC = jnp.stack([classes_BNP, ids_BNP], axis=-1)
-  return jnp.where(is_kept_BNP[..., None], pair_BNPC, 0)
+  is_kept_BNP1 = is_kept_BNP[..., None]
+  return jnp.where(is_kept_BNP1, pair_BNPC, 0)
 
 
 def max_removed_area(min_fraction: float, num_pixels: int) -> int:
