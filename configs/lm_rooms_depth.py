@@ -1,8 +1,8 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_depth.py.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests), and the
-quantizer of stage I: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or
-`givt`.
+Arguments: `tiny` (a few steps on a few scenes, for tests), `hard` (the crowded
+scenes of `rooms/hard`, of 64 × 64 pixels), and the quantizer of stage I: `fsq`,
+`lfq`, `vq_gradient`, `residual`, `gumbel` or `givt`.
 """
 
 from configs import rooms
@@ -10,7 +10,8 @@ from configs import vqvae_rooms_depth as stage_i
 
 
 def get_config(arg=None):
-  pp = stage_i.pp_strings(rooms.RES)
+  args = stage_i.parse_arg(arg)
+  pp = stage_i.pp_strings(rooms.side_of(args.hard))
   # The argument goes to stage I too: a tiny config has a tiny oracle, and the
   # vocabulary is that of the oracle's quantizer.
   config = rooms.stage_ii(stage_i.get_config(arg), pp)

@@ -1,6 +1,7 @@
 """Stage II on `rooms`; the partner of configs/vqvae_rooms_panoptic.py.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests); `encoder=WORKDIR`
+Arguments: `tiny` (a few steps on a few scenes, for tests); `hard` (the crowded
+scenes of `rooms/hard`, of 64 × 64 pixels); `encoder=WORKDIR`
 (both stages see with the encoder of a configs/mae_rooms.py run); `latent` (the
 words lie on no grid); the quantizer of stage I (`fsq`, `lfq`, `vq_gradient`,
 `residual`, `gumbel` or `givt`); `masked` (a code takes a few passes in place of
@@ -13,9 +14,9 @@ from configs import vqvae_rooms_panoptic as stage_i
 
 def get_config(arg=None):
   args = common.parse_arg(
-      arg, tiny=False, encoder="", latent=False, masked=False,
+      arg, tiny=False, hard=False, encoder="", latent=False, masked=False,
       **quantizers.ARGUMENTS)
-  pp = stage_i.pp_strings(rooms.RES)
+  pp = stage_i.pp_strings(rooms.side_of(args.hard))
   # The argument goes to stage I too: a tiny config has a tiny oracle, and the
   # vocabulary is that of the oracle's quantizer.
   config = rooms.stage_ii(stage_i.get_config(arg), pp)

@@ -8,9 +8,24 @@ from configs import common, quantizers
 RES = 48
 PATCH = 8
 TINY = "rooms/tiny"
+# Harder scenes, of 64 × 64 pixels: 8 × 8 patches and as many words.
+HARD = "rooms/hard"
+HARD_TINY = "rooms/hard_tiny"
+HARD_RES = 64
 
 
-def stage_i(task, classes, pp, tiny=False):
+def side_of(hard):
+  """Pixels on a side of the images that a model of `rooms` takes."""
+  return HARD_RES if hard else RES
+
+
+def _dataset_of(tiny, hard):
+  if hard:
+    return HARD_TINY if tiny else HARD
+  return TINY if tiny else "rooms"
+
+
+def stage_i(task, classes, pp, tiny=False, hard=False):
   """Stage I on `rooms`.
 
   Args:
@@ -18,13 +33,14 @@ def stage_i(task, classes, pp, tiny=False):
     classes: as of `set_labels`.
     pp: `Preprocessing`.
     tiny: a few steps on a few scenes, for tests.
+    hard: the scenes of `rooms/hard`.
 
   Returns:
     A config without evaluators; see `add_stage_i_evals`.
   """
   config = mlc.ConfigDict()
   config.task = task
-  common.set_data(config, TINY if tiny else "rooms", pp)
+  common.set_data(config, _dataset_of(tiny, hard), pp)
   config.log_training_steps = 200
   common.set_features(config)
   # In trials of one length, batches of 8 left a lower loss than 16 or 32.
@@ -36,9 +52,11 @@ def stage_i(task, classes, pp, tiny=False):
   # A short run: `dict_momentum` forgets faster than the 0.995 of Appendix D, so
   # that dead words are noticed in time.
   config.model_name = "vit"
+  side = side_of(hard)
   config.model = dict(
-      input_size=(RES, RES), patch_size=(PATCH, PATCH),
-      code_len=36, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
+      input_size=(side, side), patch_size=(PATCH, PATCH),
+      # A word for each patch.
+      code_len=(side // PATCH) ** 2, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
       num_heads=4, dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True, **common.stage_i_switches())
   common.set_labels(config.model, classes)
@@ -74,7 +92,7 @@ def stage_ii(stage_i_config, pp):
   config.model = dict(
       num_layers=4, num_heads=4, mlp_dim=384, emb_dim=128,
       patches=dict(size=(PATCH, PATCH)), posemb_type="learn",
-      input_size=(RES, RES), **common.stage_ii_switches())
+      input_size=stage_i_config.model.input_size, **common.stage_ii_switches())
   quantizers.set_words(config)
   set_optimizer(config)
   if is_tiny(config):
@@ -105,7 +123,7 @@ def see_with(config, workdir):
   """
   tiny = is_tiny(config)
   config.model.image_encoder = dict(
-      family="augreg", input_size=(RES, RES),
+      family="augreg", input_size=config.model.input_size,
       patch_size=(PATCH, PATCH), depth=1 if tiny else 4,
       width=32 if tiny else 128, mlp_dim=32 if tiny else 384, num_heads=4,
       frozen=True, beside=False)
@@ -115,7 +133,7 @@ def see_with(config, workdir):
 
 def is_tiny(config):
   """Whether this is a `tiny` config, for tests."""
-  return config.dataset == TINY
+  return config.dataset in (TINY, HARD_TINY)
 
 
 def _set_oracle(config, stage_i_config):

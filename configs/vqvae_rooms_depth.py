@@ -1,8 +1,9 @@
 """Stage I on `rooms`, depth in meters.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests); a quantizer in place
-of `vq`: `fsq`, `lfq`, `vq_gradient`, `residual`, `gumbel` or, without words,
-`givt`; see configs/quantizers.py.
+Arguments: `tiny` (a few steps on a few scenes, for tests); `hard` (the crowded
+scenes of `rooms/hard`, of 64 × 64 pixels); a quantizer in place of `vq`: `fsq`,
+`lfq`, `vq_gradient`, `residual`, `gumbel` or, without words, `givt`; see
+configs/quantizers.py.
 """
 
 from configs import common, quantizers, rooms
@@ -26,10 +27,17 @@ def pp_strings(res):
       predict=f'decode|{image}keep("image")')
 
 
+def parse_arg(arg):
+  """The arguments, which stage II shares."""
+  return common.parse_arg(
+      arg, tiny=False, hard=False, **quantizers.ARGUMENTS)
+
+
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False, **quantizers.ARGUMENTS)
+  args = parse_arg(arg)
   config = rooms.stage_i(
-      "depth", CLASSES, pp_strings(rooms.RES), tiny=args.tiny)
+      "depth", CLASSES, pp_strings(rooms.side_of(args.hard)), tiny=args.tiny,
+      hard=args.hard)
   quantizers.use(config.model, args)
   config.task_options = TASK_OPTIONS
   rooms.add_stage_i_evals(config, "nyu_depth", options=OPTIONS)

@@ -137,7 +137,8 @@ def find_categories(dataset: str, folder: str) -> tuple[Category, ...]:
     return categories_lib.coco_panoptic()
   if name.is_rooms:
     from pp.rooms import builder as rooms
-    return tuple(Category(*row) for row in rooms.CATEGORIES)
+    _, _, config = name.data_set.partition("/")
+    return tuple(Category(*row) for row in rooms.categories_of(config))
   return ()
 
 

@@ -36,7 +36,8 @@ CONFIGS = {
     "lm_nyu_depth": ("", "singlehost", "runlocal", "scenes"),
     "vqvae_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
     "lm_imagenet_colorization": ("", "singlehost", "runlocal", "fid"),
-    "vqvae_rooms_panoptic": ("", "tiny", "encoder=mae", "fsq", "latent"),
+    "vqvae_rooms_panoptic": (
+        "", "tiny", "encoder=mae", "fsq", "latent", "hard"),
     "lm_rooms_panoptic": (
         "", "tiny", "encoder=mae", "fsq", "latent", "masked"),
     "vqvae_rooms_depth": ("", "tiny"),
@@ -50,7 +51,7 @@ CONFIGS = {
                            "encoder=none,stage1_encoder=dinov2-S/14"),
     "mae_images": ("", "res=112", "batch_size=256,num_images=5000,epochs=20"),
     "mae_rooms": ("", "tiny"),
-    "dino_rooms": ("", "tiny"),
+    "dino_rooms": ("", "jitter", "tiny"),
     "pix2seq_d_rooms_panoptic": ("", "tiny"),
     "pix2seq_d_rooms_video": ("", "tiny"),
     "pix2seq_d_coco_panoptic": ("", "highres", "runlocal", "tiny"),

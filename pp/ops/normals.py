@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from pp.builder import get, register
 from pp.rooms.normals import image_normals
-from pp.rooms.scene import draw_scene, make_rng, seed_and_index
+from pp.rooms.scene import scene_at, seed_and_index
 
 _MAX_DEPTH_ERROR = 0.01  # Meters. Stored depth has steps of 4 mm.
 
@@ -29,7 +29,7 @@ def room_normals(image_id, depth):
   """
   # The number of an example says how its scene was drawn.
   seed, index = seed_and_index(image_id)
-  scene = draw_scene(make_rng(seed, index))
+  scene = scene_at(seed, index)
   true_depth, normals = image_normals(scene)
   is_known = depth > 0
   if not _agrees(depth, true_depth, is_known):

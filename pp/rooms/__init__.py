@@ -9,8 +9,11 @@ except the builder. They build on each other in this order:
   colors     palettes; bytes ↔ linear light
   shapes     sphere, box, frustum: where a ray enters, which way it faces
   solids     Solids: all shapes of a scene in one table
+  parts      what the makers of things share
+  more_things  makers of the further categories of `rooms/hard`
   things     categories; Thing: one object as shapes
-  layout     which things a scene gets, and where they stand
+  kinds      plain and hard scenes: which things they should get
+  layout     which things fit, and where they stand
   scene      Scene: camera, light, surfaces and things, all drawn at random
   trace      Hits: what each ray meets first, where and how far
   normals    the normal at each hit; normals of an image
@@ -26,7 +29,7 @@ except the builder. They build on each other in this order:
 `render.render` reads like this:
 
   rng = make_rng(seed, index)
-  scene = draw_scene(rng)                  what there is
+  scene = draw_scene(rng, …, kind_of(seed))  what there is
   prepared = prepare(scene)                Solids, and boxes that skip most
   hits = trace_pixels(prepared)            one ray for each pixel
   color = shade(prepared, hits, …)         linear light; edges get finer rays
@@ -35,6 +38,9 @@ except the builder. They build on each other in this order:
 
 Normals are not stored. `normals.image_normals` makes them from the scene, and
 the op `rooms_normals` (in `pp.ops.normals`) finds the scene by its `image/id`.
+
+The streams from `kinds.FIRST_HARD_STREAM` on have the hard scenes of
+`rooms/hard`.
 
 To add a category: a maker in `things`, with its line in CATEGORIES. To add a
 pattern: a function in `surfaces`. Both change the scenes that follow from the

@@ -22,9 +22,10 @@ from pp.builder import first_line
 from pp.example_writer import ExampleWriter
 from pp.rooms import worker
 from pp.rooms.clips import NUM_FRAMES
+from pp.rooms.kinds import FIRST_HARD_STREAM
 from pp.rooms.render import render
 from pp.rooms.scene import image_id
-from pp.rooms.things import CATEGORIES
+from pp.rooms.things import CATEGORIES, HARD_CATEGORIES
 from uvim import finder, progress
 from uvim.lock import Lock, Locked
 from uvim.registry import ConfigError, lookup
@@ -36,17 +37,23 @@ VERSION = "1.1.0"
 # Split → stream of scenes. Streams never share a scene, whatever the sizes.
 SEEDS = {"train": 0, "holdout": 1, "validation": 2}
 CLIP_SEEDS = {"train": 3, "holdout": 4, "validation": 5}
+HARD_SEEDS = {split: FIRST_HARD_STREAM + seed for split, seed in SEEDS.items()}
 # Config → split → number of scenes.
 STILL_SIZES = {
     "default": {"train": 8192, "holdout": 512, "validation": 512},
     "tiny": {"train": 64, "holdout": 16, "validation": 16},
+}
+# The same of hard scenes; see `kinds`.
+HARD_SIZES = {
+    "hard": {"train": 8192, "holdout": 512, "validation": 512},
+    "hard_tiny": {"train": 64, "holdout": 16, "validation": 16},
 }
 # The same of clips, each of NUM_FRAMES frames.
 CLIP_SIZES = {
     "clips": {"train": 512, "holdout": 16, "validation": 32},
     "clips_tiny": {"train": 2, "holdout": 1, "validation": 1},
 }
-SIZES = STILL_SIZES | CLIP_SIZES
+SIZES = STILL_SIZES | HARD_SIZES | CLIP_SIZES
 _MAX_FRAMES = 1000  # Of a clip, for the numbers of its images.
 _INFO_FILE = "dataset_info.json"
 
@@ -57,10 +64,16 @@ class RoomsConfig(tfds.core.BuilderConfig):
 
   Attributes:
     sizes: split → number of scenes.
+    seeds: split → stream of its scenes.
+    categories: of its segments; see `things.CATEGORIES`.
     scenes: (seed, number) → what `worker.scenes` yields.
     is_clips: whether each scene is a clip, and each example one of its frames.
   """
   sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  seeds: Mapping[str, int] = dataclasses.field(
+      default_factory=lambda: dict(SEEDS))
+  categories: list = dataclasses.field(
+      default_factory=lambda: list(CATEGORIES))
   scenes: Callable = worker.scenes
   is_clips: bool = False
 
@@ -69,17 +82,27 @@ def _make_configs():
   configs = []
   for name, sizes in STILL_SIZES.items():
     configs.append(RoomsConfig(name=name, sizes=sizes))
+  for name, sizes in HARD_SIZES.items():
+    configs.append(RoomsConfig(
+        name=name, sizes=sizes, seeds=HARD_SEEDS, categories=HARD_CATEGORIES))
   render_clips = functools.partial(worker.scenes, kind="clip")
   for name, sizes in CLIP_SIZES.items():
     configs.append(RoomsConfig(
-        name=name, sizes=sizes, scenes=render_clips, is_clips=True))
+        name=name, sizes=sizes, seeds=CLIP_SEEDS, scenes=render_clips,
+        is_clips=True))
   return configs
+
+
+def categories_of(config):
+  """The categories of a config, by its name; those of 'default' for ''."""
+  return HARD_CATEGORIES if config in HARD_SIZES else CATEGORIES
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
   """TFDS builder of `rooms`.
 
-  Config 'tiny' is the start of 'default', and 'clips_tiny' that of 'clips'.
+  Config 'tiny' is the start of 'default', 'hard_tiny' that of 'hard', and
+  'clips_tiny' that of 'clips'.
   """
 
   name = "rooms"
@@ -99,7 +122,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return num_scenes
 
   def _info(self):
-    features = _make_features(self.builder_config.is_clips)
+    features = _make_features(
+        self.builder_config.categories, self.builder_config.is_clips)
     # The workers encode. TFDS would do it object by object in this process, and
     # most of the time of writing would go there.
     features.encode_example = lambda example: example
@@ -122,7 +146,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return generators
 
   def _generate_examples(self, split, num):
-    seed = SEEDS[split]
+    seed = self.builder_config.seeds[split]
     for index, scene in self._scenes(split, seed, num):
       number = image_id(seed, index)
       yield index, {
@@ -133,7 +157,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       }
 
   def _generate_frames(self, split, num):
-    seed = CLIP_SEEDS[split]
+    seed = self.builder_config.seeds[split]
     for index, frames in self._scenes(split, seed, num):
       for fields in frames:
         clip = fields["clip/id"]
@@ -158,9 +182,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     return ExampleWriter(self.info.file_format)
 
 
-def _make_features(is_clips):
+def _make_features(categories, is_clips):
   """Those of coco/2017_panoptic, and depth or the frames before."""
-  label_names = [name for _, name, _ in CATEGORIES]
+  label_names = [name for _, name, _ in categories]
   objects = tfds.features.Sequence({
       "id": np.int64,
       "area": np.int64,

@@ -13,30 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pp.rooms.camera import ray_directions, to_camera
-from pp.rooms.colors import PALETTE, to_linear
-from pp.rooms.things import (
-  CLUTTER,
-  NUM_THING_LABELS,
-  footprint,
-  make_thing,
-)
+from pp.rooms.colors import to_linear
+from pp.rooms.kinds import NO_GROUP
+from pp.rooms.things import CLUTTER, footprint, make_thing
 
-# How many things a scene should get: weights of 1, 2, … 8 things, summed up.
-_COUNT_WEIGHTS = (0.06, 0.1, 0.16, 0.2, 0.18, 0.14, 0.1, 0.06)
-_COUNT_SUMS = np.cumsum(_COUNT_WEIGHTS)
-_COUNT_SUMS /= _COUNT_SUMS[-1]
-
-_NO_GROUP = -1
 _TRIES = 16  # Positions tried for one thing.
-_SIZES_TRIED = 3  # Sizes tried before a thing is left out.
-
-# Shares of an image box, or of the image.
-_MIN_INSIDE = 0.75  # Of a thing's box, inside the image.
-_MIN_IMAGE_SHARE = 0.045  # Of the image, covered by the box.
-_MAX_IMAGE_SHARE = 0.3
-_MAX_COVER = 0.45  # Of the smaller of two boxes, covered by the other.
-_MAX_COVER_IN_GROUP = 0.72
-_MIN_COVER_IN_GROUP = 0.12
+_MIN_INSIDE = 0.75  # Share of a thing's image box that is inside the image.
+_MIN_STRETCH = 1.02  # Distance between mates; at 1 they would touch.
 
 
 class _ImageBox(NamedTuple):
@@ -86,7 +69,7 @@ class _Spot(NamedTuple):
   radius: float
   box: _ImageBox  # About where it is in the image.
   area: float  # Of the box.
-  group: int  # Number of the group, or _NO_GROUP.
+  group: int  # Number of the group, or NO_GROUP.
 
 
 class _Layout:
@@ -96,9 +79,10 @@ class _Layout:
   long.
   """
 
-  def __init__(self, rng, camera, room):
+  def __init__(self, rng, camera, room, kind):
     self.things = []
     self._rng = rng
+    self._kind = kind
     self._spots = []
     self._room_width, _, self._room_depth = room.tolist()
     self._camera = camera
@@ -116,7 +100,7 @@ class _Layout:
     makes color useless for telling them apart.
     """
     mates = []
-    if group != _NO_GROUP:
+    if group != NO_GROUP:
       mates = [spot for spot in self._spots if spot.group == group]
     spot = self._find_spot(thing, group, mates)
     if spot is None:
@@ -151,7 +135,7 @@ class _Layout:
     chosen = rng.integers(0, len(mates), _TRIES)
     mate_x, mate_z, mate_radius = mates_3M.take(chosen, axis=1)
     angle = rng.uniform(0, 2 * np.pi, _TRIES)
-    stretch = rng.uniform(1.02, 1.5, _TRIES)  # At 1 they would touch.
+    stretch = rng.uniform(_MIN_STRETCH, self._kind.max_stretch, _TRIES)
     distance = (mate_radius + radius) * stretch
     x = mate_x + distance * np.cos(angle)
     z = mate_z + distance * np.sin(angle)
@@ -173,13 +157,14 @@ class _Layout:
     camera = self._plain_camera
     image_area = camera.height * camera.width
     area = _box_area(box)
-    if area >= _MAX_IMAGE_SHARE * image_area:
+    min_share, max_share = self._kind.image_shares
+    if area >= max_share * image_area:
       return None
     image = _ImageBox(0, 0, camera.width, camera.height)
     seen = _overlap_area(box, image)
     if seen <= _MIN_INSIDE * area:
       return None
-    if seen <= _MIN_IMAGE_SHARE * image_area:
+    if seen <= min_share * image_area:
       return None
     return box
 
@@ -207,7 +192,8 @@ class _Layout:
 
   def _is_free(self, spot, mates):
     """Whether nothing else stands there or hides too much, or is hidden."""
-    max_cover = _MAX_COVER_IN_GROUP if mates else _MAX_COVER
+    kind = self._kind
+    max_cover = kind.max_cover_in_group if mates else kind.max_cover
     for other in self._spots:
       distance = math.hypot(spot.x - other.x, spot.z - other.z)
       if distance <= spot.radius + other.radius:
@@ -220,7 +206,8 @@ class _Layout:
     """Whether it overlaps a member of its group, if it has any yet."""
     if not mates:
       return True
-    return any(_cover(spot, mate) > _MIN_COVER_IN_GROUP for mate in mates)
+    min_cover = self._kind.min_cover_in_group
+    return any(_cover(spot, mate) > min_cover for mate in mates)
 
 
 def _cover(one, other):
@@ -228,49 +215,23 @@ def _cover(one, other):
   return _overlap_area(one.box, other.box) / min(one.area, other.area)
 
 
-class _Wish(NamedTuple):
-  """A thing that the scene should get, if a spot is found."""
-  group: int
-  label: int
-  color: np.ndarray
-
-
-def _wishes(rng):
-  """Draws 1–8 things: one or two groups of look-alikes, then singles."""
-  colors = PALETTE[rng.permutation(len(PALETTE))]
-  drawn = np.searchsorted(_COUNT_SUMS, rng.random(), side="right")
-  count = int(drawn) + 1
-  labels = rng.permutation(NUM_THING_LABELS)
-  wishes = []
-  if count > 1 and rng.random() < 0.9:
-    group_size = int(rng.integers(2, min(count, 4) + 1))
-    wishes += [_Wish(0, int(labels[0]), colors[0])] * group_size
-  if count - len(wishes) >= 2 and rng.random() < 0.5:
-    # Sometimes the color of the first group, in another category: color says
-    # nothing about the category either.
-    wishes += [_Wish(1, int(labels[1]), colors[rng.integers(2)])] * 2
-  while len(wishes) < count:
-    label = int(rng.integers(NUM_THING_LABELS))
-    color = colors[rng.integers(3)]
-    wishes.append(_Wish(_NO_GROUP, label, color))
-  return wishes
-
-
-def furnish(rng, camera, room):
+def furnish(rng, camera, room, kind):
   """Draws the things of a scene.
 
   Args:
     rng: a numpy Generator.
     camera: the Camera; things are placed by how they look from it.
     room: float32 [3], width, height and depth.
+    kind: the Kind of the scene.
 
   Returns:
-    A list of at most nine Thing, the last perhaps unlabelled clutter.
+    A list of Thing, the last perhaps unlabelled clutter: at most nine in a
+    plain scene, fifteen in a hard one.
   """
-  layout = _Layout(rng, camera, room)
-  for wish in _wishes(rng):
-    for _ in range(_SIZES_TRIED):
-      size = rng.uniform(0.65, 1.45)
+  layout = _Layout(rng, camera, room, kind)
+  for wish in kind.draw_wishes(rng):
+    for _ in range(kind.num_sizes):
+      size = rng.uniform(*kind.sizes)
       thing = make_thing(rng, wish.label, size, wish.color)
       if layout.place(thing, wish.group):
         break
@@ -278,5 +239,5 @@ def furnish(rng, camera, room):
     size = rng.uniform(0.6, 0.9)
     color = to_linear(rng.uniform(70, 170, 3))
     clutter = make_thing(rng, CLUTTER, size, color)
-    layout.place(clutter, _NO_GROUP)
+    layout.place(clutter, NO_GROUP)
   return layout.things

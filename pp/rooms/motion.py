@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pp.rooms.camera import move_camera
-from pp.rooms.things import CLUTTER, draw_between, footprint
+from pp.rooms.parts import draw_between
+from pp.rooms.things import CLUTTER, footprint
 
 _MOVING_SHARE = 0.75  # Of the things.
 _TRIES = 12  # Ways tried for one thing.

@@ -10,6 +10,7 @@ Axes: H W pixels, N hits, 3 = x, y, z or R, G, B. Depth in metres.
 import numpy as np
 
 from pp.rooms.colors import to_bytes
+from pp.rooms.kinds import kind_of
 from pp.rooms.scene import draw_scene, make_rng
 from pp.rooms.segments import (
   find_edges,
@@ -155,19 +156,20 @@ def render(seed, index, height=None, width=None):
   Args:
     seed: stream of scenes, an int ≥ 0; each split has its own.
     index: number of the scene in the stream, an int ≥ 0.
-    height: pixels; None draws a size around 96 × 128 or 128 × 96.
+    height: pixels; None draws a size around 96 × 128 or 128 × 96, and takes
+      64 for a hard scene.
     width: pixels, likewise.
 
   Returns:
     dict: `image` uint8 [H, W, 3]; `segments` int32 [H, W], 0 = void;
-    `objects`, a list of dicts with id, label (position in CATEGORIES), area
+    `objects`, a list of dicts with id, label (position in the categories), area
     (pixels), bbox (top, left, bottom, right in pixels, ends exclusive) and
     is_crowd (False); `depth` float32 [H, W], metres along the optical axis,
     0 = hole.
   """
   keep_memory()
   rng = make_rng(seed, index)
-  scene = draw_scene(rng, height, width)
+  scene = draw_scene(rng, height, width, kind_of(seed))
   image, number_HW, depth_HW = render_scene(scene)
   window_HW = is_window(number_HW)  # Before rims become void.
   thing_labels = [thing.label for thing in scene.things]

@@ -15,8 +15,9 @@ import numpy as np
 
 from pp.rooms.camera import Camera, make_camera
 from pp.rooms.colors import FLOORS, PALETTE, SKY, WALLS, to_linear
+from pp.rooms.kinds import PLAIN, kind_of
 from pp.rooms.layout import floor_positions, furnish
-from pp.rooms.things import draw_between
+from pp.rooms.parts import draw_between
 
 _IDS_PER_STREAM = 10**9
 
@@ -197,15 +198,22 @@ def _draw_window(rng, room, yaw):
   )
 
 
-def draw_scene(rng, height=None, width=None):
+def scene_at(seed, index):
+  """The Scene of these numbers, as the data sets have it."""
+  return draw_scene(make_rng(seed, index), kind=kind_of(seed))
+
+
+def draw_scene(rng, height=None, width=None, kind=PLAIN):
   """Draws a Scene.
 
   Args:
     rng: a Generator, from `make_rng`.
-    height: pixels of the image; None draws it.
+    height: pixels of the image; None: as the kind has it, or drawn.
     width: pixels, likewise.
+    kind: the Kind of the scene.
   """
-  height, width = _draw_image_shape(rng, height, width)
+  height, width = _draw_image_shape(
+      rng, height or kind.image_side, width or kind.image_side)
   room = np.float32(draw_between(rng, (3.6, 2.3, 4.2), (6.0, 2.9, 6.5)))
   eye = _draw_eye(rng, room)
   yaw = _draw_yaw(rng, eye, room)
@@ -233,6 +241,6 @@ def draw_scene(rng, height=None, width=None):
       ceiling=ceiling,
       rug=rug if has_rug else None,
       window=window if has_window else None,
-      things=furnish(rng, camera, room),
+      things=furnish(rng, camera, room, kind),
       noise=noise,
   )

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pp.rooms import shapes
+from pp.rooms.more_things import MORE_CATEGORIES, MORE_MAKERS
+from pp.rooms.parts import Parts, cylinder, draw_between, frustum, legs
 
 # (id, name, isthing). The label of a segment is the position in this list. Ids
 # have gaps, as those of COCO do: a mix-up of id and label cannot go unnoticed.
@@ -29,8 +31,12 @@ CATEGORIES = [
     (96, "rug", False),
     (98, "window", False),
 ]
-LABEL = {name: label for label, (_, name, _) in enumerate(CATEGORIES)}
+# Those of `rooms/hard`: the labels of `rooms` mean the same there.
+HARD_CATEGORIES = [*CATEGORIES, *MORE_CATEGORIES]
+LABEL = {name: label for label, (_, name, _) in enumerate(HARD_CATEGORIES)}
 NUM_THING_LABELS = sum(isthing for _, _, isthing in CATEGORIES)
+HARD_THING_LABELS = [
+    label for label, (_, _, isthing) in enumerate(HARD_CATEGORIES) if isthing]
 CLUTTER = -1  # The label of things that nobody labelled.
 
 _MATT = 0.06
@@ -43,7 +49,7 @@ class Thing(NamedTuple):
 
   Its shapes are numbered spheres first, then boxes, then frusta.
   """
-  label: int  # Position in CATEGORIES, or CLUTTER.
+  label: int  # Position in HARD_CATEGORIES, or CLUTTER.
   origin: np.ndarray  # [3] where the frame stands in the room.
   yaw: float  # Rotation about the vertical axis.
   spheres: np.ndarray  # [K, 4] center x, y, z; radius.
@@ -55,58 +61,28 @@ class Thing(NamedTuple):
   high: np.ndarray  # [3] upper corner.
 
 
-class _Parts(NamedTuple):
-  """The shapes of a thing as tuples of numbers; see Thing."""
-  spheres: list | tuple = ()
-  boxes: list | tuple = ()
-  frusta: list | tuple = ()
-
-
-def draw_between(rng, low, high):
-  """`rng.uniform` for tuples of numbers, four times as fast."""
-  low = np.array(low)
-  high = np.array(high)
-  return low + (high - low) * rng.random(len(low))
-
-
-def _cylinder(radius, bottom, top):
-  return (0.0, 0.0, bottom, top, radius, radius)
-
-
-def _legs(half_width, half_depth, top, half_thickness):
-  """Four boxes under the corners of a table or a seat."""
-  legs = []
-  for side_x in (-1, 1):
-    for side_z in (-1, 1):
-      x = side_x * (half_width - half_thickness)
-      z = side_z * (half_depth - half_thickness)
-      legs.append(
-          (x, top / 2, z, half_thickness, top / 2, half_thickness))
-  return legs
-
-
 def _ball(rng, size):
   del rng  # All balls are alike.
-  return _Parts(spheres=[(0, size / 2, 0, size / 2)])
+  return Parts(spheres=[(0, size / 2, 0, size / 2)])
 
 
 def _box(rng, size):
   half_width, half_height, half_depth = size * draw_between(
       rng, (0.32, 0.28, 0.32), (0.5, 0.46, 0.5))
-  return _Parts(boxes=[
+  return Parts(boxes=[
       (0, half_height, 0, half_width, half_height, half_depth)])
 
 
 def _can(rng, size):
   radius = size * rng.uniform(0.26, 0.38)
-  body = _cylinder(radius, 0, 0.93 * size)
-  lid = _cylinder(0.86 * radius, 0.93 * size, size)
-  return _Parts(frusta=[body, lid])
+  body = cylinder(radius, 0, 0.93 * size)
+  lid = cylinder(0.86 * radius, 0.93 * size, size)
+  return Parts(frusta=[body, lid])
 
 
 def _cone(rng, size):
   radius = size * rng.uniform(0.34, 0.44)
-  return _Parts(frusta=[(0.0, 0.0, 0, size, radius, 0.0)])
+  return Parts(frusta=[frustum(0, size, radius, 0.0)])
 
 
 def _chair(rng, size):
@@ -117,9 +93,10 @@ def _chair(rng, size):
   seat = (0, seat_height, 0, half_width, half_thickness, half_width)
   back = (0, size - half_back, half_width - half_thickness,
           half_width, half_back, half_thickness)
-  legs = _legs(
-      half_width, half_width, seat_height - half_thickness, 0.055 * size)
-  return _Parts(boxes=[seat, back, *legs])
+  seat_bottom = seat_height - half_thickness
+  boxes = [seat, back]
+  boxes += legs(half_width, half_width, seat_bottom, 0.055 * size)
+  return Parts(boxes=boxes)
 
 
 def _table(rng, size):
@@ -129,22 +106,24 @@ def _table(rng, size):
   top = 0.8 * size
   if rng.random() < 0.5:
     slab = (0, top - half_slab, 0, half_width, half_slab, half_depth)
-    legs = _legs(half_width, half_depth, top - 2 * half_slab, 0.075 * size)
-    return _Parts(boxes=[slab, *legs])
+    slab_bottom = top - 2 * half_slab
+    boxes = [slab]
+    boxes += legs(half_width, half_depth, slab_bottom, 0.075 * size)
+    return Parts(boxes=boxes)
   # A round table on one leg.
-  slab = _cylinder(half_width * 0.85, top - 2 * half_slab, top)
-  leg = _cylinder(0.12 * size, 0.06 * size, top - 2 * half_slab)
-  foot = _cylinder(0.42 * size, 0, 0.07 * size)
-  return _Parts(frusta=[slab, leg, foot])
+  slab = cylinder(half_width * 0.85, top - 2 * half_slab, top)
+  leg = cylinder(0.12 * size, 0.06 * size, top - 2 * half_slab)
+  foot = cylinder(0.42 * size, 0, 0.07 * size)
+  return Parts(frusta=[slab, leg, foot])
 
 
 def _lamp(rng, size):
   shade_bottom = size * rng.uniform(0.5, 0.6)
   rim = size * rng.uniform(0.27, 0.34)
-  shade = (0.0, 0.0, shade_bottom, size, rim, 0.55 * rim)
-  pole = _cylinder(0.055 * size, 0.05 * size, shade_bottom)
-  foot = _cylinder(0.22 * size, 0, 0.06 * size)
-  return _Parts(frusta=[shade, pole, foot])
+  shade = frustum(shade_bottom, size, rim, 0.55 * rim)
+  pole = cylinder(0.055 * size, 0.05 * size, shade_bottom)
+  foot = cylinder(0.22 * size, 0, 0.06 * size)
+  return Parts(frusta=[shade, pole, foot])
 
 
 def _clutter(rng, size):
@@ -152,7 +131,7 @@ def _clutter(rng, size):
   low = (-0.3, 0.1, -0.3, 0.16)
   high = (0.3, 0.2, 0.3, 0.26)
   bumps = rng.uniform(low, high, (4, 4))
-  return _Parts(spheres=(size * bumps).tolist())
+  return Parts(spheres=(size * bumps).tolist())
 
 
 _MAKERS = {
@@ -165,6 +144,7 @@ _MAKERS = {
     LABEL["lamp"]: _lamp,
     CLUTTER: _clutter,
 }
+_MAKERS |= dict(enumerate(MORE_MAKERS, start=len(CATEGORIES)))
 
 
 def _tones(rng, label, num_shapes, num_boxes):
@@ -186,7 +166,7 @@ def make_thing(rng, label, size, color):
 
   Args:
     rng: a numpy Generator.
-    label: position in CATEGORIES, or CLUTTER.
+    label: position in HARD_CATEGORIES, or CLUTTER.
     size: about its largest extent.
     color: float32 [3].
   """

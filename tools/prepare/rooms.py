@@ -10,7 +10,7 @@ from tools.prepare import reader, tfds_folder
 from tools.prepare.writer import Target
 
 # Name → about the size of all splits together, in bytes.
-_NUM_BYTES = {"rooms": 140e6, "rooms/clips": 160e6}
+_NUM_BYTES = {"rooms": 140e6, "rooms/hard": 60e6, "rooms/clips": 160e6}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RoomsReader(reader.Reader):
     parser.set_defaults(overwrite=False, checksums=None)
     parser.add_argument(
         "--name", choices=list(_NUM_BYTES), default="rooms",
-        help="still images or clips (default: %(default)s)")
+        help="still images, hard ones or clips (default: %(default)s)")
 
   @classmethod
   def from_options(cls, options: argparse.Namespace) -> Self:
