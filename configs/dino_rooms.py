@@ -4,7 +4,9 @@ The encoder has the sizes of stage II's in configs/lm_rooms_….py, which can
 start from it, given the same style:
 --config.model_init="{'encoder': 'WORKDIR'}" --config.model.encoder_style=dino.
 
-Arguments: `tiny` (a few steps on a few scenes, for tests).
+Arguments: `jitter` (colors change by chance, as in DINO; here all crops of an
+image change alike, where DINO draws for each, and nothing is blurred or
+solarized); `tiny` (a few steps on a few scenes, for tests).
 """
 
 import ml_collections as mlc
@@ -14,20 +16,30 @@ from configs import common, rooms
 # Larger than the global crops, which are cut out of it on the device.
 IMAGE_RES = 64
 LOCAL_RES = 24
+# Half as strong as in SimCLR, and in hue and saturation less than that.
+JITTER = ("color_jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)|"
+          "random_gray|")
 
 
-def pp_strings(res):
-  """Preprocessing at a resolution."""
-  image = f"decode|resize({res}, antialias=True)|value_range(-1, 1)|"
-  keep = 'keep("image")'
-  return common.Preprocessing(train=image + keep, eval=image + keep)
+def pp_strings(res, recolor=""):
+  """Preprocessing at a resolution.
+
+  Args:
+    res: side of the image.
+    recolor: ops that training puts behind the resize.
+  """
+  resize = f"decode|resize({res}, antialias=True)|"
+  scale = 'value_range(-1, 1)|keep("image")'
+  return common.Preprocessing(
+      train=resize + recolor + scale, eval=resize + scale)
 
 
 def get_config(arg=None):
-  args = common.parse_arg(arg, tiny=False)
+  args = common.parse_arg(arg, jitter=False, tiny=False)
   config = mlc.ConfigDict()
   dataset = rooms.TINY if args.tiny else "rooms"
-  common.set_data(config, dataset, pp_strings(IMAGE_RES))
+  recolor = JITTER if args.jitter else ""
+  common.set_data(config, dataset, pp_strings(IMAGE_RES, recolor))
   config.log_training_steps = 200
   config.batch_size = 64
   config.total_steps = 4000

@@ -6,9 +6,8 @@ CPU); `tiny` (a few steps of a smaller one, for tests).
 
 What differs from the recipe: images are stretched to a square, as in all
 configs here, where the original keeps their aspect and pads them; pretraining
-has random crops of the same range for its scale jitter, and no colour jitter;
-weight decay is for kernels alone. How large the images of the pretraining were
-was not published.
+has random crops of the same range for its scale jitter; weight decay is for
+kernels alone. How large the images of the pretraining were was not published.
 """
 
 import ml_collections as mlc
@@ -28,24 +27,28 @@ MIN_FRACTION = 40 / (640 * 480)
 # needs out of it.
 CROP = ('inception_box(area=(0.111, 1.0))|'
         'crop_box(key="image")|crop_box(key="labels")|')
+# Strength 1, as in SimCLR.
+JITTER = "color_jitter|random_gray|"
 
 
-def pp_strings(res, mask_res, augment):
+def pp_strings(res, mask_res, augment, recolor=""):
   """Preprocessing for images and masks of these sides.
 
   Args:
     res: side of the image.
     mask_res: side of the mask.
     augment: ops that training puts behind the decoding.
+    recolor: ops that training puts behind the resize.
   """
-  image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
+  resize = f'resize({res}, antialias=True)|'
+  scale = 'value_range(-1, 1)|'
   # The model draws the ids, so their order here says nothing.
   labels = (f'resize({mask_res}, key="labels", method="nearest")|'
             'keep("image","labels")')
   return common.Preprocessing(
-      train=common.LOAD + augment + image + labels,
-      eval=common.LOAD + image + labels,
-      predict=f'{image}keep("image")')
+      train=common.LOAD + augment + resize + recolor + scale + labels,
+      eval=common.LOAD + resize + scale + labels,
+      predict=f'{resize}{scale}keep("image")')
 
 
 def get_config(arg=None):
@@ -79,12 +82,14 @@ def get_config(arg=None):
   config.optax = dict(b2=0.999)
   config.grad_clip_norm = 1.0
   augment = common.FLIP
+  recolor = ""
   if args.highres:
     _fine_tune(config)
   else:
     augment = CROP + augment
+    recolor = JITTER
     _pretrain(config)
-  pp = pp_strings(res, res // 2, augment)
+  pp = pp_strings(res, res // 2, augment, recolor)
   config.pp_train = pp.train
   config.pp_eval = pp.eval
   _add_evals(config, pp)

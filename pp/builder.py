@@ -21,6 +21,7 @@ Data = dict[str, Any]
 # The names that the listings of the paper's Appendix D use, and our modules.
 MODULES = {
     "ops_clips": "pp.ops.clips",
+    "ops_colors": "pp.ops.colors",
     "ops_general": "pp.ops.general",
     "ops_image": "pp.ops.image",
     "ops_normals": "pp.ops.normals",
