@@ -56,8 +56,9 @@ def stage_i(task, classes, pp, tiny=False, hard=False):
   config.model = dict(
       input_size=(side, side), patch_size=(PATCH, PATCH),
       # A word for each patch.
-      code_len=(side // PATCH) ** 2, width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384,
-      num_heads=4, dict_size=256, codeword_dim=32, dict_momentum=0.98,
+      code_len=(side // PATCH) ** 2,
+      width=128, oracle_depth=2, base_model_depth=4, mlp_dim=384, num_heads=4,
+      dict_size=256, codeword_dim=32, dict_momentum=0.98,
       with_encoder_ctx=True, with_decoder_ctx=True, **common.stage_i_switches())
   common.set_labels(config.model, classes)
   set_optimizer(config)

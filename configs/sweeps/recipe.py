@@ -55,6 +55,8 @@ class Cell:
     cost: (stage I, stage II) as multiples of the default cell's.
     argument: a further argument of both config files; "": none.
     sampling: options with which the measure 'sampling' draws codes.
+    recipe: what the cell varies in place of the sweep's recipe; None: that.
+    evaluator: on whose images the cell is measured; "": the sweep's.
   """
   title: str
   stage1: Overrides = dataclasses.field(default_factory=dict)
@@ -62,6 +64,8 @@ class Cell:
   cost: tuple[float, float] = (1, 1)
   argument: str = ""
   sampling: Overrides = dataclasses.field(default_factory=dict)
+  recipe: Recipe | None = None
+  evaluator: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Score:
   Attributes:
     title: of the row.
     stage: the run that has the figure: 1, 2, or the measure of the sweep.
+      'training' stands for all trainings of a cell; its one metric is
+      'minutes'.
     metric: its name in that run's metrics.jsonl. Single batches differ, so of
       a 'train/…' the mean over the last tenth of the run is taken. '{cell}' in
       it stands for the name of the cell.
@@ -133,6 +139,35 @@ class Trend:
 
 
 @dataclasses.dataclass(frozen=True)
+class Decision:
+  """What decides about a sign, written down before anything is run.
+
+  Attributes:
+    sign: the published effect that did not hold.
+    guess: why it did not, as docs/results.md supposes.
+    confirmed_if: what must be found for the guess to stand.
+    refuted_if: what must be found for it to fall. Anything else decides
+      nothing.
+  """
+  sign: str
+  guess: str
+  confirmed_if: str
+  refuted_if: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeOff:
+  """A plot of one score over another: a point for each cell.
+
+  Attributes:
+    cost: the score along the x axis, of which less is better.
+    quality: the score along the y axis.
+  """
+  cost: str
+  quality: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Grid:
   """How the cells, row by row, form a grid.
 
@@ -166,6 +201,8 @@ class Sweep:
       nothing is measured besides.
     measure: what: 'masking' (tools.sweeps.masking: the codes are masked) or
       'sampling' (tools.sweeps.sampling: score and time of a cell's options).
+    decisions: what the sweep decides, and how.
+    trade_off: two scores that are drawn against each other.
   """
   title: str
   recipe: Recipe
@@ -177,6 +214,8 @@ class Sweep:
   curves: Mapping[str, str] = dataclasses.field(default_factory=dict)
   evaluator: str = ""
   measure: str = "masking"
+  decisions: Sequence[Decision] = ()
+  trade_off: TradeOff | None = None
 
 
 # ── What all sweeps share ───────────────────────────────────────────────────

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tools.sweeps import jobs, page, plan, plot, progress
+from tools.sweeps import decisions, jobs, page, plan, plot, progress
 from tools.sweeps import results as sweep_results
 from tools.sweeps.plan import Cells, Sweep
 from tools.sweeps.progress import Clock
@@ -36,6 +36,8 @@ from uvim.cli import app
 from uvim.registry import ConfigError
 
 EXIT_FAILED = 1
+# Data sets that are rendered on first use, and take minutes.
+_RENDERED = ("rooms", "rooms/hard")
 EXIT_TERMINATED = 143
 
 
@@ -100,6 +102,9 @@ class _Work:
     found = sweep_results.collect(self.sweep, self.cells)
     command = _command_of(self.args)
     text = page.page_of(self.args.name, self.sweep, found, command=command)
+    decisions_text = decisions.text_of(self.sweep)
+    if decisions_text:
+      text = f"{text}\n{decisions_text}"
     files.write_json(self.path(".json"),
                      {"command": command, **found.to_json()}, indent=1)
     files.write_text(self.path(".md"), text)
@@ -180,15 +185,18 @@ def _run_missing(work: _Work, outside: Outside) -> None:
   """Runs what is missing; says after each run how far it is."""
   work.on_wait()
   args = work.args
-  if args.size == "rooms" and args.jobs > 1 and not args.dataset:
-    # Otherwise all jobs would render the data set at once.
-    _render_rooms(args.data_dir)
+  if args.jobs > 1:
+    # Otherwise jobs would wait for the one that renders.
+    for dataset in sorted({run.dataset for run in work.missing}):
+      if dataset in _RENDERED:
+        _render(dataset, args.data_dir)
   jobs.execute(work.runs, args.jobs, work, start=outside.start,
                poll_seconds=outside.poll_seconds)
 
 
-def _render_rooms(data_dir: str | None) -> None:
-  command = [sys.executable, "-m", "tools.prepare_data", "rooms"]
+def _render(dataset: str, data_dir: str | None) -> None:
+  command = [sys.executable, "-m", "tools.prepare_data", "rooms", "--name",
+             dataset]
   if data_dir:
     command += ["--data_dir", data_dir]
   subprocess.run(command, check=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tools.sweeps.runs import Run, is_done
+from tools.sweeps.runs import Run, add_seconds, is_done
 
 _POLL_SECONDS = 0.2
 _REPORT_SECONDS = 600
@@ -128,16 +128,22 @@ class _Queue:
     """Takes the jobs whose process has ended; their cores become idle."""
     ended = [job for job in self.active if job.process.poll() is not None]
     for job in ended:
-      self.active.remove(job)
-      self._idle_cores.append(job.cores)
+      self._remove(job)
     return ended
+
+  def _remove(self, job: Job) -> None:
+    """Takes out a job whose process has ended."""
+    self.active.remove(job)
+    self._idle_cores.append(job.cores)
+    add_seconds(job.run, time.monotonic() - job.started)
 
   def stop(self) -> None:
     """Ends all processes. The trainers save, and resume the next time."""
     for job in self.active:
       job.process.terminate()
-    for job in self.active:
+    for job in list(self.active):
       job.process.wait()
+      self._remove(job)
 
 
 def shares(num_jobs: int, cores: Sequence[int] | None = None

@@ -115,7 +115,8 @@ class _Planner:
 
   def runs_of(self, cell: Cell, seed: int) -> CellRuns:
     """The runs of a cell, by stage."""
-    last_stage = 1 if self.sweep.recipe.stage2 is None else 2
+    recipe = cell.recipe or self.sweep.recipe
+    last_stage = 1 if recipe.stage2 is None else 2
     runs = {1: self._training(cell, seed, None)}
     if cell.stage2 is not None:
       runs[2] = self._training(cell, seed, runs[1])
@@ -127,19 +128,20 @@ class _Planner:
 
   def _training(self, cell: Cell, seed: int, stage1: Run | None) -> Run:
     """Stage I, or stage II on the code of the run `stage1`."""
+    recipe = cell.recipe or self.sweep.recipe
     if stage1 is None:
       stage = 1
-      recipe = self.sweep.recipe.stage1
+      shipped = recipe.stage1
     else:
       stage = 2
-      recipe = self.sweep.recipe.stage2
-    overrides = {**recipe.overrides, "seed": seed, **self.data,
+      shipped = recipe.stage2
+    overrides = {**shipped.overrides, "seed": seed, **self.data,
                  **overrides_of(cell, stage)}
     if stage1 is not None:
       overrides["oracle.model_init"] = stage1.workdir
     flags = tuple(f"--config.{name}={value}"
                   for name, value in overrides.items())
-    path = _with_argument(recipe.config, cell.argument)
+    path = _with_argument(shipped.config, cell.argument)
     config = resolve(config_file.load_config(path, flags))
     name = f"stage{stage}-{_hash_of(config, self.folder)}"
     workdir = self.folder / name
@@ -147,13 +149,16 @@ class _Planner:
                path, "--workdir", str(workdir), *flags)
     return self._known(Run(
         name, stage, command, workdir, needs=stage1,
-        cost=recipe.cost * cell.cost[stage - 1],
-        prefixes=tuple(block.prefix for block in config.evals)))
+        cost=shipped.cost * cell.cost[stage - 1],
+        prefixes=tuple(block.prefix for block in config.evals),
+        dataset=config.dataset))
 
   def _measurement(self, measure: str, training: Run, cell: Cell) -> Run:
     """The run of tools.sweeps.MEASURE on the last training of a cell."""
     hash_of_training = training.name.removeprefix(f"stage{training.stage}-")
     name = f"{measure}-{hash_of_training}"
+    if cell.evaluator:
+      name += f"-{cell.evaluator}"
     options = []
     for option, value in cell.sampling.items():
       name += f"-{option}{value}"
@@ -161,7 +166,7 @@ class _Planner:
     workdir = self.folder / name
     command = (sys.executable, "-m", f"tools.sweeps.{measure}",
                "--checkpoint", str(training.workdir),
-               "--evaluator", self.sweep.evaluator, *options,
+               "--evaluator", cell.evaluator or self.sweep.evaluator, *options,
                "--out", str(workdir))
     return self._known(
         Run(name, measure, command, workdir, needs=training, cost=0))

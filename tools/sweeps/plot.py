@@ -31,7 +31,8 @@ def draw(path: pathlib.Path, sweep: Sweep, results: Results) -> None:
   """Writes a PNG. Ours is filled, with bars of the spread; published is ◇."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure as Plot
-  num_columns = max(len(sweep.scores), len(sweep.curves))
+  num_plots = len(sweep.scores) + (sweep.trade_off is not None)
+  num_columns = max(num_plots, len(sweep.curves))
   num_rows = 2 if sweep.curves else 1
   plot = Plot((_PLOT_INCHES * num_columns, _PLOT_INCHES * num_rows),
               layout="constrained")
@@ -40,6 +41,8 @@ def draw(path: pathlib.Path, sweep: Sweep, results: Results) -> None:
   axes = plot.subplots(num_rows, num_columns, squeeze=False)
   for name, ax in zip(sweep.scores, axes[0], strict=False):
     _draw_score(ax, sweep, results, name)
+  if sweep.trade_off is not None:
+    _draw_trade_off(axes[0][len(sweep.scores)], sweep, results)
   for metric, ax in zip(sweep.curves, axes[-1], strict=False):
     _draw_curves(ax, results, metric)
     ax.set_title(sweep.curves[metric], fontsize=_LARGE_FONT)
@@ -77,6 +80,31 @@ def _draw_bars(ax, sweep: Sweep, by_cell: Mapping[str, Figure],
   ax.set_xticks(range(len(titles)), titles, rotation=60, ha="right",
                 fontsize=_SMALL_FONT)
   ax.set_ylim(bottom=0)
+
+
+def _draw_trade_off(ax, sweep: Sweep, results: Results) -> None:
+  """A point for each cell, with bars of the spread of its quality."""
+  cost = sweep.trade_off.cost
+  quality = sweep.trade_off.quality
+  for name, cell in sweep.cells.items():
+    cost_figure = results.scores[cost][name]
+    quality_figure = results.scores[quality][name]
+    if cost_figure.mean is None or quality_figure.mean is None:
+      continue
+    ax.errorbar(cost_figure.mean, quality_figure.mean, quality_figure.spread,
+                marker="o", capsize=3)
+    ax.annotate(cell.title, (cost_figure.mean, quality_figure.mean),
+                xytext=(4, 4), textcoords="offset points",
+                fontsize=_SMALL_FONT)
+  if ax.has_data():
+    # Costs differ by factors.
+    ax.set_xscale("log")
+  ax.margins(x=0.3)
+  cost_title = sweep.scores[cost].title
+  quality_title = sweep.scores[quality].title
+  ax.set_xlabel(cost_title, fontsize=_SMALL_FONT)
+  ax.set_ylabel(quality_title, fontsize=_SMALL_FONT)
+  ax.set_title(f"{quality_title} over {cost_title}", fontsize=_LARGE_FONT)
 
 
 def _draw_lines(ax, sweep: Sweep, by_cell: Mapping[str, Figure],

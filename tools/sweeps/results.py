@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.sweeps import figures, plan, runs, verdicts
 from tools.sweeps.figures import Figure
@@ -15,6 +15,8 @@ from uvim import files
 
 # Of a run: the share over which a training metric is averaged.
 _LAST_SHARE = 0.1
+# The stage of a score that stands for all trainings of a cell.
+_TRAINING = "training"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +81,9 @@ def collect(sweep: Sweep, cells: Cells) -> Results:
 
 def _report_of(cell: Cell, runs_by_seed: Mapping[int, plan.CellRuns]
                ) -> CellReport:
-  overrides = {"stage I": plan.overrides_of(cell, 1), "stage II": None}
+  overrides = {"stage I": _settings_of(cell, 1), "stage II": None}
   if cell.stage2 is not None:
-    overrides["stage II"] = plan.overrides_of(cell, 2)
+    overrides["stage II"] = _settings_of(cell, 2)
   reports = {}
   for seed, cell_runs in runs_by_seed.items():
     by_stage = {}
@@ -91,6 +93,17 @@ def _report_of(cell: Cell, runs_by_seed: Mapping[int, plan.CellRuns]
   return CellReport(cell.title, overrides, reports)
 
 
+def _settings_of(cell: Cell, stage: int) -> dict[str, Any]:
+  """What a cell changes in a stage: overrides, and config or argument."""
+  settings = {}
+  if cell.recipe is not None:
+    stages = [cell.recipe.stage1, cell.recipe.stage2]
+    settings["config"] = stages[stage - 1].config
+  if cell.argument:
+    settings["argument"] = cell.argument
+  return settings | plan.overrides_of(cell, stage)
+
+
 def _figure_of(score: Any, cell_name: str, cells: Cells,
                reader: "_Reader") -> Figure:
   """The figure of a `Score` of configs/sweeps/recipe.py for a cell."""
@@ -98,24 +111,55 @@ def _figure_of(score: Any, cell_name: str, cells: Cells,
   values = {}
   reasons = []
   for seed, cell_runs in plan.by_seed(cells, cell_name).items():
-    run = cell_runs.get(score.stage)
-    if run is None:
+    if score.stage == _TRAINING:
+      found = _minutes_of(cell_runs)
+    elif score.stage in cell_runs:
+      found = _found_in(cell_runs[score.stage], metric, reader)
+    else:
       continue
-    reason = runs.reason_of(run)
-    if not reason:
-      value = reader.value_of(run, metric)
-      if value is None:
-        reason = f"{run.name} has no {metric}"
-      else:
-        values[str(seed)] = value * score.scale
-    if reason:
-      reasons.append(f"seed {seed}: {reason}")
+    if found.value is None:
+      reasons.append(f"seed {seed}: {found.reason}")
+    else:
+      values[str(seed)] = found.value * score.scale
   reason = "; ".join(reasons)
   if not values and not reasons:
     # No seed of this cell has such a run.
     reason = figures.NOT_APPLICABLE
   return figures.make_figure(
       values, published=score.published.get(cell_name), reason=reason)
+
+
+class _Found(NamedTuple):
+  """A figure of one seed, or why there is none."""
+  value: float | None
+  reason: str = ""
+
+
+def _found_in(run: Run, metric: str, reader: "_Reader") -> _Found:
+  """A figure of one run."""
+  reason = runs.reason_of(run)
+  if reason:
+    return _Found(None, reason)
+  value = reader.value_of(run, metric)
+  if value is None:
+    return _Found(None, f"{run.name} has no {metric}")
+  return _Found(value)
+
+
+def _minutes_of(cell_runs: plan.CellRuns) -> _Found:
+  """How long all trainings of a cell took, those that it shares included."""
+  total = 0.0
+  for run in cell_runs.values():
+    if run.stage in runs.MEASURES:
+      continue
+    reason = runs.reason_of(run)
+    if reason:
+      return _Found(None, reason)
+    minutes = runs.minutes_of(run)
+    if minutes is None:
+      return _Found(None, f"{run.name} has no times")
+    total += minutes
+  return _Found(total)
 
 
 class _Reader:

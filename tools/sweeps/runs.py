@@ -16,6 +16,7 @@ from trainers.report import run_files
 MASKING = "masking"
 SAMPLING = "sampling"
 MEASURES = (MASKING, SAMPLING)
+_SECONDS_A_MINUTE = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Run:
     needs: the run that must be done before, or None.
     cost: how long it takes, in the recipe's unit.
     prefixes: what its evaluators put before their scores.
+    dataset: of a training; "": the run is a measurement.
   """
   name: str
   stage: int | str
@@ -38,6 +40,7 @@ class Run:
   needs: "Run | None"
   cost: float
   prefixes: tuple[str, ...] = ()
+  dataset: str = ""
 
   @property
   def measured(self) -> pathlib.Path:
@@ -54,10 +57,29 @@ class Run:
     """Why it failed the last time; no such file if it did not."""
     return self.workdir.parent / f"{self.name}.failed"
 
+  @property
+  def times(self) -> pathlib.Path:
+    """How long each of its processes has run: a line of seconds for each."""
+    return self.workdir.parent / f"{self.name}.seconds"
+
 
 def measured_file(folder: pathlib.Path, measure: str) -> pathlib.Path:
   """Where one of MEASURES leaves its figures."""
   return folder / f"{measure}.json"
+
+
+def add_seconds(run: Run, seconds: float) -> None:
+  """Notes how long a process of a run has gone on."""
+  with open(run.times, "a") as file:
+    file.write(f"{seconds:.1f}\n")
+
+
+def minutes_of(run: Run) -> float | None:
+  """How long a run took, in all its processes; None if nobody noted it."""
+  if not run.times.exists():
+    return None
+  seconds = [float(line) for line in run.times.read_text().split()]
+  return sum(seconds) / _SECONDS_A_MINUTE
 
 
 class Progress(NamedTuple):

@@ -4,11 +4,13 @@
     [--set num_iter=4 …] --out DIR
 
 W is the workdir of a run, NAME one of its evaluators, which says the images.
---set are options of the prediction, as of tools.evaluate. Writes
-DIR/sampling.json: the evaluator's metrics, and
+--set are options of the prediction or of the evaluator, as of tools.evaluate.
+Writes DIR/sampling.json: the evaluator's metrics, and
 
-  ms_per_image  milliseconds from image to output, on all devices of this
-                machine, of the fastest batch.
+  ms_per_image       milliseconds from image to output, on all devices of this
+                     machine, of the fastest batch;
+  images_per_second  the same as a rate;
+  num_params         parameters of the model, an oracle included.
 """
 
 import argparse
@@ -25,6 +27,11 @@ from uvim.cli import app
 from uvim.registry import ConfigError
 
 TIME = "ms_per_image"
+RATE = "images_per_second"
+SIZE = "num_params"
+_MS_A_SECOND = 1000
+# What can be timed: one answer for each image, or several.
+_PREDICTORS = ("predict", "samples")
 
 
 class Timed:
@@ -70,7 +77,16 @@ class Timed:
   def ms_per_image(self, batch_size: int) -> float:
     """Milliseconds per image of the fastest batch."""
     # Whatever else the machine does only adds to a time.
-    return 1000 * min(self.seconds) / batch_size
+    return _MS_A_SECOND * min(self.seconds) / batch_size
+
+
+def count_params(variables: Mapping[str, Any]) -> int:
+  """The parameters of a family's variables, those of a frozen part included."""
+  import jax
+
+  frozen = variables["frozen"] or {}
+  parts = (variables["params"], frozen.get("params", {}))
+  return sum(leaf.size for leaf in jax.tree.leaves(parts))
 
 
 def run(
@@ -93,11 +109,13 @@ def run(
   from uvim.learn import sharding
   config = scoring.config_of(checkpoint)
   block, = scoring.choose(config, [name])
-  if block.pred != "predict":
+  pred = changes.get("pred", block.pred)
+  if pred not in _PREDICTORS:
+    allowed = " or ".join(map(repr, _PREDICTORS))
     raise ConfigError(f"--checkpoint {checkpoint} --evaluator {name}: it must "
-                      f"have pred 'predict', not {block.pred!r}.")
+                      f"have pred {allowed}, not {pred!r}.")
   family, variables = open_checkpoint(checkpoint, config)
-  block = scoring.changed(block, changes, list(family.options(block.pred)))
+  block = scoring.changed(block, changes, list(family.options(pred)))
   mesh = sharding.make_mesh((("data", -1),))
   timed = Timed(Compiled(family))
   item = evaluation.make_evaluation(
@@ -106,7 +124,13 @@ def run(
   scores = item.run(variables)
   if scores.problem:
     raise ConfigError(f"{name} could not score: {scores.problem}")
-  figures = {**scores.metrics, TIME: timed.ms_per_image(block.batch_size)}
+  milliseconds = timed.ms_per_image(block.batch_size)
+  figures = {
+      **scores.metrics,
+      TIME: milliseconds,
+      RATE: _MS_A_SECOND / milliseconds,
+      SIZE: count_params(variables),
+  }
   # Last: it says that all is there.
   files.write_json(
       runs.measured_file(out, runs.SAMPLING), figures, indent=1)

@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
          "masking", "p2s_encoding", "p2s_loss", "p2s_scale", "p2s_schedule",
          "p2s_steps", "p2s_weight", "priors", "quantizers", "quantizers_depth",
-         "readings", "table2", "table3"]
+         "readings", "rivals", "rivals_depth", "table2", "table3"]
 
 
 @pytest.fixture(autouse=True)
