@@ -21,7 +21,9 @@ os.environ["XLA_FLAGS"] = " ".join([
     os.environ.get("XLA_FLAGS", "")])
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR",
                       str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Every program is kept, the smallest too: there are thousands of them, and to
+# read one takes a tenth of the time of compiling it.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -51,6 +53,21 @@ def rooms_tiny_dir(tmp_path_factory):
   from pp.rooms import builder as rooms
   folder = tmp_path_factory.mktemp("rooms")
   rooms.build(folder, "tiny")
+  return folder
+
+
+@pytest.fixture(scope="session")
+def coco_dir(shared, tmp_path_factory):
+  """A data_dir: `coco/2017_panoptic` with five images as its validation."""
+  from tests.tools.prepare import raw_files
+  from tools.prepare import __main__ as prepare_data
+  raw = shared / "data" / "coco_panoptic"
+  folder = tmp_path_factory.mktemp("coco")
+  argv = raw_files.arguments(
+      "coco", folder, images=raw / "val2017",
+      panoptic=raw / "panoptic_val2017",
+      annotations=raw / "panoptic_val2017.json", split="validation")
+  assert prepare_data.main(argv) == 0
   return folder
 
 
