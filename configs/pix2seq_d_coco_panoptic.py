@@ -124,11 +124,15 @@ def _set_step_size(config, lr):
 
 
 def _add_evals(config, pp):
-  """UViM's evaluators, with 20 steps of sampling."""
+  """UViM's evaluators, with 20 steps of sampling; and what a mask costs."""
   common.add_panoptic_evals(config, pp.predict)
   for name, _ in config.evals:
     config[name].pred_kw = dict(
         min_fraction=MIN_FRACTION, num_steps=20, time_difference=1.0, seed=0)
+  config.evals = [*config.evals, ("bound", "mean")]
+  config.bound = dict(
+      split=common.HOLDOUT_SPLIT, log_steps=10_000, pp=pp.eval, pred="bound",
+      pred_kw=dict(num_levels=8, seed=0))
 
 
 def _overfit(config, split):

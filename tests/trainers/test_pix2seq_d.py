@@ -12,6 +12,7 @@ from trainers.families import make_family
 from trainers.families.compiled import Compiled
 from trainers.step import make_init, make_train_step
 from uvim.config import resolve
+from uvim.diffusion import likelihood
 from uvim.registry import ConfigError
 from uvim.store import checkpoint
 
@@ -46,10 +47,10 @@ def predict():
   model = family()
   shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
   noise = tiny_pix2seq_d.noise(shapes, 0)
-  variables = model.variables(noise, {}, None)
   compiled = Compiled(model)
 
-  def run(name, batch, **options):
+  def run(name, batch, params=noise, **options):
+    variables = model.variables(params, {}, None)
     outputs = compiled(name, **options)(variables, batch)
     return jax.tree.map(np.asarray, outputs)
 
@@ -172,6 +173,28 @@ def test_a_validation_scores_several_times(predict):
   turned = {name: array[::-1] for name, array in batch.items()}
   again = predict("loss", turned)
   np.testing.assert_allclose(again["loss"], outputs["loss"][::-1], rtol=1e-4)
+
+
+def test_the_bound_depends_on_image_and_seed_alone(predict):
+  batch = tiny.batch()
+  bits_B = predict("bound", batch, num_levels=64)["bits_per_pixel"]
+  assert bits_B.shape == (8,) and (bits_B > 0).all()
+  turned = {name: array[::-1] for name, array in batch.items()}
+  again_B = predict("bound", turned, num_levels=64)["bits_per_pixel"]
+  np.testing.assert_allclose(again_B, bits_B[::-1], rtol=1e-4)
+  other_B = predict("bound", batch, num_levels=64, seed=1)["bits_per_pixel"]
+  assert (other_B != bits_B).all()
+
+
+def test_the_bound_of_a_model_that_says_nothing(predict):
+  model = family()
+  shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
+  params = jax.tree.map(lambda spec: np.zeros(spec.shape, spec.dtype), shapes)
+  found = predict("bound", tiny.batch(), params, num_levels=64)
+  # It takes each of the 6 bits for 0: the error is 1 at every level.
+  nats = 0.5 * (np.exp(likelihood.MOST) - np.exp(likelihood.LEAST))
+  np.testing.assert_allclose(
+      found["bits_per_pixel"], 6 * nats / np.log(2), rtol=0.1)
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -21,6 +21,7 @@ from uvim.encoders.image_encoder import Context
 from uvim.learn import ema
 from uvim.models import make_model
 from uvim.models.pix2seq_d import Pix2SeqD
+from uvim.models.pix2seq_d import bound as bound_lib
 from uvim.priors.base import example_seeds
 from uvim.registry import ConfigError
 from uvim.tasks import make_task, task_class
@@ -60,6 +61,7 @@ class Pix2SeqDFamily(Family):
         "predict": self.predict,
         "steps": self.predict_steps,
         "loss": self.eval_loss,
+        "bound": self.bound,
     }
 
   def _make_task(self) -> AbstractTask:
@@ -234,6 +236,27 @@ class Pix2SeqDFamily(Family):
     for name, values_TB in logs_TB.items():
       logs[name] = jnp.mean(values_TB, axis=0)
     return {"loss": jnp.mean(losses_TB, axis=0), **logs}
+
+  def bound(self, variables, batch, seed=0, num_levels=8):
+    """{'bits_per_pixel': [B]}: how many bits the labels cost at most.
+
+    Noise, its levels and the ids follow from (image/id, seed).
+    """
+    params = variables["params"]
+    seeds_B = example_seeds(batch["image/id"], seed)
+    rngs_B = jax.vmap(jax.random.key)(seeds_B)
+    drawn, before = self._draw(batch, rngs_B)
+    seen = self.model.encode_image(params, self._image(batch))
+    bits_B = bound_lib.bits_per_pixel(
+        self.model, params, seen, drawn, rngs_B, before=before,
+        num_levels=num_levels)
+    return {"bits_per_pixel": bits_B}
+
+  bound.checks = {"num_levels": fields.integer(1, 1024)}
+  bound.docs = {
+      "seed": "With the image's id, the seed of noise and ids.",
+      "num_levels": "At how many levels of noise each image is looked at.",
+  }
 
   def panel(self, predict, variables, batch) -> dict[str, np.ndarray]:
     scored = predict.scored("predict")

@@ -53,6 +53,11 @@ class Level(NamedTuple):
     """The level of a given γ, with the noise that float32 leaves."""
     return cls(signal, 1 - signal)
 
+  def on_maps(self) -> "Level":
+    """Levels [B] with axes for rows, columns and bits."""
+    return Level(
+        self.signal[:, None, None, None], self.noise[:, None, None, None])
+
 
 def _cosine(t: Time) -> Level:
   angle = (t + 0.0002) / 1.00025 * _RIGHT_ANGLE

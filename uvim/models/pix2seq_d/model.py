@@ -185,7 +185,7 @@ class Pix2SeqD:
     batch_size = len(noisy)
     signal_B = jnp.broadcast_to(level.signal, (batch_size,))
     noise_B = jnp.broadcast_to(level.noise, (batch_size,))
-    level_of_bits = _on_maps(Level(signal_B, noise_B))
+    level_of_bits = Level(signal_B, noise_B).on_maps()
     output = self.network.make_output()
 
     def denoise_rows(arrays):
@@ -287,7 +287,7 @@ class Pix2SeqD:
       The loss, and by name the loss of each map and the share of right bits.
     """
     level_B = schedules.level_at(drawn.time_B, self.network.schedule)
-    level = _on_maps(level_B)
+    level = level_B.on_maps()
     clean = self.encode_labels(drawn.labels)
     noisy = steps.corrupt(clean, drawn.noise, level)
     weight = self.pixel_weights(drawn.labels)
@@ -461,9 +461,3 @@ def _start(model, params, image, seeds_B, before):
   draw_noise = sampling.noise_of_seeds(
       seeds_B, (*network.mask_size, network.num_bits))
   return denoise, draw_noise
-
-
-def _on_maps(level: Level) -> Level:
-  """Levels [B] with axes for rows, columns and bits."""
-  return Level(
-      level.signal[:, None, None, None], level.noise[:, None, None, None])
