@@ -16,15 +16,15 @@ uvim predict --video --help.
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from uvim import categories as categories_lib
-from uvim import fields, lock, opener, progress
+from uvim import fields, opener
 from uvim.categories import Category
 from uvim.cli import app, predict_video
-from uvim.inference import eval_crop, export, images
+from uvim.cli.predict_files import predict_files
+from uvim.inference import batching, eval_crop, export, images
 from uvim.registry import ConfigError, one_line
 
 # Which of the samples --rerank keeps; the first is the default.
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "uvim predict",
   others = options.answer_options()
 
   def command(args):
+    batching.check_batch_size(args.batch_size, "--batch_size")
     # Found before the model is loaded, which may take minutes.
     paths = images.find(args.images)
     _check_out(args.out, paths)
@@ -135,6 +136,9 @@ def _add_arguments(add: Callable[..., Any]) -> None:
       "without --overlay")
   add("--seed", type=int, default=0, help="of the samples; default: 0")
   add("--num_samples", type=int, default=1, help="per image; default: 1")
+  add("--batch_size", type=int,
+      help="images times samples that run at once; more take more memory; "
+      "default: 8 on a CPU, 32 on other devices; Pix2Seq-D: 1 and 8")
   add("--rerank", choices=_RERANKINGS, metavar="WHAT",
       help="the same as --reduce, for one of the samples: likelihood (what "
       "--rerank alone means) or agreement")
@@ -167,6 +171,7 @@ def _predict(args, uvim, paths, options) -> int:
       uvim, paths, args.out, categories=categories, overwrite=args.overwrite,
       max_pixels=args.max_pixels, crop=crop, overlay=args.overlay,
       side_by_side=args.side_by_side or not args.overlay,
+      batch_size=args.batch_size,
       settings={"checkpoint": args.checkpoint},
       depends_on={"model": uvim.fingerprint, "categories": categories},
       **settings)
@@ -242,137 +247,3 @@ def choose_categories(path: str | None, uvim: Any
   categories = categories_lib.load(pathlib.Path(path), "--categories")
   export.check_categories(uvim.task, categories, f"--categories {path}")
   return categories
-
-
-# ── The pass over the images ────────────────────────────────────────────────
-
-
-def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
-                  categories: Sequence[Category] | None = None,
-                  overwrite: bool = False,
-                  settings: Mapping[str, Any] | None = None,
-                  depends_on: Mapping[str, Any] | None = None,
-                  max_pixels: int = opener.MAX_PIXELS, num_samples: int = 1,
-                  crop: eval_crop.EvalCrop = eval_crop.WHOLE,
-                  overlay: bool = False, side_by_side: bool = True,
-                  **options: Any) -> list[str]:
-  """Predicts each image and writes it before the next one is predicted.
-
-  What an earlier process did with the same model and settings stays.
-
-  Args:
-    uvim: `uvim.inference.predictor.Predictor`.
-    paths: images.
-    out: folder.
-    categories, overwrite: see `export.Writer`.
-    settings: for predictions.json.
-    depends_on: what tells this model from others, as JSON.
-    max_pixels: a larger image is refused.
-    crop: what is cut off every image.
-    overlay, side_by_side: see `export.Writer`.
-    num_samples, **options: of `Predictor.predict`.
-
-  Returns:
-    A line for each image that could not be predicted; the others are done.
-
-  Raises:
-    ConfigError: an option out of its range; a file that cannot be written;
-      the folder holds other predictions.
-  """
-  drawn_with = {**options, "num_samples": num_samples}
-  if crop:
-    drawn_with["crop"] = str(crop)
-  num_kept = 1 if options.get("reduce") else num_samples
-  writer = export.Writer(
-      out, uvim.task, num_samples=num_kept, categories=categories,
-      overwrite=overwrite, overlay=overlay, side_by_side=side_by_side,
-      depends_on={**(depends_on or {}), **drawn_with, **_look(
-          overlay, side_by_side)})
-  with lock.Lock(pathlib.Path(out) / ".predict.lock", f"--out {out}"):
-    todo = writer.plan(paths)
-    num_done = len(paths) - len(todo)
-    if num_done:
-      print(f"{num_done} of {len(paths)} images are done already", flush=True)
-    problems = []
-    try:
-      with _Ahead([path for _, path in todo], max_pixels, crop) as ahead:
-        for name, path in progress.bar(
-            todo, total=len(todo), label="Predicting", unit="images"):
-          try:
-            _predict_one(uvim, ahead, writer, name, path,
-                         num_samples=num_samples, **options)
-          # One broken image does not end the run.
-          except _Problem as error:
-            problems.append(str(error))
-    finally:
-      # On any ending: the lists tell what is done.
-      writer.close({**(settings or {}), **drawn_with})
-  return problems
-
-
-def _look(overlay: bool, side_by_side: bool) -> dict[str, bool]:
-  """How the pictures look, for `depends_on`: nothing if it is the default."""
-  if not overlay:
-    return {}
-  return {"overlay": True, "side_by_side": side_by_side}
-
-
-class _Problem(Exception):
-  """What is wrong with one image."""
-
-
-class _Ahead:
-  """Reads images in their order, one ahead, in a thread."""
-
-  def __init__(self, paths: Iterable[pathlib.Path], max_pixels: int,
-               crop: eval_crop.EvalCrop):
-    self._paths = iter(paths)
-    self._max_pixels = max_pixels
-    self._crop = crop
-    self._pool = futures.ThreadPoolExecutor(1)
-    self._next = None
-
-  def __enter__(self) -> "_Ahead":
-    self._submit()
-    return self
-
-  def __exit__(self, *exc: Any) -> None:
-    self._pool.shutdown(cancel_futures=True)
-
-  def _submit(self) -> None:
-    self._next = None
-    path = next(self._paths, None)
-    if path is not None:
-      self._next = self._pool.submit(
-          _read, path, self._max_pixels, self._crop)
-
-  def take(self) -> tuple[Any, list[int]]:
-    """(the next image, its stamp); starts to read the one after it."""
-    future = self._next
-    try:
-      return future.result()
-    finally:
-      self._submit()
-
-
-def _read(path: pathlib.Path, max_pixels: int, crop: eval_crop.EvalCrop
-          ) -> tuple[Any, list[int]]:
-  # Before the pixels: a change while they are read is found out then.
-  stamp = export.stamp_of(path)
-  image = images.read(path, max_pixels=max_pixels)
-  return crop.cut(image, str(path)), stamp
-
-
-def _predict_one(uvim, ahead, writer, name, path, **options):
-  """Predicts and writes an image; its arrays are freed at the end."""
-  try:
-    image, stamp = ahead.take()
-  except ConfigError as error:
-    raise _Problem(str(error)) from error
-  try:
-    prediction = uvim.predict(image, **options)
-    writer.add(name, prediction, str(path), stamp=stamp)
-  except Exception as error:
-    if app.is_out_of_memory(error):
-      raise _Problem(f"{path}: too large for the memory.") from error
-    raise

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from uvim import files, finder, opener
+from uvim import files, finder
 from uvim.inference import images
 from uvim.registry import ConfigError, one_line
 
@@ -126,7 +126,7 @@ def _open_folder(folder: pathlib.Path, max_pixels: int) -> Film:
   first_size = None
   path_of_name = {}
   for path in paths:
-    size = _read_size(path, max_pixels)
+    size = images.read_size(path, max_pixels=max_pixels)
     first_size = first_size or size
     if size != first_size:
       raise ConfigError(
@@ -158,13 +158,6 @@ def _frame_name(path: pathlib.PurePath) -> str:
   """a/b.png → a_b."""
   without_ending = path.with_suffix("")
   return without_ending.as_posix().replace("/", "_")
-
-
-def _read_size(path: pathlib.Path, max_pixels: int) -> tuple[int, int]:
-  """Width and height of an image."""
-  name = str(path)
-  with opener.open_image(path, name, max_pixels=max_pixels) as image:
-    return image.size
 
 
 def _size_text(size: tuple[int, int]) -> str:

@@ -84,6 +84,18 @@ def read(
     return _from_pil(pil_image)
 
 
+def read_size(
+    path: str | os.PathLike, *, max_pixels: int) -> tuple[int, int]:
+  """Width and height of an image file; its pixels are not read.
+
+  Raises:
+    ConfigError: not there, not an image, too large; one line.
+  """
+  name = str(path)
+  with opener.open_image(path, name, max_pixels=max_pixels) as image:
+    return image.size
+
+
 def read_all(
     images: Any,
     *,

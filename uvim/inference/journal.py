@@ -8,6 +8,7 @@ process that is killed leaves at most half a line, which readers pass over.
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,7 @@ class Journal:
     self.stamps: dict[str, list[int]] = {}
     # Where the line of each image that is done begins.
     self._places: dict[str, int] = {}
+    self._lock = threading.Lock()
 
   def load(self) -> None:
     """Reads the file.
@@ -90,8 +92,8 @@ class Journal:
     files.write_bytes(self.path, _encode(self.header))
 
   def append(self, *rows: Named | Done) -> None:
-    """Adds lines and waits until they are on the disk."""
-    with open(self.path, "ab+") as file:
+    """Adds lines and waits until they are on the disk; any thread may."""
+    with self._lock, open(self.path, "ab+") as file:
       place = file.seek(0, os.SEEK_END)
       if _ends_in_half_a_line(file, place):
         file.write(b"\n")

@@ -14,6 +14,7 @@ K steps
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,19 +22,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from uvim import fields, tree
+from uvim import fields, resize, tree
+from uvim.inference import batching, sheet
 from uvim.inference import images as images_lib
-from uvim.inference import sheet
 from uvim.inference.prediction import Prediction, to_height
 from uvim.inference.predictor import (
-  ModelImage,
+  Answer,
+  ModelImages,
   Options,
   Outputs,
-  OutputsOfImage,
   Path,
   Predictor,
+  Seen,
   defaults_of,
-  seed_of_image,
+  join_seen,
+  seeds_of_images,
   split_options,
 )
 from uvim.models.pix2seq_d import Pix2SeqD
@@ -43,7 +46,7 @@ from uvim.registry import ConfigError
 from uvim.store.open_model import OpenModel
 from uvim.store.open_pix2seq_d import open_pix2seq_d
 from uvim.tasks.instances import OPTION_CHECKS, panoptic_from_labels
-from uvim.typing import Array, Int, Seeds
+from uvim.typing import Array, Int
 
 Masks = Int[Array, "B h w 2"]
 
@@ -92,12 +95,19 @@ def _draw_mask(prediction: Prediction, height: int):
 class Pix2SeqDPredictor(Predictor):
   """A trained Pix2Seq-D.
 
+  `predict` gives the masks that images end at, from noise. They are resized
+  back to the nearest pixel. With several images at once some pixels near a
+  border may differ from those of one alone, because rounding differs.
+
   Attributes:
     model: network and sampling.
     options: of `predict`, by name, with defaults and ranges.
   """
 
   kind = "pix2seq_d"
+  # All of the network is large for each image: a CPU gains nothing.
+  rows_on_cpu = 1
+  rows_elsewhere = 8
   options = {**SAMPLING_OPTIONS, _MIN_FRACTION.name: _MIN_FRACTION}
 
   def __init__(self, opened: OpenModel):
@@ -116,47 +126,6 @@ class Pix2SeqDPredictor(Predictor):
       ConfigError: nothing there, or no run of Pix2Seq-D.
     """
     return cls(open_pix2seq_d(path))
-
-  def predict(
-      self,
-      images: Any,
-      *,
-      num_samples: int = 1,
-      seed: int = 0,
-      value_range: images_lib.Range | None = None,
-      **options: Any,
-  ) -> Prediction:
-    """The masks that images end at, from noise.
-
-    An image of any size and aspect is resized to the model's, as in training;
-    the masks are resized back to the nearest pixel.
-
-    Args:
-      images: one image or several: paths, PIL images, arrays; see
-        `uvim.inference.images.read`.
-      num_samples: S, 1 to 10,000.
-      seed: 0 to 2³² − 1; a sample follows from it and from the pixels alone.
-      value_range: of images that are arrays of floats, such as (0, 1); see
-        `uvim.inference.images.read`.
-      **options: `num_steps`, `time_difference`, `sampler`, `min_fraction`; see
-        `options`.
-
-    Raises:
-      ConfigError: an unknown option or one out of its range, or no readable
-        image.
-    """
-    settings = self.check_options(
-        num_samples=num_samples, seed=seed, **options)
-    drawn_with, _ = split_options(settings, SAMPLING_OPTIONS)
-    originals = images_lib.read_all(images, value_range=value_range)
-    outputs_of_each = []
-    for original in originals:
-      image = self._to_model(original, self.model.image_size)
-      drawn = self._draw(image, seed, num_samples, drawn_with)
-      segmented = self._segment_each(drawn, settings["min_fraction"])
-      outputs_of_each.append(
-          self._at_image_size(segmented, num_samples, original, {}))
-    return self._prediction(originals, outputs_of_each, settings)
 
   def predict_steps(
       self,
@@ -232,30 +201,49 @@ class Pix2SeqDPredictor(Predictor):
   def _checksum(self) -> int:
     return tree.fingerprint(self._params)
 
-  # ── One image ───────────────────────────────────────────────────────────
+  # ── Answers ─────────────────────────────────────────────────────────────
 
-  def _draw(self, image: ModelImage, seed: int, num_samples: int,
-            drawn_with: Options) -> Iterator[Masks]:
-    """The masks of one sample after the other, [1, h, w, 2]."""
+  @property
+  def _network_sizes(self) -> set[resize.Size]:
+    return {self.model.image_size}
+
+  def _answers(
+      self, seen: Sequence[Seen], settings: Options, size: int,
+  ) -> Iterator[Answer]:
+    # With one image no sample is kept at this size; see `tee`.
+    drawn_of_each = itertools.tee(
+        self._draw(seen, settings, size), len(seen))
+    pairs = zip(seen, drawn_of_each, strict=True)
+    for i, (one, drawn) in enumerate(pairs):
+      outputs = self._at_image_size(
+          _of_image(drawn, i), settings["num_samples"], one.original, settings)
+      yield Answer(one.original, outputs)
+
+  def _draw(
+      self, seen: Sequence[Seen], settings: Options, size: int,
+  ) -> Iterator[Outputs]:
+    """One sample after the other of a batch, [B, h, w, 2] on the host."""
+    padded = batching.pad(seen, size)
+    images = join_seen(padded, self.model.image_size)
+    drawn_with, _ = split_options(settings, SAMPLING_OPTIONS)
+    seeds_BS = _sample_seeds(
+        images, settings["seed"], settings["num_samples"])
     # One by one: a step of all samples would not fit into the memory.
-    for sample_seed in _sample_seeds(image, seed, num_samples):
-      yield self.model.generate(
-          self._params, image, sample_seed[None], **drawn_with)
+    for sample_seeds_B in np.asarray(seeds_BS).T:
+      masks = self.model.generate(
+          self._params, images, sample_seeds_B, **drawn_with)
+      outputs = self._segment(masks, settings["min_fraction"])
+      yield jax.device_get(outputs)
 
   def _draw_steps(self, original: np.ndarray, kept: Sequence[int], seed: int,
                   settings: Options) -> Steps:
     """What some steps of the first sample saw and said, [K, 1, h, w, 2]."""
     drawn_with, _ = split_options(settings, SAMPLING_OPTIONS)
     image = self._to_model(original, self.model.image_size)
-    first_seed = _sample_seeds(image, seed, 1)
+    seeds_11 = np.asarray(_sample_seeds(image, seed, 1))
     masks = self.model.generate_steps(
-        self._params, image, first_seed, kept, **drawn_with)
+        self._params, image, seeds_11[:, 0], kept, **drawn_with)
     return jax.device_get(masks)
-
-  def _segment_each(self, masks: Iterator[Masks], min_fraction: float
-                    ) -> Iterator[Outputs]:
-    for mask in masks:
-      yield self._segment(mask, min_fraction)
 
   def _segment(self, mask: Masks, min_fraction: float) -> Outputs:
     """One class for each instance, by majority; small ones become void."""
@@ -266,18 +254,31 @@ class Pix2SeqDPredictor(Predictor):
   def _predict_one(self, original: np.ndarray, outputs: Outputs,
                    settings: Options) -> Prediction:
     """A prediction of one image and one sample."""
-    of_image: OutputsOfImage = self._at_image_size([outputs], 1, original, {})
-    return self._prediction([original], [of_image], settings)
+    of_image = self._at_image_size([outputs], 1, original, settings)
+    return self._prediction([Answer(original, of_image)], settings)
 
 
 _panoptic_from_labels = functools.partial(
     jax.jit, static_argnames=("sizes", "min_fraction"))(panoptic_from_labels)
 
 
-def _sample_seeds(image: ModelImage, seed: int, num_samples: int) -> Seeds:
-  """A seed [S] for each sample of an image; the first do not depend on S."""
-  of_image = seed_of_image(image, seed)
-  return priors_base.example_seeds(jnp.arange(num_samples), of_image[0])
+def _of_image(drawn: Iterator[Outputs], i: int) -> Iterator[Outputs]:
+  """Image i of each sample of a batch, as a batch of one."""
+  for outputs in drawn:
+    # A slice keeps the axis of the images.
+    yield {key: array[i:i + 1] for key, array in outputs.items()}
+
+
+def _sample_seeds(
+    images: ModelImages, seed: int, num_samples: int) -> Int[Array, "B S"]:
+  """A seed for each sample of each image; the first do not depend on S."""
+  samples_S = jnp.arange(num_samples)
+
+  def of_image(image_seed):
+    return priors_base.example_seeds(samples_S, image_seed)
+
+  seeds_B = seeds_of_images(images, seed)
+  return jax.vmap(of_image)(seeds_B)
 
 
 def _without_void_ids(mask: Int[np.ndarray, "B h w 2"]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""The compiled programs of a model, for one image at a time.
+"""The compiled programs of a model.
 
-S samples per image · L code length · H W pixels
+S samples per image · L code length · H W pixels · B images of a batch
 
-An image goes through them as a batch of one, so that what it gets depends on
-no other one.
+The prior takes a batch of images: a word reads all of its parameters, and one
+reading serves all images. The others take an image at a time. They have much to
+compute for an image, so a batch would be no faster, and its logits are large.
 """
 
 import functools
@@ -21,9 +22,10 @@ from uvim.inference import readings
 from uvim.inference.given_codes import NO_WORD
 from uvim.inference.predictor import (
   ModelImage,
+  ModelImages,
   Options,
   Outputs,
-  seed_of_image,
+  seeds_of_images,
 )
 from uvim.priors.base import Samples
 from uvim.store import open_model
@@ -33,7 +35,7 @@ from uvim.typing import Array, Int
 _MAX_PROGRAMS = 8
 
 # The words that a user has fixed; None: none.
-Given = Int[np.ndarray, "1 L"] | None
+Given = Int[np.ndarray, "B L"] | None
 
 
 class Programs:
@@ -70,26 +72,26 @@ class Programs:
 
   def sample(
       self,
-      image: ModelImage,
+      images: ModelImages,
       seed: int,
       num_samples: int,
-      given_1L: Given,
+      given_BL: Given,
       options: Options,
   ) -> Samples:
-    """The prior's samples for an image, on the host.
+    """The prior's samples for a batch of images, on the host.
 
     Args:
-      image: as the prior sees it.
+      images: as the prior sees them.
       seed: of the run. The pixels decide as well.
       num_samples: S.
-      given_1L: words that are fixed.
+      given_BL: words that are fixed.
       options: of the prior.
     """
-    seeds = seed_of_image(image, seed)
+    seeds_B = seeds_of_images(images, seed)
     options = readings.sampling_options(options, self._model, self._arrays)
     drawn = self._prior.sample(
-        self._prior_params, image, seeds, num_samples=num_samples,
-        given=given_1L, **options)
+        self._prior_params, images, seeds_B, num_samples=num_samples,
+        given=given_BL, **options)
     return jax.device_get(drawn)
 
   def read(
@@ -100,7 +102,8 @@ class Programs:
   ) -> Iterator[Outputs]:
     """f's outputs for one sample after the other, [1, H, W, …] on the device.
 
-    A place whose word is NO_WORD says nothing.
+    The samples are those of one image. A place whose word is NO_WORD says
+    nothing.
     """
     run = self.base_model(tuple(sorted(output_options.items())))
     for s in range(samples.code.shape[1]):
@@ -148,10 +151,10 @@ class Programs:
 
 
 def without_unsure_words(
-    samples: Samples, drop_below: float | None, given_1L: Given,
+    samples: Samples, drop_below: float | None, given_BL: Given,
 ) -> Samples:
   """The samples with NO_WORD where `drop_below` drops a word."""
-  is_unsure_BSL = readings.unsure_words(samples, drop_below, given_1L)
+  is_unsure_BSL = readings.unsure_words(samples, drop_below, given_BL)
   if is_unsure_BSL is None:
     return samples
   code = samples.code

@@ -258,6 +258,8 @@ def test_options_of_another_task_and_out_of_range(fails, folder):
   assert "temperature = hot" in fails(folder, temperature="hot")
   assert "top_p = 2; it must be None or a number in (0, 1]" in (
       fails(folder, top_p=2, temperature=1))
+  assert "--batch_size = 0; it must be None or an integer in 1..4096" in (
+      fails(folder, batch_size=0))
 
 
 def test_options_come_from_priors_and_tasks():
@@ -308,6 +310,22 @@ def test_steps_are_an_option_of_pix2seq_d_alone(fails, folder):
       fails(folder, num_steps=3))
 
 
+def test_a_batch_writes_what_single_images_get(
+    call, weights, folder, tmp_path):
+  Image.fromarray(noise_image(9, 8, 2)).save(folder / "a.png")
+  for size in (1, 2):
+    argv = arguments(weights, tmp_path / f"out{size}", folder)
+    assert call([*argv, f"--batch_size={size}", "--seed=3",
+                 "--temperature=1"]) == 0
+  for name in ("panoptic.json", "panoptic/a.png", "panoptic/b.png",
+               "pictures/7.png"):
+    assert (tmp_path / "out1" / name).read_bytes() == (
+        tmp_path / "out2" / name).read_bytes()
+  # How many ran at once says nothing of a prediction.
+  argv = arguments(weights, tmp_path / "out1", folder)
+  assert call([*argv, "--seed=3", "--temperature=1", "--batch_size=8"]) == 0
+
+
 def test_a_full_disk(fails, folder, monkeypatch, tmp_path):
   def full(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -337,89 +355,6 @@ def test_stages_that_do_not_go_together(call, weights, tmp_path, folder,
   # One of two language models would have been left out, silently.
   assert call([*argv, str(workdir), "--lm", str(weights[1])]) == 2
   assert "another was given" in capsys.readouterr().err
-
-
-# ── Runs that were stopped ───────────────────────────────────────────────────
-
-
-class Stopping:
-  """A model that raises something at its second image."""
-
-  def __init__(self, uvim, error):
-    self._uvim = uvim
-    self._error = error
-    self.task = uvim.task
-    self.calls = 0
-
-  def predict(self, image, **options):
-    self.calls += 1
-    if self.calls == 2:
-      raise self._error
-    return self._uvim.predict(image, **options)
-
-
-@pytest.fixture
-def three(tmp_path):
-  folder = tmp_path / "three"
-  folder.mkdir()
-  for seed, name in enumerate(("a", "b", "5")):
-    Image.fromarray(noise_image(16, 18, seed)).save(folder / f"{name}.png")
-  return sorted(folder.iterdir())
-
-
-def test_a_stopped_run_goes_on(weights, load_once, three, tmp_path, capsys):
-  uvim = load_once(str(weights[0]), lm=str(weights[1]))
-  with pytest.raises(KeyboardInterrupt):
-    predict.predict_files(
-        Stopping(uvim, KeyboardInterrupt()), three, tmp_path / "out")
-  rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
-  assert [row["name"] for row in rows] == ["5"]
-  # Half a line, as a process that is killed leaves it.
-  with open(tmp_path / "out/predictions.jsonl", "a") as file:
-    file.write('{"type": "done", "na')
-  assert not predict.predict_files(uvim, three, tmp_path / "out")
-  assert "1 of 3 images are done already" in capsys.readouterr().out
-  predict.predict_files(uvim, three, tmp_path / "unbroken")
-  for name in ("predictions.json", "panoptic.json", "panoptic/b.png"):
-    assert (tmp_path / "out" / name).read_bytes() == (
-        tmp_path / "unbroken" / name).read_bytes()
-  # Nothing is left to do, so the model is not asked.
-  asked = Stopping(uvim, None)
-  assert not predict.predict_files(asked, three, tmp_path / "out")
-  assert asked.calls == 0
-
-
-def test_an_image_too_large_for_the_memory_is_listed(
-    weights, load_once, three, tmp_path):
-  uvim = load_once(str(weights[0]), lm=str(weights[1]))
-  problems = predict.predict_files(
-      Stopping(uvim, MemoryError()), three, tmp_path / "out")
-  assert len(problems) == 1 and "a.png: too large" in problems[0]
-  rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
-  assert [row["name"] for row in rows] == ["5", "b"]
-
-
-def test_more_images_keep_the_ids_of_the_others(
-    weights, load_once, three, tmp_path):
-  uvim = load_once(str(weights[0]), lm=str(weights[1]))
-  out = tmp_path / "out"
-  predict.predict_files(uvim, three[:2], out)
-  before = json.loads((out / "panoptic.json").read_text())["images"]
-  more = tmp_path / "more"
-  more.mkdir()
-  Image.fromarray(noise_image(8, 8)).save(more / "5.png")
-  predict.predict_files(uvim, [more / "5.png", *three], out)
-  after = json.loads((out / "panoptic.json").read_text())["images"]
-  assert after[:2] == before and len({row["id"] for row in after}) == 4
-
-
-def test_an_image_that_has_changed_is_not_taken_as_done(
-    weights, load_once, three, tmp_path):
-  uvim = load_once(str(weights[0]), lm=str(weights[1]))
-  predict.predict_files(uvim, three, tmp_path / "out")
-  Image.new("RGB", (9, 9)).save(three[0])
-  with pytest.raises(ConfigError, match="5.png: has changed since"):
-    predict.predict_files(uvim, three, tmp_path / "out")
 
 
 def with_preprocessing(weights, load_once, preprocessing):

@@ -1,6 +1,7 @@
 """UViM.from_checkpoint: every form of checkpoint gives the same predictions."""
 
 import copy
+import dataclasses
 import gc
 import json
 import shutil
@@ -22,7 +23,7 @@ from uvim.inference.api import UViM
 from uvim.models import make_model
 from uvim.priors.masked import MaskedPrior
 from uvim.registry import ConfigError
-from uvim.store import checkpoint, download, published, shapes
+from uvim.store import checkpoint, download, open_model, published, shapes
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +99,12 @@ def photos():
 def test_each_photo_has_one_answer_at_its_own_size(uvim, photos):
   options = dict(temperature=1.0, num_samples=3, seed=4)
   alone = [uvim.predict(x, **options) for x in photos]
-  together = uvim.predict(photos[::-1], **options)
+  # Batches of 4, the last place of which is padded.
+  together = uvim.predict(photos[::-1], batch_size=12, **options)
   for one, i in zip(alone, (2, 1, 0), strict=True):
     np.testing.assert_array_equal(one.codes[0], together.codes[i])
-    np.testing.assert_array_equal(one.logprob[0], together.logprob[i])
+    np.testing.assert_allclose(
+        one.logprob[0], together.logprob[i], rtol=0, atol=1e-4)
     np.testing.assert_array_equal(
         one.outputs["panoptic"][0], together.outputs["panoptic"][i])
   assert [x.shape for x in together.outputs["panoptic"]] == [
@@ -112,6 +115,55 @@ def test_each_photo_has_one_answer_at_its_own_size(uvim, photos):
   other = uvim.predict(photos, temperature=1.0, num_samples=3, seed=5)
   assert (other.codes != together.codes[::-1]).any()
   assert len({together.codes[0, s].tobytes() for s in range(3)}) > 1
+
+
+class Watched:
+  """A prior that notes the shapes of the batches that it samples for."""
+
+  def __init__(self, prior):
+    self._prior = prior
+    self.shapes = []
+
+  def __getattr__(self, name):
+    return getattr(self._prior, name)
+
+  def sample(self, params, image, seeds_B, **options):
+    self.shapes.append(image.shape)
+    assert len(seeds_B) == len(image)
+    return self._prior.sample(params, image, seeds_B, **options)
+
+
+def test_images_of_all_sizes_share_the_batches(stage_i, stage_ii, photos):
+  opened = open_model.open_model(stage_i[1], lm=stage_ii[2])
+  prior = Watched(opened.prior)
+  model = UViM(dataclasses.replace(opened, prior=prior))
+  nine = [*photos, *photos, *photos]
+  got = model.predict(nine, batch_size=4)
+  # The last one alone fills the places of a batch.
+  assert prior.shapes == [(4, 16, 16, 3)] * 3 and len(got) == 9
+  for i in range(3, 9):
+    # Whatever the others of the batch are.
+    np.testing.assert_array_equal(got.logprob[i], got.logprob[i - 3])
+  one_by_one = model.predict(nine, batch_size=1)
+  assert prior.shapes[3:] == [(1, 16, 16, 3)] * 9
+  np.testing.assert_array_equal(got.codes, one_by_one.codes)
+  for together, alone in zip(
+      got.outputs["panoptic"], one_by_one.outputs["panoptic"], strict=True):
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_given_words_are_those_of_their_image(uvim, photos):
+  given = np.arange(12).reshape(3, 4) % tiny.WORDS
+  given[:, 2:] = -1
+  got = uvim.predict(photos, given=given, batch_size=2)
+  np.testing.assert_array_equal(got.codes[:, 0, :2], given[:, :2])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "8", 5000])
+def test_a_batch_size_that_cannot_be(uvim, photos, batch_size):
+  for method in (uvim.predict, uvim.sample):
+    with pytest.raises(ConfigError, match="batch_size = .*1..4096"):
+      method(photos[0], batch_size=batch_size)
 
 
 def test_a_prediction_knows_what_its_classes_are(uvim, photos):

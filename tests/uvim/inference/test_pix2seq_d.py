@@ -68,6 +68,19 @@ def test_each_image_has_one_answer_at_its_own_size(model):
       "sampler": "ddim", "seed": 4, "num_samples": 3}
 
 
+def test_a_batch_gives_the_masks_of_each_image(model):
+  images = [photo(20, 31), photo(50, 9, 1), photo(8, 9, 2)]
+  options = dict(num_samples=2, seed=4, **STEPS)
+  one_by_one = model.predict(images, batch_size=1, **options)
+  # Two images, and one with a place that is padded.
+  together = model.predict(images, batch_size=4, **options)
+  pairs = zip(one_by_one.outputs["panoptic"], together.outputs["panoptic"],
+              strict=True)
+  for alone, in_batch in pairs:
+    assert alone.shape == in_batch.shape
+    assert np.mean(alone != in_batch) < 0.01
+
+
 def test_a_film_ends_at_the_answer(model):
   image = photo(20, 31)
   film = model.predict_steps(image, seed=4, **STEPS)
