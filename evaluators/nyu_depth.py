@@ -87,13 +87,13 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   Raises:
     ConfigError: a prediction that has no logarithm.
   """
-  is_valid_HW = _is_valid(truth, min_depth, max_depth)
+  is_valid_HW = is_valid(truth, min_depth, max_depth)
   true_K = truth[is_valid_HW].astype(np.float64)
   predicted_K = prediction[is_valid_HW].astype(np.float64)
   if not true_K.size:
     # An average over no pixel would be NaN for the whole split.
     return dataclasses.replace(DepthStat.zeros(), skipped=1)
-  _check_positive(predicted_K)
+  check_positive(predicted_K)
 
   error_K = true_K - predicted_K
   squares = float(np.sum(error_K ** 2))
@@ -113,7 +113,7 @@ def depth_image(truth: np.ndarray, prediction: np.ndarray, *,
   return DepthStat(totals, images=1, squares=squares, pixels=true_K.size)
 
 
-def _is_valid(truth: np.ndarray, min_depth: float, max_depth: float
+def is_valid(truth: np.ndarray, min_depth: float, max_depth: float
               ) -> np.ndarray:
   """Bool [H,W], which pixels count."""
   # Limits of the truth's own type: as a float32, 0.001 is not the float64.
@@ -122,7 +122,7 @@ def _is_valid(truth: np.ndarray, min_depth: float, max_depth: float
   return is_far_HW & is_near_HW
 
 
-def _check_positive(predicted_K: np.ndarray) -> None:
+def check_positive(predicted_K: np.ndarray) -> None:
   """Raises a ConfigError unless all predicted depths have a logarithm."""
   is_good_K = np.isfinite(predicted_K) & (predicted_K > 0)
   num_bad = np.count_nonzero(~is_good_K)
@@ -173,7 +173,7 @@ class NyuDepth(base.Evaluator):
 
   def truth_problem(self, truth: base.Truth) -> str:
     true_HW = self._scored_part(truth)
-    if _is_valid(true_HW, self._min_depth, self._max_depth).any():
+    if is_valid(true_HW, self._min_depth, self._max_depth).any():
       return ""
     known = true_HW[np.isfinite(true_HW) & (true_HW > 0)]
     if not known.size:

@@ -33,6 +33,12 @@ SECTION_OF_FIRST = {
     "skip_bad_steps": "mishaps", "codes_per_image": "codes"}
 
 # Option → meaning, for the options of functions.
+DEPTH_OPTIONS = {
+    "crop": "`eigen` scores the part of a frame that Eigen et al. do, `none` "
+            "all of it.",
+    "crop_top": "First row of that part; 54 as released.",
+    "min_depth": "Metres; a valid depth exceeds it.",
+    "max_depth": "Metres; a valid depth lies below it."}
 EVALUATOR_OPTIONS = {
     "coco_panoptic": {
         "merge_stuff": "True joins all predicted segments of one stuff class.",
@@ -52,14 +58,15 @@ EVALUATOR_OPTIONS = {
         "input_tensor": "Input of a frozen graph.",
         "output_tensor": "Output of a frozen graph."},
     "davis": {},
+    "depth_samples": {
+        **DEPTH_OPTIONS,
+        "num_pairs": "Pairs of pixels of each image, for `CRPS_pairs` and "
+                     "`ordering`.",
+        "min_ratio": "`ordering` leaves out pairs whose true depths differ by "
+                     "a smaller factor."},
     "mean": {},
     "normals": {"pp_truth": "Preprocessing that makes the true `labels`."},
-    "nyu_depth": {
-        "crop": "`eigen` scores the part of a frame that Eigen et al. do, "
-                "`none` all of it.",
-        "crop_top": "First row of that part; 54 as released.",
-        "min_depth": "Metres; a valid depth exceeds it.",
-        "max_depth": "Metres; a valid depth lies below it."},
+    "nyu_depth": DEPTH_OPTIONS,
     "psnr": {
         "pp_truth": "Preprocessing that makes the true `labels`. Required."},
     "save_predictions": {"save_dir": "Where to write. Required."},
@@ -74,6 +81,9 @@ SCHEDULE_OPTIONS = {
 PREDICTIONS = (
     ("`predict`", "base model with the oracle's code",
      "UViM: base model with the language model's code"),
+    ("`samples`", "`num_samples` answers for `depth_samples`, each pixel drawn "
+     "by itself", "`num_samples` answers, one for each code that is drawn; no "
+     "`reduce`"),
     ("`oracle`", "–", "base model with the oracle's code"),
     ("`zero_code`", "base model with every code vector zero",
      "base model with every code vector zero"),

@@ -6,13 +6,13 @@
 
 W is a run's workdir, which knows its config; or a .npz or a published name,
 which need --config. --evaluator chooses among the config's evaluators (default:
-all). --set changes them: a field (split, pp, dataset, data_dir, batch_size,
-pred), an option of the prediction (temperature, seed, soft_words, drop_below,
-num_samples, reduce, bins, mask, …; of Pix2Seq-D num_steps, sampler, …) or of
-the evaluator (merge_stuff, crop_top, …), such as --set temperature=1.0 --set
-"split='validation[:100]'". docs/predicting.md says which fit a score. What only
-the workdir names is not used if it could do harm: an address, such as a
-data_dir in gs://; a folder to write to (save_dir); a network (features).
+all). --set changes them: a field (type, split, pp, dataset, data_dir,
+batch_size, pred), an option of the prediction (temperature, seed, soft_words,
+drop_below, num_samples, reduce, bins, mask, …; of Pix2Seq-D num_steps, sampler,
+…) or of the evaluator (merge_stuff, crop_top, …), such as --set temperature=1.0
+--set "split='validation[:100]'". docs/predicting.md says which fit a score.
+What only the workdir names is not used if it could do harm: an address, such as
+a data_dir in gs://; a folder to write to (save_dir); a network (features).
 """
 
 import argparse

@@ -22,7 +22,7 @@ from uvim.store import open_model
 Result = dict[str, Any]
 
 # Fields of an evaluator's block that may be changed.
-FIELDS = ("dataset", "data_dir", "split", "pp", "batch_size", "pred")
+FIELDS = ("type", "dataset", "data_dir", "split", "pp", "batch_size", "pred")
 
 
 def config_of(checkpoint: str) -> TrainConfig:
@@ -62,7 +62,8 @@ def check_places(
   for block in choose(config, names):
     options = dict(block.options)
     places = {"dataset": block.dataset, "data_dir": block.data_dir, **options}
-    risks = evaluator_class(block.type).risks(options)
+    evaluator = evaluator_class(changes.get("type", block.type))
+    risks = evaluator.risks(options)
     for name, place in places.items():
       is_risk = name in risks or "://" in str(place)
       if is_risk and name not in changes:
@@ -165,7 +166,7 @@ def _run(item: evaluation.Evaluation, variables) -> Result:
     metrics[full_name] = value
     print(f"{full_name:40} {value:.6g}", flush=True)
   block = dataclasses.asdict(item.config)
-  kept = {name: block[name] for name in ("name", "type", *FIELDS)}
+  kept = {name: block[name] for name in ("name", *FIELDS)}
   seconds = time.monotonic() - started
   result = {
       "metrics": metrics,
