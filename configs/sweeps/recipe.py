@@ -239,6 +239,10 @@ COSTS = {
 }
 FULL_STEPS = {"panoptic": (111_515, 44_606), "depth": (9_294, 4_647),
               "colorization": (124_714, 124_714)}
+# Of a scene of `rooms/hard` beside one of `rooms`: it has 64 patches, not 36.
+HARD_COST = 64 / 36
+# Of the shipped recipe of `rooms` beside the shorter one, as `encoders` has it.
+SHIPPED_COST = 2
 # Of Pix2Seq-D, which has one training: (cost, unit). How long the paper's took
 # is not known.
 P2S_COSTS = {
@@ -273,6 +277,27 @@ def recipe_of(size, task, argument=""):
       Stage(config_of("vqvae", size, task, argument), overrides1, cost1),
       Stage(config_of("lm", size, task, argument), overrides2, cost2),
       unit)
+
+
+def rooms_recipe(size, task, argument, cost=1):
+  """The recipe of `rooms` at any size: `full` has all of its steps.
+
+  Args:
+    size: one of SIZES.
+    task: 'panoptic' or 'depth'.
+    argument: a further argument of both config files.
+    cost: of both trainings, as a multiple of that of `rooms`.
+  """
+  # There is no such recipe of COCO or NYU.
+  shorter = "tiny" if size == "tiny" else "rooms"
+  plain = recipe_of(shorter, task, argument)
+  if size == "full":
+    cost = cost * SHIPPED_COST
+  stages = []
+  for stage in (plain.stage1, plain.stage2):
+    overrides = {} if size == "full" else stage.overrides
+    stages.append(Stage(stage.config, overrides, stage.cost * cost))
+  return Recipe(stages[0], stages[1], plain.unit)
 
 
 def pix2seq_d(size):

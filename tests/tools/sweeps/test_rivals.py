@@ -85,6 +85,45 @@ def test_a_base_model_gets_the_time_of_both_stages():
   assert found.cells["fsq_ar"].overrides["stage II"] == {"argument": "fsq"}
 
 
+def test_joint_scores_train_nothing_that_depth_has_not_trained():
+  _, cells = load("depth_joint")
+  _, others = load("depth")
+  trainings = {"no_code": ("no_oracle", 1), "ar": ("default", 2),
+               "at_once": ("no_autoregression", 2)}
+  for beginning, (theirs, stage) in trainings.items():
+    for (name, _), cell_runs in cells.items():
+      if name in (beginning, f"{beginning}_samples", f"{beginning}_mean"):
+        assert cell_runs[stage].name == others[theirs, 0][stage].name
+  samples = command_of(cells["ar_samples", 0]["sampling"])
+  assert ("--set type=depth_samples --set pred=samples --set num_samples=8 "
+          "--set temperature=1.0") in samples
+
+
+@pytest.mark.parametrize(("name", "places", "words"), [
+    ("hard_latent", 256, 1), ("hard_residual", 64, 4)])
+def test_hard_codes_are_longer_than_patches(name, places, words):
+  data, cells = load(name)
+  longest = data.grid.rows[-1]
+  run = cells[f"{longest}_whole", 0][2]
+  config = resolve(config_file.load_config(run.command[4], run.command[7:]))
+  assert config.dataset == run.dataset == "rooms/hard"
+  oracle = config.oracle.model
+  assert oracle["code_len"] == places
+  assert oracle.get("num_quantizers", 1) == words
+  assert oracle["code_dropout"] == "none"
+  assert config.model["seq_len"] == 256
+  assert config.model["vocab_size"] == 256 + 1
+
+
+@pytest.mark.parametrize("name", [
+    "hard_latent", "hard_residual", "depth_joint", "depth_joint_hard"])
+def test_what_would_decide_is_written_down(name):
+  data = plan.load_sweep(name, "rooms")
+  assert len(data.decisions) == 2
+  text = decisions.text_of(data)
+  assert text.count("Confirmed if") == text.count("Refuted if") == 2
+
+
 @pytest.mark.parametrize("name", ["rivals", "rivals_depth"])
 def test_figures_quoted_by_others_are_marked(name):
   data = plan.load_sweep(name, "full")

@@ -24,7 +24,8 @@ from uvim.models import make_model
 from uvim.registry import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[3]
-NAMES = ["bottlenecks", "colour", "depth", "encoders", "fig11", "fig6", "lbg",
+NAMES = ["bottlenecks", "colour", "depth", "depth_joint", "depth_joint_hard",
+         "encoders", "fig11", "fig6", "hard_latent", "hard_residual", "lbg",
          "masking", "p2s_encoding", "p2s_loss", "p2s_scale", "p2s_schedule",
          "p2s_steps", "p2s_weight", "priors", "quantizers", "quantizers_depth",
          "readings", "rivals", "rivals_depth", "table2", "table3"]
