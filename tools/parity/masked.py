@@ -1,8 +1,10 @@
 """Fixtures of masked prediction: schedules, and decodings of a toy network.
 
 B sequences · L length · T steps · Q words · D width
+V words and the masked one
 """
 
+import collections
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -62,34 +64,49 @@ def _decode(given: Mapping[str, np.ndarray], options: Mapping[str, Any]
   num_iter, num_sequences, length, _ = given["sample_noise"].shape
   num_masked_TL = mask_schedules.num_masked(
       num_iter, length, options["schedule"])
-  state = State(known_BL, known_BL, jnp.zeros((num_sequences, length)))
-  steps = []
+  no_logprob_BL = jnp.zeros((num_sequences, length))
+  state = State(known_BL, known_BL, no_logprob_BL)
+  trajectory = collections.defaultdict(list)
   for index in range(num_iter):
-    ours = {"current": state.known}
-    logits_BLQ = _toy_logits(given, state.known)
-    drawn_BL = jnp.argmax(logits_BLQ + given["sample_noise"][index], axis=-1)
-    # In ours, the masked word comes before the others.
-    logits_BLV = jnp.pad(logits_BLQ, ((0, 0), (0, 0), (1, 0)))
-    logprob_BL = masked_sampling.word_logprob(logits_BLV, drawn_BL)
-    weight = options["choice_temperature"] * (1 - (index + 1) / num_iter)
+    share_done = (index + 1) / num_iter
+    weight = options["choice_temperature"] * (1 - share_done)
     noise_BL = weight * given["choice_noise"][index]
     num_masked_B = num_masked_TL[index, num_unknown_B]
+    state, seen = _decode_step(
+        given, state, given["sample_noise"][index], noise_BL, num_masked_B)
+    for name, array in seen.items():
+      trajectory[name].append(array)
 
-    is_unknown_BL = state.known == masked_sampling.UNKNOWN
-    ours["logits"] = logits_BLQ
-    ours["confidence"] = masked_sampling.confidence(
-        is_unknown_BL, logprob_BL, noise_BL)
-    ours["mask_len"] = masked_sampling.limit_masked(
-        num_masked_B, is_unknown_BL)
-    state = masked_sampling.keep_words(
-        state, drawn_BL, logprob_BL, choice_noise_RL=noise_BL,
-        num_masked_R=num_masked_B)
-    ours["sampled"] = state.code
-    steps.append(ours)
+  stacked = {name: np.stack(arrays) for name, arrays in trajectory.items()}
+  return {**stacked, "final": state.code}
 
-  trajectory = {name: np.stack([step[name] for step in steps])
-                for name in steps[0]}
-  return {**trajectory, "final": state.code}
+
+def _decode_step(
+    given: Mapping[str, np.ndarray],
+    state: State,
+    sample_noise_BLQ: np.ndarray,
+    choice_noise_BL: np.ndarray,
+    num_masked_B: jnp.ndarray,
+) -> tuple[State, dict[str, jnp.ndarray]]:
+  """(the state after a step, what the fixture has of the step)."""
+  logits_BLQ = _toy_logits(given, state.known)
+  drawn_BL = jnp.argmax(logits_BLQ + sample_noise_BLQ, axis=-1)
+  # In ours, the masked word comes before the others.
+  logits_BLV = jnp.pad(logits_BLQ, ((0, 0), (0, 0), (1, 0)))
+  logprob_BL = masked_sampling.word_logprob(logits_BLV, drawn_BL)
+  is_unknown_BL = state.known == masked_sampling.UNKNOWN
+  seen = {
+      "current": state.known,
+      "logits": logits_BLQ,
+      "confidence": masked_sampling.confidence(
+          is_unknown_BL, logprob_BL, choice_noise_BL),
+      "mask_len": masked_sampling.limit_masked(num_masked_B, is_unknown_BL),
+  }
+  state = masked_sampling.keep_words(
+      state, drawn_BL, logprob_BL, choice_noise_RL=choice_noise_BL,
+      num_masked_R=num_masked_B)
+  seen["sampled"] = state.code
+  return state, seen
 
 
 def _toy_logits(given, known_BL) -> jnp.ndarray:

@@ -35,11 +35,11 @@ def write(source: Source, path: str | os.PathLike, *, max_examples: int = 12,
   last = source.num_examples - 1
   # First and last are among them.
   positions = np.linspace(0, last, count).round()
-  panels = []
-  for position in positions:
-    panels.append(_draw_example(source, int(position)))
+  panels = [_draw_example(source, int(position)) for position in positions]
+  num_columns = min(num_columns, count)
   columns = []
-  for column in _fill_columns(panels, min(num_columns, count)):
+  for column in _fill_columns(panels, num_columns):
+    # One panel below the other.
     rows = [[panel] for panel in column]
     columns.append(draw_sheet(rows, gap=_GAP, background=_BACKGROUND))
   sheet = draw_sheet(
@@ -88,10 +88,13 @@ def _draw_segments(image: Image.Image, example: dict[str, Any],
   # Class 1 of a model is label 0 of the data set.
   labels = example["panoptic_objects"]["label"].tolist()
   classes = [label + 1 for label in labels]
+  # Segment 0 is void.
   colors = np.vstack([[palette.VOID], palette.segment_colors(classes)])
-  colors_HW3 = colors.astype(np.uint8)[numbers_HW]
+  colors = colors.astype(np.uint8)
+  colors_HW3 = colors[numbers_HW]
   drawn_HW3 = overlay.blend(_fade(tile), colors_HW3)
-  drawn_HW3[overlay.find_borders(numbers_HW)] = _BORDER
+  is_border_HW = overlay.find_borders(numbers_HW)
+  drawn_HW3[is_border_HW] = _BORDER
   drawn = Image.fromarray(drawn_HW3)
   names = [class_name(number, source.categories) for number in classes]
   overlay.write_names(drawn, numbers_HW, names)

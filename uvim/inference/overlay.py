@@ -1,6 +1,6 @@
 """Draws a prediction for people: outlined, named, over its image.
 
-H W pixels of an image · C channels
+H W pixels of an image · C channels · X = H · W
 """
 
 import math
@@ -55,15 +55,18 @@ def draw_picture(task: AbstractTask, outputs: Mapping[str, np.ndarray],
   drawn = draw(task, outputs, size, photo=below, categories=categories)
   tiles = [drawn]
   if side_by_side:
-    tiles.insert(0, photo_HWC)
-  rows = [tiles]
-  width = len(tiles) * size[1] + (len(tiles) - 1) * _GAP
+    tiles = [photo_HWC, drawn]
+  _, tile_width = size
+  num_gaps = len(tiles) - 1
+  tiles_width = len(tiles) * tile_width + num_gaps * _GAP
   # A narrow image still has a legend that can be read.
-  width = max(width, _SMALLEST_SIDE // 2)
+  width = max(tiles_width, _SMALLEST_SIDE // 2)
   # Its text is as large as the names in the tiles, or larger if there are two.
+  text_size = font_size(round(0.8 * width))
   explained = legend.draw_legend(
       task, [outputs], categories=categories, width=width,
-      font_size=font_size(round(0.8 * width)))
+      font_size=text_size)
+  rows = [tiles]
   if explained is not None:
     rows.append([explained])
   return sheet.draw_sheet(rows, gap=_GAP)
@@ -74,7 +77,8 @@ def drawing_size(size_HW: tuple[int, int]) -> tuple[int, int]:
   if max(size_HW) > SIDE:
     return images.fitted_size(size_HW, SIDE)
   # A whole factor: its pixels stay squares.
-  factor = max(1, math.ceil(_SMALLEST_SIDE / max(size_HW)))
+  factor = math.ceil(_SMALLEST_SIDE / max(size_HW))
+  factor = max(1, factor)
   height, width = size_HW
   return height * factor, width * factor
 
@@ -119,7 +123,8 @@ def draw(task: AbstractTask, outputs: Mapping[str, np.ndarray],
   if pairs is None:
     return Image.fromarray(drawn_HWC)
   ids_HW, classes = coco_format.number_segments(pairs[0])
-  drawn_HWC[find_borders(ids_HW)] = _OUTLINE
+  is_border_HW = find_borders(ids_HW)
+  drawn_HWC[is_border_HW] = _OUTLINE
   image = Image.fromarray(drawn_HWC)
   names = [segments.class_name(number, categories) for number in classes]
   write_names(image, ids_HW, names)
@@ -176,23 +181,32 @@ def write_names(image: Any, ids_HW: np.ndarray, names: list[str]) -> None:
   size = font_size(max(ids_HW.shape))
   font = ImageFont.load_default(size)
   pen = ImageDraw.Draw(image)
-  areas = np.bincount(ids_HW.reshape(-1), minlength=len(names) + 1)
-  # Void is no segment.
-  areas[0] = 0
-  boxes = []
-  for number in np.argsort(-areas, kind="stable").tolist():
-    if areas[number] <= _NAMED_SHARE * ids_HW.size:
-      break
+  outline = max(1, size // 8)
+  taken_boxes = []
+  for number in _named_segments(ids_HW, len(names)):
     x, y = _innermost(ids_HW == number)
     text = names[number - 1]
     box = _Box(*pen.textbbox((x, y), text, font=font, anchor="mm"))
     right, down = _way_inside(box, image.size)
     box = box.moved(right, down)
-    if any(map(box.meets, boxes)):
+    if any(box.meets(taken) for taken in taken_boxes):
       continue
-    boxes.append(box)
-    pen.text((x + right, y + down), text, font=font, anchor="mm", fill="white",
-             stroke_width=max(1, size // 8), stroke_fill=_DARK)
+    taken_boxes.append(box)
+    place = (x + right, y + down)
+    pen.text(place, text, font=font, anchor="mm", fill="white",
+             stroke_width=outline, stroke_fill=_DARK)
+
+
+def _named_segments(ids_HW: np.ndarray, num_segments: int) -> list[int]:
+  """The segments that are large enough for a name, the largest first."""
+  ids_X = ids_HW.reshape(-1)
+  areas = np.bincount(ids_X, minlength=num_segments + 1)
+  # Void is no segment.
+  areas[0] = 0
+  smallest_area = _NAMED_SHARE * ids_HW.size
+  by_area = np.argsort(-areas, kind="stable")
+  return [number for number in by_area.tolist()
+          if areas[number] > smallest_area]
 
 
 def _innermost(mask_HW: np.ndarray) -> tuple[float, float]:
@@ -204,12 +218,17 @@ def _innermost(mask_HW: np.ndarray) -> tuple[float, float]:
     step = 1
   mask_HW = mask_HW[::step, ::step]
   # The edge of the image is an edge too.
-  distance_HW = ndimage.distance_transform_edt(np.pad(mask_HW, 1))[1:-1, 1:-1]
-  is_inside_HW = distance_HW >= _INNER_SHARE * distance_HW.max()
+  framed = np.pad(mask_HW, 1)
+  framed_distance = ndimage.distance_transform_edt(framed)
+  distance_HW = framed_distance[1:-1, 1:-1]
+  least_distance = _INNER_SHARE * distance_HW.max()
+  is_inside_HW = distance_HW >= least_distance
+  # Of the places well inside, the one nearest to the middle.
   middle = np.argwhere(mask_HW).mean(0)
   places = np.argwhere(is_inside_HW)
-  distances = np.square(places - middle).sum(1)
-  y, x = places[distances.argmin()].tolist()
+  offsets = places - middle
+  square_distances = np.square(offsets).sum(1)
+  y, x = places[square_distances.argmin()].tolist()
   return x * step, y * step
 
 

@@ -53,10 +53,11 @@ def _draw_crop(image_HWC, rng, *, size, area):
   begin, extent = _draw_box(box_rng, image_size, area)
   # A pixel x of the image is pixel x · scale + translation of the crop.
   scale = jnp.asarray(size, jnp.float32) / extent
-  shape = (*size, image_HWC.shape[-1])
+  translation = -begin * scale
+  num_channels = image_HWC.shape[-1]
   crop = jax.image.scale_and_translate(
-      image_HWC, shape, (0, 1), scale, -begin * scale, method="cubic",
-      antialias=True)
+      image_HWC, (*size, num_channels), (0, 1), scale, translation,
+      method="cubic", antialias=True)
   # Cubic interpolation overshoots at edges.
   crop = jnp.clip(crop, -1, 1)
   is_mirrored = jax.random.bernoulli(flip_rng)
@@ -77,9 +78,13 @@ def _draw_box(rng, image_size, area):
   log_aspect = jax.random.uniform(
       aspect_rng, minval=jnp.log(least_aspect), maxval=jnp.log(most_aspect))
   aspect = jnp.exp(log_aspect)
+
+  # height · width = num_pixels, and width / height = aspect.
   num_pixels = share * jnp.prod(size)
-  extent = jnp.sqrt(jnp.stack([num_pixels / aspect, num_pixels * aspect]))
+  squares = jnp.stack([num_pixels / aspect, num_pixels * aspect])
+  extent = jnp.sqrt(squares)
   # A box that is too long or too high is cut.
   extent = jnp.minimum(extent, size)
-  begin = jax.random.uniform(place_rng, (2,)) * (size - extent)
+  room = size - extent
+  begin = jax.random.uniform(place_rng, (2,)) * room
   return begin, extent
