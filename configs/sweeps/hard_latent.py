@@ -22,11 +22,12 @@ def name_of(row, column):
   return f"{row}_{column}"
 
 
-def make_cell(title, changes, length):
+def make_cell(title, changes, length, argument=""):
   """A cell whose code has `length` words."""
   # Both stages see the patches and the words.
   longer = (NUM_PATCHES + length) / (2 * NUM_PATCHES)
-  return recipe.Cell(title, stage1=changes, cost=(longer, longer))
+  return recipe.Cell(
+      title, stage1=changes, cost=(longer, longer), argument=argument)
 
 
 def cells(size):

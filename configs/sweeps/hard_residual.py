@@ -1,7 +1,7 @@
 """Signs that did not hold, on hard scenes: several words for each patch.
 
 As configs/sweeps/hard_latent.py, but the words lie on the grid of patches, and
-a place has 1, 2 or 4 of them (residual quantization).
+a place has one, or 2 or 4 with residual quantization.
 """
 
 from configs.sweeps import hard_latent, recipe
@@ -17,12 +17,15 @@ def cells(size):
   for words in WORDS:
     for column, changes in hard_latent.DROPOUT.items():
       name = hard_latent.name_of(words, column)
-      # The argument gives it the bits of one word; here each adds its own.
+      several = {}
+      if words > 1:
+        # The argument shares the bits of one word; here each has its own.
+        several = {"model.num_quantizers": words,
+                   "model.dict_size": DICT_SIZE[size]}
       table[name] = hard_latent.make_cell(
-          name.replace("_", " "),
-          {"model.num_quantizers": words, "model.dict_size": DICT_SIZE[size],
-           **changes},
-          words * hard_latent.NUM_PATCHES)
+          name.replace("_", " "), {**several, **changes},
+          words * hard_latent.NUM_PATCHES,
+          argument="residual" if words > 1 else "")
   return table
 
 
@@ -31,7 +34,7 @@ def get_sweep(size):
       title="Hard scenes: 1, 2 and 4 words a patch, with and without dropout "
             "(ours; PQ on held-out images)",
       recipe=recipe.rooms_recipe(
-          size, "panoptic", "hard,residual", cost=recipe.HARD_COST),
+          size, "panoptic", "hard", cost=recipe.HARD_COST),
       cells=cells(size),
       grid=recipe.Grid(rows=WORDS, columns=hard_latent.COLUMNS,
                        down="words a patch"),

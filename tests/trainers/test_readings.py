@@ -105,6 +105,42 @@ def test_one_answer_of_several_samples(predict, samples):
   assert set(likeliest) != {0} and set(agreeing) != {0}
 
 
+def test_samples_are_the_answers_that_reduce_chooses_from(predict, samples):
+  _, outputs = samples
+  got = predict("samples", temperature=1.0, num_samples=NUM_SAMPLES)
+  np.testing.assert_array_equal(got["panoptic"], outputs.swapaxes(0, 1))
+  with pytest.raises(ConfigError, match="pred_kw.reduce' = 'likelihood'"):
+    predict("samples", num_samples=2, reduce="likelihood")
+
+
+def test_without_a_prior_samples_are_drawn_pixel_by_pixel(family, variables):
+  """As often as f says, and the same for an image whatever its batch is."""
+  oracle = family.oracle
+  frozen = variables["frozen"]
+  batch = tiny.batch()
+  num_samples = 300
+
+  @jax.jit
+  def draw(batch):
+    drawn = oracle.predict_samples(
+        frozen, batch, num_samples=num_samples, instance_label="pixel")
+    code = oracle.encode(frozen, batch)
+    logits = oracle.decode(frozen, code, batch)["semantics"]
+    return drawn["panoptic"], jax.nn.softmax(logits, axis=-2)
+
+  maps, probability_BNKP = draw(batch)
+  classes_BX = np.asarray(maps[..., 0]).reshape(len(maps), num_samples, -1)
+  num_classes = probability_BNKP.shape[2]
+  for number in range(num_classes):
+    share_B = (classes_BX == number).mean((1, 2))
+    expected_B = probability_BNKP[:, :, number].mean((1, 2))
+    np.testing.assert_allclose(share_B, expected_B, atol=0.03)
+  assert (classes_BX[:, 0] != classes_BX[:, 1]).any()
+  backwards = {name: value[::-1] for name, value in batch.items()}
+  other_maps, _ = draw(backwards)
+  np.testing.assert_array_equal(other_maps[::-1], maps)
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (dict(num_samples=4), "num_samples = 4; .*reduce must be one of like"),
     (dict(num_samples=0, reduce="likelihood"), "num_samples = 0; it must be"),

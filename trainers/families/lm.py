@@ -37,6 +37,9 @@ from uvim.registry import ConfigError
 from uvim.store import code_cache, open_model, published
 from uvim.typing import PyTree
 
+# The predictors that draw codes from the prior.
+_DRAWING = ("predict", "samples")
+
 
 class LmFamily(Family):
   """Stage II as the train loop sees it.
@@ -71,6 +74,7 @@ class LmFamily(Family):
     self._check_code_grid()
     self.predictors = {
         "predict": self.predict,
+        "samples": self.predict_samples,
         "loss": self.eval_loss,
         # The best that a prior could do, and the worst.
         "oracle": self._of_oracle(self.oracle.predict),
@@ -104,20 +108,28 @@ class LmFamily(Family):
 
   def options(self, predictor):
     options = super().options(predictor)
-    if predictor == "predict":
-      options |= self.prior.options | readings.OPTIONS
-      options["num_samples"] = readings.NUM_SAMPLES
+    if predictor not in _DRAWING:
+      return options
+    options |= self.prior.options | readings.OPTIONS
+    default = options["num_samples"].default
+    options["num_samples"] = dataclasses.replace(
+        readings.NUM_SAMPLES, default=default)
+    if predictor == "samples":
+      # Each sample is an answer of its own.
+      del options["reduce"]
     return options
 
   def check_options(self, predictor, given, where):
-    if predictor == "predict":
+    if predictor in _DRAWING:
       # Before "unknown": a config whose style was changed has these.
       priors.refuse_options_of_others(self.prior, given, where)
     super().check_options(predictor, given, where)
-    if predictor == "predict":
+    if predictor in _DRAWING:
+      num_answers = 1
+      if predictor == "predict":
+        num_answers = given.get("num_samples", 1)
       readings.check(given, task=self.task, spec=self.code_spec,
-                     num_samples=given.get("num_samples", 1),
-                     mask=given.get("mask"))
+                     num_samples=num_answers, mask=given.get("mask"))
 
   @property
   def code_spec(self):
@@ -297,6 +309,32 @@ class LmFamily(Family):
     code is whole, whatever is dropped; of a mean it is that of the first
     sample.
     """
+    samples, outputs = self._read(
+        variables, batch, options, mask=mask, mask_region=mask_region,
+        seed=seed, num_samples=num_samples, drop_below=drop_below,
+        reduce=reduce)
+    answer = readings.reduce_samples(self.task, outputs, reduce)
+    made_of = readings.samples_of(answer, samples)
+    return {**answer.outputs, CODE: made_of.code[:, 0]}
+
+  def predict_samples(self, variables, batch, mask=None, mask_region=None,
+                      seed=0, num_samples=8, drop_below=None, **options):
+    """UViM's answer to each of several codes: name → [B, S, …].
+
+    Options are those of `predict`, but for `reduce`.
+    """
+    _, outputs = self._read(
+        variables, batch, options, mask=mask, mask_region=mask_region,
+        seed=seed, num_samples=num_samples, drop_below=drop_below)
+    return {name: jnp.swapaxes(x, 0, 1) for name, x in outputs.items()}
+
+  def _read(self, variables, batch, options, *, mask, mask_region, seed,
+            num_samples, drop_below, reduce=None):
+    """(samples of the prior, f's outputs for each, [S, B, …]); see `predict`.
+
+    `options` are those of the prior and of the task's outputs. With `reduce`
+    'likelihood', only the likeliest sample is read.
+    """
     sampling = {}
     output_options = {}
     for name, value in options.items():
@@ -320,9 +358,7 @@ class LmFamily(Family):
 
     outputs = readings.outputs_of_each(
         outputs_of, (samples.code, samples.vectors, dropped_BSL))
-    answer = readings.reduce_samples(self.task, outputs, reduce)
-    made_of = readings.samples_of(answer, samples)
-    return {**answer.outputs, CODE: made_of.code[:, 0]}
+    return samples, outputs
 
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""

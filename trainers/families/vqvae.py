@@ -23,6 +23,7 @@ from uvim.models.guided import Context, GuidedModel
 from uvim.priors.base import example_seeds
 from uvim.registry import ConfigError
 from uvim.tasks import make_task
+from uvim.tasks.base import RealTask
 
 
 class VqvaeFamily(Family):
@@ -50,6 +51,7 @@ class VqvaeFamily(Family):
     self.task = make_task(config.task, config.model, **config.task_options)
     self.predictors = {
         "predict": self.predict,
+        "samples": self.predict_samples,
         "loss": self.eval_loss,
         "zero_code": self.predict_zero_code,
     }
@@ -230,6 +232,43 @@ class VqvaeFamily(Family):
     logits = self.model.base_model(variables, z_BLE, ctx)
     return self.task.outputs(logits, **output_options)
 
+  def predict_samples(self, variables, batch, seed=0, num_samples=8,
+                      **output_options):
+    """Answers of f whose pixels are drawn one by one: name → [B, S, …].
+
+    Each pixel gets a class by f's probabilities, whatever its neighbors get.
+    That is all that a model without a code can say of what is likely. Samples
+    of an image depend on (image/id, seed) only.
+
+    Raises:
+      ConfigError: a task of real numbers, which have no probabilities.
+    """
+    if isinstance(self.task, RealTask):
+      raise ConfigError("pred = 'samples'; stage I has probabilities of "
+                        "classes and bins alone, not of real numbers.")
+    logits = self._logits(variables, batch)
+    seeds_B = example_seeds(batch["image/id"], seed)
+
+    def draw(number):
+      noisy = {}
+      for place, name in enumerate(sorted(logits)):
+        noisy[name] = logits[name] + _gumbel_noise(
+            seeds_B, number, place, logits[name].shape[1:])
+      return self.task.outputs(noisy, **output_options)
+
+    # One by one: the logits of all would not fit into the memory.
+    outputs = jax.lax.map(draw, jnp.arange(num_samples))
+    return {name: jnp.swapaxes(x, 0, 1) for name, x in outputs.items()}
+
+  def _logits(self, variables, batch):
+    """Of f given the oracle's code, or no code where there is no oracle."""
+    ctx = self.see(variables, batch)
+    if self.model.has_oracle:
+      code = self.encode(variables, batch, ctx)
+      return self.decode(variables, code, batch, ctx=ctx)
+    z_BLE = self.model.embed_no_code(variables, ctx.batch_size)
+    return self.model.base_model(variables, z_BLE, ctx)
+
   def eval_loss(self, variables, batch):
     """Per-example reconstruction loss with the oracle's code, undropped."""
     labels = self.task.inputs(batch)["x"]
@@ -251,3 +290,19 @@ class VqvaeFamily(Family):
       program = predict(name, **options)
       outputs[title] = program(variables, batch)
     return draw_columns(self.task, batch, outputs)
+
+
+def _gumbel_noise(seeds_B, number, place, shape):
+  """Noise [B, *shape] by which the largest logit is a draw by probabilities.
+
+  Args:
+    seeds_B: of the images.
+    number: of the sample.
+    place: of the logits among all.
+    shape: of an image's logits.
+  """
+  def of_image(seed):
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    return jax.random.gumbel(jax.random.fold_in(key, place), shape)
+
+  return jax.vmap(of_image)(seeds_B)
