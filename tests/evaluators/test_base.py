@@ -21,6 +21,7 @@ CASES = {
     "coltran_fid": ({"reference_split": "reference", "features": "quadrants"},
                     ["color"]),
     "davis": ({}, ["panoptic"]),
+    "depth_samples": ({"crop": "none"}, ["depth"]),
     "mean": ({}, ["loss", "nll"]),
     "normals": ({"pp_truth": 'keep("normals")|copy("normals", "labels")'},
                 ["normals"]),

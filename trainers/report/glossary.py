@@ -13,6 +13,16 @@ _METRICS = {
     "mIoU": "pixels of a class that prediction and truth share, divided by all "
     "that either has; the mean over the classes, in percent.",
     "RMSE": "root of the mean squared error, here in metres; less is better.",
+    "energy": "how far several answers are from the truth as whole maps, less "
+    "how far they are from each other, in metres; less is better.",
+    "CRPS": "the same pixel by pixel.",
+    "CRPS_pairs": "the same for the difference between two pixels: whether "
+    "pixels fit together.",
+    "RMSE_one": "RMSE of one of several answers; the mean over them.",
+    "RMSE_best": "RMSE of the best of several answers.",
+    "RMSE_mean": "RMSE of the mean of several answers.",
+    "ordering": "share of pairs of pixels of which an answer says rightly "
+    "which is nearer.",
     "delta1": "share of pixels whose depth is off by less than a quarter.",
     "PSNR": "how close the colors are, pixel by pixel, in decibels; more is "
     "better.",
@@ -36,11 +46,13 @@ _METRICS = {
     "bit_accuracy": "share of the bits of a mask with noise that the network "
     "gets right; guessing has a half.",
 }
+_SAMPLES = "samples"
 _PREDICTIONS_OF_STAGE_I = {
     pairs.LM: "the code comes from the oracle, which sees the truth: no model "
     "of stage II can do better with this base model.",
     pairs.NO_CODE: "no code (all zeros): what the base model sees in the image "
     "alone.",
+    _SAMPLES: "several answers, each pixel drawn by itself.",
     "loss": "the training loss on unseen images.",
 }
 _PREDICTIONS_OF_STAGE_II = {
@@ -48,6 +60,7 @@ _PREDICTIONS_OF_STAGE_II = {
     "This is what predictions will be like.",
     pairs.ORACLE: "the code comes from stage I's oracle, which sees the truth: "
     "the best that UViM could reach.",
+    _SAMPLES: "UViM's answers to several codes of the language model.",
     pairs.NO_CODE: "no code (all zeros): what is left if it says nothing.",
     "loss": "the training loss on unseen images.",
 }

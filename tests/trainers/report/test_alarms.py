@@ -257,10 +257,11 @@ def test_every_evaluator_with_a_truth_has_a_headline():
   without = {"mean", "save_predictions"}
   names = {name for name in EVALUATORS if "." not in name}
   assert names - without == {
-      "coco_panoptic", "nyu_depth", "psnr", "normals", "coltran_fid", "davis",
-      "stq"}
+      "coco_panoptic", "nyu_depth", "depth_samples", "psnr", "normals",
+      "coltran_fid", "davis", "stq"}
   assert set(HEADLINES) == {
-      "PQ", "JF", "STQ", "RMSE", "PSNR", "mean_angle", "FID", "FID_5k"}
+      "PQ", "JF", "STQ", "RMSE", "energy", "PSNR", "mean_angle", "FID",
+      "FID_5k"}
 
 
 # ── One word, again and again ───────────────────────────────────────────────
