@@ -19,14 +19,14 @@ CLIPS = "rooms/clips"
 TINY_CLIPS = "rooms/clips_tiny"
 
 
-def pp_strings(res):
-  """Preprocessing at a resolution."""
+def pp_strings(res, mask_res):
+  """Preprocessing for images and masks of these sides."""
   load = "decode|clip_panoptic|"
   flip = common.FLIP + 'det_fliplr(key="labels_before")|'
   image = f'resize({res}, antialias=True)|value_range(-1, 1)|'
   # Without make_canonical: it would give the ids of each frame anew.
-  labels = (f'resize({res}, key="labels", method="nearest")|'
-            f'resize({res}, key="labels_before", method="nearest")|'
+  labels = (f'resize({mask_res}, key="labels", method="nearest")|'
+            f'resize({mask_res}, key="labels_before", method="nearest")|'
             'keep("image","labels","labels_before")')
   return common.Preprocessing(
       train=load + flip + image + labels, eval=load + image + labels,
@@ -36,7 +36,7 @@ def pp_strings(res):
 def get_config(arg=None):
   args = common.parse_arg(arg, tiny=False)
   config = pix2seq_d_rooms_panoptic.get_config("tiny" if args.tiny else None)
-  pp = pp_strings(rooms.RES)
+  pp = pp_strings(rooms.RES, pix2seq_d_rooms_panoptic.MASK_RES)
   config.dataset = TINY_CLIPS if args.tiny else CLIPS
   config.pp_train = pp.train
   config.pp_eval = pp.eval

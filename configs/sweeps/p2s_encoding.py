@@ -1,8 +1,10 @@
 """Codings of Pix2Seq-D: which bits stand for a class or an id.
 
 Chen et al. 2022 (Bit Diffusion, arXiv:2208.04202) compare them for the values
-of pixels, by the Fréchet distance. A class is no amount, and random ids are
-none either. So a coding should matter less here.
+of pixels, by the Fréchet distance of generated images. Here masks are
+generated, and PQ takes its place: a mask has a truth to be compared with. A
+class is no amount, and random ids are none either. So a coding should matter
+less here.
 """
 
 from configs.sweeps import recipe
@@ -29,8 +31,10 @@ def get_sweep(size):
       cells=cells(),
       scores={
           "quality": recipe.pix2seq_d_score(size, "PQ", "PQ", PUBLISHED),
-          "bits": recipe.Score(
-              "% of right bits", 1, "val/bit_accuracy", scale=100)},
+          # It does not depend on the coding by itself, as a share of right bits
+          # would.
+          "cost": recipe.Score(
+              "bits per pixel, at most", 1, "bound/bits_per_pixel")},
       comparisons=[
           compare("Gray code is about as good as binary", "quality", "gray",
                   "~", "binary", "FID 5.14 : 4.84"),

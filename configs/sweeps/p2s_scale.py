@@ -1,8 +1,8 @@
 """Input scale b of Pix2Seq-D: how loud a bit is beside the noise.
 
 What can be read in noise depends on b² times the pixels of an instance. An
-instance of `rooms` has a hundredth of those of the paper's. So the best b of
-`rooms` should be larger, and the sweep goes further up.
+instance of `rooms` has a four-hundredth of those of the paper's. So the best b
+of `rooms` should be larger, and the sweep goes further up.
 """
 
 from configs.sweeps import recipe
