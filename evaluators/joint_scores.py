@@ -25,14 +25,17 @@ def crps(samples_SK: Samples, truth_K: Truth) -> Float[np.ndarray, "K"]:
   one sample it is the absolute error.
   """
   num_samples = len(samples_SK)
-  distance_K = np.abs(samples_SK - truth_K).mean(0)
-  # Sorted, the sum of all distances needs no pairs: a number is subtracted
-  # once for each that is larger and added once for each that is smaller.
+  error_SK = np.abs(samples_SK - truth_K)
+  # Sorted, the sum of the distances needs no pairs: a sample is added once for
+  # each smaller one and subtracted once for each larger one.
   sorted_SK = np.sort(samples_SK, axis=0)
-  ranks_S = np.arange(num_samples)
-  weights_S = 2 * ranks_S - num_samples + 1
-  spread_K = 2 * (weights_S @ sorted_SK) / num_samples ** 2
-  return distance_K - spread_K / 2
+  num_smaller_S = np.arange(num_samples)
+  num_larger_S = num_samples - 1 - num_smaller_S
+  weights_S = num_smaller_S - num_larger_S
+  sum_K = weights_S @ sorted_SK
+  # Each pair counts twice, and half of the mean is taken.
+  half_spread_K = sum_K / num_samples ** 2
+  return error_SK.mean(0) - half_spread_K
 
 
 def energy_score(samples_SK: Samples, truth_K: Truth) -> float:
@@ -41,19 +44,21 @@ def energy_score(samples_SK: Samples, truth_K: Truth) -> float:
   It is half of the squared energy distance between the samples and the truth
   (Gneiting and Raftery 2007). Of one sample it is the RMSE.
   """
-  num_samples = len(samples_SK)
-  distance_S = rmse_of_each(samples_SK, truth_K)
-  # Each sample's distances from all.
-  spread_S = [rmse_of_each(samples_SK, sample_K).sum()
-              for sample_K in samples_SK]
-  spread = np.sum(spread_S) / num_samples ** 2
-  return float(distance_S.mean() - spread / 2)
+  error_S = rmse_of_each(samples_SK, truth_K)
+  # Each sample's mean distance from all, itself included.
+  spread_S = []
+  for sample_K in samples_SK:
+    distance_S = rmse_of_each(samples_SK, sample_K)
+    spread_S.append(distance_S.mean())
+  return float(error_S.mean() - np.mean(spread_S) / 2)
 
 
 def rmse_of_each(samples_SK: Samples, truth_K: Truth
                  ) -> Float[np.ndarray, "S"]:
   """The root of the mean squared error of each sample."""
-  return np.sqrt(np.mean((samples_SK - truth_K) ** 2, axis=1))
+  error_SK = samples_SK - truth_K
+  mean_square_S = np.mean(error_SK ** 2, axis=1)
+  return np.sqrt(mean_square_S)
 
 
 def draw_pairs(num_pixels: int, num_pairs: int, seed: int) -> Pairs:
@@ -80,7 +85,8 @@ def pair_crps(samples_SK: Samples, truth_K: Truth, pairs: Pairs) -> float:
   first_P, second_P = pairs
   difference_SP = samples_SK[:, first_P] - samples_SK[:, second_P]
   true_P = truth_K[first_P] - truth_K[second_P]
-  return float(crps(difference_SP, true_P).mean())
+  score_P = crps(difference_SP, true_P)
+  return float(score_P.mean())
 
 
 def ordering(samples_SK: Samples, truth_K: Truth, pairs: Pairs, *,
@@ -100,16 +106,14 @@ def ordering(samples_SK: Samples, truth_K: Truth, pairs: Pairs, *,
     The mean over samples; None if no pair counts.
   """
   first_P, second_P = pairs
-  true_first_P = truth_K[first_P]
-  true_second_P = truth_K[second_P]
-  ratio_P = np.maximum(true_first_P / true_second_P,
-                       true_second_P / true_first_P)
-  counts_P = ratio_P >= min_ratio
-  if not counts_P.any():
+  ratio_P = truth_K[first_P] / truth_K[second_P]
+  is_apart_P = np.maximum(ratio_P, 1 / ratio_P) >= min_ratio
+  if not is_apart_P.any():
     return None
-  true_sign_P = np.sign(true_first_P - true_second_P)[counts_P]
-  difference_SP = samples_SK[:, first_P] - samples_SK[:, second_P]
-  sign_SP = np.sign(difference_SP[:, counts_P])
+  first_P = first_P[is_apart_P]
+  second_P = second_P[is_apart_P]
+  true_sign_P = np.sign(truth_K[first_P] - truth_K[second_P])
+  sign_SP = np.sign(samples_SK[:, first_P] - samples_SK[:, second_P])
   # 1 where the signs agree, 0 where they differ, a half for a tie.
   right_SP = (1 + sign_SP * true_sign_P) / 2
   return float(right_SP.mean())
