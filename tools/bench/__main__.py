@@ -2,7 +2,7 @@
 
   python -m tools.bench [NAME…] [--json FILE] [--markdown]
 
-Names are C1 to C8 and growth; without any, all of them run. What each is, and
+Names are C1 to C9 and growth; without any, all of them run. What each is, and
 what may be concluded from it, stands in docs/performance.md. Both sides run in
 turns in one process, on the CPU. Their results are compared before anything is
 timed. For a GPU there is tools.bench.gpu. The report gives

@@ -58,6 +58,19 @@ def _c8(size):
   return training_steps.paper_stage_ii_step(size)
 
 
+def _c9_parts(size):
+  """A part for each number of images at once."""
+  parts = []
+  for batch_size in size.predict_batches:
+    parts.append(functools.partial(_c9, size, batch_size))
+  return parts
+
+
+def _c9(size, batch_size):
+  from tools.bench import predicting
+  yield predicting.predicting(size, batch_size)
+
+
 def _growth_parts(size):
   """Tokens and codebook together; then a part for each number of segments."""
   parts = [functools.partial(_growth, size)]
@@ -109,5 +122,6 @@ BENCHMARKS = {
     # These two are compiled and never run.
     "C7": Benchmark(_whole(_c7), compares_memory=True, is_timed=False),
     "C8": Benchmark(_whole(_c8), compares_memory=True, is_timed=False),
+    "C9": Benchmark(_c9_parts),
     "growth": Benchmark(_growth_parts, compares_memory=True),
 }

@@ -72,7 +72,7 @@ class OutputsSize(NamedTuple):
 
 
 class ImagesSize(NamedTuple):
-  """Size of C4 and C6: images of one (height, width) in pixels."""
+  """Size of C4, C6 and C9: images of one (height, width) in pixels."""
   shape: tuple[int, int]
   num_images: int
 
@@ -97,6 +97,8 @@ class Size:
     pp_resolution: side in pixels after C4's resizing.
     segments: per image of C4; a row each.
     pq: of C6.
+    photos: of C9, which predicts with C2's models.
+    predict_batches: images that C9 runs at once; a row each.
     growth_tokens: image tokens; a row of growth each.
     growth_segments: per image; a row of growth each.
     growth_words: words of the dictionary; a row of growth each.
@@ -120,6 +122,8 @@ class Size:
   pp_resolution: int
   segments: tuple[int, ...]
   pq: ImagesSize
+  photos: ImagesSize
+  predict_batches: tuple[int, ...]
   growth_tokens: tuple[int, ...]
   growth_segments: tuple[int, ...]
   growth_words: tuple[int, ...]
@@ -147,6 +151,8 @@ CPU = Size(
     pp_resolution=512,
     segments=(20, 60),
     pq=ImagesSize((427, 640), 200),
+    photos=ImagesSize((480, 640), 32),
+    predict_batches=(1, 8, 32),
     growth_tokens=(256, 1024, 4096, 6400),
     growth_segments=(5, 200),  # C4 has 20 and 60.
     growth_words=(1024, 4096, 16384),
@@ -172,6 +178,8 @@ TINY = Size(
     pp_resolution=32,
     segments=(3,),
     pq=ImagesSize((24, 32), 3),
+    photos=ImagesSize((48, 64), 3),
+    predict_batches=(2,),
     growth_tokens=(16,),
     growth_segments=(2,),
     growth_words=(8,),

@@ -48,7 +48,7 @@ def check(name, rows):
   assert report.markdown(rows).count("\n") == len(rows) + 1
 
 
-@pytest.mark.parametrize("name", ["C3", "C4", "C5", "C6", "growth"])
+@pytest.mark.parametrize("name", ["C3", "C4", "C5", "C6", "C9", "growth"])
 def test_both_sides_agree_and_are_measured(name):
   rows = []
   for make_rows in BENCHMARKS[name].make_parts(TINY):
@@ -264,6 +264,7 @@ def test_a_row_that_measures_its_process_runs_in_its_own():
   # One for all that is only compiled, and two for the segments.
   assert len(BENCHMARKS["growth"].make_parts(size)) == 3
   assert len(BENCHMARKS["C2"].make_parts(size)) == 1
+  assert len(BENCHMARKS["C9"].make_parts(SIZES["cpu"])) == 3
 
 
 def test_a_word_reads_weights_and_keys_once():
