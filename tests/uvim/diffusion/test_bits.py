@@ -1,5 +1,6 @@
 """Integers to analog bits, and back."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from uvim.registry import ConfigError
 
 # No power of two, and the last integers of the range.
 CLASSES, IDS = 13, 16
+
+
+encode = jax.jit(bits.encode_map, static_argnums=(1, 2, 3))
+decode = jax.jit(bits.decode_map, static_argnums=(1, 2))
 
 
 def all_pairs():
@@ -21,11 +26,11 @@ def all_pairs():
 def test_a_map_comes_back_whatever_the_scale(coding):
   labels = all_pairs()
   for scale in (0.1, 3.0):
-    analog = bits.encode_map(labels, 8, scale, coding)
+    analog = encode(labels, 8, scale, coding)
     assert analog.shape == (CLASSES, IDS, 8)
     np.testing.assert_allclose(np.abs(analog), scale, rtol=1e-6)
     # Bits are read by their sign alone.
-    decoded = bits.decode_map(analog * 0.01, (CLASSES, IDS), coding)
+    decoded = decode(analog * 0.01, (CLASSES, IDS), coding)
     np.testing.assert_array_equal(decoded, labels)
 
 
@@ -36,10 +41,10 @@ def test_the_first_bit_is_the_least_and_channels_follow_each_other():
 
 def test_integers_beyond_the_last_become_the_last():
   highest = jnp.ones((1, 8))
-  decoded = bits.decode_map(highest, (CLASSES, IDS))
+  decoded = decode(highest, (CLASSES, IDS))
   np.testing.assert_array_equal(decoded, [[CLASSES - 1, IDS - 1]])
   # 0 is no bit that is set.
-  lowest = bits.decode_map(jnp.zeros((1, 8)), (CLASSES, IDS))
+  lowest = decode(jnp.zeros((1, 8)), (CLASSES, IDS))
   np.testing.assert_array_equal(lowest, [[0, 0]])
 
 
@@ -47,7 +52,7 @@ def test_codings_differ_as_they_promise():
   integers = np.arange(16, dtype=np.int32)[:, None]
   patterns = {}
   for coding in bits.CODINGS:
-    patterns[coding] = np.asarray(bits.encode_map(integers, 4, 1.0, coding))
+    patterns[coding] = np.asarray(encode(integers, 4, 1.0, coding))
     assert len(np.unique(patterns[coding], axis=0)) == 16
   gray = patterns["gray"]
   changes = np.abs(gray[1:] - gray[:-1]).sum(axis=1) / 2
@@ -59,7 +64,7 @@ def test_codings_differ_as_they_promise():
 
 def test_a_sure_softmax_gives_its_bits_and_an_unsure_one_none():
   labels = all_pairs()
-  analog = bits.encode_map(labels, 8, 0.1)
+  analog = encode(labels, 8, 0.1)
   sure = 100.0 * (labels[..., None] == np.arange(16))
   np.testing.assert_allclose(
       bits.expected_bits(jnp.asarray(sure), 0.1), analog, rtol=1e-6)

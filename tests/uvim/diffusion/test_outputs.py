@@ -42,21 +42,22 @@ def test_who_knows_all_has_no_loss_and_the_clean_bits(name, target):
   output = outputs.make_output(name, SCALE)
   numbers = perfect_numbers(name, target)
   assert numbers.shape[-1] == output.num_numbers(NUM_BITS)
-  loss = output.loss(numbers, target)
+  loss = jax.jit(output.loss)(numbers, target)
   assert loss.shape == (2, 3, 4, 2)
   np.testing.assert_allclose(loss, 0, atol=1e-6)
   noisy = steps.corrupt(target.clean, target.noise, target.level)
-  clean = output.clean(numbers, noisy, target.level)
+  to_clean = jax.jit(output.clean)
+  clean = to_clean(numbers, noisy, target.level)
   np.testing.assert_allclose(clean, target.clean, atol=1e-5)
   # A prediction that is far off stays within the bits.
-  far = output.clean(numbers + 100.0, noisy, target.level)
+  far = to_clean(numbers + 100.0, noisy, target.level)
   assert np.abs(far).max() <= SCALE * 1.000001
 
 
 def test_each_group_has_its_own_loss(target):
   output = outputs.make_output("x", SCALE)
   wrong = target.clean.at[..., NUM_BITS // 2:].add(1.0)
-  loss = output.loss(wrong, target)
+  loss = jax.jit(output.loss)(wrong, target)
   np.testing.assert_allclose(loss[..., 0], 0, atol=1e-6)
   np.testing.assert_allclose(loss[..., 1], target.weight, rtol=1e-5)
 
@@ -64,7 +65,7 @@ def test_each_group_has_its_own_loss(target):
 def test_an_untrained_softmax_has_the_loss_of_a_guess(target):
   output = outputs.make_output("softmax", SCALE)
   alike = target._replace(weight=jnp.ones((2, 3, 4)))
-  loss = output.loss(jnp.zeros((2, 3, 4, 32)), alike)
+  loss = jax.jit(output.loss)(jnp.zeros((2, 3, 4, 32)), alike)
   np.testing.assert_allclose(loss, np.log(16), rtol=1e-6)
 
 

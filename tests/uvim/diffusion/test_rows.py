@@ -32,8 +32,8 @@ def test_chunks_change_neither_loss_nor_gradient():
       return jnp.sum(loss_B * jnp.array([1.0, 3.0]))
     return jax.value_and_grad(loss, (0, 1))
 
-  whole = total(1)(kernel, features)
-  parts = total(4)(kernel, features)
+  whole = jax.jit(total(1))(kernel, features)
+  parts = jax.jit(total(4))(kernel, features)
   for one, other in zip(
       jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,7 @@
 """Crops on the device."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,10 @@ from uvim.models import crops
 SIZE = (8, 12)
 
 
-def draw(image, rngs_B, **options):
-  return np.asarray(crops.draw_crops(
-      image, rngs_B, **dict(num_crops=5, size=SIZE, area=(0.1, 0.5)) | options))
+def draw(image, rngs_B, num_crops=5):
+  program = jax.jit(functools.partial(
+      crops.draw_crops, num_crops=num_crops, size=SIZE, area=(0.1, 0.5)))
+  return np.asarray(program(image, rngs_B))
 
 
 def keys(batch, seed=0):

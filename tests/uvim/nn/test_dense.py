@@ -25,12 +25,16 @@ def test_product_and_gradients_equal_autodiff(axis, features, dtype):
   plain_layer = make_layer()
   our_layer = make_layer(dot_general=dense.dot_general)
   x = jax.random.normal(jax.random.key(0), (2, 3, 4, 3))
-  params = plain_layer.init(jax.random.key(1), x)
+  params = jax.jit(plain_layer.init)(jax.random.key(1), x)
 
   def product_and_gradients(layer):
-    y, backward = jax.vjp(layer.apply, params, x)
-    d_y = jnp.cos(jnp.arange(y.size, dtype=y.dtype))
-    return y, *backward(d_y.reshape(y.shape))
+    @jax.jit
+    def run(params, x):
+      y, backward = jax.vjp(layer.apply, params, x)
+      d_y = jnp.cos(jnp.arange(y.size, dtype=y.dtype))
+      return y, *backward(d_y.reshape(y.shape))
+
+    return run(params, x)
 
   ours = product_and_gradients(our_layer)
   plain = product_and_gradients(plain_layer)

@@ -54,7 +54,7 @@ def assert_close(ours, expected):
 def test_embedding_ids_equals_the_one_hot_product_and_its_gradient():
   case = embedding_case()
   ours = jax.jit(with_gradient(embedding.embed_ids))(*case)
-  expected = with_gradient(one_hot_product)(*case)
+  expected = jax.jit(with_gradient(one_hot_product))(*case)
   assert_close(ours, expected)
 
 
@@ -93,11 +93,12 @@ def test_float_labels_embed_like_weighted_classes():
   module = embedding.LabelEmbedding((3, 16), 4)
   rng = np.random.default_rng(3)
   ids_BNP = jnp.asarray(rng.integers(0, 3, (1, 2, 16)))
-  variables = module.init(jax.random.key(0), ids_BNP)
+  variables = jax.jit(module.init)(jax.random.key(0), ids_BNP)
   classes_K = jnp.arange(3)
   one_hot_BNKP = ids_BNP[:, :, None] == classes_K[None, None, :, None]
-  from_floats = module.apply(variables, one_hot_BNKP.astype(jnp.float32))
-  from_ids = module.apply(variables, ids_BNP)
+  apply = jax.jit(module.apply)
+  from_floats = apply(variables, one_hot_BNKP.astype(jnp.float32))
+  from_ids = apply(variables, ids_BNP)
   np.testing.assert_allclose(from_floats, from_ids, atol=1e-5)
 
 
@@ -105,7 +106,7 @@ def test_patch_embedding_is_a_strided_convolution():
   module = embedding.PatchEmbedding((4, 2), 5)
   rng = np.random.default_rng(4)
   image = jnp.asarray(rng.normal(size=(2, 8, 6, 3)), jnp.float32)
-  variables = module.init(jax.random.key(0), image)
+  variables = jax.jit(module.init)(jax.random.key(0), image)
   expected = jax.lax.conv_general_dilated(
       image,
       variables["params"]["kernel"],
@@ -113,5 +114,5 @@ def test_patch_embedding_is_a_strided_convolution():
       padding="VALID",
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
-  x_BND = module.apply(variables, image)
+  x_BND = jax.jit(module.apply)(variables, image)
   np.testing.assert_allclose(x_BND, expected.reshape(2, 6, 5), atol=1e-5)

@@ -36,7 +36,7 @@ def test_equals_one_hot_cross_entropy_in_value_and_gradient():
     def total(logits):
       return jnp.sum(cross_entropy(logits, ids) * weight)
 
-    return jax.value_and_grad(total)(logits)
+    return jax.jit(jax.value_and_grad(total))(logits)
 
   # one_hot of an id out of range is all zeros: such pixels are unlabelled too.
   ours, d_ours = value_and_gradient(losses.softmax_cross_entropy)
@@ -49,10 +49,13 @@ def summed_cross_entropy(logits, ids):
   return jnp.sum(losses.softmax_cross_entropy(logits, ids))
 
 
+summed_and_gradient = jax.jit(jax.value_and_grad(summed_cross_entropy))
+
+
 def test_unlabelled_pixels_give_zero_loss_and_zero_gradient():
   logits, ids = make_case()
   unlabelled = jnp.full_like(ids, -1).at[0].set(5)
-  loss, grad = jax.value_and_grad(summed_cross_entropy)(logits, unlabelled)
+  loss, grad = summed_and_gradient(logits, unlabelled)
   assert loss == 0
   assert not np.any(grad)
 
@@ -66,7 +69,7 @@ def test_zero_logits_cost_log_of_the_class_count():
 def test_huge_logits_stay_finite():
   logits = jnp.asarray([[[1e4], [-1e4], [0.0]]])
   ids = jnp.asarray([[1]])
-  loss, grad = jax.value_and_grad(summed_cross_entropy)(logits, ids)
+  loss, grad = summed_and_gradient(logits, ids)
   assert loss == 2e4
   np.testing.assert_allclose(grad[0, :, 0], [1, -1, 0], atol=1e-6)
 
@@ -74,11 +77,11 @@ def test_huge_logits_stay_finite():
 def test_bfloat16_logits_are_summed_in_float32():
   logits, ids = make_case(shape=(1, 1, 200, 3))
   logits = logits.astype(jnp.bfloat16)
-  loss = losses.softmax_cross_entropy(logits, ids)
+  loss = jax.jit(losses.softmax_cross_entropy)(logits, ids)
   assert loss.dtype == jnp.float32
-  expected = one_hot_cross_entropy(logits.astype(jnp.float32), ids)
+  expected = jax.jit(one_hot_cross_entropy)(logits.astype(jnp.float32), ids)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
-  grad = jax.grad(summed_cross_entropy)(logits, ids)
+  _, grad = summed_and_gradient(logits, ids)
   assert grad.dtype == jnp.bfloat16
 
 
@@ -149,9 +152,9 @@ def assert_close(ours, theirs):
 def test_chunks_of_pixels_give_the_same_loss_and_gradients():
   case = head_case(batch=2, tokens=12)
   assert_close(gradients(mean_by_chunks, *case), gradients(direct_mean, *case))
-  assert_close(mean_by_chunks(*case), direct_mean(*case))
+  assert_close(jax.jit(mean_by_chunks)(*case), jax.jit(direct_mean)(*case))
   chunked = losses.ChunkedLoss(head_loss, chunk_size=3)
-  assert_close(chunked.of_each(*case), head_loss(*case))
+  assert_close(jax.jit(chunked.of_each)(*case), jax.jit(head_loss)(*case))
 
 
 def test_a_chunk_has_at_most_so_many_logits_on_a_device():

@@ -20,10 +20,11 @@ def normal(seed, *shape):
 def test_encoder_is_equivariant_to_the_order_of_tokens():
   model = transformer.Encoder(depth=1, mlp_dim=8, num_heads=2)
   x = jnp.asarray(normal(6, 1, 4, 8))
-  variables = model.init(jax.random.key(0), x)
+  variables = {"params": random_params(model, [x])}
   order = np.array([2, 0, 3, 1])
-  reordered_before = model.apply(variables, x[:, order])
-  reordered_after = model.apply(variables, x)[:, order]
+  apply = jax.jit(model.apply)
+  reordered_before = apply(variables, x[:, order])
+  reordered_after = apply(variables, x)[:, order]
   np.testing.assert_allclose(reordered_before, reordered_after, atol=1e-5)
 
 
@@ -31,12 +32,12 @@ def test_bfloat16_keeps_float32_parameters_and_stays_close():
   x = jnp.asarray(normal(7, 1, 4, 8))
   full = transformer.Encoder(depth=1, mlp_dim=8, num_heads=2)
   half = full.copy(dtype="bfloat16")
-  variables = half.init(jax.random.key(0), x)
+  variables = jax.jit(half.init)(jax.random.key(0), x)
   for param in jax.tree.leaves(variables):
     assert param.dtype == jnp.float32
-  out = half.apply(variables, x)
+  out = jax.jit(half.apply)(variables, x)
   assert out.dtype == jnp.bfloat16
-  expected = full.apply(variables, x)
+  expected = jax.jit(full.apply)(variables, x)
   np.testing.assert_allclose(np.float32(out), expected, atol=0.1)
 
 

@@ -1,5 +1,7 @@
 """What every network of the table does, whatever it computes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,8 +35,13 @@ def random_params(network):
       lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
 
 
+@functools.cache
+def compiled(name, **changes):
+  return jax.jit(make(name, **changes).apply)
+
+
 def run(name, params, image, **changes):
-  return np.asarray(make(name, **changes).apply(params, image))
+  return np.asarray(compiled(name, **changes)(params, image))
 
 
 @EACH
@@ -45,17 +52,16 @@ def test_the_check_lets_these_sizes_pass(name):
 @EACH
 def test_tokens_are_those_of_patches_row_by_row(name):
   # Without blocks a token knows its own patch and at most the edge of another.
-  network = make(name, depth=0)
-  params = random_params(network)
+  params = random_params(make(name, depth=0))
   image = random_images(1)
-  before = np.asarray(network.apply(params, image))
+  before = run(name, params, image, depth=0)
   assert before.shape == (1, ROWS * COLUMNS, SIZES["width"])
   for row in range(ROWS):
     for column in range(COLUMNS):
       changed = image.copy()
       # Convolutions of stride 2 at other places do not reach this pixel.
       changed[0, 8 * row, 8 * column] += 1
-      after = np.asarray(network.apply(params, changed))
+      after = run(name, params, changed, depth=0)
       is_changed_N = np.any(after != before, axis=(0, 2))
       assert np.flatnonzero(is_changed_N) == row * COLUMNS + column
 
@@ -105,8 +111,8 @@ def test_a_scan_over_layers_and_remat_change_nothing(name):
       lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
       got, want)
   # Fresh parameters have their names and values whatever the options are.
-  fresh = make(name).init(jax.random.key(0), images)
-  with_options = make(name, **options).init(jax.random.key(0), images)
+  fresh = jax.jit(make(name).init)(jax.random.key(0), images)
+  with_options = jax.jit(make(name, **options).init)(jax.random.key(0), images)
   jax.tree.map(np.testing.assert_array_equal, with_options, fresh)
 
 
@@ -114,9 +120,9 @@ def test_a_scan_over_layers_and_remat_change_nothing(name):
 def test_bfloat16_keeps_float32_parameters_and_stays_close(name):
   images = random_images()
   network = make(name, dtype="bfloat16")
-  params = network.init(jax.random.key(0), images)
+  params = jax.jit(network.init)(jax.random.key(0), images)
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-  got = network.apply(params, images)
+  got = compiled(name, dtype="bfloat16")(params, images)
   assert got.dtype == jnp.bfloat16
   want = run(name, params, images)
   np.testing.assert_allclose(np.float32(got), want, atol=0.15)

@@ -37,7 +37,7 @@ def test_tokens_equal_those_of_plain_loops():
   shapes = jax.eval_shape(network.init, jax.random.key(0), image)
   variables = jax.tree.map(
       lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
-  got = network.apply(variables, image)
+  got = jax.jit(network.apply)(variables, image)
 
   params = variables["params"]
   stem = params["EmbedPatches"]

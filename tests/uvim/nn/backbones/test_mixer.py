@@ -56,7 +56,7 @@ def test_a_block_equals_its_formula():
   normed_ND = layer_norm(x_ND, block["channel_norm"])
   x_ND = x_ND + mlp(normed_ND, block["channel_mixing"])
   want = layer_norm(x_ND, params["encoder"]["encoder_norm"])
-  got = network.apply(variables, image)
+  got = jax.jit(network.apply)(variables, image)
   np.testing.assert_allclose(got[0], want, atol=1e-5)
 
 
@@ -65,11 +65,11 @@ def test_it_knows_places_without_a_position_embedding():
   image = np.random.default_rng(1).uniform(-1, 1, (1, 8, 8, 3))
   variables = make_variables(network, image)
   assert set(variables["params"]) == {"EmbedPatches", "encoder"}
-  before = np.asarray(network.apply(variables, image))
+  before = np.asarray(jax.jit(network.apply)(variables, image))
   # The upper two patches change places.
   swapped = np.roll(image[:, :4], 4, axis=2)
   image = np.concatenate([swapped, image[:, 4:]], axis=1)
-  after = np.asarray(network.apply(variables, image))
+  after = np.asarray(jax.jit(network.apply)(variables, image))
   assert np.abs(after[:, [1, 0, 2, 3]] - before).max() > 1e-2
 
 
