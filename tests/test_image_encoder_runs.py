@@ -9,6 +9,7 @@ import pytest
 
 from configs import lm_rooms_panoptic
 from tests.test_seams import an_image, stage_i
+from tools import cache_arrays
 from trainers import loop
 from uvim import files, tree
 from uvim.config import resolve
@@ -43,18 +44,27 @@ def encoder_file(tmp_path_factory):
   return path, params
 
 
-def stage_i_config(data_dir, encoder_file):
-  config = with_small_images(stage_i(data_dir))
+@pytest.fixture(scope="module")
+def data(rooms_tiny_dir, tmp_path_factory):
+  """Fields that make a config read arrays of small images; see test_seams."""
+  folder = tmp_path_factory.mktemp("arrays")
+  config = with_small_images(stage_i({"data_dir": str(rooms_tiny_dir)}))
+  cache_arrays.write(resolve(config), folder, augmentations=1)
+  return {"dataset": f"arrays:{folder}"}
+
+
+def stage_i_config(data, encoder_file):
+  config = with_small_images(stage_i(data))
   config.model.image_encoder = dict(ENCODER)
   config.model_init = {"image_encoder": str(encoder_file)}
   config.wd = 0.1
   return config
 
 
-def stage_ii_config(data_dir, oracle, encoder_file):
+def stage_ii_config(data, oracle, encoder_file):
   config = lm_rooms_panoptic.get_config("tiny")
   config.unlock()
-  config.data_dir = str(data_dir)
+  config.update(data)
   config.total_steps = config.log_eval_steps = config.checkpoint_steps = 2
   config.mesh = (("data", 1),)
   config.val_split = None
@@ -76,16 +86,15 @@ def same_arrays(found, wanted):
     np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_both_stages_train_and_predict(
-    rooms_tiny_dir, tmp_path, encoder_file):
+def test_both_stages_train_and_predict(data, tmp_path, encoder_file):
   path, params = encoder_file
-  first = stage_i_config(rooms_tiny_dir, path)
+  first = stage_i_config(data, path)
   metrics = loop.train(resolve(first), tmp_path / "stage1")
   assert np.isfinite(metrics["score/loss"])
   saved = checkpoint.load_params(tmp_path / "stage1")
   same_arrays(saved["params"]["image_encoder"], params)
 
-  second = stage_ii_config(rooms_tiny_dir, tmp_path / "stage1", path)
+  second = stage_ii_config(data, tmp_path / "stage1", path)
   metrics = loop.train(resolve(second), tmp_path / "stage2")
   assert np.isfinite(metrics["score/loss"])
   saved = checkpoint.load_params(tmp_path / "stage2")

@@ -62,6 +62,9 @@ def make_config(data_dir, error, steps=2, eval_steps=2):
   config = vqvae_rooms_panoptic.get_config("tiny")
   config.unlock()
   config.kind = "mean_color"
+  # TensorFlow traces few ops.
+  config.pp_train = 'decode|resize(48)|value_range(-1, 1)|keep("image")'
+  config.pp_eval = config.pp_train
   config.data_dir = str(data_dir)
   config.total_steps = config.checkpoint_steps = steps
   config.log_training_steps = 1
