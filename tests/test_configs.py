@@ -39,9 +39,9 @@ CONFIGS = {
     "vqvae_rooms_panoptic": (
         "", "tiny", "encoder=mae", "fsq", "latent", "hard"),
     "lm_rooms_panoptic": (
-        "", "tiny", "encoder=mae", "fsq", "latent", "masked"),
-    "vqvae_rooms_depth": ("", "tiny"),
-    "lm_rooms_depth": ("", "tiny"),
+        "", "tiny", "encoder=mae", "fsq", "latent", "masked", "hard"),
+    "vqvae_rooms_depth": ("", "tiny", "hard"),
+    "lm_rooms_depth": ("", "tiny", "hard"),
     "vqvae_rooms_colorization": ("", "tiny"),
     "lm_rooms_colorization": ("", "tiny"),
     "vqvae_rooms_normals": ("", "tiny"),
