@@ -8,6 +8,7 @@ time".
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,11 @@ import jax.numpy as jnp
 from uvim import fields as fields_lib
 from uvim.nn import losses
 from uvim.priors import base, lm_prior, sampling
+from uvim.priors import draft as draft_lib
 from uvim.priors import lm as lm_lib
+from uvim.priors import several_words as several_words_lib
+from uvim.priors.draft import DraftNetwork
+from uvim.priors.several_words import SeveralWords
 from uvim.priors.soft_words import SoftWords
 from uvim.registry import ConfigError
 from uvim.typing import PyTree
@@ -57,7 +62,13 @@ _OPTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class AutoregressivePrior(lm_prior.LmPrior):
-  """p(code | image) as a product over the words, each given those before it."""
+  """p(code | image) as a product over the words, each given those before it.
+
+  Attributes:
+    several_words: how many words a pass of sampling draws.
+  """
+  several_words: SeveralWords = SeveralWords()
+
   style = "ar"
 
   options = {option.name: option for option in _OPTIONS}
@@ -78,35 +89,83 @@ class AutoregressivePrior(lm_prior.LmPrior):
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)
-    return cls(lm_prior.make_lm(model_fields, where))
+    own_fields, of_lm = lm_prior.take_fields(model_fields, SeveralWords)
+    lm = lm_prior.make_lm(of_lm, where)
+    several = SeveralWords(**own_fields)
+    several_words_lib.check(several, lm.autoregressive, where)
+    return cls(lm, several_words=several)
 
   @classmethod
   def known_fields(cls):
-    return fields_lib.fields_of(lm_lib.LM)
+    of_lm = fields_lib.fields_of(lm_lib.LM)
+    return of_lm | fields_lib.fields_of(SeveralWords)
+
+  @property
+  def draft(self) -> DraftNetwork | None:
+    """The network that guesses words, if there is one."""
+    width = self.several_words.draft
+    if width is None:
+      return None
+    return draft_lib.make_network(self.lm, width)
+
+  def init(self, rng):
+    params = super().init(rng)
+    if self.draft is not None:
+      # A key of its own: the other numbers are those of a model without one.
+      draft_rng = jax.random.fold_in(rng, 1)
+      draft_params = draft_lib.init(self.draft, self.lm, draft_rng)
+      params = {**params, draft_lib.NAME: draft_params}
+    return params
 
   def loss(self, params, image, code, rngs_B=None):
     del rngs_B
+    if self.draft is not None:
+      return self._loss_with_draft(params, image, code)
     nll_BL = self.word_nll(params, image, code)
     return jnp.mean(nll_BL, axis=1), {}
 
+  def _loss_with_draft(self, params, image, code):
+    """The loss of the language model, whose gradient teaches the draft too."""
+    nll_BL, draft_nll_BL = self._of_sequences(
+        self._both_nll, params, image, code)
+    draft_nll_B = jnp.mean(draft_nll_BL, axis=1)
+    # Zeros, with the gradient of the draft's loss: runs with and without a
+    # draft log the same quantity.
+    only_gradient_B = draft_nll_B - jax.lax.stop_gradient(draft_nll_B)
+    loss_B = jnp.mean(nll_BL, axis=1) + only_gradient_B
+    return loss_B, {"draft_nll": draft_nll_B}
+
+  def _both_nll(self, params, ctx, text_BL):
+    """Of each word under the language model, and under the draft."""
+    variables = {"params": lm_prior.lm_params(params)}
+
+    def read(lm, ctx, text_BL):
+      encoded_BND = lm.encode(ctx)
+      logits_BLV = lm.logits(encoded_BND, text_BL)
+      return logits_BLV, encoded_BND, lm.places(encoded_BND)
+
+    logits_BLV, *seen = self.lm.apply(variables, ctx, text_BL, method=read)
+    # The draft must not change what the language model learns.
+    encoded_BND, places = jax.lax.stop_gradient(seen)
+    draft_logits_BLV = self.draft.apply(
+        {"params": params[draft_lib.NAME]}, encoded_BND, text_BL, places)
+    return _nll(logits_BLV, text_BL), _nll(draft_logits_BLV, text_BL)
+
   def word_nll(self, params: PyTree, image, code):
     """Negative log-likelihood of each word in nats, f32 [B, L · R]."""
+    return self._of_sequences(self._word_nll, params, image, code)
+
+  def _of_sequences(self, nll_of, params, image, code):
+    """What `nll_of(params, ctx, text_BL)` gives for images and codes."""
     # Word 0 of the vocabulary starts a sequence.
     text_BL = self.as_sequence(code) + 1
     ctx = self.see(params, image)
-
-    def nll_of(ctx, text_BL):
-      return self._word_nll(params, ctx, text_BL)
-
-    return self.in_halves(nll_of, ctx, text_BL)
+    return self.in_halves(functools.partial(nll_of, params), ctx, text_BL)
 
   def _word_nll(self, params, ctx, text_BL):
     variables = {"params": lm_prior.lm_params(params)}
     logits_BLV = self.lm.apply(variables, ctx, text_BL)
-    # That loss expects an axis of pixels; a place of the code has one "pixel".
-    nll_BL1 = losses.softmax_cross_entropy(
-        logits_BLV[..., None], text_BL[..., None])
-    return nll_BL1[..., 0]
+    return _nll(logits_BLV, text_BL)
 
   def metrics(self, nll_B):
     # Of a whole code: codes of other lengths can be compared by it.
@@ -126,10 +185,30 @@ class AutoregressivePrior(lm_prior.LmPrior):
       given = self.as_sequence(given)
     ctx = self.see(params, image)
     soft = SoftWords(soft_words, soft_inputs, codewords)
+    num_rows = len(seeds_B) * num_samples
     samples = sampling.sample(
         self.lm, lm_prior.lm_params(params), ctx, seeds_B, given=given,
-        num_samples=num_samples, soft=soft, **options)
+        num_samples=num_samples, soft=soft,
+        words_per_pass=self._words_per_pass(num_rows, soft_inputs),
+        draft=self.draft, draft_params=params.get(draft_lib.NAME), **options)
     return self.as_samples(samples)
+
+  def _words_per_pass(self, num_rows, soft_inputs):
+    """How many words a pass tries."""
+    chosen = self.several_words.words_per_pass
+    if soft_inputs is not None:
+      # Behind a word stands the mean of all words' vectors, which no guess
+      # can be.
+      if chosen not in (None, 1):
+        raise ConfigError(
+            f"soft_inputs = {soft_inputs!r}; with config.model.words_per_pass "
+            f"= {chosen} it must be None.")
+      return 1
+    if not self.lm.autoregressive:
+      return 1
+    if chosen is None:
+      chosen = several_words_lib.default_words_per_pass(num_rows)
+    return min(chosen, self.lm.seq_len)
 
   def _check_top_k(self, top_k):
     # The options of the class do not know how many words this network has.
@@ -154,3 +233,11 @@ class AutoregressivePrior(lm_prior.LmPrior):
     picked_BLR = picked_BL1.reshape(
         len(code), -1, self.lm.num_quantizers)
     return jnp.sum(picked_BLR, axis=-1)
+
+
+def _nll(logits_BLV, text_BL):
+  """Negative log-likelihood of each word in nats, f32 [B, L]."""
+  # That loss expects an axis of pixels; a place of the code has one "pixel".
+  nll_BL1 = losses.softmax_cross_entropy(
+      logits_BLV[..., None], text_BL[..., None])
+  return nll_BL1[..., 0]

@@ -44,10 +44,13 @@ class Samples(flax.struct.PyTreeNode):
       prior has no likelihood.
     vectors: f32 [B, S, L, E], what f reads in place of the code's own vectors;
       None: it reads those. See `uvim.priors.soft_words`.
+    passes: int32 [B, S], how many passes of the network drew the code, where a
+      pass may draw several words; else None. See `uvim.priors.several_words`.
   """
   code: Array
   logprob: Array | None
   vectors: Array | None = None
+  passes: Array | None = None
 
 
 class Prior(abc.ABC):
@@ -191,6 +194,13 @@ class Prior(abc.ABC):
       check = self.options[name].check
       if check is not None and not check.fits(value):
         raise ConfigError(f"{name} = {value!r}; must be {check.allowed}.")
+
+
+def keep_given(code: Array, given: Array | None) -> Array:
+  """The words that are given, and those of `code` where `given` is -1."""
+  if given is None:
+    return code
+  return jnp.where(given >= 0, given, code)
 
 
 def check_num_samples(num_samples: Any) -> None:

@@ -62,11 +62,7 @@ class GivtPrior(lm_prior.LmPrior):
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)
-    of_form = {}
-    of_lm = dict(model_fields)
-    for name in fields_lib.fields_of(MixtureForm):
-      if name in of_lm:
-        of_form[name] = of_lm.pop(name)
+    of_form, of_lm = lm_prior.take_fields(model_fields, MixtureForm)
     form = MixtureForm(**of_form)
     lm = lm_prior.make_lm(
         dict(of_lm, vocab_size=form.num_logits, vector_dim=form.out_dim),

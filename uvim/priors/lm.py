@@ -204,7 +204,7 @@ class LM(nn.Module):
       self, encoded_BND: Tokens, text_BL: Words, masked: bool = False,
   ) -> Logits:
     """The decoder alone, on an image already encoded; see `decoder.Decoder`."""
-    places = self._places(encoded_BND)
+    places = self.places(encoded_BND)
     return self.decoder(encoded_BND, text_BL, places, masked)
 
   def masked_logits(self, image: Seen, text_BL: Words) -> Logits:
@@ -220,10 +220,10 @@ class LM(nn.Module):
   def packed_decoder(self, encoded_BND: Tokens) -> PyTree:
     """Parameters laid out by `packed_decoder.pack`; call on a bound model."""
     params = self.decoder.variables["params"]
-    places = self._places(encoded_BND)
+    places = self.places(encoded_BND)
     return packed_decoder.pack(params, places, dtype=self.dtype)
 
-  def _places(self, encoded_BND):
+  def places(self, encoded_BND: Tokens) -> decoder.Places:
     """What tells the decoder where a word lies: [1, L, D], or [B, L, D]."""
     if not self.code_grid:
       return self.decoder_posemb

@@ -10,7 +10,7 @@ laid out place by place: first all words of the first place.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -22,7 +22,7 @@ from uvim.encoders import image_encoder as image_encoder_lib
 from uvim.encoders.base import EncoderSpec
 from uvim.encoders.image_encoder import Context
 from uvim.learn import sharding
-from uvim.priors import base
+from uvim.priors import base, draft
 from uvim.priors import lm as lm_lib
 from uvim.registry import ConfigError
 from uvim.typing import Array, PRNGKey, PyTree, Words
@@ -165,6 +165,18 @@ class LmPrior(base.Prior):
           f"be integers in 0..{num_words - 1}, or -1 where a word is free.")
 
 
+def take_fields(
+    model_fields: Mapping[str, Any], owner: type,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(the fields of `owner`, the others) of a block; see `fields.fields_of`."""
+  own_fields = {}
+  other_fields = dict(model_fields)
+  for name in fields_lib.fields_of(owner):
+    if name in other_fields:
+      own_fields[name] = other_fields.pop(name)
+  return own_fields, other_fields
+
+
 def make_lm(
     model_fields: dict[str, Any],
     where: str,
@@ -185,9 +197,10 @@ def make_lm(
 
 
 def lm_params(params: PyTree) -> PyTree:
-  """The parameters without those of the image encoder."""
+  """The parameters without those of the image encoder and of the draft."""
   params = dict(params)
   params.pop(image_encoder_lib.NAME, None)
+  params.pop(draft.NAME, None)
   return params
 
 

@@ -83,11 +83,7 @@ class MaskedPrior(lm_prior.LmPrior):
   @classmethod
   def from_fields(cls, model_fields, where):
     fields_lib.check_fields(cls.known_fields(), model_fields, where)
-    of_masking = {}
-    of_lm = dict(model_fields)
-    for name in fields_lib.fields_of(Masking):
-      if name in of_lm:
-        of_masking[name] = of_lm.pop(name)
+    of_masking, of_lm = lm_prior.take_fields(model_fields, Masking)
     lm = lm_prior.make_lm(of_lm, where)
     if not lm.autoregressive:
       raise ConfigError(

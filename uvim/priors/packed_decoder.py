@@ -1,18 +1,21 @@
 """The language model's decoder for sampling, on parameters laid out for it.
 
 B images · S samples per image · R rows = B · S · L code length · N patches
-D width · M width of the encoded image · F MLP width · A heads · H head size
-V vocabulary (0 = start, or unknown)
+K places of a pass · D width · M width of the encoded image · F MLP width
+A heads · H head size · V vocabulary (0 = start, or unknown)
 
 Sampling knows a word only after it was drawn. `step` is the network of
 `uvim.priors.decoder` for a single place: it takes the word before and gives the
 logits of the next one. Called L times, it gives what `Decoder` gives at once,
-place by place. `read_words` is the network for all places, of which some are
-unknown. Tests hold both to `Decoder`. What is here, and its counterpart there:
+place by place. `step_places` takes a few words at once. `read_words` is the
+network for all places, of which some are unknown. Tests hold them to `Decoder`.
+What is here, and its counterpart there:
 
   step            __call__, at one place
+  step_places     __call__, at a few places
   read_words      __call__ with `masked`
   _attend_past    SelfAttn with its causal mask
+  _attend_places  the same, for a few places
   _attend_words   SelfAttn without it
   _attend_image   CrossAttn
   _mlp, _norm     MLP, LayerNorm1 … LayerNorm3
@@ -185,20 +188,52 @@ def step(
   blocks = zip(packed["layers"], memories, caches, strict=True)
   for layer, memory, cache in blocks:
     # As in DecoderBlock: each part reads a normed x and adds to x itself.
-    norm1, norm2, norm3 = layer["norms"]
-    y_RD = _norm(norm1, x_RD)
+    y_RD = _norm(layer["norms"][0], x_RD)
     y_RD, cache = _attend_past(layer, cache, y_RD, position)
     new_caches.append(cache)
-    x_RD = x_RD + y_RD
-    y_RD = _norm(norm2, x_RD)
-    x_RD = x_RD + _attend_image(layer, memory, y_RD)
-    y_RD = _norm(norm3, x_RD)
-    x_RD = x_RD + _mlp(layer["mlp"], y_RD)
+    x_RD = _finish_block(layer, memory, x_RD + y_RD, _attend_image)
 
-  x_RD = _norm(packed["norm"], x_RD)
-  # In float32, as in `Decoder`: rounded logits tie.
-  logits_RV = _dense(packed["logits"], x_RD, jnp.float32)
-  return logits_RV, new_caches
+  return _logits(packed, x_RD), new_caches
+
+
+def step_places(
+    packed: PyTree,
+    memories: list[Memory],
+    caches: list[Cache],
+    word_RK: Int[Array, "R K"],
+    start_R: Int[Array, "R"],
+) -> tuple[Float[Array, "R K V"], list[Cache]]:
+  """Feeds the words at K places of each row; logits of the word after each.
+
+  Equals K calls of `step`, but every row has places of its own. Caches may hold
+  words at these places already: the new ones replace them. Room that a row
+  needs beyond the places of a code is the caller's affair; no logit there means
+  anything.
+
+  Args:
+    packed: of `pack`.
+    memories: of `read_image`.
+    caches: with room for these words.
+    word_RK: vocabulary indices.
+    start_R: the first place of each row.
+  """
+  num_rows, num_places = word_RK.shape
+  place_RKD = _places_from(packed["places"], start_R, num_places)
+  dtype = packed["logits"]["kernel"].dtype
+  x_RKD = (packed["embedding"][word_RK] + place_RKD).astype(dtype)
+  # All but attention between words looks at one word: each word is a row then.
+  x_RD = x_RKD.reshape(num_rows * num_places, -1)
+
+  new_caches = []
+  blocks = zip(packed["layers"], memories, caches, strict=True)
+  for layer, memory, cache in blocks:
+    y_RD = _norm(layer["norms"][0], x_RD)
+    y_RD, cache = _attend_places(layer, cache, y_RD, start_R)
+    new_caches.append(cache)
+    x_RD = _finish_block(layer, memory, x_RD + y_RD, _attend_image)
+
+  logits_RV = _logits(packed, x_RD)
+  return logits_RV.reshape(num_rows, num_places, -1), new_caches
 
 
 def read_words(
@@ -225,17 +260,28 @@ def read_words(
   x_RD = x_RLD.reshape(num_rows * length, -1)
 
   for layer, memory in zip(packed["layers"], memories, strict=True):
-    norm1, norm2, norm3 = layer["norms"]
-    y_RD = _norm(norm1, x_RD)
+    y_RD = _norm(layer["norms"][0], x_RD)
     x_RD = x_RD + _attend_words(layer, y_RD, length)
-    y_RD = _norm(norm2, x_RD)
-    x_RD = x_RD + _attend_image_in_blocks(layer, memory, y_RD)
-    y_RD = _norm(norm3, x_RD)
-    x_RD = x_RD + _mlp(layer["mlp"], y_RD)
+    x_RD = _finish_block(layer, memory, x_RD, _attend_image_in_blocks)
 
-  x_RD = _norm(packed["norm"], x_RD)
-  logits_RV = _dense(packed["logits"], x_RD, jnp.float32)
+  logits_RV = _logits(packed, x_RD)
   return logits_RV.reshape(num_rows, length, -1)
+
+
+def _finish_block(layer, memory, x_RD, attend_image):
+  """A block after its self-attention: attention to the image, and the MLP."""
+  _, norm2, norm3 = layer["norms"]
+  y_RD = _norm(norm2, x_RD)
+  x_RD = x_RD + attend_image(layer, memory, y_RD)
+  y_RD = _norm(norm3, x_RD)
+  return x_RD + _mlp(layer["mlp"], y_RD)
+
+
+def _logits(packed, x_RD):
+  """What follows the last block."""
+  x_RD = _norm(packed["norm"], x_RD)
+  # In float32, as in `Decoder`: rounded logits tie.
+  return _dense(packed["logits"], x_RD, jnp.float32)
 
 
 def _place(places, position, num_rows):
@@ -244,6 +290,17 @@ def _place(places, position, num_rows):
   # One for all rows, or one for each image: samples of an image lie together.
   num_places = len(place)
   return jnp.repeat(place, num_rows // num_places, axis=0)
+
+
+def _places_from(places, start_R, num_places):
+  """Where the words at `num_places` places from `start_R` on lie, [R, K, D]."""
+  places_RLD = jnp.repeat(places, len(start_R) // len(places), axis=0)
+  offset_K = jnp.arange(num_places)
+  index_RK = start_R[:, None] + offset_K[None]
+  # Beyond the last place `take` gives NaN by default, which masks do not stop:
+  # attention multiplies it by a weight of 0.
+  return jnp.take_along_axis(
+      places_RLD, index_RK[..., None], axis=1, mode="clip")
 
 
 def _attend_past(layer, cache, x_RD, position):
@@ -275,6 +332,37 @@ def _attend_past(layer, cache, x_RD, position):
   return y_RD, cache
 
 
+def _attend_places(layer, cache, x_RD, start_R):
+  """As `_attend_past`, for a few words of each row, which lie together."""
+  qkv_R3AH = jnp.einsum("rd,dcah->rcah", x_RD, layer["qkv_D3AH"])
+  _, _, num_heads, head_size = qkv_R3AH.shape
+  shape = (len(start_R), -1, 3, num_heads, head_size)
+  qkv_RK3AH = qkv_R3AH.reshape(shape)
+  # Heads come first, as in the cache.
+  query_RAKH, key_RAKH, value_RAKH = jnp.moveaxis(qkv_RK3AH, (2, 1), (0, 3))
+  write_rows = jax.vmap(_write_places)
+  cache = Cache(
+      key=write_rows(cache.key, key_RAKH, start_R),
+      value=write_rows(cache.value, value_RAKH, start_R))
+
+  query_RAKH = query_RAKH * _scale(query_RAKH)
+  scores_RAKL = jnp.einsum(
+      "rakh,ralh->rakl", query_RAKH, cache.key,
+      preferred_element_type=jnp.float32)
+  # Each word reads itself and those before it, not those fed beside it.
+  shape_RKL = (len(start_R), *scores_RAKL.shape[2:])
+  offsets_RKL = lax.broadcasted_iota(jnp.int32, shape_RKL, 1)
+  places_RKL = lax.broadcasted_iota(jnp.int32, shape_RKL, 2)
+  is_past_RKL = places_RKL <= start_R[:, None, None] + offsets_RKL
+  lowest = jnp.finfo(jnp.float32).min
+  scores_RAKL = jnp.where(is_past_RKL[:, None], scores_RAKL, lowest)
+  weights_RAKL = jax.nn.softmax(scores_RAKL).astype(x_RD.dtype)
+  y_RKAH = jnp.einsum("rakl,ralh->rkah", weights_RAKL, cache.value)
+  y_RAH = y_RKAH.reshape(len(x_RD), num_heads, head_size)
+  y_RD = jnp.einsum("rah,ahd->rd", y_RAH, layer["out_AHD"])
+  return y_RD, cache
+
+
 def _attend_words(layer, x_RD, length):
   """Self-attention of all words of a sequence to each other.
 
@@ -299,6 +387,11 @@ def _write_place(old_RALH, new_RAH, position):
   """The keys, or the values, of a cache with those of one more word."""
   new_RA1H = new_RAH[:, :, None]
   return lax.dynamic_update_slice_in_dim(old_RALH, new_RA1H, position, axis=2)
+
+
+def _write_places(old_ALH, new_AKH, start):
+  """The keys, or the values, of one row with those of a few words."""
+  return lax.dynamic_update_slice_in_dim(old_ALH, new_AKH, start, axis=1)
 
 
 def _attend_image(layer, memory, x_RD):

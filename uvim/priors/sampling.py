@@ -8,7 +8,8 @@ One jitted program per shape: the image is encoded once, its cross-attention
 keys and values are computed once and shared by all samples of that image, and
 a scan over the words runs without returning to the host. The network of one
 step, and what it keeps between the words, is in
-`uvim.priors.packed_decoder`.
+`uvim.priors.packed_decoder`. `uvim.priors.several_words` draws the same words
+in fewer passes.
 
 Words and codes are offset by one. The decoder reads and predicts the
 vocabulary 0..Q, where 0 starts a sequence. A code holds 0..Q-1. `choose_code`
@@ -30,8 +31,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from uvim.encoders.image_encoder import Seen
-from uvim.priors import packed_decoder
-from uvim.priors.base import Samples
+from uvim.priors import packed_decoder, several_words
+from uvim.priors.base import Samples, keep_given
+from uvim.priors.draft import DraftGuesser, DraftNetwork
 from uvim.priors.soft_words import SoftWords
 from uvim.typing import Array, Float, Int, PyTree, Seeds, Words
 
@@ -61,6 +63,9 @@ def sample(
     top_p: float | None = None,
     given: Words | None = None,
     soft: SoftWords | None = None,
+    words_per_pass: int = 1,
+    draft: DraftNetwork | None = None,
+    draft_params: PyTree = None,
 ) -> Samples:
   """Draws `num_samples` codes per image.
 
@@ -82,6 +87,10 @@ def sample(
     given: words that are fixed; -1 where a word is drawn. A word knows the
       given words before it, not those after it.
     soft: which vectors are means over all words; None: none.
+    words_per_pass: how many words a pass tries; with more than one, `soft` has
+      no `inputs`.
+    draft: guesses words for that; None: the pass before does.
+    draft_params: its parameters.
   """
   greedy = is_greedy(temperature)
   if greedy:  # They have no use then; fixed values share one program.
@@ -99,8 +108,9 @@ def sample(
   seeds_B = jnp.asarray(seeds_B).astype(jnp.uint32)
   return _sample(
       model, params, image, seeds_B, given, temperature, top_p, top_k,
-      soft or SoftWords(), greedy=greedy, num_samples=num_samples,
-      num_sorted=num_sorted)
+      soft or SoftWords(), draft_params, greedy=greedy,
+      num_samples=num_samples, num_sorted=num_sorted,
+      words_per_pass=words_per_pass, draft=draft)
 
 
 def is_greedy(temperature: float) -> bool:
@@ -121,9 +131,11 @@ def _sort_size(top_k: int, num_words: int) -> int:
 # Temperature, top_k and top_p are traced: a slider for one of them does not
 # recompile, but for the few sizes of `_sort_size`.
 @functools.partial(jax.jit, static_argnums=0,
-                   static_argnames=("greedy", "num_samples", "num_sorted"))
+                   static_argnames=("greedy", "num_samples", "num_sorted",
+                                    "words_per_pass", "draft"))
 def _sample(model, params, image, seeds_B, given_BL, temperature, top_p,
-            top_k, soft, *, greedy, num_samples, num_sorted):
+            top_k, soft, draft_params, *, greedy, num_samples, num_sorted,
+            words_per_pass, draft):
   model = model.bind({"params": params})
   encoded_BND = model.encode(image)
   choose = functools.partial(
@@ -133,27 +145,33 @@ def _sample(model, params, image, seeds_B, given_BL, temperature, top_p,
       top_k=top_k,
       top_p=top_p,
       num_sorted=num_sorted)
-  # Places come first from here on: a scan takes its steps from the first axis.
-  uniform_LR = None
+  draw = functools.partial(_draw, choose, soft)
+  uniform_RL = None
   if not greedy:
-    uniform_LR = _uniforms(seeds_B, num_samples, model.seq_len)
-  given_LR = None
+    uniform_RL = _uniforms(seeds_B, num_samples, model.seq_len)
+  given_RL = None
   if given_BL is not None:
-    given_LR = jnp.repeat(given_BL.T, num_samples, axis=1)
-  draw = _draw_words if model.autoregressive else _draw_at_once
-  drawn = draw(
-      model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft)
+    given_RL = jnp.repeat(given_BL, num_samples, axis=0)
+  arguments = (model, encoded_BND, uniform_RL, given_RL, draw, num_samples)
+  if not model.autoregressive:
+    drawn = _draw_at_once(*arguments)
+  elif words_per_pass == 1:
+    drawn = _draw_words(*arguments, soft)
+  else:
+    network = None
+    if draft is not None:
+      network = draft.bind({"params": draft_params})
+    drawn = _draw_several_words(*arguments, words_per_pass, network)
   num_images = encoded_BND.shape[0]
 
-  def by_image(x_LR):
-    x_RL = jnp.swapaxes(x_LR, 0, 1)
-    return x_RL.reshape(num_images, num_samples, *x_RL.shape[1:])
+  def by_image(x_R):
+    return x_R.reshape(num_images, num_samples, *x_R.shape[1:])
 
   return jax.tree.map(by_image, drawn)
 
 
 def _uniforms(seeds_B, num_samples, seq_len):
-  """The uniform number in [0, 1) behind every word of every sample, [L, R]."""
+  """The uniform number in [0, 1) behind every word of every sample, [R, L]."""
   def of_sample(seed, sample):
     image_key = jax.random.key(seed)
     sample_key = jax.random.fold_in(image_key, sample)
@@ -163,12 +181,21 @@ def _uniforms(seeds_B, num_samples, seq_len):
   of_batch = jax.vmap(of_image, in_axes=(0, None))
   samples_S = jnp.arange(num_samples)
   uniform_BSL = of_batch(seeds_B, samples_S)
-  return uniform_BSL.reshape(-1, seq_len).T
+  return uniform_BSL.reshape(-1, seq_len)
+
+
+def _draw(choose, soft, logits, uniform, given):
+  """`Samples` of any number of words, from their logits."""
+  code = keep_given(choose(logits, uniform), given)
+  return Samples(
+      code=code,
+      logprob=_logprob(logits, code),
+      vectors=soft.for_base_model(logits, code, given))
 
 
 def _draw_words(
-    model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft):
-  """One word after the other; the `Samples`, each [L, R] or [L, R, E]."""
+    model, encoded_BND, uniform_RL, given_RL, draw, num_samples, soft):
+  """One word after the other; the `Samples`, each [R, L] or [R, L, E]."""
   num_images = encoded_BND.shape[0]
   num_rows = num_images * num_samples
   # What every word needs and none changes; computed before the loop.
@@ -180,14 +207,9 @@ def _draw_words(
     position, uniform_R, given_R = inputs
     logits_RV, caches = packed_decoder.step(
         packed, memories, caches, last_input, position)
-    drawn_R = choose(logits_RV, uniform_R)
-    code_R = _keep_given(drawn_R, given_R)
+    drawn = draw(logits_RV, uniform_R, given_R)
     next_input = soft.next_input(
-        packed["embedding"], logits_RV, code_R, given_R)
-    drawn = Samples(
-        code=code_R,
-        logprob=_logprob(logits_RV, code_R),
-        vectors=soft.for_base_model(logits_RV, code_R, given_R))
+        packed["embedding"], logits_RV, drawn.code, given_R)
     return (next_input, caches), drawn
 
   # Every sequence begins with the start word 0.
@@ -200,27 +222,24 @@ def _draw_words(
     caches = packed_decoder.grow_caches(packed, caches, num_rows, stop)
     inputs = (
         jnp.arange(start, stop),
-        _take_places(uniform_LR, start, stop),
-        _take_places(given_LR, start, stop))
+        _take_places(uniform_RL, start, stop),
+        _take_places(given_RL, start, stop))
     carry = (next_input, caches)
     (next_input, caches), part = lax.scan(draw_word, carry, inputs)
     drawn.append(part)
     start = stop
-  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
+
+  def join(*parts_LR):
+    return jnp.swapaxes(jnp.concatenate(parts_LR), 0, 1)
+
+  return jax.tree.map(join, *drawn)
 
 
-def _take_places(x_LR, start, stop):
-  """These places of what a scan goes over; None stays None."""
-  if x_LR is None:
+def _take_places(x_RL, start, stop):
+  """These places, first as a scan takes its steps; None stays None."""
+  if x_RL is None:
     return None
-  return x_LR[start:stop]
-
-
-def _keep_given(code, given):
-  """The words that were given, and those drawn where none was."""
-  if given is None:
-    return code
-  return jnp.where(given >= 0, given, code)
+  return x_RL[:, start:stop].T
 
 
 def cache_sizes(seq_len):
@@ -234,21 +253,38 @@ def cache_sizes(seq_len):
   return [*range(size, seq_len, size), seq_len]
 
 
+def _draw_several_words(
+    model, encoded_BND, uniform_RL, given_RL, draw, num_samples,
+    words_per_pass, draft):
+  """As `_draw_words`, in fewer passes, which are counted.
+
+  Args:
+    model, encoded_BND, uniform_RL, given_RL, draw, num_samples: as there.
+    words_per_pass: how many words a pass tries.
+    draft: a bound network that guesses them; None: the pass before does.
+  """
+  guesser = several_words.LastPass(words_per_pass)
+  if draft is not None:
+    packed_draft = draft.packed(model.places(encoded_BND))
+    memories = packed_decoder.read_image(packed_draft, encoded_BND)
+    guesser = DraftGuesser(packed_draft, memories, draw, words_per_pass)
+  return several_words.draw_words(
+      model.packed_decoder(encoded_BND), encoded_BND, uniform_RL, given_RL,
+      draw=draw,
+      guesser=guesser,
+      num_rows=len(encoded_BND) * num_samples,
+      length=model.seq_len)
+
+
 def _draw_at_once(
-    model, encoded_BND, uniform_LR, given_LR, choose, num_samples, soft):
+    model, encoded_BND, uniform_RL, given_RL, draw, num_samples):
   """The ablation without autoregression: one pass gives every word."""
   # Such a model reads no words: any will do.
   num_images = encoded_BND.shape[0]
   nothing_BL = jnp.zeros((num_images, model.seq_len), jnp.int32)
   logits_BLV = model.logits(encoded_BND, nothing_BL)
-  logits_LBV = jnp.swapaxes(logits_BLV, 0, 1)
-  logits_LRV = jnp.repeat(logits_LBV, num_samples, axis=1)
-  drawn_LR = choose(logits_LRV, uniform_LR)
-  code_LR = _keep_given(drawn_LR, given_LR)
-  return Samples(
-      code=code_LR,
-      logprob=_logprob(logits_LRV, code_LR),
-      vectors=soft.for_base_model(logits_LRV, code_LR, given_LR))
+  logits_RLV = jnp.repeat(logits_BLV, num_samples, axis=0)
+  return draw(logits_RLV, uniform_RL, given_RL)
 
 
 def _logprob(logits, code):
