@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 import evaluators
 from evaluators import base, common
-from trainers.families.base import CODE, Family
+from trainers.families.base import CODE, PASSES, Family
 from trainers.families.compiled import Compiled
 from trainers.report import run_files
 from trainers.trouble import Trouble
@@ -48,7 +48,8 @@ class Evaluation:
     evaluator: what scores the predictions.
     settings: every switch its numbers depend on, those left alone too.
     predict: the compiled prediction, (variables, batch) → dict of [B, …]. The
-      codes in it are not scored; how many words they hold is reported.
+      codes in it are not scored; how many words they hold is reported, and how
+      many words a pass of the prior drew.
     start_batches: begins a pass over this process's share of the batches.
     mesh: where predictions are computed.
     on_batch: is called before each batch; it may raise.
@@ -117,11 +118,15 @@ class Evaluation:
 
 
 class _WordCount:
-  """Counts the different words of each code, as predictions pass by."""
+  """Counts words of the codes, as predictions pass by."""
 
   def __init__(self):
     self._num_codes = 0
+    # Different words of each code, together.
     self._num_words = 0
+    # Of codes whose passes were counted.
+    self._num_drawn = 0
+    self._num_passes = 0
 
   def take_codes(
       self,
@@ -131,14 +136,16 @@ class _WordCount:
 
     Args:
       predictions: of single examples, some with a 'code' [L, …]: words where
-        it is of integers. None stands for an example that was skipped.
+        it is of integers; some with 'passes' besides. None stands for an
+        example that was skipped.
     """
     for prediction in predictions:
       if prediction is not None:
-        self._add(prediction.pop(CODE, None))
+        code = prediction.pop(CODE, None)
+        self._add(code, prediction.pop(PASSES, None))
       yield prediction
 
-  def _add(self, code: np.ndarray | None) -> None:
+  def _add(self, code: np.ndarray | None, passes: np.ndarray | None) -> None:
     # A code of real numbers has no words.
     if code is None or not np.issubdtype(code.dtype, np.integer):
       return
@@ -146,12 +153,18 @@ class _WordCount:
     different = np.unique(code, axis=0)
     self._num_codes += 1
     self._num_words += len(different)
+    if passes is not None:
+      self._num_drawn += code.size
+      self._num_passes += int(passes)
 
   def metrics(self) -> dict[str, float]:
-    """The mean over codes; nothing where predictions carried none."""
-    if not self._num_codes:
-      return {}
-    return {run_files.WORDS_PER_CODE: self._num_words / self._num_codes}
+    """Means over codes, and over passes; nothing where there were none."""
+    metrics = {}
+    if self._num_codes:
+      metrics[run_files.WORDS_PER_CODE] = self._num_words / self._num_codes
+    if self._num_passes:
+      metrics[run_files.WORDS_PER_PASS] = self._num_drawn / self._num_passes
+    return metrics
 
 
 def _finite_scores(metrics: Mapping[str, float], problem: str) -> Scores:

@@ -39,6 +39,8 @@ def run(folder, data_dir):
   config = make_config(lm_rooms_depth, data_dir)
   config.oracle.model_init = str(one)
   config.uvim.pred_kw.temperature = 1.0
+  with config.model.unlocked():
+    config.model.words_per_pass = 4
   start = folder / "lm.npz"
   save_noise(LmFamily(resolve(config)), start)
   arrays = checkpoint.load_params(start)
@@ -69,6 +71,10 @@ def test_a_language_model_that_repeats_a_word_is_told(
   scores, found = read_alarms(workdir)
   assert scores["uvim/words_per_code"] == 1
   assert scores["oracle_code/words_per_code"] > 3
+  # What the pass before drew is a good guess then: all but the first pass of
+  # each code draws four words.
+  assert 3 < scores["uvim/words_per_pass"] <= 4
+  assert "oracle_code/words_per_pass" not in scores
   assert "zero_code/words_per_code" not in scores
   assert found["repeated_word"] == 1
   # For these weights such a code happens to be a little worse than none, which

@@ -41,6 +41,8 @@ Batch = dict[str, jax.Array]
 Variables = dict[str, PyTree]
 # The name in a prediction of the code that it was made with, [B, L, …].
 CODE = "code"
+# The name of how many passes of the prior that took, int32 [B].
+PASSES = "passes"
 
 
 class Report(flax.struct.PyTreeNode):

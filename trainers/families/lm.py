@@ -16,6 +16,7 @@ import numpy as np
 
 from trainers.families.base import (
   CODE,
+  PASSES,
   Family,
   Opened,
   Report,
@@ -315,7 +316,10 @@ class LmFamily(Family):
         reduce=reduce)
     answer = readings.reduce_samples(self.task, outputs, reduce)
     made_of = readings.samples_of(answer, samples)
-    return {**answer.outputs, CODE: made_of.code[:, 0]}
+    prediction = {**answer.outputs, CODE: made_of.code[:, 0]}
+    if made_of.passes is not None:
+      prediction[PASSES] = made_of.passes[:, 0]
+    return prediction
 
   def predict_samples(self, variables, batch, mask=None, mask_region=None,
                       seed=0, num_samples=8, drop_below=None, **options):

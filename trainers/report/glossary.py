@@ -33,12 +33,16 @@ _METRICS = {
     "mean_angle": "mean angle to the true normals in degrees; less is better.",
     run_files.WORDS_PER_CODE: "how many different words a code holds; 1 means "
     "that one word stands everywhere.",
+    run_files.WORDS_PER_PASS: "how many words one pass of the language model "
+    "drew; more is quicker, and changes no word.",
     "bits_per_codeword": "how unsure the language model is of the next word; "
     "0 is certain, and guessing costs the logarithm of the codebook's size.",
     "nats_per_code": "how unsure the language model is of a whole code; less "
     "is better.",
     "masked_nll": "how unsure the model is of a masked word of the code, in "
     "nats; 0 is certain.",
+    "draft_nll": "how unsure the draft, which guesses words for the language "
+    "model, is of the next word, in nats.",
     "loss": "what training makes smaller, here on images that it never saw.",
     "loss_semantics": "the part of the loss that comes from the classes.",
     "loss_instances": "the part of the loss that comes from the ids of the "

@@ -34,6 +34,8 @@ ALARM = "alarm/"
 FAILED = "failed/"
 # How many different words the codes of an evaluator hold, on average.
 WORDS_PER_CODE = "words_per_code"
+# How many of their words one pass of the language model drew, on average.
+WORDS_PER_PASS = "words_per_pass"
 MAX_POINTS = 4000  # Of one curve; even.
 
 log = logging.getLogger(__name__)
