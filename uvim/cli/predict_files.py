@@ -11,6 +11,7 @@ _MAX_PIXELS if that is more: 39 where images are written, 3 for a batch that
 waits, and 7 where the next one is read. (Panoptic segmentation, one sample.)
 """
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,17 +81,22 @@ def predict_files(uvim: Any, paths: Sequence[pathlib.Path], out: str, *,
     if num_done:
       print(f"{num_done} of {len(paths)} images are done already", flush=True)
     size = uvim.images_at_once(len(todo), num_samples, batch_size)
-    all_images = _Pass(uvim, writer, predicted_with, max_pixels, crop)
-    predicted = all_images.run(todo, size)
+    todo_pass = _Pass(uvim, writer, predicted_with, max_pixels, crop)
     try:
-      for _ in progress.bar(
-          predicted, total=len(todo), label="Predicting", unit="images"):
-        pass
+      _run_with_bar(todo_pass, todo, size)
     finally:
       # On any ending: the lists tell what is done.
-      predicted.close()
       writer.close({**(settings or {}), **drawn_with})
-  return all_images.problems
+  return todo_pass.problems
+
+
+def _run_with_bar(
+    todo_pass: "_Pass", todo: Sequence[Item], size: int) -> None:
+  """Predicts and writes images; draws how far it is."""
+  with contextlib.closing(todo_pass.run(todo, size)) as predicted:
+    for _ in progress.bar(
+        predicted, total=len(todo), label="Predicting", unit="images"):
+      pass
 
 
 def _look(overlay: bool, side_by_side: bool) -> dict[str, bool]:
