@@ -5,6 +5,7 @@ All of them must be found before anything is compiled or written.
 
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -226,18 +227,28 @@ def test_stage_ii_overrides(fails, override, words):
 # ── As a user meets it ───────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("trainer,config,override,word", [
-    ("vqvae", STAGE_1, "pp_train=decode|resise(64)", "Did you mean 'resize'?"),
-    ("lm", STAGE_2, "oracle.model_init=nowhere", "No checkpoint at nowhere"),
-])
-def test_commands(tmp_path, rooms_tiny_dir, trainer, config, override, word):
+def test_the_command_of_stage_i(tmp_path, rooms_tiny_dir):
   workdir = tmp_path / "workdir"
+  argv = cli.arguments(STAGE_1, workdir, data_dir=rooms_tiny_dir,
+                       pp_train="decode|resise(64)")
   done = subprocess.run(
-      [sys.executable, "-m", f"trainers.{trainer}", "--config", str(config),
-       "--workdir", str(workdir), f"--config.data_dir={rooms_tiny_dir}",
-       f"--config.{override}"],
-      cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"},
-      capture_output=True, text=True)
+      [sys.executable, "-m", "trainers.vqvae", *argv], cwd=ROOT,
+      env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True,
+      text=True)
   assert done.returncode == app.EXIT_BAD_INPUT
-  assert word in check_message(done.stderr, workdir)
+  assert "Did you mean 'resize'?" in check_message(done.stderr, workdir)
   assert done.stdout == ""
+
+
+@pytest.mark.parametrize("trainer", ["lm", "mae", "dino", "pix2seq_d"])
+def test_the_commands_of_the_other_families(
+    tmp_path, monkeypatch, capsys, trainer):
+  """As `python -m` runs them, but in this process, which has its imports."""
+  # A config of stage I, which each of them refuses.
+  argv = cli.arguments(STAGE_1, tmp_path / "workdir")
+  monkeypatch.setattr(sys, "argv", [f"trainers/{trainer}.py", *argv])
+  with pytest.raises(SystemExit) as done:
+    runpy.run_module(f"trainers.{trainer}", run_name="__main__")
+  assert done.value.code == app.EXIT_BAD_INPUT
+  message = check_message(capsys.readouterr().err, tmp_path / "workdir")
+  assert "train it with python -m trainers.vqvae." in message

@@ -8,7 +8,6 @@ from configs import vqvae_rooms_panoptic
 from tests.tools.conftest import save_noise
 from tests.trainers import tiny, tiny_pix2seq_d
 from tools import evaluate
-from tools.prepare import __main__ as prepare_data
 from trainers import config_file, scoring
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
@@ -74,16 +73,11 @@ def data(shared):
 
 
 @pytest.fixture(scope="module")
-def run(data, tmp_path_factory):
-  """A folder with the five images, both stages and their configs."""
+def run(coco_dir, tmp_path_factory):
+  """A folder with both stages and their configs, for the five images."""
   folder = tmp_path_factory.mktemp("evaluate")
-  assert prepare_data.main([
-      "coco", "--images", str(data / "val2017"), "--panoptic",
-      str(data / "panoptic_val2017"), "--annotations",
-      str(data / "panoptic_val2017.json"), "--split", "validation",
-      "--data_dir", str(folder)]) == 0
   one, two = folder / "one.npz", folder / "two.npz"
-  configs = [dict(x, data_dir=str(folder))
+  configs = [dict(x, data_dir=str(coco_dir))
              for x in (small_config(), small_config(one))]
   save_noise(VqvaeFamily(resolve(configs[0])), one)
   foresee(one)

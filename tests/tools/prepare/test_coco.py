@@ -222,19 +222,6 @@ def test_what_a_killed_run_left_is_removed(raw):
   assert not list(data_dir.glob(".*"))
 
 
-@pytest.fixture(scope="module")
-def coco_dir(shared, tmp_path_factory):
-  """The five real photographs as coco/2017_panoptic, in a fresh data_dir."""
-  folder = shared / "data/coco_panoptic"
-  data_dir = tmp_path_factory.mktemp("coco")
-  argv = raw_files.arguments(
-      "coco", data_dir, images=folder / "val2017",
-      panoptic=folder / "panoptic_val2017",
-      annotations=folder / "panoptic_val2017.json", split="validation")
-  assert prepare_data.main(argv) == 0
-  return data_dir
-
-
 def test_tfds_itself_reads_the_real_ones(coco_dir, shared):
   import tensorflow_datasets as tfds
   data, info = tfds.load("coco/2017_panoptic", data_dir=coco_dir,
