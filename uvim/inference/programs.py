@@ -3,8 +3,9 @@
 S samples per image · L code length · H W pixels · B images of a batch
 
 The prior takes a batch of images: a word reads all of its parameters, and one
-reading serves all images. The others take an image at a time. They have much to
-compute for an image, so a batch would be no faster, and its logits are large.
+reading serves all images. The others take an image at a time: an image alone is
+much to compute, and its logits are large (245 MB for 512x512 pixels). So what f
+makes of a code does not depend on the batch, to the bit.
 """
 
 import functools
