@@ -1,11 +1,11 @@
 """Several words a pass of the language model, and the very same words.
 
 B images · S samples per image · R rows = B · S · L code length
-K places of a pass · P = L + K places, some to spare behind the code
+K places of a pass · G = K − 1 guesses · P = L + K places, some behind the code
 Q codebook size · V = Q + 1 vocabulary (0 = start)
 
-A word follows from its uniform number and the words before it. So whoever
-guesses those can draw it, and has drawn the right word if they are right.
+A word follows from its uniform number and the words before it. So it can be
+drawn from guesses of those words, and is right if they are.
 
 A pass feeds the last word of a row and K − 1 guesses of the words that follow.
 It draws a word at each of these K places. The first one is right in any case.
