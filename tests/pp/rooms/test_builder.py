@@ -26,21 +26,39 @@ def test_unknown_config_names_the_known_ones(tmp_path):
     rooms.build(tmp_path, "huge")
 
 
-def test_the_import_registers_the_names(rooms_tiny_dir):
-  """TFDS resolves `rooms` and `rooms/tiny` after the import, and only then."""
-  code = f"""
+# In another process, which has imported nothing yet. It is one for both tests,
+# because most of its time is imports.
+IMPORT_AND_RENDER = """
+import sys
 import tensorflow_datasets as tfds
 assert "rooms" not in tfds.list_builders(with_community_datasets=False)
 from pp.rooms import builder
 assert tfds.builder_cls("rooms") is builder.Builder
-data_dir = {str(rooms_tiny_dir)!r}
+data_dir, target = sys.argv[1:]
 assert tfds.builder("rooms", data_dir=data_dir).builder_config.name == "default"
 tiny = tfds.builder("rooms/tiny", data_dir=data_dir)
 assert isinstance(tiny, builder.Builder)
 assert tiny.info.splits["train"].num_examples == 64
+print("registered", flush=True)
+from tests.pp.rooms import test_builder
+builder.build(target, test_builder.few())
 """
-  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT,
-                 stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def other_process(rooms_tiny_dir, tmp_path_factory):
+  """(what it printed, where it rendered a scene)."""
+  target = tmp_path_factory.mktemp("theirs")
+  done = subprocess.run(
+      [sys.executable, "-c", IMPORT_AND_RENDER, rooms_tiny_dir, target],
+      cwd=ROOT, capture_output=True, text=True)
+  return done.stdout, target
+
+
+def test_the_import_registers_the_names(other_process):
+  """TFDS resolves `rooms` and `rooms/tiny` after the import, and only then."""
+  printed, _ = other_process
+  assert "registered" in printed
 
 
 def test_features_are_those_of_coco_panoptic_plus_depth(tmp_path):
@@ -104,21 +122,12 @@ def test_data_set_on_disk_is_what_render_gives(tmp_path):
   assert len(image_ids) == sum(sizes.values())
 
 
-RENDER = """
-import sys
-from tests.pp.rooms import test_builder
-test_builder.rooms.build(sys.argv[1], test_builder.few())
-"""
-
-
-def test_two_processes_render_the_same_bytes(tmp_path):
+def test_two_processes_render_the_same_bytes(other_process, tmp_path):
   """So a run goes on where rooms was deleted and is rendered again."""
-  subprocess.run(
-      [sys.executable, "-c", RENDER, str(tmp_path / "theirs")], check=True,
-      cwd=ROOT, stderr=subprocess.DEVNULL)
-  rooms.build(tmp_path / "ours", few())
-  ours, = (tmp_path / "ours").rglob("*.tfrecord*")
-  theirs, = (tmp_path / "theirs").rglob("*.tfrecord*")
+  _, target = other_process
+  rooms.build(tmp_path, few())
+  ours, = tmp_path.rglob("*.tfrecord*")
+  theirs, = target.rglob("*.tfrecord*")
   assert ours.read_bytes() == theirs.read_bytes()
 
 

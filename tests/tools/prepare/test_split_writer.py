@@ -84,51 +84,57 @@ def test_a_stopped_run_goes_on_with_the_missing_files(tmp_path, capsys):
   assert not left_overs(tmp_path)
 
 
-def test_another_process_finds_the_files_of_the_stopped_one(tmp_path):
-  raw = tmp_path / "raw"
-  save_images(raw, 3)
-  code = (
-      "import sys\n"
-      "from tests.tools.prepare import test_split_writer as t\n"
-      "raw = t.pathlib.Path(sys.argv[1])\n"
-      "reader = t.StoppingReader([raw], 'train', stop_at=2)\n"
-      "target = t.Target('photos', sys.argv[2])\n"
-      "try:\n  reader.prepare(target, t.SMALL_SHARDS)\n"
-      "except RuntimeError:\n  pass\n")
-  folders = set()
-  for seed in ("1", "2"):
-    subprocess.run(
-        [sys.executable, "-c", code, str(raw), str(tmp_path / "out")],
-        check=True, cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": seed})
-    folders.add(tuple(sorted(path.name for path in left_overs(tmp_path))))
-  assert len(folders) == 1 and folders != {()}
-
-
 def prepare_with_each_writer(raw, data_dir):
   for name, writer in (("split", SplitWriter()), ("builder", BUILDER_WRITER)):
     target = Target(name, str(data_dir))
     ImagesReader([raw], "train").prepare(target, writer)
 
 
+def prepare_until_stopped(raw, data_dir):
+  reader = StoppingReader([raw], "train", stop_at=2)
+  with pytest.raises(RuntimeError, match="stopped"):
+    reader.prepare(Target("photos", str(data_dir)), SMALL_SHARDS)
+
+
 PREPARE = """
 import pathlib, sys
 from tests.tools.prepare import test_split_writer
-raw, data_dir = map(pathlib.Path, sys.argv[1:])
+raw, data_dir, stopped = map(pathlib.Path, sys.argv[1:])
 test_split_writer.prepare_with_each_writer(raw, data_dir)
+test_split_writer.prepare_until_stopped(raw, stopped)
 """
 
 
-def test_two_processes_write_the_same_bytes(tmp_path):
-  """So a run goes on where its data was deleted and prepared again."""
-  raw = tmp_path / "raw"
+@pytest.fixture(scope="module")
+def other_process(tmp_path_factory):
+  """A folder of raw images, and what another process makes of them.
+
+  It is one process for all tests, because most of its time is imports. Python
+  hashes strings otherwise in it.
+  """
+  folder = tmp_path_factory.mktemp("other")
+  raw = folder / "raw"
   save_images(raw, 3)
-  command = [sys.executable, "-c", PREPARE, str(raw), str(tmp_path / "theirs")]
-  subprocess.run(command, check=True, cwd=ROOT)
-  prepare_with_each_writer(raw, tmp_path / "ours")
+  command = [sys.executable, "-c", PREPARE, raw, folder / "theirs",
+             folder / "out"]
+  environment = {**os.environ, "PYTHONHASHSEED": "1"}
+  subprocess.run(command, check=True, cwd=ROOT, env=environment)
+  return folder
+
+
+def test_another_process_finds_the_files_of_the_stopped_one(other_process):
+  before = left_overs(other_process)
+  assert before
+  prepare_until_stopped(other_process / "raw", other_process / "out")
+  assert left_overs(other_process) == before
+
+
+def test_two_processes_write_the_same_bytes(other_process):
+  """So a run goes on where its data was deleted and prepared again."""
+  prepare_with_each_writer(other_process / "raw", other_process / "ours")
   for name in ("split", "builder"):
-    theirs, = (tmp_path / "theirs" / name).rglob("*.tfrecord*")
-    ours, = (tmp_path / "ours" / name).rglob("*.tfrecord*")
+    theirs, = (other_process / "theirs" / name).rglob("*.tfrecord*")
+    ours, = (other_process / "ours" / name).rglob("*.tfrecord*")
     assert ours.read_bytes() == theirs.read_bytes()
 
 

@@ -26,25 +26,30 @@ def assert_same(ours, theirs):
                              atol=1e-5 * np.abs(theirs).max())
 
 
+codewords = jax.jit(vq.codewords)
+lookup = jax.jit(vq.lookup)
+split_dead = jax.jit(vq.split_dead, static_argnames="perturb")
+
+
 def test_codewords_have_unit_norm_whatever_the_counts():
   sums = normal(0, 5, 3)
-  few = vq.codewords(make_codebook(sums, [1, 1e-3, 2, 50, 1]))
+  few = codewords(make_codebook(sums, [1, 1e-3, 2, 50, 1]))
   np.testing.assert_allclose(np.linalg.norm(few, axis=1), 1, atol=1e-6)
-  np.testing.assert_array_equal(few, vq.codewords(make_codebook(sums)))
+  np.testing.assert_array_equal(few, codewords(make_codebook(sums)))
 
 
 def test_an_entry_without_direction_is_zero_not_nan():
   # Of a vector of 1e-25 float32 cannot hold the squared norm.
   for size in (0, 1e-25, 1e-42):
     sums = np.full((2, 3), size)
-    assert not np.any(vq.codewords(make_codebook(sums))), size
+    assert not np.any(codewords(make_codebook(sums))), size
 
 
 def test_lookup_is_the_nearest_codeword():
   codebook, x_BLE = make_codebook(normal(1, 40, 8)), normal(2, 3, 50, 8)
-  words = np.float64(vq.codewords(codebook))
+  words = np.float64(codewords(codebook))
   distance = np.sum((x_BLE[:, :, None] - words[None, None]) ** 2, axis=-1)
-  code = vq.lookup(codebook, x_BLE)
+  code = lookup(codebook, x_BLE)
   assert code.dtype == jnp.int32
   np.testing.assert_array_equal(code, distance.argmin(-1))
 
@@ -52,7 +57,7 @@ def test_lookup_is_the_nearest_codeword():
 def test_ties_go_to_the_lowest_index():
   word = normal(3, 6)
   codebook = make_codebook(np.stack([-word, word, 2 * word, word]))
-  assert vq.lookup(codebook, word[None, None]).item() == 1
+  assert lookup(codebook, word[None, None]).item() == 1
 
 
 def test_quantize_gives_codewords_and_passes_the_gradient_through():
@@ -60,7 +65,7 @@ def test_quantize_gives_codewords_and_passes_the_gradient_through():
   weight = normal(6, 2, 3, 4)
   z_BLE, code_BL = vq.quantize(codebook, x_BLE)
   np.testing.assert_array_equal(
-      z_BLE, np.asarray(vq.codewords(codebook))[np.asarray(code_BL)])
+      z_BLE, np.asarray(codewords(codebook))[np.asarray(code_BL)])
 
   def loss(codebook, x_BLE):
     return jnp.sum(vq.quantize(codebook, x_BLE)[0] * weight)
@@ -110,8 +115,8 @@ def test_without_splitting_an_unused_entry_keeps_its_codeword():
         codebook, *vq.statistics(x_BLE, used, 3), momentum=0.98)
 
   after = jax.lax.fori_loop(0, 10_000, step, before)
-  np.testing.assert_allclose(vq.codewords(after),
-                             vq.codewords(before), rtol=0, atol=1e-5)
+  np.testing.assert_allclose(codewords(after),
+                             codewords(before), rtol=0, atol=1e-5)
   assert 0 < np.max(after.counts[1:]) < 1e-6
 
 
@@ -119,10 +124,10 @@ def test_one_and_eight_devices_learn_the_same_dictionary():
   codebook, x_BLE = make_codebook(normal(12, 16, 8)), normal(13, 8, 4, 8)
   # A tiny momentum leaves dead entries, so that splits happen too.
   def step(codebook, x_BLE):
-    code_BL = vq.lookup(codebook, x_BLE)
+    code_BL = lookup(codebook, x_BLE)
     codebook = vq.update(
         codebook, *vq.statistics(x_BLE, code_BL, 16), momentum=0.05)
-    return vq.split_dead(codebook, jax.random.key(0))
+    return split_dead(codebook, jax.random.key(0))
 
   mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
   everywhere = NamedSharding(mesh, P())
@@ -139,7 +144,7 @@ def test_one_and_eight_devices_learn_the_same_dictionary():
 def test_an_unused_entry_dies_at_step_460():
   count, steps = np.float32(1), 0
   momentum = np.float32(0.995)
-  unused = jax.jit(lambda c: vq.split_dead(
+  unused = jax.jit(lambda c: split_dead(
       make_codebook(jnp.ones((2, 2)), jnp.stack([c, 5.0])),
       jax.random.key(0))[1])
   while unused(count) == 0:
@@ -149,7 +154,7 @@ def test_an_unused_entry_dies_at_step_460():
 
 def test_split_halves_the_parent_and_keeps_its_codeword():
   before = make_codebook(normal(14, 4, 64), [3.0, 8.0, 0.05, 0.5])
-  after, num_splits = vq.split_dead(before, jax.random.key(1))
+  after, num_splits = split_dead(before, jax.random.key(1))
   assert num_splits == 1
   np.testing.assert_allclose(after.counts, [3.0, 4.0, 4.0, 0.5])
   np.testing.assert_array_equal(after.dictionary[1], before.dictionary[1] / 2)
@@ -162,7 +167,7 @@ def test_split_halves_the_parent_and_keeps_its_codeword():
 
 def test_without_dead_entries_nothing_changes():
   before = make_codebook(normal(15, 3, 4), [0.1, 7.0, 1.0])
-  after, num_splits = vq.split_dead(before, jax.random.key(0))
+  after, num_splits = split_dead(before, jax.random.key(0))
   assert num_splits == 0
   jax.tree.map(np.testing.assert_array_equal, before, after)
 
@@ -170,7 +175,7 @@ def test_without_dead_entries_nothing_changes():
 @pytest.mark.parametrize("counts", ([0.05, 0.06, 0.07], [0.01, 0.19, 0.01]))
 def test_splitting_ends_when_there_is_nothing_left_to_split(counts):
   before = make_codebook(normal(16, 3, 4), counts)
-  after, num_splits = vq.split_dead(before, jax.random.key(0))
+  after, num_splits = split_dead(before, jax.random.key(0))
   assert num_splits == 0
   np.testing.assert_array_equal(after.counts, before.counts)
 
@@ -179,7 +184,7 @@ def test_splitting_ends_when_there_is_nothing_left_to_split(counts):
 def test_splits_equal_the_original(fixtures, kind, perturb):
   file = np.load(fixtures / f"stage1_panoptic_resize16_split_{kind}.npz")
   codebook = Codebook(file["state_ema/dictionary"], file["state_ema/counts"])
-  after, num_splits = vq.split_dead(
+  after, num_splits = split_dead(
       codebook, file["rng_key"], perturb=perturb)
   assert num_splits == len(file["i_max_i_min"])
   assert_same(after.counts, file["state_after/counts"])

@@ -42,6 +42,10 @@ def scores(seed, crops):
   return rng.normal(size=(crops, 2, 6)).astype(np.float32)
 
 
+dino_loss = jax.jit(functools.partial(
+    dino.dino_loss, teacher_temp=0.5, student_temp=0.2))
+
+
 def test_the_loss_is_a_mean_over_pairs_of_other_crops():
   student, teacher = scores(0, 4), scores(1, 2)
   center = np.linspace(-1, 1, 6, dtype=np.float32)
@@ -53,16 +57,16 @@ def test_the_loss_is_a_mean_over_pairs_of_other_crops():
   for t, s in [(0, 1), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3)]:
     target = np.exp(log_softmax((teacher[t] - center) / 0.5))
     wanted.append(-(target * log_softmax(student[s] / 0.2)).sum(-1))
-  loss_B = dino.dino_loss(
-      student, teacher, center, teacher_temp=0.5, student_temp=0.2)
+  loss_B = dino_loss(student, teacher, center)
   np.testing.assert_allclose(loss_B, np.mean(wanted, 0), rtol=1e-5)
 
 
 def test_the_teacher_gets_no_gradient():
-  grad = jax.grad(lambda teacher: dino.dino_loss(
-      scores(0, 4), teacher, np.zeros(6, np.float32), teacher_temp=0.5,
-      student_temp=0.2).sum())(scores(1, 2))
-  assert not grad.any()
+  def loss(teacher):
+    center = np.zeros(6, np.float32)
+    return dino_loss(scores(0, 4), teacher, center).sum()
+
+  assert not jax.jit(jax.grad(loss))(scores(1, 2)).any()
 
 
 def test_schedules_start_and_end_where_they_should():
@@ -115,25 +119,26 @@ def test_a_local_crop_has_the_positions_of_a_smaller_grid():
   local = images()[:, :8, :8]
   run = functools.partial(
       network.apply, {"params": params}, method="with_prefix")
-  assert run(local).shape == (2, 1 + 2, 16)
+  assert jax.eval_shape(run, local).shape == (2, 1 + 2, 16)
   # Positions that are alike everywhere stay so on any grid.
   flat = dict(params)
   flat["pos_embedding_encoder"] = params["pos_embedding_encoder"] * 0 + 0.5
   image = np.tile(local, (1, 2, 3, 1))
-  shifted = np.asarray(network.apply(
-      {"params": flat}, image, method="features"))
+  features = jax.jit(functools.partial(network.apply, method="features"))
+  shifted = np.asarray(features({"params": flat}, image))
   np.testing.assert_allclose(shifted[:, 0], shifted[:, 6], atol=1e-5)
 
 
 def test_the_head_sees_directions_alone():
   head = dino_network.Head(8, 4, 6)
   x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
-  params = head.init(jax.random.key(0), x)["params"]
-  cosines = head.apply({"params": params}, x)
+  params = jax.jit(head.init)(jax.random.key(0), x)["params"]
+  apply = jax.jit(head.apply)
+  cosines = apply({"params": params}, x)
   assert np.abs(cosines).max() <= 1 + 1e-6
   longer = dict(params, last_layer=params["last_layer"] * 7)
   np.testing.assert_allclose(
-      head.apply({"params": longer}, x), cosines, atol=1e-6)
+      apply({"params": longer}, x), cosines, atol=1e-6)
 
 
 def test_an_encoder_of_stage_ii_has_the_same_arrays():
@@ -168,5 +173,5 @@ def test_a_wrong_size_is_named(changes, words):
 
 def test_without_local_crops_their_size_does_not_matter():
   model = make(local_crops_number=0, local_crops_size=(9, 9))
-  views = model.crop(images(), keys())
+  views = jax.eval_shape(model.crop, images(), keys())
   assert [view.shape for view in views] == [(2, 2, 16, 24, 3)]

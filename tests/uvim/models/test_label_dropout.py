@@ -14,7 +14,8 @@ def test_each_example_loses_patches_of_its_own():
   rngs_B = jax.random.split(jax.random.key(0), 64)
   x = {"ids": np.ones((64, 10, 3), np.int32),
        "numbers": np.ones((64, 10, 2, 3), np.float32)}
-  got = label_dropout.drop_labels(x, rngs_B, 0.25)
+  drop_labels = jax.jit(label_dropout.drop_labels, static_argnums=2)
+  got = drop_labels(x, rngs_B, 0.25)
   lost_BN = np.asarray(got["ids"] == -1).all(-1)
   assert (lost_BN.sum(1) == 3).all()  # 2.5, rounded up.
   # Both quantities lose the same patches, and all of a patch.

@@ -37,7 +37,17 @@ def images(seed=0, batch=2):
 
 def noise(seed=0, batch=2):
   rngs_B = jax.random.split(jax.random.key(seed), batch)
-  return mae_network.draw_noise(rngs_B, NUM_PATCHES)
+  return compiled(make(), "draw_noise")(rngs_B)
+
+
+@functools.cache
+def compiled(model, name):
+  """A method of the model, jitted."""
+  return jax.jit(getattr(model, name))
+
+
+def is_masked(model, noise_BN):
+  return np.asarray(compiled(model, "mask")(noise_BN)) > 0
 
 
 def patches_by_hand(image):
@@ -63,24 +73,26 @@ def replace_patches(image, is_replaced_BN, value):
     (0.75, 3), (0.5, 6), (0.8, 2), (0.1, 10), (0.9, 1)])
 def test_as_many_patches_are_seen_as_the_ratio_leaves(ratio, num_seen):
   model = make(mask_ratio=ratio)
-  mask_BN = np.asarray(model.mask(noise()))
-  np.testing.assert_array_equal((mask_BN == 0).sum(1), num_seen)
+  is_masked_BN = is_masked(model, noise())
+  np.testing.assert_array_equal((~is_masked_BN).sum(1), num_seen)
   assert num_seen == math.floor(NUM_PATCHES * (1 - ratio))
 
 
 def test_the_mask_of_an_example_depends_on_its_key_alone():
   rngs_B = jax.random.split(jax.random.key(1), 6)
   model = make()
-  mask_BN = np.asarray(model.mask(model.draw_noise(rngs_B)))
-  alone = np.asarray(model.mask(model.draw_noise(rngs_B[4:5])))
-  np.testing.assert_array_equal(mask_BN[4], alone[0])
-  assert len(np.unique(mask_BN, axis=0)) > 1
+  draw = compiled(model, "draw_noise")
+  is_masked_BN = is_masked(model, draw(rngs_B))
+  alone = is_masked(model, draw(rngs_B[4:5]))
+  np.testing.assert_array_equal(is_masked_BN[4], alone[0])
+  assert len(np.unique(is_masked_BN, axis=0)) > 1
 
 
 def test_masks_reach_all_patches_alike():
   rngs_B = jax.random.split(jax.random.key(2), 4000)
   model = make()
-  share_N = np.asarray(model.mask(model.draw_noise(rngs_B))).mean(0)
+  draw = compiled(model, "draw_noise")
+  share_N = is_masked(model, draw(rngs_B)).mean(0)
   np.testing.assert_allclose(share_N, 0.75, atol=0.04)
 
 
@@ -88,8 +100,8 @@ def test_masks_reach_all_patches_alike():
 def test_the_prediction_knows_only_the_patches_that_are_seen(style):
   model, params = fresh(encoder_style=style)
   image, noise_BN = images(), noise()
-  is_masked_BN = np.asarray(model.mask(noise_BN)) > 0
-  predict = jax.jit(model.predict)
+  is_masked_BN = is_masked(model, noise_BN)
+  predict = compiled(model, "predict")
   before = predict(params, image, noise_BN)
   assert before.shape == (2, NUM_PATCHES, 4 * 8 * 3)
   unseen = replace_patches(image, is_masked_BN, 0.7)
@@ -101,11 +113,11 @@ def test_the_prediction_knows_only_the_patches_that_are_seen(style):
 def test_only_which_patches_are_seen_counts_and_not_their_order():
   model, params = fresh()
   noise_BN = np.asarray(noise())
-  is_masked_BN = np.asarray(model.mask(noise_BN)) > 0
+  is_masked_BN = is_masked(model, noise_BN)
   # The same patches are seen, in the opposite order; the masked ones likewise.
   turned_BN = np.where(is_masked_BN, 3 - noise_BN, 1 - noise_BN)
-  np.testing.assert_array_equal(model.mask(turned_BN) > 0, is_masked_BN)
-  predict = jax.jit(model.predict)
+  np.testing.assert_array_equal(is_masked(model, turned_BN), is_masked_BN)
+  predict = compiled(model, "predict")
   np.testing.assert_allclose(
       predict(params, images(), turned_BN),
       predict(params, images(), noise_BN), atol=1e-5)
@@ -120,11 +132,12 @@ def test_the_loss_is_the_mean_over_masked_patches(norm_pix_loss):
     mean = target.mean(-1, keepdims=True)
     deviation = target.std(-1, keepdims=True, ddof=1)
     target = (target - mean) / deviation
-  predicted = np.asarray(model.predict(params, image, noise_BN), np.float64)
-  is_masked_BN = np.asarray(model.mask(noise_BN)) > 0
+  predicted = compiled(model, "predict")(params, image, noise_BN)
+  predicted = np.asarray(predicted, np.float64)
+  is_masked_BN = is_masked(model, noise_BN)
   wanted = [np.square(predicted[i] - target[i])[is_masked_BN[i]].mean()
             for i in range(2)]
-  loss_B = model.loss(params, image, noise_BN)
+  loss_B = compiled(model, "loss")(params, image, noise_BN)
   np.testing.assert_allclose(loss_B, wanted, rtol=1e-4)
 
 
@@ -132,11 +145,12 @@ def test_the_loss_is_the_mean_over_masked_patches(norm_pix_loss):
 def test_a_reconstruction_keeps_what_was_seen(norm_pix_loss):
   model, params = fresh(norm_pix_loss=norm_pix_loss)
   image, noise_BN = images(), noise()
-  filled = np.asarray(model.reconstruct(params, image, noise_BN))
+  filled = np.asarray(
+      compiled(model, "reconstruct")(params, image, noise_BN))
   patches = patches_by_hand(image)
-  is_masked_BN = np.asarray(model.mask(noise_BN)) > 0
+  is_masked_BN = is_masked(model, noise_BN)
   np.testing.assert_array_equal(filled[~is_masked_BN], patches[~is_masked_BN])
-  predicted = np.asarray(model.predict(params, image, noise_BN))
+  predicted = np.asarray(compiled(model, "predict")(params, image, noise_BN))
   if norm_pix_loss:
     # With the mean and the deviation of the patch itself.
     predicted = (predicted * patches.std(-1, keepdims=True, ddof=1)
@@ -208,7 +222,7 @@ def test_a_wrong_size_is_named(changes, words):
 
 def test_bfloat16_predicts_in_float32():
   model, params = fresh(dtype="bfloat16")
-  predicted = jax.jit(model.predict)(params, images(), noise())
+  predicted = compiled(model, "predict")(params, images(), noise())
   assert predicted.dtype == jnp.float32
-  exact = jax.jit(fresh()[0].predict)(params, images(), noise())
+  exact = compiled(fresh()[0], "predict")(params, images(), noise())
   np.testing.assert_allclose(predicted, exact, atol=0.1)

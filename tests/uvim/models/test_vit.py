@@ -1,6 +1,7 @@
 """Stage I against the original's numbers, and what it must not do."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -41,10 +42,21 @@ def with_network(model, **changes):
   return dataclasses.replace(model, vit=model.vit.copy(**changes))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def bottleneck(model, params, x, ctx):
   """The oracle's vectors, as the quantizer compares them with its words."""
   x_BLE = model.vit.apply({"params": params}, x, ctx, method="encode")
   return jax.nn.standardize(x_BLE, axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def oracle(model, arrays, x, ctx):
+  return model.oracle(arrays, x, ctx)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def base_model(model, arrays, z_BLE, ctx):
+  return model.base_model(arrays, z_BLE, ctx)
 
 
 def shapes(model):
@@ -230,8 +242,8 @@ def new_panoptic():
 
 def test_the_first_loss_is_that_of_uniform_predictions(new_panoptic):
   model, arrays = new_panoptic
-  logits = model.base_model(arrays, jnp.ones((1, 4, 6)),
-                            jnp.ones((1, 16, 8, 3)))
+  logits = base_model(model, arrays, jnp.ones((1, 4, 6)),
+                      jnp.ones((1, 16, 8, 3)))
   ids = jnp.full((1, 8, 16), 5)
   loss = sum(jnp.mean(losses.softmax_cross_entropy(x, ids))
              for x in logits.values())
@@ -288,16 +300,18 @@ def test_the_loss_without_logits_is_that_of_the_logits(tiny):
           arrays["params"], z_BLE) for loss in (chunked, of_logits))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
                ours, theirs)
-  of_each, _ = model.loss_of_each(arrays, z_BLE, ctx, x, cross_entropy)
+  loss_of_each = jax.jit(model.loss_of_each, static_argnums=4)
+  of_each, _ = loss_of_each(arrays, z_BLE, ctx, x, cross_entropy)
   assert of_each.shape == (2,)
   np.testing.assert_allclose(jnp.mean(of_each), theirs[0][0], rtol=1e-5)
 
 
 def test_the_label_reaches_f_through_the_words_only(tiny):
   model, arrays, x, ctx = tiny
-  coded = model.oracle(arrays, x, ctx)
-  by_code = model.base_model(arrays, model.embed(arrays, coded.code), ctx)
-  by_vectors = model.base_model(arrays, coded.z_BLE, ctx)
+  coded = oracle(model, arrays, x, ctx)
+  z_BLE = model.embed(arrays, coded.code)
+  by_code = base_model(model, arrays, z_BLE, ctx)
+  by_vectors = base_model(model, arrays, coded.z_BLE, ctx)
   jax.tree.map(np.testing.assert_array_equal, by_code, by_vectors)
 
 
@@ -310,7 +324,7 @@ def test_the_image_is_seen_where_it_should_be(tiny, with_image):
 
   def run(ctx):
     return (bottleneck(model, arrays["params"], x, ctx),
-            model.base_model(arrays, z_BLE, ctx)["seg"])
+            base_model(model, arrays, z_BLE, ctx)["seg"])
 
   for ours, other in zip(run(ctx), run(-ctx), strict=True):
     assert np.array_equal(ours, other) != with_image
@@ -333,7 +347,7 @@ def test_bfloat16_decides_between_words_in_float32(tiny):
   assert x_BLE.dtype == jnp.float32
   np.testing.assert_allclose(
       x_BLE, bottleneck(model, arrays["params"], x, ctx), atol=0.15)
-  logits = half.base_model(arrays, x_BLE, ctx)["seg"]
+  logits = base_model(half, arrays, x_BLE, ctx)["seg"]
   assert logits.dtype == jnp.bfloat16
 
 

@@ -1,5 +1,6 @@
 """Attention and encoder blocks: what they compute, and in which precision."""
 
+import functools
 import math
 import re
 
@@ -94,6 +95,14 @@ def loss_and_gradients(model):
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
 
 
+@functools.cache
+def plain_results(stack):
+  """(parameters, loss, its gradients) of a stack without options."""
+  model, inputs = STACKS[stack]
+  params = random_params(model, inputs)
+  return params, *loss_and_gradients(model)(params, *inputs)
+
+
 @pytest.mark.parametrize("options", [
     {"remat": "block"},
     {"scan_layers": True, "remat": "block"},
@@ -101,8 +110,7 @@ def loss_and_gradients(model):
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_scan_over_layers_and_remat_change_nothing(stack, options):
   model, inputs = STACKS[stack]
-  params = random_params(model, inputs)
-  value, grads = loss_and_gradients(model)(params, *inputs)
+  params, value, grads = plain_results(stack)
   scale = max(np.abs(grad).max() for grad in jax.tree.leaves(grads))
 
   other = model.copy(**options)

@@ -70,22 +70,25 @@ def test_what_is_not_there_is_one_line(tmp_path):
   assert "\n" not in str(caught.value)
 
 
-def run(code, tmp_path, **settings):
-  """Runs Python with an empty cache of the hub and no network."""
-  environment = os.environ | {
-      "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", **settings}
-  return subprocess.run(
-      [sys.executable, "-c", code], env=environment, text=True,
-      capture_output=True, check=False)
-
-
+# In another process: the package reads its settings when it is imported.
 LOCATE = """
+import os, sys
 from uvim.registry import ConfigError
 from uvim.store import published
-try:
-  print(published.locate("hf:a/b"))
-except ConfigError as error:
-  print(error)
+
+def locate():
+  try:
+    print(published.locate("hf:a/b"))
+  except ConfigError as error:
+    print(error)
+
+kept, file = sys.argv[1:]
+locate()
+os.rename(kept, file)
+locate()
+# As if the package were not installed.
+sys.modules["huggingface_hub"] = None
+locate()
 """
 
 
@@ -96,21 +99,19 @@ def test_the_package_finds_what_it_has_kept(tmp_path):
   snapshot.mkdir(parents=True)
   (repository / "refs").mkdir()
   (repository / "refs" / "main").write_text(COMMIT)
-  found = run(LOCATE, tmp_path)
-  assert "HF_HUB_OFFLINE=1" in found.stdout
-  assert found.stdout.count("\n") == 1
+  kept = tmp_path / "kept"
+  safetensors_numpy.save_file({"a": np.ones(2, np.float32)}, kept)
   file = snapshot / "model.safetensors"
-  safetensors_numpy.save_file({"a": np.ones(2, np.float32)}, file)
-  found = run(LOCATE, tmp_path)
-  assert found.stdout.strip() == str(file)
+  # An empty cache, and no network.
+  environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+  found = subprocess.run(
+      [sys.executable, "-c", LOCATE, kept, file], env=environment, text=True,
+      capture_output=True, check=False)
+  nothing, path, no_package = found.stdout.splitlines()
+  assert "HF_HUB_OFFLINE=1" in nothing
+  assert path == str(file)
   assert COMMIT in found.stderr
-
-
-def test_without_the_package_the_command_to_install_it_is_told(tmp_path):
-  hide = "import sys; sys.modules['huggingface_hub'] = None\n"
-  found = run(hide + LOCATE, tmp_path)
-  assert "pip install 'huggingface_hub'" in found.stdout
-  assert found.stdout.count("\n") == 1
+  assert "pip install 'huggingface_hub'" in no_package
 
 
 def test_names_of_encoders_lead_to_the_hub():

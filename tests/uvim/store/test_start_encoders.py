@@ -1,5 +1,7 @@
 """Models that start from encoders of other projects, file to features."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -44,17 +46,18 @@ def block(family, patch, input_size):
   return image_encoder.make(fields, "config.model.image_encoder")
 
 
-def start(part, path, params, spec):
-  shapes = {"params": params}
+def start(part, path, shapes, spec):
   return Store().read_start(
-      {part: str(path)}, shapes, kind="lm", encoder_specs={part: spec})
+      {part: str(path)}, {"params": shapes}, kind="lm",
+      encoder_specs={part: spec})
 
 
 def start_stage_ii(path, prior):
-  """Parameters of stage II with the encoder of a file."""
-  params = jax.device_get(prior.init(jax.random.key(0)))
-  loaded = start("encoder", path, params, prior.encoder_specs["encoder"])
-  return tree.unflatten(tree.flatten({"params": params}) | loaded)
+  """Parameters of stage II with the encoder of a file; others are zeros."""
+  shapes = jax.eval_shape(prior.init, jax.random.key(0))
+  loaded = start("encoder", path, shapes, prior.encoder_specs["encoder"])
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  return tree.unflatten(tree.flatten({"params": zeros}) | loaded)
 
 
 def read_case(folder, name, pixels):
@@ -81,7 +84,8 @@ def test_stage_ii_sees_what_the_original_sees(
   image, features = read_case(folder, name, "other_")
   prior = stage_ii(style, 7, image.shape[1:3])
   variables = start_stage_ii(folder / f"enc_{name}.safetensors", prior)
-  encoded = prior.lm.apply(variables, image, method="encode")
+  encode = jax.jit(functools.partial(prior.lm.apply, method="encode"))
+  encoded = encode(variables, image)
   assert_close(encoded, features[:, num_prefix:])
   report = capsys.readouterr().err
   assert "position embedding resized from 4×4 to 6×6" in report
@@ -93,9 +97,9 @@ def test_an_image_encoder_sees_what_the_original_sees(folder):
   """The decoder of MAE is left out; nothing is masked."""
   image, features = read_case(folder, "vit_mae_hf", "")
   encoder = block("mae", 8, image.shape[1:3])
-  params = {"image_encoder": encoder.init(jax.random.key(0))}
+  shapes = jax.eval_shape(encoder.init, jax.random.key(0))
   loaded = start("image_encoder", folder / "enc_vit_mae_hf.safetensors",
-                 params, encoder.spec)
+                 {"image_encoder": shapes}, encoder.spec)
   loaded = tree.unflatten(loaded)["params"]["image_encoder"]
   assert_close(encoder.features(loaded, image), features[:, 1:])
 

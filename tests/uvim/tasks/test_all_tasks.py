@@ -1,5 +1,7 @@
 """What every task has in common, so that no caller asks for its name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,12 @@ def logits_of(name, batch=1):
           for key, shape in shapes.items()}
 
 
+@functools.cache
+def outputs_of(name):
+  """What a task makes of `logits_of`."""
+  return jax.device_get(jax.jit(make(name).outputs)(logits_of(name)))
+
+
 def test_the_released_names_are_names_of_the_same_tasks():
   for name in HEADS:
     released = f"proj.uvim.{name.removesuffix('_segmentation')}_task"
@@ -87,7 +95,7 @@ def test_the_label_spec_is_of_labels_that_the_task_takes(name):
 def test_a_prediction_goes_back_to_the_image_and_into_a_file(name, tmp_path):
   task = make(name)
   image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-  outputs = jax.device_get(task.outputs(logits_of(name)))
+  outputs = outputs_of(name)
   assert tuple(outputs) == task.output_keys
   for key, output in outputs.items():
     output = task.to_image_size(output[0], image)
@@ -105,7 +113,7 @@ def test_a_prediction_goes_back_to_the_image_and_into_a_file(name, tmp_path):
 def test_a_file_that_cannot_be_written_is_one_line(name, tmp_path):
   task = make(name)
   (tmp_path / "folder").write_text("a file is here")
-  output = jax.device_get(task.outputs(logits_of(name)))[task.output_keys[0]]
+  output = outputs_of(name)[task.output_keys[0]]
   with pytest.raises(ConfigError, match="Cannot write .*folder/a"):
     task.write(tmp_path / "folder" / f"a.{task.file_ending}", output[0])
 
@@ -178,7 +186,7 @@ def test_the_mean_of_equal_samples_is_one_of_them(name):
   task = make(name)
   assert task.has_mean == (task.num_categories is None)
   if task.has_mean:
-    outputs = task.outputs(logits_of(name))
+    outputs = outputs_of(name)
     samples = {key: jnp.stack([x, x, x]) for key, x in outputs.items()}
     for key, mean in task.mean(samples).items():
       np.testing.assert_allclose(mean, outputs[key], atol=1e-5)
