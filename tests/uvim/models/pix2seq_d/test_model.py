@@ -119,12 +119,13 @@ def test_what_is_drawn_for_an_example_depends_on_its_key_alone():
   model = make(self_condition=0.5)
   labels = jnp.asarray(np.random.default_rng(1).integers(0, 13, (3, 4, 8, 2)))
   rngs_B = jax.random.split(jax.random.key(1), 3)
-  drawn = model.draw(labels, rngs_B)
-  alone = model.draw(labels[1:2], rngs_B[1:2])
+  draw = jax.jit(model.draw)
+  drawn = draw(labels, rngs_B)
+  alone = draw(labels[1:2], rngs_B[1:2])
   for all_of_them, one in zip(drawn, alone, strict=True):
     np.testing.assert_array_equal(all_of_them[1:2], one)
   assert not np.array_equal(drawn.labels[..., 1], labels[..., 1])
-  kept = make(random_ids=False).draw(labels, rngs_B)
+  kept = jax.jit(make(random_ids=False).draw)(labels, rngs_B)
   np.testing.assert_array_equal(kept.labels, labels)
 
 
@@ -132,7 +133,7 @@ def test_self_conditioning_shows_some_examples_a_first_try():
   model, params = fresh(self_condition=0.5)
   params = decided(params)
   rngs_B = jax.random.split(jax.random.key(1), 2)
-  drawn = model.draw(jnp.ones((2, 4, 8, 2), jnp.int32), rngs_B)
+  drawn = jax.jit(model.draw)(jnp.ones((2, 4, 8, 2), jnp.int32), rngs_B)
 
   @jax.jit
   def loss(sees_estimate_B):
