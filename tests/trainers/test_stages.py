@@ -157,8 +157,10 @@ def test_a_bad_step_changes_nothing_but_the_step(oracle):
 
   changes, where = IN_PARTS
   stage = LmFamily(tiny.stage_ii_config(oracle, **EXACT, **changes))
-  before, _ = tiny.run(stage, steps=2, **where)
-  after, logs = tiny.run(stage, steps=3, batches=batches, **where)
+  states = []
+  _, logs = tiny.run(
+      stage, steps=3, batches=batches, watch=states.append, **where)
+  *_, before, after = states
   assert [int(log["bad"]) for log in logs] == [0, 0, 1]
   assert (before.step, after.step) == (2, 3)
   jax.tree.map(np.testing.assert_array_equal,
@@ -292,7 +294,7 @@ def test_usage_starts_anew_every_epoch(stage1, run1):
 def test_without_an_oracle_the_base_model_trains_alone():
   """oracle_depth = 0: no code, no look-up, no dictionary."""
   stage = VqvaeFamily(tiny.stage_i_config({"oracle_depth": 0}))
-  state, logs = tiny.run(stage, steps=2)
+  state, logs = tiny.run(stage, steps=2, mesh=[("data", 1)])
   assert np.isfinite([log["loss"] for log in logs]).all()
   assert not any(name.startswith("code/") for name in logs[0])
   after = tiny.variables(stage, state)

@@ -51,13 +51,25 @@ def save_stage_i(family, path, seed=3, **params_parts):
   Its heads are drawn too: with their zeros every code would give one output.
   `params_parts` replace what was drawn.
   """
-  params, extra = jax.jit(family.init)(jax.random.key(seed))
+  params, extra = _draw(family.model, seed, family)
   rng = np.random.default_rng(seed)
   for key in sorted(k for k in params if k.startswith("head_"))[::-1]:
     kernel = params[key]["kernel"]
     params[key]["kernel"] = rng.normal(size=kernel.shape).astype(np.float32)
   params = {**params, **params_parts}
   files.save_npz(path, {"params": params, "state": extra["state"]})
+
+
+# Model and seed → what was drawn; many tests draw the same.
+_DRAWN = {}
+
+
+def _draw(model, seed, family):
+  if (model, seed) not in _DRAWN:
+    drawn = jax.jit(family.init)(jax.random.key(seed))
+    _DRAWN[model, seed] = jax.device_get(drawn)
+  # New dicts, which a caller may change.
+  return jax.tree.map(lambda leaf: leaf, _DRAWN[model, seed])
 
 
 def open_family(family):
@@ -81,8 +93,11 @@ def batch(step=0, size=8):
 
 
 def run(family, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),),
-        batches=None):
-  """Trains on `batch(0…)`; returns (state, list of logs), on the host."""
+        batches=None, watch=None):
+  """Trains on `batch(0…)`; returns (state, list of logs), on the host.
+
+  `watch` is called with the first state and that after each step, on the host.
+  """
   mesh = sharding.make_mesh(mesh)
   init, tx, _ = make_init(family, family.config, family.config.total_steps)
   rng = jax.random.PRNGKey(0)
@@ -95,9 +110,13 @@ def run(family, *, steps=3, mesh=(("data", -1),), rules=((".*", "replicate"),),
   logs = []
   with jax.set_mesh(mesh):
     state = jax.jit(init, out_shardings=shardings)(rng)
+    if watch:
+      watch(jax.device_get(state))
     frozen = jax.device_put(frozen, sharding.replicated(mesh))
     for step in range(steps):
       data = sharding.shard_batch((batches or batch)(step), mesh)
       state, log = step_fn(state, frozen, data)
       logs.append(jax.device_get(log))
+      if watch:
+        watch(jax.device_get(state))
   return jax.device_get(state), logs

@@ -157,7 +157,8 @@ def test_a_fresh_model_is_uniform_over_the_vocabulary():
   model = lm.LM(**TINY | dict(num_layers=1))
   image, text = random_batch(model)
   params = lm_prior.init_lm(model, jax.random.key(0))
-  loss = nll(model.apply({"params": params}, image, text), text)
+  logits_BLV = jax.jit(model.apply)({"params": params}, image, text)
+  loss = nll(logits_BLV, text)
   np.testing.assert_allclose(loss, math.log(model.vocab_size), rtol=1e-6)
   # The paper's dictionary: 4096 words and the start word.
   assert math.log(LARGE["vocab_size"]) == pytest.approx(8.3180, abs=5e-5)
@@ -190,7 +191,7 @@ def test_without_autoregression_no_logit_depends_on_a_word():
   np.testing.assert_array_equal(logits, forward(image, text[:, ::-1]))
   assert np.abs(logits - forward(-image, text)).max() > 1e-3
   # The released ablation zeroes embeddings: word 0 itself means something.
-  plain = lm.LM(**TINY).apply({"params": params}, image, 0 * text)
+  plain = jax.jit(lm.LM(**TINY).apply)({"params": params}, image, 0 * text)
   assert np.abs(logits - plain).max() > 1e-3
 
 
@@ -198,10 +199,10 @@ def test_bfloat16_changes_precision_only():
   model = lm.LM(**TINY)
   params = random_params(model)
   image, text = random_batch(model)
-  fine = model.apply({"params": params}, image, text)
+  fine = jax.jit(model.apply)({"params": params}, image, text)
   coarse_model = lm.LM(**TINY, dtype="bfloat16")
   assert shapes_of("tiny") == shapes_of("tiny", dtype="bfloat16")
-  coarse = coarse_model.apply({"params": params}, image, text)
+  coarse = jax.jit(coarse_model.apply)({"params": params}, image, text)
   assert coarse.dtype == jnp.float32
   difference = np.abs(coarse - fine)
   assert 0 < difference.mean() < 0.03 * np.abs(fine).mean()
@@ -244,12 +245,17 @@ def test_a_word_on_a_grid_gets_the_image_token_at_its_place():
   sizes = TINY | {"code_grid": (2, 3)}
   model = lm.LM(**sizes)
   params = lm_prior.init_lm(model, jax.random.key(0))
-  bound = model.bind({"params": params})
+
+  @jax.jit
+  def places(encoded_BND):
+    bound = model.bind({"params": params})
+    return bound.packed_decoder(encoded_BND)["places"]
+
   encoded_BND = np.random.default_rng(0).normal(size=(2, 6, 8))
-  before = bound.packed_decoder(jnp.float32(encoded_BND))["places"]
+  before = places(jnp.float32(encoded_BND))
   # A change of one token of one image changes one place of that image.
   encoded_BND[1, 4] += 1
-  after = bound.packed_decoder(jnp.float32(encoded_BND))["places"]
+  after = places(jnp.float32(encoded_BND))
   has_changed_BL = np.any(np.asarray(before != after), axis=-1)
   assert np.argwhere(has_changed_BL).tolist() == [[1, 4]]
   with pytest.raises(ConfigError, match=r"\(2, 2\) has 4 places; seq_len = 6"):

@@ -57,7 +57,8 @@ def test_soft_words_change_no_word_and_become_the_words_when_cold(tiny, hard):
 def test_soft_vectors_are_means_under_the_full_model(tiny):
   model, params, image = tiny
   soft = sampling.sample(*tiny, SEEDS, soft=SoftWords(0.7, None, CODEWORDS))
-  logits_BLV = model.apply({"params": params}, image, soft.code[:, 0] + 1)
+  logits_BLV = jax.jit(model.apply)(
+      {"params": params}, image, soft.code[:, 0] + 1)
   np.testing.assert_allclose(
       soft.vectors[:, 0], mean_vectors(CODEWORDS, 0.7, logits_BLV), atol=1e-5)
 
