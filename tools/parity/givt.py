@@ -71,9 +71,10 @@ def _compare_densities(file, theirs, about) -> Iterator[Quantity]:
   for name in ("fixed_square_plus", "old_square_plus"):
     is_fixed = name == "fixed_square_plus"
     of_form = common.below(theirs, f"{name}/")
-    form = make_form(
-        about, of_form["x"].shape[-1], fix_square_plus=is_fixed)
-    ours = jax.jit(functools.partial(_run_density, form))(of_form)
+    out_dim = of_form["x"].shape[-1]
+    form = make_form(about, out_dim, fix_square_plus=is_fixed)
+    run = jax.jit(functools.partial(_run_density, form))
+    ours = run(of_form)
     quantities = common.match(
         f"{file}/{name}", of_form, ours, inputs=["logits", "x"])
     for quantity in quantities:
@@ -103,27 +104,30 @@ def _run_density(form: MixtureForm, theirs) -> dict[str, Any]:
 def _compare_stage_i(file, theirs, about) -> Iterator[Quantity]:
   model = _make_stage_i(about)
   classes = {label: num for label, (_, num) in about["inout_specs"].items()}
-  stored = {name: array for name, array in theirs.items()
-            if name.startswith(_PARAMS)}
+  stored = _renamed(common.below(theirs, _PARAMS), _PARAMS)
   arrays = tree.unflatten(givt_files.rename(stored, classes))
   labels = _labels_in_patches(about, theirs["labels"])
   run = jax.jit(functools.partial(_run_stage_i, model, about["beta"]))
   ours, grads = run(arrays["params"], labels, theirs["noise"])
   yield from common.match(
       file, theirs, ours, inputs=["params/*", "grad/*", "labels", "noise"])
-  their_grads = givt_files.rename(
-      {_PARAMS + name: array
-       for name, array in common.below(theirs, common.GRADIENTS).items()},
-      classes)
+  # Gradients have the names of their parameters, which get our names.
+  stored_grads = _renamed(common.below(theirs, common.GRADIENTS), _PARAMS)
+  their_grads = givt_files.rename(stored_grads, classes)
+  their_grads = common.below(their_grads, _PARAMS)
   our_grads = tree.flatten(grads)
   # The original has one bias for all labels, ours has one for each.
   for label in list(classes)[1:]:
     name = f"embedding_{label}/bias"
-    del our_grads[name], their_grads[_PARAMS + name]
+    del our_grads[name]
+    del their_grads[name]
   yield from common.match_gradients(
-      file, our_grads,
-      {common.GRADIENTS + name.removeprefix(_PARAMS): grad
-       for name, grad in their_grads.items()})
+      file, our_grads, _renamed(their_grads, common.GRADIENTS))
+
+
+def _renamed(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+  """The arrays, each with the prefix before its name."""
+  return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
 def _make_stage_i(about: Mapping[str, Any]) -> GuidedModel:
@@ -150,17 +154,17 @@ def _labels_in_patches(about, labels) -> dict[str, Any]:
 
 def _run_stage_i(model: GuidedModel, beta, params, labels, noise_BLE):
   """(our arrays by the fixture's names, the gradients of the loss)."""
-  (_, ours), grads = jax.value_and_grad(
-      functools.partial(_stage_i_loss, model, beta), has_aux=True)(
-          params, labels, noise_BLE)
+  loss = functools.partial(_stage_i_loss, model, beta)
+  loss_and_gradient = jax.value_and_grad(loss, has_aux=True)
+  (_, ours), grads = loss_and_gradient(params, labels, noise_BLE)
   return ours, grads
 
 
 def _stage_i_loss(model, beta, params, labels, noise_BLE):
   """The loss as the original has it, with the noise of the fixture."""
   arrays = {"params": params, "state": {}}
-  network_inputs = {"params": params}, labels, None
-  head_BLE = model.vit.apply(*network_inputs, method="encode")
+  head_BLE = model.vit.apply(
+      {"params": params}, labels, None, method="encode")
   mean_BLE, log_variance_BLE = gaussian.posterior(head_BLE)
   z_BLE = gaussian.with_noise(mean_BLE, log_variance_BLE, noise_BLE)
   logits = model.base_model(arrays, z_BLE, None)
@@ -179,8 +183,10 @@ def _stage_i_loss(model, beta, params, labels, noise_BLE):
       # Pixels without a label, of id -1, count in the mean all the same.
       counts_BNP = ids_BNP != 0 if name == "mask_zero" else None
       rec_B += jnp.mean(loss_BNP, axis=(1, 2), where=counts_BNP)
-    ours |= {f"{name}/rec": rec_B, f"{name}/kl": kl_B,
-             f"{name}/loss": jnp.mean(rec_B + beta * kl_B)}
+    loss_B = rec_B + beta * kl_B
+    ours[f"{name}/rec"] = rec_B
+    ours[f"{name}/kl"] = kl_B
+    ours[f"{name}/loss"] = jnp.mean(loss_B)
   return ours["plain/loss"], ours
 
 
@@ -248,7 +254,9 @@ def compare_names(fixture: Fixture) -> Iterator[Quantity]:
   for line in fixture.path.read_text().splitlines():
     name, shape, dtype = re.fullmatch(r"(\S+) (\(.*\)) (\w+)", line).groups()
     sizes = tuple(int(size) for size in re.findall(r"\d+", shape))
-    theirs[_PARAMS + name] = np.broadcast_to(np.zeros((), dtype), sizes)
+    # Of any size, it takes the memory of one number.
+    zero = np.zeros((), dtype)
+    theirs[_PARAMS + name] = np.broadcast_to(zero, sizes)
   if givt_files.is_stage_i(theirs):
     theirs = givt_files.rename(theirs)
   ours = _model_arrays(theirs)

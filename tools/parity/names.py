@@ -21,14 +21,19 @@ def compare(fixture: Fixture) -> Iterator[Quantity]:
   Each other line is name, shape and dtype of an array, with tabs between.
   """
   head, *lines = fixture.path.read_text().splitlines()
-  fields = ast.literal_eval(head[head.index("{"):])
+  fields_text = head[head.index("{"):]
+  fields = ast.literal_eval(fields_text)
   theirs = {tuple(line.split("\t")) for line in lines}
   ours = set()
   for name, array in _model_arrays(fields).items():
     shape = str(tuple(array.shape))
     ours.add((name, shape, array.dtype.name))
-  different = sorted({name for name, *_ in theirs ^ ours})
-  note = f"differ: {', '.join(different[:3])} …" if different else ""
+  # Lines that one side alone has.
+  different = {name for name, *_ in theirs ^ ours}
+  note = ""
+  if different:
+    first_names = sorted(different)[:3]
+    note = f"differ: {', '.join(first_names)} …"
   title = f"{fixture.name}: {len(theirs)} names, shapes, dtypes"
   our_lines = np.array(sorted(ours))
   their_lines = np.array(sorted(theirs))

@@ -70,16 +70,24 @@ def _describe_values(task: AbstractTask, outputs: Mapping[str, np.ndarray]
   pairs = segments.pairs_of(task, outputs)
   if pairs is not None:
     classes_HW = pairs[0][..., 0]
-    present = np.unique(classes_HW[classes_HW > 0]).tolist()
-    return {"values": data_url(pixels.rgb_from_ids(classes_HW)),
-            "present": present}
+    present = np.unique(classes_HW)
+    # Class 0 is void.
+    present = present[present > 0]
+    return {"values": _numbers_url(classes_HW), "present": present.tolist()}
   if task.scale is None:
     return {}
-  numbers = np.asarray(outputs[task.output_keys[0]])[0]
+  key = task.output_keys[0]
+  numbers = np.asarray(outputs[key])[0]
   # A hole may be NaN or infinite.
   known = np.nan_to_num(numbers, nan=0, posinf=0, neginf=0)
-  thousandths = np.rint(np.clip(known, 0, _MOST) * _PER_UNIT).astype(np.int32)
-  return {"values": data_url(pixels.rgb_from_ids(thousandths))}
+  known = np.clip(known, 0, _MOST)
+  thousandths = np.rint(known * _PER_UNIT)
+  return {"values": _numbers_url(thousandths.astype(np.int32))}
+
+
+def _numbers_url(numbers_HW: np.ndarray) -> str:
+  """Whole numbers from 0 as a PNG: R + 256 G + 65536 B."""
+  return data_url(pixels.rgb_from_ids(numbers_HW))
 
 
 def data_url(image_HWC: np.ndarray) -> str:
