@@ -35,7 +35,7 @@ def family(model=None, **changes):
 
 @pytest.fixture(scope="module")
 def trained():
-  return tiny.run(family(), steps=STEPS)
+  return tiny.run(family(), steps=STEPS, mesh=[("data", 1)])
 
 
 def test_the_teacher_follows_the_student(trained):
