@@ -37,7 +37,7 @@ def family(**changes):
 
 @pytest.fixture(scope="module")
 def trained():
-  return tiny.run(family(), steps=STEPS)
+  return tiny.run(family(), steps=STEPS, mesh=[("data", 1)])
 
 
 def predictions(name, state, batch, **options):

@@ -58,7 +58,7 @@ def test_stage_ii_learns_all_words_of_the_oracle(oracle):
   frozen = tiny.open_family(family).frozen
   code = jax.jit(family.targets)(frozen, tiny.batch())
   assert code.shape == (8, *SHAPE)
-  state, logs = tiny.run(family, steps=1)
+  state, logs = tiny.run(family, steps=1, mesh=[("data", 1)])
   # A new model finds all words of a place equally likely.
   assert logs[0]["loss"] == pytest.approx(np.log(tiny.WORDS + 1), rel=1e-3)
   # A loss is of a word, and a code has two for each place.
