@@ -138,8 +138,9 @@ class TrainConfig:
       None, doc="Preprocessing of `val_split`.", source="L1, L2")
   pp_modules: Sequence[str] | None = field(
       None, doc="Tables of ops that the strings may use: `ops_general`, "
-      "`ops_image`, `ops_normals`, `proj.uvim.pp_ops`. None: all.",
-      source="L2 all but `ops_normals`")
+      "`ops_image`, `ops_colors`, `ops_normals`, `ops_clips`, "
+      "`proj.uvim.pp_ops`. None: all.",
+      source="L2 `ops_general`, `ops_image`, `proj.uvim.pp_ops`")
   shuffle_buffer_size: int | None = field(
       None, doc="No code reads it. It is accepted because both listings set "
       "it. Here the order of the examples is a permutation of the whole split, "
