@@ -87,6 +87,7 @@ def source(tmp_path_factory):
   data_dir = tmp_path_factory.mktemp("clips")
   config = rooms.RoomsConfig(
       name="few_clips", sizes={"train": 1}, is_clips=True,
+      seeds=rooms.CLIP_SEEDS,
       scenes=functools.partial(worker.scenes, kind="clip", processes=0))
   builder = rooms.build(data_dir, config)
   return sources.Source(builder, "rooms/few_clips", "train")

@@ -189,7 +189,7 @@ def test_the_command_line_writes_the_list(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("argv,words", [
-    (["C9"], ["'C9'", "C1"]),
+    (["C10"], ["'C10'", "C1"]),
     (["C1", "grwoth"], ["'grwoth'", "'growth'"]),
     (["C6", "--json", "nowhere/rows.json"], ["nowhere/rows.json"]),
 ])
