@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,11 +42,16 @@ config.score = dict(split="validation[:5]", log_steps=10, pred="loss",
 """
 
 
-def call_two(argv, log, timeout=900):
-  """Exit codes of two processes of four devices each."""
+def call_two(runs, timeout=900):
+  """The exit codes of each run, by two processes of four devices each.
+
+  Args:
+    runs: pairs (log, arguments).
+    timeout: of all together, in seconds.
+  """
   process = subprocess.Popen(
-      [sys.executable, "-m", "tests.trainers.two_processes", "2", str(log),
-       *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+      [sys.executable, "-m", "tests.trainers.two_processes", "2",
+       json.dumps(runs)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
       start_new_session=True, env={
           **os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu",
           # A program that one process compiles and another reads from the
@@ -56,8 +62,8 @@ def call_two(argv, log, timeout=900):
   except subprocess.TimeoutExpired:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    pytest.fail("two processes hang; their words are in " + str(log))
-  return json.loads(out.splitlines()[-1])
+    pytest.fail(f"two processes hang; their words are in the logs of {runs}")
+  return [json.loads(line) for line in out.splitlines()[-len(runs):]]
 
 
 @pytest.fixture(scope="module")
@@ -117,23 +123,45 @@ def with_a_broken_evaluator(folder):
   return folder / "two.py"
 
 
-def test_a_run_of_eight_devices_goes_on_in_two_processes(folder):
+class Ended(NamedTuple):
+  """A run of two processes: exit codes, and what each of them wrote."""
+  workdir: pathlib.Path
+  codes: list[int]
+  texts: list[str]
+
+
+@pytest.fixture(scope="module")
+def ended(folder):
+  """A run that goes on in two processes, and one whose workdir is in use."""
   # The name of the workdir is a pattern, and no data are there yet: one of the
   # processes renders them. Their bytes may differ, if not what they say.
-  workdir = half_of(folder, "two[1]*")
-  before = (workdir / "config.json").stat().st_mtime_ns
-  log = folder / "log"
-  argv = cli.arguments(
-      with_a_broken_evaluator(folder), workdir, data_dir=folder / "no_data",
-      on_other_data="warn")
-  codes = call_two(argv, log)
-  texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+  goes_on = half_of(folder, "two[1]*")
+  held = half_of(folder, "held")
+  runs = [
+      (f"{folder}/log", cli.arguments(
+          with_a_broken_evaluator(folder), goes_on,
+          data_dir=folder / "no_data", on_other_data="warn")),
+      (f"{folder}/held_log", cli.arguments(folder / "vqvae.py", held))]
+  with Lock(held / "run.lock", "W"):
+    codes = call_two(runs)
+  found = []
+  for workdir, (log, _), codes_of_run in zip(
+      (goes_on, held), runs, codes, strict=True):
+    texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+    found.append(Ended(workdir, codes_of_run, texts))
+  return found
+
+
+def test_a_run_of_eight_devices_goes_on_in_two_processes(folder, ended):
+  workdir, codes, texts = ended[0]
   assert codes == [0, 0], "\n".join(texts)
   assert "".join(texts).count("Rendering 96 scenes") == 1
   assert "resumed at step 16" in texts[0] and "8 device(s)" in texts[0]
   # The second process reports nothing.
   assert "step 20/20" in texts[0] and "step" not in texts[1]
-  assert (workdir / "config.json").stat().st_mtime_ns > before
+  # The config of the run that goes on is written anew.
+  written = (workdir / "config.json").stat().st_mtime_ns
+  assert written > (folder / "whole/config.json").stat().st_mtime_ns
   # An evaluator may fail in one process alone; neither waits for the other.
   assert "could not score at step 20: NotADirectoryError" in texts[0]
   failed, = [line for line in read_lines(workdir) if FAILED in line]
@@ -141,13 +169,9 @@ def test_a_run_of_eight_devices_goes_on_in_two_processes(folder):
   assert_agree(workdir, folder / "whole")
 
 
-def test_a_refusal_of_one_process_ends_both(folder):
+def test_a_refusal_of_one_process_ends_both(ended):
   """Neither waits for the other."""
-  workdir = half_of(folder, "held")
-  log = folder / "held_log"
-  with Lock(workdir / "run.lock", "W"):
-    codes = call_two(cli.arguments(folder / "vqvae.py", workdir), log)
-  texts = [pathlib.Path(f"{log}.{i}").read_text() for i in (0, 1)]
+  workdir, codes, texts = ended[1]
   assert codes == [2, 2], "\n".join(texts)
   refusal = f"--workdir {workdir} is in use by process {os.getpid()}"
   assert f"error: {refusal}" in texts[0]

@@ -1,9 +1,10 @@
-"""Runs a trainer as several processes on this machine.
+"""Runs a trainer as several processes on this machine, again and again.
 
-  python -m tests.trainers.two_processes COUNT LOG ARGUMENTS…
+  python -m tests.trainers.two_processes COUNT RUNS
 
-They are forked from one process that has imported what is slow to import.
-Leaves with the exit codes of all, as one line of JSON on stdout.
+RUNS is JSON: [log, arguments] of each run. Their processes are forked from one
+that has imported what is slow to import. Prints the exit codes of each run, as
+one line of JSON.
 """
 
 import json
@@ -43,4 +44,6 @@ def run(count, log, argv):
 
 if __name__ == "__main__":
   import pp.stream  # noqa: F401
-  print(json.dumps(run(int(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+  for log, argv in json.loads(sys.argv[2]):
+    codes = run(int(sys.argv[1]), log, argv)
+    print(json.dumps(codes), flush=True)
