@@ -76,7 +76,8 @@ KINDS = (
     Kind("postprocess*.json", diffusion_training.compare_postprocess),
     Kind("preprocess*.json", diffusion_training.compare_preprocess),
     Kind("optimizer*.json", diffusion_training.compare_optimizer),
-    Kind("encoder*.json", pix2seq_d.compare_encoder),
+    # `encoders.json` belongs to the pretrained encoders above.
+    Kind("encoder[!s]*json", pix2seq_d.compare_encoder),
     Kind("transunet*.json", pix2seq_d.compare_decoder),
     Kind("model*.json", pix2seq_d.compare_model),
     Kind("trajectory*.json", pix2seq_d.compare_trajectory),

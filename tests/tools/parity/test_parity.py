@@ -99,6 +99,16 @@ def test_files_are_found_by_pattern_and_go_to_the_longest_name(tmp_path):
   assert [path.name for path in others] == ["notes.txt", "stage1_lost_out.npz"]
 
 
+def test_a_list_of_encoders_is_not_an_encoder_of_pix2seq_d(tmp_path):
+  for name in ("encoder.json", "encoder.npz", "encoder_vit.json",
+               "encoder_vit.npz", "encoders.json"):
+    (tmp_path / name).touch()
+  found, others = fixture_files.find(tmp_path, parity.KINDS)
+  names = [fixture.path.name for fixture in found]
+  assert names == ["encoder.json", "encoder_vit.json"]
+  assert [path.name for path in others] == ["encoders.json"]
+
+
 @pytest.fixture
 def write_measures(tmp_path):
   """Writes a fixture of one file, with changes; returns its folder."""
