@@ -3,7 +3,9 @@
 The only file that touches absl, in whose flags ml_collections reads a config.
 """
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 
 import absl.logging
 import ml_collections
@@ -50,12 +52,29 @@ def _parse(path: str, overrides: Sequence[str]) -> Config:
   argv = ["uvim", f"--config={path}", *overrides]
   flag = config_flags.DEFINE_config_file(
       "config", None, "", lock_config=True, flag_values=values, sys_argv=argv)
-  values(argv)
   try:
-    flag.value.keys  # noqa: B018
+    with _no_bytecode():
+      values(argv)
+      flag.value.keys  # noqa: B018
   except OSError as e:  # ml_collections reports an absent file at first use.
     raise ConfigError(f"--config {path}: there is no such file.") from e
   return flag.value
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+  """Keeps Python from storing the bytecode of what it imports here.
+
+  Python takes stored bytecode for up to date if the file has the same size and
+  the same second of change. A config that was edited twice within a second
+  would then be read as it was before.
+  """
+  before = sys.dont_write_bytecode
+  sys.dont_write_bytecode = True
+  try:
+    yield
+  finally:
+    sys.dont_write_bytecode = before
 
 
 def _check_overrides(config, overrides: Sequence[str]) -> None:
