@@ -1,8 +1,9 @@
 """How fast a run is and when it will be done: what its progress line says.
 
-Training steps and the passes of evaluators are timed apart. Before an evaluator
-has made its first pass, each of its images is taken to last as long as one in
-training.
+Training steps and the passes of evaluators are timed apart. How long a pass
+takes is not known before the first one: a language model draws word by word,
+perhaps several samples, and an image encoder may run. No step tells of that.
+Until then the line names the evaluators that it does not count.
 """
 
 import resource
@@ -62,7 +63,8 @@ class Pace:
     self._step = start_step
     self._time = clock()
     self._has_compiled = False
-    self._has_told_all = False
+    # The evaluators that the newest line with all parts did not count.
+    self._told_untimed: list[str] | None = None
     self._pass_seconds: dict[str, float] = {}  # Evaluator → its newest pass.
 
   def is_due(self, step: int) -> bool:
@@ -98,30 +100,38 @@ class Pace:
     return f"{beginning}  {images_per_second:.3g} img/s  {left}"
 
   def _left(self, step: int, step_seconds: float) -> str:
-    """The time to the end; once a session, what it is made of."""
-    image_seconds = step_seconds / self._batch_size
+    """The time to the end; with its parts once and when more are known."""
     training = (self._total_steps - step) * step_seconds
-    scoring = self._scoring_seconds(step, image_seconds)
+    scoring = self._scoring_seconds(step)
+    untimed = self._untimed(step)
     left = f"{duration(training + scoring)} left"
     is_early = step < self._first_step + _TIMED_STEPS
-    if is_early or self._has_told_all:
-      return left
-    self._has_told_all = True
+    if is_early or untimed == self._told_untimed:
+      return f"{left} without evaluations" if untimed else left
+    self._told_untimed = untimed
     parts = ""
     if scoring:
-      is_guess = len(self._pass_seconds) < len(self._passes)
-      guess = " (a guess before the first)" if is_guess else ""
-      parts = f", of which evaluations take {duration(scoring)}{guess}"
+      parts += f", of which evaluations take {duration(scoring)}"
+    if untimed:
+      parts += (f", without the evaluations {', '.join(untimed)}, whose time "
+                "is not known before their first pass")
     return f"about {left}{parts}; memory so far: {peak_memory()}"
 
-  def _scoring_seconds(self, step: int, image_seconds: float) -> float:
-    """How long the passes at `step` and later will take."""
+  def _scoring_seconds(self, step: int) -> float:
+    """How long the passes at `step` and later will take, if it is known."""
     total = 0.0
     for item in self._passes:
-      guess = item.num_images * image_seconds
-      seconds = self._pass_seconds.get(item.name, guess)
+      seconds = self._pass_seconds.get(item.name, 0.0)
       total += seconds * self._num_left(item, step)
     return total
+
+  def _untimed(self, step: int) -> list[str]:
+    """The evaluators that are still to make their first pass."""
+    names = []
+    for item in self._passes:
+      if item.name not in self._pass_seconds and self._num_left(item, step):
+        names.append(item.name)
+    return names
 
   def _num_left(self, item: Pass, step: int) -> int:
     """How many passes an evaluator makes at `step` and later."""

@@ -49,15 +49,36 @@ def test_the_time_left_is_that_of_the_steps_since_the_last_line(clock):
   assert line_after(clock, made, 1, 4).endswith("8 img/s  6 s left")
 
 
-def test_once_the_time_is_told_with_its_parts(clock):
+def test_no_time_is_told_that_is_not_known(clock):
   passes = [Pass("uvim", 250, 100), Pass("zero", None, 40)]
   made = make_pace(clock, passes)
   line_after(clock, made, 38, 1)
-  line = line_after(clock, made, 5, 6)
-  # 994 steps; 4 passes of 100 images, one of 40; 8 images a second.
-  assert "  about 17 min left, of which evaluations take 55 s (a " in line
-  assert "; memory so far: " in line and line.endswith(" GB")
-  assert line_after(clock, made, 1, 7).endswith("8 img/s  17 min left")
+  assert line_after(clock, made, 4, 5).endswith(" 17 min left without "
+                                                "evaluations")
+  line = line_after(clock, made, 1, 6)
+  assert ("  about 17 min left, without the evaluations uvim, zero, whose time "
+          "is not known before their first pass; memory so far: ") in line
+  assert line.endswith(" GB")
+  line = line_after(clock, made, 1, 7)
+  assert line.endswith("8 img/s  17 min left without evaluations")
+
+
+def test_the_parts_are_told_again_when_more_are_known(clock):
+  passes = [Pass("uvim", 250, 100), Pass("zero", None, 40)]
+  made = make_pace(clock, passes)
+  line_after(clock, made, 38, 1)
+  line_after(clock, made, 5, 6)
+  made.note_pass("uvim", 400.0)
+  made.pause(250)
+  # 740 steps of a second, and passes after the steps 500, 750 and 1000.
+  line = line_after(clock, made, 10, 260)
+  assert ("about 32 min left, of which evaluations take 20 min, without the "
+          "evaluations zero, whose time") in line
+  made.note_pass("zero", 30.0)
+  made.pause(260)
+  line = line_after(clock, made, 10, 270)
+  assert "about 33 min left, of which evaluations take 20 min; mem" in line
+  assert line_after(clock, made, 10, 280).endswith(" img/s  32 min left")
 
 
 def test_a_pass_that_was_timed_counts_as_it_was(clock):
