@@ -7,13 +7,14 @@ from typing import Any
 
 from tools.sweeps import figures
 from tools.sweeps.figures import Figure
+from tools.sweeps.origin import Origin
 from tools.sweeps.plan import Sweep
 from tools.sweeps.results import CellReport, Results
 
 
 def page_of(name: str, sweep: Sweep, results: Results, *,
             command: str) -> str:
-  """Table, effects, cells, and what is missing.
+  """Where it comes from, table, effects, cells, and what is missing.
 
   Args:
     name: of the sweep; its plot lies beside the page as NAME.png.
@@ -28,7 +29,7 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
   paragraphs = [
       f"# {results.title}",
       f"    {command}",
-      "Ours is the mean ± standard deviation over seeds.",
+      _origin(results.origin),
       *tables,
       f"![{name}]({name}.png)",
       "## Effects",
@@ -41,6 +42,23 @@ def page_of(name: str, sweep: Sweep, results: Results, *,
     items = [f"* {line}" for line in missing]
     paragraphs += ["## Not there", "\n".join(items)]
   return "\n\n".join(paragraphs) + "\n"
+
+
+def _origin(origin: Origin) -> str:
+  """Commits, seeds, runs and minutes, as a list."""
+  commits = ", ".join(origin.commits) or "none yet"
+  seeds = "1, so no figure has a spread"
+  if origin.num_seeds > 1:
+    seeds = (f"{origin.num_seeds}; ours is their mean ± their standard "
+             "deviation")
+  minutes = "not noted"
+  if origin.minutes is not None:
+    minutes = f"{origin.minutes:.0f} for all of them, one after the other"
+  return "\n".join([
+      f"* Commit: {commits}",
+      f"* Seeds: {seeds}",
+      f"* Runs: {origin.num_done} of {origin.num_runs} done",
+      f"* Minutes: {minutes}"])
 
 
 def _rows(sweep: Sweep, results: Results) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tools.sweeps import figures, plan, runs, verdicts
 from tools.sweeps.figures import Figure
+from tools.sweeps.origin import Origin, origin_of
 from tools.sweeps.plan import Cell, Cells, Sweep
 from tools.sweeps.runs import Run
 from tools.sweeps.verdicts import Verdict
@@ -50,12 +51,14 @@ class Results:
     cells: by name.
     scores: score → cell → figure.
     checks: a verdict for each effect.
+    origin: commits, seeds, runs and minutes.
   """
   title: str
   configs: tuple[str, ...]
   cells: Mapping[str, CellReport]
   scores: Mapping[str, Mapping[str, Figure]]
   checks: list[Verdict]
+  origin: Origin
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
@@ -76,7 +79,7 @@ def collect(sweep: Sweep, cells: Cells) -> Results:
   configs = tuple(stage.config for stage in stages if stage is not None)
   return Results(
       sweep.title, configs, reports, scores,
-      verdicts.judge_all(sweep, scores))
+      verdicts.judge_all(sweep, scores), origin_of(cells))
 
 
 def _report_of(cell: Cell, runs_by_seed: Mapping[int, plan.CellRuns]

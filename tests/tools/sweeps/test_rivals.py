@@ -198,7 +198,7 @@ def test_a_trade_off_is_one_plot_more(tmp_path):
   widths = []
   for trade_off in (None, recipe.TradeOff(cost="ms", quality="pq")):
     sweep = recipe.Sweep("", None, cells, scores, trade_off=trade_off)
-    made = results.Results("", (), {}, found, [])
+    made = results.Results("", (), {}, found, [], origin=None)
     plot.draw(tmp_path / "plot.png", sweep, made)
     with Image.open(tmp_path / "plot.png") as image:
       widths.append(image.width)
