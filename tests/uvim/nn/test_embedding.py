@@ -9,6 +9,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from uvim.nn import embedding
@@ -51,23 +52,56 @@ def assert_close(ours, expected):
     np.testing.assert_allclose(x, y, atol=1e-5)
 
 
-def test_embedding_ids_equals_the_one_hot_product_and_its_gradient():
+def by_products(kernel_KPD, ids_TP):
+  """As on a GPU: three chunks of two pixels."""
+  return embedding.embed_by_products(kernel_KPD, ids_TP, "float32", 2)
+
+
+WAYS = {"rows": embedding.embed_by_rows, "products": by_products}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_embedding_ids_equals_the_one_hot_product_and_its_gradient(way):
   case = embedding_case()
-  ours = jax.jit(with_gradient(embedding.embed_ids))(*case)
+  ours = jax.jit(with_gradient(WAYS[way]))(*case)
   expected = jax.jit(with_gradient(one_hot_product))(*case)
   assert_close(ours, expected)
 
 
-def test_embedding_gradient_is_the_same_on_eight_devices():
+def test_a_cpu_embeds_by_rows():
+  kernel_KPD, ids_TP, _ = embedding_case()
+  program = jax.make_jaxpr(embedding.embed_ids)(kernel_KPD, ids_TP)
+  expected = jax.make_jaxpr(embedding.embed_by_rows)(kernel_KPD, ids_TP)
+  assert str(program) == str(expected)
+
+
+def test_products_of_half_precision_are_summed_in_float32():
+  # Rounded before, so that factors in bfloat16 lose nothing.
+  kernel_KPD, ids_TP, grad_TD = embedding_case()
+  kernel_KPD = kernel_KPD.astype(jnp.bfloat16).astype(jnp.float32)
+  grad_TD = grad_TD.astype(jnp.bfloat16).astype(jnp.float32)
+
+  def in_half_precision(kernel_KPD, ids_TP):
+    return embedding.embed_by_products(kernel_KPD, ids_TP, "bfloat16", 3)
+
+  case = (kernel_KPD, ids_TP, grad_TD)
+  ours = jax.jit(with_gradient(in_half_precision))(*case)
+  expected = jax.jit(with_gradient(embedding.embed_by_rows))(*case)
+  assert_close(ours, expected)
+  assert all(array.dtype == jnp.float32 for array in ours)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_embedding_gradient_is_the_same_on_eight_devices(way):
   kernel_KPD, ids_TP, grad_TD = embedding_case()
   mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
-  by_rows = NamedSharding(mesh, PartitionSpec("data"))
+  by_tokens = NamedSharding(mesh, PartitionSpec("data"))
   everywhere = NamedSharding(mesh, PartitionSpec())
-  embed = jax.jit(with_gradient(embedding.embed_ids))
+  embed = jax.jit(with_gradient(WAYS[way]))
   on_eight = embed(
       jax.device_put(kernel_KPD, everywhere),
-      jax.device_put(ids_TP, by_rows),
-      jax.device_put(grad_TD, by_rows),
+      jax.device_put(ids_TP, by_tokens),
+      jax.device_put(grad_TD, by_tokens),
   )
   on_one = embed(kernel_KPD, ids_TP, grad_TD)
   assert_close(on_eight, on_one)
@@ -78,7 +112,7 @@ def test_nothing_of_one_hot_size_is_ever_made():
   pixels = 16
   classes = 32
   width = 8
-  program = jax.make_jaxpr(with_gradient(embedding.embed_ids))(
+  program = jax.make_jaxpr(with_gradient(embedding.embed_by_rows))(
       jnp.zeros((classes, pixels, width)),
       jnp.zeros((tokens, pixels), jnp.int32),
       jnp.zeros((tokens, width)),
