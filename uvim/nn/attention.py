@@ -3,16 +3,18 @@
 B batch · A heads · T query tokens · S key tokens · H head size · t queries of
 one block
 
-The scores [B, A, T, S] are never whole. The forward pass takes a block of
-queries at a time. It keeps for the backward pass the queries, keys, values,
-attended values and one number per query; the backward pass computes the
-scores of a block again. Autodiff would keep the weights of every layer: 403 MB
-for each at 1024 tokens, 12 heads and a batch of 8.
+The scores [B, A, T, S] are never whole. On a GPU, in half precision, that is
+the work of cuDNN's kernel. Elsewhere the forward pass takes a block of queries
+at a time. It keeps for the backward pass the queries, keys, values, attended
+values and one number per query; the backward pass computes the scores of a
+block again. Autodiff would keep the weights of every layer: 403 MB for each at
+1024 tokens, 12 heads and a batch of 8.
 
 Source: Rabe and Staats, "Self-attention does not need O(n²) memory", 2021.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +33,18 @@ Values = Keys
 # tokens.
 BLOCK_SIZE = 256
 
-# What a backward pass through `attention` needs beside its inputs. A remat
-# policy that keeps these names computes no attention twice.
-SAVED = ("attended", "attention_log_sums")
+# What a backward pass through `attention` needs beside its inputs.
+_ATTENDED = "attended"
+_LOG_SUMS = "attention_log_sums"
+# JAX's name for cuDNN's kernel. What the kernel returns has no names.
+CUDNN_KERNEL = "dot_product_attention_fwd_wrapper"
 
+# What cuDNN's kernel takes: queries of these dtypes; heads up to this size and
+# a multiple of this; GPUs from this generation on, Ampere.
 _HALF_DTYPES = (jnp.bfloat16, jnp.float16)
+_LARGEST_HEAD = 128
+_HEAD_MULTIPLE = 8
+_FIRST_GENERATION = 8
 # exp makes 0 of it.
 _LOWEST_SCORE = jnp.finfo(jnp.float32).min
 
@@ -56,9 +65,11 @@ def attention(
     k_BSAH: keys.
     v_BSAH: values.
     causal: query t sees the keys 0..t only.
-    implementation: "chunked", or "fused": cuDNN's kernel for half precision
-      on a GPU. Elsewhere "fused" is XLA's own, which keeps the scores.
-    block_size: how many queries "chunked" takes at a time.
+    implementation: "chunked": cuDNN's kernel where it can run, and blocks of
+      queries elsewhere; neither keeps scores. "blocks": blocks everywhere.
+      "fused": cuDNN's kernel where it can run; elsewhere XLA's own way, which
+      keeps the scores.
+    block_size: how many queries a block has.
 
   Returns:
     The attended values in the dtype of `v_BSAH`.
@@ -70,21 +81,28 @@ def attention(
   return attend(q_BTAH, k_BSAH, v_BSAH, causal, block_size)
 
 
+def _chunked(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
+  if _runs_on_cudnn(q_BTAH):
+    return _by_cudnn(q_BTAH, k_BSAH, v_BSAH, causal)
+  return _by_blocks(q_BTAH, k_BSAH, v_BSAH, causal, block_size)
+
+
 def _fused(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
   del block_size  # The kernel has its own.
-  # cuDNN takes no float32. Do not use `lax.platform_dependent` here: when
-  # differentiated, it keeps what the backward passes of all platforms need,
-  # and so the scores.
-  is_half = q_BTAH.dtype in _HALF_DTYPES
-  kernel = "xla"
-  if is_half and jax.default_backend() == "gpu":
-    kernel = "cudnn"
+  if _runs_on_cudnn(q_BTAH):
+    return _by_cudnn(q_BTAH, k_BSAH, v_BSAH, causal)
   return jax.nn.dot_product_attention(
-      q_BTAH, k_BSAH, v_BSAH, is_causal=causal, implementation=kernel
+      q_BTAH, k_BSAH, v_BSAH, is_causal=causal, implementation="xla"
   )
 
 
-def _chunked(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
+def _by_cudnn(q_BTAH, k_BSAH, v_BSAH, causal):
+  return jax.nn.dot_product_attention(
+      q_BTAH, k_BSAH, v_BSAH, is_causal=causal, implementation="cudnn"
+  )
+
+
+def _by_blocks(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
   head_size = q_BTAH.shape[-1]
   q_BTAH = q_BTAH * (head_size ** -0.5)
   # Transpose here, once. Otherwise the matmuls of every block would.
@@ -95,7 +113,54 @@ def _chunked(q_BTAH, k_BSAH, v_BSAH, causal, block_size):
   return jnp.swapaxes(out_BATH, 1, 2)
 
 
-IMPLEMENTATIONS = {"chunked": _chunked, "fused": _fused}
+IMPLEMENTATIONS = {"chunked": _chunked, "blocks": _by_blocks, "fused": _fused}
+
+
+# ── cuDNN's kernel ──────────────────────────────────────────────────────────
+
+
+def _runs_on_cudnn(q_BTAH):
+  """Whether cuDNN's kernel takes such queries on the devices of this process.
+
+  Do not use `lax.platform_dependent` in its place: when differentiated, that
+  keeps what the backward passes of all platforms need, and so the scores.
+  """
+  if jax.default_backend() != "gpu":
+    return False
+  capability = jax.local_devices()[0].compute_capability
+  return cudnn_takes(q_BTAH.dtype, q_BTAH.shape[-1], capability)
+
+
+def cudnn_takes(dtype: jnp.dtype, head_size: int, capability: str) -> bool:
+  """Whether cuDNN's kernel takes queries of this kind.
+
+  Args:
+    dtype: of the queries.
+    head_size: H.
+    capability: of the GPU, such as "9.0"; AMD's have names such as "gfx942".
+  """
+  generation, _, _ = capability.partition(".")
+  is_recent = generation.isdigit() and int(generation) >= _FIRST_GENERATION
+  fits = head_size <= _LARGEST_HEAD and head_size % _HEAD_MULTIPLE == 0
+  return is_recent and fits and dtype in _HALF_DTYPES
+
+
+# ── What a backward pass keeps ──────────────────────────────────────────────
+
+_is_named = jax.checkpoint_policies.save_only_these_names(_ATTENDED, _LOG_SUMS)
+
+
+def is_kept(primitive: Any, *inputs: Any, **options: Any) -> Any:
+  """A policy of `jax.checkpoint` under which no attention is computed twice.
+
+  It keeps the attended values and one number per query, and nothing else.
+  """
+  if primitive.name == CUDNN_KERNEL:
+    return True
+  return _is_named(primitive, *inputs, **options)
+
+
+# ── Blocks of queries ───────────────────────────────────────────────────────
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -127,8 +192,8 @@ def _forward(q_BATH, k_BASH, v_BASH, causal, block_size):
   _, (out_BATH, log_sum_BAT) = _scan_blocks(
       attend_block, None, (q_BATH,), block_size
   )
-  out_BATH = checkpoint_name(out_BATH, SAVED[0])
-  log_sum_BAT = checkpoint_name(log_sum_BAT, SAVED[1])
+  out_BATH = checkpoint_name(out_BATH, _ATTENDED)
+  log_sum_BAT = checkpoint_name(log_sum_BAT, _LOG_SUMS)
   residuals = (q_BATH, k_BASH, v_BASH, out_BATH, log_sum_BAT)
   return out_BATH, residuals
 

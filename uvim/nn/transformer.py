@@ -118,9 +118,7 @@ def _recompute_backwards(run_block, in_scan):
   # Outside of a scan XLA could merge the repeated computation with the first
   # one and so keep its values after all. Inside a scan it cannot.
   return jax.checkpoint(
-      run_block,
-      prevent_cse=not in_scan,
-      policy=jax.checkpoint_policies.save_only_these_names(*attention.SAVED),
+      run_block, prevent_cse=not in_scan, policy=attention.is_kept
   )
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from uvim.nn import attention
 from uvim.registry import ConfigError
@@ -161,3 +162,49 @@ def test_bfloat16_gradients_are_summed_over_blocks_in_float32():
 def test_an_unknown_implementation_is_named():
   with pytest.raises(ConfigError, match="model.attention 'flash'.*chunked"):
     attention.attention(*make_qkv(2), implementation="flash")
+
+
+# cuDNN's kernel, which runs on a GPU alone.
+
+
+@pytest.mark.parametrize("dtype, head_size, capability, takes", [
+    ("bfloat16", 64, "9.0", True),
+    ("float16", 128, "8.0", True),
+    ("float32", 64, "9.0", False),
+    ("bfloat16", 256, "9.0", False),
+    ("bfloat16", 12, "9.0", False),
+    ("bfloat16", 64, "7.5", False),
+    ("bfloat16", 64, "gfx942", False),  # No GPU of Nvidia.
+])
+def test_queries_that_cudnn_takes(dtype, head_size, capability, takes):
+  dtype = jnp.dtype(dtype)
+  assert attention.cudnn_takes(dtype, head_size, capability) is takes
+
+
+def attend_by_cudnn(q_BTAH, k_BSAH, v_BSAH):
+  """JAX's call of the kernel, without its search for cuDNN."""
+  unused = [jnp.zeros(0, q_BTAH.dtype)] * 7
+  layout = cudnn.AttentionLayout.BTNH.value
+  return cudnn._dot_product_attention(
+      q_BTAH, k_BSAH, v_BSAH, *unused, 1.0, 42, 0.0, (False, False),
+      cudnn.MaskType.NO_MASK, layout, None, 91000, False
+  )
+
+
+@pytest.mark.parametrize("policy, num_passes", [
+    (attention.is_kept, 1),
+    # As it was without the kernel's name.
+    (jax.checkpoint_policies.nothing_saveable, 2),
+])
+def test_remat_keeps_what_cudnn_attended(policy, num_passes):
+
+  @functools.partial(jax.checkpoint, policy=policy)
+  def block(x_BTAH):
+    return jnp.sin(attend_by_cudnn(jnp.sin(x_BTAH), x_BTAH, x_BTAH))
+
+  def total(x_BTAH):
+    return jnp.sum(block(x_BTAH).astype(jnp.float32))
+
+  x_BTAH = jnp.zeros((2, 8, 2, 8), jnp.bfloat16)
+  program = str(jax.make_jaxpr(jax.grad(total))(x_BTAH))
+  assert program.count(attention.CUDNN_KERNEL) == num_passes
