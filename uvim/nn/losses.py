@@ -24,9 +24,13 @@ from uvim.typing import (
 )
 
 # The most logits of a chunk on one device. On a CPU they stay in its cache;
-# elsewhere they are enough to keep the device busy.
+# elsewhere they are enough to keep the device busy. Every chunk reads and
+# writes the gradient of all tokens. So a GPU, which has the memory, takes
+# larger ones: they and what is computed from them fill about 1.5 GB.
 CPU_CHUNK = 2**21
+GPU_CHUNK = 2**27
 CHUNK = 2**25
+_CHUNK_OF_BACKEND = {"cpu": CPU_CHUNK, "gpu": GPU_CHUNK}
 
 
 # A loss and the logs beside it: of each example, or their means.
@@ -132,11 +136,11 @@ def chunk_size(
     num_tokens: of the batch, over all devices that share it.
     outputs: output name -> (K, P), P the same in all.
     max_logits: the most logits of a chunk on one device; None: CPU_CHUNK on a
-      CPU and CHUNK elsewhere. A chunk has at least one pixel of every patch.
+      CPU, GPU_CHUNK on a GPU and CHUNK elsewhere. A chunk has at least one
+      pixel of every patch.
   """
   if max_logits is None:
-    on_cpu = jax.default_backend() == "cpu"
-    max_logits = CPU_CHUNK if on_cpu else CHUNK
+    max_logits = _CHUNK_OF_BACKEND.get(jax.default_backend(), CHUNK)
   # The devices split the batch, so together they may have more logits.
   max_logits_of_all_devices = max_logits * sharding.num_data_devices()
   num_classes = 0
