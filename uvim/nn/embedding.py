@@ -130,8 +130,7 @@ def embed_ids(
   if jax.default_backend() == "cpu":
     return embed_by_rows(kernel_KPD, ids_TP)
   num_classes, num_pixels, _ = kernel_KPD.shape
-  one_hot_shape = {"labels": (num_classes, num_pixels)}
-  chunk_size = losses.chunk_size(len(ids_TP), one_hot_shape, MAX_ONE_HOT)
+  chunk_size = one_hot_chunk_size(len(ids_TP), num_classes, num_pixels)
   return embed_by_products(kernel_KPD, ids_TP, dtype, chunk_size)
 
 
@@ -258,6 +257,21 @@ def _products_backward(dtype, chunk_size, residuals, grad_TD):
 
 
 embed_by_products.defvjp(_products_forward, _products_backward)
+
+
+def one_hot_chunk_size(
+    num_tokens: int, num_classes: int, num_pixels: int
+) -> int:
+  """How many pixels have one-hot vectors at a time, a divisor of P.
+
+  Args:
+    num_tokens: T, over all devices that share the batch.
+    num_classes: K.
+    num_pixels: P.
+  """
+  # One-hot vectors are as many numbers as logits.
+  shapes = {"labels": (num_classes, num_pixels)}
+  return losses.chunk_size(num_tokens, shapes, MAX_ONE_HOT)
 
 
 def _chunks_of_ids(ids_TP, chunk_size):

@@ -1,7 +1,8 @@
-"""Parts of the models alone: attention, label embedding, loss of the heads.
+"""Parts of the models alone: attention, label embedding, loss, codebook.
 
 B batch · T query tokens · S key tokens · A heads · H head size · N tokens of an
-image · K classes · P pixels of a patch · D width
+image · K classes · P pixels of a patch · D width · L code length · E codeword
+size · Q codebook size
 """
 
 import functools
@@ -10,19 +11,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from tools.bench import measure
+from tools.bench import measure, noise
 from tools.bench.gpu import timing
 from tools.bench.gpu.setting import Ceilings, Line, Setting
+from uvim.codes import vq
 from uvim.nn import attention as attention_lib
 from uvim.nn import embedding, heads, losses
 from uvim.tasks import make_task
 
-# Pixel positions whose one-hot vectors exist at a time.
-_POSITIONS = 16
-# Logits of a chunk that are tried beside the default.
-_MORE_LOGITS = (2**27, 2**28)
+# cuDNN's attention, and the way without it.
+_ATTENTIONS = ("fused", "blocks")
+# Logits of a chunk: the model's choice on a GPU, fewer, and more.
+_MAX_LOGITS = (losses.GPU_CHUNK, losses.CHUNK, 2 * losses.GPU_CHUNK)
 
 
 def _draw(seed, shape, dtype=jnp.bfloat16):
@@ -47,9 +48,9 @@ class _Attention(NamedTuple):
 
 
 def attention(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
-  """Every implementation at the shapes of both stages, and whether they agree.
+  """cuDNN's and our own at the shapes of both stages, and whether they agree.
 
-  A time of "fused" far below that of "chunked" shows that cuDNN took it.
+  A time of "fused" far below that of "blocks" shows that cuDNN took it.
   """
   del ceilings
   for use in _uses_of_attention(setting):
@@ -80,14 +81,14 @@ def _compare_attention(setting, use):
   v_BSAH = _draw(2, key_shape)
   line = {"shape": use.name, "batch": batch}
   results = {}
-  for name in attention_lib.IMPLEMENTATIONS:
+  for name in _ATTENTIONS:
     attend = functools.partial(
         attention_lib.attention, causal=use.causal, implementation=name)
     times, results[name] = _time_with_gradient(
         attend, (q_BTAH, k_BSAH, v_BSAH), setting.repeats, num_learned=3)
     line[name] = times
   line["difference"] = _largest_difference(
-      results["fused"], results["chunked"])
+      results["fused"], results["blocks"])
   return line
 
 
@@ -95,7 +96,7 @@ def _compare_attention(setting, use):
 
 
 def label_embedding(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
-  """What the model does, against products of one-hot vectors by chunks."""
+  """The model's products of one-hot vectors, against rows as on a CPU."""
   del ceilings
   num_tokens = setting.kernel_batch * setting.num_tokens
   width = setting.stage_i["width"]
@@ -103,44 +104,38 @@ def label_embedding(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
     num_classes, num_pixels = shape
     kernel_KPD = _draw(0, (*shape, width), jnp.float32)
     ids_TP = _draw_ids(1, (num_tokens, num_pixels), num_classes)
-    line = {"labels": name, "classes": num_classes, "tokens": num_tokens}
+    pixels = embedding.one_hot_chunk_size(num_tokens, *shape)
+    line = {"labels": name, "classes": num_classes, "tokens": num_tokens,
+            "pixels": pixels}
     results = {}
-    ways = {"model": embedding.embed_ids, "products": _embed_by_products}
+    ways = {
+        "products": _embed_by_products(pixels),
+        "rows": embedding.embed_by_rows,
+    }
     for way, embed in ways.items():
       # Ids have no gradient.
       line[way], results[way] = _time_with_gradient(
           embed, (kernel_KPD, ids_TP), setting.repeats, num_learned=1)
     line["difference"] = _largest_difference(
-        results["products"], results["model"])
+        results["products"], results["rows"])
     yield line
 
 
-def _embed_by_products(kernel_KPD, ids_TP):
-  """As `embedding.embed_ids`, by matrix products in half precision."""
-  num_classes, num_pixels, width = kernel_KPD.shape
-  step = min(_POSITIONS, num_pixels)
+def _embed_by_products(pixels):
+  """(kernel [K, P, D], ids [T, P]) → tokens [T, D], in half precision."""
 
-  def add_positions(sum_TD, start):
-    ids_Tp = lax.dynamic_slice_in_dim(ids_TP, start, step, axis=1)
-    kernel_KpD = lax.dynamic_slice_in_dim(kernel_KPD, start, step, axis=1)
-    one_hot_TKp = jax.nn.one_hot(
-        ids_Tp, num_classes, axis=1, dtype=jnp.bfloat16)
-    part_TD = jnp.einsum(
-        "tkp,kpd->td", one_hot_TKp, kernel_KpD.astype(jnp.bfloat16),
-        preferred_element_type=jnp.float32)
-    return sum_TD + part_TD, None
+  def embed(kernel_KPD, ids_TP):
+    return embedding.embed_by_products(
+        kernel_KPD, ids_TP, "bfloat16", pixels)
 
-  zeros_TD = jnp.zeros((len(ids_TP), width))
-  x_TD, _ = lax.scan(
-      add_positions, zeros_TD, jnp.arange(0, num_pixels, step))
-  return x_TD
+  return embed
 
 
 # ── Loss of the heads ───────────────────────────────────────────────────────
 
 
 def loss_chunks(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
-  """Loss and gradient of stage I's heads, for more logits at a time."""
+  """Loss and gradient of stage I's heads, by the logits of a chunk."""
   del ceilings
   model = setting.stage_i
   batch = setting.batch_sizes[0]
@@ -156,7 +151,7 @@ def loss_chunks(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
     labels[name] = _draw_ids(2, label_shape, num_classes)
 
   num_tokens = batch * setting.num_tokens
-  for max_logits in (None, *_MORE_LOGITS):
+  for max_logits in _MAX_LOGITS:
     pixels = losses.chunk_size(num_tokens, model["outputs"], max_logits)
     loss = losses.ChunkedLoss(_loss_of_heads(model), pixels)
     # The labels are an argument: a constant of that size would be compiled in.
@@ -165,7 +160,7 @@ def loss_chunks(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
         functools.partial(gradient, params, x_BND, labels), setting.repeats)
     yield {
         "batch": batch,
-        "max_logits": max_logits or losses.CHUNK,
+        "max_logits": max_logits,
         "pixels": pixels,
         "ms": timing.milliseconds(seconds),
     }
@@ -191,6 +186,40 @@ def _first(function):
     return function(*args)[0]
 
   return first
+
+
+# ── Codebook ────────────────────────────────────────────────────────────────
+
+
+def codebook(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
+  """What a codebook learns in a step, with its search for dead words or not.
+
+  The search is a loop whose end the data decides, so the host waits for it once
+  a step. No word is dead here.
+  """
+  del ceilings
+  model = setting.stage_i
+  batch = setting.batch_sizes[0]
+  num_words = model["dict_size"]
+  dim = model["codeword_dim"]
+  x_BLE = _draw(0, (batch, model["code_len"], dim))
+  code_BL = _draw_ids(1, x_BLE.shape[:2], num_words)
+  counts_Q, sums_QE = vq.statistics(x_BLE, code_BL, num_words)
+  stats = {"counts": counts_Q, "sums": sums_QE}
+  shapes = {"counts": counts_Q, "dictionary": sums_QE}
+  state = jax.device_put(noise.draw_quantizer_state(shapes))
+  for searches in (True, False):
+    quantizer = vq.VQ(num_words, dim, dict_splitting=searches)
+    learn = jax.jit(quantizer.learn)
+    seconds = timing.seconds_in_flight(
+        functools.partial(learn, state, stats, jax.random.key(2)),
+        setting.repeats)
+    yield {
+        "batch": batch,
+        "words": num_words,
+        "searches": searches,
+        "ms": timing.milliseconds(seconds),
+    }
 
 
 # ── What all of them do ─────────────────────────────────────────────────────

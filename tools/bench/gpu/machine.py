@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tools.bench import noise
 from tools.bench.gpu import timing
@@ -62,15 +63,25 @@ def _seconds_per_operation(setting):
 
 
 def host_to_device(setting: Setting, ceilings: Ceilings) -> Iterator[Line]:
-  """Bytes of a training batch, and how fast they reach the device."""
+  """How fast a training batch reaches the device, as it is and as bytes."""
   del ceilings
   batch_size = setting.batch_sizes[0]
   batch = noise.make_batch(setting.stage_i, batch_size)
+  yield _time_transfer(batch, setting, as_bytes=False)
+  small = {}
+  for name, array in batch.items():
+    small[name] = array.astype(np.uint8)
+  yield _time_transfer(small, setting, as_bytes=True)
+
+
+def _time_transfer(batch, setting, as_bytes):
+  batch_size = setting.batch_sizes[0]
   num_bytes = sum(array.nbytes for array in batch.values())
   seconds = timing.seconds_each(
       lambda: jax.device_put(batch), setting.repeats)
-  yield {
+  return {
       "batch": batch_size,
+      "as_bytes": as_bytes,
       "mb_per_image": num_bytes / batch_size / 1e6,
       "gb_s": num_bytes / seconds / 1e9,
       "images_s": batch_size / seconds,

@@ -31,24 +31,27 @@ def make_parts(setting: Setting) -> dict[str, Part]:
   return {
       # Is cuDNN's attention taken, is it right, and what does it save?
       "attention": kernels.attention,
-      # By reading the code, the largest loss of stage I.
+      # By reading the code, rows would take as long as the model.
       "label_embedding": kernels.label_embedding,
       "stage_i": stage_i(few),
       "stage_ii": stage_ii(few),
       "decode": decode(setting.decode_batch),
-      # What the default costs.
-      "stage_i_chunked": stage_i(few, attention="chunked"),
+      # What cuDNN's attention saves.
+      "stage_i_blocks": stage_i(few, attention="blocks"),
       "loss_chunks": kernels.loss_chunks,
       "decode_one": decode(1),
       "words_few": words_a_pass(setting.few_images),
       "words": words_a_pass(setting.decode_batch),
       "host": machine.host_to_device,
+      "codebook": kernels.codebook,
       "kernels": decoding.slowest_kernels,
       # Do larger batches pay, and do they fit?
       "stage_i_more": stage_i(more),
       "stage_ii_more": stage_ii(more),
       "stage_i_many": stage_i(many),
       "stage_ii_many": stage_ii(many, remat="block"),
+      # What a scan over layers costs, and what it saves the compiler.
+      "stage_i_unrolled": stage_i(few, scan_layers=False),
   }
 
 

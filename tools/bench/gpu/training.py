@@ -107,7 +107,7 @@ def _first_state(problem: Problem) -> Any:
 
 
 def _count_flops(problem, batch):
-  """Operations of a step that keeps everything and uses cuDNN's attention."""
+  """Operations of a step that keeps everything."""
   step = jax.jit(problem.ours)
   traced = step.trace(problem.state_shapes(), problem.frozen, batch)
   return flops.count(traced.jaxpr, jax.default_backend())

@@ -8,7 +8,6 @@ import sys
 import jax
 import jax.extend
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from tools.bench import flops
@@ -16,14 +15,12 @@ from tools.bench.gpu import (
   __main__ as gpu_bench,
 )
 from tools.bench.gpu import (
-  kernels,
   machine,
   trace_reader,
 )
 from tools.bench.gpu.lines import Lines
 from tools.bench.gpu.parts import make_parts, run
 from tools.bench.gpu.setting import PAPER, TINY, Ceilings, share
-from uvim.nn import embedding
 
 ROOT = pathlib.Path(__file__).parents[4]
 # What the measurements may need beside the standard library, and what these
@@ -132,28 +129,21 @@ def test_the_most_important_parts_come_first():
 
 
 def test_a_batch_is_brought_to_the_device():
-  host, = machine.host_to_device(TINY, Ceilings())
+  host, as_bytes = machine.host_to_device(TINY, Ceilings())
   # 32 · 32 pixels with three floats and two integers of 4 bytes each.
   assert host["mb_per_image"] == pytest.approx(32 * 32 * 5 * 4 / 1e6)
+  assert as_bytes["mb_per_image"] == pytest.approx(32 * 32 * 5 / 1e6)
   assert share(3.0, None) is None and share(3.0, 2.0) == 1.5
 
 
 @pytest.mark.parametrize(
-    "part", ["decode", "words_few"])
+    "part", ["decode", "words_few", "codebook"])
 def test_parts_give_lines_that_json_can_hold(part):
   lines = list(make_parts(TINY)[part](TINY, Ceilings(1e9, 1e9)))
   assert lines
   for line in lines:
     # Nothing is sure about a time but that it is a number.
     assert line["batch"] == 2 and "NaN" not in json.dumps(line)
-
-
-def test_products_of_one_hot_vectors_embed_labels_as_the_model_does():
-  kernel_KPD = jax.random.normal(jax.random.key(0), (5, 32, 8))
-  ids_TP = jax.random.randint(jax.random.key(1), (6, 32), -1, 6)
-  np.testing.assert_allclose(
-      kernels._embed_by_products(kernel_KPD, ids_TP),
-      embedding.embed_ids(kernel_KPD, ids_TP), rtol=0.05, atol=0.1)
 
 
 def test_kernels_are_added_up_by_name():
