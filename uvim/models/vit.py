@@ -113,8 +113,10 @@ class ViT(nn.Module):
       "Of matrix products: `float32` or `bfloat16`; parameters and reductions "
       "stay float32.")
   attention: str = transformer.attention_field(
-      "`chunked`: memory that grows with the tokens, on any device; `fused`: "
-      "cuDNN's kernel for bfloat16 on a GPU, XLA's own elsewhere.")
+      "`chunked`: memory that grows with the tokens, by cuDNN's kernel for "
+      "bfloat16 on a GPU and by blocks of queries elsewhere; `blocks`: by "
+      "blocks everywhere; `fused`: cuDNN's kernel, and elsewhere XLA's own "
+      "way, which keeps all scores.")
   scan_layers: bool = transformer.scan_layers_field(
       "Blocks run as a scan over their stacked parameters: quicker to compile. "
       "Names and files do not change.")
