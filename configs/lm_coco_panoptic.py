@@ -14,18 +14,18 @@ from configs import vqvae_coco_panoptic as stage_i
 
 # Encoder and decoder have the same sizes unless `decoder_layers` is given. The
 # last four are the models of Parti (Yu et al. 2022), by its names: what they
-# add is depth in the decoder.
+# add is depth in the decoder. Of the deep ones, one layer is compiled for all.
 LM_MODELS = {
     "base": dict(num_layers=12, num_heads=12, mlp_dim=3072, emb_dim=768),
     "large": dict(num_layers=24, num_heads=16, mlp_dim=4096, emb_dim=1024),
     "350M": dict(num_layers=12, decoder_layers=12, num_heads=16, mlp_dim=4096,
                  emb_dim=1024),
     "750M": dict(num_layers=12, decoder_layers=36, num_heads=16, mlp_dim=4096,
-                 emb_dim=1024),
+                 emb_dim=1024, scan_layers=True),
     "3B": dict(num_layers=12, decoder_layers=36, num_heads=32, mlp_dim=8192,
-               emb_dim=2048),
+               emb_dim=2048, scan_layers=True),
     "20B": dict(num_layers=16, decoder_layers=64, num_heads=64, mlp_dim=16384,
-                emb_dim=4096),
+                emb_dim=4096, scan_layers=True),
 }
 # ViTs of these sizes that were trained on ImageNet-21k. The others start from
 # scratch.

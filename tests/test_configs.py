@@ -207,6 +207,8 @@ def test_blocks_of_all_sizes_of_parti():
     decoder = model.decoder_layers * (8 * width**2 + mlp)
     assert encoder + decoder == pytest.approx(published, rel=0.03), size
     assert width // model.num_heads == 64
+    # To compile each of many layers would take very long.
+    assert model.scan_layers == (model.decoder_layers > 24)
 
 
 def test_a_size_that_is_none():
