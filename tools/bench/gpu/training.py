@@ -39,7 +39,7 @@ def stage_ii(setting: Setting, ceilings: Ceilings, batch_size: int,
   def make_problem(fields):
     return training_problems.stage_ii(
         setting.stage_ii | fields, setting.stage_i | fields, batch_size,
-        setting.optimizer)
+        setting.optimizer, only_compiled=True)
 
   yield _measure_step(setting, ceilings, batch_size, make_problem, fields)
 
@@ -50,7 +50,7 @@ def _measure_step(setting, ceilings, batch_size, make_problem,
   start = time.perf_counter()
   problem = make_problem(fields)
   state = _first_state(problem)
-  frozen = jax.device_put(problem.frozen)
+  frozen = _draw_oracle(problem)
   batch = jax.device_put(noise.make_batch(setting.stage_i, batch_size))
   program = measure.compile_program(
       problem.ours, state, frozen, batch, what="step", donate=(0,))
@@ -104,6 +104,14 @@ def _first_state(problem: Problem) -> Any:
     # Copied: what is donated must not be the host's own memory.
     extra["state"] = jax.tree.map(jnp.array, quantizer_state)
   return state.replace(extra=extra)
+
+
+def _draw_oracle(problem: Problem) -> Any:
+  """Stage II's oracle, drawn on the device; None in stage I."""
+  if problem.frozen is None:
+    return None
+  model = problem.family.oracle.model
+  return jax.jit(model.init)(jax.random.PRNGKey(1))
 
 
 def _count_flops(problem, batch):

@@ -10,13 +10,14 @@ import jax.extend
 import jax.numpy as jnp
 import pytest
 
-from tools.bench import flops
+from tools.bench import flops, noise, training_problems
 from tools.bench.gpu import (
   __main__ as gpu_bench,
 )
 from tools.bench.gpu import (
   machine,
   trace_reader,
+  training,
 )
 from tools.bench.gpu.lines import Lines
 from tools.bench.gpu.parts import make_parts, run
@@ -144,6 +145,13 @@ def test_parts_give_lines_that_json_can_hold(part):
   for line in lines:
     # Nothing is sure about a time but that it is a number.
     assert line["batch"] == 2 and "NaN" not in json.dumps(line)
+
+
+def test_the_device_draws_an_oracle_of_the_shapes_that_the_step_reads():
+  problem = training_problems.stage_ii(
+      TINY.stage_ii, TINY.stage_i, 2, TINY.optimizer, only_compiled=True)
+  oracle = jax.eval_shape(lambda: training._draw_oracle(problem))
+  assert noise.shapes_of(oracle) == problem.frozen
 
 
 def test_kernels_are_added_up_by_name():
