@@ -31,6 +31,9 @@ TokenVectors = Float[Array, "T D"]
 # a gigabyte of them in half precision.
 MAX_ONE_HOT = 2**28
 
+# Products of half-precision arrays, with sums and results in float32.
+_float32_dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+
 
 class PatchEmbedding(nn.Module):
   """Linear map of image patches; the kernel has a convolution's shape.
@@ -284,7 +287,3 @@ def _one_hot(ids_Tp, num_classes, dtype):
   """[T, E], row-major over pixels and classes; zeros for ids out of range."""
   one_hot_TpK = jax.nn.one_hot(ids_Tp, num_classes, dtype=dtype)
   return one_hot_TpK.reshape(len(ids_Tp), -1)
-
-
-# Products of half-precision arrays, with sums and results in float32.
-_float32_dot = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
