@@ -164,18 +164,22 @@ class ArraysSplit:
       process_index: int = 0,
       process_count: int = 1,
       on_bad_example: str = "error",
+      cached: Mapping[str, Stored] | None = None,
   ) -> Pass:
     """Batches of the whole split in its order; see pp.splits.Split.
 
     Raises:
       ConfigError: nothing was written for the string; a seed, since the
-        arrays were written with seed 0.
+        arrays were written with seed 0; a cache of another split.
     """
     batches.skips(on_bad_example)
     if seed:
       raise ConfigError(f"{self.dataset} was written for evaluation with "
                         f"seed 0, not {seed}.")
     _, arrays = self._open(preprocess)
+    cached_arrays = open_cached(
+        cached, 1, num_examples=self.num_examples,
+        where=f"{self.dataset} {self.split}")
     rows = order.process_rows(batch_size, process_index, process_count)
     num_batches = batches.num_batches(self.num_examples, batch_size)
     # The last batch may be padded; the mask of the plan says where.
@@ -188,6 +192,8 @@ class ArraysSplit:
       for step in range(num_batches):
         plan = plan_of(step)
         batch = arrays.batch(plan)
+        if cached_arrays is not None:
+          batch |= cached_arrays.of_plan(plan)
         batch["_mask"] = plan.mask_B
         yield batch
 

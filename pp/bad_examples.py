@@ -48,6 +48,8 @@ class BadExamples:
   def replace(self, plan: Plan, row: int, reason: str) -> tuple[Example, int]:
     """What takes the place of a bad example, and its number in the split.
 
+    Zeros have the number BLANK.
+
     Args:
       plan: of the batch.
       row: place of the bad example in it.
@@ -60,7 +62,7 @@ class BadExamples:
     index = int(plan.index_B[row])
     self._warn(index, reason)
     if self._blanks:
-      return self._blank, index
+      return self._blank, order.BLANK
     return self._stand_in(plan, row)
 
   def why_not_cached(self, augmentation: int, index: int) -> str:

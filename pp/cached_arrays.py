@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pp.order import Plan
+from pp.order import BLANK, Plan
 from uvim.registry import ConfigError
 
 # ([R, N, …], uint32 [R, N] or None: the CRC-32 of each row).
@@ -50,12 +50,16 @@ class CachedArrays:
   def of_plan(self, plan: Plan) -> dict[str, np.ndarray]:
     """The rows of a batch, [B, …]; integers as int32.
 
+    A row is zeros where the number of the example is BLANK.
+
     Raises:
       ConfigError: a cache lacks an example, or a row is damaged.
     """
     # Without this check, the mark of a bad example would enter training.
     pairs = zip(plan.augmentation_B, plan.index_B, strict=True)
     for augmentation, index in pairs:
+      if index == BLANK:
+        continue
       reason = self.why_missing(augmentation, index)
       if reason:
         raise ConfigError(
@@ -63,11 +67,13 @@ class CachedArrays:
             "config.on_bad_example='skip' as then.")
     batch = {}
     for key, (array, checksums_RN) in self._stored.items():
-      # Two arrays of numbers pick one row for each example.
+      # Two arrays of numbers pick one row for each example; BLANK picks the
+      # last one of the split.
       rows = array[plan.augmentation_B, plan.index_B]
       if checksums_RN is not None:
         wanted_B = checksums_RN[plan.augmentation_B, plan.index_B]
         self._check_rows(key, rows, wanted_B, plan)
+      rows[plan.index_B == BLANK] = 0
       is_integer = rows.dtype.kind == "i"
       batch[key] = rows.astype(np.int32) if is_integer else rows
     return batch
@@ -89,7 +95,7 @@ def open_cached(stored: Mapping[str, Stored] | None,
 
   Args:
     stored: see `CachedArrays`.
-    codes_per_image: R of the run.
+    codes_per_image: R of the run; 1 where the split is evaluated.
     num_examples: N of the split.
     where: data set and split, for messages.
 

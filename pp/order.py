@@ -14,6 +14,9 @@ from uvim.registry import ConfigError
 # Integers, one for each example of a batch.
 Numbers = Sequence[int] | np.ndarray
 
+# Stands for the number of an example whose place zeros have taken.
+BLANK = -1
+
 _MASK_64 = (1 << 64) - 1
 # Constants of splitmix64 (Steele et al. 2014). The first is 2**64 divided by
 # the golden ratio.
@@ -29,7 +32,7 @@ class Plan(NamedTuple):
   """What one process reads at one step.
 
   Attributes:
-    index_B: int64, numbers of the examples in the split.
+    index_B: int64, numbers of the examples in the split; BLANK: zeros.
     augmentation_B: int64, which augmentation of each: the epoch, or, where
       augmentations repeat, the epoch modulo their number.
     seed_B2: int64 [B, 2], a seed for each example.

@@ -138,15 +138,18 @@ class Split(Protocol):
       process_index: int = 0,
       process_count: int = 1,
       on_bad_example: str = "error",
+      cached: Mapping[str, Stored] | None = None,
   ) -> Pass:
     """Batches of the whole split in its order; arguments as above.
 
-    With 'skip' a bad example becomes zeros.
+    With 'skip' a bad example becomes zeros. An evaluation has one augmentation
+    of each example, so caches hold [1, N, …].
 
     Returns:
       A Pass. Its batches have 'image/id' int64 [B] and '_mask' bool [B],
       which is False for the padding of the last batch and for what was
-      skipped. With 'skip' they also have '_skipped' bool [B].
+      skipped. With 'skip' they also have '_skipped' bool [B]. With `cached`
+      they have what the cache holds, in its own type.
 
     Raises:
       ConfigError: as `train_batches`.

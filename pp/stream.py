@@ -299,11 +299,15 @@ class TfdsSplit:
       process_index: int = 0,
       process_count: int = 1,
       on_bad_example: str = "error",
+      cached: Mapping[str, Stored] | None = None,
       num_threads: int | None = None,
   ) -> Pass:
     """Batches of the whole split in its order; see pp.splits.Split."""
     rows = order.process_rows(batch_size, process_index, process_count)
     skips = batches.skips(on_bad_example)
+    cached_arrays = open_cached(
+        cached, 1, num_examples=self.num_examples,
+        where=f"{self.dataset} {self.split}")
     plan_of = functools.partial(
         order.plan_eval, num_examples=self.num_examples,
         batch_size=batch_size, seed=seed, rows=rows)
@@ -313,9 +317,10 @@ class TfdsSplit:
         self.source, make_preprocess(preprocess), reads_all=skips)
     bad = None
     if skips:
-      bad = BadExamples(examples, seed=seed, blanks=True)
+      bad = BadExamples(
+          examples, seed=seed, blanks=True, cached=cached_arrays)
     stream = _Stream(examples, plan_of, batch_size=rows.stop - rows.start,
-                     num_threads=num_threads, bad=bad, cached=None,
+                     num_threads=num_threads, bad=bad, cached=cached_arrays,
                      has_padding=True)
     steps = range(batches.num_batches(self.num_examples, batch_size))
     data = stream.open(steps)

@@ -92,6 +92,19 @@ def test_evaluation_reads_what_the_stream_makes(cached):
         original.example(index), original.categories)
 
 
+def test_evaluation_reads_features_of_a_cache(cached):
+  _, config, name = cached
+  block = config.evals[0]
+  features = np.arange(54, dtype=np.float32).reshape(1, 9, 2, 3)
+  one_pass = splits.open_split(name, block.split).eval_batches(
+      block.pp, batch_size=8, cached={"features": (features, None)})
+  batches = list(one_pass.start())
+  read = np.concatenate([batch["features"] for batch in batches])
+  np.testing.assert_array_equal(read[:9], features[0])
+  # As all of the padding is: the last example.
+  np.testing.assert_array_equal(read[9:], features[0, [8] * 7])
+
+
 RUN = """
 import sys
 for name in ("tensorflow", "tensorflow_datasets"):

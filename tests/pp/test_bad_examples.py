@@ -413,3 +413,35 @@ def test_a_row_that_does_not_fit_its_checksum_is_named(train):
   features[0, 7, 2, 1] += 1
   with pytest.raises(ConfigError, match="example 7 of .* its checksum"):
     take(train, 4, **options)
+
+
+def evaluated_with(split, features, on_bad_example="error"):
+  """The batches of an evaluation with a cache of features."""
+  one_pass = split.eval_batches(
+      PP_EVAL, batch_size=6, on_bad_example=on_bad_example,
+      cached={"features": (features, None)})
+  return list(one_pass.start())
+
+
+def test_an_evaluation_reads_features_in_the_order_of_the_split(validation):
+  num_examples = validation.num_examples
+  rng = np.random.default_rng(0)
+  features = rng.normal(size=(1, num_examples, 4, 3)).astype(np.float32)
+  batches = evaluated_with(validation, features)
+  read = np.concatenate([batch["features"] for batch in batches])
+  is_real = np.concatenate([batch["_mask"] for batch in batches])
+  np.testing.assert_array_equal(read[is_real], features[0])
+  with pytest.raises(ConfigError, match="examples, 2 augmentations"):
+    evaluated_with(validation, np.repeat(features, 2, axis=0))
+
+
+def test_an_evaluation_skips_what_has_no_features(validation):
+  features = np.ones((1, validation.num_examples, 4, 3), np.float32)
+  features[0, 7] = np.nan  # Was bad when the features were written.
+  with pytest.raises(ConfigError, match="example 7: .* has no features"):
+    evaluated_with(validation, features)
+  batches = evaluated_with(validation, features, "skip")
+  read = np.concatenate([batch["features"] for batch in batches])
+  is_skipped = np.concatenate([batch["_skipped"] for batch in batches])
+  assert np.flatnonzero(is_skipped).tolist() == [7]
+  assert not read[7].any() and np.isfinite(read).all()
