@@ -49,7 +49,11 @@ def test_links_lead_to_files_and_headings(page):
 def test_each_page_has_its_place_on_the_site():
   nav = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(),
                    flags=re.M)
-  assert sorted(nav) == sorted(page.name for page in PAGES)
+  pages = []
+  for page in PAGES:
+    folder = ROOT / "docs" if ROOT / "docs" in page.parents else ROOT
+    pages.append(str(page.relative_to(folder)))
+  assert sorted(nav) == sorted(pages)
 
 
 @pytest.mark.parametrize("page,link,moved", [
@@ -58,6 +62,10 @@ def test_each_page_has_its_place_on_the_site():
     ("README.md", "CHANGELOG.md", "CHANGELOG.md"),
     ("docs/data.md", "../README.md#start", "README.md#start"),
     ("docs/data.md", "results/fig6.png", "results/fig6.png"),
+    ("docs/results/fig6.md", "fig6.png", "fig6.png"),
+    ("docs/results/fig6.md", "../data.md#rooms", "../data.md#rooms"),
+    ("docs/results/fig6.md", "../../README.md", "../README.md"),
+    ("docs/results/fig6.md", "../../pp", "https://x.y/uvim/blob/main/pp"),
     ("docs/data.md", "../pp", "https://x.y/uvim/blob/main/pp"),
     ("docs/data.md", "#below", "#below"),
     ("docs/data.md", "https://a.b/c.md", "https://a.b/c.md"),

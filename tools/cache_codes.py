@@ -66,7 +66,7 @@ def oracle_codes(config, family, oracle: Any, split, features: Stored | None,
     encode_with = stage_i.written
 
   def encode(oracle, batch):
-    ctx = stage_i.see(oracle, batch, batch.get("features"))
+    ctx = stage_i.see(oracle, batch)
     return encode_with(oracle, batch, ctx)
 
   cached = {}

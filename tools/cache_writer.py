@@ -106,6 +106,16 @@ class Writer:
   def _array_path(self) -> pathlib.Path:
     return self.folder / self.cache.array_file
 
+  @property
+  def bytes_left(self) -> int:
+    """How many bytes of the array `fill` has still to write.
+
+    Raises:
+      ConfigError: another array in that folder.
+    """
+    num_left = self.layout.num_rows - self._num_done()
+    return num_left * self.layout.bytes_per_row
+
   def fill(self, make_rows: MakeRows) -> None:
     """Writes the rows that are missing, then the header.
 
@@ -117,11 +127,9 @@ class Writer:
         fails.
     """
     num_rows = self.layout.num_rows
-    num_bytes = num_rows * self.layout.bytes_per_row
-    num_done = self._num_done()
-    bytes_left = num_bytes - num_done * self.layout.bytes_per_row
     tfds_folder.check_space(
-        str(self.folder), num_rows, bytes_left, option="--out")
+        str(self.folder), num_rows, self.bytes_left, option="--out")
+    num_done = self._num_done()
     # A batch is computed as a whole, so only whole batches count as done.
     num_done -= num_done % self.batch_size
     what = self.cache.what
@@ -239,7 +247,7 @@ def check_same_run(cache: Cache, folder: pathlib.Path, old: Header,
   if differs:
     raise ConfigError(
         f"--out: {str(folder)!r} holds a cache of another run. Choose another "
-        "folder, or delete it. There → now:\n  " + "\n  ".join(differs))
+        f"folder, or delete it. There → now: {'; '.join(differs)}.")
 
 
 def compute(

@@ -61,8 +61,13 @@ def _target_on_site(target: str, folder: str, repository: str) -> str:
   if is_elsewhere or not file:
     return target
   path = posixpath.normpath(posixpath.join(folder, file))
-  if path.startswith(_DOCS):
-    path = path.removeprefix(_DOCS)
-  elif path not in ROOT_PAGES:
+  if path.startswith(_DOCS) or path in ROOT_PAGES:
+    path = posixpath.relpath(_place_on_site(path), _place_on_site(folder))
+  else:
     path = f"{repository}/blob/main/{path}"
   return path + hash_sign + anchor
+
+
+def _place_on_site(path: str) -> str:
+  """Where a page or a folder of the repository is on the site."""
+  return (path + "/").removeprefix(_DOCS).rstrip("/") or "."

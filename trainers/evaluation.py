@@ -55,6 +55,8 @@ class Evaluation:
     on_batch: is called before each batch; it may raise.
     reports_skipped: whether the metrics count the examples that could not be
       read; otherwise such an example is an error.
+    has_features: whether the batches bring the features of their images, so
+      that the image encoder does not run.
     label: stands before the progress bar; "": none is drawn.
   """
 
@@ -66,6 +68,7 @@ class Evaluation:
   mesh: jax.sharding.Mesh
   on_batch: Callable[[], None] | None = None
   reports_skipped: bool = False
+  has_features: bool = False
   label: str = ""
 
   def run(self, variables: Any) -> "Scores":
@@ -279,8 +282,9 @@ def make_evaluation(
   # What the config alone can tell comes first: opening data takes time.
   predict_options = _checked_predict_options(config, family, mesh)
   split = splits.open_split(config.dataset, config.split, config.data_dir)
+  cached = family.open_evaluated_features(split, config.pp)
   batches = _eval_batches(
-      split, config.pp, pp_modules, config.batch_size, on_bad_example)
+      split, config.pp, pp_modules, config.batch_size, on_bad_example, cached)
   evaluator = evaluators.make_evaluator(
       config.type, split, config.options, f"config.{config.name}.options")
   settings = _settings(config, evaluator, predict_options)
@@ -291,6 +295,7 @@ def make_evaluation(
       mesh=mesh,
       on_batch=on_batch,
       reports_skipped=on_bad_example == "skip",
+      has_features=bool(cached),
       label=config.name)
 
 
@@ -312,14 +317,16 @@ def _checked_predict_options(
   return family.options(config.pred)
 
 
-def _eval_batches(split, pp: str, pp_modules, batch_size, on_bad_example):
+def _eval_batches(split, pp: str, pp_modules, batch_size, on_bad_example,
+                  cached):
   """This process's share of one pass over a split."""
   return split.eval_batches(
       split.make_preprocess(pp, pp_modules),
       batch_size=batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      on_bad_example=on_bad_example)
+      on_bad_example=on_bad_example,
+      cached=cached)
 
 
 def _settings(
@@ -337,18 +344,20 @@ def _settings(
   return {name: value for name, value in settings.items() if value is not None}
 
 
-def panel_batch(config: TrainConfig) -> dict[str, np.ndarray] | None:
+def panel_batch(config: TrainConfig, family: Family
+                ) -> dict[str, np.ndarray] | None:
   """Examples of the validation split, for the panels; or None.
 
   They are of the split that the run never trains on, so that the panels flatter
   nobody, and lie anywhere in it: the first ones may be frames of one video. It
-  has the batch size of the evaluators, so that both share their compiled
-  programs.
+  has the batch size of the evaluators, and features of a cache where they have,
+  so that both share their compiled programs.
   """
   from pp import splits
   if not (config.val_split and config.pp_eval):
     return None
   split = splits.open_split(config.dataset, config.val_split, config.data_dir)
+  cached = family.open_evaluated_features(split, config.pp_eval)
   # In a shuffled order, which is always the same.
   batches = split.train_batches(
       split.make_preprocess(config.pp_eval, config.pp_modules),
@@ -356,7 +365,10 @@ def panel_batch(config: TrainConfig) -> dict[str, np.ndarray] | None:
       seed=0,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      on_bad_example=config.on_bad_example)
+      on_bad_example=config.on_bad_example,
+      # As a cache has one augmentation of each.
+      codes_per_image=1 if cached else None,
+      cached=cached)
   return unmasked(next(batches))
 
 

@@ -146,7 +146,7 @@ def open_inputs(
       config, family, predict, mesh, on_batch=on_eval_batch)
   return Inputs(
       mesh, split, total_steps, family, opened, open_batches, predict,
-      evaluations, panel_batch=evaluation.panel_batch(config))
+      evaluations, panel_batch=evaluation.panel_batch(config, family))
 
 
 def make_program(config: TrainConfig, inputs: Inputs) -> Program:

@@ -13,7 +13,7 @@ DROPOUT = {"dropout": {}, "whole": {"model.code_dropout": "none"}}
 COLUMNS = ["dropout", "no dropout"]
 # Of `rooms/hard`.
 NUM_PATCHES = 64
-# Nats a word on `rooms`, without dropout: docs/results.md, section 2.
+# Nats a word on `rooms`, without dropout: docs/results/table2.md.
 EASY = 1.6
 
 

@@ -144,7 +144,7 @@ class Decision:
 
   Attributes:
     sign: the published effect that did not hold.
-    guess: why it did not, as docs/results.md supposes.
+    guess: why it did not, as the pages of docs/results suppose.
     confirmed_if: what must be found for the guess to stand.
     refuted_if: what must be found for it to fall. Anything else decides
       nothing.

@@ -13,13 +13,17 @@ from configs import lm_rooms_panoptic, vqvae_rooms_panoptic
 from pp import splits
 from tests.trainers import tiny
 from tools import cache_arrays, cache_codes, cache_features
-from trainers import loop, step
+from trainers import evaluation, loop, step
 from trainers.families import make_family
+from trainers.families.compiled import Compiled
 from trainers.families.lm import LmFamily
 from trainers.families.vqvae import VqvaeFamily
+from trainers.inputs import open_inputs
+from trainers.report import opening
 from trainers.report.recorder import Recorder
 from uvim import files, tree
 from uvim.config import resolve
+from uvim.learn import sharding
 from uvim.registry import ConfigError
 from uvim.store import (
   checkpoint,
@@ -27,6 +31,7 @@ from uvim.store import (
   example_cache,
   feature_cache,
 )
+from uvim.store.start_from import Store
 
 ROUNDS, EXAMPLES, SHAPE = 2, 64, (36, 32)
 ARRAY = feature_cache.CACHE.array_file
@@ -273,8 +278,8 @@ def test_a_flipped_bit_is_found_when_it_is_read(stage_i, cache, tmp_path):
 
 def fail_after(count):
   """Makes so many rows, then the disk is full."""
-  def make_features(*args, first, end):
-    rows = cache_features.encoder_features(*args, first=first, end=end)
+  def make_features(part, encoder, params, first, end):
+    rows = cache_features.encoder_features(part, encoder, params, first, end)
     yield from itertools.islice(rows, count)
     raise OSError("no space left")
 
@@ -313,7 +318,7 @@ def test_features_beyond_half_precision_are_refused(
   files.save_npz(path, {"params": {"image_encoder": params}})
   config = dataclasses.replace(
       stage_i, model_init={"image_encoder": str(path)})
-  with pytest.raises(ConfigError, match="do not fit into half precision"):
+  with pytest.raises(ConfigError, match="do not fit into float16"):
     cache_features.write(config, tmp_path / "out")
 
 
@@ -326,6 +331,98 @@ def test_a_config_without_a_frozen_encoder_is_refused(stage_i, tmp_path):
     cache_features.write(
         dataclasses.replace(stage_i, codes_per_image=None), tmp_path)
   assert not list(tmp_path.glob("*.npy"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(stage_i):
+  """`stage_i` with its evaluators, which see what the panels show."""
+  config = vqvae_rooms_panoptic.get_config("tiny")
+  evals = []
+  for block in resolve(config).evals:
+    evals.append(dataclasses.replace(
+        block, split=stage_i.val_split, data_dir=stage_i.data_dir))
+  return dataclasses.replace(stage_i, evals=tuple(evals))
+
+
+def make_evaluations(config):
+  family = VqvaeFamily(config)
+  mesh = sharding.make_mesh(config.mesh)
+  return evaluation.make_evaluations(config, family, Compiled(family), mesh)
+
+
+def batches_of(item):
+  return list(item.start_batches())
+
+
+def test_evaluators_read_features_in_full_precision(evaluated, cache, weights):
+  """They share one folder, and the features are what the encoder makes."""
+  plain = make_evaluations(evaluated)
+  assert not any(item.has_features for item in plain)
+  made = make_evaluations(with_cache(evaluated, cache))
+  assert len(made) == 3 and all(item.has_features for item in made)
+  assert len(list(cache.glob("eval-*"))) == 1
+  family = VqvaeFamily(evaluated)
+  see = jax.jit(family.image_encoder.features)
+  params = noise(family, seed=1)
+  for asked, read in zip(
+      batches_of(plain[0]), batches_of(made[0]), strict=True):
+    features = read.pop("features")
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(
+        features, see(params, asked["image"]), rtol=1e-5, atol=1e-5)
+    assert set(read) == set(asked)
+  # Panels compile nothing new.
+  panel = evaluation.panel_batch(
+      evaluated, VqvaeFamily(with_cache(evaluated, cache)))
+  assert panel["features"].shape == (evaluated.batch_size, *SHAPE)
+
+
+def test_a_cache_without_the_evaluators_examples_still_serves(
+    evaluated, cache, tmp_path):
+  """As older versions wrote it; the run says for whom the encoder runs."""
+  old = tmp_path / "old"
+  shutil.copytree(cache, old, ignore=shutil.ignore_patterns("eval-*"))
+  config = with_cache(evaluated, old)
+  inputs = open_inputs(config, Store(), lambda: None)
+  assert not any(item.has_features for item in inputs.evaluations)
+  params, _ = jax.eval_shape(inputs.family.init, jax.random.key(0))
+  lines = opening.describe(config, inputs, params, {})
+  said, = (line for line in lines if line.startswith("  features"))
+  assert "the encoder runs for val, oracle_code, zero_code" in said
+  # What is missing is added.
+  before = (old / ARRAY).stat().st_mtime_ns
+  cache_features.write(evaluated, old)
+  assert (old / ARRAY).stat().st_mtime_ns == before
+  assert all(item.has_features for item in make_evaluations(config))
+
+
+@pytest.mark.parametrize("key,said", [
+    ("encoder_crc32", "encoder_crc32: "), ("pp_train", "pp_train: "),
+    ("data", "data: ")])
+def test_evaluated_features_of_another_run_are_refused(
+    evaluated, cache, tmp_path, key, said):
+  wrong = tmp_path / "features"
+  shutil.copytree(cache, wrong)
+  path, = wrong.glob(f"eval-*/{example_cache.HEADER}")
+  header = json.loads(path.read_text())
+  header[key] = "of another"
+  path.write_text(json.dumps(header))
+  with pytest.raises(ConfigError, match="config.feature_cache") as caught:
+    make_evaluations(with_cache(evaluated, wrong))
+  assert said in str(caught.value)
+
+
+def test_a_flipped_bit_of_evaluated_features_is_found(
+    evaluated, cache, tmp_path):
+  wrong = tmp_path / "features"
+  shutil.copytree(cache, wrong)
+  path, = wrong.glob(f"eval-*/{ARRAY}")
+  content = bytearray(path.read_bytes())
+  content[-1] ^= 1  # Of the last example.
+  path.write_bytes(content)
+  made = make_evaluations(with_cache(evaluated, wrong))
+  with pytest.raises(ConfigError, match="example 15 of .* its checksum"):
+    batches_of(made[0])
 
 
 class Stops(Recorder):

@@ -11,6 +11,7 @@ from configs import vqvae_rooms_panoptic
 from evaluators import mean
 from pp import splits
 from trainers import evaluation
+from trainers.families import make_family
 from trainers.families.base import Family
 from trainers.families.compiled import Compiled
 from uvim.cli import app
@@ -63,7 +64,7 @@ def make(rooms_tiny_dir):
         name="val", type="mean", dataset="rooms/tiny", split="validation",
         data_dir=rooms_tiny_dir, pp=PP, batch_size=NUM_DEVICES, log_steps=1,
         pred="loss")
-    family = ToyFamily(types.SimpleNamespace(evals=()))
+    family = ToyFamily(types.SimpleNamespace(evals=(), feature_cache=None))
     return evaluation.make_evaluation(
         EvalConfig(**{**block, **changes}), family, Compiled(family),
         sharding.make_mesh(mesh), on_batch=on_batch)
@@ -204,7 +205,7 @@ def test_a_code_of_real_numbers_has_no_words():
 def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):
   config = vqvae_rooms_panoptic.get_config("tiny")
   config.data_dir = str(rooms_tiny_dir)
-  batch = evaluation.panel_batch(resolve(config))
+  batch = panel_batch(config)
   assert not {"_mask", "_skipped"} & set(batch)
   assert batch["image/id"].dtype == np.uint32
   assert len(batch["image"]) == config.batch_size
@@ -214,4 +215,9 @@ def test_the_panel_shows_what_predictions_take(rooms_tiny_dir):
   assert batch["image/id"][:6].tolist() != first_ids
   assert len(set(batch["image/id"].tolist())) == config.batch_size
   del config.val_split
-  assert evaluation.panel_batch(resolve(config)) is None
+  assert panel_batch(config) is None
+
+
+def panel_batch(config):
+  config = resolve(config)
+  return evaluation.panel_batch(config, make_family(config))

@@ -389,6 +389,40 @@ def test_an_oracle_with_an_image_of_its_own_sees_that(pair):
       program(shared, data)["loss"], program(separate, data)["loss"])
 
 
+def test_stage_i_predicts_from_features_without_its_encoder():
+  family = stage_i()
+  params, extra = drawn(family)
+  variables = family.variables(params, extra, None)
+  data = batch()
+  features = family.model.see(variables, data["image"]).features
+  read = {**data, "features": features}
+  for name in ("predict", "zero_code", "loss", "samples"):
+    assert encoder_runs(family.predictors[name], variables, read) == 0
+  program = jax.jit(family.eval_loss)
+  np.testing.assert_allclose(
+      program(variables, read)["loss"], program(variables, data)["loss"],
+      rtol=1e-5)
+
+
+def test_stage_ii_predicts_from_features_without_its_encoder(pair):
+  """And the oracle, where it sees the same."""
+  family, params, frozen = pair
+  shared = family.variables(params, {}, frozen)
+  data = batch()
+  features = family.prior.see(params, data["image"]).features
+  read = {**data, "features": features}
+  for name in ("predict", "loss", "oracle", "zero_code"):
+    assert encoder_runs(family.predictors[name], shared, read) == 0
+  program = jax.jit(family.eval_loss)
+  np.testing.assert_allclose(
+      program(shared, read)["loss"], program(shared, data)["loss"], rtol=1e-5)
+  # An oracle with an encoder of its own, or an image of its own.
+  separate = {**shared, "params": params}
+  other = {**read, "image_ctx": batch(1)["image"]}
+  assert encoder_runs(family.eval_loss, separate, read) == 1
+  assert encoder_runs(family.eval_loss, shared, other) == 1
+
+
 @pytest.mark.parametrize("encoder", [{}, dict(dtype="bfloat16")])
 def test_other_encoders_see_for_themselves(pair, encoder):
   """Another network, and the same one with one other number."""

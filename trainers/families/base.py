@@ -198,9 +198,39 @@ class Family(abc.ABC):
                         "frozen = False; only a frozen encoder has features "
                         "that do not change.")
 
+  def open_evaluated_features(self, split: Any, pp: str) -> dict[str, Stored]:
+    """{'features': what config.feature_cache holds of an evaluator's examples}.
+
+    {} without a cache, and of a cache that was written without them. Then the
+    encoder runs.
+
+    Args:
+      split: the opened `pp.splits.Split`.
+      pp: the evaluator's preprocessing.
+
+    Raises:
+      ConfigError: features of another encoder or of other data.
+    """
+    path = self.config.feature_cache
+    if not path:
+      return {}
+    features = feature_cache.open_evaluated(
+        path, self.config, self.image_encoder, self.image_key_of(pp), pp,
+        split.fingerprint(pp))
+    return {} if features is None else {"features": features}
+
   @property
   def image_key(self) -> str:
-    """Which image of a batch the image encoder looks at."""
+    """Which image of a training batch the image encoder looks at."""
+    return self.image_key_of(self.config.pp_train)
+
+  def image_key_of(self, pp: str) -> str:
+    """Which image of a batch the image encoder looks at.
+
+    Args:
+      pp: the preprocessing that made the batch.
+    """
+    del pp
     return "image"
 
   def seen_image(self, batch: Mapping[str, Any]) -> Any:

@@ -102,10 +102,27 @@ class LmFamily(Family):
   def _of_oracle(self, function):
     """A predictor of stage I, on stage II's variables."""
     def predict(variables, batch, **options):
+      batch = self._batch_of_oracle(variables, batch)
       return function(variables["frozen"], batch, **options)
     # Its options are stage I's, and options are read from signatures.
     predict.__signature__ = inspect.signature(function)
     return predict
+
+  def _batch_of_oracle(self, variables, batch):
+    """A batch to predict, with no features but those of the oracle's encoder.
+
+    Features of a cache are what the prior's encoder makes of 'image'. They are
+    the oracle's too where `variables` shares the encoder, unless the oracle has
+    an image of its own.
+    """
+    if "features" not in batch:
+      return batch
+    is_shared = image_encoder_lib.NAME not in variables["params"]
+    if is_shared and "image_ctx" not in batch:
+      return batch
+    own = dict(batch)
+    del own["features"]
+    return own
 
   def options(self, predictor):
     options = super().options(predictor)
@@ -270,11 +287,14 @@ class LmFamily(Family):
 
     Args:
       variables: see `variables`.
-      batch: with its image.
+      batch: with its image. If it has 'features' of a cache, the image encoder
+        does not run.
       ctx: what `VqvaeFamily.see` made of the batch; None: it has not run.
     """
     params = variables["params"]
     image = batch["image"]
+    if "features" in batch:
+      image = Context(image, features=batch["features"])
     is_whole = image_encoder_lib.NAME in params
     if self.image_encoder is None or is_whole:
       return params, image
@@ -347,7 +367,7 @@ class LmFamily(Family):
       else:
         output_options[name] = value
     frozen = variables["frozen"]
-    ctx = self.oracle.see(frozen, batch)
+    ctx = self.oracle.see(frozen, self._batch_of_oracle(variables, batch))
     samples = self.draw(
         variables, batch, seed, ctx, num_samples=num_samples, **sampling)
     samples = readings.samples_to_read(samples, reduce)
@@ -367,7 +387,7 @@ class LmFamily(Family):
   def eval_loss(self, variables, batch):
     """Per-example mean NLL of the oracle's code, in nats per word."""
     frozen = variables["frozen"]
-    ctx = self.oracle.see(frozen, batch)
+    ctx = self.oracle.see(frozen, self._batch_of_oracle(variables, batch))
     code = self.targets(frozen, batch, ctx=ctx)
     params, image = self._of_prior(variables, batch, ctx)
     nll_B, logs_B = self.prior.loss(params, image, code)

@@ -75,10 +75,9 @@ class VqvaeFamily(Family):
       extra["usage"] = jnp.zeros(usage_shape, jnp.int32)
     return arrays["params"], extra
 
-  @property
-  def image_key(self):
+  def image_key_of(self, pp):
     # In stage II the oracle may have an image of its own size.
-    return "image_ctx" if "image_ctx" in self.config.pp_train else "image"
+    return "image_ctx" if "image_ctx" in pp else "image"
 
   @property
   def unused_keys(self):
@@ -106,8 +105,8 @@ class VqvaeFamily(Family):
     quantizer_state = extra.get("state", {})
     arrays = {"params": params, "state": quantizer_state}
     labels = self.task.inputs(batch)["x"]
-    # Features of a cache; otherwise the encoder runs, once for both parts.
-    ctx = self.see(arrays, batch, batch.get("features"))
+    # The encoder runs once for both parts, or not at all.
+    ctx = self.see(arrays, batch)
     if not model.has_oracle:
       # The base model alone: no code, and nothing for a codebook to learn.
       z_BLE = model.embed_no_code(arrays, ctx.batch_size)
@@ -144,16 +143,16 @@ class VqvaeFamily(Family):
 
   # ── Predictions ─────────────────────────────────────────────────────────
 
-  def see(self, variables, batch, features=None) -> Context:
+  def see(self, variables, batch) -> Context:
     """The batch's images as oracle and base model see them.
 
     Args:
       variables: see `Family.variables`.
-      batch: with images, unless their features are all that is looked at.
-      features: of the image encoder, if it has run.
+      batch: with images, unless their features are all that is looked at. If
+        it has 'features' of a cache, the image encoder does not run.
     """
     image = self.task.inputs(batch)["ctx"]
-    ctx = Context(image, features=features)
+    ctx = Context(image, features=batch.get("features"))
     return self.model.see(variables, ctx)
 
   def encode(self, variables, batch, ctx=None) -> jax.Array:

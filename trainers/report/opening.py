@@ -51,6 +51,7 @@ def describe(
   rows = {
       "data": _data(config, inputs),
       "image": image_text(inputs.family, sample),
+      "features": _features(config, inputs),
       "labels": label_text(inputs.family, sample),
       "code": code_text(inputs.family),
       "parameters": _parameters(config, inputs, params),
@@ -96,6 +97,20 @@ def image_text(family: Family, sample: Batch) -> str:
   if patches:
     return f"{_pixels(size)}, {_grid(size, tuple(patches['size']))}"
   return _pixels(size)
+
+
+def _features(config: TrainConfig, inputs: Inputs) -> str:
+  """For whom the image encoder runs in spite of a cache; "" without one."""
+  if not config.feature_cache:
+    return ""
+  names = []
+  for item in inputs.evaluations:
+    if not item.has_features:
+      names.append(item.config.name)
+  if not names:
+    return "read from the cache, in evaluations too"
+  return (f"read from the cache, but the encoder runs for {', '.join(names)}: "
+          "tools.cache_features with this config adds theirs")
 
 
 def label_text(family: Family, sample: Batch) -> str:

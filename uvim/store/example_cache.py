@@ -154,10 +154,9 @@ class Cache:
           f"--config.codes_per_image=… --out {path}")
     differs = self.difference(old, header)
     if differs:
-      lines = "\n  ".join(differs)
       raise ConfigError(
-          f"{self.where}: {path!r} is for another run. Cache → this config:"
-          f"\n  {lines}")
+          f"{self.where}: {path!r} is for another run. Cache → this config: "
+          f"{'; '.join(differs)}.")
     # Mapped: a cache may be larger than the memory.
     array = self._load(folder / self.array_file, mmap_mode="r")
     checksums = None
