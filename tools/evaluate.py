@@ -57,6 +57,8 @@ def evaluate(args: argparse.Namespace) -> None:
   # Imported late: a typo on the command line need not wait for JAX.
   from trainers import config_file, scoring
   from uvim.config import resolve
+  from uvim.learn import devices
+  devices.add_spare()
   config_file.quiet_absl()  # TFDS warns of its own calls.
   if args.config:
     config = resolve(config_file.load_config(args.config, args.overrides))

@@ -51,7 +51,7 @@ class Evaluation:
       codes in it are not scored; how many words they hold is reported, and how
       many words a pass of the prior drew.
     start_batches: begins a pass over this process's share of the batches.
-    mesh: where predictions are computed.
+    mesh: of the run. Predictions are computed there, and on a spare device.
     on_batch: is called before each batch; it may raise.
     reports_skipped: whether the metrics count the examples that could not be
       read; otherwise such an example is an error.
@@ -75,22 +75,25 @@ class Evaluation:
     """Makes one pass. An evaluator that fails ends neither this nor the run.
 
     Args:
-      variables: of the family, on the devices of the mesh.
+      variables: of the family, on the mesh.
 
     Raises:
       Exception: what concerns more than this evaluator; see `trouble.ends_run`.
     """
+    mesh, variables = sharding.spread_predictions(
+        self.mesh, variables, self.config.batch_size)
+    put = functools.partial(self._put, mesh)
     trouble = Trouble()
     batches = trouble.until_any_process_fails(self.start_batches)
     predictions = common.predict_all(
-        self.predict, variables, batches, put=self._put)
+        self.predict, variables, batches, put=put)
     count = _WordCount()
     predictions = count.take_codes(predictions)
     metrics = {}
     details = None
     # Here and not in `predict_all`: a generator that is left half-way would
     # leave the mesh set.
-    with jax.set_mesh(self.mesh):
+    with jax.set_mesh(mesh):
       with trouble.noted():
         outcome = base.run_pass(self.evaluator, self._shown(predictions))
         metrics = self.evaluator.result(outcome.state)
@@ -113,11 +116,13 @@ class Evaluation:
         predictions, total=self.evaluator.split.num_examples,
         label=self.label, unit="images", stays=False)
 
-  def _put(self, batch: common.Batch) -> dict[str, jax.Array]:
+  def _put(
+      self, mesh: jax.sharding.Mesh, batch: common.Batch
+  ) -> dict[str, jax.Array]:
     """Brings a batch to the devices."""
     if self.on_batch is not None:
       self.on_batch()
-    return sharding.shard_batch(batch, self.mesh)
+    return sharding.shard_batch(batch, mesh)
 
 
 class _WordCount:

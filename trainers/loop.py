@@ -305,9 +305,7 @@ class Run:
         self.state.params, self.state.extra, self.frozen)
     # First: where all scores are reported, the panel is there too.
     if self.panel_batch is not None and self._is_due(self._panel_steps):
-      columns = self.family.panel(self.predict, variables, self.panel_batch)
-      drawn = panel.draw_panel(columns, legend=self.panel_legend)
-      self.recorder.image(self.step, "panel", drawn)
+      self._draw_panel(variables)
     for item in self.evaluations:
       if item.config.name in self.to_score:
         self._run_evaluation(item, variables)
@@ -316,6 +314,16 @@ class Run:
     if usage_Q is not None:
       usage_Q = sharding.gather_to_host(usage_Q)
     self.recorder.review(self.step, usage_Q)
+
+  def _draw_panel(self, variables) -> None:
+    # Where the evaluators predict, too: panels share their programs.
+    mesh, variables = sharding.spread_predictions(
+        self.mesh, variables, self.config.batch_size)
+    batch = jax.device_put(self.panel_batch, sharding.batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+      columns = self.family.panel(self.predict, variables, batch)
+    drawn = panel.draw_panel(columns, legend=self.panel_legend)
+    self.recorder.image(self.step, "panel", drawn)
 
   def _run_evaluation(self, item: evaluation.Evaluation, variables) -> None:
     """One evaluator: its metrics are kept, recorded and said."""

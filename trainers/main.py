@@ -65,6 +65,7 @@ def _train(kind: str, args: argparse.Namespace,
   from trainers import cluster, config_file, loop
   from trainers.report import wandb_board
   from uvim.config import resolve
+  from uvim.learn import devices
   config = resolve(config_file.load_config(args.config, args.overrides))
   # For example a config of stage I with the trainer of stage II.
   if config.kind != kind:
@@ -76,6 +77,7 @@ def _train(kind: str, args: argparse.Namespace,
   # Before anything asks JAX for devices.
   cluster.join(args.coordinator, args.num_processes, args.process_id,
                args.distributed)
+  devices.add_spare()
   if args.wandb:
     # Now, and not after the data and the model are made.
     wandb_board.check()

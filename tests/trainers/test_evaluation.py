@@ -135,7 +135,7 @@ def test_skipped_examples_are_counted_anew_in_each_pass(reports):
            "_skipped": np.zeros(8, bool)}
 
   made = evaluation.Evaluation(
-      config=None,
+      config=types.SimpleNamespace(batch_size=8),
       evaluator=mean.Mean(types.SimpleNamespace(num_examples=10)),
       settings={},
       predict=jax.jit(lambda variables, batch: {"x": batch["x"] + variables}),
@@ -160,7 +160,7 @@ def scores_of_codes(code_B, is_skipped_B=None):
     return {"x": jnp.ones(num_examples), "code": batch["code"]}
 
   made = evaluation.Evaluation(
-      config=None,
+      config=types.SimpleNamespace(batch_size=8),
       # It would fail at a prediction that is no scalar.
       evaluator=mean.Mean(types.SimpleNamespace(num_examples=num_examples)),
       settings={}, predict=jax.jit(predict),

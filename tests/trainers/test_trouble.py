@@ -163,7 +163,8 @@ def make_evaluation(error, predict=None):
              for i in range(3)]
   split = types.SimpleNamespace(num_examples=24)
   return evaluation.Evaluation(
-      config=None, evaluator=Fails(split, error=error), settings={},
+      config=types.SimpleNamespace(batch_size=8),
+      evaluator=Fails(split, error=error), settings={},
       predict=jax.jit(predict or (lambda variables, batch: {"x": batch["x"]})),
       start_batches=lambda: iter(batches), mesh=sharding.make_mesh(
           (("data", -1),)))

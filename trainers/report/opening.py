@@ -15,7 +15,7 @@ from trainers.inputs import Inputs
 from trainers.report.pace import Pass
 from uvim import tree
 from uvim.config import TrainConfig
-from uvim.learn import optim
+from uvim.learn import devices, optim
 from uvim.nn.grid import grid_of
 
 Size = tuple[int, int]
@@ -30,8 +30,8 @@ def title(
 ) -> str:
   """Which run this is, and whether it goes on from a step."""
   origin = f"resumed at step {step}" if is_resumed else "new run"
-  return (f"{workdir}: {origin}, {total_steps} steps, {jax.device_count()} "
-          "device(s)")
+  num_devices = len(devices.of_runs())
+  return (f"{workdir}: {origin}, {total_steps} steps, {num_devices} device(s)")
 
 
 def describe(

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from uvim.learn import devices
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy",
              "tensorflow-cpu", "tensorflow-datasets")
 
@@ -24,13 +26,13 @@ def describe(start_step: int, total_steps: int) -> dict[str, Any]:
   """
   now = datetime.datetime.now(datetime.UTC)
   program = os.path.basename(sys.argv[0])
-  device_kind = jax.devices()[0].device_kind
+  all_devices = devices.of_runs()
   return {
       "started": now.isoformat(" ", "seconds"),
       "step": start_step,
       "total_steps": total_steps,
       "command": " ".join([program, *sys.argv[1:]]),
-      "devices": f"{jax.device_count()} × {device_kind}",
+      "devices": f"{len(all_devices)} × {all_devices[0].device_kind}",
       "processes": jax.process_count(),
       "commit": _commit(),
       "python": platform.python_version(),

@@ -40,6 +40,8 @@ def load_model(checkpoint: str, *, lm: str | None = None) -> Any:
   """Opens a checkpoint for inference."""
   # Imported late: `uvim --help` need not wait for JAX.
   from uvim.inference.opening import open_predictor
+  from uvim.learn import devices
+  devices.add_spare()
   return open_predictor(checkpoint, lm=lm)
 
 

@@ -28,6 +28,7 @@ from uvim.inference.predictor import (
   Outputs,
   seeds_of_images,
 )
+from uvim.learn import sharding
 from uvim.priors.base import Samples
 from uvim.store import open_model
 from uvim.typing import Array, Int
@@ -48,6 +49,10 @@ class Programs:
     self._prior = opened.prior
     self._arrays = jax.device_put(opened.arrays)
     self._prior_params = jax.device_put(opened.prior_params)
+    # That of arrays which are put on no device in particular.
+    device = jax.local_devices()[:1]
+    self._mesh = jax.sharding.Mesh(device, (sharding.DATA_AXIS,))
+    self._params_on = functools.cache(self._copy_params)
     # Each setting of the outputs, such as min_fraction = 0.013, is a program.
     self.base_model = functools.lru_cache(_MAX_PROGRAMS)(self._make_base_model)
 
@@ -90,10 +95,20 @@ class Programs:
     """
     seeds_B = seeds_of_images(images, seed)
     options = readings.sampling_options(options, self._model, self._arrays)
+    params = self._prior_params
+    # On CPUs a second device may share the images.
+    mesh = sharding.prediction_mesh(self._mesh, params, len(images))
+    if mesh != self._mesh:
+      # The program follows its inputs: each device draws for its images.
+      params = self._params_on(mesh)
+      images = jax.device_put(images, sharding.batch_sharding(mesh))
     drawn = self._prior.sample(
-        self._prior_params, images, seeds_B, num_samples=num_samples,
+        params, images, seeds_B, num_samples=num_samples,
         given=given_BL, **options)
     return jax.device_get(drawn)
+
+  def _copy_params(self, mesh):
+    return jax.device_put(self._prior_params, sharding.replicated(mesh))
 
   def read(
       self,

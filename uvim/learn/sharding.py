@@ -8,7 +8,7 @@ the collectives, and no model knows the name of an axis.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from uvim import tree
+from uvim.learn import devices
 from uvim.registry import ConfigError, unknown
 from uvim.typing import PyTree
 
 DATA_AXIS = "data"
+# Parameters of more bytes are not copied to a spare device: a machine that
+# holds them once may not hold them twice.
+MAX_COPY_BYTES = 2**29
 _RULE = re.compile(
     r"replicate|fsdp\((?P<axis>\w+)\)|spec\((?P<spec>[\w, ]*)\)"
 )
@@ -44,8 +48,35 @@ def num_data_devices() -> int:
   return jax.sharding.get_abstract_mesh().shape.get(DATA_AXIS, 1)
 
 
+def by_device(
+    function: Callable[..., jax.Array], *arrays: jax.Array
+) -> jax.Array:
+  """function(*arrays), computed by each device for its own part of the batch.
+
+  For a function that joins the axis of the batch with another. The partitioner
+  cannot follow it there, and gives every device the whole batch.
+
+  Args:
+    function: makes an array [B, …] of such arrays. An image in it must not
+      depend on the others, but for rounding.
+    *arrays: [B, …] each.
+  """
+  num_devices = num_data_devices()
+  if num_devices == 1 or len(arrays[0]) % num_devices:
+    return function(*arrays)
+  by_batch = PartitionSpec(DATA_AXIS)
+  return jax.shard_map(
+      function,
+      in_specs=by_batch,
+      out_specs=by_batch,
+      axis_names={DATA_AXIS},
+      # Loops in it begin with constants, which are the same on all devices.
+      check_vma=False,
+  )(*arrays)
+
+
 def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
-  """A mesh over this run's devices.
+  """A mesh over this run's devices; a spare one (`devices.spare`) is left out.
 
   Args:
     axes: (name, size) pairs, outermost first. One axis is named 'data':
@@ -63,9 +94,10 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
     raise ConfigError(
         f"{field}: names must differ and one must be {DATA_AXIS!r}."
     )
-  sizes = _axis_sizes([size for _, size in axes], field)
+  free_devices = devices.of_runs()
+  num_devices = len(free_devices)
+  sizes = _axis_sizes([size for _, size in axes], num_devices, field)
   num_used = math.prod(sizes)
-  num_devices = jax.device_count()
   if num_used < num_devices and jax.process_count() > 1:
     raise ConfigError(
         f"{field} leaves devices idle: {num_used} of {num_devices}. With "
@@ -75,11 +107,13 @@ def make_mesh(axes: Sequence[tuple[str, int]]) -> Mesh:
       tuple(sizes),
       tuple(names),
       axis_types=(AxisType.Auto,) * len(axes),
-      devices=jax.devices()[:num_used],
+      devices=free_devices[:num_used],
   )
 
 
-def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
+def _axis_sizes(
+    sizes: Sequence[int], num_devices: int, field: str
+) -> list[int]:
   """The sizes of a mesh; −1 becomes the rest of the devices."""
   # A size of -1 is open. With two of them there would be many answers.
   given = [size for size in sizes if size != -1]
@@ -88,7 +122,6 @@ def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
     raise ConfigError(
         f"{field}: sizes must be positive, and one at most −1 (the rest)."
     )
-  num_devices = jax.device_count()
   num_given = math.prod(given)
   if num_open:
     fits = num_devices % num_given == 0
@@ -102,6 +135,46 @@ def _axis_sizes(sizes: Sequence[int], field: str) -> list[int]:
   # Used for an open size only; there the division has no remainder.
   rest = num_devices // num_given
   return [rest if size == -1 else size for size in sizes]
+
+
+def prediction_mesh(
+    mesh: Mesh,
+    variables: PyTree,
+    batch_size: int,
+    spare: jax.Device | None = None,
+) -> Mesh:
+  """The mesh for predictions: that of the run, or its device and the spare one.
+
+  Args:
+    mesh: of the run.
+    variables: what predictions need; they have to be copied to the mesh.
+    batch_size: images that are predicted at once.
+    spare: None: that of the process, if it has one.
+
+  Returns:
+    A mesh with the axis 'data'. It is `mesh` itself unless that has one device,
+    there is a spare one, the two can share the batch, and the variables have
+    MAX_COPY_BYTES at most.
+  """
+  spare = spare or devices.spare()
+  if spare is None or mesh.size != 1:
+    return mesh
+  both = [*mesh.devices.flat, spare]
+  num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+  if batch_size % len(both) or num_bytes > MAX_COPY_BYTES:
+    return mesh
+  return jax.make_mesh(
+      (len(both),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=both)
+
+
+def spread_predictions(
+    mesh: Mesh, variables: PyTree, batch_size: int
+) -> tuple[Mesh, PyTree]:
+  """(where to predict, the variables there); arguments of `prediction_mesh`."""
+  chosen = prediction_mesh(mesh, variables, batch_size)
+  if chosen != mesh:
+    variables = jax.device_put(variables, replicated(chosen))
+  return chosen, variables
 
 
 def _parse_rule(text: str, mesh: Mesh) -> Rule:

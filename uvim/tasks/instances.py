@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from uvim import fields
+from uvim.learn import sharding
 from uvim.typing import Array, Float, Int, PatchIds
 
 ClassLogits = Float[Array, "B N K P"]
@@ -197,8 +198,9 @@ def max_removed_area(min_fraction: float, num_pixels: int) -> int:
 
 def argmax_classes(logits_BNKP: Array) -> PatchIds:
   """argmax over axis -2; the lowest index wins ties."""
+  by_groups = functools.partial(sharding.by_device, argmax_by_groups)
   return lax.platform_dependent(
-      logits_BNKP, cpu=argmax_by_groups, default=_plain_argmax)
+      logits_BNKP, cpu=by_groups, default=_plain_argmax)
 
 
 def _plain_argmax(logits_BNKP):
@@ -273,7 +275,8 @@ def sum_logits_by_instance(semantics_BNKP: Array, ids_BNP: Array, *,
   other devices a scatter adds in any order, so a sum could change from run to
   run. There a matmul sums, in full f32.
   """
-  scatter = functools.partial(sum_by_scatter, num_ids=num_ids)
+  scatter = functools.partial(
+      sharding.by_device, functools.partial(sum_by_scatter, num_ids=num_ids))
   matmul = functools.partial(sum_by_matmul, num_ids=num_ids)
   return lax.platform_dependent(
       semantics_BNKP, ids_BNP, cpu=scatter, default=matmul)
