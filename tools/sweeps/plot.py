@@ -46,12 +46,25 @@ def draw(path: pathlib.Path, sweep: Sweep, results: Results) -> None:
   for metric, ax in zip(sweep.curves, axes[-1], strict=False):
     _draw_curves(ax, results, metric)
     ax.set_title(sweep.curves[metric], fontsize=_LARGE_FONT)
-  for ax in axes.flat:
-    if not ax.has_data():
-      ax.set_axis_off()
-      ax.text(0.5, 0.5, figures.NOT_RUN, ha="center", color="grey")
+  for row, num_used in zip(axes, [num_plots, len(sweep.curves)], strict=False):
+    mark_empty(row, num_used)
   files.replace_file(
       path, lambda file: plot.savefig(file, dpi=100, format="png"))
+
+
+def mark_empty(row: Sequence[Any], num_used: int) -> None:
+  """Hides axes without data; says so in those that wait for some.
+
+  Args:
+    row: of axes.
+    num_used: how many of them, from the left, are to have data.
+  """
+  for place, ax in enumerate(row):
+    if ax.has_data():
+      continue
+    ax.set_axis_off()
+    if place < num_used:
+      ax.text(0.5, 0.5, figures.NOT_RUN, ha="center", color="grey")
 
 
 def _draw_score(ax, sweep: Sweep, results: Results, name: str) -> None:

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
 
 from configs.sweeps import recipe
@@ -203,3 +204,12 @@ def test_a_trade_off_is_one_plot_more(tmp_path):
     with Image.open(tmp_path / "plot.png") as image:
       widths.append(image.width)
   assert widths[1] == pytest.approx(widths[0] * 3 / 2, rel=0.01)
+
+
+def test_only_axes_that_wait_for_data_say_so():
+  full, waiting, unused = MatplotlibFigure().subplots(1, 3)
+  full.bar(0, 1)
+  plot.mark_empty([full, waiting, unused], num_used=2)
+  assert [len(ax.texts) for ax in (full, waiting, unused)] == [0, 1, 0]
+  assert waiting.texts[0].get_text() == "not run yet"
+  assert [ax.axison for ax in (full, waiting, unused)] == [True, False, False]
