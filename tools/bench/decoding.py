@@ -14,6 +14,7 @@ from tools.bench import floors, flops, measure, naive_models, noise, rows
 from tools.bench.measure import Run, require, say
 from tools.bench.rows import Row
 from tools.bench.sizes import Size
+from uvim.learn import devices, sharding
 from uvim.models import make_model
 
 # Steps of the side without caches that are timed; each costs the same.
@@ -25,6 +26,8 @@ MAX_DIFFERENT = 0.125
 
 def decoding(size: Size) -> Iterator[Row]:
   """Words per second of greedy sampling, all images of a batch."""
+  # As the commands that decode do.
+  devices.add_spare()
   prior = make_model("lm", size.decoder, "decoder")
   batch_size = size.batch_decode
   # Shapes suffice: the parameters are noise, the same for both sides.
@@ -40,7 +43,10 @@ def decoding(size: Size) -> Iterator[Row]:
   def naive_sample(params, image):
     return naive_models.sample(prior.lm, params, image)
 
-  ours = _compile(sample, params, image, what="C3 ours")
+  mesh, our_params = sharding.spread_predictions(
+      sharding.make_mesh([("data", 1)]), params, batch_size)
+  our_image = jax.device_put(image, sharding.batch_sharding(mesh))
+  ours = _compile(sample, our_params, our_image, what="C3 ours")
   naive = _compile(naive_sample, params, image, what="C3 naive")
   code_BL = np.asarray(ours())
   naive_code_BL = np.asarray(naive())

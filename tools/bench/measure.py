@@ -11,7 +11,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Program:
 
   Attributes:
     call: runs it; None where it is extrapolated.
-    temp_bytes: its scratch memory.
+    temp_bytes: its scratch memory, on all devices together.
     flops: its operations, see tools/bench/flops.py.
   """
   call: Callable[..., Any] | None
@@ -77,7 +77,8 @@ class Run:
 
 def compile_program(function: Callable[..., Any], *args: Any, what: str,
                     donate: tuple[int, ...] = (),
-                    to_run: bool = True) -> Program:
+                    to_run: bool = True,
+                    options: Mapping[str, Any] | None = None) -> Program:
   """Compiles a function ahead of time for such arguments (arrays or shapes).
 
   Args:
@@ -88,6 +89,7 @@ def compile_program(function: Callable[..., Any], *args: Any, what: str,
     to_run: False: for its memory, operations or results alone. A CPU's machine
       code is then not optimized. That changes none of them but rounding, and
       it takes less time to compile.
+    options: further options of the compiler.
   """
   import jax
 
@@ -97,19 +99,29 @@ def compile_program(function: Callable[..., Any], *args: Any, what: str,
   # the memory is known once it is compiled.
   traced = jax.jit(function, donate_argnums=donate).trace(*args)
   platform = jax.default_backend()
-  options = {}
+  options = dict(options or {})
   if platform == "cpu" and not to_run:
-    options = {"xla_backend_optimization_level": 0}
+    options["xla_backend_optimization_level"] = 0
   executable = traced.lower().compile(compiler_options=options)
+  # The compiler tells the scratch memory of one device.
+  num_devices = len(_devices_of(executable))
+  temp_bytes = executable.memory_analysis().temp_size_in_bytes * num_devices
   program = Program(
       call=executable,
-      temp_bytes=executable.memory_analysis().temp_size_in_bytes,
+      temp_bytes=temp_bytes,
       flops=flops.count(traced.jaxpr, platform))
   seconds = time.perf_counter() - start
   say(f"compiled {what} in {seconds:.0f} s: "
       f"{program.temp_bytes / 1e6:.0f} MB temp, "
       f"{program.flops / 1e9:.1f} GFLOP")
   return program
+
+
+def _devices_of(executable) -> set[Any]:
+  """The devices that run a compiled program."""
+  import jax
+  sharding, *_ = jax.tree.leaves(executable.output_shardings)
+  return sharding.device_set
 
 
 def extrapolate(one: Program, two: Program, steps: int) -> Program:

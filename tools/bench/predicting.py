@@ -20,6 +20,7 @@ from tools.bench.sizes import Size
 from uvim.cli.predict_files import predict_files
 from uvim.inference import export, images
 from uvim.inference.api import UViM
+from uvim.learn import devices
 from uvim.models import make_model
 from uvim.store.open_model import OpenModel
 from uvim.tasks import make_task
@@ -33,6 +34,8 @@ _SMOOTH = 16
 
 def predicting(size: Size, batch_size: int) -> Row:
   """Images per second, at a number of images that run at once."""
+  # As the command does.
+  devices.add_spare()
   name = f"C9 batch {batch_size}"
   model = _make_model(size)
   with tempfile.TemporaryDirectory() as folder:

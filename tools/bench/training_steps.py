@@ -1,5 +1,6 @@
 """C1, C2, C7 and C8: a training step of each stage, run or only compiled."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ from uvim.typing import PyTree
 
 # Fields that count layers.
 _DEPTHS = ("oracle_depth", "base_model_depth", "num_layers")
+# XLA hands products and sums on a CPU to YNN, a library of kernels. With an
+# empty list of what may go there, nothing does.
+WITHOUT_YNN = {"xla_cpu_experimental_ynn_fusion_type": ""}
 # Compiles a program; see `measure.compile_program`.
 Compile = Callable[..., Program]
 
@@ -34,6 +38,7 @@ def stage_i_step(
       size.stage_i, size.batch_i, size.optimizer)
   batch = noise.make_batch(size.stage_i, size.batch_i)
   yield _timed("C1", problem, batch, size, compile_program)
+  yield from _without_ynn("C1", problem, batch, size, compile_program)
 
 
 def stage_ii_step(
@@ -137,11 +142,27 @@ class Stepper:
     self.state, self.logs = jax.block_until_ready(results)
 
 
+def _without_ynn(
+    name: str, problem: Problem, batch: Mapping[str, Any], size: Size,
+    compile_program: Compile) -> Iterator[Row]:
+  """Our step without YNN, against our step as XLA compiles it by default."""
+  name = f"{name} without YNN"
+  twice = dataclasses.replace(problem, naive=problem.ours)
+  try:
+    yield _timed(name, twice, batch, size, compile_program, WITHOUT_YNN)
+  except jax.errors.JaxRuntimeError as error:
+    if "compile option" not in str(error):
+      raise
+    say(f"{name} is left out: this version of jaxlib has no such option")
+
+
 def _timed(name: str, problem: Problem, batch: Mapping[str, Any], size: Size,
-           compile_program: Compile) -> Row:
+           compile_program: Compile,
+           our_options: Mapping[str, Any] | None = None) -> Row:
   """Compiles, compares and times both steps."""
   ours, naive = compare_steps(
-      name, problem, batch, size.tolerance, compile_program)
+      name, problem, batch, size.tolerance, compile_program,
+      our_options=our_options)
   peak_flops = measure.peak_flops(size.ceiling)
   times = measure.alternate(ours, naive, repeats=size.repeats)
   row = rows.timed_row(
@@ -156,7 +177,9 @@ def _timed(name: str, problem: Problem, batch: Mapping[str, Any], size: Size,
 def compare_steps(name: str, problem: Problem, batch: Mapping[str, Any],
                   tolerance: float,
                   compile_program: Compile = measure.compile_program, *,
-                  to_run: bool = True) -> tuple[Stepper, Stepper]:
+                  to_run: bool = True,
+                  our_options: Mapping[str, Any] | None = None,
+                  ) -> tuple[Stepper, Stepper]:
   """Compiles both steps and runs each once.
 
   Args:
@@ -166,6 +189,7 @@ def compare_steps(name: str, problem: Problem, batch: Mapping[str, Any],
     tolerance: relative, of loss, gradient and updates.
     compile_program: see `measure.compile_program`.
     to_run: whether the steps will be timed.
+    our_options: of the compiler, for ours alone.
 
   Returns:
     Ours and the naive one.
@@ -176,16 +200,16 @@ def compare_steps(name: str, problem: Problem, batch: Mapping[str, Any],
   start = problem.first_state()
   batch = jax.device_put(dict(batch))
 
-  def take_step(step, side):
+  def take_step(step, side, options=None):
     program = compile_program(
         step, start, problem.frozen, batch, what=f"{name} {side}",
-        donate=(0,), to_run=to_run)
+        donate=(0,), to_run=to_run, options=options)
     stepper = Stepper(program, start, problem.frozen, batch)
     stepper()
     return stepper
 
   # The results are taken now: the next steps go on from these states.
-  ours = take_step(problem.ours, "ours")
+  ours = take_step(problem.ours, "ours", our_options)
   result = jax.device_get((ours.state, ours.logs))
   naive = take_step(problem.naive, "naive")
   naive_result = jax.device_get((naive.state, naive.logs))
