@@ -1,5 +1,7 @@
 """What the configs of `rooms` share: the recipe of Appendix D for two cores."""
 
+import math
+
 import ml_collections as mlc
 
 from configs import common, quantizers
@@ -111,6 +113,11 @@ def use_masked_words(config):
   config.model.update(
       style="masked", mask_scheduling_method="cosine", min_masking_rate=0.5,
       label_smoothing=0.1)
+  oracle = config.oracle.model
+  if oracle.bottleneck == "resize":
+    # The model is told where each word lies. Else it learns to guess words from
+    # those beside them, and has hardly begun to read the image when it ends.
+    config.model.code_grid = (math.isqrt(oracle.code_len),) * 2
   # Without chance: as at temperature 0, the score must not depend on the seed.
   config.uvim.pred_kw.update(num_iter=12, choice_temperature=0.0)
 

@@ -23,7 +23,7 @@ PARAMS = {"vq_ar": 939, "p2s_5": 94.5, "p2s_20": 94.5}
 
 # Passes of a masked prior for a code.
 PASSES = 8
-MASKED = dict(num_iter=PASSES, choice_temperature=0.0)
+MASKED = priors.sampling_of(PASSES)
 # The share of stage I's time that a base model without an oracle takes.
 BASE_COST = 0.7
 # The length of stage I's shipped run, in the field that sets it.
@@ -61,16 +61,20 @@ def base_cells(size, task, evaluator):
           cost=(BASE_COST * factor, 0), recipe=alone, evaluator=evaluator)}
 
 
-def uvim_cells():
-  """Each code with each prior that can predict it."""
+def uvim_cells(size):
+  """Each code with each prior that can predict it.
+
+  Args:
+    size: of the sweep.
+  """
   return {
       "vq_ar": recipe.Cell("UViM: VQ, word by word"),
       "vq_masked": recipe.Cell(
-          f"UViM: VQ, masked, {PASSES} passes", stage2=priors.MASKED,
+          f"UViM: VQ, masked, {PASSES} passes", stage2=priors.masked(size),
           sampling=MASKED),
       "fsq_ar": recipe.Cell("UViM: FSQ, word by word", argument="fsq"),
       "fsq_masked": recipe.Cell(
-          f"UViM: FSQ, masked, {PASSES} passes", stage2=priors.MASKED,
+          f"UViM: FSQ, masked, {PASSES} passes", stage2=priors.masked(size),
           argument="fsq", sampling=MASKED),
       "givt": recipe.Cell("GIVT", argument="givt")}
 
@@ -138,7 +142,7 @@ def get_sweep(size):
       recipe=recipe.recipe_of(size, "panoptic"),
       cells={
           **base_cells(size, "panoptic", oracle_code),
-          **uvim_cells(),
+          **uvim_cells(size),
           **pix2seq_d_cells(size)},
       scores={
           "quality": recipe.Score("PQ", "sampling", "PQ", PQ),

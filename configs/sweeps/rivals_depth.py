@@ -29,7 +29,7 @@ def get_sweep(size):
       recipe=recipe.recipe_of(size, "depth"),
       cells={
           **rivals.base_cells(size, "depth", oracle_code),
-          **rivals.uvim_cells()},
+          **rivals.uvim_cells(size)},
       scores={
           "error": recipe.Score("RMSE in metres", "sampling", "RMSE", RMSE),
           **rivals.cost_scores({})},

@@ -144,7 +144,7 @@ def test_runs_that_are_alike_are_shared():
 def test_ways_to_draw_a_code_share_their_training():
   data, cells = load("priors", "rooms")
   runs = plan.unique_runs(cells)
-  assert len(runs) == 1 + 3 + len(data.cells)  # One oracle, three priors.
+  assert len(runs) == 1 + 5 + len(data.cells)  # One oracle, five priors.
   first = cells["masked_2", 0]
   second = cells["masked_36", 0]
   assert first[2] is second[2] and first["sampling"] is not second["sampling"]
