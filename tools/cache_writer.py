@@ -9,6 +9,7 @@ R augmentations of an example · N examples · B examples of a batch
 
 import argparse
 import dataclasses
+import functools
 import io
 import itertools
 import logging
@@ -108,12 +109,12 @@ class Writer:
 
   @property
   def bytes_left(self) -> int:
-    """How many bytes of the array `fill` has still to write.
+    """How many bytes of the array `fill` has to write, before it does.
 
     Raises:
       ConfigError: another array in that folder.
     """
-    num_left = self.layout.num_rows - self._num_done()
+    num_left = self.layout.num_rows - self._num_found
     return num_left * self.layout.bytes_per_row
 
   def fill(self, make_rows: MakeRows) -> None:
@@ -129,7 +130,7 @@ class Writer:
     num_rows = self.layout.num_rows
     tfds_folder.check_space(
         str(self.folder), num_rows, self.bytes_left, option="--out")
-    num_done = self._num_done()
+    num_done = self._num_found
     # A batch is computed as a whole, so only whole batches count as done.
     num_done -= num_done % self.batch_size
     what = self.cache.what
@@ -143,8 +144,12 @@ class Writer:
           f"--out: {str(self.folder)!r} cannot be written: {error}. The same "
           "command goes on.") from error
 
-  def _num_done(self) -> int:
-    """How many rows an earlier run of the same command has written."""
+  @functools.cached_property
+  def _num_found(self) -> int:
+    """How many rows an earlier run of the same command has written.
+
+    It is looked up once: what is wrong with the note is said once.
+    """
     array_is_there = self._array_path.exists()
     if array_is_there and not (self.folder / PARTIAL).exists():
       raise ConfigError(
