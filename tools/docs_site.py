@@ -70,4 +70,9 @@ def _target_on_site(target: str, folder: str, repository: str) -> str:
 
 def _place_on_site(path: str) -> str:
   """Where a page or a folder of the repository is on the site."""
-  return (path + "/").removeprefix(_DOCS).rstrip("/") or "."
+  if path.startswith(_DOCS):
+    return path.removeprefix(_DOCS)
+  # The folder of the docs themselves is the root of the site.
+  if path + "/" == _DOCS:
+    return "."
+  return path or "."
