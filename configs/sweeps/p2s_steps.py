@@ -1,6 +1,6 @@
 """Steps of Pix2Seq-D: PQ over their number and the time difference.
 
-The seed's Table 1 has the numbers of steps, but not the time difference that
+The paper's Table 1 has the numbers of steps, but not the time difference that
 its figures are for. All cells share one training.
 """
 

@@ -247,10 +247,10 @@ SHIPPED_COST = 2
 # is not known.
 P2S_COSTS = {
     "full": (800, "epochs"),
-    "rooms": (20, "minutes (two cores for each job)"),
+    "rooms": (40, "minutes (a core for each job)"),
     "tiny": (0.5, "minutes (a core for each job)"),
 }
-P2S_ROOMS_STEPS = 4000
+P2S_ROOMS_STEPS = 6000
 DATA = {"panoptic": "coco", "depth": "nyu", "colorization": "imagenet"}
 
 
